@@ -1,0 +1,1 @@
+"""LiDAR segmentation without 3D labels: UOV for the Hugging Face ecosystem."""
