@@ -1,0 +1,66 @@
+"""2D open-vocabulary models behind one protocol, one file each."""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from uov_hf.teachers.protocol import ImageSegments, Teacher
+
+
+__all__ = ["TEACHERS", "ImageSegments", "Teacher", "load_teacher"]
+
+# name -> module and class, imported when asked for
+TEACHERS = {
+    "clip": ("uov_hf.teachers.clip", "CLIPTeacher"),
+    "synthetic": ("uov_hf.teachers.synthetic", "SyntheticTeacher"),
+}
+
+
+def load_teacher(
+    name: str,
+    model_name_or_path: str | None = None,
+    *,
+    prompts: list[str],
+    revision: str | None = None,
+    data_dir: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
+) -> Teacher:
+    """The teacher called `name`, ready to segment.
+
+    Args:
+        name (`str`):
+            A key of `TEACHERS`.
+        settings:
+            Arguments of this teacher beyond those of `Teacher`.
+
+    Raises:
+        ValueError: no such teacher, or it has no such setting.
+    """
+    if name not in TEACHERS:
+        raise ValueError(f"There is no teacher {name!r}; there are: {', '.join(TEACHERS)}.")
+    module, class_name = TEACHERS[name]
+    teacher_class = getattr(import_module(module), class_name)
+    own_settings = _own_settings(teacher_class)
+    if unknown := sorted(set(settings) - set(own_settings)):
+        raise ValueError(
+            f"The teacher {name!r} has no setting {', '.join(unknown)}; it has: {', '.join(own_settings) or 'none'}."
+        )
+    return teacher_class(
+        prompts,
+        model_name_or_path=model_name_or_path,
+        revision=revision,
+        data_dir=data_dir,
+        device=device,
+        dtype=dtype,
+        **settings,
+    )
+
+
+def _own_settings(teacher_class: type[Teacher]) -> list[str]:
+    parameters = inspect.signature(teacher_class.__init__).parameters.values()
+    shared = inspect.signature(Teacher.__init__).parameters
+    return [p.name for p in parameters if p.name not in shared and p.kind is not p.VAR_KEYWORD]
