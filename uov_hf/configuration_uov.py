@@ -1,0 +1,189 @@
+"""The configuration of UOV: its network, its text space, its vocabulary and the constants of its losses."""
+
+import difflib
+import math
+from dataclasses import fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import CLIPTextConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+FORMAT_VERSION = 1
+NUM_LEVELS = 4  # times the network halves its resolution, and doubles it again
+
+# What differs from the defaults, which are the paper's.
+PRESETS = {
+    "minkunet34": {},
+    "tiny": {
+        "stem_channels": 16,
+        "hidden_sizes": [16, 32, 48, 64, 64, 48, 32, 32],
+        "depths": [1, 1, 1, 1, 1, 1, 1, 1],
+        "projection_dim": 64,
+    },
+}
+
+
+@strict
+class UOVConfig(PreTrainedConfig):
+    """Configuration of [`UOVModel`] and of the models built on it.
+
+    The defaults are the MinkUNet34 and the constants of the paper; `UOVConfig.from_preset` names the other sizes. The
+    network with the defaults has 37,917,472 parameters: the similarity scale is a number here, not a parameter.
+
+    Args:
+        in_channels (`int`, defaults to 1):
+            Features of a voxel. The paper's is the intensity alone.
+        stem_channels (`int`, defaults to 32):
+            Channels of the first convolution, at full resolution.
+        stem_kernel_size (`int`, defaults to 3):
+            Kernel of the first convolution; odd.
+        hidden_sizes (`list[int]` of length 8):
+            Channels of the four stages down, then of the four stages up; the last is the width of the backbone.
+        depths (`list[int]` of length 8):
+            Residual blocks of each stage.
+        batch_norm_momentum (`float`, defaults to 0.05):
+            Momentum of the BatchNorms outside the residual blocks and of those in their shortcuts.
+        block_batch_norm_momentum (`float`, defaults to 0.1):
+            Momentum of the BatchNorms inside the residual blocks. The official code does not forward its setting to
+            them, so that they keep PyTorch's default; a checkpoint's running statistics were gathered with it.
+        sparse_backend (`"auto"`, `"spconv"` or `"torch"`, defaults to `"auto"`):
+            The engine of the sparse convolutions; `"auto"` is spconv on CUDA where it is installed, else torch.
+        projection_dim (`int`, defaults to 768):
+            Dimension D of the space that points, segments and words share: the teacher's.
+        logit_scale (`float`, defaults to 1 / 0.07):
+            Factor from cosine similarity to logit, at inference.
+        text_config (`CLIPTextConfig` or `dict`, *optional*):
+            A text tower that travels with the model. Without it the vocabulary is the baked one.
+        text_tower_source (`str`, *optional*):
+            The teacher whose text tower it is.
+        teacher (`str`, *optional*):
+            The teacher whose text space the point embeddings were trained in, as its label set records it. The text
+            tower is used only where both names agree.
+        prompts (`list[str]`):
+            The baked vocabulary; its length sizes the model's buffers. Written by `UOVModel.set_classes`.
+        ignored_index (`int`, defaults to 255):
+            The class of background prompts and the label of points that have none.
+        temperature (`float`, defaults to 0.07):
+            Temperature of both terms of tri-modal pre-training.
+        image_loss_weight, text_loss_weight (`float`, default to 0.5):
+            Weights of the superpixel-superpoint and of the text-superpoint term.
+        hard_text_weight (`float`, defaults to 0.2):
+            Weight of a superpoint's own prompt in its soft text target; the rest goes by similarity within the group.
+        negatives (`"scene"`, `"batch"` or `"global"`, defaults to `"scene"`):
+            Which segments a superpoint is contrasted with: those of its scene, of its micro-batch, or of the whole
+            optimiser step. Only the first and the last do not depend on the number of GPUs.
+        format_version (`int`):
+            Version of the checkpoint's layout.
+
+    Raises:
+        StrictDataclassError: if a field has the wrong type, or does not fit the others. The message names both.
+    """
+
+    model_type = "uov"
+    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=CLIPTextConfig, optional=True)}
+
+    in_channels: int = 1
+    stem_channels: int = 32
+    stem_kernel_size: int = 3
+    hidden_sizes: list[int] | tuple[int, ...] = (32, 64, 128, 256, 256, 128, 96, 96)
+    depths: list[int] | tuple[int, ...] = (2, 3, 4, 6, 2, 2, 2, 2)
+    batch_norm_momentum: float | int = 0.05
+    block_batch_norm_momentum: float | int = 0.1
+    sparse_backend: Literal["auto", "spconv", "torch"] = "auto"
+
+    projection_dim: int = 768
+    logit_scale: float | int = 1 / 0.07
+    text_config: dict | CLIPTextConfig | None = None
+    text_tower_source: str | None = None
+    teacher: str | None = None
+    prompts: list[str] | tuple[str, ...] = ()
+    ignored_index: int = 255
+
+    temperature: float | int = 0.07
+    image_loss_weight: float | int = 0.5
+    text_loss_weight: float | int = 0.5
+    hard_text_weight: float | int = 0.2
+    negatives: Literal["scene", "batch", "global"] = "scene"
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # JSON has no tuples: a configuration equals the one that is read back.
+        self.hidden_sizes, self.depths, self.prompts = list(self.hidden_sizes), list(self.depths), list(self.prompts)
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = {}  # the library's default would be two classes named LABEL_0 and LABEL_1
+        super().__post_init__(**kwargs)
+        self.label2id = {name: index for index, name in self.id2label.items()}
+
+    @classmethod
+    def from_preset(cls, preset: str, **overrides: Any) -> "UOVConfig":
+        """A configuration by name: `"minkunet34"` (the paper's) or `"tiny"` (for tests and demonstrations).
+
+        Raises:
+            ValueError: if there is no such preset, or an override is no field of the configuration.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"`preset` must be one of {sorted(PRESETS)}, got {preset!r}.")
+        known = {field.name for field in fields(cls)}
+        for name in overrides.keys() - known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean `{close[0]}`?" if close else ""
+            raise ValueError(f"`UOVConfig` has no field `{name}`.{hint}")
+        return cls(**{**PRESETS[preset], **overrides})
+
+    @property
+    def has_teachers_text_tower(self) -> bool:
+        """Whether the model carries a text tower, and it is that of the teacher it was trained with."""
+        return self.text_config is not None and self.teacher is not None and self.text_tower_source == self.teacher
+
+    def validate_network(self) -> None:
+        """The sizes of the network are positive, and one for each of its stages."""
+        for name in ("hidden_sizes", "depths"):
+            sizes = getattr(self, name)
+            if len(sizes) != 2 * NUM_LEVELS or min(sizes) < 1:
+                raise ValueError(
+                    f"`{name}` must be {2 * NUM_LEVELS} positive numbers, {NUM_LEVELS} stages down, then {NUM_LEVELS} up: "
+                    f"got {sizes}."
+                )
+        for name in ("in_channels", "stem_channels", "projection_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.stem_kernel_size < 1 or self.stem_kernel_size % 2 == 0:
+            raise ValueError(f"`stem_kernel_size` must be odd and positive, got {self.stem_kernel_size}.")
+        for name in ("batch_norm_momentum", "block_batch_norm_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
+
+    def validate_losses(self) -> None:
+        """Temperatures are positive, weights are not negative."""
+        for name in ("temperature", "logit_scale"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        for name in ("image_loss_weight", "text_loss_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.hard_text_weight <= 1:
+            raise ValueError(f"`hard_text_weight` must lie between 0 and 1, got {self.hard_text_weight}.")
+
+    def validate_text(self) -> None:
+        """A text tower speaks the space of the points, and classes are numbered without a gap."""
+        if self.text_config is not None and self.text_config.projection_dim != self.projection_dim:
+            raise ValueError(
+                f"`text_config.projection_dim` is {self.text_config.projection_dim}, but points are projected to "
+                f"`projection_dim` {self.projection_dim}: words and points must share one space."
+            )
+        if sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(f"`id2label` must number the classes from 0 without a gap, got {sorted(self.id2label)}.")
+        if self.id2label and self.ignored_index < len(self.id2label):
+            raise ValueError(
+                f"`ignored_index` {self.ignored_index} is one of the {len(self.id2label)} classes. Take a number beyond."
+            )
+
+    def validate_format_version(self) -> None:
+        """A checkpoint of a later layout is not read as if it were this one."""
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"`format_version` is {self.format_version}, and this version of uov_hf reads up to {FORMAT_VERSION}. "
+                "Install a newer uov_hf."
+            )
