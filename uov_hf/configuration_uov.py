@@ -143,8 +143,8 @@ class UOVConfig(PreTrainedConfig):
             sizes = getattr(self, name)
             if len(sizes) != 2 * NUM_LEVELS or min(sizes) < 1:
                 raise ValueError(
-                    f"`{name}` must be {2 * NUM_LEVELS} positive numbers, {NUM_LEVELS} stages down, then {NUM_LEVELS} up: "
-                    f"got {sizes}."
+                    f"`{name}` must be {2 * NUM_LEVELS} positive numbers, "
+                    f"{NUM_LEVELS} stages down, then {NUM_LEVELS} up: got {sizes}."
                 )
         for name in ("in_channels", "stem_channels", "projection_dim"):
             if getattr(self, name) < 1:
@@ -177,7 +177,7 @@ class UOVConfig(PreTrainedConfig):
             raise ValueError(f"`id2label` must number the classes from 0 without a gap, got {sorted(self.id2label)}.")
         if self.id2label and self.ignored_index < len(self.id2label):
             raise ValueError(
-                f"`ignored_index` {self.ignored_index} is one of the {len(self.id2label)} classes. Take a number beyond."
+                f"`ignored_index` {self.ignored_index} is one of the {len(self.id2label)} classes, and must be none."
             )
 
     def validate_format_version(self) -> None:
