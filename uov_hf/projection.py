@@ -1,0 +1,127 @@
+"""Where a lidar point falls in a camera image: pinhole projection, and the pairs of points and pixels it makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """
+    A calibrated pinhole camera, seen from the lidar frame at the lidar's timestamp.
+
+    Args:
+        lidar2cam (`np.ndarray` of shape `(4, 4)`):
+            Rigid motion from the lidar frame to the camera frame (x right, y down, z forward), metres. The motion of the
+            vehicle between the two exposures is part of it.
+        intrinsics (`np.ndarray` of shape `(3, 3)`):
+            Pixels per unit of x / z and y / z, last row (0, 0, 1).
+        image_size (`tuple[int, int]`):
+            Height and width in pixels.
+
+    Raises:
+        ValueError: where a shape is wrong, or `lidar2cam` is no rigid motion.
+    """
+
+    lidar2cam: np.ndarray
+    intrinsics: np.ndarray
+    image_size: tuple[int, int]
+
+    def __post_init__(self):
+        set_field = object.__setattr__  # the dataclass is frozen
+        set_field(self, "lidar2cam", _matrix("lidar2cam", self.lidar2cam, 4))
+        set_field(self, "intrinsics", _matrix("intrinsics", self.intrinsics, 3))
+        set_field(self, "image_size", tuple(int(side) for side in self.image_size))
+        rotation = self.lidar2cam[:3, :3]
+        if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) or np.linalg.det(rotation) < 0:
+            raise ValueError(f"`lidar2cam` must rotate and translate only, got the 3 x 3 part {rotation.tolist()}.")
+        if not np.allclose(self.lidar2cam[3], [0, 0, 0, 1]) or not np.allclose(self.intrinsics[2], [0, 0, 1]):
+            raise ValueError("The last row of `lidar2cam` must be (0, 0, 0, 1), that of `intrinsics` (0, 0, 1).")
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise ValueError(f"`image_size` must be (height, width) in pixels, got {self.image_size}.")
+
+
+@dataclass(frozen=True, eq=False)
+class PointToPixel:
+    """
+    Pairs of a point and the pixel it falls on; a point seen by k cameras has k pairs.
+
+    Args:
+        point_index (`np.ndarray` of shape `(num_pairs,)`): int64, row in the cloud.
+        camera_index (`np.ndarray` of shape `(num_pairs,)`): int64, place in the list of cameras.
+        pixel_coords (`np.ndarray` of shape `(num_pairs, 2)`): float64, column and row.
+    """
+
+    point_index: np.ndarray
+    camera_index: np.ndarray
+    pixel_coords: np.ndarray
+
+
+def project_points(points, camera: Camera, min_depth: float = 1.0):
+    """
+    Pixel (column, row) of every point, and which points the camera sees (docs/method.md, section 1.4).
+
+    `in_view` is the paper's: depth > `min_depth`, 0 < column < width − 1, 0 < row < height − 1. There is no occlusion test.
+    The arithmetic is float64 whatever comes in.
+
+    Args:
+        points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
+            Metres, in the lidar frame; columns after the third are not looked at.
+        camera (`Camera`):
+            The camera to project into.
+        min_depth (`float`, *optional*, defaults to 1.0):
+            Metres in front of the camera; nearer points are the vehicle's own body.
+
+    Returns:
+        `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`), and `in_view` of
+        shape `(num_points,)`, bool; numpy for numpy, torch (same device) for torch. A NaN point is never in view.
+    """
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(points.shape)}.")
+    if not isinstance(points, torch.Tensor):
+        pixel_coords, in_view = project_points(torch.tensor(points[:, :3]), camera, min_depth)
+        return pixel_coords.numpy(), in_view.numpy()
+
+    lidar2cam = torch.tensor(camera.lidar2cam, device=points.device)
+    intrinsics = torch.tensor(camera.intrinsics, device=points.device)
+    height, width = camera.image_size
+    in_camera = points[:, :3].double() @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]  # (num_points, 3)
+    deep = in_camera[:, 2:] > min_depth
+    on_plane = torch.where(deep, in_camera / in_camera[:, 2:], torch.nan)
+    pixel_coords = (on_plane @ intrinsics.T)[:, :2]  # (num_points, 2)
+    column, row = pixel_coords.unbind(-1)
+    return pixel_coords, (0 < column) & (column < width - 1) & (0 < row) & (row < height - 1)
+
+
+def pair_points_with_pixels(points: np.ndarray, cameras: Sequence[Camera], min_depth: float = 1.0) -> PointToPixel:
+    """Every pair of a point and a camera that sees it, camera by camera, points in file order within a camera."""
+    seen = []
+    for camera_index, camera in enumerate(cameras):
+        pixel_coords, in_view = project_points(points, camera, min_depth)
+        point_index = np.flatnonzero(in_view)
+        seen.append((point_index, np.full(len(point_index), camera_index), pixel_coords[point_index]))
+    if not seen:
+        return PointToPixel(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))
+    return PointToPixel(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
+
+
+def round_to_pixels(pixel_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Rows and columns (int64) of the nearest pixels, halves to even as in the paper; they index an image directly.
+
+    Example: `segmentation[round_to_pixels(pairs.pixel_coords)]` is the segment under every pair.
+    """
+    column, row = np.rint(pixel_coords).astype(np.int64).T
+    return row, column
+
+
+def _matrix(name: str, values, size: int) -> np.ndarray:
+    matrix = np.array(values, dtype=np.float64)  # a copy: nobody changes it under us
+    if matrix.shape != (size, size) or not np.isfinite(matrix).all():
+        raise ValueError(
+            f"`{name}` must be {size} x {size} finite numbers, got shape {matrix.shape}: {matrix.tolist()}."
+        )
+    matrix.setflags(write=False)
+    return matrix
