@@ -14,8 +14,8 @@ class Camera:
 
     Args:
         lidar2cam (`np.ndarray` of shape `(4, 4)`):
-            Rigid motion from the lidar frame to the camera frame (x right, y down, z forward), metres. The motion of the
-            vehicle between the two exposures is part of it.
+            Rigid motion from the lidar frame to the camera frame (x right, y down, z forward), metres. The motion of
+            the vehicle between the two exposures is part of it.
         intrinsics (`np.ndarray` of shape `(3, 3)`):
             Pixels per unit of x / z and y / z, last row (0, 0, 1).
         image_size (`tuple[int, int]`):
@@ -63,8 +63,8 @@ def project_points(points, camera: Camera, min_depth: float = 1.0):
     """
     Pixel (column, row) of every point, and which points the camera sees (docs/method.md, section 1.4).
 
-    `in_view` is the paper's: depth > `min_depth`, 0 < column < width − 1, 0 < row < height − 1. There is no occlusion test.
-    The arithmetic is float64 whatever comes in.
+    `in_view` is the paper's: depth > `min_depth`, 0 < column < width − 1, 0 < row < height − 1. There is no occlusion
+    test. The arithmetic is float64 whatever comes in.
 
     Args:
         points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
@@ -75,8 +75,9 @@ def project_points(points, camera: Camera, min_depth: float = 1.0):
             Metres in front of the camera; nearer points are the vehicle's own body.
 
     Returns:
-        `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`), and `in_view` of
-        shape `(num_points,)`, bool; numpy for numpy, torch (same device) for torch. A NaN point is never in view.
+        `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`), and
+        `in_view` of shape `(num_points,)`, bool; numpy for numpy, torch (same device) for torch. A NaN point is never
+        in view.
     """
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(points.shape)}.")

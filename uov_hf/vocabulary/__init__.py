@@ -10,6 +10,7 @@ import yaml
 
 
 IGNORED = 255
+TEMPLATE = Path(__file__).with_name("nuscenes.yaml")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Vocabulary:
         prompts (`list[str]` of length `num_prompts`): Phrases for a text encoder; the same phrase may come twice.
         prompt_groups (`np.ndarray` of shape `(num_prompts,)`): int64; prompts of a group mean the same raw class.
         prompt_to_raw (`np.ndarray` of shape `(num_prompts,)`): int64, the raw label id a prompt means.
-        prompt_to_class (`np.ndarray` of shape `(num_prompts,)`): int64, the training id a prompt means, or 255 (background).
+        prompt_to_class (`np.ndarray` of shape `(num_prompts,)`): int64, its training id, or 255 (background).
     """
 
     name: str
@@ -52,7 +53,7 @@ def load_vocabulary(name: str) -> Vocabulary:
     Read and check a taxonomy.
 
     Args:
-        name (`str`): One of `available_vocabularies()`, or the path of a YAML file of the same form as `nuscenes.yaml`.
+        name (`str`): One of `available_vocabularies()`, or the path of a YAML file of the form of `nuscenes.yaml`.
 
     Raises:
         ValueError: where the name is unknown, or the file contradicts itself; it names the file and the entry.
