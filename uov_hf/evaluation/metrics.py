@@ -6,8 +6,8 @@ import numpy as np
 class ConfusionMatrix:
     """Counts of (label, prediction) over any number of scans; its size does not grow with them.
 
-    Points labelled `ignore_index` are not scored. A scored point whose prediction is `ignore_index` (nobody answered for
-    it) is a miss of its class and no false alarm of any other.
+    Points labelled `ignore_index` are not scored. A scored point whose prediction is `ignore_index` (nobody
+    answered for it) is a miss of its class and no false alarm of any other.
 
     Args:
         num_labels (`int`): Classes are 0 … num_labels − 1.
@@ -51,8 +51,9 @@ class ConfusionMatrix:
 
         Returns:
             `dict` with `per_category_iou` (list; TP / (TP + FP + FN), NaN where a class has neither labels nor
-            predictions), `mean_iou` (mean over the classes that are not NaN), `overall_accuracy`, `fwiou` (IoU weighted
-            by how often a class is labelled) and `num_points`. Without a single scored point all but the last are NaN.
+            predictions), `mean_iou` (mean over the classes that are not NaN), `overall_accuracy`, `fwiou` (IoU
+            weighted by how often a class is labelled) and `num_points`. Without a scored point all but the last are
+            NaN.
         """
         hits = np.diag(self.counts).astype(np.float64)
         labelled = self.counts.sum(axis=1)

@@ -1,0 +1,121 @@
+"""Checkpoints of a run: written whole or not at all, the last few kept, and found again."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+
+from uov_hf.training.order import TrainingOrder
+
+
+logger = get_logger(__name__)
+
+STATE_FILE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """The finished checkpoints of a run, oldest first."""
+    found = [
+        (int(match[1]), path) for path in output_dir.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
+    """What `--resume_from_checkpoint` means: None, a folder, or the `"latest"` checkpoint, None where there is none."""
+    if resume_from is None:
+        return None
+    if resume_from != "latest":
+        if not (Path(resume_from) / STATE_FILE).is_file():
+            raise FileNotFoundError(
+                f"--resume_from_checkpoint {resume_from}: there is no {STATE_FILE} in it. "
+                "Give a folder `checkpoint-<step>` of a run, or `latest`."
+            )
+        return Path(resume_from)
+    checkpoints = list_checkpoints(output_dir)
+    if not checkpoints:
+        logger.warning(f"No checkpoint in {output_dir}: starting from the beginning.")
+        return None
+    return checkpoints[-1]
+
+
+def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, config, keep: int | None = None) -> Path:
+    """Save everything a run needs to go on; all ranks call this.
+
+    The folder gets its name only when it is complete, so that a run killed while saving leaves the last one untouched.
+
+    Args:
+        state (`dict`):
+            JSON; its `step` is the number of optimiser steps done, and names the folder.
+        config (`UOVConfig`):
+            Saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too.
+        keep (`int`, *optional*):
+            How many checkpoints stay on disk; all, if not given.
+    """
+    final = output_dir / f"checkpoint-{state['step']}"
+    partial = output_dir / f".{final.name}.partial"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        config.save_pretrained(partial)
+        (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+        _publish(partial, final)
+        for old in list_checkpoints(output_dir)[:-keep] if keep else []:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, order: TrainingOrder) -> dict:
+    """Put weights, optimiser and schedule back, and return the state that was saved with them.
+
+    Raises:
+        ValueError: the run was cut into other steps, so that it could not go on where it stopped.
+    """
+    state = json.loads((checkpoint / STATE_FILE).read_text())
+    for name, ours in order_fingerprint(order).items():
+        if state[name] != ours:
+            raise ValueError(
+                f"{checkpoint} belongs to a run with {name} = {state[name]}, this one has {ours}: its steps hold "
+                "other frames. Resume with the settings of that run, or start a new one in another --output_dir."
+            )
+    accelerator.load_state(str(checkpoint))
+    return state
+
+
+def order_fingerprint(order: TrainingOrder) -> dict[str, int]:
+    """What must not change when a run is resumed. Processes may, against accumulation."""
+    return {
+        "seed": order.seed,
+        "num_frames": order.num_frames,
+        "batch_size": order.batch_size,
+        "frames_per_step": order.frames_per_step,
+    }
+
+
+def _publish(partial: Path, final: Path) -> None:
+    for path in partial.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    _sync(partial)
+    if final.exists():  # a run resumed from an earlier checkpoint comes past here again
+        shutil.rmtree(final)
+    os.replace(partial, final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

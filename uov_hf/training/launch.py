@@ -1,0 +1,47 @@
+"""The `Accelerator` of a run, and the check that it is the one that was asked for."""
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
+from accelerate.utils import ProjectConfiguration, set_seed
+
+
+def start(output_dir: str, seed: int, mixed_precision: str | None = None, report_to: str = "none") -> Accelerator:
+    """An `Accelerator` for this process, with logging, seed and output folder in place."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("uov_hf").setLevel(logging.INFO)
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        log_with=None if report_to == "none" else report_to,
+        project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=str(Path(output_dir) / "logs")),
+        # Otherwise accelerate would cut every tensor of a ragged batch to the length of the first one.
+        dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
+        # The main process may make point labels for a long while before the others hear from it.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
+    )
+    check_num_processes(accelerator.num_processes)
+    set_seed(seed)
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    return accelerator
+
+
+def check_num_processes(num_processes: int) -> None:
+    """Refuse a launch that asked for several processes and silently got one.
+
+    Raises:
+        RuntimeError: `accelerate launch --cpu --num_processes 2` (it starts one, with a MASTER_PORT and no WORLD_SIZE),
+            or `torchrun` on CPU without ACCELERATE_USE_CPU (it starts some that do not know of each other).
+    """
+    world_size = os.environ.get("WORLD_SIZE")
+    if world_size is not None and int(world_size) == num_processes:
+        return
+    if world_size is None and not ("MASTER_PORT" in os.environ and num_processes == 1):
+        return
+    asked = world_size or "several"
+    raise RuntimeError(
+        f"The launch asked for {asked} processes and this run would have {num_processes}. On CPU, two processes are "
+        "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/..."
+    )

@@ -1,0 +1,64 @@
+"""Optimisers and learning-rate schedules of the training scripts."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from uov_hf.training.order import TrainingOrder
+
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine_per_epoch", "cosine", "constant")
+
+
+def create_optimizer(
+    name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """`"sgd"` as the paper trains (momentum 0.9, dampening 0.1; method.md 4.4), or `"adamw"`."""
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, dampening=0.1, weight_decay=weight_decay)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    raise ValueError(f"`--optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")
+
+
+def create_scheduler(
+    name: str, optimizer: torch.optim.Optimizer, order: TrainingOrder, num_steps: int, warmup_steps: int = 0
+) -> LambdaLR:
+    """The learning rate as a function of the step.
+
+    Args:
+        name (`str`):
+            `"cosine_per_epoch"`: the paper's, a cosine to 0 that moves once an epoch; `"cosine"`: the same cosine,
+            moved every step, for runs of few epochs; `"constant"`.
+        num_steps (`int`):
+            Optimiser steps of the whole run.
+        warmup_steps (`int`, *optional*, defaults to 0):
+            Steps over which the rate rises linearly to its full value.
+    """
+    schedule = _schedule(name, order, num_steps)
+
+    def factor(step: int) -> float:
+        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        return warmup * schedule(step)
+
+    return LambdaLR(optimizer, factor)
+
+
+def _schedule(name: str, order: TrainingOrder, num_steps: int) -> Callable[[int], float]:
+    if name == "cosine_per_epoch":
+        num_epochs = order.epoch(num_steps - 1) + 1
+        return lambda step: _cosine(order.epoch(step) / num_epochs)
+    if name == "cosine":
+        return lambda step: _cosine(step / num_steps)
+    if name == "constant":
+        return lambda step: 1.0
+    raise ValueError(f"`--lr_scheduler_type` must be one of {', '.join(SCHEDULES)}, got {name!r}.")
+
+
+def _cosine(progress: float) -> float:
+    """From 1 at the start to 0 at the end, and 0 after it."""
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

@@ -1,0 +1,80 @@
+"""The parts of an optimiser step that are spread over micro-batches and processes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """This rank's micro-batches of one optimiser step, and what the whole step holds.
+
+    Args:
+        micro_batches (`list[dict]`): Batches of this rank, on the CPU.
+        num_superpoints (`int`): Superpoints of the step, over all micro-batches of all ranks.
+        num_points (`int`): Points of the step, likewise.
+    """
+
+    micro_batches: list[dict]
+    num_superpoints: int
+    num_points: int
+
+    def weight(self, batch: dict) -> float:
+        """The share of a micro-batch in the step: means over superpoints, so weighted, add up to the mean of the step."""
+        return count_superpoints(batch) / max(self.num_superpoints, 1)
+
+
+def count_superpoints(batch: dict) -> int:
+    """Superpoints with at least one point in a voxel: those that are in the loss."""
+    voxel = batch["point_to_voxel"][batch["pair_to_point"]]
+    return int(batch["superpoint_ids"][voxel >= 0].unique().numel())
+
+
+def load_step(accelerator: Accelerator, batches: Iterator[dict], accumulation: int) -> StepBatch:
+    """Load this rank's part of the next optimiser step; all ranks call this together.
+
+    Raises:
+        Exception: what loading raised here. Where it failed on another rank only, a `RuntimeError`, so that every rank
+            stops at the same step and none waits for the others.
+    """
+    error, micro_batches = None, []
+    try:
+        micro_batches = [next(batches) for _ in range(accumulation)]
+    except Exception as caught:  # handed to the caller below, once the other ranks know
+        error = caught
+    counts = [count_superpoints(batch) for batch in micro_batches]
+    points = [int(batch["num_points"].sum()) for batch in micro_batches]
+    totals = torch.tensor([sum(counts), sum(points), int(error is not None)], device=accelerator.device)
+    num_superpoints, num_points, num_failed = accelerator.reduce(totals, "sum").tolist()
+    if error is not None:
+        raise error
+    if num_failed:
+        raise RuntimeError("Loading data failed on another process; its message names the frame.")
+    return StepBatch(micro_batches, num_superpoints, num_points)
+
+
+def gather_negatives(accelerator: Accelerator, micro_batches: list[dict]) -> list[torch.Tensor]:
+    """For each micro-batch of this rank, the segment embeddings of the rest of the optimiser step, from every rank."""
+    own = torch.cat([batch["segment_embeds"] for batch in micro_batches]).to(accelerator.device)  # (of this rank, D)
+    sizes = accelerator.gather(torch.tensor([len(own)], device=own.device)).tolist()
+    padded = own.new_zeros(max(sizes), own.shape[1])
+    padded[: len(own)] = own
+    ranks = accelerator.gather(padded).split(max(sizes)) if max(sizes) else [own] * len(sizes)
+    everything = torch.cat([rows[:size] for rows, size in zip(ranks, sizes, strict=True)])  # (of the step, D)
+    start = sum(sizes[: accelerator.process_index])
+    negatives = []
+    for batch in micro_batches:
+        end = start + len(batch["segment_embeds"])
+        negatives.append(torch.cat([everything[:start], everything[end:]]))
+        start = end
+    return negatives
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Let every BatchNorm use its running statistics, and leave them alone; call it after `model.train()`."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

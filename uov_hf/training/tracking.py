@@ -1,0 +1,35 @@
+"""The log of a run: a line per optimiser step, which outlives a kill and is cut back on resume."""
+
+import json
+import os
+from pathlib import Path
+
+
+class TrainLog:
+    """`train_log.jsonl`, one JSON record a line, each with its `step`.
+
+    Args:
+        path (`Path`):
+            The file.
+        start_step (`int`):
+            Optimiser steps that are done: lines of later ones, written before a kill, are dropped.
+    """
+
+    def __init__(self, path: Path, start_step: int = 0):
+        self.path = path
+        kept = [record for record in read_log(path) if record["step"] <= start_step] if start_step else []
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(partial, path)
+
+    def write(self, record: dict) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_log(path: Path) -> list[dict]:
+    """The records of a log; a last line that a kill cut short is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
