@@ -1,0 +1,148 @@
+"""Superpixel–superpoint and text–superpoint contrast: the two terms of tri-modal pre-training (TMP)."""
+
+import torch
+import torch.nn.functional as F
+
+
+def pool_superpoints(
+    point_embeds: torch.Tensor,
+    superpoint_ids: torch.Tensor,
+    num_superpoints: int,
+    point_rows: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """k_b = 1/n_b Σ_{m: b(m)=b} f_m: the plain mean of each superpoint's embeddings, not normalised again.
+
+    Args:
+        point_embeds (`torch.Tensor` of shape `(M, D)`):
+            One row per (point, superpoint) pair. A point seen by two cameras has two.
+        superpoint_ids (`torch.LongTensor` of shape `(M,)`):
+            The superpoint of each pair, from 0 to `num_superpoints - 1`, in any order.
+        num_superpoints (`int`):
+            The number S of superpoints.
+        point_rows (`torch.LongTensor` of shape `(M,)`, *optional*):
+            The row of `point_embeds` that each pair takes, where the rows are not the pairs themselves: points of one
+            voxel share its row, and nothing of size (M, D) is ever made.
+
+    Returns:
+        `torch.Tensor` of shape `(S, D)`; a superpoint without a pair is zero.
+
+    Source: method 4.2. The official code divides by n_b + 1e-6.
+    """
+    if point_rows is None:
+        point_rows = torch.arange(len(point_embeds), device=point_embeds.device)
+    if point_rows.shape != superpoint_ids.shape:
+        raise ValueError(
+            f"`superpoint_ids` must have one id for each of the {len(point_rows)} pairs, "
+            f"got shape {tuple(superpoint_ids.shape)}."
+        )
+    # A bag of rows per superpoint. Its gradient adds up in a fixed order: that of indexing or `index_add` depends on
+    # the threads, and both are ten times slower.
+    sorted_ids, order = superpoint_ids.sort(stable=True)
+    if len(order) and not 0 <= sorted_ids[0] <= sorted_ids[-1] < num_superpoints:
+        raise ValueError(
+            f"`superpoint_ids` must lie between 0 and {num_superpoints - 1}, got {sorted_ids[0]} to {sorted_ids[-1]}. "
+            "Leave out the pairs of no superpoint."
+        )
+    starts = torch.searchsorted(sorted_ids, torch.arange(num_superpoints, device=order.device))
+    return F.embedding_bag(point_rows[order], point_embeds, starts, mode="mean")  # (S, D)
+
+
+def superpixel_superpoint_loss(
+    superpoint_embeds: torch.Tensor,
+    segment_embeds: torch.Tensor,
+    scene_ids: torch.Tensor | None = None,
+    temperature: float = 0.07,
+    negative_embeds: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """L_IP = -1/S Σ_b log( exp(k_b·q_b / τ) / Σ_b' exp(k_b·q_b' / τ) ): pulls a superpoint to its own image segment.
+
+    It is pushed from the other segments: those of its scene where `scene_ids` is given, else all of them.
+
+    Args:
+        superpoint_embeds (`torch.Tensor` of shape `(S, D)`):
+            Mean point embeddings k.
+        segment_embeds (`torch.Tensor` of shape `(S, D)`):
+            The teacher's embedding q of the same segments, unit length.
+        scene_ids (`torch.LongTensor` of shape `(S,)`, *optional*):
+            The scene of each superpoint. The sum over a batch of scenes is then the sum over the scenes alone.
+        temperature (`float`, *optional*, defaults to 0.07):
+            τ.
+        negative_embeds (`torch.Tensor` of shape `(K, D)`, *optional*):
+            Segments of elsewhere, pushed from by every superpoint: other micro-batches' and other ranks'.
+
+    Returns:
+        The mean over superpoints, a scalar; zero, with its graph intact, where there is none.
+
+    Source: method 4.3; eq. L_IP. The official negatives are those of one GPU's batch.
+    """
+    if superpoint_embeds.shape != segment_embeds.shape:
+        raise ValueError(
+            "`superpoint_embeds` and `segment_embeds` must have one row for each superpoint, got shapes "
+            f"{tuple(superpoint_embeds.shape)} and {tuple(segment_embeds.shape)}."
+        )
+    candidates = segment_embeds if negative_embeds is None else torch.cat([segment_embeds, negative_embeds])
+    logits = superpoint_embeds @ candidates.T / temperature  # (S, S + K)
+    if scene_ids is not None:
+        elsewhere = scene_ids[:, None] != scene_ids[None, :]  # (S, S)
+        logits = logits.masked_fill(F.pad(elsewhere, (0, logits.shape[1] - len(scene_ids))), -torch.inf)
+    own_segment = torch.arange(len(logits), device=logits.device)
+    return _mean(F.cross_entropy(logits, own_segment, reduction="none"))
+
+
+def soft_text_targets(
+    prompt_embeds: torch.Tensor, prompt_groups: torch.Tensor, hard_weight: float = 0.2
+) -> torch.Tensor:
+    """y_l[c] ∝ h·1[c = l] + (1 - h)·t_l·t_c, within the group of prompt l: what a superpoint named l may be called.
+
+    Args:
+        prompt_embeds (`torch.Tensor` of shape `(P, D)`):
+            Text embeddings t, unit length.
+        prompt_groups (`torch.LongTensor` of shape `(P,)`):
+            Prompts of one group describe one thing ("car", "sedan"); prompts of different groups share nothing.
+        hard_weight (`float`, *optional*, defaults to 0.2):
+            h; at 1 the targets are one-hot.
+
+    Returns:
+        `torch.Tensor` of shape `(P, P)`, rows summing to one.
+
+    Source: method 4.3; y_b is the row of the superpoint's label.
+    """
+    same_group = prompt_groups[:, None] == prompt_groups[None, :]  # (P, P)
+    similarity = torch.where(same_group, prompt_embeds @ prompt_embeds.T, 0)
+    targets = hard_weight * torch.eye(len(similarity)).to(similarity) + (1 - hard_weight) * similarity
+    return targets / targets.sum(dim=1, keepdim=True)
+
+
+def text_superpoint_loss(
+    superpoint_embeds: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    segment_labels: torch.Tensor,
+    targets: torch.Tensor,
+    temperature: float = 0.07,
+) -> torch.Tensor:
+    """L_TP = -1/S Σ_b Σ_c y_b[c] log softmax_c(k_b·t_c / τ): pulls a superpoint to the words for it, from all others.
+
+    Args:
+        superpoint_embeds (`torch.Tensor` of shape `(S, D)`):
+            Mean point embeddings k.
+        prompt_embeds (`torch.Tensor` of shape `(P, D)`):
+            Text embeddings t of all prompts, unit length.
+        segment_labels (`torch.LongTensor` of shape `(S,)`):
+            The prompt that the teacher gave to the segment.
+        targets (`torch.Tensor` of shape `(P, P)`):
+            [`soft_text_targets`]: row l is the distribution of a superpoint labelled l.
+        temperature (`float`, *optional*, defaults to 0.07):
+            τ.
+
+    Returns:
+        The mean over superpoints, a scalar; zero, with its graph intact, where there is none.
+
+    Source: method 4.3; eq. L_TP.
+    """
+    log_probabilities = F.log_softmax(superpoint_embeds @ prompt_embeds.T / temperature, dim=1)  # (S, P)
+    return _mean(-(targets[segment_labels] * log_probabilities).sum(dim=1))
+
+
+def _mean(losses: torch.Tensor) -> torch.Tensor:
+    """The mean, which of nothing is zero: a rank without superpoints still takes part in the backward pass."""
+    return losses.sum() / max(len(losses), 1)
