@@ -27,7 +27,7 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
-    """What `--resume_from_checkpoint` means: None, a folder, or the `"latest"` checkpoint, None where there is none."""
+    """What `--resume_from_checkpoint` means: None, a folder, or `"latest"`, which is None where there is none."""
     if resume_from is None:
         return None
     if resume_from != "latest":

@@ -32,7 +32,7 @@ def check_num_processes(num_processes: int) -> None:
     """Refuse a launch that asked for several processes and silently got one.
 
     Raises:
-        RuntimeError: `accelerate launch --cpu --num_processes 2` (it starts one, with a MASTER_PORT and no WORLD_SIZE),
+        RuntimeError: `accelerate launch --cpu --num_processes 2` (it starts one, with MASTER_PORT, no WORLD_SIZE),
             or `torchrun` on CPU without ACCELERATE_USE_CPU (it starts some that do not know of each other).
     """
     world_size = os.environ.get("WORLD_SIZE")

@@ -23,7 +23,7 @@ class StepBatch:
     num_points: int
 
     def weight(self, batch: dict) -> float:
-        """The share of a micro-batch in the step: means over superpoints, so weighted, add up to the mean of the step."""
+        """A micro-batch's share in the step: means over superpoints, so weighted, add up to the mean of the step."""
         return count_superpoints(batch) / max(self.num_superpoints, 1)
 
 

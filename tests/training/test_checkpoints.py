@@ -1,0 +1,97 @@
+"""Checkpoints: whole or not there, the last few kept, and only of the same run."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from uov_hf.training.checkpoints import (
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    order_fingerprint,
+    save_checkpoint,
+)
+from uov_hf.training.order import TrainingOrder
+
+
+ORDER = TrainingOrder(num_frames=3)
+CONFIG = SimpleNamespace(save_pretrained=lambda folder: (folder / "config.json").write_text("{}"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A line with momentum, two steps in."""
+    accelerator = Accelerator(cpu=True)
+    accelerator.free_memory()
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, dampening=0.1)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    run = SimpleNamespace(accelerator=accelerator, model=model, optimizer=optimizer, folder=tmp_path)
+    train(run, 2)
+    yield run
+    accelerator.free_memory()
+
+
+def train(run, num_steps):
+    for _ in range(num_steps):
+        run.optimizer.zero_grad()
+        run.accelerator.backward(run.model(torch.ones(1, 2)).square().sum())
+        run.optimizer.step()
+
+
+def save(run, step, **settings):
+    return save_checkpoint(run.accelerator, run.folder, {"step": step, **order_fingerprint(ORDER)}, CONFIG, **settings)
+
+
+def test_a_loaded_run_goes_on_as_the_saved_one(run):
+    checkpoint = save(run, 2)
+    train(run, 3)
+    expected = run.model.weight.detach().clone()
+    assert load_checkpoint(run.accelerator, checkpoint, ORDER)["step"] == 2
+    train(run, 3)
+    assert torch.equal(run.model.weight, expected)
+
+
+def test_only_the_last_checkpoints_are_kept_and_steps_are_sorted_as_numbers(run):
+    for step in (9, 10, 100):
+        save(run, step, keep=2)
+    assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-10", "checkpoint-100"]
+    assert find_checkpoint(run.folder, "latest").name == "checkpoint-100"
+
+
+def test_a_run_killed_while_saving_leaves_the_last_checkpoint_alone(run, monkeypatch):
+    save(run, 2)
+    monkeypatch.setattr(run.accelerator, "wait_for_everyone", lambda: None)
+    monkeypatch.setattr(CONFIG, "save_pretrained", lambda folder: 1 / 0)  # the weights are written, the rest is not
+    with pytest.raises(ZeroDivisionError):
+        save(run, 4)
+    assert find_checkpoint(run.folder, "latest").name == "checkpoint-2"
+    monkeypatch.undo()
+    assert find_checkpoint(run.folder, str(save(run, 4))).name == "checkpoint-4"
+    assert not list(run.folder.glob(".*"))
+
+
+def test_a_checkpoint_is_written_over_by_a_run_that_was_resumed_before_it(run):
+    (save(run, 2) / "old").touch()
+    assert not (save(run, 2) / "old").exists()
+
+
+def test_a_run_of_other_steps_is_refused(run):
+    checkpoint = save(run, 2)
+    with pytest.raises(ValueError, match="frames_per_step = 1, this one has 4"):
+        load_checkpoint(run.accelerator, checkpoint, TrainingOrder(num_frames=3, accumulation=4))
+
+
+def test_latest_starts_anew_where_there_is_none_and_a_wrong_folder_is_named(tmp_path):
+    Accelerator(cpu=True)  # its logger needs one
+    assert find_checkpoint(tmp_path, "latest") is None
+    assert find_checkpoint(tmp_path, None) is None
+    with pytest.raises(FileNotFoundError, match="there is no trainer_state.json"):
+        find_checkpoint(tmp_path, str(tmp_path))
+
+
+def test_the_state_is_readable_json(run):
+    assert json.loads((save(run, 2) / "trainer_state.json").read_text())["num_frames"] == 3

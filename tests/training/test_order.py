@@ -1,0 +1,56 @@
+"""The order of training: every frame once an epoch, and the same micro-batches however many processes there are."""
+
+from collections import Counter
+
+import pytest
+
+from uov_hf.training.order import MicroBatchSampler, TrainingOrder
+
+
+def all_micro_batches(order, step):
+    """Those of every rank, in the order j = 0, 1, … of the step."""
+    per_rank = [order.micro_batches(step, rank) for rank in range(order.num_processes)]
+    return [batch for turn in zip(*per_rank, strict=True) for batch in turn]
+
+
+def test_every_frame_comes_once_an_epoch_though_steps_do_not_divide_it():
+    order = TrainingOrder(num_frames=7, batch_size=2, num_processes=2)
+    keys = [key for step in range(order.num_steps(4)) for key in order.step_keys(step)]
+    assert order.num_steps(4) == 7  # 28 frames in steps of 4
+    assert Counter(keys) == Counter((epoch, index) for epoch in range(4) for index in range(7))
+
+
+def test_two_processes_train_on_the_micro_batches_of_one_that_accumulates():
+    alone = TrainingOrder(num_frames=10, batch_size=1, accumulation=4)
+    together = TrainingOrder(num_frames=10, batch_size=1, num_processes=2, accumulation=2)
+    for step in range(5):
+        assert all_micro_batches(together, step) == all_micro_batches(alone, step)
+    assert together.micro_batches(0, rank=1) == alone.micro_batches(0, rank=0)[1::2]
+
+
+def test_epochs_are_shuffled_differently_and_seeds_too_and_nothing_else_matters():
+    order = TrainingOrder(num_frames=50, batch_size=50)
+    epochs = [[index for _, index in order.step_keys(step)] for step in range(2)]
+    assert sorted(epochs[0]) == list(range(50))
+    assert epochs[0] != epochs[1]
+    assert TrainingOrder(num_frames=50, batch_size=50, seed=1).step_keys(0) != order.step_keys(0)
+    assert TrainingOrder(num_frames=50, batch_size=25, accumulation=2).step_keys(1) == order.step_keys(1)
+
+
+def test_fewer_frames_than_a_step_holds_are_trained_on_again():
+    order = TrainingOrder(num_frames=1, batch_size=4)
+    assert order.step_keys(1) == [(4, 0), (5, 0), (6, 0), (7, 0)]
+    assert order.num_steps(40) == 10
+
+
+def test_the_sampler_goes_on_where_a_run_stopped():
+    order = TrainingOrder(num_frames=9, batch_size=2, num_processes=2, accumulation=3)
+    whole = list(MicroBatchSampler(order, rank=1, start=0, end=6))
+    rest = MicroBatchSampler(order, rank=1, start=2, end=6)
+    assert list(rest) == whole[6:]
+    assert len(rest) == 12
+
+
+def test_an_order_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="`num_frames` must be at least 1"):
+        TrainingOrder(num_frames=0)
