@@ -1,0 +1,406 @@
+"""UOV: a sparse 3D U-Net whose point embeddings live in the text space of a 2D teacher, and its pre-training."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import CLIPTextModelWithProjection, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_uov import UOVConfig
+from .losses import pool_superpoints, soft_text_targets, superpixel_superpoint_loss, text_superpoint_loss
+from .sparse_conv import SparseConv
+from .sparse_unet import SparseUNet
+
+
+@dataclass
+class UOVOutput(ModelOutput):
+    """What [`UOVModel`] makes of a batch of scans. Embeddings have unit length and at least float32.
+
+    Args:
+        point_embeds (`torch.FloatTensor` of shape `(num_points, projection_dim)`):
+            One row per point where `point_to_voxel` was given (zeros for a point outside the grid), else per voxel.
+        text_embeds (`torch.FloatTensor` of shape `(num_texts, projection_dim)`, *optional*):
+            Of `input_ids`, else of the baked prompts; `None` where there are neither.
+        logits_per_point (`torch.FloatTensor` of shape `(num_points, num_texts)`, *optional*):
+            Cosine similarity times `config.logit_scale`, where there is text.
+        voxel_embeds (`torch.FloatTensor` of shape `(num_voxels, projection_dim)`):
+            One row per voxel.
+    """
+
+    point_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    logits_per_point: torch.FloatTensor | None = None
+    voxel_embeds: torch.FloatTensor | None = None
+
+
+@dataclass
+class UOVPreTrainingOutput(ModelOutput):
+    """The loss of a micro-batch; each term is a mean over its superpoints.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`):
+            `image_loss_weight * image_loss + text_loss_weight * text_loss`.
+        image_loss (`torch.FloatTensor` of shape `()`):
+            Superpixel-superpoint contrast, without a graph.
+        text_loss (`torch.FloatTensor` of shape `()`):
+            Text-superpoint cross-entropy, without a graph.
+        num_superpoints (`torch.LongTensor` of shape `()`):
+            How many superpoints the means are over: the weight of this micro-batch in the optimiser step.
+    """
+
+    loss: torch.FloatTensor | None = None
+    image_loss: torch.FloatTensor | None = None
+    text_loss: torch.FloatTensor | None = None
+    num_superpoints: torch.LongTensor | None = None
+
+
+class UOVPreTrainedModel(PreTrainedModel):
+    """How every UOV model is initialised, loaded and saved."""
+
+    config: UOVConfig
+    base_model_prefix = "uov"
+    main_input_name = "voxel_features"
+    input_modalities = ("point_cloud", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True  # of the text tower
+    # Running statistics and the truth of the text space lose too much in half precision (`*` is anything).
+    _keep_in_fp32_modules_strict = ["backbone.*norm", "backbone.*shortcut.1", "prompt_embeds"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """The paper's: U(-1/√n, 1/√n) for convolutions and projection, n the number of inputs of an output."""
+        if isinstance(module, (SparseConv, nn.Linear)):
+            module.reset_parameters()
+        elif isinstance(module, UOVModel):
+            init.zeros_(module.prompt_embeds)
+            init.constant_(module.prompt_to_class, self.config.ignored_index)
+        else:
+            super()._init_weights(module)
+
+
+class UOVModel(UOVPreTrainedModel):
+    """
+    voxels -> SparseUNet -> Linear -> unit length = point embeddings   ┐
+                                                                       ├ cosine · logit_scale = logits per point
+    words  -> baked prompts, or the teacher's text tower               ┘
+
+    Args:
+        config (`UOVConfig`):
+            Sizes of the network; `config.prompts` is the baked vocabulary, written by [`~UOVModel.set_classes`].
+    """
+
+    def __init__(self, config: UOVConfig):
+        super().__init__(config)
+        self.backbone = SparseUNet(config)
+        self.point_projection = nn.Linear(config.hidden_sizes[-1], config.projection_dim)
+        self.text_tower = None
+        if config.text_config is not None:
+            self.text_tower = CLIPTextModelWithProjection._from_config(config.text_config)
+        num_prompts = len(config.prompts)
+        self.register_buffer("prompt_embeds", torch.zeros(num_prompts, config.projection_dim))
+        self.register_buffer("prompt_to_class", torch.full((num_prompts,), config.ignored_index))
+        self.post_init()
+
+    def train(self, mode: bool = True) -> "UOVModel":
+        """As of any module, but the text tower is the teacher's: it stays frozen and in evaluation mode."""
+        super().train(mode)
+        if self.text_tower is not None:
+            self.text_tower.eval().requires_grad_(False)
+        return self
+
+    @can_return_tuple
+    def forward(
+        self,
+        voxel_coords: torch.IntTensor,
+        voxel_features: torch.FloatTensor,
+        point_to_voxel: torch.LongTensor | None = None,
+        num_points: torch.LongTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> UOVOutput:
+        """Embed scans and words, and compare them.
+
+        Args:
+            voxel_coords (`torch.IntTensor` of shape `(num_voxels, 4)`):
+                Scan in the batch, then the voxel's x, y, z in the grid.
+            voxel_features (`torch.FloatTensor` of shape `(num_voxels, in_channels)`):
+                What [`UOVFeatureExtractor`] made of the points.
+            point_to_voxel (`torch.LongTensor` of shape `(num_points,)`, *optional*):
+                The voxel of each point, -1 for a point that has none.
+            num_points (`torch.LongTensor` of shape `(batch,)`, *optional*):
+                Not used: accepted so that the output of [`UOVProcessor`] can be passed whole.
+            input_ids, attention_mask (`torch.LongTensor` of shape `(num_texts, sequence_length)`, *optional*):
+                Tokenised words for the text tower. Without them the words are the baked prompts.
+
+        Raises:
+            ValueError: if `input_ids` are given and the model has no text tower of its teacher.
+        """
+        voxel_embeds = self._embed_voxels(voxel_coords, voxel_features)  # (num_voxels, projection_dim)
+        point_embeds = voxel_embeds if point_to_voxel is None else _voxels_to_points(voxel_embeds, point_to_voxel)
+        text_embeds = logits_per_point = None
+        if input_ids is not None:
+            text_embeds = self.get_text_features(input_ids, attention_mask)
+        elif len(self.prompt_embeds):
+            text_embeds = self.prompt_embeds.to(point_embeds.dtype)
+        if text_embeds is not None:
+            logits_per_point = self.config.logit_scale * point_embeds @ text_embeds.T  # (num_points, num_texts)
+        return UOVOutput(point_embeds, text_embeds, logits_per_point, voxel_embeds)
+
+    def get_point_features(
+        self,
+        voxel_coords: torch.IntTensor,
+        voxel_features: torch.FloatTensor,
+        point_to_voxel: torch.LongTensor | None = None,
+    ) -> torch.FloatTensor:
+        """Unit-length embeddings `(num_points, projection_dim)`; one per voxel where `point_to_voxel` is not given.
+
+        The arguments are those of [`~UOVModel.forward`]. A point without a voxel gets zeros.
+        """
+        voxel_embeds = self._embed_voxels(voxel_coords, voxel_features)
+        return voxel_embeds if point_to_voxel is None else _voxels_to_points(voxel_embeds, point_to_voxel)
+
+    def get_text_features(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.FloatTensor:
+        """Unit-length embeddings `(num_texts, projection_dim)` of tokenised words, by the teacher's own text tower.
+
+        Raises:
+            ValueError: if there is no text tower, or it is not that of the teacher the points were trained with.
+        """
+        if not self.config.has_teachers_text_tower:
+            raise ValueError(f"`input_ids` cannot be embedded: {self._why_only_baked()}")
+        embeds = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).text_embeds
+        return F.normalize(_at_least_float32(embeds), dim=-1)
+
+    def get_prompt_features(self, prompts: list[str]) -> torch.FloatTensor:
+        """Unit-length embeddings `(len(prompts), projection_dim)` of words of the baked vocabulary.
+
+        Raises:
+            ValueError: if a word was not baked. The message says which words were, and how others can be embedded.
+        """
+        unknown = [prompt for prompt in prompts if prompt not in self.config.prompts]
+        if unknown:
+            raise ValueError(
+                f"The words {unknown} are not among the {len(self.config.prompts)} baked prompts "
+                f"({', '.join(self.config.prompts[:5])}, …), and {self._why_only_baked()}"
+            )
+        return self.prompt_embeds[[self.config.prompts.index(prompt) for prompt in prompts]]
+
+    def set_classes(
+        self,
+        names: list[str],
+        prompt_embeds: torch.Tensor,
+        prompt_to_class: torch.Tensor,
+        prompts: list[str] | None = None,
+    ) -> None:
+        """Bake a vocabulary into the model: it is saved with the weights, and `config.id2label` names its classes.
+
+        Args:
+            names (`list[str]` of length C):
+                The classes, in the order of their ids.
+            prompt_embeds (`torch.Tensor` of shape `(P, projection_dim)`):
+                Text embeddings of the prompts, unit length, from the teacher the points are trained with.
+            prompt_to_class (`torch.LongTensor` of shape `(P,)`):
+                The class of each prompt; `config.ignored_index` (255) for background.
+            prompts (`list[str]` of length P, *optional*):
+                The prompts' words; by default the name of the class of each, or "background".
+
+        Raises:
+            ValueError: if sizes do not agree, an embedding has not unit length, or a class has no prompt.
+        """
+        names, ignored_index = list(names), self.config.ignored_index
+        prompt_embeds, prompt_to_class = torch.as_tensor(prompt_embeds), torch.as_tensor(prompt_to_class).long()
+        classes = prompt_to_class.tolist()
+        if prompts is None:
+            prompts = [names[index] if 0 <= index < len(names) else "background" for index in classes]
+        expected = (len(prompts), self.config.projection_dim)
+        if tuple(prompt_embeds.shape) != expected or len(classes) != len(prompts):
+            raise ValueError(
+                f"`prompt_embeds` must have shape {expected} and `prompt_to_class` one class for each of them, "
+                f"got shapes {tuple(prompt_embeds.shape)} and {tuple(prompt_to_class.shape)}."
+            )
+        if not torch.allclose(prompt_embeds.float().norm(dim=1), torch.ones(len(prompts)), atol=1e-2):
+            raise ValueError("`prompt_embeds` must have unit length. Divide each row by its norm first.")
+        if set(classes) - {ignored_index} != set(range(len(names))):
+            raise ValueError(
+                f"`prompt_to_class` must name each of the {len(names)} classes in `names` at least once, and besides "
+                f"them only {ignored_index} for background; got {sorted(set(classes))}."
+            )
+        device = self.point_projection.weight.device
+        self.prompt_embeds = _at_least_float32(prompt_embeds).detach().clone().to(device)
+        self.prompt_to_class = prompt_to_class.clone().to(device)
+        self.config.prompts = list(prompts)
+        self.config.id2label = dict(enumerate(names))
+        self.config.label2id = {name: index for index, name in enumerate(names)}
+
+    def set_text_tower(self, text_tower: CLIPTextModelWithProjection, source: str) -> None:
+        """Let the teacher's text tower travel with the model, so that words beyond the baked ones can be used.
+
+        Args:
+            text_tower (`CLIPTextModelWithProjection`):
+                The tower; it is frozen.
+            source (`str`):
+                The teacher it is of. It is used only if this is `config.teacher`.
+
+        Raises:
+            ValueError: if its embeddings do not have `config.projection_dim` dimensions.
+        """
+        if text_tower.config.projection_dim != self.config.projection_dim:
+            raise ValueError(
+                f"The text tower of {source!r} embeds words in {text_tower.config.projection_dim} dimensions, this model "
+                f"points in {self.config.projection_dim}: it is not that of its teacher."
+            )
+        self.text_tower = text_tower.to(self.point_projection.weight.device)
+        self.config.text_config = text_tower.config
+        self.config.text_tower_source = source
+        self.train(self.training)
+
+    def class_scores(self, point_embeds: torch.FloatTensor, include_background: bool = False) -> torch.FloatTensor:
+        """Logit of every class: the best of its prompts, cosine similarity times `config.logit_scale`.
+
+        Args:
+            point_embeds (`torch.FloatTensor` of shape `(N, projection_dim)`):
+                Of points or of voxels.
+            include_background (`bool`, *optional*, defaults to `False`):
+                Whether background prompts compete: they then score as one last column.
+
+        Returns:
+            `torch.FloatTensor` of shape `(N, C)`, or `(N, C + 1)` with the background.
+        """
+        num_classes = self.config.num_labels
+        if not num_classes or not len(self.prompt_embeds):
+            raise ValueError("The model has no classes to score. Bake a vocabulary with `set_classes` first.")
+        similarity = self.prompt_embeds.to(point_embeds.dtype) @ point_embeds.T  # (P, N)
+        column = self.prompt_to_class.clamp(max=num_classes)[:, None].expand_as(similarity)
+        best = similarity.new_full((num_classes + 1, len(point_embeds)), -torch.inf)
+        best = self.config.logit_scale * best.scatter_reduce(0, column, similarity, "amax").T  # (N, C + 1)
+        return best if include_background else best[:, :num_classes]
+
+    def _embed_voxels(self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor) -> torch.FloatTensor:
+        hidden_states = self.backbone(voxel_coords, voxel_features.to(self.point_projection.weight.dtype))
+        return F.normalize(_at_least_float32(self.point_projection(hidden_states)), dim=-1)
+
+    def _why_only_baked(self) -> str:
+        """The reason why the model has no words but its baked ones, and the way out."""
+        config = self.config
+        if config.has_teachers_text_tower:
+            return "others must be tokenised by the processor and go through `get_text_features`."
+        if config.text_config is None:
+            return (
+                "this model has no text tower. Embed them with its teacher "
+                f"({config.teacher or 'not recorded'}) and bake them with `set_classes`."
+            )
+        return (
+            f"the text tower is that of {config.text_tower_source!r}, while the points were trained with the teacher "
+            f"{config.teacher!r}: cosines between the two mean nothing. Embed them with that teacher and bake them with "
+            "`set_classes`."
+        )
+
+
+class UOVForPreTraining(UOVPreTrainedModel):
+    """
+    L = α_i · L_IP(superpoints, segments) + α_t · L_TP(superpoints, prompts)
+
+    Tri-modal pre-training (method 4): a superpoint is the plain mean of the embeddings of the points that one image
+    segment covers; it is pulled to the segment's own embedding and to the words for it.
+    """
+
+    def __init__(self, config: UOVConfig):
+        super().__init__(config)
+        self.uov = UOVModel(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        voxel_coords: torch.IntTensor,
+        voxel_features: torch.FloatTensor,
+        point_to_voxel: torch.LongTensor,
+        pair_to_point: torch.LongTensor,
+        superpoint_ids: torch.LongTensor,
+        segment_embeds: torch.FloatTensor,
+        segment_labels: torch.LongTensor,
+        prompt_embeds: torch.FloatTensor,
+        prompt_groups: torch.LongTensor,
+        scene_ids: torch.LongTensor | None = None,
+        negative_embeds: torch.FloatTensor | None = None,
+        num_points: torch.LongTensor | None = None,
+    ) -> UOVPreTrainingOutput:
+        """The loss of a batch of scans, M pairs of points and segments, S superpoints and P prompts.
+
+        Args:
+            voxel_coords, voxel_features, point_to_voxel, num_points:
+                The scans, as in [`UOVModel.forward`].
+            pair_to_point (`torch.LongTensor` of shape `(M,)`):
+                The point of each pair. A pair whose point has no voxel is left out.
+            superpoint_ids (`torch.LongTensor` of shape `(M,)`):
+                The superpoint of each pair. A superpoint without pairs is in no loss.
+            segment_embeds (`torch.FloatTensor` of shape `(S, projection_dim)`):
+                The teacher's embedding of the image segment of each superpoint, unit length.
+            segment_labels (`torch.LongTensor` of shape `(S,)`):
+                The prompt that the teacher gave to it.
+            prompt_embeds (`torch.FloatTensor` of shape `(P, projection_dim)`):
+                The teacher's text embeddings, unit length.
+            prompt_groups (`torch.LongTensor` of shape `(P,)`):
+                Which prompts describe the same thing.
+            scene_ids (`torch.LongTensor` of shape `(S,)`, *optional*):
+                The scene of each superpoint; needed where `config.negatives` is `"scene"`.
+            negative_embeds (`torch.FloatTensor` of shape `(K, projection_dim)`, *optional*):
+                The segments of the optimiser step outside this micro-batch; needed in training where
+                `config.negatives` is `"global"`, and refused elsewhere.
+        """
+        self._check_negatives(scene_ids, negative_embeds)
+        voxel_embeds = self.uov.get_point_features(voxel_coords, voxel_features)  # (num_voxels, D)
+        pair_to_voxel = point_to_voxel[pair_to_point]  # (M,)
+        in_grid = pair_to_voxel >= 0
+        pair_to_voxel, superpoint_ids = pair_to_voxel[in_grid], superpoint_ids[in_grid]
+        kept, superpoint_ids = superpoint_ids.unique(return_inverse=True)  # (S',) superpoints that have a pair
+
+        with torch.autocast(voxel_embeds.device.type, enabled=False):
+            superpoint_embeds = pool_superpoints(voxel_embeds, superpoint_ids, len(kept), pair_to_voxel)  # (S', D)
+            dtype = superpoint_embeds.dtype
+            image_loss = superpixel_superpoint_loss(
+                superpoint_embeds,
+                segment_embeds[kept].to(dtype),
+                scene_ids=scene_ids[kept] if self.config.negatives == "scene" else None,
+                temperature=self.config.temperature,
+                negative_embeds=None if negative_embeds is None else negative_embeds.to(dtype),
+            )
+            prompt_embeds = prompt_embeds.to(dtype)
+            text_loss = text_superpoint_loss(
+                superpoint_embeds,
+                prompt_embeds,
+                segment_labels[kept],
+                soft_text_targets(prompt_embeds, prompt_groups, self.config.hard_text_weight),
+                temperature=self.config.temperature,
+            )
+            loss = self.config.image_loss_weight * image_loss + self.config.text_loss_weight * text_loss
+        return UOVPreTrainingOutput(
+            loss, image_loss.detach(), text_loss.detach(), torch.tensor(len(kept), device=loss.device)
+        )
+
+    def _check_negatives(self, scene_ids: torch.Tensor | None, negative_embeds: torch.Tensor | None) -> None:
+        scope = self.config.negatives
+        if scope == "scene" and scene_ids is None:
+            raise ValueError('`config.negatives` is "scene", which needs `scene_ids`: the scene of each superpoint.')
+        if scope == "global" and self.training and negative_embeds is None:
+            raise ValueError(
+                '`config.negatives` is "global", which needs `negative_embeds`: the segments of the other ranks and '
+                "micro-batches of the optimiser step (shape (0, D) if there are none)."
+            )
+        if scope != "global" and negative_embeds is not None:
+            raise ValueError(f'`negative_embeds` belong to `config.negatives = "global"`, but it is "{scope}".')
+
+
+def _voxels_to_points(voxel_values: torch.Tensor, point_to_voxel: torch.LongTensor) -> torch.Tensor:
+    """The row of each point's voxel; zeros where it is -1."""
+    # `F.embedding` adds up its gradient in a fixed order; plain indexing does not on several threads.
+    padded = F.pad(voxel_values, (0, 0, 0, 1))  # (num_voxels + 1, D)
+    return F.embedding(point_to_voxel.remainder(len(padded)), padded)
+
+
+def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
