@@ -1,0 +1,228 @@
+"""Parquet shards, one per sequence and one row group per frame: written whole or not at all, read frame by frame."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+
+Row = dict[str, Any]
+
+
+class Shards:
+    """A folder of shards, read by frame id.
+
+    Args:
+        folder (`str` or `Path`):
+            Holds one `<sequence id>.parquet` per sequence.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    @cached_property
+    def _index(self) -> dict[str, tuple[Path, int]]:
+        """frame id -> (file, row group)"""
+        index = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            for row_group, frame_id in enumerate(_read_frame_ids(path)):
+                if frame_id in index:
+                    raise ValueError(f"Frame {frame_id} is in {path} and in {index[frame_id][0]}: delete one of them.")
+                index[frame_id] = (path, row_group)
+        return index
+
+    @property
+    def frame_ids(self) -> list[str]:
+        return list(self._index)
+
+    def __contains__(self, frame_id: str) -> bool:
+        return frame_id in self._index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, frame_id: str, columns: list[str] | None = None) -> Row:
+        """One frame's row; lists of numbers are read-only numpy views of the file's pages, nothing is boxed.
+
+        Raises:
+            KeyError: no shard holds the frame.
+        """
+        if frame_id not in self._index:
+            raise KeyError(
+                f"Frame {frame_id} is not in {self.folder} ({len(self)} frames). "
+                "The labels were made from other sequences, or their generation has not finished: run it again."
+            )
+        path, row_group = self._index[frame_id]
+        with pq.ParquetFile(path, metadata=self._metadata(path), memory_map=True) as file:
+            table = file.read_row_group(row_group, columns=columns, use_threads=False)
+        return {name: _from_arrow(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+
+    def _metadata(self, path: Path) -> pq.FileMetaData:
+        if path not in self._footers:
+            self._footers[path] = pq.read_metadata(path)
+        return self._footers[path]
+
+    @cached_property
+    def _footers(self) -> dict[Path, pq.FileMetaData]:
+        return {}
+
+    def refresh(self) -> None:
+        """Forget what the folder held: shards have been written since."""
+        self.__dict__.pop("_index", None)
+        self.__dict__.pop("_footers", None)
+
+
+@dataclass
+class WriteReport:
+    """What one process wrote.
+
+    Args:
+        num_frames (`int`): Frames written.
+        num_bytes (`int`): Bytes of the shards written.
+        seconds (`float`): Time it took.
+        num_done_before (`int`): Frames that an earlier run had written already.
+        skipped (`dict[str, str]`): Frame id -> error, under `on_error="skip"`.
+    """
+
+    num_frames: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
+    num_done_before: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def write_shards(
+    folder: str | Path,
+    schema: pa.Schema,
+    frames,
+    make_row: Callable[[Row], Row],
+    process_index: int = 0,
+    num_processes: int = 1,
+    on_error: str = "raise",
+    show_progress: bool = False,
+) -> WriteReport:
+    """Write the shards that are still missing: every process takes its share of the sequences, finished ones are left.
+
+    Args:
+        folder (`str` or `Path`):
+            Where the shards go.
+        schema (`pa.Schema`):
+            Columns of a row; `frame_id` is among them.
+        frames (`Frames`):
+            The dataset.
+        make_row (`Callable`):
+            Frame -> row.
+        process_index, num_processes (`int`):
+            This process, and how many share the work.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            `"skip"` leaves a frame whose row cannot be made out, and reports it.
+        show_progress (`bool`, *optional*, defaults to `False`):
+            Show a progress bar of this process's frames.
+    """
+    report, start = WriteReport(), time.perf_counter()
+    share = list(frames_by_sequence(frames).items())[process_index::num_processes]
+    with tqdm(total=sum(len(indices) for _, indices in share), unit="frame", disable=not show_progress) as bar:
+        for sequence_id, indices in share:
+            path = Path(folder) / f"{quote(sequence_id, safe='')}.parquet"
+            if path.exists() and {frames.frame_ids[index] for index in indices} <= set(_read_frame_ids(path)):
+                report.num_done_before += len(indices)
+                bar.update(len(indices))
+                continue
+            with _whole_or_not_at_all(path, schema) as write:
+                for index in indices:
+                    _write_frame(write, frames, index, make_row, on_error, report)
+                    bar.update()
+            report.num_bytes += path.stat().st_size
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _write_frame(write, frames, index: int, make_row, on_error: str, report: WriteReport) -> None:
+    try:
+        row = make_row(frames[index])
+    except Exception as error:
+        if on_error != "skip":
+            raise
+        report.skipped[frames.frame_ids[index]] = f"{type(error).__name__}: {error}"
+    else:
+        write(row)
+        report.num_frames += 1
+
+
+def frames_by_sequence(frames) -> dict[str, list[int]]:
+    """sequence id -> its frames' indices, both in order of appearance"""
+    sequences: dict[str, list[int]] = {}
+    for index, sequence_id in enumerate(frames.sequence_ids):
+        sequences.setdefault(sequence_id, []).append(index)
+    return sequences
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file is there whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    _publish(temporary, path)
+
+
+@contextmanager
+def _whole_or_not_at_all(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
+    """Yields a function that adds a row; the shard gets its name when the last row is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")  # not *.parquet, so a killed writer leaves nothing to read
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="snappy", use_dictionary=False) as writer:
+            yield lambda row: writer.write_table(_to_arrow(row, schema))
+        _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _read_frame_ids(path: Path) -> list[str]:
+    try:
+        return pq.read_table(path, columns=["frame_id"])["frame_id"].to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{path} is not a readable shard: {error}. Delete it and run the generation again."
+        ) from error
+
+
+def _to_arrow(row: Row, schema: pa.Schema) -> pa.Table:
+    return pa.table([_to_column(row[field.name], field.type) for field in schema], schema=schema)
+
+
+def _to_column(value: Any, column_type: pa.DataType) -> pa.Array:
+    if not (pa.types.is_list(column_type) and pa.types.is_fixed_size_list(column_type.value_type)):
+        return pa.array([value], type=column_type)
+    width, number = column_type.value_type.list_size, column_type.value_type.value_type
+    value = np.ascontiguousarray(value, dtype=number.to_pandas_dtype()).reshape(-1, width)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(value.ravel(), type=number), width)
+    return pa.ListArray.from_arrays(pa.array([0, len(value)], pa.int32()), rows)
+
+
+def _from_arrow(column: pa.ChunkedArray) -> Any:
+    array = column.combine_chunks()
+    if not pa.types.is_list(array.type):
+        return array[0].as_py()
+    values = array.flatten()
+    if pa.types.is_fixed_size_list(values.type):
+        return values.flatten().to_numpy(zero_copy_only=True).reshape(-1, values.type.list_size)
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return values.to_numpy(zero_copy_only=True)
+    return values.to_pylist()
