@@ -1,0 +1,307 @@
+"""The paper's MinkUNet34: a sparse 3D U-Net on two engines, spconv or plain torch, with one set of weights."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_uov import UOVConfig
+from .sparse_conv import SparseConv, VoxelLevel, VoxelPyramid, sort_voxels
+
+
+# spconv numbers the cells of a batch in an int32 and its own check of that overflows: beyond, neighbours are made up.
+SPCONV_MAX_CELLS = 2**31 - 1
+
+
+def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in_channels: int) -> None:
+    """Raise for what an engine would compute silently wrong or crash on; an empty cloud is fine.
+
+    Args:
+        voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32):
+            Batch index, x, y, z.
+        voxel_features (`torch.Tensor` of shape `(num_voxels, in_channels)`):
+            Features of the voxels, finite.
+    """
+    if voxel_coords.ndim != 2 or voxel_coords.shape[1] != 4:
+        raise ValueError(
+            f"`voxel_coords` must have 4 columns (batch, x, y, z), got shape {tuple(voxel_coords.shape)}. "
+            "Raw points go through `UOVFeatureExtractor` first."
+        )
+    if voxel_coords.dtype != torch.int32:
+        raise ValueError(f"`voxel_coords` must be torch.int32, got {voxel_coords.dtype}. Use `voxel_coords.int()`.")
+    if voxel_features.shape != (len(voxel_coords), in_channels):
+        raise ValueError(
+            f"`voxel_features` must have shape {(len(voxel_coords), in_channels)}: one row per row of `voxel_coords` "
+            f"and `config.in_channels` columns, got {tuple(voxel_features.shape)}."
+        )
+    if not voxel_features.is_floating_point():
+        raise ValueError(f"`voxel_features` must be floating point, got {voxel_features.dtype}. Use `.float()`.")
+    if voxel_features.device != voxel_coords.device:
+        raise ValueError(
+            f"`voxel_coords` is on {voxel_coords.device}, `voxel_features` on {voxel_features.device}. Move one."
+        )
+    if len(voxel_coords) and voxel_coords[:, 0].min() < 0:
+        raise ValueError(f"The batch index (column 0 of `voxel_coords`) starts at 0, got {voxel_coords[:, 0].min()}.")
+    if not voxel_features.isfinite().all():
+        raise ValueError(
+            "`voxel_features` hold NaN or infinity, which batch normalisation would spread to every voxel. "
+            "`UOVFeatureExtractor` leaves such points out."
+        )
+
+
+@cache
+def _spconv():
+    """The spconv package, or None where it is not installed. Late, because its import is slow and warns."""
+    try:
+        import spconv.pytorch
+
+        return spconv.pytorch
+    except ImportError:
+        return None
+
+
+@dataclass(frozen=True)
+class SpconvMap:
+    """One kind of convolution between two levels; spconv finds its pairs and keeps them under `key`."""
+
+    pyramid: "SpconvPyramid"
+    kind: str
+    input_level: int
+    output_level: int
+    kernel_size: int
+    key: str
+
+    def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """What `KernelMap.convolve` computes, by spconv."""
+        pyramid = self.pyramid
+        module = _spconv_module(
+            self.kind,
+            weight.shape[-1],
+            weight.shape[0],
+            self.kernel_size,
+            self.key,
+            not features.is_cuda,
+            pyramid.training,
+        )
+        # spconv's own autocast knows float16 only, and not in evaluation: cast here, and switch it off inside.
+        if torch.is_autocast_enabled(features.device.type):
+            dtype = torch.get_autocast_dtype(features.device.type)
+            features, weight = features.to(dtype), weight.to(dtype)
+        with torch.autocast(features.device.type, enabled=False):
+            inputs = _spconv().SparseConvTensor(
+                features.contiguous(), *pyramid.levels[self.input_level], pyramid.batch_size, indice_dict=pyramid.pairs
+            )
+            outputs = functional_call(module, {"weight": weight}, (inputs,))
+        pyramid.pairs.update(outputs.indice_dict)
+        if self.output_level == len(pyramid.levels):
+            pyramid.levels.append((outputs.indices, outputs.spatial_shape))
+        return outputs.features
+
+
+@cache
+def _spconv_module(kind, in_channels, out_channels, kernel_size, key, native, training):
+    """An spconv module without weights of its own. `training` also asks spconv for the pairs that backward needs."""
+    spconv = _spconv()
+    options = {"bias": False, "indice_key": key, "algo": spconv.ConvAlgo.Native if native else None}
+    with torch.device("meta"):
+        if kind == "submanifold":
+            module = spconv.SubMConv3d(in_channels, out_channels, kernel_size, **options)
+        elif kind == "down":
+            module = spconv.SparseConv3d(in_channels, out_channels, kernel_size, stride=kernel_size, **options)
+        else:
+            module = spconv.SparseInverseConv3d(in_channels, out_channels, kernel_size, **options)
+    return module.train(training)
+
+
+class SpconvPyramid:
+    """The maps of `VoxelPyramid`, looked up by spconv. A level exists once the convolution down to it has run."""
+
+    def __init__(self, finest: VoxelLevel, total_stride: int):
+        indices = torch.stack(finest.fields(), 1).int().contiguous()
+        self.batch_size, *sizes = (high + 1 for high in indices.amax(0).tolist())
+        # spconv drops the last plane of an odd grid on the way down: round up to the total stride.
+        shape = [-(-size // total_stride) * total_stride for size in sizes]
+        self.num_cells = self.batch_size * math.prod(shape)
+        self.levels = [(indices, shape)]
+        self.pairs = {}
+        self.training = torch.is_grad_enabled()
+
+    def submanifold(self, level: int, kernel_size: int) -> SpconvMap:
+        return SpconvMap(self, "submanifold", level, level, kernel_size, f"submanifold{level}.{kernel_size}")
+
+    def down(self, level: int) -> SpconvMap:
+        return SpconvMap(self, "down", level, level + 1, 2, f"down{level}")
+
+    def up(self, level: int) -> SpconvMap:
+        return SpconvMap(self, "up", level + 1, level, 2, f"down{level}")
+
+
+class VoxelBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that uses the running statistics where fewer than two voxels have no variance."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if self.training and len(features) < 2:
+            return nn.functional.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(features)
+
+
+class ConvNormReLU(nn.Module):
+    """x <- ReLU(BN(Conv(x)))"""
+
+    def __init__(self, in_channels, out_channels, kernel_size, momentum, transposed=False):
+        super().__init__()
+        self.conv = SparseConv(in_channels, out_channels, kernel_size, transposed=transposed)
+        self.norm = VoxelBatchNorm(out_channels, momentum=momentum)
+
+    def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
+        return torch.relu_(self.norm(self.conv(features, kernel_map)))
+
+
+class ResidualBlock(GradientCheckpointingLayer):
+    """x <- ReLU(shortcut(x) + BN(Conv(ReLU(BN(Conv(x))))))"""
+
+    def __init__(self, config: UOVConfig, in_channels: int, out_channels: int):
+        super().__init__()
+        momentum = config.block_batch_norm_momentum
+        self.conv1 = SparseConv(in_channels, out_channels, 3)
+        self.norm1 = VoxelBatchNorm(out_channels, momentum=momentum)
+        self.conv2 = SparseConv(out_channels, out_channels, 3)
+        self.norm2 = VoxelBatchNorm(out_channels, momentum=momentum)
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels:
+            norm = VoxelBatchNorm(out_channels, momentum=config.batch_norm_momentum)
+            self.shortcut = nn.Sequential(nn.Linear(in_channels, out_channels, bias=False), norm)
+
+    def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
+        hidden = torch.relu_(self.norm1(self.conv1(features, kernel_map)))
+        hidden = self.norm2(self.conv2(hidden, kernel_map))
+        return torch.relu_(hidden + self.shortcut(features))
+
+
+class UNetStage(nn.Module):
+    """One step down or up, the skip connection where there is one, and the residual blocks of that level."""
+
+    def __init__(self, config: UOVConfig, in_channels, step_channels, skip_channels, out_channels, depth, upwards):
+        super().__init__()
+        self.step = ConvNormReLU(in_channels, step_channels, 2, config.batch_norm_momentum, transposed=upwards)
+        widths = [step_channels + skip_channels] + [out_channels] * depth
+        self.blocks = nn.ModuleList(ResidualBlock(config, *pair) for pair in zip(widths, widths[1:], strict=False))
+
+    def forward(self, features, step_map, block_map, skip=None) -> torch.Tensor:
+        features = self.step(features, step_map)
+        if skip is not None:
+            features = torch.cat([features, skip], dim=1)
+        for block in self.blocks:
+            features = block(features, block_map)
+        return features
+
+
+class SparseUNet(nn.Module):
+    """Res16UNet34C of the paper (`minkunet34` preset), and smaller networks of the same shape.
+
+        stride 1    stem 32 ──────────────────────────────── [96, 32] → 96 ×2 → output
+        stride 2      └ 32 → 32 ×2 ──────────────── [96, 32] → 96 ×2 ┘
+        stride 4          └ 32 → 64 ×3 ──── [128, 64] → 128 ×2 ┘
+        stride 8              └ 64 → 128 ×4 ── [256, 128] → 256 ×2 ┘
+        stride 16                 └ 128 → 256 ×6 ┘
+
+    └ is a convolution of kernel 2 and stride 2, ┘ its inverse onto the same voxels, ×n are n residual blocks.
+    Coordinates may be negative, in any order; the output has the order of the input. Source: `Res16UNet34C` of SLidR.
+
+    Args:
+        config (`UOVConfig`):
+            `in_channels`, `stem_channels`, `stem_kernel_size`, `hidden_sizes` and `depths` (encoder, then decoder),
+            the two batch-norm momenta, and `sparse_backend`.
+    """
+
+    def __init__(self, config: UOVConfig):
+        super().__init__()
+        self.config = config
+        num_stages = len(config.hidden_sizes) // 2
+        down_widths = [config.stem_channels, *config.hidden_sizes[:num_stages]]
+        up_widths = config.hidden_sizes[num_stages - 1 :]
+        self.stem = ConvNormReLU(
+            config.in_channels, config.stem_channels, config.stem_kernel_size, config.batch_norm_momentum
+        )
+        self.encoder = nn.ModuleList(
+            UNetStage(config, down_widths[i], down_widths[i], 0, down_widths[i + 1], config.depths[i], upwards=False)
+            for i in range(num_stages)
+        )
+        self.decoder = nn.ModuleList(
+            UNetStage(
+                config,
+                up_widths[i],
+                up_widths[i + 1],
+                down_widths[num_stages - 1 - i],
+                up_widths[i + 1],
+                config.depths[num_stages + i],
+                upwards=True,
+            )
+            for i in range(num_stages)
+        )
+
+    def forward(self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor) -> torch.Tensor:
+        """`(num_voxels, hidden_sizes[-1])` features of the voxels, in the order of the input.
+
+        Args:
+            voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32):
+                Batch index, x, y, z; unique. Samples of a batch, and the batch itself, may be empty.
+            voxel_features (`torch.Tensor` of shape `(num_voxels, in_channels)`):
+                Finite, floating point, of the dtype of the weights (or under autocast).
+
+        Raises:
+            ValueError: where the voxels are not as described.
+            RuntimeError: where `config.sparse_backend` is "spconv" and spconv cannot do this right.
+        """
+        validate_voxels(voxel_coords, voxel_features, self.config.in_channels)
+        num_stages = len(self.encoder)
+        finest, order = sort_voxels(voxel_coords, num_stages + 1)
+        pyramid = self._pyramid(finest, voxel_features)
+        features = self.stem(voxel_features[order], pyramid.submanifold(0, self.config.stem_kernel_size))
+        skips = []
+        for level, stage in enumerate(self.encoder):
+            skips.append(features)
+            features = stage(features, pyramid.down(level), pyramid.submanifold(level + 1, 3))
+        for level, stage in zip(reversed(range(num_stages)), self.decoder, strict=True):
+            features = stage(features, pyramid.up(level), pyramid.submanifold(level, 3), skips.pop())
+        return features.index_select(0, order.argsort())
+
+    def _pyramid(self, finest: VoxelLevel, voxel_features: torch.Tensor) -> VoxelPyramid | SpconvPyramid:
+        """The engine for these voxels; "auto" takes spconv on CUDA wherever it is right."""
+        backend = self.config.sparse_backend
+        device = voxel_features.device.type
+        if backend == "torch" or (backend == "auto" and device != "cuda") or len(voxel_features) == 0:
+            return VoxelPyramid(finest)
+        reason = self._why_not_spconv(voxel_features)
+        if reason is None:
+            pyramid = SpconvPyramid(finest, 2 ** len(self.encoder))
+            if pyramid.num_cells <= SPCONV_MAX_CELLS:
+                return pyramid
+            reason = f"it numbers at most {SPCONV_MAX_CELLS} cells, and these voxels span {pyramid.num_cells}"
+        if backend == "spconv":
+            raise RuntimeError(f"spconv cannot be used here: {reason}. Use `sparse_backend='torch'` or 'auto'.")
+        return VoxelPyramid(finest)
+
+    def _why_not_spconv(self, voxel_features: torch.Tensor) -> str | None:
+        device, dtype = voxel_features.device.type, voxel_features.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        supported = {"cuda": (torch.float16, torch.float32), "cpu": (torch.float32, torch.float64)}
+        if _spconv() is None:
+            return "it is not installed (on CUDA: `pip install uov-hf[cuda]`)"
+        if dtype not in supported.get(device, ()):
+            return f"it has no kernels for {dtype} on {device}"
+        if device == "cpu" and torch.get_num_threads() > 1:
+            return (
+                "its CPU build has a data race and gives wrong numbers with more than one thread (OMP_NUM_THREADS=1)"
+            )
+        largest = len(voxel_features) * max(self.config.hidden_sizes) * dtype.itemsize
+        if largest >= 2**31:
+            return f"a tensor of {largest} bytes is beyond the 2^31 it can address"
+        return None
