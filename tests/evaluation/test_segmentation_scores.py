@@ -1,0 +1,118 @@
+"""Scoring of scans one can draw: which points count, for whom, and what the report says."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from uov_hf.evaluation.reports import results_table, to_results, write_results
+from uov_hf.evaluation.segmentation import (
+    LabelledScans,
+    check_classes,
+    evaluate_segmentation,
+    new_matrices,
+    segment,
+)
+
+
+# Four points on the x axis at 1, 3, 5 and 7 m, each its own voxel but the last, which is in none.
+POINTS = np.array([[1, 0, 0, 9], [3, 0, 0, 9], [5, 0, 0, 9], [7, 0, 0, 9]], dtype=np.float32)
+
+
+class OneFrame:
+    def __init__(self, labels):
+        self.frame = {"frame_id": "a", "points": POINTS, "intensity_max": 255.0, "labels": labels}
+
+    def select_columns(self, columns):
+        return self
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.frame
+
+
+def one_voxel_per_point(points, intensity_max, return_tensors):
+    coords = torch.arange(3, dtype=torch.int32)[:, None].repeat(1, 4)
+    return {
+        "voxel_coords": coords,
+        "voxel_features": torch.ones(3, 1),
+        "point_to_voxel": torch.tensor([0, 1, 2, -1]),
+    }
+
+
+class AnswersBy(torch.nn.Module):
+    """A model that gives voxel v the class `classes[v]`."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.scores = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(classes), 2).float())
+
+    def get_point_features(self, voxel_coords, voxel_features):
+        return voxel_coords[:, 1].long()
+
+    def class_scores(self, voxels):
+        return self.scores[voxels]
+
+
+TEACHER = SimpleNamespace(
+    read=lambda frame_id, columns: {
+        "pair_to_point": np.array([0, 1, 1]),  # two cameras saw point 1, none saw 2 and 3
+        "labels": np.array([0, 255, 255, 255], dtype=np.uint8),
+    }
+)
+
+
+def results_of(classes, labels, **settings):
+    scans = LabelledScans(OneFrame(np.array(labels, dtype=np.uint8)), one_voxel_per_point, **settings)
+    matrices = evaluate_segmentation(AnswersBy(classes), [scans[0]], new_matrices(scans, num_labels=2))
+    return to_results(matrices)
+
+
+def test_a_point_has_the_class_of_its_voxel_and_255_without_one():
+    assert segment(AnswersBy([0, 1, 1]), one_voxel_per_point(POINTS, 255, "pt")).tolist() == [0, 1, 1, 255]
+
+
+def test_seen_and_unseen_points_are_scored_apart_and_the_teacher_on_those_it_saw():
+    results = results_of([0, 0, 1], labels=[0, 1, 1, 1], point_labels=TEACHER)
+    assert results["all_points"]["num_points"] == 4
+    assert results["seen_points"]["per_category_iou"] == [0.5, 0.0]  # class 0 right once, wrong once
+    assert results["unseen_points"]["per_category_iou"] == [None, 0.5]  # one right, one point without a voxel
+    assert results["teacher_seen_points"]["per_category_iou"] == [1.0, 0.0]  # it said nothing about point 1
+
+
+def test_points_within_min_range_are_not_scored():
+    results = results_of([1, 0, 1], labels=[0, 0, 1, 255], min_range=2.0)
+    assert results["all_points"] == {
+        "mean_iou": 1.0,
+        "per_category_iou": [1.0, 1.0],
+        "overall_accuracy": 1.0,
+        "fwiou": 1.0,
+        "num_points": 2,
+    }
+
+
+def test_a_scan_without_ground_truth_is_refused_by_name():
+    with pytest.raises(ValueError, match="Frame a has no ground truth"):
+        LabelledScans(OneFrame(None), one_voxel_per_point)[0]
+
+
+def test_classes_of_another_taxonomy_are_refused():
+    check_classes({0: "car", 1: "road"}, ["car", "road"])
+    with pytest.raises(ValueError, match=r"the classes \['road', 'car'\], the ground truth has \['car', 'road'\]"):
+        check_classes({0: "road", 1: "car"}, ["car", "road"])
+
+
+def test_the_table_shows_percent_and_a_dash_for_an_absent_class(tmp_path):
+    results = results_of([0, 0, 0], labels=[0, 0, 255, 255])
+    assert results_table(results, ["car", "other_flat"]).splitlines() == [
+        "| IoU in % | all points |",
+        "|---|---:|",
+        "| car | 100.0 |",
+        "| other flat | – |",
+        "| **mean** | **100.0** |",
+    ]
+    write_results(tmp_path / "new" / "metrics.json", results)
+    assert "NaN" not in (tmp_path / "new" / "metrics.json").read_text()
