@@ -1,0 +1,77 @@
+"""From patch logits to segments, and from segments back to patches, without ever building a full-size feature map.
+
+Upsampling patch features `(D, h, w)` to the image and summing them over a segment is linear: the sum is a weighted sum
+of patches, and the weights are what the segment's pixels give the patches when bilinear upsampling runs backwards.
+"""
+
+import torch
+
+
+def upsampling_matrix(num_pixels: int, num_patches: int, device: torch.device | None = None) -> torch.Tensor:
+    """`(num_pixels, num_patches)` float32: one side of `interpolate(mode="bilinear", align_corners=False)`."""
+    position = (torch.arange(num_pixels, device=device) + 0.5) * (num_patches / num_pixels) - 0.5
+    position = position.clamp(0, num_patches - 1)
+    patches = torch.arange(num_patches, device=device)
+    return (1 - (position[:, None] - patches).abs()).clamp(min=0)
+
+
+def upsampled_argmax(logits: torch.Tensor, image_size: tuple[int, int], rows_at_once: int = 16) -> torch.Tensor:
+    """
+    The best of P labels at every pixel, of logits that are upsampled a band of rows at a time.
+
+    Args:
+        logits (`torch.Tensor` of shape `(P, h, w)`):
+            Per patch.
+        image_size (`tuple[int, int]`):
+            Height and width.
+        rows_at_once (`int`, *optional*, defaults to 16):
+            Height of a band: `P * rows_at_once * width` floats are in memory.
+
+    Returns:
+        `torch.Tensor` of shape `(height, width)`, int64.
+    """
+    (height, width), (num_labels, h, w) = image_size, logits.shape
+    vertical = upsampling_matrix(height, h, logits.device)
+    horizontal = upsampling_matrix(width, w, logits.device)
+    wide = (logits @ horizontal.T).transpose(0, 1).reshape(h, -1)  # (h, P * width)
+    bands = [
+        (band @ wide).view(len(band), num_labels, width).max(dim=1).indices for band in vertical.split(rows_at_once)
+    ]
+    return torch.cat(bands)
+
+
+def patch_weights(segmentation: torch.Tensor, num_segments: int, grid_size: tuple[int, int]) -> torch.Tensor:
+    """
+    How much of each patch is in each segment: the adjoint of bilinear upsampling, applied to the segments' masks.
+
+    Args:
+        segmentation (`torch.Tensor` of shape `(height, width)`):
+            Ids 1…S, 0 = none.
+        num_segments (`int`):
+            S.
+        grid_size (`tuple[int, int]`):
+            Patches per column and row of the image: h and w.
+
+    Returns:
+        `torch.Tensor` of shape `(S, h, w)`, float32; `weights.flatten(1) @ features.flatten(1).T` is the sum of the
+        upsampled features over each segment.
+    """
+    height, width = segmentation.shape
+    h, w = grid_size
+    vertical = upsampling_matrix(height, h, segmentation.device)
+    horizontal = upsampling_matrix(width, w, segmentation.device)
+    left = (horizontal > 0).byte().argmax(dim=1)  # (width,): a pixel lies between this patch and the next
+    right = (left + 1).clamp(max=w - 1)
+    share = horizontal.gather(1, left[:, None])[:, 0]
+
+    row_of = segmentation.long() * height + torch.arange(height, device=segmentation.device)[:, None]
+    sums = segmentation.new_zeros((num_segments + 1) * height * w, dtype=torch.float32)
+    for patch, weight in ((left, share), (right, 1 - share)):
+        sums.index_add_(0, (row_of * w + patch).flatten(), weight.expand(height, width).flatten())
+    return torch.einsum("yh,syw->shw", vertical, sums.view(-1, height, w)[1:])
+
+
+def pool_segments(features: torch.Tensor, segmentation: torch.Tensor, num_segments: int) -> torch.Tensor:
+    """Unit-length sums `(S, D)` of patch features `(D, h, w)` over segments, as if upsampled to the image first."""
+    weights = patch_weights(segmentation, num_segments, tuple(features.shape[1:]))  # (S, h, w)
+    return torch.nn.functional.normalize(weights.flatten(1) @ features.flatten(1).T, dim=-1)
