@@ -41,8 +41,8 @@ TEMPLATES = {
 class CLIPTeacher(Teacher):
     """
     Any CLIP of the Hub, without training: each patch is its own little image (Zhou et al., "Extract Free Dense Labels
-    from CLIP", ECCV 2022), each pixel goes to the prompt it fits best, and the pixels of a prompt are one segment, as SAN
-    and CAT-Seg give them. Every pixel gets a label.
+    from CLIP", ECCV 2022), each pixel goes to the prompt it fits best, and the pixels of a prompt are one segment, as
+    SAN and CAT-Seg give them. Every pixel gets a label.
 
     A segment's embedding is the mean of its patches' features, its score the softmax probability of its own prompt.
 
@@ -119,7 +119,7 @@ class CLIPTeacher(Teacher):
         return normalize(self.model.get_text_features(**tokens).pooler_output.float(), dim=-1)
 
     def _pixels(self, image: Image.Image) -> Tensor:
-        """`(3, height, width)`: resized to whole patches, nearly in proportion, and normalised as this CLIP wants it"""
+        """`(3, height, width)`: resized to whole patches, nearly in proportion, normalised as this CLIP wants it"""
         scale = self.short_side / min(image.size) / self.patch_size
         size = tuple(max(1, round(side * scale)) * self.patch_size for side in image.size)
         pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32) / 255
