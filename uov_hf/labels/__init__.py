@@ -1,7 +1,8 @@
 """What teachers said: label sets per image, point labels per scan."""
 
-from uov_hf.labels.label_set import LabelSet
+from uov_hf.labels.label_set import LabelSet, decode_segmentation
 from uov_hf.labels.point_labels import PRESETS, PointLabels, label_points
+from uov_hf.labels.shards import WriteReport
 
 
-__all__ = ["PRESETS", "LabelSet", "PointLabels", "label_points"]
+__all__ = ["PRESETS", "LabelSet", "PointLabels", "WriteReport", "decode_segmentation", "label_points"]

@@ -100,6 +100,25 @@ class WriteReport:
     num_done_before: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def __add__(self, other: "WriteReport") -> "WriteReport":
+        """What two processes wrote side by side."""
+        return WriteReport(
+            num_frames=self.num_frames + other.num_frames,
+            num_bytes=self.num_bytes + other.num_bytes,
+            seconds=max(self.seconds, other.seconds),
+            num_done_before=self.num_done_before + other.num_done_before,
+            skipped=self.skipped | other.skipped,
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_frames} frames in {self.seconds:.1f} s, {self.num_bytes / 1e6:.1f} MB"]
+        if self.num_done_before:
+            lines[0] += f"; {self.num_done_before} were there already"
+        if self.skipped:
+            lines[0] += f"; {len(self.skipped)} broken and skipped:"
+            lines += [f"  {frame_id}: {error}" for frame_id, error in self.skipped.items()]
+        return "\n".join(lines)
+
 
 def write_shards(
     folder: str | Path,
@@ -130,41 +149,36 @@ def write_shards(
             Show a progress bar of this process's frames.
     """
     report, start = WriteReport(), time.perf_counter()
-    share = list(frames_by_sequence(frames).items())[process_index::num_processes]
-    with tqdm(total=sum(len(indices) for _, indices in share), unit="frame", disable=not show_progress) as bar:
-        for sequence_id, indices in share:
-            path = Path(folder) / f"{quote(sequence_id, safe='')}.parquet"
-            if path.exists() and {frames.frame_ids[index] for index in indices} <= set(_read_frame_ids(path)):
-                report.num_done_before += len(indices)
-                bar.update(len(indices))
+    share = frames.by_sequence()[process_index::num_processes]
+    with tqdm(total=sum(map(len, share)), unit="frame", disable=not show_progress) as bar:
+        for sequence in share:
+            path = Path(folder) / f"{quote(sequence.sequence_ids[0], safe='')}.parquet"
+            if path.exists() and set(sequence.frame_ids) <= set(_read_frame_ids(path)):
+                report.num_done_before += len(sequence)
+                bar.update(len(sequence))
                 continue
             with _whole_or_not_at_all(path, schema) as write:
-                for index in indices:
-                    _write_frame(write, frames, index, make_row, on_error, report)
+                for row in _rows(sequence, make_row, on_error, report.skipped):
+                    if row is not None:
+                        write(row)
+                        report.num_frames += 1
                     bar.update()
             report.num_bytes += path.stat().st_size
     report.seconds = time.perf_counter() - start
     return report
 
 
-def _write_frame(write, frames, index: int, make_row, on_error: str, report: WriteReport) -> None:
-    try:
-        row = make_row(frames[index])
-    except Exception as error:
-        if on_error != "skip":
-            raise
-        report.skipped[frames.frame_ids[index]] = f"{type(error).__name__}: {error}"
-    else:
-        write(row)
-        report.num_frames += 1
-
-
-def frames_by_sequence(frames) -> dict[str, list[int]]:
-    """sequence id -> its frames' indices, both in order of appearance"""
-    sequences: dict[str, list[int]] = {}
-    for index, sequence_id in enumerate(frames.sequence_ids):
-        sequences.setdefault(sequence_id, []).append(index)
-    return sequences
+def _rows(sequence, make_row: Callable[[Row], Row], on_error: str, skipped: dict[str, str]) -> Iterator[Row | None]:
+    """The rows of a sequence; None where a broken frame is skipped, and `skipped` then says why."""
+    for index, frame_id in enumerate(sequence.frame_ids):
+        try:
+            row = make_row(sequence[index])
+        except Exception as error:
+            if on_error != "skip":
+                raise
+            skipped[frame_id] = f"{type(error).__name__}: {error}"
+            row = None
+        yield row
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,0 +1,97 @@
+"""Ask a 2D open-vocabulary teacher about the images of a dataset, and keep what it says as a label set.
+
+    accelerate launch examples/generate_label_set.py --dataset nuscenes --data_dir data/nuscenes \\
+        --teacher clip --teacher_model_name_or_path openai/clip-vit-large-patch14-336 --output_dir labels/
+
+Sequences are shared among the processes and written one by one: a run that was stopped continues where it was.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+
+from uov_hf.data import load_frames
+from uov_hf.labels import LabelSet, WriteReport
+from uov_hf.teachers import TEACHERS, load_teacher
+from uov_hf.training import arguments
+from uov_hf.training.launch import start
+from uov_hf.vocabulary import load_vocabulary
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", choices=list(TEACHERS), required=True)
+    parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights.")
+    parser.add_argument("--teacher_revision", help="Branch, tag or commit of the teacher on the Hub.")
+    parser.add_argument(
+        "--teacher_settings",
+        nargs="*",
+        type=setting,
+        default=[],
+        metavar="NAME=VALUE",
+        help="The teacher's own arguments, e.g. short_side=640 templates=photo.",
+    )
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--cameras", type=lambda names: names.split(","), help="Only these, e.g. CAM_FRONT,CAM_BACK. Default: all."
+    )
+    arguments.add_data_arguments(parser)
+    parser.add_argument("--vocabulary", help="What to look for. Default: the vocabulary of the dataset's classes.")
+    parser.add_argument("--output_dir", default="labels")
+    parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="What a broken frame does.")
+    return parser.parse_args()
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """`name=value`, the value as JSON where it is JSON, else as it stands"""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def main() -> None:
+    args = parse_args()
+    accelerator = start(args.output_dir, seed=0)
+
+    # Data
+    frames = load_frames(args.dataset, split=args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
+    vocabulary = load_vocabulary(args.vocabulary or frames.taxonomy)
+
+    # Teacher
+    teacher = load_teacher(
+        args.teacher,
+        args.teacher_model_name_or_path,
+        prompts=vocabulary.prompts,
+        revision=args.teacher_revision,
+        data_dir=args.data_dir,
+        device=accelerator.device,
+        dtype=getattr(torch, args.dtype),
+        **dict(args.teacher_settings),
+    )
+
+    # Label set
+    with accelerator.main_process_first():
+        label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings={"cameras": args.cameras})
+    report = label_set.write(
+        frames,
+        teacher,
+        args.cameras,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        on_error=args.on_error,
+        show_progress=accelerator.is_main_process,
+    )
+    report = sum(gather_object([report]), WriteReport())
+    accelerator.print(f"Label set {args.output_dir}: {report}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
