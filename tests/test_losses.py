@@ -1,0 +1,227 @@
+"""The losses equal a plain-loop float64 evaluation of the formulas, and keep the promises that training rests on."""
+
+import math
+
+import pytest
+import torch
+
+from uov_hf.losses import (
+    pool_superpoints,
+    soft_text_targets,
+    superpixel_superpoint_loss,
+    text_superpoint_loss,
+)
+
+
+TAU = 0.07
+
+
+def unit(*shape):
+    return torch.nn.functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def scenes():
+    """Eleven superpoints of three scenes, in mixed order, and the segments they were made from."""
+    superpoints = 0.5 * unit(11, 6)
+    return superpoints, unit(11, 6), torch.tensor([0, 1, 0, 2, 1, 1, 0, 2, 0, 1, 0])
+
+
+def dot(a, b):
+    return sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+
+
+def contrast_by_loops(superpoints, segments, may_contrast, negatives=()):
+    """L_IP of method 4.3, term by term."""
+    total = 0.0
+    for b, k in enumerate(superpoints):
+        candidates = [q for other, q in enumerate(segments) if may_contrast(b, other)] + list(negatives)
+        denominator = sum(math.exp(dot(k, q) / TAU) for q in candidates)
+        total -= math.log(math.exp(dot(k, segments[b]) / TAU) / denominator)
+    return total / len(superpoints)
+
+
+def targets_by_loops(prompts, groups, hard_weight):
+    """y of method 4.3, term by term."""
+    rows = []
+    for label in range(len(prompts)):
+        row = [
+            hard_weight * (c == label)
+            + (1 - hard_weight) * (dot(prompts[label], prompts[c]) if groups[label] == groups[c] else 0.0)
+            for c in range(len(prompts))
+        ]
+        rows.append([value / sum(row) for value in row])
+    return rows
+
+
+def test_pooling_is_the_plain_mean_of_each_superpoints_pairs():
+    embeds, ids = unit(9, 4), torch.tensor([2, 0, 2, 5, 0, 0, 2, 5, 3])
+    pooled = pool_superpoints(embeds, ids, 6)
+    for superpoint in range(6):
+        rows = [embeds[pair] for pair in range(9) if ids[pair] == superpoint]
+        expected = sum(rows) / len(rows) if rows else torch.zeros(4).double()
+        assert torch.allclose(pooled[superpoint], expected, rtol=0, atol=1e-12)
+
+
+def test_pairs_of_one_voxel_share_its_row_and_count_separately():
+    voxels, rows, ids = unit(5, 4), torch.tensor([3, 3, 1, 3, 0]), torch.tensor([0, 0, 0, 1, 1])
+    pooled = pool_superpoints(voxels, ids, 2, rows)
+    assert torch.allclose(pooled, pool_superpoints(voxels[rows], ids, 2), rtol=0, atol=1e-12)
+    assert torch.allclose(pooled[0], (2 * voxels[3] + voxels[1]) / 3, rtol=0, atol=1e-12)
+
+
+def test_a_superpoint_without_pairs_is_zero():
+    assert pool_superpoints(unit(2, 4), torch.tensor([0, 2]), 4)[[1, 3]].eq(0).all()
+    assert pool_superpoints(unit(0, 4), torch.zeros(0, dtype=torch.long), 3).eq(0).all()
+
+
+@pytest.mark.parametrize("ids", [[0, -1], [0, 2]])
+def test_an_id_out_of_range_is_refused(ids):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        pool_superpoints(unit(2, 4), torch.tensor(ids), 2)
+
+
+def test_ids_that_are_not_one_for_each_pair_are_refused():
+    with pytest.raises(ValueError, match="one id for each of the 3 pairs"):
+        pool_superpoints(unit(3, 4), torch.tensor([0, 1]), 2)
+
+
+def test_the_image_loss_is_the_formula_over_the_batch(scenes):
+    superpoints, segments, _ = scenes
+    expected = contrast_by_loops(superpoints, segments, lambda b, other: True)
+    assert float(superpixel_superpoint_loss(superpoints, segments)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_image_loss_is_the_formula_within_scenes(scenes):
+    superpoints, segments, scene_ids = scenes
+    expected = contrast_by_loops(superpoints, segments, lambda b, other: scene_ids[b] == scene_ids[other])
+    assert float(superpixel_superpoint_loss(superpoints, segments, scene_ids)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_segments_of_elsewhere_are_further_candidates(scenes):
+    superpoints, segments, scene_ids = scenes
+    negatives = unit(4, 6)
+    everywhere = contrast_by_loops(superpoints, segments, lambda b, other: True, negatives)
+    loss = superpixel_superpoint_loss(superpoints, segments, negative_embeds=negatives)
+    assert float(loss) == pytest.approx(everywhere, abs=1e-9)
+    in_scene = contrast_by_loops(superpoints, segments, lambda b, other: scene_ids[b] == scene_ids[other], negatives)
+    loss = superpixel_superpoint_loss(superpoints, segments, scene_ids, negative_embeds=negatives)
+    assert float(loss) == pytest.approx(in_scene, abs=1e-9)
+
+
+def test_soft_targets_are_the_formula():
+    prompts, groups = unit(7, 5).abs(), torch.tensor([0, 0, 1, 2, 1, 0, 2])
+    expected = torch.tensor(targets_by_loops(prompts, groups, 0.2), dtype=torch.float64)
+    targets = soft_text_targets(prompts, groups, hard_weight=0.2)
+    assert torch.allclose(targets, expected, rtol=0, atol=1e-9)
+    assert torch.allclose(targets.sum(dim=1), torch.ones(7, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_soft_targets_leave_a_prompt_alone_in_its_group_certain():
+    assert torch.allclose(soft_text_targets(unit(4, 5), torch.arange(4)), torch.eye(4, dtype=torch.float64))
+    assert torch.allclose(soft_text_targets(unit(4, 5), torch.zeros(4), 1.0), torch.eye(4, dtype=torch.float64))
+
+
+def test_the_text_loss_is_the_formula(scenes):
+    superpoints, prompts, groups = scenes[0], unit(5, 6).abs(), torch.tensor([0, 1, 0, 1, 2])
+    labels = torch.tensor([0, 4, 2, 1, 3, 0, 2, 2, 1, 4, 0])
+    targets, expected = targets_by_loops(prompts, groups, 0.2), 0.0
+    for k, label in zip(superpoints, labels, strict=True):
+        logits = [dot(k, t) / TAU for t in prompts]
+        log_sum = math.log(sum(math.exp(logit) for logit in logits))
+        expected -= sum(y * (logit - log_sum) for y, logit in zip(targets[label], logits, strict=True))
+    loss = text_superpoint_loss(superpoints, prompts, labels, soft_text_targets(prompts, groups))
+    assert float(loss) == pytest.approx(expected / 11, abs=1e-9)
+
+
+def test_gradients_are_those_of_finite_differences():
+    embeds, ids = unit(8, 4).requires_grad_(), torch.tensor([0, 1, 2, 0, 1, 2, 2, 0])
+    segments, prompts, labels = unit(3, 4), unit(5, 4), torch.tensor([1, 0, 4])
+    targets = soft_text_targets(prompts.abs(), torch.tensor([0, 0, 1, 1, 1]))
+
+    def both_terms(embeds):
+        superpoints = pool_superpoints(embeds, ids, 3)
+        image_loss = superpixel_superpoint_loss(superpoints, segments, torch.tensor([0, 1, 0]))
+        return image_loss + text_superpoint_loss(superpoints, prompts, labels, targets)
+
+    assert torch.autograd.gradcheck(both_terms, embeds)
+
+
+def test_two_scenes_together_are_the_count_weighted_mean_of_each_alone(scenes):
+    superpoints, segments, scene_ids = scenes
+    together = superpixel_superpoint_loss(superpoints, segments, scene_ids)
+    alone = 0.0
+    for scene in range(3):
+        rows = scene_ids == scene
+        alone += rows.sum() * superpixel_superpoint_loss(superpoints[rows], segments[rows]) / len(scene_ids)
+    assert float(together) == pytest.approx(float(alone), abs=1e-9)
+
+
+def test_the_gradient_of_a_scene_does_not_depend_on_the_batch_it_is_in(scenes):
+    superpoints, segments, scene_ids = scenes
+    superpoints.requires_grad_()
+    together = superpixel_superpoint_loss(superpoints, segments, scene_ids) * len(scene_ids)
+    (together_grad,) = torch.autograd.grad(together, superpoints)
+    rows = scene_ids == 1
+    alone = superpixel_superpoint_loss(superpoints[rows], segments[rows]) * rows.sum()
+    (alone_grad,) = torch.autograd.grad(alone, superpoints)
+    assert torch.allclose(together_grad[rows], alone_grad[rows], rtol=0, atol=1e-9)
+
+
+def test_the_order_of_superpoints_and_the_names_of_scenes_do_not_matter(scenes):
+    superpoints, segments, scene_ids = scenes
+    order = torch.randperm(11)
+    shuffled = superpixel_superpoint_loss(superpoints[order], segments[order], 7 - 2 * scene_ids[order])
+    expected = superpixel_superpoint_loss(superpoints, segments, scene_ids)
+    assert float(shuffled) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_a_superpoint_at_its_own_segment_and_words_is_cheaper_than_one_elsewhere():
+    segments, groups = torch.eye(4), torch.arange(4)
+    targets = soft_text_targets(segments, groups)
+    for loss in (
+        superpixel_superpoint_loss,
+        lambda k, q: text_superpoint_loss(k, q, groups, targets),
+    ):
+        assert loss(segments, segments) < 1e-4 < 1 < loss(segments.roll(1, 0), segments)
+
+
+def test_no_superpoints_make_a_zero_loss_that_still_has_a_gradient():
+    embeds = unit(3, 4).requires_grad_()
+    superpoints = pool_superpoints(embeds, torch.zeros(0, dtype=torch.long), 0, torch.zeros(0, dtype=torch.long))
+    none = torch.zeros(0, dtype=torch.long)
+    loss = superpixel_superpoint_loss(superpoints, unit(0, 4), none)
+    loss = loss + text_superpoint_loss(superpoints, unit(2, 4), none, torch.eye(2, dtype=torch.float64))
+    loss.backward()
+    assert loss.item() == 0
+    assert embeds.grad.eq(0).all()
+
+
+def test_one_superpoint_alone_in_its_scene_has_nothing_to_be_pushed_from():
+    assert float(superpixel_superpoint_loss(unit(1, 4), unit(1, 4), torch.tensor([0]))) == 0
+
+
+def test_two_threads_repeat_bitwise():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        embeds, rows, ids = torch.randn(500, 64), torch.randint(500, (4000,)), torch.randint(20, (4000,))
+        runs = []
+        for _ in range(3):
+            leaf = embeds.clone().requires_grad_()
+            pooled = pool_superpoints(leaf, ids, 20, rows)
+            pooled.square().sum().backward()
+            runs.append((pooled.detach(), leaf.grad))
+        assert all(torch.equal(a, b) for run in runs for a, b in zip(runs[0], run, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_superpoints_and_segments_of_different_number_are_refused():
+    with pytest.raises(ValueError, match="one row for each superpoint"):
+        superpixel_superpoint_loss(unit(3, 4), unit(2, 4))
