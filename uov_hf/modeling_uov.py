@@ -250,8 +250,8 @@ class UOVModel(UOVPreTrainedModel):
         """
         if text_tower.config.projection_dim != self.config.projection_dim:
             raise ValueError(
-                f"The text tower of {source!r} embeds words in {text_tower.config.projection_dim} dimensions, this model "
-                f"points in {self.config.projection_dim}: it is not that of its teacher."
+                f"The text tower of {source!r} has {text_tower.config.projection_dim} dimensions and this model "
+                f"{self.config.projection_dim}: it is not the tower of this model's teacher."
             )
         self.text_tower = text_tower.to(self.point_projection.weight.device)
         self.config.text_config = text_tower.config
@@ -294,9 +294,9 @@ class UOVModel(UOVPreTrainedModel):
                 f"({config.teacher or 'not recorded'}) and bake them with `set_classes`."
             )
         return (
-            f"the text tower is that of {config.text_tower_source!r}, while the points were trained with the teacher "
-            f"{config.teacher!r}: cosines between the two mean nothing. Embed them with that teacher and bake them with "
-            "`set_classes`."
+            f"the text tower is that of {config.text_tower_source!r}, while the points were trained with "
+            f"{config.teacher!r}: cosines between the two mean nothing. Embed them with that teacher and bake them "
+            "with `set_classes`."
         )
 
 

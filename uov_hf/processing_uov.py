@@ -1,0 +1,178 @@
+"""From points, images and words to what the model reads, and from its scores back to labels of the original points."""
+
+import string
+from typing import Any
+
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil, CLIPTokenizer
+from transformers.processing_utils import ProcessorMixin
+
+from .feature_extraction_uov import UOVFeatureExtractor
+
+
+class UOVProcessor(ProcessorMixin):
+    """One object at the border of UOV: it voxelises scans, prepares camera images, tokenises words, reads out labels.
+
+    Args:
+        feature_extractor (`UOVFeatureExtractor`):
+            Points to voxels.
+        image_processor (an image processor of transformers):
+            Camera images to `pixel_values`.
+        tokenizer (a tokenizer of transformers):
+            Words to `input_ids`. Every processor has one, because the library saves no processor without; see
+            [`~UOVProcessor.from_teacher`].
+        has_text_tower (`bool`, *optional*, defaults to `False`):
+            Whether the model has a text tower that reads these tokens. Without one, `text` is refused.
+    """
+
+    def __init__(self, feature_extractor=None, image_processor=None, tokenizer=None, has_text_tower: bool = False):
+        super().__init__(feature_extractor, image_processor, tokenizer)
+        self.has_text_tower = has_text_tower
+
+    @classmethod
+    def from_teacher(
+        cls, feature_extractor: UOVFeatureExtractor, teacher_name_or_path: str | None = None
+    ) -> "UOVProcessor":
+        """A processor with the tokenizer and the image processor of a CLIP teacher.
+
+        Without a teacher of that kind it gets CLIP's default image processor, and a tokenizer of single letters that
+        only fills its place: `text` is refused.
+
+        Args:
+            feature_extractor (`UOVFeatureExtractor`):
+                Points to voxels.
+            teacher_name_or_path (`str`, *optional*):
+                Folder or Hub id of a CLIP model.
+        """
+        if teacher_name_or_path is None:
+            return cls(feature_extractor, CLIPImageProcessorPil(), _letter_tokenizer())
+        image_processor = AutoImageProcessor.from_pretrained(teacher_name_or_path, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(teacher_name_or_path)
+        return cls(feature_extractor, image_processor, tokenizer, has_text_tower=True)
+
+    def __call__(
+        self,
+        points: Any = None,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        intensity_max: float | list[float] | None = None,
+    ) -> BatchFeature:
+        """Make one batch of scans, of their images, of words, or of all three.
+
+        Ragged things are concatenated, never padded. The result goes to the model whole, but for `pixel_values`, which
+        are for the teacher.
+
+        Args:
+            points (array of shape `(num_points, 3 or more)`, path, or a list of them, *optional*):
+                Scans: x, y, z in metres in the lidar frame, then the intensity as in the file.
+            images (list of images, or list of such lists, *optional*):
+                The images of the cameras of one scan, or of each scan of the batch, equally many.
+            text (`str` or `list[str]`, *optional*):
+                Words for the text tower.
+            intensity_max (`float` or list of it, *optional*):
+                The sensor's full scale, as [`UOVFeatureExtractor`] takes it.
+
+        Returns:
+            `BatchFeature` of tensors. For points: `voxel_coords`, `voxel_features`, `point_to_voxel`, `num_points`.
+            For images: `pixel_values` of shape `(batch, num_cameras, 3, height, width)`. For text: `input_ids` and
+            `attention_mask` of shape `(num_texts, longest)`.
+
+        Raises:
+            ValueError: if nothing is given, or `text` is and there is no text tower, or numbers of images differ.
+        """
+        if points is None and images is None and text is None:
+            raise ValueError("`UOVProcessor` needs at least one of `points`, `images` and `text`.")
+        batch = {}
+        if points is not None:
+            batch.update(self.feature_extractor(points, intensity_max=intensity_max, return_tensors="pt"))
+        if images is not None:
+            batch["pixel_values"] = self._pixel_values(images)
+        if text is not None:
+            batch.update(self._tokenize(text))
+        return BatchFeature(batch)
+
+    def post_process_semantic_segmentation(
+        self,
+        class_scores: torch.Tensor,
+        point_to_voxel: torch.LongTensor,
+        num_points: torch.LongTensor | list[int] | None = None,
+        per_voxel: bool = False,
+        include_background: bool = False,
+        ignored_index: int = 255,
+    ) -> list[dict[str, torch.Tensor]]:
+        """Labels and scores of the original points, scan by scan.
+
+        Args:
+            class_scores (`torch.Tensor` of shape `(rows, C)`):
+                Logits, as of [`UOVModel.class_scores`]: a row for each point, or for each voxel where `per_voxel`.
+            point_to_voxel (`torch.LongTensor` of shape `(num_points,)`):
+                The voxel of each point; -1 for a point outside the grid, which gets `ignored_index` and score 0.
+            num_points (`torch.LongTensor` of shape `(batch,)`, *optional*):
+                Points of each scan; by default there is one scan.
+            per_voxel (`bool`, *optional*, defaults to `False`):
+                Whether rows are voxels. This is the cheaper way: scores are compared once for each voxel.
+            include_background (`bool`, *optional*, defaults to `False`):
+                Whether the last column is background, which wins as `ignored_index`.
+            ignored_index (`int`, *optional*, defaults to 255):
+                The label of points that have none.
+
+        Returns:
+            For each scan a dictionary of `segmentation` (`(num_points,)`, long) and `scores` (`(num_points,)`, the
+            softmax probability of that label).
+
+        Raises:
+            ValueError: if the rows are not those of the points, or of the voxels.
+        """
+        num_points = [len(point_to_voxel)] if num_points is None else torch.as_tensor(num_points).tolist()
+        if sum(num_points) != len(point_to_voxel):
+            raise ValueError(
+                f"`num_points` sums to {sum(num_points)}, `point_to_voxel` has {len(point_to_voxel)} points."
+            )
+        self._check_rows(len(class_scores), point_to_voxel, per_voxel)
+        scores, labels = class_scores.float().softmax(dim=-1).max(dim=-1)  # (rows,)
+        if include_background:
+            labels = labels.masked_fill(labels == class_scores.shape[1] - 1, ignored_index)
+        in_grid = point_to_voxel >= 0
+        rows = point_to_voxel[in_grid] if per_voxel else in_grid.nonzero().squeeze(1)
+        point_labels = torch.full_like(point_to_voxel, ignored_index).masked_scatter(in_grid, labels[rows])
+        point_scores = scores.new_zeros(len(point_to_voxel)).masked_scatter(in_grid, scores[rows])
+        per_scan = zip(point_labels.split(num_points), point_scores.split(num_points), strict=True)
+        return [{"segmentation": segmentation, "scores": scores} for segmentation, scores in per_scan]
+
+    def _check_rows(self, num_rows: int, point_to_voxel: torch.LongTensor, per_voxel: bool) -> None:
+        if per_voxel and len(point_to_voxel) and num_rows <= point_to_voxel.max():
+            raise ValueError(
+                f"`class_scores` has {num_rows} rows, but `point_to_voxel` names voxel {point_to_voxel.max()}: pass "
+                "the scores of all voxels."
+            )
+        if not per_voxel and num_rows != len(point_to_voxel):
+            raise ValueError(
+                f"`class_scores` must have one row for each of the {len(point_to_voxel)} points, got {num_rows}. "
+                "If rows are voxels, say so with `per_voxel=True`."
+            )
+
+    def _pixel_values(self, images: Any) -> torch.Tensor:
+        scans = images if isinstance(images[0], (list, tuple)) else [images]
+        num_cameras = {len(cameras) for cameras in scans}
+        if len(num_cameras) > 1:
+            raise ValueError(f"`images` must have equally many cameras for each scan, got {sorted(num_cameras)}.")
+        flat = [image for cameras in scans for image in cameras]
+        pixel_values = self.image_processor(flat, return_tensors="pt")["pixel_values"]
+        return pixel_values.unflatten(0, (len(scans), -1))  # (batch, num_cameras, 3, height, width)
+
+    def _tokenize(self, text: str | list[str]) -> BatchFeature:
+        if not self.has_text_tower:
+            raise ValueError(
+                "`text` cannot be processed: this checkpoint has no text tower, and its words are those baked into "
+                "the model (`model.config.prompts`). Embed others with its teacher, and bake them with "
+                "`model.set_classes`."
+            )
+        tokens = self.tokenizer([text] if isinstance(text, str) else list(text))
+        # Padding by a call of the tokenizer would stick to it, and be saved with it.
+        return self.tokenizer.pad(tokens, return_tensors="pt")
+
+
+def _letter_tokenizer() -> CLIPTokenizer:
+    letters = string.ascii_lowercase
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])
