@@ -18,3 +18,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real samples are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_street(tmp_path_factory) -> Path:
+    """A nuScenes root of two scenes (train: scene-9001, test: scene-9002) of two frames with tiny images. Do not write into it."""
+    from uov_hf.synthetic import generate_street
+
+    return generate_street(
+        tmp_path_factory.mktemp("street"),
+        num_scenes=2,
+        frames_per_scene=2,
+        image_size=(64, 112),
+        azimuth_steps=120,
+        splits={"train": 1, "test": 1},
+    )

@@ -1,0 +1,121 @@
+"""The ground: a gently curved surface, painted with patches that lie at levels of their own."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .materials import Material
+
+
+CELL = 0.1  # metres per cell of the painting, as in nuScenes's map masks
+FARTHEST = 120.0  # metres
+KERB_STEPS = 6  # halvings on the way to a kerb's face
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A kind of ground: raw nuScenes-lidarseg class, material, and metres above the curved surface."""
+
+    category: str
+    material: Material
+    level: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """
+    z = slope · r + curvature · r², r = (x, y) - middle, plus the level of the patch painted there.
+
+    Args:
+        patches (`list[Patch]`): the kinds of ground.
+        painting (`np.ndarray` of shape `(rows, columns)`, uint8): patch of each cell; row = y / CELL, column = x / CELL.
+        middle, slope, curvature (`np.ndarray` of shape `(2,)`): the surface, metres.
+    """
+
+    patches: list[Patch]
+    painting: np.ndarray
+    middle: np.ndarray
+    slope: np.ndarray
+    curvature: np.ndarray
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        return np.array([patch.level for patch in self.patches], dtype=np.float32)
+
+    def patch_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Row of `patches` under points (N,); beyond the painting its border goes on."""
+        rows, columns = self.painting.shape
+        column = np.clip(x * (1 / CELL), 0, columns - 1).astype(np.int32)
+        row = np.clip(y * (1 / CELL), 0, rows - 1).astype(np.int32)
+        return self.painting.reshape(-1)[row * columns + column]
+
+    def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """z of the ground under points (N,), the patch's level included."""
+        return self._surface(x, y) + self.levels[self.patch_at(x, y)]
+
+    def normals(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Upward unit normals (N, 3)."""
+        gradient = self.slope + 2 * self.curvature * (np.stack([x, y], axis=-1) - self.middle)
+        normals = np.concatenate([-gradient, np.ones((*gradient.shape[:-1], 1))], axis=-1)
+        return normals / np.linalg.norm(normals, axis=-1, keepdims=True)
+
+    def _surface(self, x, y):
+        x, y = x - self.middle[0], y - self.middle[1]
+        return self.slope[0] * x + self.slope[1] * y + self.curvature[0] * x * x + self.curvature[1] * y * y
+
+    def first_hit(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Where rays from above first meet the ground, kerbs included.
+
+        The levels are tried from the highest down. Where a ray has passed above a level, and the next one lies under
+        higher ground there, it has met the face of a kerb in between.
+
+        Args:
+            origin (`np.ndarray` of shape `(3,)`), directions (`np.ndarray` of shape `(3, N)`): global frame, metres.
+
+        Returns:
+            t (N,) of origin + t · direction, infinite for the sky, and the row of `patches` (N,).
+        """
+        nearest = np.full(directions.shape[1], np.inf, dtype=np.float32)
+        patch = np.zeros(directions.shape[1], dtype=np.uint8)
+        open_rays = np.arange(directions.shape[1])
+        before = np.zeros(len(open_rays), dtype=np.float32)
+        for level in np.unique(self.levels)[::-1]:
+            rays = directions[:, open_rays]
+            t = self._meet_level(origin, rays, level)
+            reached = np.isfinite(t)
+            open_rays, rays, t, before = open_rays[reached], rays[:, reached], t[reached], before[reached]
+            here = self._patch_along(origin, rays, t)
+            found = self.levels[here] >= level
+            kerb = np.flatnonzero(self.levels[here] > level)
+            t[kerb], here[kerb] = self._kerb_face(origin, rays[:, kerb], before[kerb], t[kerb], here[kerb], level)
+            nearest[open_rays[found]] = t[found]
+            patch[open_rays[found]] = here[found]
+            open_rays, before = open_rays[~found], t[~found]
+        return nearest, patch
+
+    def _meet_level(self, origin, directions, level):
+        """The smaller positive root of a t² + b t + c = 0, in the form that also holds for a = 0."""
+        dx, dy, dz = directions
+        x, y = (origin[:2] - self.middle).astype(np.float32)
+        (sx, sy), (kx, ky) = self.slope.astype(np.float32), self.curvature.astype(np.float32)
+        a = kx * dx * dx + ky * dy * dy
+        b = (sx + 2 * kx * x) * dx + (sy + 2 * ky * y) * dy - dz
+        c = np.float32(self._surface(origin[0], origin[1]) + level - origin[2])
+        discriminant = b * b - 4 * a * c
+        denominator = b + np.sqrt(np.maximum(discriminant, 0))
+        t = -2 * c / np.where(denominator > 0, denominator, 1)
+        return np.where((discriminant >= 0) & (denominator > 0) & (t < FARTHEST), t, np.inf).astype(np.float32)
+
+    def _patch_along(self, origin, directions, t):
+        return self.patch_at(np.float32(origin[0]) + t * directions[0], np.float32(origin[1]) + t * directions[1])
+
+    def _kerb_face(self, origin, directions, near, far, patch, level):
+        for _ in range(KERB_STEPS):
+            middle = (near + far) / 2
+            here = self._patch_along(origin, directions, middle)
+            raised = self.levels[here] > level
+            far, patch = np.where(raised, middle, far), np.where(raised, here, patch)
+            near = np.where(raised, near, middle)
+        return far, patch

@@ -1,0 +1,75 @@
+"""A spinning lidar of 32 beams, with range noise, drop-out, and intensity by material and angle."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .raycast import Snapshot, SpinningView, cast
+
+
+ELEVATIONS = np.radians(np.linspace(-30.67, 10.67, 32))  # nuScenes's HDL-32E
+LIDAR_TO_EGO = np.array(
+    [[0.0, 1, 0, 0.94], [-1, 0, 0, 0.0], [0, 0, 1, 1.84], [0, 0, 0, 1]]
+)  # x right → -y, y forward → x
+LONGEST_RANGE = 80.0  # metres
+RANGE_NOISE = 0.02  # metres; cut off at 2.5 times that
+LONGEST_STRAY = 0.6  # metres that a beam may go astray in grass
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """
+    One turn of the lidar.
+
+    Args:
+        points (`np.ndarray` of shape `(num_points, 5)`, float32): x, y, z in metres (x right, y forward, z up), intensity 0…255, ring.
+        surface (`np.ndarray` of shape `(num_points,)`): surface each point lies on.
+    """
+
+    points: np.ndarray
+    surface: np.ndarray
+
+
+def scan(rng: np.random.Generator, snapshot: Snapshot, lidar_pose: np.ndarray, azimuth_steps: int) -> Scan:
+    """A scan from `lidar_pose` (4, 4; global frame) of the surfaces as they are in `snapshot`."""
+    step = 2 * np.pi / azimuth_steps
+    view = SpinningView(lidar_pose, ELEVATIONS, rng.uniform(0, step) + step * np.arange(azimuth_steps) - np.pi)
+    hits = cast(view, snapshot, see_ego=True, luck=rng.random((len(ELEVATIONS), azimuth_steps), dtype=np.float32))
+    # As in nuScenes's files, the beams of one firing lie together.
+    column, ring = np.nonzero((hits.distance < LONGEST_RANGE).T)
+    distance, surface = hits.distance[ring, column], hits.surface[ring, column]
+    directions = view.directions[:, ring, column].T
+    normals = snapshot.normals(surface, lidar_pose[:3, 3] + distance[:, None] * directions)
+    cosine = np.abs(np.einsum("ni,ni->n", normals, directions))
+    intensity = _intensity(rng, snapshot.surfaces.material("reflectance")[surface], cosine)
+    distance = distance + _range_error(rng, snapshot, surface, cosine)
+    kept = rng.random(len(distance)) > _dropout(intensity, distance)
+    points = np.concatenate(
+        [
+            distance[:, None] * (directions @ lidar_pose[:3, :3].astype(np.float32)),
+            intensity[:, None],
+            ring[:, None],
+        ],
+        axis=1,
+    )
+    return Scan(points[kept].astype(np.float32), surface[kept])
+
+
+def _intensity(rng, reflectance, cosine):
+    """Lambert's law softened, speckle, and whole numbers as in nuScenes's files."""
+    speckle = np.exp(0.25 * rng.standard_normal(len(cosine)))
+    return np.clip(np.round(120 * reflectance * cosine**0.6 * speckle), 0, 255)
+
+
+def _range_error(rng, snapshot, surface, cosine):
+    """Noise of the clock; leaves let a beam go deeper, grass of that height meets it earlier the flatter it comes in."""
+    noise = RANGE_NOISE * np.clip(rng.standard_normal(len(surface)), -2.5, 2.5)
+    scatter = snapshot.surfaces.material("scatter")[surface] * rng.random(len(surface))
+    on_ground = surface >= len(snapshot.centers)
+    earlier = np.minimum(scatter / np.maximum(cosine, 0.02), LONGEST_STRAY)
+    return noise + np.where(on_ground, -earlier, scatter)
+
+
+def _dropout(intensity, distance):
+    """Probability that no echo is heard: a little everywhere, more for weak echoes from far away."""
+    return 0.02 + 0.5 * np.exp(-(intensity + 1) * (25 / np.maximum(distance, 1)) ** 2)

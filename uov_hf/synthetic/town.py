@@ -1,0 +1,372 @@
+"""The town of one scene: a winding street with its side streets, and everything that stands or moves on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from . import models, surroundings
+from .ground import CELL, Ground, Patch
+from .materials import draw_material
+from .models import Model
+
+
+MARGIN = 75.0  # metres of street before the first and after the last position of the ego car
+HALF_WIDTH = 48.0  # metres from the middle of the street to the edge of the painting
+
+
+@dataclass(frozen=True)
+class Street:
+    """
+    The street's course and its cross-section, as distances from the middle line in metres.
+
+    Args:
+        length, bend, wavelength, phase (`float`): y of the middle line is a sine of x.
+        median, lane, bike, parking, walk, strip (`float`): widths from the middle outwards; `median` is half the island's.
+        crossings (`list[float]`): x of the side streets; `crossing` is half their width.
+    """
+
+    length: float
+    bend: float
+    wavelength: float
+    phase: float
+    median: float
+    lane: float
+    bike: float
+    parking: float
+    walk: float
+    strip: float
+    crossings: tuple[float, ...]
+    crossing: float
+
+    def middle_line(self, x):
+        return HALF_WIDTH + self.bend * (1 + np.sin(2 * np.pi * x / self.wavelength + self.phase))
+
+    def direction(self, x):
+        """Yaw of the street, radians."""
+        wave = 2 * np.pi / self.wavelength
+        return np.arctan(self.bend * wave * np.cos(wave * x + self.phase))
+
+    @property
+    def width(self) -> float:
+        return 2 * HALF_WIDTH + 2 * self.bend
+
+    @property
+    def lane_middle(self) -> float:
+        return self.median + self.lane / 2
+
+    @property
+    def kerb(self) -> float:
+        return self.median + self.lane + self.bike + self.parking
+
+    @property
+    def front(self) -> float:
+        """Where the lots begin."""
+        return self.kerb + self.walk + self.strip
+
+    def blocks(self) -> list[tuple[float, float]]:
+        """Start and end of the stretches between the side streets and their sidewalks."""
+        edges = [0.0, *self.crossings, self.length]
+        gap = self.crossing + 3.0
+        return [(a + gap, b - gap) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A model, where it is at time 0 (x and distance from the street's middle), its yaw against the street, its speed."""
+
+    model: Model
+    x: float
+    offset: float
+    heading: float = 0.0
+    speed: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Town:
+    """
+    One scene's world. x runs along the street, z up; metres, seconds.
+
+    Args:
+        street (`Street`), ground (`Ground`): the layout.
+        things (`list[Thing]`): all that is not ground. The ego car is not among them.
+        ego (`Thing`): the recording car.
+    """
+
+    street: Street
+    ground: Ground
+    things: list[Thing]
+    ego: Thing
+
+    def ego_pose(self, time: float) -> np.ndarray:
+        """Pose (4, 4), float64, of the ego car's frame (rear axle, on the ground) in the global frame."""
+        return self._poses(
+            *(np.array([getattr(self.ego, name)]) for name in ("x", "offset", "heading", "speed")), time
+        )[0]
+
+    def poses(self, time: float) -> np.ndarray:
+        """Poses (num_things, 4, 4) of the things in the global frame."""
+        return self._poses(*self._placement, time)
+
+    @cached_property
+    def _placement(self):
+        return [
+            np.array([getattr(thing, name) for thing in self.things]) for name in ("x", "offset", "heading", "speed")
+        ]
+
+    def _poses(self, x, offset, heading, speed, time):
+        x = x + speed * time
+        y = self.street.middle_line(x) + offset
+        yaw = self.street.direction(x) + heading
+        up = self.ground.normals(x, y)
+        forward = np.stack([np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)], axis=-1)
+        left = np.cross(up, forward)
+        left /= np.linalg.norm(left, axis=-1, keepdims=True)
+        poses = np.tile(np.eye(4), (len(x), 1, 1))
+        poses[:, :3, :3] = np.stack([np.cross(left, up), left, up], axis=-1)
+        poses[:, :3, 3] = np.stack([x, y, self.ground.height(x, y)], axis=-1)
+        return poses
+
+
+def build_town(rng: np.random.Generator, duration: float) -> Town:
+    """A town in which the ego car can drive for `duration` seconds."""
+    speed = rng.uniform(5.0, 9.0)
+    street = _draw_street(rng, length=speed * duration + 2 * MARGIN)
+    ground = _draw_ground(rng, street)
+    ego = Thing(models.ego_car(rng), MARGIN, -street.lane_middle, 0.0, speed)
+    things = [*_traffic(rng, street, ego, duration)]
+    for block in street.blocks():
+        for side in (-1, 1):
+            things += _kerbside(rng, street, block, side)
+            things += _sidewalk(rng, street, block, side)
+            things += _lots(rng, street, block, side)
+    things += _side_streets(rng, street)
+    return Town(street, ground, things, ego)
+
+
+def _draw_street(rng, length) -> Street:
+    crossings, x = [], rng.uniform(15, 50)
+    while x < length - 15:
+        crossings.append(float(x))
+        x += rng.uniform(42, 62)
+    return Street(
+        length=length,
+        bend=rng.uniform(0, 7),
+        wavelength=rng.uniform(150, 300),
+        phase=rng.uniform(0, 2 * np.pi),
+        median=rng.uniform(0.6, 1.5),
+        lane=rng.uniform(3.0, 3.5),
+        bike=rng.uniform(1.4, 1.8),
+        parking=rng.uniform(2.5, 2.8),
+        walk=rng.uniform(3.0, 4.5),
+        strip=rng.uniform(1.5, 3.5),
+        crossings=tuple(crossings),
+        crossing=rng.uniform(3.5, 5.0),
+    )
+
+
+def _draw_ground(rng, street: Street) -> Ground:
+    patches = _draw_patches(rng)
+    painting = _paint(rng, street, {patch: index for index, patch in enumerate(patches)})
+    middle = np.array([street.length, street.width]) / 2
+    return Ground(
+        patches=list(patches.values()),
+        painting=painting,
+        middle=middle,
+        slope=rng.uniform(-0.02, 0.02, 2),
+        curvature=rng.uniform(-1, 1, 2) * (2.5e-4, 6e-4),
+    )
+
+
+def _draw_patches(rng) -> dict[str, Patch]:
+    """Every town has kerbs, verges and islands of its own height: height alone must not tell the class."""
+    kerb, verge, island = rng.uniform(0.07, 0.2), rng.uniform(-0.05, 0.25), rng.uniform(0.06, 0.2)
+
+    def patch(category, kind, level):
+        return Patch(f"flat.{category}", draw_material(rng, kind), round(float(level), 3))
+
+    return {
+        "road": patch("driveable_surface", "asphalt", 0.0),
+        "side street": patch("driveable_surface", "asphalt", 0.0),
+        "marking": patch("driveable_surface", "marking", 0.0),
+        "yard": patch("driveable_surface", "asphalt", kerb),
+        "walk right": patch("sidewalk", "paving", kerb),
+        "walk left": patch("sidewalk", "paving", kerb),
+        "grass": patch("terrain", "grass", verge),
+        "soil": patch("terrain", "soil", verge),
+        "island": patch("other", "slab", island),
+        "rails": patch("other", "ballast", verge),
+        "water": patch("other", "water", -0.35),
+    }
+
+
+def _paint(rng, street: Street, index: dict[str, int]) -> np.ndarray:
+    """From the lots inwards, each coat over the last."""
+    x = (np.arange(int(street.length / CELL)) + 0.5) * CELL
+    y = (np.arange(int(street.width / CELL)) + 0.5) * CELL
+    offset = y[:, None] - street.middle_line(x).astype(np.float32)
+    distance = np.abs(offset)
+    painting = np.full(offset.shape, index["grass"], dtype=np.uint8)
+    for start, end in street.blocks():
+        columns = slice(max(int((start - 3) / CELL), 0), int((end + 3) / CELL))
+        for left in (False, True):
+            side = (offset[:, columns] > 0) == left
+            lot, strip = (
+                rng.choice(["grass", "soil", "yard"]),
+                rng.choice(["rails", "island", "water", "grass", "soil"]),
+            )
+            painting[:, columns][side] = index[str(lot)]
+            painting[:, columns][side & (distance[:, columns] < street.front)] = index[str(strip)]
+    walk = distance < street.kerb + street.walk
+    painting[walk & (offset < 0)] = index["walk right"]
+    painting[walk & (offset > 0)] = index["walk left"]
+    painting[distance < street.kerb] = index["road"]
+    painting[np.abs(distance - street.median - street.lane) < 0.08] = index["marking"]
+    painting[distance < street.median] = index[str(rng.choice(["island", "rails"]))]
+    for crossing in street.crossings:
+        _paint_crossing(painting, distance, x, street, crossing, index)
+    return painting
+
+
+def _paint_crossing(painting, distance, x, street, crossing, index):
+    along = np.abs(x - crossing)
+    beside = (distance > street.kerb) & (along < street.crossing + 2.5)
+    painting[beside] = index["walk left"]
+    painting[:, along < street.crossing] = index["side street"]
+    zebra = (np.abs(along - street.crossing - 1.2) < 0.9) & (distance < street.kerb) & (np.mod(distance, 1.2) < 0.6)
+    painting[zebra] = index["marking"]
+
+
+def _line_up(rng, start: float, end: float, offset: float, draw: Callable[..., Model], gap, heading=0.0, turn=0.0):
+    """Things one after another from `start` to `end`, `gap` (low, high) metres apart, turned by up to `turn`."""
+    things, x = [], start + rng.uniform(0, gap[1])
+    while True:
+        model = draw(rng)
+        if x + model.length > end:
+            return things
+        yaw = heading + rng.uniform(-turn, turn)
+        back = -model.bounds[0, 0] if np.cos(heading) > 0 else model.bounds[1, 0]
+        things.append(Thing(model, float(x + back), offset + rng.uniform(-0.12, 0.12), yaw))
+        x += model.length + rng.uniform(*gap)
+
+
+def _mixture(weights: dict[Callable[..., Model], float]) -> Callable[..., Model]:
+    shares = np.array(list(weights.values())) / sum(weights.values())
+    draws = list(weights)
+    return lambda rng: draws[rng.choice(len(draws), p=shares)](rng)
+
+
+# The rare classes of real streets are common here: each of the 16 has points in nearly every frame.
+PARKED = _mixture({models.car: 5, models.truck: 2, models.bus: 2, models.trailer: 2.5, models.construction_vehicle: 3})
+WORKS = _mixture({models.barrier: 5, models.traffic_cone: 4})
+DRIVING = _mixture({models.car: 5, models.truck: 2, models.bus: 2, models.construction_vehicle: 0.5})
+RIDING = _mixture({lambda rng: models.bicycle(rng, True): 1, lambda rng: models.motorcycle(rng, True): 1})
+FURNITURE = _mixture(
+    {
+        surroundings.lamp: 2,
+        surroundings.sign: 2,
+        surroundings.tree: 2,
+        surroundings.bush: 1.5,
+        surroundings.furniture: 1,
+        surroundings.shelter: 0.4,
+        models.bicycle: 6,
+        models.motorcycle: 4,
+        models.traffic_cone: 3,
+        models.barrier: 1.5,
+        models.clutter: 0.7,
+    }
+)
+FRONTS = {
+    draw: _mixture({draw: 5, surroundings.tree: 0.5, surroundings.sign: 0.3})
+    for draw in (surroundings.wall, surroundings.fence, surroundings.hedge, surroundings.guard_rail, surroundings.bush)
+}
+STORED = _mixture({models.trailer: 3, models.truck: 2, models.construction_vehicle: 3, models.bus: 1, models.car: 2})
+PLANTED = _mixture({surroundings.tree: 3, surroundings.bush: 3})
+
+
+def _kerbside(rng, street: Street, block, side: int) -> list[Thing]:
+    """Parked vehicles, and road works of barriers and cones around a machine."""
+    start, end = block
+    heading = 0.0 if side < 0 else np.pi
+    offset = side * (street.kerb - street.parking / 2 - 0.05)
+    works = rng.uniform(0.25, 0.45) * (end - start)
+    works_start = rng.uniform(start, end - works)
+    edge = side * (street.kerb - street.parking + 0.1)
+    things = _line_up(rng, works_start, works_start + works, edge, WORKS, (0.2, 1.2), heading, 0.1)
+    things += _line_up(rng, works_start, works_start + works, offset + 0.5 * side, _at_work, (1.0, 3.0), heading, 0.15)
+    for a, b in ((start, works_start), (works_start + works, end)):
+        things += _line_up(rng, a, b, offset, PARKED, (0.8, 3.5), heading, 0.03)
+    return things
+
+
+def _at_work(rng) -> Model:
+    return _mixture({models.construction_vehicle: 2, models.pedestrian: 3, models.traffic_cone: 2, models.clutter: 1})(
+        rng
+    )
+
+
+def _sidewalk(rng, street: Street, block, side: int) -> list[Thing]:
+    """Furniture along the kerb, people in the middle."""
+    heading = 0.0 if side < 0 else np.pi
+    things = _line_up(rng, *block, side * (street.kerb + 0.75), FURNITURE, (0.3, 2.2), heading, 0.3)
+    x = block[0]
+    while (x := x + rng.uniform(1.5, 6.0)) < block[1]:
+        offset = side * rng.uniform(street.kerb + 1.8, street.kerb + street.walk - 0.5)
+        forwards = rng.random() < 0.5
+        speed = rng.uniform(0.7, 1.6) * (1 if forwards else -1) * (rng.random() < 0.6)
+        things.append(Thing(models.pedestrian(rng), float(x), float(offset), 0.0 if forwards else np.pi, float(speed)))
+    return things
+
+
+def _lots(rng, street: Street, block, side: int) -> list[Thing]:
+    """A fence or hedge in front; behind it houses, or a park or a yard with houses at the far end."""
+    start, end = block
+    heading = 0.0 if side < 0 else np.pi
+    front = FRONTS[list(FRONTS)[rng.integers(len(FRONTS))]]
+    things = _line_up(rng, start, end, side * (street.front + 0.6), front, (0.2, 5.0), heading, 0.03)
+    kind = rng.integers(3)
+    if kind == 0:
+        return things + _line_up(
+            rng, start, end, side * (street.front + 8.5), surroundings.building, (1.0, 4.0), heading
+        )
+    if kind == 1:
+        for row in (3.0, 7.0, 12.0):
+            things += _line_up(rng, start, end, side * (street.front + row), PLANTED, (0.5, 6.0), heading, 1.5)
+    else:
+        things += _line_up(rng, start, end, side * (street.front + 4.0), STORED, (0.8, 4.0), heading, 0.1)
+        things += _line_up(rng, start, end, side * (street.front + 9.0), STORED, (1.0, 6.0), heading, 0.1)
+    return things + _line_up(rng, start, end, side * (street.front + 20), surroundings.building, (1.0, 8.0), heading)
+
+
+def _side_streets(rng, street: Street) -> list[Thing]:
+    """Vehicles waiting at the junctions."""
+    things = []
+    for crossing in street.crossings:
+        for side in (-1, 1):
+            model = DRIVING(rng)
+            offset = side * (street.kerb + 4 + model.length / 2)
+            things.append(Thing(model, crossing + side * 1.8, offset, -side * np.pi / 2))
+    return things
+
+
+def _traffic(rng, street: Street, ego: Thing, duration: float) -> list[Thing]:
+    """Each lane and each bicycle lane moves at a speed of its own, so that nobody runs into another."""
+    oncoming = rng.uniform(4.0, 9.0)
+    reach = oncoming * duration
+    lane = street.lane_middle
+    columns = [
+        (0.0, street.length + reach, lane, np.pi, -oncoming, DRIVING, (5.0, 16.0)),
+        (ego.x + 11, street.length, -lane, 0.0, ego.speed * rng.uniform(1.0, 1.1), DRIVING, (6.0, 16.0)),
+        (0.0, ego.x - 9, -lane, 0.0, ego.speed * rng.uniform(0.85, 1.0), DRIVING, (6.0, 16.0)),
+    ]
+    for side in (-1, 1):
+        speed, heading = -side * rng.uniform(3.0, 6.0), 0.0 if side < 0 else np.pi
+        offset = side * (street.median + street.lane + street.bike / 2)
+        start, end = -max(speed, 0) * duration, street.length - min(speed, 0) * duration
+        columns.append((start, end, offset, heading, speed, RIDING, (4.0, 12.0)))
+    things = []
+    for start, end, offset, heading, speed, draw, gap in columns:
+        for thing in _line_up(rng, start, end, offset, draw, gap, heading):
+            things.append(Thing(thing.model, thing.x, thing.offset, heading, float(speed)))
+    return things
