@@ -1,0 +1,259 @@
+"""Frames: one lidar scan with the cameras around it, in the same columns whatever they are read from."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+from datasets import (
+    Array2D,
+    Array3D,
+    BuilderConfig,
+    DatasetInfo,
+    Features,
+    GeneratorBasedBuilder,
+    Image,
+    IterableDataset,
+    List,
+    SplitGenerator,
+    Value,
+)
+from huggingface_hub import DatasetCard, DatasetCardData
+from PIL import Image as PillowImage
+
+from uov_hf.vocabulary import load_vocabulary
+
+
+FRAME_FEATURES = Features(
+    {
+        "frame_id": Value("string"),
+        "sequence_id": Value("string"),
+        "timestamp": Value("int64"),  # microseconds
+        "points": Array2D((None, 4), "float32"),  # x, y, z in metres in the lidar frame; intensity as in the file
+        "intensity_max": Value("float32"),
+        "labels": List(Value("uint8")),  # training id per point, 255 = ignored; null where there is no annotation
+        "instances": List(Value("int32")),  # per point, 0 = none; null where there is no annotation
+        "camera_names": List(Value("string")),
+        "image_ids": List(Value("string")),
+        "images": List(Image(decode=False)),  # encoded; `decode_image` opens one
+        "camera_timestamps": List(Value("int64")),
+        "lidar2cam": Array3D((None, 4, 4), "float64"),  # with the vehicle's motion between the two exposures
+        "intrinsics": Array3D((None, 3, 3), "float64"),
+        "image_sizes": Array2D((None, 2), "int32"),  # height, width
+        "lidar2global": Array2D((4, 4), "float64"),
+    }
+)
+
+
+CARD = """---
+{yaml}
+---
+
+# {name}: lidar scans with the cameras around them
+
+Written by `uov-hf`; one row is one frame, and its columns are those of `uov_hf.data.FRAME_FEATURES`.
+
+```python
+from uov_hf.data import load_frames
+
+frames = load_frames("path/of/this/folder", dataset_config="{config}")  # arrays keep their precision
+```
+
+`datasets.load_dataset` reads it too; its numpy format makes float32 of the float64 calibration.
+
+This is sensor data: pass it on only if the licence of the dataset it was made from allows that. nuScenes' and KITTI's
+do not.
+"""
+
+
+class FrameSource(Protocol):
+    """What `Frames` is a view of. `read` touches no file that the asked columns do not need."""
+
+    frame_ids: list[str]
+    sequence_ids: list[str]  # of every frame; the frames of a sequence are neighbours, in the order of time
+    taxonomy: str | None
+
+    def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]: ...
+
+
+class Frames(Sequence):
+    """
+    Frames, read one at a time when they are asked for: `frames[i]` is a dict with the columns of `FRAME_FEATURES`.
+
+    Arrays are numpy, of the dtypes of `FRAME_FEATURES`; `images` is a list of `{"bytes": …, "path": …}`, encoded.
+
+    Args:
+        source (`FrameSource`): Where frames come from.
+        indices (`Sequence[int]`, *optional*): Which frames of the source; all of them by default.
+        columns (`Sequence[str]`, *optional*): Which columns; all of them by default.
+
+    Raises:
+        ValueError: where a column is not a frame column.
+    """
+
+    def __init__(
+        self, source: FrameSource, indices: Sequence[int] | None = None, columns: Sequence[str] | None = None
+    ):
+        self.source = source
+        self.indices = range(len(source.frame_ids)) if indices is None else [int(index) for index in indices]
+        self.columns = list(FRAME_FEATURES if columns is None else columns)
+        unknown = sorted(set(self.columns) - set(FRAME_FEATURES))
+        if unknown:
+            raise ValueError(
+                f"Frames have no column {', '.join(unknown)}; their columns are {', '.join(FRAME_FEATURES)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source.read(self.indices[index], self.columns)
+
+    @property
+    def frame_ids(self) -> list[str]:
+        """The id of every frame; no frame is read for it."""
+        return [self.source.frame_ids[index] for index in self.indices]
+
+    @property
+    def sequence_ids(self) -> list[str]:
+        """The sequence of every frame; no frame is read for it."""
+        return [self.source.sequence_ids[index] for index in self.indices]
+
+    @property
+    def taxonomy(self) -> str | None:
+        """The name of the vocabulary that `labels` is in; None where frames are not annotated in any."""
+        return self.source.taxonomy
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class of every training id."""
+        return load_vocabulary(self.taxonomy).class_names if self.taxonomy else []
+
+    def select_columns(self, columns: Sequence[str]) -> "Frames":
+        """The same frames with fewer columns: what is not asked for is not read."""
+        return Frames(self.source, self.indices, columns)
+
+    def select(self, indices: Sequence[int]) -> "Frames":
+        """Some of these frames, in the given order."""
+        return Frames(self.source, [self.indices[index] for index in indices], self.columns)
+
+    def by_sequence(self) -> list["Frames"]:
+        """These frames cut into their sequences, in the order in which they come."""
+        members: dict[str, list[int]] = {}
+        for index, sequence_id in enumerate(self.sequence_ids):
+            members.setdefault(sequence_id, []).append(index)
+        return [self.select(indices) for indices in members.values()]
+
+    def stream(self) -> IterableDataset:
+        """The same rows as a stream, one shard per sequence."""
+        return IterableDataset.from_generator(_chain, gen_kwargs={"sequences": self.by_sequence()})
+
+
+def decode_image(image: dict[str, Any]) -> PillowImage.Image:
+    """
+    The RGB picture of one entry of a frame's `images`.
+
+    Raises:
+        ValueError: where the file is missing, truncated or no image; it names the file.
+    """
+    try:
+        with PillowImage.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{image['path']}: expected a whole image file, got: {error}") from error
+
+
+@dataclass
+class FrameConfig(BuilderConfig):
+    """`data_dir` is the raw folder; `splits` are those to stream or write, `default_splits()` if None."""
+
+    splits: tuple[str, ...] | None = None
+
+
+class FrameBuilder(GeneratorBasedBuilder):
+    """
+    What every dataset script offers: `Builder(config_name=…, data_dir=…)`, then `as_frames(split)`.
+
+    As a builder of `datasets` it also streams (one shard per sequence) and prepares Parquet. A subclass says how its
+    raw folder is opened, by `open`, and which sequences make up a split, by `split_sequences`.
+    """
+
+    BUILDER_CONFIG_CLASS = FrameConfig
+    DEFAULT_WRITER_BATCH_SIZE = 1  # a row group of Parquet is one frame, so that any frame can be read alone
+
+    def open(self) -> FrameSource:
+        raise NotImplementedError
+
+    def split_sequences(self) -> dict[str, list[str]]:
+        """The sequences of every split that has any here."""
+        raise NotImplementedError
+
+    def default_splits(self) -> tuple[str, ...]:
+        """Splits that share no sequence; the first is the one to train on."""
+        raise NotImplementedError
+
+    def as_frames(self, split: str | None = None) -> Frames:
+        """The frames of a split (the first of `default_splits` where none is named)."""
+        split = split or self.default_splits()[0]
+        sequences = self.split_sequences()
+        if split not in sequences:
+            offer = ", ".join(f"{name} ({len(members)} sequences)" for name, members in sequences.items())
+            raise ValueError(f"{self.config.data_dir}: split {split!r} has no sequence here; there are {offer}.")
+        frames, members = Frames(self.open()), set(sequences[split])
+        return frames.select([index for index, name in enumerate(frames.sequence_ids) if name in members])
+
+    def write_parquet(self, output_dir: str | Path, num_proc: int | None = None) -> Path:
+        """
+        Write the splits of the config as Parquet, images and all, into `output_dir/<config name>`, with a dataset card
+        by which `datasets.load_dataset(output_dir, config_name)` and `load_frames(output_dir)` find them.
+
+        Raises:
+            ValueError: where the folder is there already.
+        """
+        folder = Path(output_dir) / self.config.name
+        if folder.exists():
+            raise ValueError(
+                f"{folder}: expected a new folder, got one that is there already; remove it to write anew."
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as workshop:  # what is found under its own name is whole
+            written = Path(workshop) / folder.name
+            self.download_and_prepare(str(written), file_format="parquet", max_shard_size="500MB", num_proc=num_proc)
+            written.rename(folder)
+        card = folder.parent / "README.md"
+        card.write_text(self._card(card, folder), encoding="utf-8")
+        return folder
+
+    def _card(self, card: Path, folder: Path) -> str:
+        """The card of the folder: what an earlier config said stays, and this config is added."""
+        configs = DatasetCard.load(card).data.configs if card.is_file() else []
+        data_files = []
+        for split in self.info.splits:
+            files = [*folder.glob(f"*-{split}.parquet"), *folder.glob(f"*-{split}-*-of-*.parquet")]
+            data_files.append({"split": split, "path": sorted(f"{folder.name}/{file.name}" for file in files)})
+        data = DatasetCardData(
+            pretty_name=self.dataset_name,
+            configs=[*configs, {"config_name": self.config.name, "data_files": data_files}],
+            taxonomy=self.open().taxonomy,
+        )
+        return CARD.format(yaml=data.to_yaml(), name=self.dataset_name, config=self.config.name)
+
+    def _info(self) -> DatasetInfo:
+        return DatasetInfo(features=FRAME_FEATURES)
+
+    def _split_generators(self, dl_manager) -> list[SplitGenerator]:
+        return [
+            SplitGenerator(name=split, gen_kwargs={"sequences": self.as_frames(split).by_sequence()})
+            for split in self.config.splits or self.default_splits()
+        ]
+
+    def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for frame in _chain(sequences):
+            yield frame["frame_id"], frame
+
+
+def _chain(sequences: list[Frames]) -> Iterator[dict[str, Any]]:
+    for sequence in sequences:
+        yield from sequence

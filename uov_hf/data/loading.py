@@ -1,0 +1,111 @@
+"""`load_frames`: one door to raw folders, Parquet folders and the Hub."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from datasets import IterableDataset
+
+import uov_hf.dataset_scripts
+from uov_hf.data.frames import FrameBuilder, Frames
+from uov_hf.data.parquet import open_parquet
+
+
+SCRIPTS = Path(uov_hf.dataset_scripts.__file__).parent
+
+
+def load_frames(
+    dataset: str,
+    split: str | None = None,
+    data_dir: str | Path | None = None,
+    dataset_config: str | None = None,
+    streaming: bool = False,
+    data_fraction: float = 1.0,
+) -> Frames | IterableDataset:
+    """
+    Frames of a dataset, by name.
+
+    Args:
+        dataset (`str`):
+            A dataset script (`dataset_scripts/nuscenes.py`) or its short name (`nuscenes`), which reads a raw folder;
+            or a folder of Parquet files as such a script writes it; or the id of one on the Hub.
+        split (`str`, *optional*):
+            By default the one to train on: `train` of v1.0-trainval, `mini_train` of v1.0-mini. `all` is every frame.
+        data_dir (`str`, *optional*):
+            The raw folder, for a script.
+        dataset_config (`str`, *optional*):
+            Such as `v1.0-mini`; by default the only one there is.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to return a `datasets.IterableDataset` of the same rows, one shard per sequence.
+        data_fraction (`float`, *optional*, defaults to 1.0):
+            1 / s keeps every s-th sequence, as the paper (docs/method.md, section 1.1).
+
+    Raises:
+        ValueError: where something is not there; it says what was looked for and what there is.
+    """
+    builder = _find_builder(dataset)
+    if builder is None:
+        frames = open_parquet(dataset, split, dataset_config, download=not streaming)
+    elif data_dir is None:
+        raise ValueError(f"{dataset!r} reads a raw folder: expected it as `data_dir` (`--data_dir`), got none.")
+    else:
+        frames = builder(data_dir=str(data_dir), config_name=dataset_config).as_frames(split)
+    frames = keep_fraction(frames, data_fraction)
+    return frames.stream() if streaming else frames
+
+
+def keep_fraction(frames: Frames, data_fraction: float) -> Frames:
+    """Sequences s, 2 s, 3 s, … (s = 1 / fraction), numbered from 1 in the order in which they come."""
+    step = round(1 / data_fraction) if 0 < data_fraction <= 1 else 0
+    if not step or abs(data_fraction * step - 1) > 1e-6:
+        raise ValueError(
+            f"`data_fraction` must be 1 / s for a whole s (1, 0.5, 0.25, 0.1, 0.01 …), got {data_fraction}."
+        )
+    if step == 1:
+        return frames
+    sequences = list(dict.fromkeys(frames.sequence_ids))
+    kept = set(sequences[step - 1 :: step])
+    if not kept:
+        raise ValueError(f"`data_fraction` {data_fraction} needs at least {step} sequences, got {len(sequences)}.")
+    return frames.select([index for index, name in enumerate(frames.sequence_ids) if name in kept])
+
+
+def _find_builder(dataset: str) -> type[FrameBuilder] | None:
+    """The builder of a dataset script; None where `dataset` is no script."""
+    if dataset.endswith(".py"):
+        path = Path(dataset)
+    elif (SCRIPTS / f"{dataset}.py").is_file():
+        path = SCRIPTS / f"{dataset}.py"
+    else:
+        return None
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: expected a dataset script, got no file; the short names are {', '.join(script_names())}."
+        )
+    module = _import_script(path)
+    builders = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, FrameBuilder) and value.__module__ == module.__name__
+    ]
+    if len(builders) != 1:
+        raise ValueError(f"{path}: expected one subclass of FrameBuilder in it, got {len(builders)}.")
+    return builders[0]
+
+
+def script_names() -> list[str]:
+    """The short names of the dataset scripts that come with the package."""
+    return sorted(path.stem for path in SCRIPTS.glob("*.py") if "(FrameBuilder)" in path.read_text(encoding="utf-8"))
+
+
+def _import_script(path: Path) -> ModuleType:
+    packaged = SCRIPTS / path.name
+    if packaged.is_file() and packaged.samefile(path):
+        return importlib.import_module(f"uov_hf.dataset_scripts.{path.stem}")  # importable in worker processes too
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # so that what it defines can be pickled
+    spec.loader.exec_module(module)
+    return module
