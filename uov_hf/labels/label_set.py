@@ -222,10 +222,10 @@ def _concatenate(arrays: list[np.ndarray], dtype) -> np.ndarray:
 
 def _check_answer(answer: ImageSegments, frame: Row, camera: int, teacher: Teacher) -> None:
     who = f"The teacher {teacher.name!r}, frame {frame['frame_id']}, camera {frame['camera_names'][camera]}:"
-    if answer.segmentation.shape != tuple(frame["image_sizes"][camera]):
+    image_size = tuple(int(side) for side in frame["image_sizes"][camera])
+    if answer.segmentation.shape != image_size:
         raise ValueError(
-            f"{who} the image is {tuple(frame['image_sizes'][camera])} (height, width), "
-            f"the segmentation {answer.segmentation.shape}."
+            f"{who} the image is {image_size} (height, width), the segmentation {answer.segmentation.shape}."
         )
     if len(answer.labels) and not 0 <= answer.labels.min() <= answer.labels.max() < len(teacher.prompts):
         raise ValueError(

@@ -12,10 +12,10 @@ import pyarrow as pa
 from uov_hf.labels.label_set import LabelSet, decode_segmentation
 from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
 from uov_hf.projection import Camera, pair_points_with_pixels, round_to_pixels
+from uov_hf.vocabulary import IGNORED
 
 
 FORMAT_VERSION = 1
-IGNORED = 255
 
 SCHEMA = pa.schema(
     {

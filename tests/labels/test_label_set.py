@@ -1,0 +1,196 @@
+"""Label sets: what is read is what the teacher said, and what is there is whole."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from uov_hf.labels import LabelSet, WriteReport, decode_segmentation
+from uov_hf.labels.label_set import encode_segmentation
+from uov_hf.labels.shards import Shards, write_shards
+
+
+@pytest.fixture
+def label_set(tmp_path, teacher, vocabulary):
+    return LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={"cameras": None})
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
+
+
+def test_what_is_read_is_what_the_teacher_said(label_set, frames, teacher, vocabulary):
+    label_set.write(frames, teacher)
+    again = LabelSet(label_set.folder)
+    assert again.frame_ids == ["1/0", "1/1", "2/0"]
+    assert again.prompts == vocabulary.prompts and again.class_names == vocabulary.class_names
+    assert np.array_equal(again.prompt_to_class, vocabulary.prompt_to_class)
+    assert np.array_equal(again.prompt_embeds, teacher.encode_prompts(vocabulary.prompts))
+    assert again.teacher["name"] == "halves"
+
+    row = again.read("2/0")
+    assert row["camera_names"] == ["CAM_A", "CAM_B"]
+    assert row["segment_camera"].tolist() == [0, 0, 1]
+    assert row["segment_labels"].tolist() == [teacher.CAR, teacher.TREE, teacher.ROAD]
+    assert row["segment_scores"].tolist() == [0.5, 0.75, 0.25]
+    assert row["segment_embeds"].dtype == np.float16
+    assert np.array_equal(row["segment_embeds"], np.eye(4)[:3])
+
+
+def test_segment_ids_are_unique_within_the_frame(label_set, frames, teacher):
+    label_set.write(frames, teacher)
+    first, second = (decode_segmentation(png) for png in label_set.read("1/0")["segmentation"])
+    assert first[0, [0, 40]].tolist() == [1, 2]
+    assert second[0, [0, 40]].tolist() == [0, 3]
+
+
+def test_embeddings_are_read_as_a_view_of_the_file(label_set, frames, teacher):
+    label_set.write(frames, teacher)
+    row = label_set.read("1/0", columns=["segment_embeds"])
+    assert list(row) == ["segment_embeds"] and not row["segment_embeds"].flags.owndata
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint8), (255, np.uint8), (256, np.uint16), (65535, np.uint16)])
+def test_segmentations_take_16_bits_where_8_do_not_suffice(largest, dtype):
+    segmentation = np.array([[0, largest]])
+    decoded = decode_segmentation(encode_segmentation(segmentation))
+    assert decoded.dtype == dtype and np.array_equal(decoded, segmentation)
+
+
+def test_a_camera_that_was_left_out_has_no_segments(label_set, frames, teacher):
+    label_set.write(frames, teacher, cameras=["CAM_B"])
+    row = label_set.read("1/0")
+    assert row["segmentation"][0] is None and row["segment_camera"].tolist() == [1]
+    assert decode_segmentation(row["segmentation"][1])[0, 40] == 1
+
+
+def test_an_unknown_camera_is_refused(label_set, frames, teacher):
+    with pytest.raises(ValueError, match="has no camera CAM_C; it has CAM_A, CAM_B"):
+        label_set.write(frames, teacher, cameras=["CAM_C"])
+
+
+def test_an_unknown_frame_is_an_error(label_set, frames, teacher):
+    label_set.write(frames, teacher)
+    with pytest.raises(KeyError, match="Frame 3/0 is not in"):
+        label_set.read("3/0")
+
+
+def test_another_format_version_is_refused(label_set):
+    path = label_set.folder / "label_set.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(ValueError, match="format version 99"):
+        LabelSet(label_set.folder)
+
+
+def test_a_folder_without_a_label_set_says_how_to_make_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"generate_label_set\.py"):
+        LabelSet(tmp_path)
+
+
+def test_a_label_set_is_not_continued_with_other_settings(label_set, teacher, vocabulary):
+    with pytest.raises(ValueError, match="made otherwise"):
+        LabelSet.create(label_set.folder, teacher, vocabulary, settings={"cameras": ["CAM_A"]})
+
+
+def test_two_processes_write_what_one_does(tmp_path, frames, teacher, vocabulary):
+    alone, together = (LabelSet.create(tmp_path / name, teacher, vocabulary, {}) for name in ("alone", "together"))
+    whole = alone.write(frames, teacher)
+    parts = [together.write(frames, teacher, process_index=rank, num_processes=2) for rank in (0, 1)]
+    assert contents(alone.folder) == contents(together.folder)
+    assert sum(parts, WriteReport()).num_frames == whole.num_frames == 3
+
+
+def test_a_restarted_run_leaves_what_is_finished(label_set, frames, teacher):
+    label_set.write(frames.select([0, 1]), teacher)
+    before = contents(label_set.folder)
+    report = label_set.write(frames, teacher)
+    assert (report.num_done_before, report.num_frames) == (2, 1)
+    assert contents(label_set.folder).items() > before.items()
+
+
+def test_a_shard_that_lacks_frames_is_written_again(label_set, frames, teacher):
+    label_set.write(frames.select([0]), teacher)
+    report = label_set.write(frames.select([0, 1]), teacher)
+    assert report.num_frames == 2 and label_set.frame_ids == ["1/0", "1/1"]
+
+
+def test_a_broken_frame_stops_the_run_and_leaves_no_half_shard(label_set, frames, teacher, monkeypatch):
+    break_frame(teacher, "1/1", monkeypatch)
+    with pytest.raises(RuntimeError, match="broken"):
+        label_set.write(frames, teacher)
+    assert contents(label_set.folder) == {}
+
+
+def test_a_broken_frame_can_be_skipped_and_is_reported(label_set, frames, teacher, monkeypatch):
+    break_frame(teacher, "1/1", monkeypatch)
+    report = label_set.write(frames, teacher, on_error="skip")
+    assert report.skipped == {"1/1": "RuntimeError: broken"} and "1/1: RuntimeError: broken" in str(report)
+    assert label_set.frame_ids == ["1/0", "2/0"]
+
+
+def break_frame(teacher, frame_id, monkeypatch):
+    whole = teacher.segment
+
+    def segment(frame):
+        if frame["frame_id"] == frame_id:
+            raise RuntimeError("broken")
+        return whole(frame)
+
+    monkeypatch.setattr(teacher, "segment", segment)
+
+
+def test_a_killed_writer_leaves_nothing_to_read(tmp_path):
+    """Killed in the middle of a shard by a signal that no `finally` sees."""
+    program = """
+        import os, signal, sys
+        import pyarrow as pa
+        from uov_hf.labels.shards import _whole_or_not_at_all
+        from pathlib import Path
+
+        schema = pa.schema({"frame_id": pa.string(), "labels": pa.list_(pa.uint8())})
+        with _whole_or_not_at_all(Path(sys.argv[1]) / "sequence.parquet", schema) as write:
+            for index in range(100):
+                write({"frame_id": str(index), "labels": bytes(1000)})
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], env=os.environ)
+    assert run.returncode == -signal.SIGKILL
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+    assert len(Shards(tmp_path)) == 0
+
+
+def test_after_a_kill_the_restarted_run_ends_in_the_same_bytes(label_set, frames, teacher, tmp_path, vocabulary):
+    (label_set.folder / "images").mkdir()
+    (label_set.folder / "images" / "one.parquet.tmp").write_bytes(b"half a shard")
+    label_set.write(frames, teacher)
+    undisturbed = LabelSet.create(tmp_path / "undisturbed", teacher, vocabulary, {})
+    undisturbed.write(frames, teacher)
+    assert contents(label_set.folder) == contents(undisturbed.folder)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    (tmp_path / "one.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(ValueError, match=r"one\.parquet is not a readable shard"):
+        Shards(tmp_path).frame_ids  # noqa: B018
+
+
+def test_a_frame_in_two_shards_is_an_error(tmp_path, frames):
+    schema = pa.schema({"frame_id": pa.string()})
+    write_shards(tmp_path, schema, frames, lambda frame: {"frame_id": "same"})
+    with pytest.raises(ValueError, match="delete one of them"):
+        Shards(tmp_path).frame_ids  # noqa: B018
+
+
+def test_segments_of_the_wrong_size_are_refused(label_set, frames, teacher, monkeypatch):
+    answer = teacher.CAM_A()
+    cut = dataclasses.replace(answer, segmentation=answer.segmentation[:5])
+    monkeypatch.setattr(teacher, "CAM_A", lambda: cut)
+    with pytest.raises(ValueError, match=r"the image is \(21, 41\) \(height, width\), the segmentation \(5, 41\)"):
+        label_set.write(frames, teacher)

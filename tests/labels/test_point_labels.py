@@ -1,0 +1,102 @@
+"""Point labels: the segments of the images at the points, by the paper's rule."""
+
+import json
+
+import numpy as np
+import pytest
+
+from uov_hf.labels import LabelSet, PointLabels, label_points
+
+
+CAR, ROAD, TREE, NONE = 3, 10, 15, 255  # training classes
+
+
+@pytest.fixture
+def label_set(tmp_path, frames, teacher, vocabulary):
+    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={})
+    label_set.write(frames, teacher)
+    return label_set
+
+
+def read(label_set, frames, frame_id="1/0"):
+    label_points(label_set, frames)
+    return PointLabels(label_set.folder).read(frame_id)
+
+
+def test_a_point_has_a_pair_in_every_camera_that_sees_it(label_set, frames):
+    row = read(label_set, frames)
+    assert row["pair_to_point"].tolist() == [0, 1, 3, 0, 1, 3]  # the point behind has none
+    assert row["pair_camera"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_pixels_are_columns_and_rows_with_halves_to_even(label_set, frames):
+    row = read(label_set, frames)
+    assert row["pair_pixel"][:3].tolist() == [[16, 10], [24, 10], [22, 8]]
+
+
+def test_a_pair_off_every_segment_is_kept_as_unlabelled(label_set, frames):
+    row = read(label_set, frames)
+    assert row["pair_segment"].tolist() == [1, 2, 2, 0, 3, 3]
+
+
+def test_the_last_camera_wins_where_it_has_a_segment(label_set, frames):
+    row = read(label_set, frames)
+    assert row["labels"].tolist() == [CAR, ROAD, NONE, ROAD]
+    assert row["confidence"].tolist() == [0.5, 0.25, 0.0, 0.25]
+
+
+def test_a_camera_without_segments_has_no_pairs(tmp_path, frames, teacher, vocabulary):
+    label_set = LabelSet.create(tmp_path / "one camera", teacher, vocabulary, settings={})
+    label_set.write(frames, teacher, cameras=["CAM_A"])
+    row = read(label_set, frames)
+    assert row["pair_camera"].tolist() == [0, 0, 0]
+    assert row["labels"].tolist() == [CAR, TREE, NONE, TREE]
+
+
+def test_a_background_segment_decides_for_no_class(label_set, frames, teacher, vocabulary, monkeypatch, tmp_path):
+    monkeypatch.setattr(type(teacher), "ROAD", vocabulary.prompts.index("sky"))
+    label_set = LabelSet.create(tmp_path / "sky", teacher, vocabulary, settings={})
+    label_set.write(frames, teacher)
+    assert read(label_set, frames)["labels"].tolist() == [CAR, NONE, NONE, NONE]
+
+
+def test_a_scan_without_points_has_empty_rows(label_set, frames):
+    frames.source.rows[0]["points"] = np.empty((0, 4), np.float32)
+    row = read(label_set, frames)
+    assert len(row["labels"]) == len(row["pair_to_point"]) == 0 and row["pair_pixel"].shape == (0, 2)
+
+
+def test_a_frame_without_label_is_an_error(label_set, frames):
+    frames.source.frame_ids[2] = frames.source.rows[2]["frame_id"] = "9/9"
+    with pytest.raises(KeyError, match="Frame 9/9 is not in"):
+        label_points(label_set, frames)
+
+
+def test_other_cameras_than_the_label_sets_are_refused(label_set, frames):
+    frames.source.rows[0]["camera_names"] = ["CAM_B", "CAM_A"]
+    with pytest.raises(ValueError, match="the label set was made with"):
+        label_points(label_set, frames)
+
+
+def test_labelling_again_writes_nothing(label_set, frames):
+    assert label_points(label_set, frames).num_frames == 3
+    report = label_points(label_set, frames)
+    assert (report.num_frames, report.num_done_before) == (0, 3)
+
+
+def test_point_labels_of_another_label_set_are_refused(label_set, frames):
+    label_points(label_set, frames)
+    path = label_set.folder / "label_set.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"cameras": ["CAM_B"]}}))
+    with pytest.raises(ValueError, match=r"run examples/label_points\.py again"):
+        PointLabels(label_set.folder)
+
+
+def test_point_labels_that_are_not_there_say_how_to_make_them(label_set):
+    with pytest.raises(FileNotFoundError, match=r"label_points\.py --label_set"):
+        PointLabels(label_set.folder)
+
+
+def test_an_unknown_preset_names_the_known_ones(label_set):
+    with pytest.raises(ValueError, match="no preset 'best'; there are: paper"):
+        PointLabels(label_set.folder, preset="best")
