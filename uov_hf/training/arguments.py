@@ -33,6 +33,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
 
 def add_training_arguments(parser: argparse.ArgumentParser, learning_rate: float, num_train_epochs: int) -> None:
     group = parser.add_argument_group("training")
+    group.add_argument("--data_fraction", type=float, default=1.0, help="1 / s keeps every s-th scene, as the paper.")
     group.add_argument(
         "--per_device_train_batch_size",
         type=int,

@@ -50,6 +50,10 @@ class TrainingOrder:
         """The epoch in which an optimiser step begins; steps count from 0."""
         return step * self.frames_per_step // self.num_frames
 
+    def is_due(self, step: int, every: int | None = None) -> bool:
+        """Whether `step` steps are a multiple of `every`; by default, whether an epoch ended with the last of them."""
+        return step % every == 0 if every else self.epoch(step) > self.epoch(step - 1)
+
     def step_keys(self, step: int) -> list[FrameKey]:
         """The frames of an optimiser step, in order, each with the epoch it is drawn in."""
         places = range(step * self.frames_per_step, (step + 1) * self.frames_per_step)

@@ -1,0 +1,81 @@
+"""A run: what a training loop works on, and how far it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset
+
+from uov_hf.training.broken_frames import SkipBrokenFrames
+from uov_hf.training.checkpoints import find_checkpoint, load_checkpoint, order_fingerprint, save_checkpoint
+from uov_hf.training.order import MicroBatchSampler, TrainingOrder
+
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class Run:
+    """The prepared objects of a run and the counters that its checkpoints carry.
+
+    Args:
+        accelerator (`Accelerator`): Of this process.
+        model, optimizer: Prepared by the accelerator.
+        scheduler (`LambdaLR`): Stepped once an optimiser step.
+        order (`TrainingOrder`): Which frames a step holds.
+        num_steps (`int`): Optimiser steps of the whole run.
+        output_dir (`Path`): Where checkpoints go.
+        keep (`int`, *optional*): How many of them stay.
+        step, trained_points, num_broken (`int`): Done so far: optimiser steps, points, frames that could not be read.
+    """
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LambdaLR
+    order: TrainingOrder
+    num_steps: int
+    output_dir: Path
+    keep: int | None = None
+    step: int = 0
+    trained_points: int = 0
+    num_broken: int = 0
+
+    def is_due(self, every: int | None) -> bool:
+        """Whether something happens now that happens every so many steps, by default every epoch, and at the end."""
+        return self.step == self.num_steps or self.order.is_due(self.step, every)
+
+    def make_loader(self, dataset: Dataset, collate, num_workers: int, on_error: str) -> DataLoader:
+        """This rank's micro-batches from the current step to the last; `on_error="skip"` lets others stand in."""
+        return DataLoader(
+            SkipBrokenFrames(dataset) if on_error == "skip" else dataset,
+            batch_sampler=MicroBatchSampler(self.order, self.accelerator.process_index, self.step, self.num_steps),
+            collate_fn=collate,
+            num_workers=num_workers,
+        )
+
+    def resume(self, resume_from: str | None) -> None:
+        """Go on from a checkpoint, where `resume_from` names one (`find_checkpoint`)."""
+        checkpoint = find_checkpoint(self.output_dir, resume_from)
+        if checkpoint is None:
+            return
+        state = load_checkpoint(self.accelerator, checkpoint, self.order)
+        self.step, self.trained_points, self.num_broken = (
+            state[name] for name in ("step", "trained_points", "num_broken")
+        )
+        logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
+
+    def save(self) -> None:
+        """Write a checkpoint of this step; all ranks call this."""
+        state = {
+            "step": self.step,
+            "epoch": self.order.epoch(self.step),
+            "trained_points": self.trained_points,
+            "num_broken": self.num_broken,
+            **order_fingerprint(self.order),
+        }
+        config = self.accelerator.unwrap_model(self.model).config
+        save_checkpoint(self.accelerator, self.output_dir, state, config, self.keep)
