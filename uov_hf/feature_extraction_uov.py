@@ -1,0 +1,214 @@
+"""From lidar points to the voxels that the network reads."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, FeatureExtractionMixin
+
+from .point_files import read_points
+
+
+DEFAULT_VOXEL_SIZES = {"cylindrical": (0.1, math.pi / 180, 0.1), "cartesian": (0.1, 0.1, 0.1)}
+VOXEL_REDUCTIONS = ("first", "mean")
+INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
+# Voxel indices of one axis fit in 16 bits: 3.2 km at 0.1 m.
+AXIS_BITS = 16
+AXIS_LIMIT = 1 << (AXIS_BITS - 1)
+
+
+class UOVFeatureExtractor(FeatureExtractionMixin):
+    """
+    Voxelises scans as the paper does (docs/method.md, section 1.7): a voxel's index is floor(coordinate / voxel_size),
+    in float32, and its one feature the intensity of the first of its points, in the order of the file.
+
+    Cylindrical coordinates are rho = sqrt(x² + y²), phi = atan2(y, x), z. Their grid has a seam along the negative x axis:
+    at phi = ±180° neighbouring points get far-apart indices (−180 and 179, with 1° voxels), and no convolution joins
+    them. The paper leaves it open, and so do we; training rotates scans at random, which moves the seam about.
+
+    A point that is NaN or infinite, or outside `point_cloud_range`, belongs to no voxel: its `point_to_voxel` is −1.
+
+    Args:
+        voxel_size (`Sequence[float]` of length 3, *optional*):
+            Of (rho, phi, z) in metres, radians, metres, by default (0.1, π / 180, 0.1); or of (x, y, z) in metres, by
+            default (0.1, 0.1, 0.1).
+        coordinate_system (`"cylindrical"` or `"cartesian"`, defaults to `"cylindrical"`):
+            What is cut into voxels.
+        point_cloud_range (`Sequence[float]` of length 6, *optional*):
+            Three lower bounds (included), then three upper bounds (excluded), of the coordinates that are cut into
+            voxels and in their units. Unbounded by default, as in the paper.
+        voxel_reduction (`"first"` or `"mean"`, defaults to `"first"`):
+            Whether a voxel's feature is that of its first point or the mean of its points.
+        intensity_scaling (`"raw"`, `"unit"` or `"unit_plus_one"`, defaults to `"raw"`):
+            `"raw"`: as in the file (the paper on nuScenes: 0 to 255). `"unit"`: divided by the sensor's full scale
+            `intensity_max`. `"unit_plus_one"`: that plus 1 (the paper on SemanticKITTI).
+        missing_intensity (`float`, defaults to 0.0):
+            The feature of points without intensity (three columns), taken as it is.
+
+    Raises:
+        ValueError: where a setting is unknown or does not fit the others; it names it.
+    """
+
+    model_input_names = ["voxel_coords", "voxel_features", "point_to_voxel", "num_points"]
+
+    def __init__(
+        self,
+        voxel_size: Sequence[float] | None = None,
+        coordinate_system: str = "cylindrical",
+        point_cloud_range: Sequence[float] | None = None,
+        voxel_reduction: str = "first",
+        intensity_scaling: str = "raw",
+        missing_intensity: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check_choice("coordinate_system", coordinate_system, DEFAULT_VOXEL_SIZES)
+        _check_choice("voxel_reduction", voxel_reduction, VOXEL_REDUCTIONS)
+        _check_choice("intensity_scaling", intensity_scaling, INTENSITY_SCALINGS)
+        self.voxel_size = [float(size) for size in voxel_size or DEFAULT_VOXEL_SIZES[coordinate_system]]
+        self.coordinate_system = coordinate_system
+        self.point_cloud_range = None if point_cloud_range is None else [float(bound) for bound in point_cloud_range]
+        self.voxel_reduction = voxel_reduction
+        self.intensity_scaling = intensity_scaling
+        self.missing_intensity = float(missing_intensity)
+        if len(self.voxel_size) != 3 or min(self.voxel_size) <= 0:
+            raise ValueError(f"`voxel_size` must be three positive numbers, got {self.voxel_size}.")
+        bounds = np.reshape(self.point_cloud_range or [0] * 3 + [1] * 3, (2, -1))
+        if bounds.shape != (2, 3) or not (bounds[0] < bounds[1]).all():
+            raise ValueError(
+                "`point_cloud_range` must be three lower bounds and three greater upper bounds, "
+                f"got {self.point_cloud_range}."
+            )
+
+    def __call__(
+        self,
+        points: Any,
+        intensity_max: float | Sequence[float] | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """
+        Voxels of one scan or of a batch of scans, concatenated without padding.
+
+        Args:
+            points (`np.ndarray`, `torch.Tensor`, path, or a list of these):
+                Scans of shape `(num_points, 3 or more)`: x, y, z in metres in the lidar frame, intensity; further
+                columns are not looked at. A path is read by `read_points`. A scan may be empty.
+            intensity_max (`float` or one for each scan, *optional*):
+                The sensor's full scale (255 for nuScenes, 1 for KITTI); not needed where the scaling is `"raw"`.
+            return_tensors (`str`, *optional*, defaults to `"pt"`):
+                `"pt"` or `"np"`.
+
+        Returns:
+            `BatchFeature` with `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),
+            `voxel_features` (`(num_voxels, 1)`, float32), `point_to_voxel` (`(num_points,)`, int64: row among the voxels
+            of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the order of
+            their first points.
+
+        Raises:
+            ValueError: where a scan has the wrong shape, a point lies beyond what a grid holds, or `intensity_max` is
+                needed.
+        """
+        scans = list(points) if isinstance(points, (list, tuple)) else [points]
+        if not scans:
+            raise ValueError("`points` must be a scan or a list of scans, got an empty list.")
+        scales = list(intensity_max) if isinstance(intensity_max, Sequence) else [intensity_max] * len(scans)
+        if len(scales) != len(scans):
+            raise ValueError(f"`intensity_max` must be one number, or {len(scans)} (one per scan), got {len(scales)}.")
+        coords, features, to_voxel, num_points, num_voxels = [], [], [], [], 0
+        for index, (scan, scale) in enumerate(zip(scans, scales, strict=True)):
+            scan_coords, scan_features, scan_to_voxel = self.voxelize(_as_array(scan), scale)
+            coords.append(np.insert(scan_coords, 0, index, axis=1))
+            features.append(scan_features)
+            to_voxel.append(np.where(scan_to_voxel < 0, -1, scan_to_voxel + num_voxels))
+            num_points.append(len(scan_to_voxel))
+            num_voxels += len(scan_coords)
+        batch = {
+            "voxel_coords": np.concatenate(coords),
+            "voxel_features": np.concatenate(features),
+            "point_to_voxel": np.concatenate(to_voxel),
+            "num_points": np.array(num_points, np.int64),
+        }
+        return BatchFeature(batch, tensor_type=return_tensors)
+
+    def voxelize(
+        self, points: np.ndarray, intensity_max: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Voxels of one scan `(num_points, 3 or more)`: their indices `(num_voxels, 3)` int32, their features
+        `(num_voxels, 1)` float32, and the voxel of every point `(num_points,)` int64, −1 for none.
+        """
+        if points.ndim != 2 or points.shape[1] < 3:
+            raise ValueError(f"`points` must have shape (num_points, 3 or more), got {points.shape}.")
+        points = points[:, :4].astype(np.float32, copy=False)
+        kept, indices = self._voxel_indices(points)
+        first, inverse = _group(indices)
+        feature = self._intensity(points[kept], intensity_max)
+        if self.voxel_reduction == "mean":
+            voxel_feature = np.bincount(inverse, feature, len(first)) / np.bincount(inverse, minlength=len(first))
+        else:
+            voxel_feature = feature[first]
+        point_to_voxel = np.full(len(points), -1, np.int64)
+        point_to_voxel[kept] = inverse
+        return indices[first], voxel_feature.astype(np.float32)[:, None], point_to_voxel
+
+    def _voxel_indices(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the points that belong to a voxel, and their voxel indices, int32."""
+        kept = np.flatnonzero(np.isfinite(points).all(axis=1))
+        coords = points[kept, :3]
+        if self.coordinate_system == "cylindrical":
+            x, y, z = coords.T
+            coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
+        if self.point_cloud_range is not None:
+            lower, upper = np.float32(self.point_cloud_range).reshape(2, 3)
+            inside = ((coords >= lower) & (coords < upper)).all(axis=1)
+            kept, coords = kept[inside], coords[inside]
+        indices = np.floor(coords / np.float32(self.voxel_size))
+        if len(indices) and np.abs(indices).max() >= AXIS_LIMIT:
+            farthest = points[kept[np.abs(indices).max(axis=1).argmax()], :3]
+            raise ValueError(
+                f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis, got one at {farthest} m. "
+                "Points are wanted in the lidar frame, not in map coordinates; `point_cloud_range` leaves outliers out."
+            )
+        return kept, indices.astype(np.int32)
+
+    def _intensity(self, points: np.ndarray, intensity_max: float | None) -> np.ndarray:
+        if points.shape[1] == 3:
+            return np.full(len(points), self.missing_intensity, np.float32)
+        if self.intensity_scaling == "raw":
+            return points[:, 3]
+        if intensity_max is None or not intensity_max > 0:
+            raise ValueError(
+                f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
+                f"(255 for nuScenes, 1 for KITTI), got {intensity_max}."
+            )
+        unit = points[:, 3] / np.float32(intensity_max)
+        return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
+
+
+def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first point of every voxel, in the order of the points, and the voxel of every point."""
+    x, y, z = (indices.T + AXIS_LIMIT).astype(np.int64)
+    keys = (x << 2 * AXIS_BITS) | (y << AXIS_BITS) | z
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[inverse]
+
+
+def _as_array(scan: Any) -> np.ndarray:
+    if isinstance(scan, (str, Path)):
+        return read_points(scan)
+    if isinstance(scan, torch.Tensor):
+        return scan.detach().cpu().numpy()
+    if isinstance(scan, np.ndarray):
+        return scan
+    raise ValueError(f"`points` must be numpy arrays, torch tensors or paths of files, got {type(scan).__name__}.")
+
+
+def _check_choice(name: str, value: str, choices) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")

@@ -1,0 +1,116 @@
+"""Lidar scans from the files they come in: .bin, .npy, .pcd, .ply, .las, .laz."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+# What other programs call the intensity, in small letters.
+INTENSITY_NAMES = ("intensity", "scalar_intensity", "reflectance", "remission", "reflectivity")
+
+
+def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
+    """
+    The points of a scan: x, y, z in metres and, where the file has it, the intensity as it stands in the file.
+
+    A `.bin` file is float32 without a header. Its number of columns is `num_columns` or, where that is not given: 5 if
+    the name ends in `.pcd.bin` (nuScenes: x, y, z, intensity, ring); else the one of 4 (KITTI) and 5 that divides its
+    size; where both do, 5 if the fifth column would then hold nothing but whole numbers from 0, as a ring does, else 4.
+
+    Args:
+        path (`str` or `Path`): The file; its suffix says what it is.
+        num_columns (`int`, *optional*): Columns of a `.bin` file.
+
+    Returns:
+        `np.ndarray` of shape `(num_points, 4)`, float32, or `(num_points, 3)` where there is no intensity.
+
+    Raises:
+        ValueError: where the suffix is unknown, or the file is missing, cut short, or without x, y and z; it names it.
+        ImportError: where the library that reads the suffix is not installed; it says which.
+    """
+    path = Path(path)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file with points, got none.")
+    return _read_bin(path, num_columns) if reader is _read_bin else reader(path)
+
+
+def _read_bin(path: Path, num_columns: int | None = None) -> np.ndarray:
+    size = path.stat().st_size
+    values = np.fromfile(path, np.float32)
+    num_columns = num_columns or _guess_columns(path, values)
+    if size % (4 * num_columns):
+        raise ValueError(
+            f"{path}: expected a whole number of points of {num_columns} float32, got {size} bytes; the file is cut "
+            "short, or has other columns (`num_columns`)."
+        )
+    return values.reshape(-1, num_columns)[:, :4].copy()
+
+
+def _guess_columns(path: Path, values: np.ndarray) -> int:
+    if path.name.endswith(".pcd.bin") or len(values) % 4:
+        return 5
+    if len(values) % 5:
+        return 4
+    ring = values[4::5]
+    return 5 if len(ring) and ((ring >= 0) & (ring == np.floor(ring))).all() else 4
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    points = np.load(path, allow_pickle=False)
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise ValueError(f"{path}: expected an array of shape (num_points, 3 or more), got {points.shape}.")
+    return points[:, :4].astype(np.float32)
+
+
+def _read_pcd(path: Path) -> np.ndarray:
+    try:
+        from pypcd4 import PointCloud
+    except ImportError as error:
+        raise _missing(path, "pypcd4") from error
+    cloud = PointCloud.from_path(path)
+    return _stack(path, {name: cloud.pc_data[name] for name in cloud.fields})
+
+
+def _read_ply(path: Path) -> np.ndarray:
+    try:
+        from plyfile import PlyData
+    except ImportError as error:
+        raise _missing(path, "plyfile") from error
+    vertices = PlyData.read(path)["vertex"]
+    return _stack(path, {field.name: vertices[field.name] for field in vertices.properties})
+
+
+def _read_las(path: Path) -> np.ndarray:
+    try:
+        import laspy
+    except ImportError as error:
+        raise _missing(path, "laspy[lazrs]") from error
+    cloud = laspy.read(path)
+    return _stack(path, {name: np.asarray(getattr(cloud, name)) for name in ("x", "y", "z", "intensity")})
+
+
+def _stack(path: Path, fields: dict[str, np.ndarray]) -> np.ndarray:
+    fields = {name.lower(): values for name, values in fields.items()}
+    if not {"x", "y", "z"} <= set(fields):
+        raise ValueError(f"{path}: expected the fields x, y and z, got {', '.join(fields)}.")
+    intensity = [name for name in INTENSITY_NAMES if name in fields][:1]
+    return np.stack([fields[name].astype(np.float32) for name in ["x", "y", "z", *intensity]], axis=1)
+
+
+def _missing(path: Path, library: str) -> ImportError:
+    return ImportError(
+        f"{path}: {path.suffix} files are read by a library that is not installed: pip install '{library}'."
+    )
+
+
+READERS = {
+    ".bin": _read_bin,
+    ".npy": _read_npy,
+    ".pcd": _read_pcd,
+    ".ply": _read_ply,
+    ".las": _read_las,
+    ".laz": _read_las,
+}
