@@ -110,7 +110,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def use_embedded_street(args: argparse.Namespace) -> None:
-    """Render a street and let the synthetic teacher speak about it, unless an earlier run did; point `args` to both."""
+    """Render a street and let the synthetic teacher speak about it, unless an earlier run did; `args` name both."""
     street, labels = Path(args.output_dir) / "street", Path(args.output_dir) / "labels"
     logger.info(
         f"No --dataset: training the {args.preset} preset on a synthetic street in {street}. For real data give "

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from uov_hf.training.broken_frames import SkipBrokenFrames
+from uov_hf.training.broken_frames import ReportBrokenFrames, SkipBrokenFrames, only_readable
 from uov_hf.training.launch import check_num_processes
 from uov_hf.training.steps import count_superpoints, freeze_batch_norm, gather_negatives, load_step
 from uov_hf.training.tracking import TrainLog, read_log
@@ -89,6 +89,13 @@ def test_the_next_readable_frame_stands_in_for_a_broken_one():
 def test_frames_that_are_all_broken_stop_the_run():
     with pytest.raises(RuntimeError, match="5 frames in a row are broken; the last: ValueError: frame 1"):
         SkipBrokenFrames(Frames(broken=range(5)))[0, 2]
+
+
+def test_nothing_stands_in_for_a_broken_frame_in_an_evaluation():
+    frames, broken = ReportBrokenFrames(Frames(broken={1})), []
+    readable = list(only_readable([frames[0, index] for index in range(3)], broken))
+    assert readable == [{"value": 0}, {"value": 2}]
+    assert broken == ["ValueError: frame 1 is truncated"]
 
 
 @pytest.mark.parametrize(
