@@ -25,9 +25,9 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     Voxelises scans as the paper does (docs/method.md, section 1.7): a voxel's index is floor(coordinate / voxel_size),
     in float32, and its one feature the intensity of the first of its points, in the order of the file.
 
-    Cylindrical coordinates are rho = sqrt(x² + y²), phi = atan2(y, x), z. Their grid has a seam along the negative x axis:
-    at phi = ±180° neighbouring points get far-apart indices (−180 and 179, with 1° voxels), and no convolution joins
-    them. The paper leaves it open, and so do we; training rotates scans at random, which moves the seam about.
+    Cylindrical coordinates are rho = sqrt(x² + y²), phi = atan2(y, x), z. Their grid has a seam along the negative x
+    axis: at phi = ±180° neighbouring points get far-apart indices (−180 and 179, with 1° voxels), and no convolution
+    joins them. The paper leaves it open, and so do we; training rotates scans at random, which moves the seam about.
 
     A point that is NaN or infinite, or outside `point_cloud_range`, belongs to no voxel: its `point_to_voxel` is −1.
 
@@ -103,9 +103,9 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
 
         Returns:
             `BatchFeature` with `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),
-            `voxel_features` (`(num_voxels, 1)`, float32), `point_to_voxel` (`(num_points,)`, int64: row among the voxels
-            of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the order of
-            their first points.
+            `voxel_features` (`(num_voxels, 1)`, float32), `point_to_voxel` (`(num_points,)`, int64: row in the
+            voxels of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the order
+            of their first points.
 
         Raises:
             ValueError: where a scan has the wrong shape, a point lies beyond what a grid holds, or `intensity_max` is
@@ -170,7 +170,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             farthest = points[kept[np.abs(indices).max(axis=1).argmax()], :3]
             raise ValueError(
                 f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis, got one at {farthest} m. "
-                "Points are wanted in the lidar frame, not in map coordinates; `point_cloud_range` leaves outliers out."
+                "Points are wanted in the lidar frame, not on a map; `point_cloud_range` leaves outliers out."
             )
         return kept, indices.astype(np.int32)
 
