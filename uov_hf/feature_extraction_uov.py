@@ -104,8 +104,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         Returns:
             `BatchFeature` with `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),
             `voxel_features` (`(num_voxels, 1)`, float32), `point_to_voxel` (`(num_points,)`, int64: row in the
-            voxels of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the order
-            of their first points.
+            voxels of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the
+            order of their first points.
 
         Raises:
             ValueError: where a scan has the wrong shape, a point lies beyond what a grid holds, or `intensity_max` is

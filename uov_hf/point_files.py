@@ -15,7 +15,7 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
 
     A `.bin` file is float32 without a header. Its number of columns is `num_columns` or, where that is not given: 5 if
     the name ends in `.pcd.bin` (nuScenes: x, y, z, intensity, ring); else the one of 4 (KITTI) and 5 that divides its
-    size; where both do, 5 if the fifth column would then hold nothing but whole numbers from 0, as a ring does, else 4.
+    size; where both do, 5 if the fifth column then holds nothing but whole numbers from 0, as a ring does, else 4.
 
     Args:
         path (`str` or `Path`): The file; its suffix says what it is.
