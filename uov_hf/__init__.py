@@ -3,14 +3,19 @@
 Importing the package makes its classes known to the Auto classes of transformers.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoProcessor
 
 from .configuration_uov import UOVConfig
+from .feature_extraction_uov import UOVFeatureExtractor
+from .hub import save_checkpoint
 from .modeling_uov import UOVForPreTraining, UOVModel
+from .processing_uov import UOVProcessor
 
 
 AutoConfig.register("uov", UOVConfig, exist_ok=True)
+AutoFeatureExtractor.register(UOVConfig, UOVFeatureExtractor, exist_ok=True)
 AutoModel.register(UOVConfig, UOVModel, exist_ok=True)
 AutoModelForPreTraining.register(UOVConfig, UOVForPreTraining, exist_ok=True)
+AutoProcessor.register(UOVConfig, UOVProcessor, exist_ok=True)
 
-__all__ = ["UOVConfig", "UOVForPreTraining", "UOVModel"]
+__all__ = ["UOVConfig", "UOVFeatureExtractor", "UOVForPreTraining", "UOVModel", "UOVProcessor", "save_checkpoint"]

@@ -1,0 +1,120 @@
+"""A checkpoint loads in a fresh process, with the package installed and without it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVModel, UOVProcessor, save_checkpoint
+
+
+BLOCK_THE_PACKAGE = """
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name == "uov_hf" or name.startswith("uov_hf."):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+LOAD_AND_EMBED = """
+import sys
+import numpy as np
+import torch
+from transformers import AutoModel, AutoProcessor
+{imports}
+folder, points, result = sys.argv[1:]
+processor = AutoProcessor.from_pretrained(folder, **{options})
+model = AutoModel.from_pretrained(folder, **{options})
+assert type(model).__name__ == "UOVModel" and type(processor).__name__ == "UOVProcessor"
+assert type(model).__module__.startswith({module!r}), type(model).__module__
+assert type(processor.feature_extractor).__module__.startswith({module!r})
+with torch.no_grad():
+    output = model(**processor(points=np.load(points)))
+torch.save([output.point_embeds, output.logits_per_point], result)
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A pre-training checkpoint with two classes, a scan, and what the model says about it."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    config = UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12, sparse_backend="torch")
+    model = UOVForPreTraining(config).eval()
+    model.uov.set_classes(["car", "road"], torch.eye(12)[:3], torch.tensor([0, 1, 255]), ["car", "road", "sky"])
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor())
+    save_checkpoint(folder / "model", model, processor)
+    points = np.random.default_rng(0).uniform(-20, 20, (60, 4)).astype(np.float32)
+    np.save(folder / "points.npy", points)
+    with torch.no_grad():
+        output = model.uov(**processor(points=points))
+    return folder, [output.point_embeds, output.logits_per_point]
+
+
+def run(script, checkpoint, tmp_path):
+    folder, _ = checkpoint
+    result = tmp_path / "result.pt"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    command = [sys.executable, "-c", script, str(folder / "model"), str(folder / "points.npy"), str(result)]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return torch.load(result, weights_only=True)
+
+
+def test_a_fresh_process_without_the_package_trusts_the_code_in_the_checkpoint(checkpoint, tmp_path):
+    script = LOAD_AND_EMBED.format(imports="", options={"trust_remote_code": True}, module="transformers_modules.")
+    result = run(BLOCK_THE_PACKAGE + script, checkpoint, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
+
+
+def test_a_fresh_process_with_the_package_needs_no_trust(checkpoint, tmp_path):
+    script = LOAD_AND_EMBED.format(imports="import uov_hf", options={}, module="uov_hf.")
+    result = run(script, checkpoint, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
+
+
+def test_the_checkpoint_names_its_classes_by_module(checkpoint):
+    folder = checkpoint[0] / "model"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["auto_map"]["AutoModel"] == "modeling_uov.UOVModel"
+    assert config["auto_map"]["AutoConfig"] == "configuration_uov.UOVConfig"
+    files = {file.name for file in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "modeling_uov.py"} <= files
+    assert not any(name.startswith(".") for name in files)
+
+
+def test_a_plain_save_carries_no_code(checkpoint, tmp_path):
+    model = UOVModel.from_pretrained(checkpoint[0] / "model")
+    UOVModel(model.config.__class__.from_preset("tiny")).save_pretrained(tmp_path)
+    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
+    assert not list(tmp_path.glob("*.py"))
+
+
+def test_saving_over_a_checkpoint_keeps_its_other_files(checkpoint, tmp_path):
+    model = UOVModel.from_pretrained(checkpoint[0] / "model")
+    processor = UOVProcessor.from_pretrained(checkpoint[0] / "model")
+    (tmp_path / "README.md").write_text("card")
+    for _ in range(2):
+        save_checkpoint(tmp_path, model, processor)
+    assert (tmp_path / "README.md").read_text() == "card"
+    assert torch.equal(UOVModel.from_pretrained(tmp_path).prompt_embeds, model.prompt_embeds)
+
+
+def test_the_processor_of_a_checkpoint_knows_whether_there_is_a_text_tower(checkpoint):
+    processor = UOVProcessor.from_pretrained(checkpoint[0] / "model")
+    assert not processor.has_text_tower
+
+
+def test_the_code_in_the_checkpoint_is_that_of_the_package(checkpoint):
+    package = Path(sys.modules["uov_hf"].__file__).parent
+    copies = sorted((checkpoint[0] / "model").glob("*.py"))
+    assert len(copies) >= 6
+    assert all(copy.read_bytes() == (package / copy.name).read_bytes() for copy in copies)

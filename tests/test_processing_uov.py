@@ -1,0 +1,161 @@
+"""The processor makes one batch of points, images and words, and hands labels back to the original points."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor
+from uov_hf.processing_uov import _letter_tokenizer
+
+
+@pytest.fixture
+def processor():
+    return UOVProcessor.from_teacher(UOVFeatureExtractor())
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """A tiny random CLIP with its tokenizer and image processor, as a teacher's folder."""
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = _letter_tokenizer()
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text_config = {"vocab_size": len(tokenizer), "max_position_embeddings": 24, **special, **sizes}
+    config = CLIPConfig(
+        text_config=text_config, vision_config={"image_size": 32, "patch_size": 16, **sizes}, projection_dim=12
+    )
+    CLIPModel(config).save_pretrained(folder)
+    return folder
+
+
+def scan(num_points, seed=0):
+    generator = np.random.default_rng(seed)
+    positions = generator.uniform(-20, 20, (num_points, 3))
+    return np.concatenate([positions, generator.uniform(0, 255, (num_points, 1))], 1).astype(np.float32)
+
+
+def image(width=40, height=30):
+    return Image.new("RGB", (width, height), (200, 30, 90))
+
+
+def test_points_images_and_words_go_through_in_one_call(clip_folder):
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder)
+    batch = processor(points=scan(50), images=[image(), image()], text=["car", "traffic cone"])
+    assert batch["voxel_coords"].shape[1] == 4
+    assert batch["point_to_voxel"].shape == (50,)
+    assert batch["num_points"].tolist() == [50]
+    assert batch["pixel_values"].shape == (1, 2, 3, 32, 32)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    assert batch["attention_mask"].sum(dim=1).tolist() == [5, 13]
+
+
+def test_scans_of_a_batch_are_concatenated_never_padded(processor):
+    batch = processor(points=[scan(50), scan(20, seed=1)])
+    assert batch["num_points"].tolist() == [50, 20]
+    assert len(batch["point_to_voxel"]) == 70
+    first, second = batch["point_to_voxel"].split([50, 20])
+    assert batch["voxel_coords"][first, 0].eq(0).all()
+    assert batch["voxel_coords"][second, 0].eq(1).all()
+
+
+def test_the_whole_batch_goes_into_the_model(processor):
+    model = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12)).eval()
+    output = model(**processor(points=[scan(50), scan(20)]))
+    assert output.point_embeds.shape == (70, 12)
+
+
+def test_images_of_several_scans_keep_their_cameras_apart(processor):
+    assert processor(images=[[image()] * 3, [image(64, 48)] * 3])["pixel_values"].shape == (2, 3, 3, 224, 224)
+    with pytest.raises(ValueError, match=r"equally many cameras for each scan, got \[1, 2\]"):
+        processor(images=[[image()], [image()] * 2])
+
+
+def test_an_empty_call_is_refused(processor):
+    with pytest.raises(ValueError, match="at least one of `points`, `images` and `text`"):
+        processor()
+
+
+def test_words_without_a_text_tower_are_refused_with_the_way_out(processor):
+    with pytest.raises(ValueError, match="no text tower.*bake them with `model.set_classes`"):
+        processor(text="car")
+
+
+def test_a_saved_processor_comes_back_as_it_was(tmp_path, clip_folder):
+    extractor = UOVFeatureExtractor(voxel_size=(0.2, 0.2, 0.2), coordinate_system="cartesian")
+    processor = UOVProcessor.from_teacher(extractor, clip_folder)
+    inputs = {"points": scan(60), "images": [image()], "text": ["car", "traffic cone"]}
+    expected = processor(**inputs)
+    processor.save_pretrained(tmp_path)
+    for loaded in (UOVProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert type(loaded) is UOVProcessor
+        assert loaded.has_text_tower
+        result = loaded(**inputs)
+        assert result.keys() == expected.keys()
+        assert all(torch.equal(result[name], expected[name]) for name in expected)
+
+
+def test_a_processor_is_one_json_file_and_the_tokenizer(tmp_path, processor):
+    processor.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    content = json.loads((tmp_path / "processor_config.json").read_text())
+    assert content["processor_class"] == "UOVProcessor"
+    assert content["has_text_tower"] is False
+    assert content["feature_extractor"]["coordinate_system"] == "cylindrical"
+
+
+def test_a_call_leaves_no_padding_in_the_saved_tokenizer(tmp_path, clip_folder):
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder)
+    processor.save_pretrained(tmp_path / "fresh")
+    processor(text=["car", "traffic cone"])
+    processor.save_pretrained(tmp_path / "used")
+    fresh, used = ((tmp_path / name / "tokenizer.json").read_text() for name in ("fresh", "used"))
+    assert fresh == used
+
+
+def test_scores_of_points_become_labels_and_probabilities_scan_by_scan(processor):
+    scores = torch.tensor([[9.0, 0.0], [0.0, 9.0], [5.0, 0.0], [0.0, 0.0]])
+    first, second = processor.post_process_semantic_segmentation(scores, torch.tensor([1, 0, -1, 2]), [1, 3])
+    assert first["segmentation"].tolist() == [0]
+    assert second["segmentation"].tolist() == [1, 255, 0]
+    assert torch.allclose(second["scores"], torch.tensor([9.0, 0, 0]).sigmoid() * torch.tensor([1, 0, 1]))
+
+
+def test_scores_of_voxels_give_what_scores_of_points_do(processor):
+    voxel_scores, point_to_voxel = torch.randn(4, 3), torch.tensor([3, 3, -1, 0, 2, 1, -1])
+    per_voxel = processor.post_process_semantic_segmentation(voxel_scores, point_to_voxel, [3, 4], per_voxel=True)
+    per_point = processor.post_process_semantic_segmentation(voxel_scores[point_to_voxel], point_to_voxel, [3, 4])
+    for voxels, points in zip(per_voxel, per_point, strict=True):
+        assert torch.equal(voxels["segmentation"], points["segmentation"])
+        assert torch.equal(voxels["scores"], points["scores"])
+
+
+def test_a_scan_wholly_outside_the_grid_has_no_labels(processor):
+    nowhere = torch.full((3,), -1)
+    (result,) = processor.post_process_semantic_segmentation(torch.zeros(0, 2), nowhere, per_voxel=True)
+    assert result["segmentation"].tolist() == [255] * 3
+    assert result["scores"].tolist() == [0] * 3
+
+
+def test_background_wins_as_the_ignored_label(processor):
+    scores = torch.tensor([[0.0, 1.0, 5.0], [0.0, 9.0, 5.0]])
+    (result,) = processor.post_process_semantic_segmentation(scores, torch.arange(2), include_background=True)
+    assert result["segmentation"].tolist() == [255, 1]
+
+
+def test_rows_that_are_neither_points_nor_voxels_are_refused(processor):
+    with pytest.raises(ValueError, match="one row for each of the 5 points, got 3.*`per_voxel=True`"):
+        processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.zeros(5, dtype=torch.long))
+    with pytest.raises(ValueError, match="has 3 rows, but `point_to_voxel` names voxel 3"):
+        processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.tensor([0, 3]), per_voxel=True)
+    with pytest.raises(ValueError, match="`num_points` sums to 1, `point_to_voxel` has 2"):
+        processor.post_process_semantic_segmentation(torch.zeros(2, 2), torch.tensor([0, 1]), [1])
