@@ -1,0 +1,102 @@
+"""The teacher protocol: what an answer must be, and how a teacher is asked for."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from uov_hf.teachers import TEACHERS, ImageSegments, Teacher, load_teacher
+from uov_hf.teachers.protocol import freeze, open_images
+
+
+def segments(**changes) -> ImageSegments:
+    answer = {
+        "segmentation": np.array([[0, 1], [2, 2]]),
+        "labels": np.array([7, 3]),
+        "scores": np.array([0.5, 1.0]),
+        "embeds": np.eye(2, 4, dtype=np.float32),
+    }
+    return ImageSegments(**answer | changes)
+
+
+def test_a_right_answer_is_taken():
+    assert segments().labels.tolist() == [7, 3]
+
+
+def test_an_image_may_have_no_segment():
+    empty = np.empty(0, int)
+    assert segments(segmentation=np.zeros((2, 2), int), labels=empty, scores=empty, embeds=np.empty((0, 4)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segmentation": np.array([[0, 3]])}, "holds ids 0…3, but 2 segments are described"),
+        ({"segmentation": np.array([[-1, 1]])}, "holds ids -1…1"),
+        ({"segmentation": np.array([[0.0, 1.0]])}, "must be a .height, width. array of integer ids"),
+        ({"scores": np.array([0.5])}, "one entry per segment"),
+        ({"embeds": np.eye(3, 4)}, r"must be of shape \(2, embed_dim\)"),
+        ({"embeds": 2 * np.eye(2, 4)}, "unit length, got lengths 2…2"),
+    ],
+)
+def test_a_wrong_answer_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        segments(**changes)
+
+
+def test_an_unknown_teacher_names_the_known_ones():
+    with pytest.raises(ValueError, match=f"no teacher 'sam'; there are: {', '.join(TEACHERS)}"):
+        load_teacher("sam", prompts=["car"])
+
+
+def test_an_unknown_setting_names_the_known_ones():
+    with pytest.raises(ValueError, match="no setting shortside; it has: short_side, templates"):
+        load_teacher("clip", prompts=["car"], shortside=3)
+
+
+def test_a_teacher_without_prompts_is_refused(blind_teacher):
+    with pytest.raises(ValueError, match="at least one phrase"):
+        blind_teacher([])
+
+
+def test_a_teacher_refuses_to_be_trained(blind_teacher):
+    teacher = blind_teacher(["car"])
+    assert teacher.eval() is teacher
+    with pytest.raises(RuntimeError, match="no train mode"):
+        teacher.train()
+
+
+def test_a_frozen_model_stays_frozen():
+    model = freeze(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.eval() is model and not model[1].training
+    with pytest.raises(RuntimeError, match="no train mode"):
+        model.train()
+
+
+def test_a_missing_image_is_named(tmp_path):
+    frame = {"frame_id": "7", "camera_names": ["CAM"], "images": [{"bytes": None, "path": str(tmp_path / "no.jpg")}]}
+    with pytest.raises(OSError, match=r"Frame 7, camera CAM: .*no\.jpg is not a readable image"):
+        open_images(frame)
+
+
+def test_images_come_from_bytes_or_from_a_file(tmp_path):
+    path = tmp_path / "image.png"
+    Image.new("L", (3, 2), 9).save(path)
+    encoded = [{"bytes": None, "path": str(path)}, {"bytes": path.read_bytes(), "path": None}]
+    images = open_images({"frame_id": "7", "camera_names": ["A", "B"], "images": encoded})
+    assert [(image.mode, image.size) for image in images] == [("RGB", (3, 2))] * 2
+
+
+@pytest.fixture
+def blind_teacher():
+    class BlindTeacher(Teacher):
+        name, embed_dim, settings = "blind", 2, {}
+
+        def encode_prompts(self, prompts):
+            return np.eye(len(prompts), 2, dtype=np.float32)
+
+        def segment(self, frame):
+            return []
+
+    return BlindTeacher
