@@ -17,7 +17,7 @@ SHIPPED = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("
 PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("examples", "benchmarks")]
 
 MODEL = ["configuration_uov", "sparse_conv", "sparse_unet", "losses", "modeling_uov"]
-BORDER = ["projection", "feature_extraction_uov", "processing_uov", "afi", "pipeline_uov"]
+BORDER = ["projection", "point_files", "feature_extraction_uov", "processing_uov", "afi", "pipeline_uov"]
 ANYTHING = [""]
 # Who may import whom: a module or folder of the package, and what it may take besides its own folder.
 MAY_IMPORT = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "vocabulary": [],
     "sparse_unet": ["configuration_uov", "sparse_conv"],
     "modeling_uov": ["configuration_uov", "sparse_unet", "sparse_conv", "losses"],
-    "feature_extraction_uov": [],
+    "point_files": [],
+    "feature_extraction_uov": ["point_files"],
     "processing_uov": ["feature_extraction_uov", "projection", "afi"],
     "pipeline_uov": ["configuration_uov", "modeling_uov", "processing_uov"],
     "hub": [*MODEL, *BORDER],

@@ -101,9 +101,9 @@ def draw_camera_overlays(
         depth = points @ camera.lidar2cam[2, :3] + camera.lidar2cam[2, 3]
         seen = np.flatnonzero(in_view)
         seen = seen[np.argsort(-depth[seen])]
-        shades = value_colors(np.log(depth.clip(1)), "rainbow_r") if point_colors is None else np.asarray(point_colors)
+        shades = value_colors(np.log(depth[seen]), "rainbow_r") if point_colors is None else point_colors[seen]
         axes = figure.add_subplot(num_rows, num_columns, number)
-        _overlay(axes, image, pixel_coords[seen], shades[seen], point_size=1.6)
+        _overlay(axes, image, pixel_coords[seen], shades, point_size=1.6)
         axes.set_title(f"{name}: {len(seen):,} points", color=FOREGROUND, fontsize=10)
     return figure
 
