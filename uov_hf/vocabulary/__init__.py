@@ -65,9 +65,7 @@ def load_vocabulary(name: str) -> Vocabulary:
     try:
         return _build(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not of the form of {Path(__file__).with_name('nuscenes.yaml')} ({error!r})."
-        ) from error
+        raise ValueError(f"{path}: a vocabulary has the form of {TEMPLATE} ({error!r}).") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -1,0 +1,188 @@
+"""Voxels equal those of a plain loop over the points, whatever form the scans come in."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from uov_hf.feature_extraction_uov import UOVFeatureExtractor
+from uov_hf.point_files import read_points
+
+
+def scan(num_points=500, seed=0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    points = np.concatenate([rng.normal(0, 0.4, (num_points, 3)), rng.integers(0, 256, (num_points, 1))], axis=1)
+    return points.astype(np.float32)
+
+
+def plain_loop(points, cylindrical=True):
+    """Section 1.7 of the method, a point at a time: the first point of a voxel stands for it."""
+    voxels, features, point_to_voxel = {}, [], []
+    for x, y, z, intensity in points:
+        if cylindrical:
+            rho, phi = np.sqrt(x * x + y * y) / np.float32(0.1), np.arctan2(y, x) / np.float32(math.pi / 180)
+            key = (math.floor(rho), math.floor(phi), math.floor(z / np.float32(0.1)))
+        else:
+            key = tuple(math.floor(value / np.float32(0.1)) for value in (x, y, z))
+        if key not in voxels:
+            voxels[key] = len(voxels)
+            features.append([float(intensity)])
+        point_to_voxel.append(voxels[key])
+    return list(voxels), features, point_to_voxel
+
+
+@pytest.mark.parametrize("coordinate_system", ["cylindrical", "cartesian"])
+def test_voxels_equal_a_plain_loop(coordinate_system):
+    points = scan()
+    batch = UOVFeatureExtractor(coordinate_system=coordinate_system)(points)
+    coords, features, point_to_voxel = plain_loop(points, coordinate_system == "cylindrical")
+    assert batch["voxel_coords"].tolist() == [[0, *key] for key in coords]
+    assert batch["voxel_features"].tolist() == features
+    assert batch["point_to_voxel"].tolist() == point_to_voxel
+    assert len(coords) < len(points)  # so that some voxel has two points
+
+
+def test_dtypes_are_those_the_network_reads():
+    batch = UOVFeatureExtractor()(scan())
+    assert batch["voxel_coords"].dtype == torch.int32
+    assert batch["voxel_features"].dtype == torch.float32
+    assert batch["point_to_voxel"].dtype == batch["num_points"].dtype == torch.int64
+    assert isinstance(UOVFeatureExtractor()(scan(), return_tensors="np")["voxel_coords"], np.ndarray)
+
+
+def test_the_first_point_in_the_order_of_the_file_stands_for_its_voxel():
+    points = np.array([[1.01, 1.01, 0.01, 7], [5, 5, 0, 1], [1.02, 1.02, 0.02, 9]], dtype=np.float32)
+    assert UOVFeatureExtractor()(points)["voxel_features"].tolist() == [[7], [1]]
+    assert UOVFeatureExtractor()(points[::-1])["voxel_features"].tolist() == [[9], [1]]
+    assert UOVFeatureExtractor(voxel_reduction="mean")(points)["voxel_features"].tolist() == [[8], [1]]
+
+
+def test_the_seam_lies_behind_and_parts_neighbours():
+    points = np.array([[-10, 0.01, 0.05, 1], [-10, -0.01, 0.05, 1]], dtype=np.float32)
+    assert UOVFeatureExtractor()(points)["voxel_coords"].tolist() == [[0, 100, 179, 0], [0, 100, -180, 0]]
+
+
+def test_points_that_are_not_finite_or_out_of_range_belong_to_no_voxel():
+    points = scan(6)
+    points[1, 0], points[2, 2], points[3, 3], points[4, :2] = np.nan, -np.inf, np.nan, (30, 40)
+    extractor = UOVFeatureExtractor(point_cloud_range=(0, -math.pi, -10, 50, math.pi, 10))
+    batch = extractor(points)
+    assert batch["point_to_voxel"].tolist() == [0, -1, -1, -1, -1, 1]
+    assert batch["voxel_features"].isfinite().all() and batch["num_points"].tolist() == [6]
+
+
+def test_a_batch_is_its_scans_one_after_the_other():
+    extractor, scans = UOVFeatureExtractor(), [scan(50), scan(0), scan(80, seed=1)]
+    scans[0][0] = np.nan
+    batch = extractor(scans)
+    assert batch["num_points"].tolist() == [50, 0, 80]
+    for index, rows in enumerate(batch["point_to_voxel"].split([50, 0, 80])):
+        alone, kept = extractor(scans[index]), rows >= 0
+        own = batch["voxel_coords"][:, 0] == index
+        assert torch.equal(batch["voxel_coords"][own, 1:], alone["voxel_coords"][:, 1:])
+        assert torch.equal(kept, alone["point_to_voxel"] >= 0)
+        expected = alone["voxel_coords"][alone["point_to_voxel"][kept], 1:]
+        assert torch.equal(batch["voxel_coords"][rows[kept], 1:], expected)
+
+
+@pytest.mark.parametrize("columns", [3, 4])
+def test_an_empty_scan_has_no_voxels(columns):
+    batch = UOVFeatureExtractor(voxel_reduction="mean")(np.empty((0, columns)))
+    assert batch["voxel_coords"].shape == (0, 4) and batch["voxel_features"].shape == (0, 1)
+    assert batch["num_points"].tolist() == [0]
+
+
+def test_numpy_torch_and_a_file_give_the_same(tmp_path):
+    points = scan()
+    np.save(tmp_path / "scan.npy", points)
+    forms = [
+        points,
+        points.astype(np.float64),
+        torch.from_numpy(points),
+        tmp_path / "scan.npy",
+        str(tmp_path / "scan.npy"),
+    ]
+    expected, *others = (UOVFeatureExtractor()(form) for form in forms)
+    for batch in others:
+        assert all(torch.equal(batch[name], expected[name]) for name in UOVFeatureExtractor.model_input_names)
+
+
+def test_intensity_is_scaled_as_named():
+    points = np.array([[1, 1, 1, 51]], dtype=np.float32)
+    assert UOVFeatureExtractor()(points)["voxel_features"].item() == 51
+    unit = UOVFeatureExtractor(intensity_scaling="unit")
+    assert unit(points, intensity_max=255)["voxel_features"].item() == pytest.approx(0.2)
+    plus_one = UOVFeatureExtractor(intensity_scaling="unit_plus_one")
+    assert plus_one([points, points], intensity_max=[255, 102])["voxel_features"].flatten().tolist() == pytest.approx(
+        [1.2, 1.5]
+    )
+    with pytest.raises(ValueError, match="needs the sensor's full scale"):
+        unit(points)
+
+
+def test_missing_intensity_has_a_value_of_its_own():
+    assert UOVFeatureExtractor(missing_intensity=18)(scan()[:, :3])["voxel_features"].unique().tolist() == [18]
+
+
+def test_settings_survive_saving(tmp_path):
+    extractor = UOVFeatureExtractor(
+        (0.2, 0.1, 0.3), "cartesian", (-1, -1, -1, 1, 1, 1), "mean", "unit", missing_intensity=0.5
+    )
+    extractor.save_pretrained(tmp_path)
+    assert UOVFeatureExtractor.from_pretrained(tmp_path).to_dict() == extractor.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coordinate_system": "polar"}, "cylindrical, cartesian, got 'polar'"),
+        ({"voxel_reduction": "max"}, "first, mean"),
+        ({"intensity_scaling": "log"}, "raw, unit, unit_plus_one"),
+        ({"voxel_size": (0.1, 0, 0.1)}, "three positive"),
+        ({"point_cloud_range": (0, 0, 0, 1, 1, 0)}, "lower bounds"),
+        ({"point_cloud_range": (0, 1)}, "lower bounds"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        UOVFeatureExtractor(**settings)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (np.ones((5, 2)), r"\(num_points, 3 or more\), got \(5, 2\)"),
+        (np.ones(5), r"got \(5,\)"),
+        ({"points": 1}, "got dict"),
+        ([], "empty list"),
+        (np.array([[4e5, 5e6, 30]]), "lidar frame, not on a map"),
+    ],
+)
+def test_points_that_are_none_are_refused(points, message):
+    with pytest.raises(ValueError, match=message):
+        UOVFeatureExtractor()(points)
+
+
+def test_the_real_scan_has_the_voxels_of_the_official_formula(shared_data):
+    (path,) = (shared_data / "nuscenes/samples/LIDAR_TOP").iterdir()
+    points = read_points(path)
+    x, y, z, _ = torch.from_numpy(points).T
+    official = (
+        torch.stack([torch.sqrt(x**2 + y**2) / 0.1, torch.atan2(y, x) * 180 / np.pi, z / 0.1], dim=1).floor().int()
+    )
+    batch = UOVFeatureExtractor()(points)
+    assert torch.equal(batch["voxel_coords"][batch["point_to_voxel"], 1:], official)
+    assert len(batch["voxel_coords"]) == len(official.unique(dim=0))
+
+
+def test_voxelising_a_scan_takes_milliseconds():
+    """7 ms on two cores; the bound is for busy machines, where a loop over points would still take seconds."""
+    points, extractor, seconds = scan(35_000), UOVFeatureExtractor(), []
+    points[:, :3] *= 50
+    for _ in range(5):
+        start = time.process_time()
+        extractor(points)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.050
