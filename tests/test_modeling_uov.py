@@ -1,13 +1,10 @@
 """UOV models keep the promises of the library (saving, loading, dtypes, outputs) and those of the method."""
 
-import copy
-
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForPreTraining, CLIPTextConfig, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVForPreTraining, UOVModel
-from uov_hf.losses import pool_superpoints, soft_text_targets, superpixel_superpoint_loss, text_superpoint_loss
 
 
 SMALL = {"hidden_sizes": [8] * 8, "stem_channels": 8, "projection_dim": 12, "sparse_backend": "torch"}
@@ -52,21 +49,6 @@ def scans():
         "voxel_features": torch.rand(len(cells), 1),
         "point_to_voxel": point_to_voxel,
         "num_points": torch.tensor([30, 40]),
-    }
-
-
-@pytest.fixture
-def batch(scans):
-    """What training sees: 50 pairs in 6 superpoints of two scenes; superpoint 4 has no pair."""
-    superpoint_ids = torch.tensor([0, 1, 2, 3, 5])[torch.randint(5, (50,))]
-    return scans | {
-        "pair_to_point": torch.randint(70, (50,)),
-        "superpoint_ids": superpoint_ids,
-        "scene_ids": torch.tensor([0, 0, 0, 1, 1, 1]),
-        "segment_embeds": unit(6, 12),
-        "segment_labels": torch.tensor([0, 3, 2, 2, 1, 4]),
-        "prompt_embeds": unit(5, 12),
-        "prompt_groups": torch.tensor([0, 1, 2, 3, 0]),
     }
 
 
@@ -170,17 +152,6 @@ def test_half_precision_keeps_norms_and_prompts_in_full(tmp_path, scans, dtype):
     assert embeds.dtype == torch.float32
     cosine = (embeds * model(**scans).voxel_embeds).sum(dim=1)
     assert cosine.min() > 0.99
-
-
-def test_checkpointed_activations_give_the_same_gradients(batch):
-    plain = UOVForPreTraining(config()).train()
-    checkpointed = copy.deepcopy(plain)
-    checkpointed.activation_checkpointing_enable()
-    assert checkpointed.is_activation_checkpointing
-    for model in (plain, checkpointed):
-        model(**batch).loss.backward()
-    for (name, parameter), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
-        assert torch.allclose(parameter.grad, other.grad, atol=1e-6), name
 
 
 def test_auto_classes_load_the_models(tmp_path):
@@ -314,124 +285,3 @@ def test_another_models_text_tower_is_refused_with_the_reason():
 def test_without_a_text_tower_tokens_are_refused_with_the_reason(scans):
     with pytest.raises(ValueError, match="`input_ids` cannot be embedded: this model has no text tower"):
         UOVModel(config())(**scans, **text_inputs())
-
-
-def loss_by_hand(model, batch):
-    """The two terms on explicitly gathered pairs, without the superpoint that has none."""
-    model_config = model.config
-    points = model.uov.get_point_features(batch["voxel_coords"], batch["voxel_features"], batch["point_to_voxel"])
-    in_grid = batch["point_to_voxel"][batch["pair_to_point"]] >= 0
-    pairs, ids = batch["pair_to_point"][in_grid], batch["superpoint_ids"][in_grid]
-    kept = torch.tensor([superpoint for superpoint in range(6) if (ids == superpoint).any()])
-    superpoints = pool_superpoints(points[pairs], ids, 6)[kept]
-    image_loss = superpixel_superpoint_loss(superpoints, batch["segment_embeds"][kept], batch["scene_ids"][kept])
-    targets = soft_text_targets(batch["prompt_embeds"], batch["prompt_groups"], model_config.hard_text_weight)
-    labels = batch["segment_labels"][kept]
-    return image_loss, text_superpoint_loss(superpoints, batch["prompt_embeds"], labels, targets), len(kept)
-
-
-def in_float64(batch):
-    return {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
-
-
-def test_the_pre_training_loss_is_the_half_and_half_of_both_terms(batch):
-    model, batch = UOVForPreTraining(config()).double().eval(), in_float64(batch)
-    output = model(**batch)
-    image_loss, text_loss, num_superpoints = loss_by_hand(model, batch)
-    assert output.image_loss.item() == pytest.approx(image_loss.item(), abs=1e-9)
-    assert output.text_loss.item() == pytest.approx(text_loss.item(), abs=1e-9)
-    assert output.loss.item() == pytest.approx((0.5 * image_loss + 0.5 * text_loss).item(), abs=1e-9)
-    assert output.num_superpoints == num_superpoints == 5
-
-
-def one_scene(batch, scene):
-    """The rows of `batch` that are of one scene, renumbered."""
-    superpoints = torch.where(batch["scene_ids"] == scene)[0]
-    pairs = batch["scene_ids"][batch["superpoint_ids"]] == scene
-    renumbered = torch.full((6,), -1)
-    renumbered[superpoints] = torch.arange(len(superpoints))
-    changed = {name: batch[name][superpoints] for name in ("scene_ids", "segment_embeds", "segment_labels")}
-    changed["pair_to_point"] = batch["pair_to_point"][pairs]
-    changed["superpoint_ids"] = renumbered[batch["superpoint_ids"][pairs]]
-    return batch | changed
-
-
-def test_with_scene_negatives_the_loss_of_two_scenes_is_their_count_weighted_mean(batch):
-    model, batch = UOVForPreTraining(config()).double().eval(), in_float64(batch)
-    together = model(**batch)
-    apart = [model(**one_scene(batch, scene)) for scene in (0, 1)]
-    weighted = sum(output.loss * output.num_superpoints for output in apart) / together.num_superpoints
-    assert together.loss.item() == pytest.approx(weighted.item(), abs=1e-9)
-    assert together.num_superpoints == sum(output.num_superpoints for output in apart)
-
-
-def test_with_global_negatives_micro_batches_see_what_one_batch_would(batch):
-    whole = UOVForPreTraining(config(negatives="batch")).double().eval()
-    parts = UOVForPreTraining(config(negatives="global")).double().eval()
-    parts.load_state_dict(whole.state_dict())
-    batch = in_float64(batch)
-    batch["superpoint_ids"] = torch.arange(50) % 6  # every segment has pairs, as the loop gathers them
-    total = 0
-    for scene in (0, 1):
-        others = batch["segment_embeds"][batch["scene_ids"] != scene]
-        output = parts(**one_scene(batch, scene), negative_embeds=others)
-        total += output.loss * output.num_superpoints
-    assert total.item() / 6 == pytest.approx(whole(**batch).loss.item(), abs=1e-9)
-
-
-def test_negatives_that_do_not_fit_the_scope_are_refused(batch):
-    with pytest.raises(ValueError, match='"scene", which needs `scene_ids`'):
-        UOVForPreTraining(config())(**batch | {"scene_ids": None})
-    with pytest.raises(ValueError, match='"global", which needs `negative_embeds`'):
-        UOVForPreTraining(config(negatives="global")).train()(**batch)
-    with pytest.raises(ValueError, match='but it is "batch"'):
-        UOVForPreTraining(config(negatives="batch"))(**batch, negative_embeds=unit(2, 12))
-
-
-@pytest.mark.parametrize("empty", ["no pairs", "all points outside", "no voxels"])
-def test_a_batch_without_superpoints_costs_nothing_and_reaches_every_parameter(batch, empty):
-    model = UOVForPreTraining(config()).train()
-    if empty == "no pairs":
-        batch |= {name: batch[name][:0] for name in ("pair_to_point", "superpoint_ids")}
-    else:
-        batch["point_to_voxel"] = torch.full((70,), -1)
-    if empty == "no voxels":
-        batch |= {name: batch[name][:0] for name in ("voxel_coords", "voxel_features")}
-    output = model(**batch)
-    output.loss.backward()
-    assert output.loss.item() == 0
-    assert output.num_superpoints == 0
-    assert all(parameter.grad is not None and parameter.grad.eq(0).all() for parameter in model.parameters())
-
-
-def test_the_loss_is_computed_in_float32_under_autocast(batch):
-    model = UOVForPreTraining(config()).train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(**batch)
-    output.loss.backward()
-    assert output.loss.dtype == output.image_loss.dtype == torch.float32
-    assert output.loss.item() == pytest.approx(copy.deepcopy(model)(**batch).loss.item(), rel=0.05)
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
-def test_a_training_step_repeats_bitwise(batch):
-    runs = []
-    for _ in range(2):
-        torch.manual_seed(1)
-        model = UOVForPreTraining(config()).train()
-        model(**batch).loss.backward()
-        runs.append([parameter.grad for parameter in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-
-
-def test_training_lowers_the_loss_and_reaches_the_text_space(batch):
-    model = UOVForPreTraining(config()).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    losses = []
-    for _ in range(25):
-        output = model(**batch)
-        output.loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(output.loss.item())
-    assert losses[-1] < 0.7 * losses[0]

@@ -137,6 +137,21 @@ class UOVConfig(PreTrainedConfig):
         """Whether the model carries a text tower, and it is that of the teacher it was trained with."""
         return self.text_config is not None and self.teacher is not None and self.text_tower_source == self.teacher
 
+    def why_only_baked_words(self) -> str:
+        """The reason why the model knows no words but its baked prompts, and the way out: the end of a sentence."""
+        if self.has_teachers_text_tower:
+            return "others must be tokenised by the processor and go through `get_text_features`."
+        if self.text_config is None:
+            return (
+                f"this model has no text tower. Embed words with its teacher ({self.teacher or 'not recorded'}) and "
+                "bake them with `set_classes`."
+            )
+        return (
+            f"the text tower is that of {self.text_tower_source!r}, while the points were trained with "
+            f"{self.teacher!r}: cosines between the two mean nothing. Embed words with that teacher and bake them "
+            "with `set_classes`."
+        )
+
     def validate_network(self) -> None:
         """The sizes of the network are positive, and one for each of its stages."""
         for name in ("hidden_sizes", "depths"):

@@ -63,7 +63,6 @@ class UOVPreTrainedModel(PreTrainedModel):
     config: UOVConfig
     base_model_prefix = "uov"
     main_input_name = "voxel_features"
-    input_modalities = ("point_cloud", "text")
     supports_gradient_checkpointing = True
     _supports_sdpa = True  # of the text tower
     # Running statistics and the truth of the text space lose too much in half precision (`*` is anything).
@@ -98,7 +97,7 @@ class UOVModel(UOVPreTrainedModel):
         self.point_projection = nn.Linear(config.hidden_sizes[-1], config.projection_dim)
         self.text_tower = None
         if config.text_config is not None:
-            self.text_tower = CLIPTextModelWithProjection._from_config(config.text_config)
+            self.text_tower = CLIPTextModelWithProjection._from_config(config.text_config).requires_grad_(False)
         num_prompts = len(config.prompts)
         self.register_buffer("prompt_embeds", torch.zeros(num_prompts, config.projection_dim))
         self.register_buffer("prompt_to_class", torch.full((num_prompts,), config.ignored_index))
@@ -138,7 +137,7 @@ class UOVModel(UOVPreTrainedModel):
         Raises:
             ValueError: if `input_ids` are given and the model has no text tower of its teacher.
         """
-        voxel_embeds = self._embed_voxels(voxel_coords, voxel_features)  # (num_voxels, projection_dim)
+        voxel_embeds = self.get_point_features(voxel_coords, voxel_features)  # (num_voxels, projection_dim)
         point_embeds = voxel_embeds if point_to_voxel is None else _voxels_to_points(voxel_embeds, point_to_voxel)
         text_embeds = logits_per_point = None
         if input_ids is not None:
@@ -159,7 +158,8 @@ class UOVModel(UOVPreTrainedModel):
 
         The arguments are those of [`~UOVModel.forward`]. A point without a voxel gets zeros.
         """
-        voxel_embeds = self._embed_voxels(voxel_coords, voxel_features)
+        hidden_states = self.backbone(voxel_coords, voxel_features.to(self.point_projection.weight.dtype))
+        voxel_embeds = F.normalize(_at_least_float32(self.point_projection(hidden_states)), dim=-1)
         return voxel_embeds if point_to_voxel is None else _voxels_to_points(voxel_embeds, point_to_voxel)
 
     def get_text_features(
@@ -171,7 +171,7 @@ class UOVModel(UOVPreTrainedModel):
             ValueError: if there is no text tower, or it is not that of the teacher the points were trained with.
         """
         if not self.config.has_teachers_text_tower:
-            raise ValueError(f"`input_ids` cannot be embedded: {self._why_only_baked()}")
+            raise ValueError(f"`input_ids` cannot be embedded: {self.config.why_only_baked_words()}")
         embeds = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).text_embeds
         return F.normalize(_at_least_float32(embeds), dim=-1)
 
@@ -185,7 +185,7 @@ class UOVModel(UOVPreTrainedModel):
         if unknown:
             raise ValueError(
                 f"The words {unknown} are not among the {len(self.config.prompts)} baked prompts "
-                f"({', '.join(self.config.prompts[:5])}, …), and {self._why_only_baked()}"
+                f"({', '.join(self.config.prompts[:5])}, …), and {self.config.why_only_baked_words()}"
             )
         return self.prompt_embeds[[self.config.prompts.index(prompt) for prompt in prompts]]
 
@@ -211,8 +211,9 @@ class UOVModel(UOVPreTrainedModel):
         Raises:
             ValueError: if sizes do not agree, an embedding has not unit length, or a class has no prompt.
         """
-        names, ignored_index = list(names), self.config.ignored_index
-        prompt_embeds, prompt_to_class = torch.as_tensor(prompt_embeds), torch.as_tensor(prompt_to_class).long()
+        weight = self.point_projection.weight
+        prompt_embeds = _at_least_float32(torch.as_tensor(prompt_embeds, device=weight.device)).detach().clone()
+        prompt_to_class = torch.as_tensor(prompt_to_class, device=weight.device).long().clone()
         classes = prompt_to_class.tolist()
         if prompts is None:
             prompts = [names[index] if 0 <= index < len(names) else "background" for index in classes]
@@ -222,16 +223,14 @@ class UOVModel(UOVPreTrainedModel):
                 f"`prompt_embeds` must have shape {expected} and `prompt_to_class` one class for each of them, "
                 f"got shapes {tuple(prompt_embeds.shape)} and {tuple(prompt_to_class.shape)}."
             )
-        if not torch.allclose(prompt_embeds.float().norm(dim=1), torch.ones(len(prompts)), atol=1e-2):
+        if ((prompt_embeds.norm(dim=1) - 1).abs() > 1e-2).any():
             raise ValueError("`prompt_embeds` must have unit length. Divide each row by its norm first.")
-        if set(classes) - {ignored_index} != set(range(len(names))):
+        if set(classes) - {self.config.ignored_index} != set(range(len(names))):
             raise ValueError(
-                f"`prompt_to_class` must name each of the {len(names)} classes in `names` at least once, and besides "
-                f"them only {ignored_index} for background; got {sorted(set(classes))}."
+                f"`prompt_to_class` must name each of the {len(names)} classes in `names`, and besides them only "
+                f"{self.config.ignored_index} for background; got {sorted(set(classes))}."
             )
-        device = self.point_projection.weight.device
-        self.prompt_embeds = _at_least_float32(prompt_embeds).detach().clone().to(device)
-        self.prompt_to_class = prompt_to_class.clone().to(device)
+        self.prompt_embeds, self.prompt_to_class = prompt_embeds, prompt_to_class
         self.config.prompts = list(prompts)
         self.config.id2label = dict(enumerate(names))
         self.config.label2id = {name: index for index, name in enumerate(names)}
@@ -278,26 +277,6 @@ class UOVModel(UOVPreTrainedModel):
         best = similarity.new_full((num_classes + 1, len(point_embeds)), -torch.inf)
         best = self.config.logit_scale * best.scatter_reduce(0, column, similarity, "amax").T  # (N, C + 1)
         return best if include_background else best[:, :num_classes]
-
-    def _embed_voxels(self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor) -> torch.FloatTensor:
-        hidden_states = self.backbone(voxel_coords, voxel_features.to(self.point_projection.weight.dtype))
-        return F.normalize(_at_least_float32(self.point_projection(hidden_states)), dim=-1)
-
-    def _why_only_baked(self) -> str:
-        """The reason why the model has no words but its baked ones, and the way out."""
-        config = self.config
-        if config.has_teachers_text_tower:
-            return "others must be tokenised by the processor and go through `get_text_features`."
-        if config.text_config is None:
-            return (
-                "this model has no text tower. Embed them with its teacher "
-                f"({config.teacher or 'not recorded'}) and bake them with `set_classes`."
-            )
-        return (
-            f"the text tower is that of {config.text_tower_source!r}, while the points were trained with "
-            f"{config.teacher!r}: cosines between the two mean nothing. Embed them with that teacher and bake them "
-            "with `set_classes`."
-        )
 
 
 class UOVForPreTraining(UOVPreTrainedModel):
@@ -378,9 +357,8 @@ class UOVForPreTraining(UOVPreTrainedModel):
                 temperature=self.config.temperature,
             )
             loss = self.config.image_loss_weight * image_loss + self.config.text_loss_weight * text_loss
-        return UOVPreTrainingOutput(
-            loss, image_loss.detach(), text_loss.detach(), torch.tensor(len(kept), device=loss.device)
-        )
+        num_superpoints = torch.tensor(len(kept), device=loss.device)
+        return UOVPreTrainingOutput(loss, image_loss.detach(), text_loss.detach(), num_superpoints)
 
     def _check_negatives(self, scene_ids: torch.Tensor | None, negative_embeds: torch.Tensor | None) -> None:
         scope = self.config.negatives
