@@ -25,7 +25,7 @@ def unit(*shape):
 
 @pytest.fixture
 def batch():
-    """Two blobs of voxels with 70 points, every seventh outside the grid; 50 pairs in 6 superpoints, one of them empty."""
+    """Two blobs of voxels; 70 points, every seventh outside the grid; 50 pairs in 6 superpoints, one of them empty."""
     cells = torch.cat([torch.randint(0, 2, (120, 1)), torch.randint(-4, 4, (120, 3))], 1).unique(dim=0).int()
     point_to_voxel = torch.randint(len(cells), (70,))
     point_to_voxel[::7] = -1
