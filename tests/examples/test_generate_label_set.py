@@ -1,0 +1,89 @@
+"""generate_label_set.py and label_points.py through their command lines, on two tiny drives."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uov_hf.data import load_frames
+from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.synthetic import generate_street
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
+TWO_PROCESSES = [ACCELERATE, "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+CAMERAS = "CAM_FRONT,CAM_BACK"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("street") / "root"
+    return generate_street(folder, num_scenes=2, frames_per_scene=2, image_size=(45, 80), azimuth_steps=60)
+
+
+@pytest.fixture(scope="module")
+def label_set(root, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("labels") / "labels"
+    output = generate(root, folder)
+    assert "4 frames" in output and "MB" in output
+    return folder
+
+
+def run(command: list, **environment: str) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def generate(root: Path, folder: Path, launcher=(sys.executable,), **environment: str) -> str:
+    script = [EXAMPLES / "generate_label_set.py", "--teacher", "synthetic", "--teacher_settings", "seed=3"]
+    data = ["--dataset", "nuscenes", "--data_dir", root, "--split", "all", "--cameras", CAMERAS]
+    return run([*launcher, *script, *data, "--output_dir", folder], **environment)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_label_set_knows_every_frame_and_who_made_it(root, label_set):
+    made = LabelSet(label_set)
+    assert sorted(made.frame_ids) == sorted(load_frames("nuscenes", split="all", data_dir=root).frame_ids)
+    assert made.teacher["name"] == "synthetic" and made.teacher["seed"] == 3
+    row = made.read(made.frame_ids[0])
+    spoken = [camera for camera, png in zip(row["camera_names"], row["segmentation"], strict=True) if png]
+    assert ",".join(spoken) == CAMERAS
+
+
+def test_two_processes_finish_what_was_begun_in_the_same_bytes(root, label_set, tmp_path):
+    """Begun: the first shard is whole, the second was killed."""
+    begun = tmp_path / "labels"
+    shutil.copytree(label_set, begun)
+    first, second = sorted((begun / "images").iterdir())
+    second.rename(second.with_name(f"{second.name}.tmp"))
+    output = generate(root, begun, TWO_PROCESSES, ACCELERATE_USE_CPU="true")
+    assert "2 frames" in output and "2 were there already" in output
+    assert contents(begun) == contents(label_set)
+
+
+def test_point_labels_are_made_for_every_frame(root, label_set):
+    output = run(
+        [sys.executable, EXAMPLES / "label_points.py", "--label_set", label_set, "--preset", "paper"]
+        + ["--dataset", "nuscenes", "--data_dir", root, "--split", "all"]
+    )
+    assert "Point labels (paper)" in output and "4 frames" in output
+    point_labels = PointLabels(label_set)
+    frames = load_frames("nuscenes", split="all", data_dir=root)
+    for frame_id, points in ((frame["frame_id"], frame["points"]) for frame in frames):
+        row = point_labels.read(frame_id)
+        assert len(row["labels"]) == len(points) and (row["labels"] < 16).any()

@@ -1,0 +1,100 @@
+"""TMP samples: functions of (seed, epoch, frame), in which every superpoint has its points, embedding and name."""
+
+import numpy as np
+import pytest
+import torch
+
+from uov_hf import UOVFeatureExtractor
+from uov_hf.data import load_frames
+from uov_hf.data.augmentation import AugmentationConfig
+from uov_hf.data.collation import collate_tmp
+from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.synthetic import generate_street
+from uov_hf.teachers import load_teacher
+from uov_hf.training.samples import TMPSamples
+from uov_hf.vocabulary import load_vocabulary
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """Frames, label set and point labels of two short drives with small images."""
+    folder, vocabulary = tmp_path_factory.mktemp("street"), load_vocabulary("nuscenes")
+    root = generate_street(folder / "root", num_scenes=2, frames_per_scene=1, image_size=(45, 80), azimuth_steps=60)
+    frames = load_frames("nuscenes", split="all", data_dir=root)
+    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(root))
+    label_set = LabelSet.create(folder / "labels", teacher, vocabulary, settings={})
+    label_set.write(frames, teacher)
+    label_points(label_set, frames)
+    return frames, label_set, PointLabels(label_set.folder)
+
+
+def make_samples(street, augmentation=None, seed=0) -> TMPSamples:
+    return TMPSamples(*street, UOVFeatureExtractor(), augmentation, seed)
+
+
+def equal(one, other) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_frame(street):
+    augmentation = AugmentationConfig(min_pairs=10)
+    samples = make_samples(street, augmentation)
+    first = samples[3, 1]
+    samples[0, 0], samples[3, 0]
+    assert equal(first, samples[3, 1]) and equal(first, make_samples(street, augmentation)[3, 1])
+    assert not equal(first, samples[4, 1])
+    assert not equal(first, make_samples(street, augmentation, seed=1)[3, 1])
+
+
+def test_without_augmentation_every_pair_on_a_segment_is_there(street):
+    frames, label_set, point_labels = street
+    for index in range(len(frames)):
+        sample, frame_id = make_samples(street)[0, index], frames.frame_ids[index]
+        pairs, said = point_labels.read(frame_id), label_set.read(frame_id)
+        on_segment = pairs["pair_segment"] > 0
+        assert np.array_equal(sample["pair_to_point"], pairs["pair_to_point"][on_segment])
+        segment = pairs["pair_segment"][on_segment] - 1
+        labels = sample["segment_labels"][sample["superpoint_ids"]]
+        assert np.array_equal(labels, said["segment_labels"][segment])
+        np.testing.assert_allclose(
+            sample["segment_embeds"][sample["superpoint_ids"]], said["segment_embeds"][segment], atol=1e-3
+        )
+        assert len(sample["point_to_voxel"]) == len(frames[index]["points"])
+
+
+def test_superpoint_ids_are_compact_and_embeddings_of_unit_length(street):
+    sample = make_samples(street, AugmentationConfig(min_pairs=10))[0, 0]
+    assert torch.equal(sample["superpoint_ids"].unique(), torch.arange(len(sample["segment_labels"])))
+    assert sample["segment_embeds"].dtype == torch.float32
+    torch.testing.assert_close(sample["segment_embeds"].norm(dim=1), torch.ones(len(sample["segment_labels"])))
+
+
+def test_every_pair_has_a_voxel(street):
+    frames, label_set, point_labels = street
+    extractor = UOVFeatureExtractor(coordinate_system="cartesian", point_cloud_range=[-10, -10, -5, 10, 10, 5])
+    sample = TMPSamples(frames, label_set, point_labels, extractor)[0, 0]
+    assert (sample["point_to_voxel"] < 0).any() and (sample["point_to_voxel"][sample["pair_to_point"]] >= 0).all()
+    assert torch.equal(sample["superpoint_ids"].unique(), torch.arange(len(sample["segment_labels"])))
+
+
+def test_no_image_is_opened(street, monkeypatch):
+    monkeypatch.setattr("PIL.Image.open", lambda *_: pytest.fail("an image was opened"))
+    assert len(make_samples(street, AugmentationConfig())[0, 0]["segment_labels"])
+
+
+def test_a_batch_is_what_the_model_takes(street):
+    samples = make_samples(street)
+    batch = collate_tmp([samples[0, 0], samples[0, 1]])
+    assert batch["voxel_coords"][:, 0].unique().tolist() == [0, 1]
+    assert batch["scene_ids"].shape == batch["segment_labels"].shape
+    assert batch["prompt_embeds"].shape == (175, 64) and batch["prompt_groups"].shape == (175,)
+    assert batch["segment_labels"].dtype == batch["superpoint_ids"].dtype == torch.int64
+
+
+def test_point_labels_of_another_cloud_are_refused(street):
+    frames, label_set, point_labels = street
+    samples = TMPSamples(frames, label_set, point_labels, UOVFeatureExtractor())
+    whole = samples.frames[0]
+    samples.frames = [whole | {"points": whole["points"][:-1]}]
+    with pytest.raises(ValueError, match="made from another dataset"):
+        samples[0, 0]
