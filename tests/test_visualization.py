@@ -154,6 +154,13 @@ def test_every_button_shows_one_view_and_hides_the_others(tmp_path):
     assert shown.sum(axis=1).tolist() == [3, 1, 1, 3, 2]
 
 
+def test_a_dark_class_is_lightened_in_its_hue():
+    assert label_colors(np.array([0, 1]), np.array([[75, 0, 75], [0, 0, 230]])).tolist() == [
+        [160, 0, 160],
+        [0, 0, 230],
+    ]
+
+
 def test_colors_of_labels_and_values():
     assert label_colors(np.array([1, 255]), COLORS)[0].tolist() == [0, 255, 0]
     shades = value_colors(np.array([0.0, 1.0, np.nan, np.inf]))

@@ -17,6 +17,7 @@ from .vocabulary import IGNORED
 
 
 BACKGROUND, FOREGROUND, FAINT = "#111317", "#e6e6e6", (90, 96, 105)
+LEAST_BRIGHTNESS = 160  # of the brightest channel, on the dark background
 VERDICTS, VERDICT_COLORS = ("right", "wrong"), np.array([(70, 130, 180), (240, 60, 50)])
 
 AXIS = {"showbackground": False, "gridcolor": "#2a2e35", "zeroline": False, "color": "#8a9099"}
@@ -26,7 +27,7 @@ BUTTON_ROW["font"] = {"color": BACKGROUND}  # the pressed button is white
 
 def label_colors(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """One RGB colour per point, `(num_points, 3)` uint8, from class ids 0…C−1 (255: grey) and `colors` `(C, 3)`."""
-    colors = _check_palette(colors, len(colors))
+    colors = _palette(colors, len(colors))
     labels = _check_labels("labels", labels, len(labels), len(colors))
     palette = np.full((IGNORED + 1, 3), FAINT, dtype=np.uint8)
     palette[: len(colors)] = colors
@@ -128,7 +129,8 @@ def draw_birds_eye_view(
     """
     points = _check_points(points)
     labels = _check_labels("labels", labels, len(points), len(class_names))
-    shades = label_colors(labels, _check_palette(colors, len(class_names)))
+    colors = _palette(colors, len(class_names))
+    shades = label_colors(labels, colors)
     shown = np.flatnonzero(np.abs(points[:, :2]).max(axis=1) < extent)
     shown = shown[np.argsort(points[shown, 2])]  # what is above is drawn last
     figure = Figure(figsize=(11.5, 8), facecolor=BACKGROUND, layout="constrained")
@@ -178,7 +180,7 @@ def write_viewer(
     """
     points = _check_points(points)
     kept = np.isfinite(points[:, :3]).all(axis=1)
-    colors = _check_palette(colors, len(class_names))
+    colors = _palette(colors, len(class_names))
     predictions = _check_labels("segmentation", segmentation, len(points), len(class_names))[kept]
     views = {"class": _class_traces(points[kept], predictions, class_names, colors, "unlabelled")}
     for name, values in (("score", scores), ("intensity", intensity)):
@@ -302,10 +304,12 @@ def _check_labels(name: str, labels: np.ndarray, num_points: int, num_classes: i
     return labels.astype(np.int64)
 
 
-def _check_palette(colors: np.ndarray, num_classes: int) -> np.ndarray:
+def _palette(colors: np.ndarray, num_classes: int) -> np.ndarray:
+    """The colours, checked; dark ones, such as nuScenes' sidewalk, lightened in their hue until they can be seen."""
     colors = np.asarray(colors)
     if colors.shape != (num_classes, 3) or colors.dtype.kind not in "iu":
         raise ValueError(
             f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape {colors.shape}."
         )
-    return colors
+    brightness = colors.max(axis=1, keepdims=True).clip(1)  # (num_classes, 1)
+    return (colors * np.maximum(1, LEAST_BRIGHTNESS / brightness)).astype(np.uint8)
