@@ -58,7 +58,8 @@ class NuScenes(FrameBuilder):
     def default_splits(self) -> tuple[str, ...]:
         here = self.split_sequences()
         official = [name for name in OFFICIAL_SPLITS.get(self.config.name, ()) if name in here]
-        return tuple(official or self._named_splits() or ["all"])
+        named = [name for name in self._named_splits() if name in here]
+        return tuple(official or named or ["all"])
 
     def split_sequences(self) -> dict[str, list[str]]:
         scenes = self._key_frames.scenes

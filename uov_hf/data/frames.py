@@ -108,7 +108,9 @@ class Frames(Sequence):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | slice) -> "dict[str, Any] | Frames":
+        if isinstance(index, slice):
+            return self.select(range(len(self))[index])
         return self.source.read(self.indices[index], self.columns)
 
     @property

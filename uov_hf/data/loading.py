@@ -104,8 +104,8 @@ def _import_script(path: Path) -> ModuleType:
     packaged = SCRIPTS / path.name
     if packaged.is_file() and packaged.samefile(path):
         return importlib.import_module(f"uov_hf.dataset_scripts.{path.stem}")  # importable in worker processes too
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"dataset_script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that what it defines can be pickled
+    sys.modules[spec.name] = module  # so that what it defines can be pickled
     spec.loader.exec_module(module)
     return module

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DownloadManager, load_dataset_builder
 from huggingface_hub import DatasetCard
+from huggingface_hub.errors import EntryNotFoundError
 
 from uov_hf.data.frames import FRAME_FEATURES, Frames
 
@@ -79,9 +80,14 @@ def _files_of(dataset: str, split: str | None, splits: dict[str, list[str]]) -> 
 
 
 def _taxonomy_of(dataset: str) -> str | None:
-    """The vocabulary that the labels are in, from the head of the dataset card."""
-    card = Path(dataset) / "README.md" if Path(dataset).is_dir() else dataset
-    return DatasetCard.load(card).data.get("taxonomy")
+    """The vocabulary that the labels are in, from the head of the dataset card; None where it does not say."""
+    local = Path(dataset) / "README.md"
+    if local.parent.is_dir() and not local.is_file():
+        return None
+    try:
+        return DatasetCard.load(local if local.is_file() else dataset).data.get("taxonomy")
+    except EntryNotFoundError:
+        return None
 
 
 def _cell(column: pa.ChunkedArray) -> Any:

@@ -1,0 +1,93 @@
+"""Frames are a view: they read what is asked for, when it is asked for."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uov_hf.data import FRAME_FEATURES, Frames, decode_image
+
+
+class CountingSource:
+    """Five frames of two sequences that say what was read of them."""
+
+    taxonomy = "nuscenes"
+    frame_ids = [f"frame-{index}" for index in range(5)]
+    sequence_ids = ["a", "a", "a", "b", "b"]
+
+    def __init__(self):
+        self.reads = []
+
+    def read(self, index, columns):
+        self.reads.append((index, list(columns)))
+        row = {"frame_id": self.frame_ids[index], "points": np.full((index, 4), index, np.float32)}
+        return {column: row.get(column) for column in columns}
+
+
+def jpeg(color=(200, 10, 10)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_nothing_is_read_before_a_frame_is_asked_for():
+    frames = Frames(CountingSource())
+    assert (len(frames), frames.frame_ids[4], frames.sequence_ids) == (5, "frame-4", ["a", "a", "a", "b", "b"])
+    assert frames.source.reads == []
+    assert frames[3]["points"].shape == (3, 4)
+    assert frames.source.reads == [(3, list(FRAME_FEATURES))]
+
+
+def test_columns_that_are_not_selected_are_not_read():
+    frames = Frames(CountingSource()).select_columns(["points"])
+    assert list(frames[1]) == ["points"]
+    assert frames.source.reads == [(1, ["points"])]
+
+
+def test_selections_follow_one_another():
+    frames = Frames(CountingSource()).select([4, 2, 0]).select([2, 0]).select_columns(["frame_id"])
+    assert [frame["frame_id"] for frame in frames] == frames.frame_ids == ["frame-0", "frame-4"]
+    assert frames[1:].frame_ids == ["frame-4"] and len(frames.select([])) == len(frames[:0]) == 0
+
+
+def test_an_unknown_column_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="no column pixels.*points"):
+        Frames(CountingSource()).select_columns(["points", "pixels"])
+
+
+def test_the_taxonomy_names_the_classes():
+    frames = Frames(CountingSource())
+    assert frames.taxonomy == "nuscenes" and frames.class_names[3] == "car"
+
+
+def test_frames_go_to_worker_processes():
+    assert pickle.loads(pickle.dumps(Frames(CountingSource())))[2]["points"].shape == (2, 4)
+
+
+def test_a_stream_has_a_shard_for_each_sequence_and_the_same_rows():
+    frames = Frames(CountingSource()).select_columns(["frame_id", "points"])
+    stream = frames.stream()
+    assert stream.num_shards == 2
+    for streamed, frame in zip(stream, frames, strict=True):
+        assert streamed["frame_id"] == frame["frame_id"]
+        np.testing.assert_array_equal(streamed["points"], frame["points"])
+        assert streamed["points"].dtype == np.float32
+    assert [frame["frame_id"] for frame in stream.shard(num_shards=2, index=1)] == ["frame-3", "frame-4"]
+
+
+def test_an_image_is_decoded_from_bytes_or_from_its_file(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    for image in ({"bytes": jpeg(), "path": "a.jpg"}, {"bytes": None, "path": str(tmp_path / "a.jpg")}):
+        picture = decode_image(image)
+        assert (picture.mode, picture.size) == ("RGB", (8, 6))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image", jpeg()[:-200]])
+def test_an_image_that_is_missing_or_cut_short_is_named(tmp_path, content):
+    path = tmp_path / "front.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="front.jpg: expected a whole image file"):
+        decode_image({"bytes": None, "path": str(path)})
