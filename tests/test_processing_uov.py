@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor, CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import AutoProcessor, CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModelWithProjection
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
 from uov_hf.processing_uov import _letter_tokenizer
 
 
@@ -26,7 +26,13 @@ def clip_folder(tmp_path_factory):
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text_config = {"vocab_size": len(tokenizer), "max_position_embeddings": 24, **special, **sizes}
+    text_config = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 24,
+        "projection_dim": 12,
+        **special,
+        **sizes,
+    }
     config = CLIPConfig(
         text_config=text_config, vision_config={"image_size": 32, "patch_size": 16, **sizes}, projection_dim=12
     )
@@ -159,3 +165,22 @@ def test_rows_that_are_neither_points_nor_voxels_are_refused(processor):
         processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.tensor([0, 3]), per_voxel=True)
     with pytest.raises(ValueError, match="`num_points` sums to 1, `point_to_voxel` has 2"):
         processor.post_process_semantic_segmentation(torch.zeros(2, 2), torch.tensor([0, 1]), [1])
+
+
+def test_words_go_through_a_saved_checkpoint_as_through_the_teacher(tmp_path, clip_folder):
+    teacher = str(clip_folder)
+    model = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12, teacher=teacher))
+    model.set_text_tower(CLIPTextModelWithProjection.from_pretrained(teacher), source=teacher)
+    save_checkpoint(tmp_path, model, UOVProcessor.from_teacher(UOVFeatureExtractor(), teacher))
+    tokens = UOVProcessor.from_pretrained(tmp_path)(text=["car", "traffic cone"])
+    embeds = UOVModel.from_pretrained(tmp_path).get_text_features(**tokens)
+    clip = CLIPModel.from_pretrained(teacher)
+    expected = torch.nn.functional.normalize(clip.get_text_features(**tokens).pooler_output, dim=-1)
+    assert torch.allclose(embeds, expected, atol=1e-6)
+
+
+def test_a_checkpoint_without_the_tower_refuses_words_even_with_the_teachers_tokenizer(tmp_path, clip_folder):
+    model = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12))
+    save_checkpoint(tmp_path, model, UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder))
+    with pytest.raises(ValueError, match="no text tower"):
+        UOVProcessor.from_pretrained(tmp_path)(text="car")
