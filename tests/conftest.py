@@ -22,7 +22,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_street(tmp_path_factory) -> Path:
-    """A nuScenes root of two scenes (train: scene-9001, test: scene-9002) of two frames with tiny images. Do not write into it."""
+    """A nuScenes root of two scenes (train: scene-9001, test: scene-9002) of two frames. Do not write into it."""
     from uov_hf.synthetic import generate_street
 
     return generate_street(

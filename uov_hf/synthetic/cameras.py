@@ -1,10 +1,10 @@
-"""Six cameras around the car, each with a clock of its own, and what they see: a shaded image and its true segmentation."""
+"""Six cameras around the car, each with a clock of its own: shaded images and their true segmentation."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .raycast import Hits, PinholeView, Snapshot, cast
+from .raycast import PinholeView, Snapshot, cast
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class CameraMount:
         return np.array([[focal * scale_x, 0, 812 * scale_x], [0, focal * scale_y, 484 * scale_y], [0, 0, 1.0]])
 
 
-# Angles, places and focal lengths like nuScenes's; the lidar sweeps past the cameras in this order, the last at its timestamp.
+# Angles, places and focal lengths like nuScenes's; a camera fires while the lidar sweeps past it, before the scan ends.
 CAMERAS = (
     CameraMount("CAM_FRONT", 0, (1.70, 0.02, 1.51), 1266, -0.035, 0.3),
     CameraMount("CAM_FRONT_RIGHT", -56, (1.55, -0.49, 1.50), 1261, -0.027, 0.6),
@@ -55,14 +55,21 @@ CAMERAS = (
     CameraMount("CAM_BACK_LEFT", 109, (1.04, 0.48, 1.59), 1257, -0.001, 0.6),
     CameraMount("CAM_FRONT_LEFT", 55, (1.52, 0.49, 1.51), 1272, -0.043, 0.1),
 )
-SUN = np.array([0.45, 0.35, 0.82])
-HORIZON, ZENITH = np.array([0.84, 0.87, 0.9]), np.array([0.45, 0.62, 0.85])
+SUN = np.array([0.45, 0.35, 0.82], dtype=np.float32)
+HORIZON, ZENITH = np.array([[0.84, 0.87, 0.9], [0.45, 0.62, 0.85]], dtype=np.float32)
 HAZE = 200.0  # metres after which a third of the colour is left
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image (H, W, 3; uint8), the id of what each pixel shows (H, W; uint16, 0 = the sky), and how far it is (H, W; metres)."""
+    """
+    One exposure.
+
+    Args:
+        image (`np.ndarray` of shape `(height, width, 3)`, uint8): red, green, blue.
+        segmentation (`np.ndarray` of shape `(height, width)`, uint16): segment id of each pixel, 0 = the sky.
+        distance (`np.ndarray` of shape `(height, width)`): metres along the pixel's ray, infinite for the sky.
+    """
 
     image: np.ndarray
     segmentation: np.ndarray
@@ -72,30 +79,32 @@ class Picture:
 def take_picture(rng: np.random.Generator, snapshot: Snapshot, view: PinholeView) -> Picture:
     """What a camera sees of the surfaces as they are in `snapshot`."""
     hits = cast(view, snapshot)
-    color = _sky(view.directions[2])
-    seen = hits.surface >= 0
-    color[seen] = _shade(snapshot, view, hits, seen, color[seen])
-    grain = rng.standard_normal(seen.shape, dtype=np.float32)[..., None]
-    image = np.clip(255 * color + 3 * grain, 0, 255).astype(np.uint8)
-    segmentation = np.where(seen, snapshot.surfaces.segment[hits.surface], 0).astype(np.uint16)
-    return Picture(image, segmentation, hits.distance)
+    surface = hits.surface.reshape(-1)
+    seen = np.flatnonzero(surface >= 0)
+    color = _sky(view.directions[2].reshape(-1))
+    color[seen] = _shade(snapshot, view, surface[seen], hits.distance.reshape(-1)[seen], seen, color[seen])
+    grain = rng.standard_normal(len(surface), dtype=np.float32)[:, None]
+    image = np.clip(255 * color + 3 * grain, 0, 255).astype(np.uint8).reshape(*view.image_size, 3)
+    segmentation = np.zeros(len(surface), dtype=np.uint16)
+    segmentation[seen] = snapshot.surfaces.segment[surface[seen]]
+    return Picture(image, segmentation.reshape(view.image_size), hits.distance)
 
 
 def _sky(upwards):
-    share = np.clip(upwards * 2, 0, 1)[..., None]
-    return ((1 - share) * HORIZON + share * ZENITH).astype(np.float32)
+    share = np.clip(upwards * 2, 0, 1)[:, None]
+    return HORIZON + share * (ZENITH - HORIZON)
 
 
-def _shade(snapshot: Snapshot, view: PinholeView, hits: Hits, seen, background):
-    """Colour under a sun and a bright sky, with a texture, windows, and haze."""
-    surface, distance = hits.surface[seen], hits.distance[seen]
-    points = view.pose[:3, 3] + distance[:, None] * view.directions[:, seen].T
+def _shade(snapshot: Snapshot, view: PinholeView, surface, distance, pixel, background):
+    """Colour (N, 3) under a sun and a bright sky, with a texture, windows, and haze."""
+    directions = view.directions.reshape(3, -1)[:, pixel].T
+    points = view.pose[:3, 3].astype(np.float32) + distance[:, None] * directions
     normals = snapshot.normals(surface, points)
-    light = 0.55 + 0.1 * normals[:, 2] + 0.4 * np.maximum(normals @ SUN.astype(np.float32), 0)
+    light = 0.55 + 0.1 * normals[:, 2] + 0.4 * np.maximum(normals @ SUN, 0)
     color = snapshot.surfaces.material("color")[surface] * (light * _texture(points))[:, None]
-    color[_is_window(snapshot, surface, points, normals)] *= (0.35, 0.4, 0.45)
-    share = np.exp(-distance / HAZE).astype(np.float32)[:, None]
-    return share * color + (1 - share) * background
+    color[_window_pixels(snapshot, surface, points, normals)] *= np.float32(0.4)
+    share = np.exp(distance * np.float32(-1 / HAZE))[:, None]
+    return background + share * (color - background)
 
 
 _TEXTURE = np.random.default_rng(0).uniform(0.88, 1.12, (256, 256)).astype(np.float32)
@@ -104,20 +113,21 @@ _TEXTURE = np.random.default_rng(0).uniform(0.88, 1.12, (256, 256)).astype(np.fl
 def _texture(points):
     """Two octaves of noise that sticks to the world."""
     x, y, z = points.T
-    u, v = x + 0.7 * z, y + 0.7 * z
-    fine = _TEXTURE[(u * 12).astype(np.int32) & 255, (v * 12).astype(np.int32) & 255]
-    coarse = _TEXTURE[(u * 1.5).astype(np.int32) & 255, (v * 1.5).astype(np.int32) & 255]
+    u, v = x + np.float32(0.7) * z, y + np.float32(0.7) * z
+    fine, coarse = (
+        _TEXTURE.take(((u * scale).astype(np.int32) & 255) * 256 + ((v * scale).astype(np.int32) & 255))
+        for scale in (np.float32(12), np.float32(1.5))
+    )
     return fine * coarse
 
 
-def _is_window(snapshot: Snapshot, surface, points, normals):
-    """Rows of windows on upright walls, every 2.6 m, one row per storey of 3 m."""
-    window = np.zeros(len(surface), dtype=bool)
-    candidates = np.flatnonzero(snapshot.surfaces.material("windows")[surface] * (np.abs(normals[:, 2]) < 0.5))
-    part, at = surface[candidates], points[candidates]
-    local = np.einsum("nji,nj->ni", snapshot.axes[part], at - snapshot.centers[part])
-    along = np.where(np.abs(np.einsum("ni,ni->n", snapshot.axes[part][:, :, 0], normals[candidates])) < 0.5, 0, 1)
-    across = local[np.arange(len(local)), along] / 2.6 % 1
+def _window_pixels(snapshot: Snapshot, surface, points, normals):
+    """Where upright walls with windows have one: every 2.6 m, one row per storey of 3 m."""
+    walls = np.flatnonzero((snapshot.surfaces.material("windows")[surface] > 0) & (np.abs(normals[:, 2]) < 0.5))
+    part = surface[walls]
+    local = snapshot.local(part, points[walls])
+    forward = snapshot.axes.astype(np.float32)[part, :, 0]
+    faces_sideways = np.abs(np.einsum("ni,ni->n", forward, normals[walls])) < 0.5
+    across = np.where(faces_sideways, local[:, 0], local[:, 1]) / 2.6 % 1
     up = (local[:, 2] + snapshot.surfaces.half_size[part][:, 2]) / 3.0 % 1
-    window[candidates] = (np.abs(across - 0.5) < 0.27) & (np.abs(up - 0.62) < 0.25)
-    return window
+    return walls[(np.abs(across - 0.5) < 0.27) & (np.abs(up - 0.62) < 0.25)]

@@ -29,7 +29,7 @@ class Ground:
 
     Args:
         patches (`list[Patch]`): the kinds of ground.
-        painting (`np.ndarray` of shape `(rows, columns)`, uint8): patch of each cell; row = y / CELL, column = x / CELL.
+        painting (`np.ndarray` of shape `(rows, columns)`, uint8): patch of each cell, at y / CELL and x / CELL.
         middle, slope, curvature (`np.ndarray` of shape `(2,)`): the surface, metres.
     """
 
@@ -48,17 +48,19 @@ class Ground:
         rows, columns = self.painting.shape
         column = np.clip(x * (1 / CELL), 0, columns - 1).astype(np.int32)
         row = np.clip(y * (1 / CELL), 0, rows - 1).astype(np.int32)
-        return self.painting.reshape(-1)[row * columns + column]
+        return self.painting.reshape(-1).take(row * columns + column)
 
     def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """z of the ground under points (N,), the patch's level included."""
         return self._surface(x, y) + self.levels[self.patch_at(x, y)]
 
     def normals(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Upward unit normals (N, 3)."""
-        gradient = self.slope + 2 * self.curvature * (np.stack([x, y], axis=-1) - self.middle)
-        normals = np.concatenate([-gradient, np.ones((*gradient.shape[:-1], 1))], axis=-1)
-        return normals / np.linalg.norm(normals, axis=-1, keepdims=True)
+        """Upward unit normals (N, 3), of the precision of `x`."""
+        slope, curvature = self.slope.astype(x.dtype), self.curvature.astype(x.dtype)
+        across = slope[0] + 2 * curvature[0] * (x - x.dtype.type(self.middle[0]))
+        along = slope[1] + 2 * curvature[1] * (y - y.dtype.type(self.middle[1]))
+        up = 1 / np.sqrt(1 + across * across + along * along)
+        return np.stack([-across * up, -along * up, up], axis=-1)
 
     def _surface(self, x, y):
         x, y = x - self.middle[0], y - self.middle[1]
@@ -79,34 +81,31 @@ class Ground:
         """
         nearest = np.full(directions.shape[1], np.inf, dtype=np.float32)
         patch = np.zeros(directions.shape[1], dtype=np.uint8)
-        open_rays = np.arange(directions.shape[1])
-        before = np.zeros(len(open_rays), dtype=np.float32)
+        a, b = self._equation(origin, directions)
+        above = self._surface(origin[0], origin[1]) - origin[2]
+        before = _smaller_root(a, b, above + self.levels.max())
+        open_rays = np.flatnonzero(before < FARTHEST)
+        a, b, before, flat = a[open_rays], b[open_rays], before[open_rays], directions[:2, open_rays]
         for level in np.unique(self.levels)[::-1]:
-            rays = directions[:, open_rays]
-            t = self._meet_level(origin, rays, level)
-            reached = np.isfinite(t)
-            open_rays, rays, t, before = open_rays[reached], rays[:, reached], t[reached], before[reached]
-            here = self._patch_along(origin, rays, t)
-            found = self.levels[here] >= level
-            kerb = np.flatnonzero(self.levels[here] > level)
-            t[kerb], here[kerb] = self._kerb_face(origin, rays[:, kerb], before[kerb], t[kerb], here[kerb], level)
+            t = np.minimum(_smaller_root(a, b, above + level), FARTHEST)
+            here = self._patch_along(origin, flat, t)
+            high = self.levels[here]
+            kerb = np.flatnonzero(high > level)
+            t[kerb], here[kerb] = self._kerb_face(origin, flat[:, kerb], before[kerb], t[kerb], here[kerb], level)
+            found = high >= level
             nearest[open_rays[found]] = t[found]
             patch[open_rays[found]] = here[found]
-            open_rays, before = open_rays[~found], t[~found]
+            left = ~found
+            open_rays, a, b, before, flat = open_rays[left], a[left], b[left], t[left], flat[:, left]
         return nearest, patch
 
-    def _meet_level(self, origin, directions, level):
-        """The smaller positive root of a t² + b t + c = 0, in the form that also holds for a = 0."""
+    def _equation(self, origin, directions):
+        """a and b of a t² + b t + c = 0, the surface's equation along rays; c is the height of surface over origin."""
         dx, dy, dz = directions
-        x, y = (origin[:2] - self.middle).astype(np.float32)
-        (sx, sy), (kx, ky) = self.slope.astype(np.float32), self.curvature.astype(np.float32)
-        a = kx * dx * dx + ky * dy * dy
-        b = (sx + 2 * kx * x) * dx + (sy + 2 * ky * y) * dy - dz
-        c = np.float32(self._surface(origin[0], origin[1]) + level - origin[2])
-        discriminant = b * b - 4 * a * c
-        denominator = b + np.sqrt(np.maximum(discriminant, 0))
-        t = -2 * c / np.where(denominator > 0, denominator, 1)
-        return np.where((discriminant >= 0) & (denominator > 0) & (t < FARTHEST), t, np.inf).astype(np.float32)
+        slope, curvature = self.slope.astype(np.float32), self.curvature.astype(np.float32)
+        slope_here = slope + 2 * curvature * (origin[:2] - self.middle).astype(np.float32)
+        a = curvature[0] * dx * dx + curvature[1] * dy * dy
+        return a, slope_here[0] * dx + slope_here[1] * dy - dz
 
     def _patch_along(self, origin, directions, t):
         return self.patch_at(np.float32(origin[0]) + t * directions[0], np.float32(origin[1]) + t * directions[1])
@@ -119,3 +118,11 @@ class Ground:
             far, patch = np.where(raised, middle, far), np.where(raised, here, patch)
             near = np.where(raised, near, middle)
         return far, patch
+
+
+def _smaller_root(a, b, c):
+    """The smaller positive root of a t² + b t + c = 0 for c < 0, in a form that holds for a = 0 too; infinite if none."""
+    discriminant = b * b - np.float32(4 * c) * a
+    denominator = b + np.sqrt(np.maximum(discriminant, 0))
+    t = np.float32(-2 * c) / denominator
+    return np.where((discriminant >= 0) & (denominator > 0), t, np.float32(np.inf))

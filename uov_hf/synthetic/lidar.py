@@ -22,7 +22,8 @@ class Scan:
     One turn of the lidar.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, 5)`, float32): x, y, z in metres (x right, y forward, z up), intensity 0…255, ring.
+        points (`np.ndarray` of shape `(num_points, 5)`, float32):
+            x, y, z in metres (x right, y forward, z up), intensity 0…255, ring.
         surface (`np.ndarray` of shape `(num_points,)`): surface each point lies on.
     """
 
@@ -39,7 +40,8 @@ def scan(rng: np.random.Generator, snapshot: Snapshot, lidar_pose: np.ndarray, a
     column, ring = np.nonzero((hits.distance < LONGEST_RANGE).T)
     distance, surface = hits.distance[ring, column], hits.surface[ring, column]
     directions = view.directions[:, ring, column].T
-    normals = snapshot.normals(surface, lidar_pose[:3, 3] + distance[:, None] * directions)
+    points = lidar_pose[:3, 3].astype(np.float32) + distance[:, None] * directions
+    normals = snapshot.normals(surface, points)
     cosine = np.abs(np.einsum("ni,ni->n", normals, directions))
     intensity = _intensity(rng, snapshot.surfaces.material("reflectance")[surface], cosine)
     distance = distance + _range_error(rng, snapshot, surface, cosine)
@@ -62,7 +64,7 @@ def _intensity(rng, reflectance, cosine):
 
 
 def _range_error(rng, snapshot, surface, cosine):
-    """Noise of the clock; leaves let a beam go deeper, grass of that height meets it earlier the flatter it comes in."""
+    """Noise of the clock; leaves let a beam go deeper, grass meets it earlier, the flatter it comes in."""
     noise = RANGE_NOISE * np.clip(rng.standard_normal(len(surface)), -2.5, 2.5)
     scatter = snapshot.surfaces.material("scatter")[surface] * rng.random(len(surface))
     on_ground = surface >= len(snapshot.centers)

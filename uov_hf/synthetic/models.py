@@ -39,7 +39,7 @@ class Model:
 
 def _axle(rng, x, track, radius, width=0.25):
     rubber = draw_material(rng, "rubber")
-    return [wheel(rubber, radius, width, (x, side * (track - width) / 2, radius)) for side in (-1, 1)]
+    return [wheel(rubber, radius, width, (x, side * ((track - width) / 2 + 0.03), radius)) for side in (-1, 1)]
 
 
 def car(rng) -> Model:

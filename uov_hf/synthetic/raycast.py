@@ -1,4 +1,4 @@
-"""What a grid of rays meets: every part is tried only in the window of the grid that its box covers, near parts first."""
+"""What a grid of rays meets: a part is tried only in the window of the grid that its box covers, near parts first."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,7 +104,7 @@ class Surfaces:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The surfaces at one time: pose of each thing (T, 4, 4), centre (P, 3) and axes (P, 3, 3; in columns) of each part."""
+    """The surfaces at one time: poses (T, 4, 4) of the things, centres (P, 3) and axes (P, 3, 3; in columns) of the parts."""
 
     surfaces: Surfaces
     poses: np.ndarray
@@ -117,24 +117,33 @@ class Snapshot:
         stretched = CORNERS * self.surfaces.half_size[:, None]
         return np.einsum("pij,pcj->pci", self.axes, stretched) + self.centers[:, None]
 
+    @cached_property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Axes, centres and half sizes in the precision of rays."""
+        return tuple(array.astype(np.float32) for array in (self.axes, self.centers, self.surfaces.half_size))
+
     def normals(self, surface: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Outward unit normals (N, 3) of surfaces (N,) at points (N, 3), global frame."""
+        """Outward unit normals (N, 3) of surfaces (N,) at points (N, 3), global frame, float32."""
         normals = np.empty(points.shape, dtype=np.float32)
         on_ground = surface >= len(self.centers)
         normals[on_ground] = self.surfaces.town.ground.normals(points[on_ground, 0], points[on_ground, 1])
-        part = surface[~on_ground]
-        axes, half = self.axes.astype(np.float32)[part], self.surfaces.half_size.astype(np.float32)[part]
-        offset = (points[~on_ground] - self.centers[part]).astype(np.float32)
-        position = np.einsum("nji,nj->ni", axes, offset) / half
+        on_part = np.flatnonzero(~on_ground)
+        part = surface[on_part]
+        axes, half = self._parts[0][part], self._parts[2][part]
+        position = np.einsum("nji,nj->ni", axes, points[on_part] - self._parts[1][part]) / half
         gradient = unit_normals(self.surfaces.shape[part], self.surfaces.taper[part], position) / half
         gradient = np.einsum("nij,nj->ni", axes, gradient)
-        normals[~on_ground] = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
+        normals[on_part] = gradient / np.sqrt(np.einsum("ni,ni->n", gradient, gradient))[:, None]
         return normals
+
+    def local(self, part: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Points (N, 3) of the global frame in the frames of parts (N,): metres along their axes."""
+        return np.einsum("nji,nj->ni", self._parts[0][part], points - self._parts[1][part])
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Rectangles of a ray grid: rows `top` to `bottom`, columns `left` to `right` (both ends excluded) belong to `part`."""
+    """Rectangles of a ray grid, one per row: `top` <= row < `bottom`, `left` <= column < `right` may meet `part`."""
 
     part: np.ndarray
     top: np.ndarray
@@ -162,7 +171,9 @@ class PinholeView:
         return rays.astype(np.float32)
 
     def windows(self, corners: np.ndarray) -> Windows:
-        """The pixels that boxes with these corners (P, 8, 3; camera frame) cover; boxes are cut off at the near plane."""
+        """The pixels that boxes with these corners (P, 8, 3; camera frame) cover, cut off at the near plane."""
+        part = np.flatnonzero(corners[..., 2].max(axis=1) > NEAREST)
+        corners = corners[part]
         start, end = corners[:, EDGES[:, 0]], corners[:, EDGES[:, 1]]
         with np.errstate(divide="ignore", invalid="ignore"):
             share = (NEAREST - start[..., 2]) / (end[..., 2] - start[..., 2])
@@ -174,10 +185,9 @@ class PinholeView:
         height, width = self.image_size
         column = x / z * self.intrinsics[0, 0] + self.intrinsics[0, 2]
         row = y / z * self.intrinsics[1, 1] + self.intrinsics[1, 2]
-        part = np.arange(len(corners))
         top, bottom = _span(row, in_front, height)
         left, right = _span(column, in_front, width)
-        seen = in_front.any(axis=1) & (top < bottom) & (left < right)
+        seen = (top < bottom) & (left < right)
         return Windows(part[seen], top[seen], bottom[seen], left[seen], right[seen])
 
 
@@ -191,7 +201,9 @@ def _span(value, valid, size):
 @dataclass(frozen=True, eq=False)
 class SpinningView:
     """
-    Rays of a spinning lidar at `pose` (4, 4; x right, y forward, z up) in the global frame: one row per beam, one column per firing.
+    Rays of a spinning lidar at `pose` (4, 4; x right, y forward, z up) in the global frame.
+
+    A row is a beam, a column a firing.
 
     Args:
         elevations (`np.ndarray` of shape `(beams,)`): radians, evenly spaced from the lowest.
@@ -214,7 +226,7 @@ class SpinningView:
         return np.einsum("ij,jhw->ihw", self.pose[:3, :3], rays).astype(np.float32)
 
     def windows(self, corners: np.ndarray) -> Windows:
-        """The rays that boxes with these corners (P, 8, 3; lidar frame) may meet; what crosses the seam has two windows."""
+        """The rays that boxes with these corners (P, 8, 3; lidar frame) may meet; across the seam there are two windows."""
         part = np.arange(len(corners))
         center = corners.mean(axis=1)
         radius = np.linalg.norm(corners[..., :2] - center[:, None, :2], axis=2).max(axis=1)
@@ -248,7 +260,7 @@ class SpinningView:
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """What each ray met: metres along the ray (infinite: the sky) and the surface (-1: the sky), both (rows, columns)."""
+    """What each ray of a grid met: metres along the ray, and the surface; infinite and -1 for the sky."""
 
     distance: np.ndarray
     surface: np.ndarray

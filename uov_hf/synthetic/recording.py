@@ -20,7 +20,7 @@ FRAME_INTERVAL = 0.5  # seconds: nuScenes's keyframes
 FIRST_TIME = 1_700_000_000_000_000  # µs
 FIRST_SCENE = 9001  # nuScenes's own scenes end at 1110: no official split holds one of ours
 BOX_MARGIN = 2.5 * RANGE_NOISE  # metres around a thing, so that its box holds all its points
-PROBES = np.stack(np.meshgrid(*[np.linspace(-0.8, 0.8, 4)] * 3), axis=-1).reshape(-1, 3)  # places in a box
+PROBES = np.stack(np.meshgrid(*[np.linspace(-0.8, 0.8, 3)] * 3), axis=-1).reshape(-1, 3)  # places in a box
 
 
 @dataclass(frozen=True)

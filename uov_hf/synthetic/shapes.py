@@ -1,6 +1,7 @@
 """Three unit shapes, stretched, turned and moved: everything that stands on the street is made of them."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class Part:
 
     Args:
         shape (`int`):
-            `BOX` (the cube of side 2), `ELLIPSOID` (the ball of radius 1) or `TUBE` (radius 1 at z = -1, `taper` at z = 1).
+            `BOX` (the cube of side 2), `ELLIPSOID` (the ball of radius 1), `TUBE` (z from -1, radius 1, to 1, `taper`).
         center, size (`tuple[float, float, float]`):
             Metres in the model's frame (x forward, y left, z up); `size` is the full extent before turning.
         material (`Material`):
@@ -55,7 +56,8 @@ def wheel(material, radius, width, center) -> Part:
     return Part(TUBE, center, (2 * radius, 2 * radius, width), material, turn=(np.pi / 2, 0.0, 0.0))
 
 
-def rotation_matrix(roll, pitch, yaw) -> np.ndarray:
+@cache
+def rotation_matrix(roll: float, pitch: float, yaw: float) -> np.ndarray:
     """Rotation about x, then y, then z."""
     (cr, cp, cy), (sr, sp, sy) = np.cos([roll, pitch, yaw]), np.sin([roll, pitch, yaw])
     return np.array(

@@ -88,7 +88,7 @@ def transform_columns(pose: np.ndarray) -> dict[str, list[float]]:
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix: the eigenvector of largest eigenvalue of Bar-Itzhack's matrix."""
+    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix: the main eigenvector of Bar-Itzhack's matrix."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
     matrix = np.array(
         [

@@ -23,8 +23,8 @@ class Street:
 
     Args:
         length, bend, wavelength, phase (`float`): y of the middle line is a sine of x.
-        median, lane, bike, parking, walk, strip (`float`): widths from the middle outwards; `median` is half the island's.
-        crossings (`list[float]`): x of the side streets; `crossing` is half their width.
+        median, lane, bike, parking, walk, strip (`float`): widths from the middle outwards; `median` is half an island.
+        crossings (`tuple[float, ...]`): x of the side streets; `crossing` is half their width.
     """
 
     length: float
@@ -74,7 +74,7 @@ class Street:
 
 @dataclass(frozen=True)
 class Thing:
-    """A model, where it is at time 0 (x and distance from the street's middle), its yaw against the street, its speed."""
+    """A model, its place at time 0 (x, and the distance from the street's middle), yaw against the street, and speed."""
 
     model: Model
     x: float
@@ -204,35 +204,38 @@ def _draw_patches(rng) -> dict[str, Patch]:
 def _paint(rng, street: Street, index: dict[str, int]) -> np.ndarray:
     """From the lots inwards, each coat over the last."""
     x = (np.arange(int(street.length / CELL)) + 0.5) * CELL
-    y = (np.arange(int(street.width / CELL)) + 0.5) * CELL
+    y = (np.arange(int(street.width / CELL), dtype=np.float32) + np.float32(0.5)) * np.float32(CELL)
     offset = y[:, None] - street.middle_line(x).astype(np.float32)
     distance = np.abs(offset)
     painting = np.full(offset.shape, index["grass"], dtype=np.uint8)
+    right, left = offset < 0, offset > 0
     for start, end in street.blocks():
         columns = slice(max(int((start - 3) / CELL), 0), int((end + 3) / CELL))
-        for left in (False, True):
-            side = (offset[:, columns] > 0) == left
-            lot, strip = (
-                rng.choice(["grass", "soil", "yard"]),
-                rng.choice(["rails", "island", "water", "grass", "soil"]),
-            )
-            painting[:, columns][side] = index[str(lot)]
-            painting[:, columns][side & (distance[:, columns] < street.front)] = index[str(strip)]
-    walk = distance < street.kerb + street.walk
-    painting[walk & (offset < 0)] = index["walk right"]
-    painting[walk & (offset > 0)] = index["walk left"]
+        for side, walk in ((right, "walk right"), (left, "walk left")):
+            for reach, patch in _draw_coats(rng, street, walk):
+                painting[:, columns][side[:, columns] & (distance[:, columns] < reach)] = index[patch]
     painting[distance < street.kerb] = index["road"]
     painting[np.abs(distance - street.median - street.lane) < 0.08] = index["marking"]
     painting[distance < street.median] = index[str(rng.choice(["island", "rails"]))]
     for crossing in street.crossings:
-        _paint_crossing(painting, distance, x, street, crossing, index)
+        columns = slice(int((crossing - street.crossing - 3) / CELL), int((crossing + street.crossing + 3) / CELL))
+        _paint_crossing(painting[:, columns], distance[:, columns], np.abs(x[columns] - crossing), street, index)
     return painting
 
 
-def _paint_crossing(painting, distance, x, street, crossing, index):
-    along = np.abs(x - crossing)
-    beside = (distance > street.kerb) & (along < street.crossing + 2.5)
-    painting[beside] = index["walk left"]
+def _draw_coats(rng, street: Street, walk: str) -> list[tuple[float, str]]:
+    """What one side of a block is painted with, from the houses to the kerb, and how far out each coat reaches."""
+    coats = [
+        (np.inf, str(rng.choice(["grass", "soil", "yard"]))),
+        (street.front, str(rng.choice(["rails", "island", "water", "grass", "soil"], p=[0.15, 0.1, 0.1, 0.35, 0.3]))),
+        (street.kerb + street.walk, walk),
+    ]
+    return [*coats, (street.kerb + 1.3, "grass")] if rng.random() < 0.4 else coats
+
+
+def _paint_crossing(painting, distance, along, street, index):
+    """A side street with its sidewalks and zebras; `along` is the distance from its middle."""
+    painting[(distance > street.kerb) & (along < street.crossing + 2.5)] = index["walk left"]
     painting[:, along < street.crossing] = index["side street"]
     zebra = (np.abs(along - street.crossing - 1.2) < 0.9) & (distance < street.kerb) & (np.mod(distance, 1.2) < 0.6)
     painting[zebra] = index["marking"]
@@ -258,9 +261,9 @@ def _mixture(weights: dict[Callable[..., Model], float]) -> Callable[..., Model]
 
 
 # The rare classes of real streets are common here: each of the 16 has points in nearly every frame.
-PARKED = _mixture({models.car: 5, models.truck: 2, models.bus: 2, models.trailer: 2.5, models.construction_vehicle: 3})
-WORKS = _mixture({models.barrier: 5, models.traffic_cone: 4})
-DRIVING = _mixture({models.car: 5, models.truck: 2, models.bus: 2, models.construction_vehicle: 0.5})
+PARKED = _mixture({models.car: 3, models.truck: 1.5, models.bus: 1, models.trailer: 4, models.construction_vehicle: 2})
+WORKS = _mixture({models.barrier: 6, models.traffic_cone: 7})
+DRIVING = _mixture({models.car: 6, models.truck: 1.5, models.bus: 1.5, models.construction_vehicle: 0.7})
 RIDING = _mixture({lambda rng: models.bicycle(rng, True): 1, lambda rng: models.motorcycle(rng, True): 1})
 FURNITURE = _mixture(
     {
@@ -272,8 +275,8 @@ FURNITURE = _mixture(
         surroundings.shelter: 0.4,
         models.bicycle: 6,
         models.motorcycle: 4,
-        models.traffic_cone: 3,
-        models.barrier: 1.5,
+        models.traffic_cone: 5,
+        models.barrier: 2,
         models.clutter: 0.7,
     }
 )
@@ -290,13 +293,13 @@ def _kerbside(rng, street: Street, block, side: int) -> list[Thing]:
     start, end = block
     heading = 0.0 if side < 0 else np.pi
     offset = side * (street.kerb - street.parking / 2 - 0.05)
-    works = rng.uniform(0.25, 0.45) * (end - start)
+    works = rng.uniform(0.3, 0.5) * (end - start)
     works_start = rng.uniform(start, end - works)
     edge = side * (street.kerb - street.parking + 0.1)
     things = _line_up(rng, works_start, works_start + works, edge, WORKS, (0.2, 1.2), heading, 0.1)
     things += _line_up(rng, works_start, works_start + works, offset + 0.5 * side, _at_work, (1.0, 3.0), heading, 0.15)
     for a, b in ((start, works_start), (works_start + works, end)):
-        things += _line_up(rng, a, b, offset, PARKED, (0.8, 3.5), heading, 0.03)
+        things += _line_up(rng, a, b, offset, PARKED, (1.0, 8.0), heading, 0.03)
     return things
 
 

@@ -1,4 +1,4 @@
-"""How 2D segmenters err: names they confuse, borders that bleed, regions that get a name of their own, masks that merge."""
+"""How 2D segmenters err: they confuse names, let borders bleed, cut one road into two, and merge masks."""
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,7 @@ UNSEEN = {"construction_vehicle": "truck", "trailer": "truck", "other_flat": "si
 
 
 def bleed(rng: np.random.Generator, ids: np.ndarray, reach: float) -> np.ndarray:
-    """`ids` (height, width) with ragged borders: a pixel reads about `reach` pixels beside itself, its neighbours nearly so."""
+    """`ids` (height, width) with ragged borders: a pixel reads about `reach` pixels beside itself, a neighbour nearly so."""
     height, width = ids.shape
     grid = (max(height // 12, 2), max(width // 12, 2))
     row, column = (

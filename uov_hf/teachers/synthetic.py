@@ -33,13 +33,13 @@ class SyntheticTeacher(Teacher):
     """
     Reads the true segmentation of each image of a root that `uov_hf.synthetic.generate_street` wrote, and degrades it.
 
-    The mistakes are a function of (`seed`, image id) alone. With the defaults, 70 to 85 % of the pixels of the 16 classes
-    get the right class. A segment's embedding is that of its prompt, with noise: a wrong name comes with a wrong
+    The mistakes are a function of (`seed`, image id) alone. With the defaults, 70 to 85 % of the pixels of the 16
+    classes get the right class. A segment's embedding is that of its prompt, with noise: a wrong name comes with a wrong
     embedding, as where both are of one forward pass.
 
     Args:
         prompts, model_name_or_path, revision, data_dir, device, dtype:
-            As in `Teacher`. The prompts must be of the nuScenes vocabulary; `data_dir` is the root; there are no weights.
+            As in `Teacher`. The prompts must be of the nuScenes vocabulary; `data_dir` is the root; no weights are read.
         seed (`int`): of all mistakes.
         confusion_rate (`float`): share of the things (cars, people, …) that are taken for another class.
         region_confusion_rate (`float`): the same for regions of stuff (roads, buildings, trees, …).
@@ -158,7 +158,7 @@ class SyntheticTeacher(Teacher):
         return ImageSegments(segmentation, labels, scores.astype(np.float32), self._embed_segments(rng, labels))
 
     def read_truth(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """What each pixel of an image shows (height, width), and the raw class of every id; the sky is static.other."""
+        """Ids of what an image truly shows (height, width), and the raw class of every id; the sky is static.other."""
         path = self.folder / "segmentation" / f"{image_id}.png"
         if image_id not in self._segments["images"] or not path.is_file():
             raise FileNotFoundError(f"{path}: expected the true segmentation of image {image_id}, got no file.")
@@ -200,7 +200,7 @@ class SyntheticTeacher(Teacher):
         return names.index(str(rng.choice(CONFUSIONS[name]))) if mistake < rate else true_class
 
     def _merge_units(self, rng, units, prompts, is_stuff) -> np.ndarray:
-        """Segment of every unit (the number of its first unit), -1 without a mask: stuff of one name, things that touch."""
+        """Segment of every unit, called by its first unit; -1 without a mask. Stuff of one name merges, touching things may."""
         segment = np.arange(len(prompts))
         for prompt in np.unique(prompts[is_stuff]):
             members = np.flatnonzero(is_stuff & (prompts == prompt))
@@ -246,8 +246,8 @@ def embed_vocabulary(vocabulary: Vocabulary) -> np.ndarray:
     """
     One point (num_prompts, 64) on the unit sphere per prompt: near for synonyms, related for classes of one kind.
 
-    A prompt is √0.25 · kind + √0.4 · class + √0.15 · group + √0.2 · prompt. Kinds and classes are orthonormal, groups and
-    prompts random, so the expected cosine is 0.8 within a group, 0.65 within a class, 0.25 within a kind, 0 elsewhere.
+    A prompt is √0.25 · kind + √0.4 · class + √0.15 · group + √0.2 · prompt. Kinds and classes are orthonormal, groups
+    and prompts random: the expected cosine is 0.8 within a group, 0.65 within a class, 0.25 within a kind, else 0.
     Background prompts have their group in place of a class.
     """
     rng = np.random.default_rng(64)
