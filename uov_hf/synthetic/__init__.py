@@ -1,6 +1,6 @@
 """A street that renders to a genuine nuScenes root: everything runs on it where there is no data set at hand."""
 
-from .street import generate_street
+from uov_hf.synthetic.street import generate_street
 
 
 __all__ = ["generate_street"]

@@ -4,7 +4,7 @@ import argparse
 import inspect
 import json
 
-from .street import generate_street
+from uov_hf.synthetic.street import generate_street
 
 
 def parse_arguments() -> argparse.Namespace:

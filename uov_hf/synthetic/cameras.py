@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .raycast import PinholeView, Snapshot, cast
+from uov_hf.synthetic.raycast import cast
+from uov_hf.synthetic.surfaces import Snapshot
+from uov_hf.synthetic.views import PinholeView
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class CameraMount:
         return np.array([[focal * scale_x, 0, 812 * scale_x], [0, focal * scale_y, 484 * scale_y], [0, 0, 1.0]])
 
 
-# Angles, places and focal lengths like nuScenes's; a camera fires while the lidar sweeps past it, before the scan ends.
+# Angles, places and focal lengths like nuScenes's; a camera fires as the lidar sweeps past it, before the scan ends.
 CAMERAS = (
     CameraMount("CAM_FRONT", 0, (1.70, 0.02, 1.51), 1266, -0.035, 0.3),
     CameraMount("CAM_FRONT_RIGHT", -56, (1.55, -0.49, 1.50), 1261, -0.027, 0.6),

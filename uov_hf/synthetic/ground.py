@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .materials import Material
+from uov_hf.synthetic.materials import Material
 
 
 CELL = 0.1  # metres per cell of the painting, as in nuScenes's map masks
@@ -121,7 +121,7 @@ class Ground:
 
 
 def _smaller_root(a, b, c):
-    """The smaller positive root of a t² + b t + c = 0 for c < 0, in a form that holds for a = 0 too; infinite if none."""
+    """Smaller positive root of a t² + b t + c = 0 for c < 0, in a form that holds for a = 0 too; infinite if none."""
     discriminant = b * b - np.float32(4 * c) * a
     denominator = b + np.sqrt(np.maximum(discriminant, 0))
     t = np.float32(-2 * c) / denominator

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .raycast import Snapshot, SpinningView, cast
+from uov_hf.synthetic.raycast import cast
+from uov_hf.synthetic.surfaces import Snapshot
+from uov_hf.synthetic.views import SpinningView
 
 
 ELEVATIONS = np.radians(np.linspace(-30.67, 10.67, 32))  # nuScenes's HDL-32E

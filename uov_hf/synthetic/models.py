@@ -5,8 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .materials import draw_material
-from .shapes import BOX, Part, box, ellipsoid, part_corners, post, wheel
+from uov_hf.synthetic.materials import draw_material
+from uov_hf.synthetic.shapes import BOX, Part, box, ellipsoid, part_corners, post, wheel
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .cameras import CAMERAS, CameraMount, Picture, take_picture
-from .lidar import LIDAR_TO_EGO, RANGE_NOISE, Scan, scan
-from .raycast import PinholeView, Snapshot, Surfaces
-from .tables import LOCATIONS, Tables, attribute_of, chain, make_token, transform_columns, visibility_of
-from .town import build_town
+from uov_hf.synthetic.cameras import CAMERAS, CameraMount, Picture, take_picture
+from uov_hf.synthetic.lidar import LIDAR_TO_EGO, RANGE_NOISE, Scan, scan
+from uov_hf.synthetic.surfaces import Snapshot, Surfaces
+from uov_hf.synthetic.tables import (
+    LOCATIONS,
+    Tables,
+    attribute_of,
+    chain,
+    make_token,
+    transform_columns,
+    visibility_of,
+)
+from uov_hf.synthetic.town import build_town
+from uov_hf.synthetic.views import PinholeView
 
 
 FRAME_INTERVAL = 0.5  # seconds: nuScenes's keyframes

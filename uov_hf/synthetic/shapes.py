@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from .materials import Material
+from uov_hf.synthetic.materials import Material
 
 
 BOX, ELLIPSOID, TUBE = 0, 1, 2
@@ -18,7 +18,7 @@ class Part:
 
     Args:
         shape (`int`):
-            `BOX` (the cube of side 2), `ELLIPSOID` (the ball of radius 1), `TUBE` (z from -1, radius 1, to 1, `taper`).
+            `BOX` (the cube of side 2), `ELLIPSOID` (the ball of radius 1), `TUBE` (from z = -1 to 1).
         center, size (`tuple[float, float, float]`):
             Metres in the model's frame (x forward, y left, z up); `size` is the full extent before turning.
         material (`Material`):
@@ -26,7 +26,7 @@ class Part:
         turn (`tuple[float, float, float]`, *optional*):
             Roll, pitch and yaw in radians.
         taper (`float`, *optional*, defaults to 1.0):
-            Radius of a tube's top, as a share of its foot: 1 is a cylinder, 0 a cone.
+            Radius of a tube's top; that of its foot is 1. So 1 is a cylinder, 0 a cone.
     """
 
     shape: int

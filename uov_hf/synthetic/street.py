@@ -7,8 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-from .recording import DriveSettings, record_scene, scene_name
-from .tables import fixed_tables, merge_tables, write_tables
+from uov_hf.synthetic.recording import DriveSettings, record_scene, scene_name
+from uov_hf.synthetic.tables import fixed_tables, merge_tables, write_tables
 
 
 def generate_street(
@@ -26,11 +26,12 @@ def generate_street(
     Build towns, drive through each, and write what lidar and cameras saw as a nuScenes root.
 
     Every scene has a town of its own, made from (`seed`, scene number) alone: other seeds, other towns. The same
-    arguments give the same files to the byte, whatever `num_workers` is. Scenes are called scene-9001, scene-9002, …: no
-    official split of nuScenes names them, so the root's `splits.json` does. Besides nuScenes's tables and files, the root
-    holds the true segmentation of every image as `synthetic/segmentation/<sample_data token>.png` (16 bit; 0 is the sky),
-    and in `synthetic/segments.json` the raw class and the instance of each id:
-    `scenes[images[token]]["raw_class"][id]`.
+    arguments give the same files to the byte, whatever `num_workers` is. Scenes are called scene-9001, scene-9002, …:
+    no official split of nuScenes names them, so the root's `splits.json` does.
+
+    Besides nuScenes's tables and files, the root holds the true segmentation of every image as
+    `synthetic/segmentation/<sample_data token>.png` (16 bit; 0 is the sky), and in `synthetic/segments.json` the raw
+    class and the instance of each id: `scenes[images[token]]["raw_class"][id]`.
 
     The classes that are rare on real streets are common here, so that all 16 have points in nearly every frame.
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .materials import draw_material
-from .models import Model
-from .shapes import TUBE, Part, box, ellipsoid, post
+from uov_hf.synthetic.materials import draw_material
+from uov_hf.synthetic.models import Model
+from uov_hf.synthetic.shapes import TUBE, Part, box, ellipsoid, post
 
 
 MANMADE, VEGETATION = "static.manmade", "static.vegetation"

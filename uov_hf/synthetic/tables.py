@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..vocabulary import load_vocabulary
-from .cameras import CAMERAS
+from uov_hf.synthetic.cameras import CAMERAS
+from uov_hf.vocabulary import load_vocabulary
 
 
 LOCATIONS = ("singapore-onenorth", "boston-seaport", "singapore-queenstown", "singapore-hollandvillage")

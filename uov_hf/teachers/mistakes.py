@@ -28,7 +28,7 @@ UNSEEN = {"construction_vehicle": "truck", "trailer": "truck", "other_flat": "si
 
 
 def bleed(rng: np.random.Generator, ids: np.ndarray, reach: float) -> np.ndarray:
-    """`ids` (height, width) with ragged borders: a pixel reads about `reach` pixels beside itself, a neighbour nearly so."""
+    """`ids` (height, width) with ragged borders: every pixel reads the id about `reach` pixels beside it."""
     height, width = ids.shape
     grid = (max(height // 12, 2), max(width // 12, 2))
     row, column = (

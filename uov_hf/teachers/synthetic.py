@@ -34,12 +34,12 @@ class SyntheticTeacher(Teacher):
     Reads the true segmentation of each image of a root that `uov_hf.synthetic.generate_street` wrote, and degrades it.
 
     The mistakes are a function of (`seed`, image id) alone. With the defaults, 70 to 85 % of the pixels of the 16
-    classes get the right class. A segment's embedding is that of its prompt, with noise: a wrong name comes with a wrong
-    embedding, as where both are of one forward pass.
+    classes get the right class. A segment's embedding is that of its prompt, with noise: a wrong name comes with a
+    wrong embedding, as where both are of one forward pass.
 
     Args:
         prompts, model_name_or_path, revision, data_dir, device, dtype:
-            As in `Teacher`. The prompts must be of the nuScenes vocabulary; `data_dir` is the root; no weights are read.
+            As in `Teacher`. The prompts must be of the nuScenes vocabulary; `data_dir` is the root.
         seed (`int`): of all mistakes.
         confusion_rate (`float`): share of the things (cars, people, …) that are taken for another class.
         region_confusion_rate (`float`): the same for regions of stuff (roads, buildings, trees, …).
@@ -200,7 +200,7 @@ class SyntheticTeacher(Teacher):
         return names.index(str(rng.choice(CONFUSIONS[name]))) if mistake < rate else true_class
 
     def _merge_units(self, rng, units, prompts, is_stuff) -> np.ndarray:
-        """Segment of every unit, called by its first unit; -1 without a mask. Stuff of one name merges, touching things may."""
+        """Segment of every unit (its first unit), -1 without a mask. Stuff of one name merges, touching things may."""
         segment = np.arange(len(prompts))
         for prompt in np.unique(prompts[is_stuff]):
             members = np.flatnonzero(is_stuff & (prompts == prompt))
