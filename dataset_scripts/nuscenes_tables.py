@@ -52,7 +52,7 @@ def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Ca
     """Scene name and captures by channel of every sample: scenes in the order of their table, samples by time."""
     samples = Table(tables / "sample.json", lambda row: scenes[row["scene_token"]])
     sensors = Table(tables / "sensor.json", lambda row: row["channel"])
-    mounts = Table(tables / "calibrated_sensor.json", lambda row: row | {"channel": sensors[row["sensor_token"]]})
+    mounts = Table(tables / "calibrated_sensor.json", lambda row: _mount(row, sensors))
     captures: dict[str, dict[str, Capture]] = defaultdict(dict)
     for capture in Table(tables / "sample_data.json", lambda row: _key_capture(row, mounts)).values():
         captures[capture.sample_token][capture.channel] = capture
@@ -66,6 +66,14 @@ def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Ca
     return sorted(frames, key=lambda frame: (place[frame[0]], frame[1][LIDAR].timestamp))
 
 
+def _mount(row: dict[str, Any], sensors: Table) -> dict[str, Any]:
+    return {
+        "channel": sensors[row["sensor_token"]],
+        "sensor2ego": transform(row),
+        "intrinsics": row["camera_intrinsic"],
+    }
+
+
 def _key_capture(row: dict[str, Any], mounts: Table) -> Capture | None:
     mount = mounts[row["calibrated_sensor_token"]] if row["is_key_frame"] else None
     if mount is None or mount["channel"] not in (LIDAR, *CAMERAS):
@@ -74,12 +82,10 @@ def _key_capture(row: dict[str, Any], mounts: Table) -> Capture | None:
         token=row["token"],
         sample_token=row["sample_token"],
         ego_pose_token=row["ego_pose_token"],
-        channel=mount["channel"],
         timestamp=row["timestamp"],
         filename=row["filename"],
         image_size=(row["height"], row["width"]),
-        sensor2ego=transform(mount),
-        intrinsics=mount["camera_intrinsic"],
+        **mount,
     )
 
 
