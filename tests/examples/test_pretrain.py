@@ -1,0 +1,125 @@
+"""pretrain.py through its command line: what it leaves behind, and that splitting or killing a run changes nothing."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from uov_hf import UOVForPreTraining, UOVModel, UOVProcessor
+from uov_hf.data import load_frames
+from uov_hf.data.augmentation import AugmentationConfig
+from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.training.order import TrainingOrder
+from uov_hf.training.samples import TMPSamples
+from uov_hf.training.tracking import read_log
+
+
+NUM_STEPS = 8
+
+
+def losses(folder: Path, *names: str) -> torch.Tensor:
+    records = read_log(folder / "train_log.jsonl")
+    return torch.tensor([[record[name] for name in names or ("loss",)] for record in records], dtype=torch.float64)
+
+
+def without_times(folder: Path) -> list[dict]:
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in read_log(folder / "train_log.jsonl")]
+
+
+def test_the_checkpoint_loads_and_answers_in_the_vocabulary(pretrained, tiny_street):
+    model, processor = UOVModel.from_pretrained(pretrained), UOVProcessor.from_pretrained(pretrained)
+    frame = load_frames("nuscenes", "test", data_dir=tiny_street)[0]
+    outputs = model(**processor(points=frame["points"]))
+    assert torch.allclose(outputs.point_embeds.norm(dim=1), torch.ones(len(frame["points"])), atol=1e-5)
+    assert model.class_scores(outputs.point_embeds).shape == (len(frame["points"]), 16)
+    assert model.config.id2label[3] == "car" and model.config.teacher == "synthetic"
+    assert isinstance(AutoModel.from_pretrained(pretrained), UOVModel)
+    assert isinstance(AutoProcessor.from_pretrained(pretrained), UOVProcessor)
+
+
+def test_the_log_shows_a_falling_loss_and_a_validation_that_used_no_truth(pretrained):
+    records = read_log(pretrained / "train_log.jsonl")
+    assert [record["step"] for record in records] == list(range(1, NUM_STEPS + 1))
+    assert [record["step"] for record in records if "validation_loss" in record] == [4, 8]
+    assert records[-1]["loss"] < records[0]["loss"]
+    terms = losses(pretrained, "image_loss", "text_loss")
+    assert torch.allclose(losses(pretrained)[:, 0], 0.5 * terms.sum(dim=1), rtol=1e-5)
+
+
+def test_the_card_says_what_was_trained_on_how_and_with_what_limits(pretrained):
+    card = (pretrained / "README.md").read_text()
+    last = read_log(pretrained / "train_log.jsonl")[-1]
+    for part in ("license: other", "`synthetic`", "4 frames", "--negatives global", "## Limits", str(last["loss"])):
+        assert part in card
+
+
+def test_only_the_last_checkpoints_stay_and_they_load_too(pretrained):
+    found = sorted(path.name for path in pretrained.iterdir() if path.is_dir())
+    assert found == ["checkpoint-6", "checkpoint-8"]
+    assert json.loads((pretrained / "checkpoint-6" / "trainer_state.json").read_text())["step"] == 6
+    last = UOVForPreTraining.from_pretrained(pretrained / "checkpoint-8").uov.state_dict()
+    final = UOVModel.from_pretrained(pretrained).state_dict()
+    assert last.keys() == final.keys() and all(torch.equal(last[name], final[name]) for name in final)
+
+
+def test_two_processes_train_on_every_point_and_follow_the_curve_of_one(
+    pretraining, pretrained, tiny_street, street_labels, run_script, tmp_path
+):
+    run_script(*pretraining, "--output_dir", tmp_path, num_processes=2)
+    assert torch.allclose(losses(tmp_path), losses(pretrained), rtol=1e-5)
+    trained = UOVModel.from_pretrained(tmp_path).state_dict()
+    for name, weight in UOVModel.from_pretrained(pretrained).state_dict().items():
+        assert torch.allclose(trained[name], weight, rtol=1e-3, atol=1e-5), name
+
+    frames, label_set = load_frames("nuscenes", "all", data_dir=tiny_street), LabelSet(street_labels)
+    extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
+    samples = TMPSamples(
+        frames, label_set, PointLabels(street_labels), extractor, AugmentationConfig(min_pairs=20), seed=0
+    )
+    order = TrainingOrder(num_frames=4, num_processes=2)
+    keys = [key for step in range(NUM_STEPS) for key in order.step_keys(step)]
+    num_points = sum(len(samples[key]["point_to_voxel"]) for key in keys)
+    state = json.loads((tmp_path / f"checkpoint-{NUM_STEPS}" / "trainer_state.json").read_text())
+    assert state["trained_points"] == num_points
+    assert sum(record["num_points"] for record in read_log(tmp_path / "train_log.jsonl")) == num_points
+
+
+def test_a_batch_of_two_follows_the_curve_of_two_micro_batches(pretraining, pretrained, run_script, tmp_path):
+    run_script(*pretraining, "--per_device_train_batch_size", 2, "--output_dir", tmp_path)
+    assert torch.allclose(losses(tmp_path), losses(pretrained), rtol=1e-5)
+
+
+def test_a_run_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
+    pretraining, pretrained, start_script, run_script, tmp_path
+):
+    settings = [*pretraining, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2, "--output_dir", tmp_path]
+    settings += ["--validation_split", "test", "--eval_steps", 4]
+    killed_after = random.randint(1, NUM_STEPS - 1)
+    process = start_script(*settings)
+    while len(read_log(tmp_path / "train_log.jsonl")) < killed_after and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    assert not (tmp_path / "model.safetensors").exists()
+
+    run_script(*settings, "--resume_from_checkpoint", "latest")
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, pretrained)]
+    assert weights[0] == weights[1], f"killed after step {killed_after}"
+    assert without_times(tmp_path) == without_times(pretrained)
+    assert not list(tmp_path.glob(".checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_without_arguments_it_trains_on_the_embedded_street_in_two_minutes(run_script, tmp_path):
+    started = time.perf_counter()
+    output = run_script("pretrain.py", "--output_dir", tmp_path)
+    assert time.perf_counter() - started < 120
+    assert "For real data give --dataset nuscenes --data_dir" in output
+    validation = [r["validation_loss"] for r in read_log(tmp_path / "train_log.jsonl") if "validation_loss" in r]
+    assert validation[-1] < validation[0]
+    table = run_script("evaluate.py", "--model_name_or_path", tmp_path, "--output_dir", tmp_path / "eval")
+    assert "| **mean** |" in table
