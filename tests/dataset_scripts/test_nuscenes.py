@@ -1,7 +1,7 @@
 """A nuScenes root comes back as frames: geometry, labels, order, splits, and errors that name the file."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -266,9 +266,10 @@ def test_categories_in_another_order_are_refused(root):
         load_frames("nuscenes", data_dir=root)
 
 
-def test_as_a_program_it_writes_parquet_with_the_same_frames(root, tmp_path):
+def test_as_a_program_it_writes_parquet_with_the_same_frames(root, tmp_path, monkeypatch):
     arguments = ["--data_dir", str(root), "--output_dir", str(tmp_path / "parquet")]
-    subprocess.run([sys.executable, str(SCRIPT), *arguments], check=True, capture_output=True)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
     for split in ("mini_train", "mini_val"):
         raw, written = load_frames(str(SCRIPT), split, data_dir=root), load_frames(str(tmp_path / "parquet"), split)
         assert written.taxonomy == raw.taxonomy and written.frame_ids == raw.frame_ids
