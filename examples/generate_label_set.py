@@ -4,10 +4,13 @@
         --teacher clip --teacher_model_name_or_path openai/clip-vit-large-patch14-336 --output_dir labels/
 
 Sequences are shared among the processes and written one by one: a run that was stopped continues where it was.
+Without --dataset it renders a small synthetic street beside the label set, whose teacher is `synthetic`.
 """
 
 import argparse
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ from accelerate.utils import gather_object
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, WriteReport
+from uov_hf.synthetic import generate_street
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.training import arguments
 from uov_hf.training.launch import start
@@ -23,7 +27,7 @@ from uov_hf.vocabulary import load_vocabulary
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", choices=list(TEACHERS), required=True)
+    parser.add_argument("--teacher", choices=list(TEACHERS), default="synthetic")
     parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights.")
     parser.add_argument("--teacher_revision", help="Branch, tag or commit of the teacher on the Hub.")
     parser.add_argument(
@@ -56,12 +60,26 @@ def setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def use_embedded_street(args: argparse.Namespace) -> None:
+    """Render a street beside the label set, unless an earlier run did."""
+    street = Path(args.output_dir).with_name("street")
+    if not street.exists():
+        partial = street.with_name("street.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        generate_street(partial).rename(street)
+    args.dataset, args.data_dir, args.split = "nuscenes", str(street), args.split or "all"
+
+
 def main() -> None:
     args = parse_args()
     accelerator = start(args.output_dir, seed=0)
+    if args.dataset is None:
+        accelerator.print("No --dataset: labelling a synthetic street. For real data give --dataset and --data_dir.")
+        with accelerator.main_process_first():
+            use_embedded_street(args)
 
     # Data
-    frames = load_frames(args.dataset, split=args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
+    frames = load_frames(args.dataset, args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
     vocabulary = load_vocabulary(args.vocabulary or frames.taxonomy)
 
     # Teacher

@@ -3,10 +3,12 @@
     accelerate launch examples/label_points.py --label_set labels/ --dataset nuscenes --data_dir data/nuscenes \\
         --preset paper
 
-A run that was stopped continues where it was.
+A run that was stopped continues where it was. Without --dataset it takes the synthetic street that
+generate_label_set.py rendered beside the label set.
 """
 
 import argparse
+from pathlib import Path
 
 from accelerate.utils import gather_object
 
@@ -29,8 +31,12 @@ def main() -> None:
     args = parse_args()
     label_set = LabelSet(args.label_set)
     accelerator = start(args.label_set, seed=0)
+    if args.dataset is None:
+        accelerator.print("No --dataset: labelling the synthetic street beside the label set.")
+        args.dataset, args.data_dir = "nuscenes", str(Path(args.label_set).with_name("street"))
+        args.split = args.split or "all"
 
-    frames = load_frames(args.dataset, split=args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
+    frames = load_frames(args.dataset, args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
     report = label_points(
         label_set,
         frames,

@@ -4,9 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pyarrow as pa
@@ -146,23 +143,20 @@ def break_frame(teacher, frame_id, monkeypatch):
     monkeypatch.setattr(teacher, "segment", segment)
 
 
-def test_a_killed_writer_leaves_nothing_to_read(tmp_path):
-    """Killed in the middle of a shard by a signal that no `finally` sees."""
-    program = """
-        import os, signal, sys
-        import pyarrow as pa
-        from uov_hf.labels.shards import _whole_or_not_at_all
-        from pathlib import Path
+def test_a_killed_writer_leaves_nothing_to_read(tmp_path, frames):
+    """Killed in the middle of a shard, by a signal that no `finally` sees."""
+    schema = pa.schema({"frame_id": pa.string()})
 
-        schema = pa.schema({"frame_id": pa.string(), "labels": pa.list_(pa.uint8())})
-        with _whole_or_not_at_all(Path(sys.argv[1]) / "sequence.parquet", schema) as write:
-            for index in range(100):
-                write({"frame_id": str(index), "labels": bytes(1000)})
+    def die_at_the_second_frame(frame):
+        if frame["frame_id"] == "1/1":
             os.kill(os.getpid(), signal.SIGKILL)
-    """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], env=os.environ)
-    assert run.returncode == -signal.SIGKILL
-    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+        return frame
+
+    child = os.fork()
+    if child == 0:
+        write_shards(tmp_path, schema, frames, die_at_the_second_frame)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["one.parquet.tmp"]
     assert len(Shards(tmp_path)) == 0
 
 

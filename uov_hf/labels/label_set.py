@@ -153,6 +153,7 @@ class LabelSet:
         def make_row(frame):
             return segment_frame(frame, teacher, cameras)
 
+        frames = frames.select_columns(["frame_id", "sequence_id", "timestamp", *CAMERA_COLUMNS])
         report = write_shards(self.folder / "images", self._schema, frames, make_row, **sharing)
         self._shards.refresh()
         return report
