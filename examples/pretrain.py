@@ -57,6 +57,7 @@ STREET_DEFAULTS = {
     "optimizer": "adamw",
     "learning_rate": 3e-3,
     "lr_scheduler_type": "cosine",
+    "dataloader_num_workers": 0,
 }
 SETTINGS_IN_THE_CARD = [
     "preset",
@@ -119,7 +120,7 @@ def use_embedded_street(args: argparse.Namespace) -> None:
     if not street.exists():
         partial = street.with_name("street.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        generate_street(partial, num_workers=2).rename(street)
+        generate_street(partial, num_scenes=4, frames_per_scene=6, num_workers=2).rename(street)
     args.dataset, args.data_dir, args.label_set = "nuscenes", str(street), str(labels)
     vocabulary = load_vocabulary("nuscenes")
     teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=args.data_dir)

@@ -52,8 +52,8 @@ def test_the_log_shows_a_falling_loss_and_a_validation_that_used_no_truth(pretra
 
 def test_the_card_says_what_was_trained_on_how_and_with_what_limits(pretrained):
     card = (pretrained / "README.md").read_text()
-    last = read_log(pretrained / "train_log.jsonl")[-1]
-    for part in ("license: other", "`synthetic`", "4 frames", "--negatives global", "## Limits", str(last["loss"])):
+    loss = read_log(pretrained / "train_log.jsonl")[-1]["loss"]
+    for part in ("license: other", "`synthetic`", "4 frames", "--negatives global", "## Limits", f"| {loss:.3f} |"):
         assert part in card
 
 
