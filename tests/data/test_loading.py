@@ -136,6 +136,14 @@ def test_a_parquet_folder_is_not_written_over(parquet, tmp_path):
         parquet.write_parquet(tmp_path / "parquet")
 
 
+def test_a_second_config_is_added_to_the_card(parquet, tmp_path):
+    parquet.write_parquet(tmp_path / "parquet")
+    second = type(parquet)(data_dir=str(tmp_path), config_name="v2", splits=["val"], cache_dir=str(tmp_path / "cache"))
+    second.write_parquet(tmp_path / "parquet")
+    assert len(load_frames(str(tmp_path / "parquet"), dataset_config="v1")) == 12
+    assert len(load_frames(str(tmp_path / "parquet"), dataset_config="v2")) == 2
+
+
 def test_a_builder_streams_one_shard_per_sequence(parquet):
     stream = parquet.as_streaming_dataset("train")
     assert stream.num_shards == 6 and len(list(stream)) == 12

@@ -19,7 +19,7 @@ from uov_hf.synthetic import generate_street
 from uov_hf.vocabulary import load_vocabulary
 
 
-# The devkit keeps points in float32 while they are in city coordinates: steps of 0.12 mm, in the end up to 0.03 pixels.
+# The devkit keeps points in float32 while they are in city coordinates: steps of 0.12 mm, up to 0.03 pixels in all.
 # "exact" is the same function of the devkit, given the same points in float64.
 DEVKIT = """
 import sys

@@ -175,6 +175,11 @@ def test_the_version_is_the_only_one_or_named(root):
         load_frames("nuscenes", data_dir=root / "samples")
 
 
+def test_a_root_given_in_place_of_its_script_is_told_where_to_go(root):
+    with pytest.raises(ValueError, match="expected a Parquet file of frames.*--dataset nuscenes --data_dir"):
+        load_frames(str(root), "train")
+
+
 def test_training_touches_no_image(root):
     for image in root.glob("samples/CAM_*/*.jpg"):
         image.unlink()

@@ -41,7 +41,13 @@ class ParquetFrames:
         return self.__dict__ | {"_open_files": {}}  # a worker process opens its own
 
     def _index(self, file: str) -> None:
-        parquet = self._open(file)
+        try:
+            parquet = self._open(file)
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{file}: expected a Parquet file of frames, got: {error} A raw folder goes to its dataset script, as "
+                "`data_dir` (`--dataset nuscenes --data_dir …`)."
+            ) from error
         absent = sorted(set(FRAME_FEATURES) - set(parquet.schema_arrow.names))
         if absent:
             raise ValueError(f"{file}: expected the columns of frames, got a file without {', '.join(absent)}.")
