@@ -124,5 +124,5 @@ def _smaller_root(a, b, c):
     """Smaller positive root of a t² + b t + c = 0 for c < 0, in a form that holds for a = 0 too; infinite if none."""
     discriminant = b * b - np.float32(4 * c) * a
     denominator = b + np.sqrt(np.maximum(discriminant, 0))
-    t = np.float32(-2 * c) / denominator
-    return np.where((discriminant >= 0) & (denominator > 0), t, np.float32(np.inf))
+    positive = (discriminant >= 0) & (denominator > 0)
+    return np.where(positive, np.float32(-2 * c) / np.where(positive, denominator, 1), np.float32(np.inf))

@@ -8,7 +8,7 @@ from uov_hf.synthetic.ground import CELL, Ground, Patch
 from uov_hf.synthetic.materials import draw_material
 
 
-HALF_WIDTH = 48.0  # metres from the middle of the street to the edge of the painting
+HALF_WIDTH = 60.0  # metres from the middle of the street to the edge: the devkit draws 57 m of map around the car
 
 
 @dataclass(frozen=True)

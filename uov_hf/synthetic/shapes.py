@@ -96,9 +96,9 @@ def first_hit(shape: int, taper: float, origin: np.ndarray, directions: np.ndarr
 
 def _hit_box(origin, directions):
     inverse = 1.0 / directions
-    middle, half = -origin[:, None, None] * inverse, np.abs(inverse)  # slabs are entered at middle - half
-    enter = (middle - half).max(axis=0)
-    leave = (middle + half).min(axis=0)
+    low, high = ((side - origin[:, None, None]) * inverse for side in (np.float32(-1), np.float32(1)))
+    enter = np.minimum(low, high).max(axis=0)
+    leave = np.maximum(low, high).min(axis=0)
     return np.where((enter <= leave) & (enter > 0), enter, np.inf)
 
 
