@@ -1,0 +1,170 @@
+"""The synthetic teacher errs as often as it says, the same way every time, and only in the ways it is told to."""
+
+import json
+
+import numpy as np
+import pytest
+
+from uov_hf.teachers import load_teacher
+from uov_hf.teachers.mistakes import CONFUSIONS, bleed, touching
+from uov_hf.vocabulary import load_vocabulary
+
+
+VOCABULARY = load_vocabulary("nuscenes")
+FAULTLESS = {
+    "confusion_rate": 0,
+    "region_confusion_rate": 0,
+    "unseen_rate": 0,
+    "missing_rate": 0,
+    "merge_rate": 0,
+    "border": 0,
+}
+
+
+def teacher_of(root, prompts=VOCABULARY.prompts, **settings):
+    return load_teacher("synthetic", prompts=prompts, data_dir=str(root), **settings)
+
+
+def images_of(root):
+    return list(json.loads((root / "synthetic" / "segments.json").read_text())["images"])
+
+
+def called_and_true(teacher, image_id):
+    """Training class per pixel (255 = background or no mask), as the teacher says it and as it is."""
+    segments = teacher.segment_image(image_id)
+    classes = VOCABULARY.prompt_to_class[[VOCABULARY.prompts.index(prompt) for prompt in teacher.prompts]]
+    ids, raw_of_id = teacher.read_truth(image_id)
+    return np.append(255, classes[segments.labels])[segments.segmentation], VOCABULARY.raw_to_class[raw_of_id][ids]
+
+
+def pixel_accuracy(teacher, images):
+    right = []
+    for called, true in (called_and_true(teacher, image_id) for image_id in images):
+        right.append((called == true)[true < 255])
+    return np.concatenate(right).mean()
+
+
+def test_by_default_70_to_85_percent_of_the_pixels_are_right(tiny_street):
+    for seed in range(3):
+        assert 0.70 < pixel_accuracy(teacher_of(tiny_street, seed=seed), images_of(tiny_street)) < 0.85
+
+
+def test_without_mistakes_it_says_the_truth(tiny_street):
+    assert pixel_accuracy(teacher_of(tiny_street, **FAULTLESS), images_of(tiny_street)) == 1.0
+
+
+def test_ragged_borders_cost_little_and_only_near_borders(tiny_street):
+    teacher = teacher_of(tiny_street, **FAULTLESS | {"border": 0.01})
+    assert 0.85 < pixel_accuracy(teacher, images_of(tiny_street)) < 0.99
+    ids = np.zeros((60, 100), dtype=int)
+    ids[:, 50:] = 1
+    ragged = bleed(np.random.default_rng(0), ids, reach=2.0)
+    assert (ragged != ids)[:, 40:60].any() and not (ragged != ids)[:, :30].any() and not (ragged != ids)[:, 70:].any()
+
+
+def test_the_same_image_gets_the_same_answer_in_any_order(tiny_street):
+    one, two = images_of(tiny_street)[:2]
+    teacher, other = teacher_of(tiny_street), teacher_of(tiny_street)
+    first = teacher.segment({"image_ids": [one, two]})
+    second = other.segment({"image_ids": [two, one]})[::-1]
+    for a, b in zip(first, second, strict=True):
+        for name in ("segmentation", "labels", "scores", "embeds"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    reseeded = teacher_of(tiny_street, seed=1).segment_image(one)
+    assert not np.array_equal(reseeded.segmentation, first[0].segmentation)
+
+
+def test_a_confused_thing_is_called_what_such_things_are_confused_with(tiny_street):
+    teacher = teacher_of(tiny_street, **FAULTLESS | {"confusion_rate": 1})
+    for image_id in images_of(tiny_street)[:6]:
+        called, true = called_and_true(teacher, image_id)
+        for index, name in enumerate(VOCABULARY.class_names):
+            said = {VOCABULARY.class_names[c] for c in np.unique(called[true == index])}
+            assert said <= (set(CONFUSIONS[name]) if VOCABULARY.is_thing[index] else {name})
+
+
+def test_missing_masks_are_holes_where_things_are(tiny_street):
+    teacher = teacher_of(tiny_street, **FAULTLESS | {"missing_rate": 1})
+    for image_id in images_of(tiny_street)[:6]:
+        ids, raw_of_id = teacher.read_truth(image_id)
+        is_thing = np.array([not VOCABULARY.raw_names[raw].startswith(("flat.", "static.")) for raw in raw_of_id])
+        np.testing.assert_array_equal(teacher.segment_image(image_id).segmentation == 0, is_thing[ids])
+
+
+def test_unseen_classes_are_called_something_else(tiny_street):
+    teacher = teacher_of(tiny_street, **FAULTLESS | {"unseen_rate": 1})
+    said = [called[true == VOCABULARY.class_names.index("other_flat")] for called, true in _all(teacher, tiny_street)]
+    assert set(np.concatenate(said)) == {VOCABULARY.class_names.index("sidewalk")}
+
+
+def _all(teacher, root):
+    return [called_and_true(teacher, image_id) for image_id in images_of(root)]
+
+
+def test_merging_makes_fewer_masks_with_the_same_names(tiny_street):
+    apart, merged = teacher_of(tiny_street, **FAULTLESS), teacher_of(tiny_street, **FAULTLESS | {"merge_rate": 1})
+    counts = [
+        [len(teacher.segment_image(image_id).labels) for image_id in images_of(tiny_street)]
+        for teacher in (apart, merged)
+    ]
+    assert sum(counts[1]) < sum(counts[0])
+    assert pixel_accuracy(merged, images_of(tiny_street)) == 1.0
+
+
+def test_touching_units_are_found_once():
+    units = np.array([[0, 0, 1], [2, 2, 1]])
+    assert touching(units).tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
+def test_words_lie_near_their_synonyms_and_far_from_others(tiny_street):
+    teacher = teacher_of(tiny_street)
+    embeds = teacher.encode_prompts(VOCABULARY.prompts)
+    assert embeds.shape == (175, teacher.embed_dim) and embeds.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-6)
+
+    def cosine(one, other):
+        return float(np.dot(*teacher.encode_prompts([one, other])))
+
+    assert 0.6 < cosine("car", "sedan") < 0.95
+    assert cosine("car", "sedan") > cosine("car", "truck") > cosine("car", "sidewalk")
+    firsts = np.array([VOCABULARY.prompts.index(prompt) == row for row, prompt in enumerate(VOCABULARY.prompts)])
+    groups, cosines = VOCABULARY.prompt_groups[firsts], (embeds @ embeds.T)[np.ix_(firsts, firsts)]
+    same = (groups[:, None] == groups) & ~np.eye(len(groups), dtype=bool)
+    assert 0.7 < cosines[same].mean() < 0.9
+    assert abs(cosines[groups[:, None] != groups].mean()) < 0.1
+
+
+def test_segment_embeddings_are_nearest_to_their_own_class(tiny_street):
+    teacher, right = teacher_of(tiny_street), []
+    for image_id in images_of(tiny_street):
+        segments = teacher.segment_image(image_id)
+        nearest = (segments.embeds @ teacher.prompt_embeds.T).argmax(axis=1)
+        right.append(VOCABULARY.prompt_to_class[nearest] == VOCABULARY.prompt_to_class[segments.labels])
+    assert np.concatenate(right).mean() > 0.95
+
+
+def test_fewer_prompts_are_enough(tiny_street):
+    prompts = ["sky", "road", "tree", "building", "car"]
+    teacher = teacher_of(tiny_street, prompts=prompts)
+    labels = np.concatenate([segments.labels for segments in teacher.segment({"image_ids": images_of(tiny_street)})])
+    assert set(labels) == set(range(len(prompts)))
+
+
+def test_bad_input_is_refused_with_a_reason(tiny_street, tmp_path):
+    with pytest.raises(ValueError, match="no text tower.*'a flying saucer'"):
+        teacher_of(tiny_street).encode_prompts(["car", "a flying saucer"])
+    with pytest.raises(FileNotFoundError, match="python -m uov_hf.synthetic"):
+        teacher_of(tmp_path)
+    with pytest.raises(ValueError, match="needs `data_dir`"):
+        load_teacher("synthetic", prompts=["car"])
+    with pytest.raises(ValueError, match="`missing_rate` must be between 0 and 1, got 2"):
+        teacher_of(tiny_street, missing_rate=2)
+    with pytest.raises(FileNotFoundError, match="true segmentation of image nobody"):
+        teacher_of(tiny_street).segment_image("nobody")
+
+
+def test_settings_are_json_and_make_the_same_teacher(tiny_street):
+    settings = json.loads(json.dumps(teacher_of(tiny_street, seed=3, border=0.01).settings))
+    image_id = images_of(tiny_street)[0]
+    one, other = teacher_of(tiny_street, seed=3, border=0.01), teacher_of(tiny_street, **settings)
+    np.testing.assert_array_equal(one.segment_image(image_id).segmentation, other.segment_image(image_id).segmentation)
