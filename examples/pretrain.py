@@ -22,7 +22,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPModel, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor, save_checkpoint
 from uov_hf.data import load_frames
@@ -230,8 +230,21 @@ def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPr
         model.activation_checkpointing_enable()
     if label_set.teacher["name"] != "clip":
         return model, UOVProcessor.from_teacher(feature_extractor)
-    model.uov.set_text_tower(CLIPTextModelWithProjection.from_pretrained(teacher), source=teacher)
-    return model, UOVProcessor.from_teacher(feature_extractor, teacher)
+    try:
+        model.uov.set_text_tower(load_text_tower(label_set.teacher), source=teacher)
+        return model, UOVProcessor.from_teacher(feature_extractor, teacher)
+    except OSError as error:
+        logger.warning(f"The teacher {teacher} is not at hand; the model will know the baked words only. {error}")
+        return model, UOVProcessor.from_teacher(feature_extractor)
+
+
+def load_text_tower(teacher: dict) -> CLIPTextModelWithProjection:
+    clip = CLIPModel.from_pretrained(teacher["model_name_or_path"], revision=teacher["revision"])
+    config = clip.config.text_config
+    config.projection_dim = clip.config.projection_dim  # the text config's own is not always kept up
+    tower = CLIPTextModelWithProjection(config)
+    tower.text_model, tower.text_projection = clip.text_model, clip.text_projection
+    return tower
 
 
 def train(run: Run, args, samples: TMPSamples, validation: TMPSamples | None) -> None:

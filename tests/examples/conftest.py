@@ -21,19 +21,19 @@ def command(script: str, *arguments, num_processes: int = 1) -> list[str]:
     return [*launcher, str(EXAMPLES / script), *(str(argument) for argument in arguments)]
 
 
-def environment() -> dict[str, str]:
+def environment(num_threads: int = 1) -> dict[str, str]:
     """One thread each, so that runs of one and of two processes do the same arithmetic."""
-    return os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(num_threads)}
 
 
-def run(*arguments, num_processes: int = 1) -> str:
+def run(*arguments, num_processes: int = 1, num_threads: int = 1, timeout: int = 300) -> str:
     done = subprocess.run(
         command(*arguments, num_processes=num_processes),
-        env=environment(),
+        env=environment(num_threads),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
