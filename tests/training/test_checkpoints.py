@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from uov_hf.training.checkpoints import (
+    drop_later,
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -91,6 +92,19 @@ def test_latest_starts_anew_where_there_is_none_and_a_wrong_folder_is_named(tmp_
     assert find_checkpoint(tmp_path, None) is None
     with pytest.raises(FileNotFoundError, match="there is no trainer_state.json"):
         find_checkpoint(tmp_path, str(tmp_path))
+
+
+def test_a_new_run_does_not_mix_its_checkpoints_with_those_of_an_old_one(run):
+    save(run, 20)
+    with pytest.raises(FileExistsError, match=r"\(checkpoint-20\). Go on with it by --resume_from_checkpoint latest"):
+        find_checkpoint(run.folder, None)
+
+
+def test_a_run_that_goes_back_drops_what_it_will_write_again(run):
+    for step in (2, 4, 20):
+        save(run, step)
+    drop_later(run.folder, 4)
+    assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-2", "checkpoint-4"]
 
 
 def test_the_state_is_readable_json(run):

@@ -27,21 +27,38 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
-    """What `--resume_from_checkpoint` means: None, a folder, or `"latest"`, which is None where there is none."""
-    if resume_from is None:
-        return None
-    if resume_from != "latest":
-        if not (Path(resume_from) / STATE_FILE).is_file():
-            raise FileNotFoundError(
-                f"--resume_from_checkpoint {resume_from}: there is no {STATE_FILE} in it. "
-                "Give a folder `checkpoint-<step>` of a run, or `latest`."
-            )
-        return Path(resume_from)
+    """What `--resume_from_checkpoint` means: None, a folder, or `"latest"`, which is None where there is none.
+
+    Raises:
+        FileNotFoundError: the folder is no checkpoint.
+        FileExistsError: nothing is to be resumed, but `output_dir` has checkpoints: of which run would the next be?
+    """
     checkpoints = list_checkpoints(output_dir)
-    if not checkpoints:
-        logger.warning(f"No checkpoint in {output_dir}: starting from the beginning.")
+    if resume_from is None:
+        if checkpoints:
+            raise FileExistsError(
+                f"{output_dir} holds the checkpoints of an earlier run ({checkpoints[-1].name}). Go on with it by "
+                "--resume_from_checkpoint latest, give another --output_dir, or delete them."
+            )
         return None
-    return checkpoints[-1]
+    if resume_from == "latest":
+        if not checkpoints:
+            logger.warning(f"No checkpoint in {output_dir}: starting from the beginning.")
+        return checkpoints[-1] if checkpoints else None
+    if not (Path(resume_from) / STATE_FILE).is_file():
+        raise FileNotFoundError(
+            f"--resume_from_checkpoint {resume_from}: there is no {STATE_FILE} in it. "
+            "Give a folder `checkpoint-<step>` of a run, or `latest`."
+        )
+    return Path(resume_from)
+
+
+def drop_later(output_dir: Path, step: int) -> None:
+    """Remove the checkpoints after `step`: a run that goes back to it will write its own."""
+    for path in list_checkpoints(output_dir):
+        if _step(path) > step:
+            logger.warning(f"Removing {path}: the run goes on from step {step}.")
+            shutil.rmtree(path)
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, config, keep: int | None = None) -> Path:
@@ -100,6 +117,10 @@ def order_fingerprint(order: TrainingOrder) -> dict[str, int]:
         "batch_size": order.batch_size,
         "frames_per_step": order.frames_per_step,
     }
+
+
+def _step(checkpoint: Path) -> int:
+    return int(_NAME.fullmatch(checkpoint.name)[1])
 
 
 def _publish(partial: Path, final: Path) -> None:

@@ -10,7 +10,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from uov_hf.training.broken_frames import SkipBrokenFrames
-from uov_hf.training.checkpoints import find_checkpoint, load_checkpoint, order_fingerprint, save_checkpoint
+from uov_hf.training.checkpoints import (
+    drop_later,
+    find_checkpoint,
+    load_checkpoint,
+    order_fingerprint,
+    save_checkpoint,
+)
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
 
 
@@ -66,6 +72,8 @@ class Run:
         self.step, self.trained_points, self.num_broken = (
             state[name] for name in ("step", "trained_points", "num_broken")
         )
+        if self.accelerator.is_main_process:
+            drop_later(self.output_dir, self.step)
         logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
 
     def save(self) -> None:

@@ -1,0 +1,60 @@
+"""What leaves the house: a card without gaps, and only the files of the checkpoint."""
+
+import jinja2
+import pytest
+
+from uov_hf.training import publishing
+
+
+FIELDS = {
+    "model_name": "me/tmp",
+    "taxonomy": "nuscenes",
+    "num_prompts": 3,
+    "class_names": ["car", "road"],
+    "dataset": "nuscenes",
+    "split": "train",
+    "num_frames": 2,
+    "teacher": "some/clip",
+    "command": "accelerate launch examples/pretrain.py",
+    "settings": {"seed": 0},
+    "first": {"loss": 2.0, "image_loss": 1.0, "text_loss": 3.0},
+    "last": {"loss": 1.0, "image_loss": 0.5, "text_loss": 1.5},
+    "validation_loss": None,
+    "num_broken": 0,
+    "license_note": "Other terms hold.",
+}
+
+
+def test_the_card_is_filled_from_top_to_bottom(tmp_path):
+    publishing.write_model_card(tmp_path, license="other", **FIELDS)
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\n") and "license: other" in card
+    assert "2 classes (car, road)" in card and "| seed | 0 |" in card and "| total | 2.000 | 1.000 |" in card
+    assert "Validation" not in card and "could not be read" not in card
+    assert "{" not in card.replace("{}", "")
+
+
+def test_a_field_that_was_forgotten_is_an_error(tmp_path):
+    with pytest.raises(jinja2.UndefinedError, match="teacher"):
+        publishing.write_model_card(tmp_path, license="other", **{k: v for k, v in FIELDS.items() if k != "teacher"})
+
+
+def test_sensor_data_and_run_states_beside_the_checkpoint_are_not_uploaded(tmp_path, monkeypatch):
+    uploads = []
+
+    class Hub:
+        def create_repo(self, repo_id, exist_ok):
+            return type("RepoUrl", (), {"repo_id": f"me/{repo_id}"})
+
+        def upload_folder(self, **arguments):
+            uploads.append(arguments)
+            return "https://hub/me/tmp"
+
+    monkeypatch.setattr(publishing, "HfApi", Hub)
+    for name in ("config.json", "model.safetensors", "street/v1.0-mini/scene.json", "checkpoint-2/optimizer.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert publishing.push_checkpoint(tmp_path, "tmp") == "https://hub/me/tmp"
+    (upload,) = uploads
+    assert sorted(upload["allow_patterns"]) == ["config.json", "model.safetensors"]
+    assert upload["repo_id"] == "me/tmp"
