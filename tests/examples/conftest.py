@@ -26,7 +26,7 @@ def environment(num_threads: int = 1) -> dict[str, str]:
     return os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(num_threads)}
 
 
-def run(*arguments, num_processes: int = 1, num_threads: int = 1, timeout: int = 300) -> str:
+def run(*arguments, num_processes: int = 1, num_threads: int = 1, timeout: int = 300, fails: bool = False) -> str:
     done = subprocess.run(
         command(*arguments, num_processes=num_processes),
         env=environment(num_threads),
@@ -35,7 +35,7 @@ def run(*arguments, num_processes: int = 1, num_threads: int = 1, timeout: int =
         text=True,
         timeout=timeout,
     )
-    assert done.returncode == 0, done.stdout
+    assert (done.returncode != 0) == fails, done.stdout
     return done.stdout
 
 
@@ -80,7 +80,7 @@ def pretrained(pretraining, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run_script() -> Callable[..., str]:
-    """`run_script("pretrain.py", "--output_dir", folder, num_processes=2)` -> what it printed; it must succeed."""
+    """`run_script("pretrain.py", "--seed", 1, num_processes=2)` -> what it printed; with `fails=True` it must fail."""
     return run
 
 

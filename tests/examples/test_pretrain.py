@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -111,6 +112,25 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
     assert weights[0] == weights[1], f"killed after step {killed_after}"
     assert without_times(tmp_path) == without_times(pretrained)
     assert not list(tmp_path.glob(".checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_broken_scan_stops_the_run_with_its_state_saved_or_is_skipped_and_counted(
+    pretraining, tiny_street, run_script, tmp_path
+):
+    root = shutil.copytree(tiny_street, tmp_path / "street")
+    scan = sorted((root / "samples" / "LIDAR_TOP").iterdir())[-1]
+    scan.write_bytes(scan.read_bytes()[:-7])
+    settings = [*pretraining, "--data_dir", root, "--output_dir", tmp_path / "tmp", "--checkpointing_steps", 100]
+    output = run_script(*settings, num_processes=2, fails=True)  # one rank meets it, both stop
+    assert scan.name in output
+    num_done = len(read_log(tmp_path / "tmp" / "train_log.jsonl"))
+    assert num_done < 2 and (tmp_path / "tmp" / f"checkpoint-{num_done}").is_dir()
+
+    resume = ["--resume_from_checkpoint", "latest", "--on_error", "skip"]
+    run_script(*settings, *resume, num_processes=2)
+    assert len(read_log(tmp_path / "tmp" / "train_log.jsonl")) == NUM_STEPS
+    assert "4 times a frame could not be read" in (tmp_path / "tmp" / "README.md").read_text()
 
 
 @pytest.mark.slow
