@@ -218,9 +218,8 @@ def make_samples(
 
 def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPreTraining, UOVProcessor]:
     """An untrained network in the label set's text space; a CLIP teacher's text tower and tokenizer go along."""
-    teacher = label_set.teacher["model_name_or_path"] or label_set.teacher["name"]
     config = UOVConfig.from_preset(
-        args.preset, projection_dim=label_set.embed_dim, negatives=args.negatives, teacher=teacher
+        args.preset, projection_dim=label_set.embed_dim, negatives=args.negatives, teacher=label_set.teacher_id
     )
     model = UOVForPreTraining(config)
     model.uov.set_classes(
@@ -230,16 +229,18 @@ def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPr
         model.activation_checkpointing_enable()
     if label_set.teacher["name"] != "clip":
         return model, UOVProcessor.from_teacher(feature_extractor)
+    source = label_set.teacher["model_name_or_path"], label_set.teacher["revision"]
     try:
-        model.uov.set_text_tower(load_text_tower(label_set.teacher), source=teacher)
-        return model, UOVProcessor.from_teacher(feature_extractor, teacher)
+        processor = UOVProcessor.from_teacher(feature_extractor, *source)
+        model.uov.set_text_tower(load_text_tower(*source), source=label_set.teacher_id)
+        return model, processor
     except OSError as error:
-        logger.warning(f"The teacher {teacher} is not at hand; the model will know the baked words only. {error}")
+        logger.warning(f"The teacher {source[0]} is not at hand; the model will know the baked words only. {error}")
         return model, UOVProcessor.from_teacher(feature_extractor)
 
 
-def load_text_tower(teacher: dict) -> CLIPTextModelWithProjection:
-    clip = CLIPModel.from_pretrained(teacher["model_name_or_path"], revision=teacher["revision"])
+def load_text_tower(model_name_or_path: str, revision: str | None) -> CLIPTextModelWithProjection:
+    clip = CLIPModel.from_pretrained(model_name_or_path, revision=revision)
     config = clip.config.text_config
     config.projection_dim = clip.config.projection_dim  # the text config's own is not always kept up
     tower = CLIPTextModelWithProjection(config)

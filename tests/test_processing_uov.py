@@ -78,7 +78,7 @@ def test_the_whole_batch_goes_into_the_model(processor):
 
 def test_images_of_several_scans_keep_their_cameras_apart(processor):
     assert processor(images=[[image()] * 3, [image(64, 48)] * 3])["pixel_values"].shape == (2, 3, 3, 224, 224)
-    with pytest.raises(ValueError, match=r"equally many cameras for each scan, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"as many cameras for each scan, and at least one, got \[1, 2\]"):
         processor(images=[[image()], [image()] * 2])
 
 
@@ -184,3 +184,23 @@ def test_a_checkpoint_without_the_tower_refuses_words_even_with_the_teachers_tok
     save_checkpoint(tmp_path, model, UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder))
     with pytest.raises(ValueError, match="no text tower"):
         UOVProcessor.from_pretrained(tmp_path)(text="car")
+
+
+def test_one_image_is_one_camera_of_one_scan(processor):
+    expected = processor(images=[image()])["pixel_values"]
+    assert expected.shape == (1, 1, 3, 224, 224)
+    array = np.asarray(image())  # (height, width, 3)
+    for one in (image(), array, torch.from_numpy(array.copy()).permute(2, 0, 1), array[None]):
+        assert torch.equal(processor(images=one)["pixel_values"], expected)
+
+
+def test_no_image_is_refused(processor):
+    for none in ([], [[]], [[], []]):
+        with pytest.raises(ValueError, match=r"at least one, got \[0\]"):
+            processor(images=none)
+
+
+def test_tensors_are_torch_as_elsewhere_on_the_hub(processor):
+    assert isinstance(processor(points=scan(5), return_tensors="pt")["point_to_voxel"], torch.Tensor)
+    with pytest.raises(ValueError, match=r"`return_tensors` must be \"pt\", got 'np'.*processor.feature_extractor"):
+        processor(points=scan(5), return_tensors="np")

@@ -59,8 +59,8 @@ class UOVConfig(PreTrainedConfig):
         text_tower_source (`str`, *optional*):
             The teacher whose text tower it is.
         teacher (`str`, *optional*):
-            The teacher whose text space the point embeddings were trained in, as its label set records it. The text
-            tower is used only where both names agree.
+            The teacher whose text space the point embeddings were trained in, as its label set names it: id and
+            commit on the Hub, or the name of a folder. The text tower is used only where both names agree.
         prompts (`list[str]`):
             The baked vocabulary; its length sizes the model's buffers. Written by `UOVModel.set_classes`.
         ignored_index (`int`, defaults to 255):

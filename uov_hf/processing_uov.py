@@ -31,7 +31,10 @@ class UOVProcessor(ProcessorMixin):
 
     @classmethod
     def from_teacher(
-        cls, feature_extractor: UOVFeatureExtractor, teacher_name_or_path: str | None = None
+        cls,
+        feature_extractor: UOVFeatureExtractor,
+        teacher_name_or_path: str | None = None,
+        revision: str | None = None,
     ) -> "UOVProcessor":
         """A processor with the tokenizer and the image processor of a CLIP teacher.
 
@@ -43,11 +46,14 @@ class UOVProcessor(ProcessorMixin):
                 Points to voxels.
             teacher_name_or_path (`str`, *optional*):
                 Folder or Hub id of a CLIP model.
+            revision (`str`, *optional*):
+                Branch, tag or commit on the Hub: the one that the label set was made with.
         """
         if teacher_name_or_path is None:
             return cls(feature_extractor, CLIPImageProcessorPil(), _letter_tokenizer())
-        image_processor = AutoImageProcessor.from_pretrained(teacher_name_or_path, backend="pil")
-        tokenizer = AutoTokenizer.from_pretrained(teacher_name_or_path)
+        source = {"pretrained_model_name_or_path": teacher_name_or_path, "revision": revision}
+        image_processor = AutoImageProcessor.from_pretrained(**source, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(**source)
         return cls(feature_extractor, image_processor, tokenizer, has_text_tower=True)
 
     def __call__(
@@ -56,6 +62,7 @@ class UOVProcessor(ProcessorMixin):
         images: Any = None,
         text: str | list[str] | None = None,
         intensity_max: float | list[float] | None = None,
+        return_tensors: str = "pt",
     ) -> BatchFeature:
         """Make one batch of scans, of their images, of words, or of all three.
 
@@ -65,12 +72,14 @@ class UOVProcessor(ProcessorMixin):
         Args:
             points (array of shape `(num_points, 3 or more)`, path, or a list of them, *optional*):
                 Scans: x, y, z in metres in the lidar frame, then the intensity as in the file.
-            images (list of images, or list of such lists, *optional*):
-                The images of the cameras of one scan, or of each scan of the batch, equally many.
+            images (image, list of images, or list of such lists, *optional*):
+                The image of one camera, those of the cameras of one scan, or of each scan of the batch, equally many.
             text (`str` or `list[str]`, *optional*):
                 Words for the text tower.
             intensity_max (`float` or list of it, *optional*):
                 The sensor's full scale, as [`UOVFeatureExtractor`] takes it.
+            return_tensors (`str`, *optional*, defaults to `"pt"`):
+                As elsewhere on the Hub; there is only `"pt"`.
 
         Returns:
             `BatchFeature` of tensors. For points: `voxel_coords`, `voxel_features`, `point_to_voxel`, `num_points`.
@@ -80,6 +89,11 @@ class UOVProcessor(ProcessorMixin):
         Raises:
             ValueError: if nothing is given, or `text` is and there is no text tower, or numbers of images differ.
         """
+        if return_tensors != "pt":
+            raise ValueError(
+                f'`return_tensors` must be "pt", got {return_tensors!r}: the model reads torch tensors. For arrays '
+                'of the points call `processor.feature_extractor(points, return_tensors="np")`.'
+            )
         if points is None and images is None and text is None:
             raise ValueError("`UOVProcessor` needs at least one of `points`, `images` and `text`.")
         batch = {}
@@ -152,10 +166,14 @@ class UOVProcessor(ProcessorMixin):
             )
 
     def _pixel_values(self, images: Any) -> torch.Tensor:
-        scans = images if isinstance(images[0], (list, tuple)) else [images]
+        if not isinstance(images, (list, tuple)):
+            images = list(images) if getattr(images, "ndim", None) == 4 else [images]
+        scans = images if images and isinstance(images[0], (list, tuple)) else [images]
         num_cameras = {len(cameras) for cameras in scans}
-        if len(num_cameras) > 1:
-            raise ValueError(f"`images` must have equally many cameras for each scan, got {sorted(num_cameras)}.")
+        if len(num_cameras) > 1 or 0 in num_cameras:
+            raise ValueError(
+                f"`images` must have as many cameras for each scan, and at least one, got {sorted(num_cameras)}."
+            )
         flat = [image for cameras in scans for image in cameras]
         pixel_values = self.image_processor(flat, return_tensors="pt")["pixel_values"]
         return pixel_values.unflatten(0, (len(scans), -1))  # (batch, num_cameras, 3, height, width)

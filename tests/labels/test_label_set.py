@@ -188,3 +188,27 @@ def test_segments_of_the_wrong_size_are_refused(label_set, frames, teacher, monk
     monkeypatch.setattr(teacher, "CAM_A", lambda: cut)
     with pytest.raises(ValueError, match=r"the image is \(21, 41\) \(height, width\), the segmentation \(5, 41\)"):
         label_set.write(frames, teacher)
+
+
+@pytest.mark.parametrize(
+    ("model_name_or_path", "revision", "teacher_id"),
+    [
+        (None, None, "halves"),
+        ("someone/clip", "0123abc", "someone/clip@0123abc"),
+        ("someone/clip", None, "someone/clip"),
+        ("/home/me/models/clip", None, "clip"),
+        ("../models/clip/", "ignored", "clip"),
+    ],
+)
+def test_the_teacher_is_named_without_the_path_of_a_folder(
+    tmp_path, teacher, vocabulary, model_name_or_path, revision, teacher_id
+):
+    teacher.model_name_or_path, teacher.revision = model_name_or_path, revision
+    assert LabelSet.create(tmp_path, teacher, vocabulary, {}).teacher_id == teacher_id
+
+
+def test_a_relative_folder_that_looks_like_an_id_is_a_folder(tmp_path, teacher, vocabulary, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "clip").mkdir(parents=True)
+    teacher.model_name_or_path = "out/clip"
+    assert LabelSet.create(tmp_path, teacher, vocabulary, {}).teacher_id == "clip"

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 from safetensors.numpy import load_file, save
 
@@ -109,6 +111,20 @@ class LabelSet:
     @property
     def embed_dim(self) -> int:
         return self.teacher["embed_dim"]
+
+    @property
+    def teacher_id(self) -> str:
+        """
+        Who spoke, for configurations and cards: "openai/clip-vit-base-patch16@<commit>", or "synthetic".
+
+        Of a folder it is the last name only: where it lies on the trainer's machine is nobody else's business.
+        """
+        source, revision = self.teacher["model_name_or_path"], self.teacher["revision"]
+        if source is None:
+            return self.teacher["name"]
+        if not _is_hub_id(source):
+            return Path(source).resolve().name
+        return f"{source}@{revision}" if revision else source
 
     @property
     def frame_ids(self) -> list[str]:
@@ -219,6 +235,14 @@ def decode_segmentation(png: bytes) -> np.ndarray:
 
 def _concatenate(arrays: list[np.ndarray], dtype) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
+
+
+def _is_hub_id(model_name_or_path: str) -> bool:
+    try:
+        validate_repo_id(model_name_or_path)
+    except HFValidationError:
+        return False
+    return not Path(model_name_or_path).is_dir()
 
 
 def _check_answer(answer: ImageSegments, frame: Row, camera: int, teacher: Teacher) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.utils.hub import resolve_revision
 
 from uov_hf.teachers.pooling import pool_segments, upsampled_argmax
 from uov_hf.teachers.protocol import ImageSegments, Teacher, freeze, open_images
@@ -66,9 +67,9 @@ class CLIPTeacher(Teacher):
             )
         if templates not in TEMPLATES:
             raise ValueError(f"`templates` must be one of {', '.join(TEMPLATES)}, got {templates!r}.")
+        self.revision = _commit(self.model_name_or_path, self.revision)
         source = {"pretrained_model_name_or_path": self.model_name_or_path, "revision": self.revision}
         self.model = freeze(CLIPModel.from_pretrained(**source, dtype=self.dtype).to(self.device))
-        self.revision = getattr(self.model.config, "_commit_hash", None) or self.revision
         self.tokenizer = AutoTokenizer.from_pretrained(**source)
         image_processor = CLIPImageProcessorPil.from_pretrained(**source)
         self.image_mean = np.array(image_processor.image_mean, np.float32)
@@ -158,3 +159,9 @@ class CLIPTeacher(Teacher):
             scores=probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy(),
             embeds=embeds.cpu().numpy(),
         )
+
+
+def _commit(model_name_or_path: str, revision: str | None) -> str | None:
+    """The commit that a branch or tag on the Hub stands for today; of a folder, what was asked for."""
+    resolved = resolve_revision(model_name_or_path, revision)
+    return getattr(resolved, "resolved", resolved)
