@@ -17,6 +17,8 @@ from .processing_uov import UOVProcessor
 
 MODEL_CLASSES = {"AutoConfig": UOVConfig, "AutoModel": UOVModel, "AutoModelForPreTraining": UOVForPreTraining}
 PROCESSOR_CLASSES = {"AutoProcessor": UOVProcessor, "AutoFeatureExtractor": UOVFeatureExtractor}
+# In one file, or in shards with an index; `from_pretrained` reads the one file wherever it is there.
+WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 
 
 def save_checkpoint(folder: str | os.PathLike, model: UOVPreTrainedModel, processor: UOVProcessor) -> None:
@@ -27,7 +29,8 @@ def save_checkpoint(folder: str | os.PathLike, model: UOVPreTrainedModel, proces
     of either object writes the same files without the code.
 
     Files are written beside and moved into place, `config.json` last: none is ever half-written, and a folder that was
-    empty is a checkpoint only once it is complete. Other files in it stay.
+    empty is a checkpoint only once it is complete. Weights of an earlier save that was cut into other files go; what
+    else is in the folder stays.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -45,8 +48,12 @@ def save_checkpoint(folder: str | os.PathLike, model: UOVPreTrainedModel, proces
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
         _add_code(temporary)
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
-            file.replace(folder / file.name)
+        new = sorted(file.name for file in temporary.iterdir() if file.name != "config.json")
+        for name in new:
+            (temporary / name).replace(folder / name)
+        for stale in {file for pattern in WEIGHT_FILES for file in folder.glob(pattern) if file.name not in new}:
+            stale.unlink()
+        (temporary / "config.json").replace(folder / "config.json")
 
 
 def _add_code(folder: Path) -> None:
