@@ -115,15 +115,24 @@ def test_intensity_is_scaled_as_named():
     unit = UOVFeatureExtractor(intensity_scaling="unit")
     assert unit(points, intensity_max=255)["voxel_features"].item() == pytest.approx(0.2)
     plus_one = UOVFeatureExtractor(intensity_scaling="unit_plus_one")
-    assert plus_one([points, points], intensity_max=[255, 102])["voxel_features"].flatten().tolist() == pytest.approx(
-        [1.2, 1.5]
-    )
+    for scales in ([255, 102], np.array([255, 102]), torch.tensor([255.0, 102.0])):
+        features = plus_one([points, points], intensity_max=scales)["voxel_features"].flatten()
+        assert features.tolist() == pytest.approx([1.2, 1.5])
+    for scale in (np.float32(255), np.array(255), torch.tensor(255)):
+        assert unit([points, points], intensity_max=scale)["voxel_features"].tolist() == [[pytest.approx(0.2)]] * 2
     with pytest.raises(ValueError, match="needs the sensor's full scale"):
         unit(points)
 
 
 def test_missing_intensity_has_a_value_of_its_own():
     assert UOVFeatureExtractor(missing_intensity=18)(scan()[:, :3])["voxel_features"].unique().tolist() == [18]
+
+
+def test_sizes_come_as_any_sequence_of_numbers():
+    sizes, bounds = (0.5, 0.25, 1.0), (-1, -1, -1, 1, 1, 1)
+    for make in (tuple, np.array, torch.tensor):
+        extractor = UOVFeatureExtractor(make(sizes), "cartesian", make(bounds))
+        assert extractor.voxel_size == list(sizes) and extractor.point_cloud_range == list(bounds)
 
 
 def test_settings_survive_saving(tmp_path):
@@ -141,6 +150,8 @@ def test_settings_survive_saving(tmp_path):
         ({"voxel_reduction": "max"}, "first, mean"),
         ({"intensity_scaling": "log"}, "raw, unit, unit_plus_one"),
         ({"voxel_size": (0.1, 0, 0.1)}, "three positive"),
+        ({"voxel_size": (0.1, math.nan, 0.1)}, "three positive"),
+        ({"voxel_size": ()}, "three positive"),
         ({"point_cloud_range": (0, 0, 0, 1, 1, 0)}, "lower bounds"),
         ({"point_cloud_range": (0, 1)}, "lower bounds"),
     ],

@@ -225,3 +225,15 @@ def test_two_threads_repeat_bitwise():
 def test_superpoints_and_segments_of_different_number_are_refused():
     with pytest.raises(ValueError, match="one row for each superpoint"):
         superpixel_superpoint_loss(unit(3, 4), unit(2, 4))
+
+
+def test_sizes_that_do_not_agree_are_refused():
+    superpoints, prompts, labels = unit(3, 4), unit(2, 4), torch.tensor([0, 1, 0])
+    with pytest.raises(ValueError, match=r"`scene_ids` must have one scene for each of the 3 .*got shape \(1,\)"):
+        superpixel_superpoint_loss(superpoints, unit(3, 4), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"`prompt_groups` must have one group for each of the 2 .*got shape \(1,\)"):
+        soft_text_targets(prompts, torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"`targets` .* each of the 2 prompts, got shape \(3, 3\).*soft_text_targets"):
+        text_superpoint_loss(superpoints, prompts, labels, torch.eye(3))
+    with pytest.raises(ValueError, match=r"`segment_labels` .* each of the 3 superpoints, got shape \(1,\)"):
+        text_superpoint_loss(superpoints, prompts, labels[:1], torch.eye(2))

@@ -1,5 +1,7 @@
 """Points fall where the pinhole equations, written out step by step, say."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,11 @@ def test_torch_in_torch_out_and_the_same_numbers():
     np.testing.assert_array_equal(torch_in_view.numpy(), in_view)
 
 
+def test_a_list_of_points_is_an_array():
+    pixel_coords, in_view = project_points([[5, 0, 0], [-5, 0, 0]], camera())
+    assert pixel_coords[0].tolist() == [100, 50] and in_view.tolist() == [True, False]
+
+
 def test_a_point_seen_by_two_cameras_has_two_pairs():
     points = np.array([[5.0, 0, 0], [-5.0, 0, 0], [0, 0, 9.0]])
     pairs = pair_points_with_pixels(points, [camera(), camera(BACKWARD), camera()])
@@ -80,8 +87,9 @@ def test_a_camera_that_is_none_is_refused():
         camera(np.eye(3))
     with pytest.raises(ValueError, match="rotate and translate"):
         camera(np.diag([2.0, 1, 1, 1]))
-    with pytest.raises(ValueError, match="image_size"):
-        Camera(FORWARD, np.eye(3), (0, 5))
+    for image_size in ((0, 5), (5,), (5, 5, 3), 5, (899.5, 5), (np.nan, 5)):
+        with pytest.raises(ValueError, match=r"`image_size` must be \(height, width\), two positive whole numbers"):
+            Camera(FORWARD, np.eye(3), image_size)
     with pytest.raises(ValueError, match=r"\(num_points, 3 or more\).*\(3,\)"):
         project_points(np.ones(3), camera())
 
@@ -91,5 +99,12 @@ def test_a_camera_does_not_change_under_its_user():
     seen_by = camera(lidar2cam)
     lidar2cam[0, 3] = 7
     assert seen_by.lidar2cam[0, 3] == 0
-    with pytest.raises(ValueError, match="read-only"):
-        seen_by.lidar2cam[0, 3] = 7
+    for same in (seen_by, pickle.loads(pickle.dumps(seen_by))):  # as a loader's workers hand it on
+        assert same.image_size == (100, 200)
+        with pytest.raises(ValueError, match="read-only"):
+            same.lidar2cam[0, 3] = 7
+
+
+def test_an_image_size_comes_as_it_stands_in_a_frame():
+    for image_size in ([100, 200], np.array([100, 200], np.int32), torch.tensor([100, 200]), (100.0, 200.0)):
+        assert Camera(FORWARD, np.eye(3), image_size).image_size == (100, 200)

@@ -68,14 +68,15 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         _check_choice("coordinate_system", coordinate_system, DEFAULT_VOXEL_SIZES)
         _check_choice("voxel_reduction", voxel_reduction, VOXEL_REDUCTIONS)
         _check_choice("intensity_scaling", intensity_scaling, INTENSITY_SCALINGS)
-        self.voxel_size = [float(size) for size in voxel_size or DEFAULT_VOXEL_SIZES[coordinate_system]]
+        voxel_size = DEFAULT_VOXEL_SIZES[coordinate_system] if voxel_size is None else voxel_size
+        self.voxel_size = [float(size) for size in voxel_size]
         self.coordinate_system = coordinate_system
         self.point_cloud_range = None if point_cloud_range is None else [float(bound) for bound in point_cloud_range]
         self.voxel_reduction = voxel_reduction
         self.intensity_scaling = intensity_scaling
         self.missing_intensity = float(missing_intensity)
-        if len(self.voxel_size) != 3 or min(self.voxel_size) <= 0:
-            raise ValueError(f"`voxel_size` must be three positive numbers, got {self.voxel_size}.")
+        if len(self.voxel_size) != 3 or not all(0 < size < math.inf for size in self.voxel_size):
+            raise ValueError(f"`voxel_size` must be three positive finite numbers, got {self.voxel_size}.")
         bounds = np.reshape(self.point_cloud_range or [0] * 3 + [1] * 3, (2, -1))
         if bounds.shape != (2, 3) or not (bounds[0] < bounds[1]).all():
             raise ValueError(
@@ -86,7 +87,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     def __call__(
         self,
         points: Any,
-        intensity_max: float | Sequence[float] | None = None,
+        intensity_max: float | Sequence[float] | np.ndarray | torch.Tensor | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """
@@ -114,7 +115,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         scans = list(points) if isinstance(points, (list, tuple)) else [points]
         if not scans:
             raise ValueError("`points` must be a scan or a list of scans, got an empty list.")
-        scales = list(intensity_max) if isinstance(intensity_max, Sequence) else [intensity_max] * len(scans)
+        scales = [intensity_max] * len(scans) if np.ndim(intensity_max) == 0 else list(intensity_max)
         if len(scales) != len(scans):
             raise ValueError(f"`intensity_max` must be one number, or {len(scans)} (one per scan), got {len(scales)}.")
         coords, features, to_voxel, num_points, num_voxels = [], [], [], [], 0
@@ -184,7 +185,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
                 f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
                 f"(255 for nuScenes, 1 for KITTI), got {intensity_max}."
             )
-        unit = points[:, 3] / np.float32(intensity_max)
+        unit = points[:, 3] / np.float32(float(intensity_max))
         return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
 
 

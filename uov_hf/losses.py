@@ -83,6 +83,11 @@ def superpixel_superpoint_loss(
     candidates = segment_embeds if negative_embeds is None else torch.cat([segment_embeds, negative_embeds])
     logits = superpoint_embeds @ candidates.T / temperature  # (S, S + K)
     if scene_ids is not None:
+        if scene_ids.shape != logits.shape[:1]:
+            raise ValueError(
+                f"`scene_ids` must have one scene for each of the {len(logits)} superpoints, "
+                f"got shape {tuple(scene_ids.shape)}."
+            )
         elsewhere = scene_ids[:, None] != scene_ids[None, :]  # (S, S)
         logits = logits.masked_fill(F.pad(elsewhere, (0, logits.shape[1] - len(scene_ids))), -torch.inf)
     own_segment = torch.arange(len(logits), device=logits.device)
@@ -107,6 +112,11 @@ def soft_text_targets(
 
     Source: method 4.3; y_b is the row of the superpoint's label.
     """
+    if prompt_groups.shape != prompt_embeds.shape[:1]:
+        raise ValueError(
+            f"`prompt_groups` must have one group for each of the {len(prompt_embeds)} prompts, "
+            f"got shape {tuple(prompt_groups.shape)}."
+        )
     same_group = prompt_groups[:, None] == prompt_groups[None, :]  # (P, P)
     similarity = torch.where(same_group, prompt_embeds @ prompt_embeds.T, 0)
     targets = hard_weight * torch.eye(len(similarity)).to(similarity) + (1 - hard_weight) * similarity
@@ -139,6 +149,17 @@ def text_superpoint_loss(
 
     Source: method 4.3; eq. L_TP.
     """
+    num_prompts = len(prompt_embeds)
+    if targets.shape != (num_prompts, num_prompts):
+        raise ValueError(
+            f"`targets` must have a row and a column for each of the {num_prompts} prompts, "
+            f"got shape {tuple(targets.shape)}. Make them with `soft_text_targets`."
+        )
+    if segment_labels.shape != superpoint_embeds.shape[:1]:
+        raise ValueError(
+            f"`segment_labels` must have one prompt for each of the {len(superpoint_embeds)} superpoints, "
+            f"got shape {tuple(segment_labels.shape)}."
+        )
     log_probabilities = F.log_softmax(superpoint_embeds @ prompt_embeds.T / temperature, dim=1)  # (S, P)
     return _mean(-(targets[segment_labels] * log_probabilities).sum(dim=1))
 

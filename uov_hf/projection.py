@@ -22,7 +22,7 @@ class Camera:
             Height and width in pixels.
 
     Raises:
-        ValueError: where a shape is wrong, or `lidar2cam` is no rigid motion.
+        ValueError: where a shape is wrong, `lidar2cam` is no rigid motion, or `image_size` is no size.
     """
 
     lidar2cam: np.ndarray
@@ -33,14 +33,16 @@ class Camera:
         set_field = object.__setattr__  # the dataclass is frozen
         set_field(self, "lidar2cam", _matrix("lidar2cam", self.lidar2cam, 4))
         set_field(self, "intrinsics", _matrix("intrinsics", self.intrinsics, 3))
-        set_field(self, "image_size", tuple(int(side) for side in self.image_size))
+        set_field(self, "image_size", _image_size(self.image_size))
         rotation = self.lidar2cam[:3, :3]
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) or np.linalg.det(rotation) < 0:
             raise ValueError(f"`lidar2cam` must rotate and translate only, got the 3 x 3 part {rotation.tolist()}.")
         if not np.allclose(self.lidar2cam[3], [0, 0, 0, 1]) or not np.allclose(self.intrinsics[2], [0, 0, 1]):
             raise ValueError("The last row of `lidar2cam` must be (0, 0, 0, 1), that of `intrinsics` (0, 0, 1).")
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise ValueError(f"`image_size` must be (height, width) in pixels, got {self.image_size}.")
+
+    def __reduce__(self):
+        # Arrays come back from a pickle writable; the constructor makes them read-only again.
+        return type(self), (self.lidar2cam, self.intrinsics, self.image_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,8 @@ def project_points(points, camera: Camera, min_depth: float = 1.0):
 
     Args:
         points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
-            Metres, in the lidar frame; columns after the third are not looked at.
+            Metres, in the lidar frame; columns after the third are not looked at. What else numpy makes such an array
+            of, a list of points say, does too.
         camera (`Camera`):
             The camera to project into.
         min_depth (`float`, *optional*, defaults to 1.0):
@@ -76,9 +79,10 @@ def project_points(points, camera: Camera, min_depth: float = 1.0):
 
     Returns:
         `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`), and
-        `in_view` of shape `(num_points,)`, bool; numpy for numpy, torch (same device) for torch. A NaN point is never
-        in view.
+        `in_view` of shape `(num_points,)`, bool; torch (same device) for torch, else numpy. A NaN point is never in
+        view.
     """
+    points = points if isinstance(points, torch.Tensor) else np.asarray(points)
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(points.shape)}.")
     if not isinstance(points, torch.Tensor):
@@ -116,6 +120,13 @@ def round_to_pixels(pixel_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     column, row = np.rint(pixel_coords).astype(np.int64).T
     return row, column
+
+
+def _image_size(sides) -> tuple[int, int]:
+    if np.shape(sides) != (2,) or not all(side >= 1 and side % 1 == 0 for side in sides):
+        raise ValueError(f"`image_size` must be (height, width), two positive whole numbers of pixels, got {sides}.")
+    height, width = sides
+    return int(height), int(width)
 
 
 def _matrix(name: str, values, size: int) -> np.ndarray:
