@@ -1,7 +1,7 @@
 """Everything a ray can meet in a town, as arrays, and where it is at a given time."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -9,6 +9,12 @@ from uov_hf.synthetic.materials import Material
 from uov_hf.synthetic.shapes import CORNERS, Part, rotation_matrix, unit_normals
 from uov_hf.synthetic.town import Thing, Town
 from uov_hf.vocabulary import load_vocabulary
+
+
+@cache
+def raw_names() -> list[str]:
+    """nuScenes-lidarseg's raw classes; their places are the ids in label files."""
+    return load_vocabulary("nuscenes").raw_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +89,7 @@ class Surfaces:
     @cached_property
     def raw_class(self) -> np.ndarray:
         """Raw nuScenes-lidarseg class (uint8) of every segment id; that of the sky is 0, noise."""
-        names = load_vocabulary("nuscenes").raw_names
-        return np.array([0, *map(names.index, self.categories)], dtype=np.uint8)
+        return np.array([0, *map(raw_names().index, self.categories)], dtype=np.uint8)
 
     @cached_property
     def categories(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from uov_hf.synthetic.cameras import CAMERAS
-from uov_hf.vocabulary import load_vocabulary
+from uov_hf.synthetic.surfaces import raw_names
 
 
 LOCATIONS = ("singapore-onenorth", "boston-seaport", "singapore-queenstown", "singapore-hollandvillage")
@@ -24,7 +24,6 @@ ATTRIBUTES = (
     "pedestrian.standing",
     "pedestrian.sitting_lying_down",
 )
-PER_SCENE = "calibrated_sensor ego_pose instance lidarseg log map sample sample_annotation sample_data scene".split()
 
 Tables = dict[str, list[dict[str, Any]]]
 
@@ -41,7 +40,7 @@ def fixed_tables() -> Tables:
         "sensor": [{"token": make_token("sensor", c), "channel": c, "modality": m} for c, m in channels],
         "category": [
             {"token": make_token("category", name), "name": name, "description": "", "index": index}
-            for index, name in enumerate(load_vocabulary("nuscenes").raw_names)
+            for index, name in enumerate(raw_names())
         ],
         "attribute": [
             {"token": make_token("attribute", name), "name": name, "description": ""} for name in ATTRIBUTES
@@ -70,7 +69,7 @@ def write_tables(folder: Path, tables: Tables) -> None:
     """One JSON file per table, as in nuScenes."""
     folder.mkdir(parents=True)
     for name, rows in tables.items():
-        (folder / f"{name}.json").write_text(json.dumps(rows, indent=0), encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
 def chain(rows: list[dict[str, Any]]) -> None:

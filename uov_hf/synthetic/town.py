@@ -80,6 +80,7 @@ def build_town(rng: np.random.Generator, duration: float) -> Town:
     ego = Thing(models.ego_car(rng), MARGIN, -street.lane_middle, 0.0, speed)
     things = [*_traffic(rng, street, ego, duration)]
     for block in street.blocks():
+        things += _line_up(rng, *block, 0.0, ON_ISLAND, (3.0, 10.0), turn=1.5)
         for side in (-1, 1):
             things += _kerbside(rng, street, block, side)
             things += _sidewalk(rng, street, block, side)
@@ -108,9 +109,9 @@ def _mixture(weights: dict[Callable[..., Model], float]) -> Callable[..., Model]
 
 
 # The rare classes of real streets are common here: each of the 16 has points in nearly every frame.
-PARKED = _mixture({models.car: 3, models.truck: 1.5, models.bus: 1, models.trailer: 4, models.construction_vehicle: 2})
+PARKED = _mixture({models.car: 3, models.truck: 2, models.bus: 1.5, models.trailer: 5, models.construction_vehicle: 2})
 WORKS = _mixture({models.barrier: 6, models.traffic_cone: 7})
-DRIVING = _mixture({models.car: 6, models.truck: 1.5, models.bus: 1.5, models.construction_vehicle: 0.7})
+DRIVING = _mixture({models.car: 6, models.truck: 2.5, models.bus: 1.5, models.construction_vehicle: 0.7})
 RIDING = _mixture({lambda rng: models.bicycle(rng, True): 1, lambda rng: models.motorcycle(rng, True): 1})
 FURNITURE = _mixture(
     {
@@ -131,6 +132,7 @@ FRONTS = {
     draw: _mixture({draw: 5, surroundings.tree: 0.5, surroundings.sign: 0.3})
     for draw in (surroundings.wall, surroundings.fence, surroundings.hedge, surroundings.guard_rail, surroundings.bush)
 }
+ON_ISLAND = _mixture({models.pedestrian: 4, models.traffic_cone: 2, surroundings.sign: 1, surroundings.lamp: 0.5})
 STORED = _mixture({models.trailer: 3, models.truck: 2, models.construction_vehicle: 3, models.bus: 1, models.car: 2})
 PLANTED = _mixture({surroundings.tree: 3, surroundings.bush: 3})
 
@@ -143,8 +145,10 @@ def _kerbside(rng, street: Street, block, side: int) -> list[Thing]:
     works = rng.uniform(0.3, 0.5) * (end - start)
     works_start = rng.uniform(start, end - works)
     edge = side * (street.kerb - street.parking + 0.1)
+    marking = side * (street.median + street.lane + 0.1)
     things = _line_up(rng, works_start, works_start + works, edge, WORKS, (0.2, 1.2), heading, 0.1)
     things += _line_up(rng, works_start, works_start + works, offset + 0.5 * side, _at_work, (1.0, 3.0), heading, 0.15)
+    things += _line_up(rng, works_start, works_start + works, marking, models.traffic_cone, (1.0, 3.0))
     for a, b in ((start, works_start), (works_start + works, end)):
         things += _line_up(rng, a, b, offset, PARKED, (1.0, 8.0), heading, 0.03)
     return things
