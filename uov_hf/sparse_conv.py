@@ -10,7 +10,9 @@ thread count: no atomics, no flag and no thread count of the process is touched.
 
 import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,128 +24,159 @@ from torch.autograd.function import once_differentiable
 GUARD_CELLS = 2
 MAX_KEY_BITS = 62
 
+# A GEMM with a small weight is some 15 % faster if the weight lies transposed: worth a copy where it is used often.
+TRANSPOSE_UP_TO = 128 * 128
+TRANSPOSE_FROM = 500
+
 _memory = threading.local()
 
 
-def _scratch(name: str, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
-    """Uninitialised `(rows, columns)` memory that this thread uses again: fresh pages cost more than a gather."""
+def _product_memory(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+    """Uninitialised `(rows, columns)` memory that this thread uses again: fresh pages cost more than filling them."""
     if like.device.type != "cpu":
         return like.new_empty(rows, columns)  # the accelerator's allocator reuses its memory already
-    key, size = (name, like.dtype), rows * columns
-    held = getattr(_memory, "tensors", None)
-    if held is None:
-        held = _memory.tensors = {}
-    if key not in held or held[key].numel() < size:
+    memory, size = getattr(_memory, "products", None), rows * columns * like.element_size()
+    if memory is None or memory.numel() < size:
         with torch.inference_mode(False):  # an inference tensor could not be written to by a later training step
-            held[key] = torch.empty(size, dtype=like.dtype)
-    return held[key][:size].view(rows, columns)
+            memory = _memory.products = torch.empty(size, dtype=torch.uint8)
+    return memory[:size].view(like.dtype).view(rows, columns)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Which products each row sums: `order[starts[r]:starts[r + 1]]`, or exactly `order[r]` where `starts` is None."""
+    """Which products each row sums: `order[starts[r]:starts[r + 1]]`, or `order[r]` alone where `starts` is None."""
 
     order: torch.Tensor
     starts: torch.Tensor | None
 
     def sum(self, products: torch.Tensor) -> torch.Tensor:
-        """Sum `(num_pairs, C)` products into `(num_rows, C)` rows, in a fixed order."""
+        """Sum `(num_pairs, C)` into `(num_rows, C)`, in a fixed order."""
         if self.starts is None:
             return products.index_select(0, self.order)
-        if len(self.order) == 0:
-            return products.new_zeros(len(self.starts) - 1, products.shape[1])
+        if self.order.numel() == 0:
+            return products.new_zeros(self.starts.numel() - 1, products.shape[1])
         return torch.embedding_bag(products, self.order, self.starts, mode=0, include_last_offset=True)[0]
 
 
 @dataclass(frozen=True)
-class KernelMap:
-    """Pairs of input and output rows, grouped by kernel offset (last axis fastest).
+class OffsetGroup:
+    """Kernel offsets with equally many pairs, so that their products are one batched GEMM.
 
     Args:
-        input_rows, output_rows (`torch.Tensor` of shape `(num_pairs,)`):
-            Row pairs; the first `counts[0]` belong to offset 0, and so on.
-        counts (`list[int]` of length K):
-            Number of pairs of every kernel offset.
-        by_input, by_output (`Segments`):
-            The pairs of every input row, and of every output row.
-        identity (`int`, *optional*):
-            The offset under which every row meets itself (the centre of a submanifold kernel): it needs no gather.
+        offsets (`slice`):
+            The B offsets, of 0…K − 1 with the last axis fastest.
+        num_pairs (`int`):
+            Number n of pairs of each of them.
+        inputs, outputs (`torch.Tensor` of shape `(B · n,)`, *optional*):
+            The rows that meet, offset after offset. None where every row meets itself: nothing to gather.
     """
 
-    input_rows: torch.Tensor
-    output_rows: torch.Tensor
-    counts: list[int]
+    offsets: slice
+    num_pairs: int
+    inputs: torch.Tensor | None
+    outputs: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """Which input row meets which output row under each kernel offset.
+
+    Args:
+        groups (`list[OffsetGroup]`):
+            All pairs.
+        sizes (`list[int]`):
+            Number of pairs of every group, B · n.
+        by_input, by_output (`Segments`):
+            The pairs of every input and of every output row, pairs being numbered group after group.
+    """
+
+    groups: list[OffsetGroup]
+    sizes: list[int]
     by_input: Segments
     by_output: Segments
-    identity: int | None = None
 
     def transposed(self) -> "KernelMap":
-        """The map of the inverse convolution: the same pairs and offsets, read from output to input."""
-        return KernelMap(
-            self.output_rows, self.input_rows, self.counts, self.by_output, self.by_input, identity=self.identity
-        )
+        """The map of the inverse convolution: the same pairs under the same offsets, from output to input."""
+        groups = [replace(group, inputs=group.outputs, outputs=group.inputs) for group in self.groups]
+        return KernelMap(groups, self.sizes, by_input=self.by_output, by_output=self.by_input)
 
     def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """From `(num_inputs, in)` and a `(out, k, k, k, in)` weight to `(num_outputs, out)`; casts under autocast."""
         if torch.is_autocast_enabled(features.device.type):
             dtype = torch.get_autocast_dtype(features.device.type)
             features, weight = features.to(dtype), weight.to(dtype)
-        return _GatherMatmulSum.apply(features, weight, self)
+        return _SparseConvolution.apply(features, weight, self)
 
 
-def _pieces(kernel_map: KernelMap):
-    """(offset, first pair, end) of every kernel offset that has pairs."""
-    start = 0
-    for offset, count in enumerate(kernel_map.counts):
-        if count:
-            yield offset, start, start + count
-        start += count
+@cache
+def _mkl_is_slow() -> bool:
+    """Whether oneDNN's float32 GEMM is there and the better one: MKL keeps its fast kernels for Intel's processors."""
+    try:
+        vendor = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    has_both = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return has_both and "vendor_id" in vendor and "GenuineIntel" not in vendor
 
 
-class _GatherMatmulSum(torch.autograd.Function):
-    """y_o = Σ_k x_i(o,k) W_kᵀ; backward: dx_i = Σ_k dy_o(i,k) W_k and dW_k = Σ_pairs dy_oᵀ x_i."""
+def _multiply(rows: torch.Tensor, taps: torch.Tensor, out: torch.Tensor) -> None:
+    """`(B, n, in)` rows by `(B, in, out)` taps."""
+    if rows.dtype == torch.float32 and rows.device.type == "cpu" and _mkl_is_slow():
+        for matrix, tap, product in zip(rows, taps, out, strict=True):
+            product.copy_(torch.ops.mkldnn._linear_pointwise(matrix, tap.t(), None, "none", [], ""))
+    else:
+        torch.bmm(rows, taps, out=out)
+
+
+def _gather(features: torch.Tensor, rows: torch.Tensor | None, num_pairs: int) -> torch.Tensor:
+    """The `rows` of `features`, `(B, num_pairs, C)`."""
+    if rows is not None:
+        features = features.index_select(0, rows)
+    return features.view(-1, num_pairs, features.shape[1])
+
+
+def _gather_multiply_sum(features: torch.Tensor, taps: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
+    """y_o = Σ_k x_i(o,k) T_k for `(K, in, out)` taps."""
+    sizes, (num_offsets, depth, width) = kernel_map.sizes, taps.shape
+    if depth * width <= TRANSPOSE_UP_TO and sum(sizes) >= TRANSPOSE_FROM * num_offsets:
+        taps = taps.contiguous()
+    products = _product_memory(sum(sizes), width, features)
+    for group, product in zip(kernel_map.groups, products.split(sizes), strict=True):
+        rows = _gather(features, group.inputs, group.num_pairs)
+        _multiply(rows, taps[group.offsets], product.view(-1, group.num_pairs, width))
+    return kernel_map.by_output.sum(products)
+
+
+def _tap_gradients(features: torch.Tensor, grad_output: torch.Tensor, kernel_map: KernelMap, grad_taps: torch.Tensor):
+    """dT_k = Σ_pairs dy_oᵀ x_i, written into `(K, out, in)` taps."""
+    for group in kernel_map.groups:
+        rows = _gather(features, group.inputs, group.num_pairs)
+        grads = _gather(grad_output, group.outputs, group.num_pairs)
+        grad_taps[group.offsets] = torch.bmm(grads.transpose(1, 2), rows)
+
+
+class _SparseConvolution(torch.autograd.Function):
+    """y_o = Σ_k W_k x_i(o,k); backward: dx_i = Σ_k W_kᵀ dy_o(i,k) and dW_k = Σ_pairs dy_o x_iᵀ."""
 
     @staticmethod
     def forward(ctx, features, weight, kernel_map):
         ctx.save_for_backward(features, weight)
         ctx.kernel_map = kernel_map
-        taps = weight.flatten(1, 3)  # (out, K, in)
-        products = _scratch("products", len(kernel_map.input_rows), weight.shape[0], features)
-        gathered = _scratch("gathered", max(kernel_map.counts), weight.shape[-1], features)
-        for offset, start, end in _pieces(kernel_map):
-            inputs = features
-            if offset != kernel_map.identity:
-                rows = kernel_map.input_rows[start:end]
-                inputs = torch.index_select(features, 0, rows, out=gathered[: end - start])
-            torch.mm(inputs, taps[:, offset].t(), out=products[start:end])
-        return kernel_map.by_output.sum(products)
+        return _gather_multiply_sum(features.contiguous(), weight.flatten(1, 3).permute(1, 2, 0), kernel_map)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
         features, weight = ctx.saved_tensors
-        kernel_map = ctx.kernel_map
-        needs_features, needs_weight, _ = ctx.needs_input_grad
-        grad_output = grad_output.contiguous()
-        taps = weight.flatten(1, 3)
-        grad_taps = torch.zeros_like(taps) if needs_weight else None
-        products = _scratch("products", len(kernel_map.input_rows), weight.shape[-1], features)
-        gathered = _scratch("gathered", max(kernel_map.counts), weight.shape[-1], features)
-        gathered_grad = _scratch("gathered_grad", max(kernel_map.counts), weight.shape[0], features)
-        for offset, start, end in _pieces(kernel_map):
-            inputs, grads = features, grad_output
-            if offset != kernel_map.identity:
-                rows = kernel_map.output_rows[start:end]
-                grads = torch.index_select(grad_output, 0, rows, out=gathered_grad[: end - start])
-                if needs_weight:
-                    rows = kernel_map.input_rows[start:end]
-                    inputs = torch.index_select(features, 0, rows, out=gathered[: end - start])
-            if needs_weight:
-                torch.mm(grads.t(), inputs, out=grad_taps[:, offset])
-            if needs_features:
-                torch.mm(grads, taps[:, offset], out=products[start:end])
-        grad_features = kernel_map.by_input.sum(products) if needs_features else None
-        return grad_features, grad_taps.view_as(weight) if needs_weight else None, None
+        grad_output, grad_features, grad_weight = grad_output.contiguous(), None, None
+        if ctx.needs_input_grad[0]:
+            taps = weight.flatten(1, 3).transpose(0, 1)
+            grad_features = _gather_multiply_sum(grad_output, taps, ctx.kernel_map.transposed())
+        if ctx.needs_input_grad[1]:
+            grad_weight = torch.zeros_like(weight)
+            grad_taps = grad_weight.flatten(1, 3).transpose(0, 1)
+            _tap_gradients(features.contiguous(), grad_output, ctx.kernel_map, grad_taps)
+        return grad_features, grad_weight, None
 
 
 class SparseConv(nn.Module):
@@ -259,51 +292,70 @@ def _coarsen(fine: VoxelLevel) -> tuple[VoxelLevel, torch.Tensor, torch.Tensor]:
     return VoxelLevel(keys, bits), parents, x * 4 + y * 2 + z
 
 
-def _submanifold_table(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
-    """`(K, num_voxels)`: the row of the neighbour under every kernel offset, −1 where there is none."""
+def _submanifold_map(level: VoxelLevel, kernel_size: int) -> KernelMap:
+    """Every voxel with its neighbours in the cube of `kernel_size` cells around it.
+
+    A pair (i, k, o) is there again as (o, -k, i), so that opposite offsets have equally many pairs and form a group.
+    """
+    neighbours, num_voxels = _neighbours(level, kernel_size), len(level.keys)
+    found = (neighbours >= 0).flatten().nonzero().squeeze(1)
+    counts = (neighbours >= 0).sum(1).tolist()
+    rows = torch.arange(num_voxels, dtype=torch.int32, device=found.device)
+    lower = torch.remainder(found, max(num_voxels, 1)).int().split(counts)
+    higher = neighbours.flatten().index_select(0, found).split(counts)
+
+    centre = kernel_size**3 // 2
+    groups = [OffsetGroup(slice(centre, centre + 1), num_voxels, None, None)] if num_voxels else []
+    for step, (count, low, high) in enumerate(zip(counts, lower, higher, strict=True), start=1):
+        if count:
+            offsets = slice(centre - step, centre + step + 1, 2 * step)
+            groups.append(OffsetGroup(offsets, count, torch.cat([low, high]), torch.cat([high, low])))
+    sizes = [num_voxels, *(2 * group.num_pairs for group in groups[1:])]
+    by_output = _segments(torch.cat([rows, *(group.outputs for group in groups[1:])]), num_voxels)
+    pairs = torch.arange(sum(sizes), dtype=torch.int32, device=rows.device).split(sizes)
+    mirror = torch.cat([pairs[0], *(part.roll(part.numel() // 2) for part in pairs[1:])])
+    by_input = Segments(mirror.index_select(0, by_output.order), by_output.starts)
+    return KernelMap(groups, sizes[: len(groups)], by_input, by_output)
+
+
+def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
+    """`(K // 2, num_voxels)` rows of the neighbours under the offsets after the centre, -1 where there is none."""
     keys, radius = level.keys, kernel_size // 2
     _, y_bits, z_bits = level.bits
-    num_voxels, num_offsets = len(keys), kernel_size**3
-    table = torch.full((num_offsets, num_voxels), -1, dtype=torch.long, device=keys.device)
-    rows = torch.arange(num_voxels, device=keys.device)
+    columns = range(kernel_size**2 // 2, kernel_size**2)
+    shifts = [
+        ((column // kernel_size - radius) << (y_bits + z_bits)) + ((column % kernel_size - radius) << z_bits)
+        for column in columns
+    ]
+    targets = keys + (keys.new_tensor(shifts) - radius).unsqueeze(1)  # (columns, num_voxels)
+    candidates = torch.searchsorted(keys, targets, out_int32=True)
     padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(torch.int64).max)])
-    for column in range(kernel_size**2 // 2 + 1):  # half of the (x, y) columns: the other half is their mirror image
-        dx, dy = column // kernel_size - radius, column % kernel_size - radius
-        targets = keys + ((dx << (y_bits + z_bits)) + (dy << z_bits) - radius)
-        candidates = torch.searchsorted(keys, targets)
-        for dz in range(kernel_size):  # the cells of a column follow one another in the sorted keys
-            hits = padded[candidates] == targets + dz
-            offset = column * kernel_size + dz
-            found, neighbours = rows[hits], candidates[hits]
-            table[offset, found] = neighbours
-            table[num_offsets - 1 - offset, neighbours] = found
-            candidates = candidates + hits
-    return table
+    neighbours = []
+    for step in range(kernel_size):  # the cells of a column follow one another in the sorted keys
+        hits = padded.index_select(0, candidates.flatten()).view_as(targets) == targets + step
+        neighbours.append(torch.where(hits, candidates, -1))
+        candidates = candidates + hits
+    return torch.stack(neighbours, 1).flatten(0, 1)[radius + 1 :]
 
 
-def _kernel_map(table: torch.Tensor, num_inputs: int, identity: int | None) -> KernelMap:
-    """Kernel map of a `(K, num_outputs)` table of input rows (−1: none)."""
-    present = table >= 0
-    counts = present.sum(1)
-    offsets, output_rows = present.nonzero(as_tuple=True)
-    input_rows = table[present]
-    positions = torch.empty_like(table)
-    positions[present] = torch.arange(len(input_rows), device=table.device)
-    by_output = _segments(positions, present)
-    if identity is None:  # every input has exactly one output
-        order = torch.empty_like(input_rows)
-        order[input_rows] = torch.arange(len(input_rows), device=table.device)
-        by_input = Segments(order, None)
-    else:  # by symmetry, the pair (i, k, o) is the mirror image of (o, −k, i), and pairs of one offset ascend in both
-        starts = (counts.cumsum(0) - counts).unsqueeze(1)
-        by_input = _segments((positions - starts).flip(0) + starts, present.flip(0))
-    return KernelMap(input_rows, output_rows, counts.tolist(), by_input, by_output, identity)
+def _down_map(parents: torch.Tensor, places: torch.Tensor, num_outputs: int) -> KernelMap:
+    """Every voxel with the cell of twice the size that it lies in, `places` (0…7) telling where."""
+    counts = torch.bincount(places, minlength=8).tolist()
+    inputs = torch.sort(places, stable=True).indices
+    outputs = parents.index_select(0, inputs).int()
+    order = torch.empty_like(outputs)
+    order[inputs] = torch.arange(inputs.numel(), dtype=torch.int32, device=inputs.device)
+    pairs = zip(counts, inputs.int().split(counts), outputs.split(counts), strict=True)
+    groups = [OffsetGroup(slice(place, place + 1), *pair) for place, pair in enumerate(pairs) if pair[0]]
+    sizes = [group.num_pairs for group in groups]
+    return KernelMap(groups, sizes, Segments(order, None), _segments(outputs, num_outputs))
 
 
-def _segments(positions: torch.Tensor, present: torch.Tensor) -> Segments:
-    order = positions.t()[present.t()]
-    ends = present.sum(0).cumsum(0)
-    return Segments(order, torch.cat([ends.new_zeros(1), ends]))
+def _segments(rows: torch.Tensor, num_rows: int) -> Segments:
+    """The places at which each of `num_rows` rows occurs in `rows`."""
+    order = torch.sort(rows, stable=True).indices
+    ends = torch.bincount(rows, minlength=num_rows).cumsum(0)
+    return Segments(order.int(), torch.cat([ends.new_zeros(1), ends]).int())
 
 
 @dataclass
@@ -318,9 +370,7 @@ class VoxelPyramid:
         """Map of a stride-1 convolution with an odd kernel on the voxels of `level`."""
         key = ("submanifold", level, kernel_size)
         if key not in self._maps:
-            voxels = self._level(level)
-            table = _submanifold_table(voxels, kernel_size)
-            self._maps[key] = _kernel_map(table, len(voxels.keys), identity=kernel_size**3 // 2)
+            self._maps[key] = _submanifold_map(self._level(level), kernel_size)
         return self._maps[key]
 
     def down(self, level: int) -> KernelMap:
@@ -336,10 +386,7 @@ class VoxelPyramid:
         if not self._levels:
             self._levels.append(self.finest)
         while len(self._levels) <= level:
-            fine = self._levels[-1]
-            coarse, parents, places = _coarsen(fine)
-            table = torch.full((8, len(coarse.keys)), -1, dtype=torch.long, device=fine.keys.device)
-            table[places, parents] = torch.arange(len(fine.keys), device=fine.keys.device)
-            self._maps["down", len(self._levels) - 1] = _kernel_map(table, len(fine.keys), identity=None)
+            coarse, parents, places = _coarsen(self._levels[-1])
+            self._maps["down", len(self._levels) - 1] = _down_map(parents, places, len(coarse.keys))
             self._levels.append(coarse)
         return self._levels[level]

@@ -181,7 +181,7 @@ class ResidualBlock(GradientCheckpointingLayer):
     def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
         hidden = torch.relu_(self.norm1(self.conv1(features, kernel_map)))
         hidden = self.norm2(self.conv2(hidden, kernel_map))
-        return torch.relu_(hidden + self.shortcut(features))
+        return torch.relu_(hidden.add_(self.shortcut(features)))
 
 
 class UNetStage(nn.Module):
@@ -270,7 +270,9 @@ class SparseUNet(nn.Module):
             features = stage(features, pyramid.down(level), pyramid.submanifold(level + 1, 3))
         for level, stage in zip(reversed(range(num_stages)), self.decoder, strict=True):
             features = stage(features, pyramid.up(level), pyramid.submanifold(level, 3), skips.pop())
-        return features.index_select(0, order.argsort())
+        rows = torch.empty_like(order)
+        rows[order] = torch.arange(len(order), device=order.device)
+        return features.index_select(0, rows)
 
     def _pyramid(self, finest: VoxelLevel, voxel_features: torch.Tensor) -> VoxelPyramid | SpconvPyramid:
         """The engine for these voxels; "auto" takes spconv on CUDA wherever it is right."""
