@@ -28,7 +28,7 @@ from uov_hf.evaluation.segmentation import (
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.training import arguments
 from uov_hf.training.broken_frames import ReportBrokenFrames, only_readable
-from uov_hf.training.launch import start
+from uov_hf.training.launch import sharing, start
 
 
 logger = get_logger("uov_hf.evaluate")
@@ -98,14 +98,7 @@ def main() -> None:
 
 def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
     """What the teacher said about the points; made first where it is missing, each process its share."""
-    label_points(
-        LabelSet(args.label_set),
-        frames,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        on_error=args.on_error,
-        show_progress=accelerator.is_main_process,
-    )
+    label_points(LabelSet(args.label_set), frames, on_error=args.on_error, **sharing(accelerator))
     accelerator.wait_for_everyone()
     return PointLabels(args.label_set)
 

@@ -21,7 +21,7 @@ from uov_hf.labels import LabelSet, WriteReport
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.training import arguments
-from uov_hf.training.launch import start
+from uov_hf.training.launch import sharing, start
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -97,15 +97,7 @@ def main() -> None:
     # Label set
     with accelerator.main_process_first():
         label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings={"cameras": args.cameras})
-    report = label_set.write(
-        frames,
-        teacher,
-        args.cameras,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        on_error=args.on_error,
-        show_progress=accelerator.is_main_process,
-    )
+    report = label_set.write(frames, teacher, args.cameras, on_error=args.on_error, **sharing(accelerator))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
     accelerator.end_training()

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from uov_hf.data import load_frames
 from uov_hf.labels import PRESETS, LabelSet, WriteReport, label_points
 from uov_hf.training import arguments
-from uov_hf.training.launch import start
+from uov_hf.training.launch import sharing, start
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,15 +37,7 @@ def main() -> None:
         args.split = args.split or "all"
 
     frames = load_frames(args.dataset, args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
-    report = label_points(
-        label_set,
-        frames,
-        args.preset,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        on_error=args.on_error,
-        show_progress=accelerator.is_main_process,
-    )
+    report = label_points(label_set, frames, args.preset, on_error=args.on_error, **sharing(accelerator))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Point labels ({args.preset}) in {args.label_set}: {report}")
     accelerator.end_training()

@@ -32,7 +32,7 @@ from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
 from uov_hf.training import arguments
-from uov_hf.training.launch import start
+from uov_hf.training.launch import sharing, start
 from uov_hf.training.optimization import create_optimizer, create_scheduler
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.publishing import push_checkpoint, write_model_card
@@ -203,14 +203,7 @@ def make_samples(
         dataset_config=args.dataset_config,
         data_fraction=args.data_fraction,
     )
-    label_points(
-        label_set,
-        frames,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        on_error=args.on_error,
-        show_progress=accelerator.is_main_process,
-    )
+    label_points(label_set, frames, on_error=args.on_error, **sharing(accelerator))
     accelerator.wait_for_everyone()
     point_labels = PointLabels(label_set.folder)
     return TMPSamples(frames, label_set, point_labels, feature_extractor, augmentation, args.seed)

@@ -78,7 +78,7 @@ def pretrained(pretraining, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_script() -> Callable[..., str]:
     """`run_script("pretrain.py", "--seed", 1, num_processes=2)` -> what it printed; with `fails=True` it must fail."""
     return run

@@ -1,9 +1,6 @@
 """generate_label_set.py and label_points.py through their command lines, on two tiny drives."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +10,6 @@ from uov_hf.labels import LabelSet, PointLabels
 from uov_hf.synthetic import generate_street
 
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
-TWO_PROCESSES = [ACCELERATE, "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 CAMERAS = "CAM_FRONT,CAM_BACK"
 
 
@@ -26,30 +20,17 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def label_set(root, tmp_path_factory) -> Path:
+def label_set(root, run_script, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("labels") / "labels"
-    output = generate(root, folder)
+    output = run_script(*generation(root, folder))
     assert "4 frames" in output and "MB" in output
     return folder
 
 
-def run(command: list, **environment: str) -> str:
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def generate(root: Path, folder: Path, launcher=(sys.executable,), **environment: str) -> str:
-    script = [EXAMPLES / "generate_label_set.py", "--teacher", "synthetic", "--teacher_settings", "seed=3"]
+def generation(root: Path, folder: Path) -> list:
+    teacher = ["--teacher", "synthetic", "--teacher_settings", "seed=3"]
     data = ["--dataset", "nuscenes", "--data_dir", root, "--split", "all", "--cameras", CAMERAS]
-    return run([*launcher, *script, *data, "--output_dir", folder], **environment)
+    return ["generate_label_set.py", *teacher, *data, "--output_dir", folder]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,22 +46,20 @@ def test_the_label_set_knows_every_frame_and_who_made_it(root, label_set):
     assert ",".join(spoken) == CAMERAS
 
 
-def test_two_processes_finish_what_was_begun_in_the_same_bytes(root, label_set, tmp_path):
+def test_two_processes_finish_what_was_begun_in_the_same_bytes(root, label_set, run_script, tmp_path):
     """Begun: the first shard is whole, the second was killed."""
     begun = tmp_path / "labels"
     shutil.copytree(label_set, begun)
     first, second = sorted((begun / "images").iterdir())
     second.rename(second.with_name(f"{second.name}.tmp"))
-    output = generate(root, begun, TWO_PROCESSES, ACCELERATE_USE_CPU="true")
+    output = run_script(*generation(root, begun), num_processes=2)
     assert "2 frames" in output and "2 were there already" in output
     assert contents(begun) == contents(label_set)
 
 
-def test_point_labels_are_made_for_every_frame(root, label_set):
-    output = run(
-        [sys.executable, EXAMPLES / "label_points.py", "--label_set", label_set, "--preset", "paper"]
-        + ["--dataset", "nuscenes", "--data_dir", root, "--split", "all"]
-    )
+def test_point_labels_are_made_for_every_frame(root, label_set, run_script):
+    data = ["--dataset", "nuscenes", "--data_dir", root, "--split", "all"]
+    output = run_script("label_points.py", "--label_set", label_set, "--preset", "paper", *data)
     assert "Point labels (paper)" in output and "4 frames" in output
     point_labels = PointLabels(label_set)
     frames = load_frames("nuscenes", split="all", data_dir=root)

@@ -196,7 +196,7 @@ def test_segments_of_the_wrong_size_are_refused(label_set, frames, teacher, monk
         (None, None, "halves"),
         ("someone/clip", "0123abc", "someone/clip@0123abc"),
         ("someone/clip", None, "someone/clip"),
-        ("/home/me/models/clip", None, "clip"),
+        ("/data/models/clip", None, "clip"),
         ("../models/clip/", "ignored", "clip"),
     ],
 )

@@ -66,12 +66,6 @@ class PointLabels:
     def frame_ids(self) -> list[str]:
         return self._shards.frame_ids
 
-    def __contains__(self, frame_id: str) -> bool:
-        return frame_id in self._shards
-
-    def __len__(self) -> int:
-        return len(self._shards)
-
     def read(self, frame_id: str, columns: list[str] | None = None) -> Row:
         """
         The point labels of one frame, read-only.

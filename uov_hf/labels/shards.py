@@ -45,9 +45,6 @@ class Shards:
     def frame_ids(self) -> list[str]:
         return list(self._index)
 
-    def __contains__(self, frame_id: str) -> bool:
-        return frame_id in self._index
-
     def __len__(self) -> int:
         return len(self._index)
 

@@ -4,6 +4,7 @@ import logging
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
@@ -26,6 +27,15 @@ def start(output_dir: str, seed: int, mixed_precision: str | None = None, report
     set_seed(seed)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     return accelerator
+
+
+def sharing(accelerator: Accelerator) -> dict[str, Any]:
+    """How the processes of this run divide the shards of a label set, or of its point labels, among themselves."""
+    return {
+        "process_index": accelerator.process_index,
+        "num_processes": accelerator.num_processes,
+        "show_progress": accelerator.is_main_process,
+    }
 
 
 def check_num_processes(num_processes: int) -> None:
