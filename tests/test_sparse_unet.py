@@ -1,0 +1,247 @@
+"""The U-Net of the paper: the same on both engines and for any order of voxels, and closed to what they get wrong."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from uov_hf import sparse_unet
+from uov_hf.configuration_uov import UOVConfig
+from uov_hf.sparse_unet import ResidualBlock, SparseUNet
+
+
+def tiny_network(seed=0, **overrides):
+    torch.manual_seed(seed)
+    return SparseUNet(UOVConfig.from_preset("tiny", **overrides))
+
+
+def random_scan(num_voxels=600, batch_size=2, seed=0, channels=1):
+    """Voxels on a few planes, as LiDAR has them, some with negative coordinates."""
+    generator = torch.Generator().manual_seed(seed)
+    coords = torch.randint(-20, 20, (num_voxels, 4), generator=generator)
+    coords[:, 0] = torch.randint(0, batch_size, (num_voxels,), generator=generator)
+    coords[:, 3] %= 4
+    coords = torch.unique(coords, dim=0)
+    coords = coords[torch.randperm(len(coords), generator=generator)].int()
+    return coords, torch.rand(len(coords), channels, generator=generator)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def gradients_of(network, coords, features):
+    network.zero_grad()
+    output = network(coords, features)
+    output.square().mean().backward()
+    return [output.detach(), *(parameter.grad.clone() for parameter in network.parameters())]
+
+
+def test_the_papers_backbone_has_its_number_of_parameters():
+    with torch.device("meta"):
+        network = SparseUNet(UOVConfig())
+    assert sum(parameter.numel() for parameter in network.parameters()) == 37_842_976
+
+
+def test_output_has_a_row_per_voxel_in_the_order_of_the_input():
+    network, (coords, features) = tiny_network().eval(), random_scan()
+    order = torch.randperm(len(coords))
+    with torch.no_grad():
+        output, permuted = network(coords, features), network(coords[order], features[order])
+    assert output.shape == (len(coords), network.config.hidden_sizes[-1])
+    assert torch.equal(output[order], permuted)
+
+
+def test_a_scan_does_not_depend_on_the_others_of_its_batch():
+    network, (coords, features) = tiny_network().eval(), random_scan(batch_size=3)
+    with torch.no_grad():
+        together = network(coords, features)
+        for sample in range(3):
+            rows = coords[:, 0] == sample
+            torch.testing.assert_close(network(coords[rows], features[rows]), together[rows], rtol=1e-4, atol=1e-5)
+
+
+def test_a_shift_by_the_total_stride_changes_nothing():
+    network, (coords, features) = tiny_network().eval(), random_scan()
+    with torch.no_grad():
+        shifted = network(coords + torch.tensor([0, -160, 32, 1600], dtype=torch.int32), features)
+        assert torch.equal(shifted, network(coords, features))
+
+
+def test_empty_samples_and_empty_batches_are_allowed():
+    network, (coords, features) = tiny_network(), random_scan(batch_size=1)
+    coords[:, 0] = 5  # samples 0 to 4 have no voxel
+    assert network(coords, features).isfinite().all()
+    output = network(coords[:0], features[:0])
+    output.sum().backward()
+    assert output.shape == (0, network.config.hidden_sizes[-1])
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in network.parameters())
+
+
+def test_a_single_voxel_can_be_trained_on():
+    network = tiny_network()
+    output = network(torch.tensor([[0, 3, 4, 5]], dtype=torch.int32), torch.ones(1, 1))
+    output.sum().backward()
+    assert output.isfinite().all()
+
+
+def test_two_threads_give_the_same_bits_every_time(two_threads):
+    network, (coords, features) = tiny_network(), random_scan(num_voxels=2000)
+    first = gradients_of(network, coords, features)
+    for _ in range(2):
+        again = gradients_of(network, coords, features)
+        assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_activation_checkpointing_gives_the_same_gradients():
+    network, (coords, features) = tiny_network(), random_scan()
+    expected = gradients_of(network, coords, features)
+    for block in network.modules():
+        if isinstance(block, ResidualBlock):
+            block.gradient_checkpointing = True
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    actual = gradients_of(network, coords, features)
+    assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))
+
+
+def test_training_works_after_inference_mode():
+    network, (coords, features) = tiny_network(), random_scan()
+    with torch.inference_mode():
+        network.eval()(coords, features)
+    assert all(gradient.isfinite().all() for gradient in gradients_of(network.train(), coords, features))
+
+
+def test_a_larger_stem_kernel_and_more_channels_are_only_configuration():
+    network, (coords, features) = tiny_network(stem_kernel_size=5, in_channels=4), random_scan(channels=4)
+    assert network(coords, features).shape == (len(coords), 32)
+
+
+def test_weights_train_in_bfloat16():
+    network, (coords, features) = tiny_network().bfloat16(), random_scan()
+    assert all(gradient.isfinite().all() for gradient in gradients_of(network, coords, features.bfloat16()))
+
+
+def spoil(**changes):
+    """A good scan with one thing changed: what the function returns for it."""
+
+    def make():
+        coords, features = random_scan()
+        return changes.get("coords", lambda c: c)(coords), changes.get("features", lambda f: f)(features)
+
+    return make
+
+
+def with_value(tensor, value, *position):
+    tensor = tensor.clone()
+    tensor[position] = value
+    return tensor
+
+
+BAD_INPUT = {
+    "int64 coordinates": (spoil(coords=lambda c: c.long()), "must be torch.int32"),
+    "int16 coordinates": (spoil(coords=lambda c: c.short()), "must be torch.int32"),
+    "float coordinates": (spoil(coords=lambda c: c.float()), "must be torch.int32"),
+    "three columns": (spoil(coords=lambda c: c[:, 1:]), "4 columns"),
+    "flat coordinates": (spoil(coords=lambda c: c[0]), "4 columns"),
+    "fewer feature rows": (spoil(features=lambda f: f[1:]), "must have shape"),
+    "more feature rows": (spoil(features=lambda f: torch.cat([f, f])), "must have shape"),
+    "other channels": (spoil(features=lambda f: f.expand(-1, 2)), "must have shape"),
+    "integer features": (spoil(features=lambda f: f.int()), "must be floating point"),
+    "NaN": (spoil(features=lambda f: with_value(f, float("nan"), 0, 0)), "NaN or infinity"),
+    "infinity": (spoil(features=lambda f: with_value(f, float("inf"), 0, 0)), "NaN or infinity"),
+    "negative sample": (spoil(coords=lambda c: with_value(c, -1, 0, 0)), "starts at 0, got -1"),
+    "duplicates": (spoil(coords=lambda c: torch.cat([c[:1], c[:1], c[2:]])), "must be unique"),
+    "far apart": (spoil(coords=lambda c: c * 2**26), "2\\^62"),
+    "another device": (spoil(features=lambda f: f.to("meta")), "Move one"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_refused(case):
+    make, message = BAD_INPUT[case]
+    with pytest.raises(ValueError, match=message):
+        tiny_network()(*make())
+
+
+def test_coordinates_that_are_not_contiguous_are_read_right():
+    network, (coords, features) = tiny_network().eval(), random_scan()
+    strided = coords.T.contiguous().T
+    with torch.no_grad():
+        assert torch.equal(network(strided, features), network(coords, features))
+
+
+def test_spconv_on_several_threads_is_refused_because_it_races(two_threads):
+    pytest.importorskip("spconv")
+    with pytest.raises(RuntimeError, match="data race"):
+        tiny_network(sparse_backend="spconv")(*random_scan())
+
+
+def test_spconv_is_refused_where_it_has_no_kernels():
+    pytest.importorskip("spconv")
+    network, (coords, features) = tiny_network(sparse_backend="spconv"), random_scan()
+    with pytest.raises(RuntimeError, match="bfloat16"), torch.autocast("cpu", dtype=torch.bfloat16):
+        network(coords, features)
+
+
+def test_spconv_is_refused_where_its_cell_numbers_overflow(monkeypatch):
+    pytest.importorskip("spconv")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    network, (coords, features) = tiny_network(sparse_backend="spconv"), random_scan()
+    with pytest.raises(RuntimeError, match="2147483647 cells"):
+        network(coords * 100, features)
+
+
+def test_spconv_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(sparse_unet, "_spconv", lambda: None)
+    with pytest.raises(RuntimeError, match="not installed"):
+        tiny_network(sparse_backend="spconv")(*random_scan())
+
+
+AGAINST_SPCONV = """
+import sys
+import torch
+import spconv.pytorch.ops as ops
+from test_sparse_unet import gradients_of, random_scan
+from uov_hf.configuration_uov import UOVConfig
+from uov_hf.sparse_unet import SparseUNet
+
+ops.get_current_stream = lambda: 0  # its CPU build asks CUDA for a stream in backward
+preset, dtype, training = sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3] == "training"
+torch.manual_seed(0)
+network = SparseUNet(UOVConfig.from_preset(preset)).to(dtype).train(training)
+coords, features = random_scan()
+results = []
+for network.config.sparse_backend in ("torch", "spconv"):
+    if training:
+        results.append(gradients_of(network, coords, features.to(dtype)))
+    else:
+        with torch.no_grad():
+            results.append([network(coords, features.to(dtype))])
+print(max(((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in zip(*results)))
+"""
+
+
+@pytest.mark.parametrize(
+    "preset, dtype, mode, tolerance",
+    [
+        ("tiny", "float64", "training", 1e-10),  # the output and all gradients
+        ("tiny", "float32", "evaluation", 1e-5),
+        ("minkunet34", "float32", "evaluation", 1e-5),
+    ],
+)
+def test_both_engines_compute_the_same_network(preset, dtype, mode, tolerance):
+    """In a process of its own: spconv's CPU build is right on one thread only."""
+    pytest.importorskip("spconv")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__)}
+    command = [sys.executable, "-c", AGAINST_SPCONV, preset, dtype, mode]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) <= tolerance
