@@ -145,10 +145,9 @@ def main() -> None:
     validation = None
     if args.validation_split is not None:
         validation = make_samples(accelerator, args, args.validation_split, label_set, feature_extractor)
-    batch_size = args.per_device_train_batch_size or max(1, 4 // accelerator.num_processes)
-    order = TrainingOrder(
-        len(samples), batch_size, accelerator.num_processes, args.gradient_accumulation_steps, args.seed
-    )
+    num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
+    batch_size = args.per_device_train_batch_size or max(1, 4 // (num_processes * accumulation))
+    order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed)
     num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
 
     # Model, with the vocabulary that it will answer in
