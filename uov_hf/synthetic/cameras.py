@@ -41,11 +41,11 @@ class CameraMount:
         return pose
 
     def intrinsics(self, image_size: tuple[int, int]) -> np.ndarray:
-        """K (3, 3) for images of `image_size` (height, width)."""
+        """K (3, 3) for images of `image_size` (height, width); pixels are square, taller images see nearer ground."""
         height, width = image_size
-        scale_x, scale_y = width / 1600, height / 900
-        focal = self.focal_length
-        return np.array([[focal * scale_x, 0, 812 * scale_x], [0, focal * scale_y, 484 * scale_y], [0, 0, 1.0]])
+        scale = width / 1600
+        focal = self.focal_length * scale
+        return np.array([[focal, 0, 812 * scale], [0, focal, height * 484 / 900], [0, 0, 1.0]])
 
 
 # Angles, places and focal lengths like nuScenes's; a camera fires as the lidar sweeps past it, before the scan ends.

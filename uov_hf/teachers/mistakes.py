@@ -44,7 +44,7 @@ def cut_into_units(
     rng: np.random.Generator, ids: np.ndarray, stuff_class: np.ndarray, region_size: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    The units that get a name each: a thing is one, a kind of stuff is one in each region of the image.
+    The units that get a name each: what a thing, or a kind of stuff, covers in a region of the image.
 
     Args:
         ids (`np.ndarray` of shape `(height, width)`): what each pixel shows.
@@ -63,7 +63,7 @@ def cut_into_units(
     region = (down - down.min()) * (np.ptp(across) + 1) + across - across.min()
     stuff = stuff_class[ids]
     num_ids = len(stuff_class)
-    keys = np.where(stuff < 0, ids, num_ids + stuff * (region.max() + 1) + region)
+    keys = np.where(stuff < 0, ids, num_ids + stuff) * (region.max() + 1) + region
     _, first, units = np.unique(keys, return_index=True, return_inverse=True)
     return units.reshape(ids.shape), ids.reshape(-1)[first]
 

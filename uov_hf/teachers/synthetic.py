@@ -41,12 +41,15 @@ class SyntheticTeacher(Teacher):
         prompts, model_name_or_path, revision, data_dir, device, dtype:
             As in `Teacher`. The prompts must be of the nuScenes vocabulary; `data_dir` is the root.
         seed (`int`): of all mistakes.
-        confusion_rate (`float`): share of the things (cars, people, …) that are taken for another class.
-        region_confusion_rate (`float`): the same for regions of stuff (roads, buildings, trees, …).
-        region_size (`float`): side of such a region, as a share of the image's width.
-        unseen_rate (`float`): share of the things and regions of the classes in `UNSEEN` that get the other name.
-        missing_rate (`float`): share of the things that have no mask.
-        merge_rate (`float`): share of the touching pairs of things of one class that become one mask.
+        confusion_rate (`float`): share of the parts of things (cars, people, …) that are taken for another class.
+        region_confusion_rate (`float`): the same for stuff (roads, buildings, trees, …).
+        region_size (`float`): masks are cut at the borders of regions of about this side, as a share of the image's
+            width, and each part is named on its own. Segments are then of similar size: as all of them count alike in
+            pre-training, a wrong part of a road weighs no more than it covers.
+        unseen_rate (`float`): share of the parts of the classes in `UNSEEN` that get the other name.
+        missing_rate (`float`): share of the parts that have no mask.
+        min_area (`float`): parts of things that cover less than this share of the image have none either.
+        merge_rate (`float`): share of the touching pairs of parts of things of one class that become one mask.
         border (`float`): how far borders bleed (a standard deviation), as a share of the image's width.
         embed_noise (`float`): length of the noise on a segment's embedding, before it is brought to unit length.
 
@@ -62,14 +65,15 @@ class SyntheticTeacher(Teacher):
         prompts: list[str],
         *,
         seed: int = 0,
-        confusion_rate: float = 0.1,
-        region_confusion_rate: float = 0.12,
-        region_size: float = 0.15,
-        unseen_rate: float = 0.25,
-        missing_rate: float = 0.05,
+        confusion_rate: float = 0.08,
+        region_confusion_rate: float = 0.06,
+        region_size: float = 0.1,
+        unseen_rate: float = 0.2,
+        missing_rate: float = 0.12,
+        min_area: float = 0.0004,
         merge_rate: float = 0.3,
         border: float = 0.006,
-        embed_noise: float = 0.5,
+        embed_noise: float = 0.3,
         **shared: Any,
     ):
         super().__init__(prompts, **shared)
@@ -78,6 +82,7 @@ class SyntheticTeacher(Teacher):
             "region_confusion_rate": region_confusion_rate,
             "unseen_rate": unseen_rate,
             "missing_rate": missing_rate,
+            "min_area": min_area,
             "merge_rate": merge_rate,
         }
         self._settings = rates | {
@@ -149,6 +154,8 @@ class SyntheticTeacher(Teacher):
         stuff_class = np.where(self._is_stuff[raw_of_id], raw_of_id, -1)
         units, id_of_unit = cut_into_units(rng, ids, stuff_class, self._settings["region_size"] * width)
         prompt_of_unit, is_right = self._name_units(rng, raw_of_id[id_of_unit])
+        is_small = np.bincount(units.reshape(-1)) < self._settings["min_area"] * units.size
+        prompt_of_unit[is_small & ~self._is_stuff[raw_of_id[id_of_unit]]] = -1
         segment_of_unit = self._merge_units(rng, units, prompt_of_unit, self._is_stuff[raw_of_id[id_of_unit]])
         kept, compact = np.unique(np.append(segment_of_unit, -1), return_inverse=True)  # -1 comes first: it is 0
         kept = kept[1:]
@@ -180,7 +187,7 @@ class SyntheticTeacher(Teacher):
                 candidates = np.array([row for row, prompt in enumerate(self.prompts) if prompt in SKY], dtype=int)
             elif len(candidates) == 0 and called != BACKGROUND:
                 candidates = np.flatnonzero(self._prompt_to_class == called)
-            missing = not self._is_stuff[raw] and rng.random() < self._settings["missing_rate"]
+            missing = rng.random() < self._settings["missing_rate"]
             if len(candidates) and not missing:
                 one_name = called == BACKGROUND or not self.vocabulary.is_thing[called]
                 prompts[unit] = candidates[taste[candidates].argmax()] if one_name else rng.choice(candidates)
@@ -200,11 +207,8 @@ class SyntheticTeacher(Teacher):
         return names.index(str(rng.choice(CONFUSIONS[name]))) if mistake < rate else true_class
 
     def _merge_units(self, rng, units, prompts, is_stuff) -> np.ndarray:
-        """Segment of every unit (its first unit), -1 without a mask. Stuff of one name merges, touching things may."""
+        """Segment of every unit (one of its units), -1 without a mask. Touching things of one class may merge."""
         segment = np.arange(len(prompts))
-        for prompt in np.unique(prompts[is_stuff]):
-            members = np.flatnonzero(is_stuff & (prompts == prompt))
-            segment[members] = members[0]
         called = np.where(prompts < 0, -1, self._prompt_to_class[prompts])
         for one, other in touching(units):
             alike = not (is_stuff[one] or is_stuff[other]) and called[one] == called[other] >= 0
