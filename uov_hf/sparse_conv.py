@@ -10,6 +10,7 @@ thread count: no atomics, no flag and no thread count of the process is touched.
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,9 @@ from torch.autograd.function import once_differentiable
 # must land in an empty cell, never in the next row. Kernels up to 2 · GUARD_CELLS + 1 are safe at every level.
 GUARD_CELLS = 2
 MAX_KEY_BITS = 62
+
+# Pairs of one product: what is gathered for it should still be in the cache when it is multiplied.
+GROUP_PAIRS = 4096
 
 # A GEMM with a small weight is some 15 % faster if the weight lies transposed: worth a copy where it is used often.
 TRANSPOSE_UP_TO = 128 * 128
@@ -148,11 +152,11 @@ def _gather_multiply_sum(features: torch.Tensor, taps: torch.Tensor, kernel_map:
 
 
 def _tap_gradients(features: torch.Tensor, grad_output: torch.Tensor, kernel_map: KernelMap, grad_taps: torch.Tensor):
-    """dT_k = Σ_pairs dy_oᵀ x_i, written into `(K, out, in)` taps."""
+    """dT_k += Σ_pairs dy_oᵀ x_i, for `(K, out, in)` taps."""
     for group in kernel_map.groups:
         rows = _gather(features, group.inputs, group.num_pairs)
         grads = _gather(grad_output, group.outputs, group.num_pairs)
-        grad_taps[group.offsets] = torch.bmm(grads.transpose(1, 2), rows)
+        grad_taps[group.offsets] += torch.bmm(grads.transpose(1, 2), rows)
 
 
 class _SparseConvolution(torch.autograd.Function):
@@ -213,7 +217,7 @@ class SparseConv(nn.Module):
 
 @dataclass(frozen=True)
 class VoxelLevel:
-    """The voxels of one stride as ascending keys: batch, x, y, z packed into the bits of an int64.
+    """The voxels of one stride as ascending keys: batch, x, y, z packed into the bits of an int32 or int64.
 
     Args:
         keys (`torch.Tensor` of shape `(num_voxels,)`):
@@ -260,7 +264,7 @@ def sort_voxels(voxel_coords: torch.Tensor, num_levels: int) -> tuple[VoxelLevel
     stride = 2 ** (num_levels - 1)
     coords = voxel_coords.long()
     if len(coords) == 0:
-        return VoxelLevel(coords.new_empty(0), (1, 1, 1)), coords.new_empty(0)
+        return VoxelLevel(coords[:, 0], (1, 1, 1)), coords[:, 0]
     low = coords.amin(0)
     low = torch.div(low, stride, rounding_mode="floor") * stride - GUARD_CELLS * stride
     low[0] = 0
@@ -271,8 +275,8 @@ def sort_voxels(voxel_coords: torch.Tensor, num_levels: int) -> tuple[VoxelLevel
             f"`voxel_coords` span 2^{sum(bits)} cells in {2**batch_bits} samples, more than the 2^{MAX_KEY_BITS} "
             "that a voxel key can number. Remove far outliers, e.g. with `point_cloud_range` of `UOVFeatureExtractor`."
         )
-    bits = tuple(bits)
-    keys, order = torch.sort(_pack(coords.unbind(1), bits))
+    bits, dtype = tuple(bits), torch.int32 if batch_bits + sum(bits) <= 30 else torch.int64
+    keys, order = torch.sort(_pack(coords.to(dtype).unbind(1), bits))
     repeated = keys[1:] == keys[:-1]
     if repeated.any():
         row = voxel_coords[order[:-1][repeated][0]].tolist()
@@ -297,25 +301,32 @@ def _submanifold_map(level: VoxelLevel, kernel_size: int) -> KernelMap:
 
     A pair (i, k, o) is there again as (o, -k, i), so that opposite offsets have equally many pairs and form a group.
     """
-    neighbours, num_voxels = _neighbours(level, kernel_size), len(level.keys)
-    found = (neighbours >= 0).flatten().nonzero().squeeze(1)
-    counts = (neighbours >= 0).sum(1).tolist()
-    rows = torch.arange(num_voxels, dtype=torch.int32, device=found.device)
-    lower = torch.remainder(found, max(num_voxels, 1)).int().split(counts)
-    higher = neighbours.flatten().index_select(0, found).split(counts)
+    neighbours, centre = _neighbours(level, kernel_size), kernel_size**3 // 2
+    present, num_voxels = neighbours >= 0, neighbours.shape[1]
+    counts = present.sum(1).tolist()
+    steps = [step for step, count in enumerate(counts, start=1) for _ in range(0, count, GROUP_PAIRS)]
+    counts = [min(count - first, GROUP_PAIRS) for count in counts for first in range(0, count, GROUP_PAIRS)]
+    offsets, lower = present.nonzero().unbind(1)
+    higher = neighbours.flatten().index_select(0, offsets * num_voxels + lower).split(counts)
+    lower = lower.int().split(counts)
+    rows = torch.arange(num_voxels, dtype=torch.int32, device=neighbours.device)
+    inputs, outputs = _interleave(lower, higher, rows), _interleave(higher, lower, rows)
 
-    centre = kernel_size**3 // 2
+    sizes = [2 * count for count in counts]
     groups = [OffsetGroup(slice(centre, centre + 1), num_voxels, None, None)] if num_voxels else []
-    for step, (count, low, high) in enumerate(zip(counts, lower, higher, strict=True), start=1):
-        if count:
-            offsets = slice(centre - step, centre + step + 1, 2 * step)
-            groups.append(OffsetGroup(offsets, count, torch.cat([low, high]), torch.cat([high, low])))
-    sizes = [num_voxels, *(2 * group.num_pairs for group in groups[1:])]
-    by_output = _segments(torch.cat([rows, *(group.outputs for group in groups[1:])]), num_voxels)
-    pairs = torch.arange(sum(sizes), dtype=torch.int32, device=rows.device).split(sizes)
-    mirror = torch.cat([pairs[0], *(part.roll(part.numel() // 2) for part in pairs[1:])])
+    for step, count, *pairs in zip(steps, counts, inputs.split(sizes), outputs.split(sizes), strict=True):
+        groups.append(OffsetGroup(slice(centre - step, centre + step + 1, 2 * step), count, *pairs))
+    by_output = _segments(torch.cat([rows, outputs]), num_voxels)
+    places = torch.arange(num_voxels, num_voxels + sum(sizes), dtype=torch.int32, device=rows.device)
+    halves = places.split([count for count in counts for _ in range(2)])
+    mirror = torch.cat([rows, _interleave(halves[1::2], halves[::2], rows)])
     by_input = Segments(mirror.index_select(0, by_output.order), by_output.starts)
-    return KernelMap(groups, sizes[: len(groups)], by_input, by_output)
+    return KernelMap(groups, [num_voxels, *sizes] if num_voxels else [], by_input, by_output)
+
+
+def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """first[0], second[0], first[1], … in one tensor."""
+    return torch.cat([like[:0], *(part for pair in zip(first, second, strict=True) for part in pair)])
 
 
 def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
@@ -329,7 +340,7 @@ def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
     ]
     targets = keys + (keys.new_tensor(shifts) - radius).unsqueeze(1)  # (columns, num_voxels)
     candidates = torch.searchsorted(keys, targets, out_int32=True)
-    padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(torch.int64).max)])
+    padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
     neighbours = []
     for step in range(kernel_size):  # the cells of a column follow one another in the sorted keys
         hits = padded.index_select(0, candidates.flatten()).view_as(targets) == targets + step
@@ -339,13 +350,16 @@ def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
 
 
 def _down_map(parents: torch.Tensor, places: torch.Tensor, num_outputs: int) -> KernelMap:
-    """Every voxel with the cell of twice the size that it lies in, `places` (0…7) telling where."""
-    counts = torch.bincount(places, minlength=8).tolist()
-    inputs = torch.sort(places, stable=True).indices
-    outputs = parents.index_select(0, inputs).int()
-    order = torch.empty_like(outputs)
-    order[inputs] = torch.arange(inputs.numel(), dtype=torch.int32, device=inputs.device)
-    pairs = zip(counts, inputs.int().split(counts), outputs.split(counts), strict=True)
+    """Every voxel with the cell of twice the size that it lies in, `places` (0…7) telling where in it."""
+    children = torch.full((8, num_outputs), -1, dtype=torch.int32, device=parents.device)
+    rows = torch.arange(parents.numel(), dtype=torch.int32, device=parents.device)
+    children.view(-1)[places * num_outputs + parents] = rows
+    present = children >= 0
+    counts = present.sum(1).tolist()
+    inputs, outputs = children[present], present.nonzero()[:, 1].int()
+    order = torch.empty_like(inputs)
+    order[inputs] = rows
+    pairs = zip(counts, inputs.split(counts), outputs.split(counts), strict=True)
     groups = [OffsetGroup(slice(place, place + 1), *pair) for place, pair in enumerate(pairs) if pair[0]]
     sizes = [group.num_pairs for group in groups]
     return KernelMap(groups, sizes, Segments(order, None), _segments(outputs, num_outputs))

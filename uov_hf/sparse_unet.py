@@ -141,14 +141,20 @@ class SpconvPyramid:
 
 
 class VoxelBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that uses the running statistics where fewer than two voxels have no variance."""
+    """Batch normalisation of a result that nobody else holds: without gradients, in evaluation, it works in place.
+
+    In training, fewer than two voxels have no variance: they are normalised by the running statistics.
+    """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        if self.training and len(features) < 2:
-            return nn.functional.batch_norm(
-                features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(features)
+        if self.training and features.shape[0] > 1:
+            return super().forward(features)
+        if torch.is_grad_enabled() or features.dtype != self.weight.dtype:
+            statistics = self.running_mean, self.running_var
+            return nn.functional.batch_norm(features, *statistics, self.weight, self.bias, eps=self.eps)
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return torch.addcmul(shift, features, scale, out=features)
 
 
 class ConvNormReLU(nn.Module):
