@@ -48,7 +48,7 @@ class SyntheticTeacher(Teacher):
             pre-training, a wrong part of a road weighs no more than it covers.
         unseen_rate (`float`): share of the parts of the classes in `UNSEEN` that get the other name.
         missing_rate (`float`): share of the parts that have no mask.
-        min_area (`float`): parts of things that cover less than this share of the image have none either.
+        min_area (`float`): parts that cover less than this share of the image have none either.
         merge_rate (`float`): share of the touching pairs of parts of things of one class that become one mask.
         border (`float`): how far borders bleed (a standard deviation), as a share of the image's width.
         embed_noise (`float`): length of the noise on a segment's embedding, before it is brought to unit length.
@@ -70,7 +70,7 @@ class SyntheticTeacher(Teacher):
         region_size: float = 0.1,
         unseen_rate: float = 0.2,
         missing_rate: float = 0.12,
-        min_area: float = 0.0004,
+        min_area: float = 0.0005,
         merge_rate: float = 0.3,
         border: float = 0.006,
         embed_noise: float = 0.3,
@@ -155,7 +155,7 @@ class SyntheticTeacher(Teacher):
         units, id_of_unit = cut_into_units(rng, ids, stuff_class, self._settings["region_size"] * width)
         prompt_of_unit, is_right = self._name_units(rng, raw_of_id[id_of_unit])
         is_small = np.bincount(units.reshape(-1)) < self._settings["min_area"] * units.size
-        prompt_of_unit[is_small & ~self._is_stuff[raw_of_id[id_of_unit]]] = -1
+        prompt_of_unit[is_small] = -1
         segment_of_unit = self._merge_units(rng, units, prompt_of_unit, self._is_stuff[raw_of_id[id_of_unit]])
         kept, compact = np.unique(np.append(segment_of_unit, -1), return_inverse=True)  # -1 comes first: it is 0
         kept = kept[1:]
