@@ -1,0 +1,28 @@
+"""demo.py through its command line, at its smallest: what it leaves behind."""
+
+import json
+
+import pytest
+
+
+REGIONS = ("all_points", "seen_points", "unseen_points")
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_a_table_of_every_contestant_and_a_viewer(run_script, tmp_path):
+    size = ["--train_scenes", 2, "--test_scenes", 1, "--frames_per_scene", 2, "--max_train_steps", 2]
+    output = run_script("demo.py", *size, "--output_dir", tmp_path / "demo", timeout=1500)
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert len(results["class_names"]) == 16
+    contestants = ("majority_class", "point_classifier", "student")
+    for name in [
+        "untrained",
+        "teacher_seen_points",
+        *(f"{who}_{region}" for who in contestants for region in REGIONS),
+    ]:
+        assert 0 <= results[name]["mean_iou"] <= 1, name
+        assert len(results[name]["per_category_iou"]) == 16
+    assert results["teacher_seen_points"]["mean_iou"] > results["untrained"]["mean_iou"]
+    assert "| **mean** |" in output  # the table that is printed is that of the file
+    viewer = (tmp_path / "demo" / "viewer.html").read_text()
+    assert "plotly" in viewer.lower() and "motorcycle" in viewer
