@@ -54,10 +54,10 @@ Segmenter = Callable[[LabelledScan], np.ndarray]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("out/demo"))
-    parser.add_argument("--train_scenes", type=int, default=22, help="Each has a town of its own.")
+    parser.add_argument("--train_scenes", type=int, default=20, help="Each has a town of its own.")
     parser.add_argument("--test_scenes", type=int, default=4, help="Towns that nobody trains on.")
     parser.add_argument("--frames_per_scene", type=int, default=4)
-    parser.add_argument("--max_train_steps", type=int, default=650)
+    parser.add_argument("--max_train_steps", type=int, default=550)
     parser.add_argument("--seed", type=int, default=0, help="Of the towns and of the training.")
     return parser.parse_args()
 
@@ -112,7 +112,7 @@ def make_towns(args: argparse.Namespace, street: Path) -> None:
 
 def launch(command: str) -> None:
     """Run one of the example scripts as a user would, on two CPU processes."""
-    launcher = f"accelerate launch --multi_gpu --num_processes {NUM_PROCESSES} --num_cpu_threads_per_process 1"
+    launcher = f"accelerate launch --multi_gpu --num_processes {NUM_PROCESSES} --main_process_port 0"
     print(f"\n$ ACCELERATE_USE_CPU=true {launcher} examples/{command}", flush=True)
     script, *options = shlex.split(command)
     words = [sys.executable, "-m", "accelerate.commands.launch", *launcher.split()[2:], EXAMPLES / script, *options]
