@@ -11,7 +11,7 @@ thread count: no atomics, no flag and no thread count of the process is touched.
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -212,7 +212,7 @@ class SparseConv(nn.Module):
         return kernel_map.convolve(features, self.weight)
 
     def extra_repr(self):
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, transposed={self.transposed}"
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,7 @@ class VoxelLevel:
 
     def fields(self) -> list[torch.Tensor]:
         """Batch index, x, y and z of every voxel (shifted to be non-negative)."""
-        _, y_bits, z_bits = self.bits
-        x_bits = self.bits[0]
+        x_bits, y_bits, z_bits = self.bits
         return [
             self.keys >> (x_bits + y_bits + z_bits),
             (self.keys >> (y_bits + z_bits)) & ((1 << x_bits) - 1),
@@ -372,35 +371,30 @@ def _segments(rows: torch.Tensor, num_rows: int) -> Segments:
     return Segments(order.int(), torch.cat([ends.new_zeros(1), ends]).int())
 
 
-@dataclass
 class VoxelPyramid:
     """Sorted voxels at strides 1, 2, 4, … and their kernel maps, each computed when first asked for."""
 
-    finest: VoxelLevel
-    _levels: list = field(default_factory=list)
-    _maps: dict = field(default_factory=dict)
+    def __init__(self, finest: VoxelLevel):
+        self._levels, self._submanifold, self._down = [finest], {}, []
 
     def submanifold(self, level: int, kernel_size: int) -> KernelMap:
         """Map of a stride-1 convolution with an odd kernel on the voxels of `level`."""
-        key = ("submanifold", level, kernel_size)
-        if key not in self._maps:
-            self._maps[key] = _submanifold_map(self._level(level), kernel_size)
-        return self._maps[key]
+        if (level, kernel_size) not in self._submanifold:
+            self._reach(level)
+            self._submanifold[level, kernel_size] = _submanifold_map(self._levels[level], kernel_size)
+        return self._submanifold[level, kernel_size]
 
     def down(self, level: int) -> KernelMap:
         """Map of the kernel-2, stride-2 convolution from `level` to `level + 1`."""
-        self._level(level + 1)
-        return self._maps["down", level]
+        self._reach(level + 1)
+        return self._down[level]
 
     def up(self, level: int) -> KernelMap:
         """Map of the inverse of `down(level)`: from `level + 1` back onto the voxels of `level`."""
         return self.down(level).transposed()
 
-    def _level(self, level: int) -> VoxelLevel:
-        if not self._levels:
-            self._levels.append(self.finest)
+    def _reach(self, level: int) -> None:
         while len(self._levels) <= level:
             coarse, parents, places = _coarsen(self._levels[-1])
-            self._maps["down", len(self._levels) - 1] = _down_map(parents, places, len(coarse.keys))
+            self._down.append(_down_map(parents, places, len(coarse.keys)))
             self._levels.append(coarse)
-        return self._levels[level]
