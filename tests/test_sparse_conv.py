@@ -182,7 +182,7 @@ def test_autocast_reaches_the_convolution_and_leaves_gradients_in_the_weights_dt
 def test_memory_of_an_inference_run_can_be_written_by_training():
     from uov_hf import sparse_conv
 
-    sparse_conv._memory.products = None
+    sparse_conv._workspaces.__dict__.clear()
     coords = random_voxels()
     pyramid, _ = build_pyramid(coords)
     conv, features = SparseConv(4, 4, 3), torch.randn(len(coords), 4)

@@ -32,17 +32,18 @@ GROUP_PAIRS = 4096
 TRANSPOSE_UP_TO = 128 * 128
 TRANSPOSE_FROM = 500
 
-_memory = threading.local()
+_workspaces = threading.local()
 
 
-def _product_memory(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+def _workspace(name: str, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
     """Uninitialised `(rows, columns)` memory that this thread uses again: fresh pages cost more than filling them."""
     if like.device.type != "cpu":
         return like.new_empty(rows, columns)  # the accelerator's allocator reuses its memory already
-    memory, size = getattr(_memory, "products", None), rows * columns * like.element_size()
+    memory, size = getattr(_workspaces, name, None), rows * columns * like.element_size()
     if memory is None or memory.numel() < size:
         with torch.inference_mode(False):  # an inference tensor could not be written to by a later training step
-            memory = _memory.products = torch.empty(size, dtype=torch.uint8)
+            memory = torch.empty(size, dtype=torch.uint8)
+        setattr(_workspaces, name, memory)
     return memory[:size].view(like.dtype).view(rows, columns)
 
 
@@ -132,31 +133,12 @@ def _multiply(rows: torch.Tensor, taps: torch.Tensor, out: torch.Tensor) -> None
         torch.bmm(rows, taps, out=out)
 
 
-def _gather(features: torch.Tensor, rows: torch.Tensor | None, num_pairs: int) -> torch.Tensor:
-    """The `rows` of `features`, `(B, num_pairs, C)`."""
+def _gather(features: torch.Tensor, rows: torch.Tensor | None, num_pairs: int, workspace: str) -> torch.Tensor:
+    """The `rows` of `features`, `(B, num_pairs, C)`, valid until the next gather into the same workspace."""
     if rows is not None:
-        features = features.index_select(0, rows)
+        gathered = _workspace(workspace, rows.numel(), features.shape[1], features)
+        features = torch.index_select(features, 0, rows, out=gathered)
     return features.view(-1, num_pairs, features.shape[1])
-
-
-def _gather_multiply_sum(features: torch.Tensor, taps: torch.Tensor, kernel_map: KernelMap) -> torch.Tensor:
-    """y_o = Σ_k x_i(o,k) T_k for `(K, in, out)` taps."""
-    sizes, (num_offsets, depth, width) = kernel_map.sizes, taps.shape
-    if depth * width <= TRANSPOSE_UP_TO and sum(sizes) >= TRANSPOSE_FROM * num_offsets:
-        taps = taps.contiguous()
-    products = _product_memory(sum(sizes), width, features)
-    for group, product in zip(kernel_map.groups, products.split(sizes), strict=True):
-        rows = _gather(features, group.inputs, group.num_pairs)
-        _multiply(rows, taps[group.offsets], product.view(-1, group.num_pairs, width))
-    return kernel_map.by_output.sum(products)
-
-
-def _tap_gradients(features: torch.Tensor, grad_output: torch.Tensor, kernel_map: KernelMap, grad_taps: torch.Tensor):
-    """dT_k += Σ_pairs dy_oᵀ x_i, for `(K, out, in)` taps."""
-    for group in kernel_map.groups:
-        rows = _gather(features, group.inputs, group.num_pairs)
-        grads = _gather(grad_output, group.outputs, group.num_pairs)
-        grad_taps[group.offsets] += torch.bmm(grads.transpose(1, 2), rows)
 
 
 class _SparseConvolution(torch.autograd.Function):
@@ -166,21 +148,34 @@ class _SparseConvolution(torch.autograd.Function):
     def forward(ctx, features, weight, kernel_map):
         ctx.save_for_backward(features, weight)
         ctx.kernel_map = kernel_map
-        return _gather_multiply_sum(features.contiguous(), weight.flatten(1, 3).permute(1, 2, 0), kernel_map)
+        features, sizes = features.contiguous(), kernel_map.sizes
+        taps = weight.flatten(1, 3).permute(1, 2, 0)  # (K, in, out)
+        if taps[0].numel() <= TRANSPOSE_UP_TO and sum(sizes) >= TRANSPOSE_FROM * len(taps):
+            taps = taps.contiguous()
+        products = _workspace("products", sum(sizes), len(weight), features)
+        for group, product in zip(kernel_map.groups, products.split(sizes), strict=True):
+            rows = _gather(features, group.inputs, group.num_pairs, "inputs")
+            _multiply(rows, taps[group.offsets], product.view(-1, group.num_pairs, len(weight)))
+        return kernel_map.by_output.sum(products)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
         features, weight = ctx.saved_tensors
-        grad_output, grad_features, grad_weight = grad_output.contiguous(), None, None
-        if ctx.needs_input_grad[0]:
-            taps = weight.flatten(1, 3).transpose(0, 1)
-            grad_features = _gather_multiply_sum(grad_output, taps, ctx.kernel_map.transposed())
-        if ctx.needs_input_grad[1]:
-            grad_weight = torch.zeros_like(weight)
-            grad_taps = grad_weight.flatten(1, 3).transpose(0, 1)
-            _tap_gradients(features.contiguous(), grad_output, ctx.kernel_map, grad_taps)
-        return grad_features, grad_weight, None
+        needs_features, needs_weight, _ = ctx.needs_input_grad
+        features, grad_output, kernel_map = features.contiguous(), grad_output.contiguous(), ctx.kernel_map
+        taps = weight.flatten(1, 3).transpose(0, 1)  # (K, out, in)
+        grad_taps = torch.zeros_like(weight).flatten(1, 3).transpose(0, 1) if needs_weight else None
+        products = _workspace("products", sum(kernel_map.sizes), features.shape[1], features)
+        for group, product in zip(kernel_map.groups, products.split(kernel_map.sizes), strict=True):
+            grads = _gather(grad_output, group.outputs, group.num_pairs, "grads")
+            if needs_features:
+                _multiply(grads, taps[group.offsets], product.view(-1, group.num_pairs, features.shape[1]))
+            if needs_weight:
+                rows = _gather(features, group.inputs, group.num_pairs, "inputs")
+                grad_taps[group.offsets] += torch.bmm(grads.transpose(1, 2), rows)
+        grad_features = kernel_map.by_input.sum(products) if needs_features else None
+        return grad_features, grad_taps.transpose(0, 1).view_as(weight) if needs_weight else None, None
 
 
 class SparseConv(nn.Module):
