@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -91,19 +91,30 @@ class KernelMap:
             All pairs.
         sizes (`list[int]`):
             Number of pairs of every group, B · n.
-        by_input, by_output (`Segments`):
-            The pairs of every input and of every output row, pairs being numbered group after group.
+        by_output, by_input (`Segments`):
+            The pairs of every output and input row, pairs being numbered group after group. `by_input` is None for
+            a submanifold map: the mirror image of a pair is in the other half of its group.
     """
 
     groups: list[OffsetGroup]
     sizes: list[int]
-    by_input: Segments
     by_output: Segments
+    by_input: Segments | None = None
 
     def transposed(self) -> "KernelMap":
         """The map of the inverse convolution: the same pairs under the same offsets, from output to input."""
         groups = [replace(group, inputs=group.outputs, outputs=group.inputs) for group in self.groups]
-        return KernelMap(groups, self.sizes, by_input=self.by_output, by_output=self.by_input)
+        return KernelMap(groups, self.sizes, by_output=self.sums_by_input, by_input=self.by_output)
+
+    @cached_property
+    def sums_by_input(self) -> Segments:
+        """`by_input`, or what it is by symmetry; only gradients need it."""
+        if self.by_input is not None or not self.sizes:
+            return self.by_input or self.by_output
+        order = self.by_output.order
+        centre, *others = torch.arange(order.numel(), dtype=order.dtype, device=order.device).split(self.sizes)
+        mirror = torch.cat([centre, *(pairs.roll(pairs.numel() // 2) for pairs in others)])
+        return Segments(mirror.index_select(0, order), self.by_output.starts)
 
     def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """From `(num_inputs, in)` and a `(out, k, k, k, in)` weight to `(num_outputs, out)`; casts under autocast."""
@@ -174,7 +185,7 @@ class _SparseConvolution(torch.autograd.Function):
             if needs_weight:
                 rows = _gather(features, group.inputs, group.num_pairs, "inputs")
                 grad_taps[group.offsets] += torch.bmm(grads.transpose(1, 2), rows)
-        grad_features = kernel_map.by_input.sum(products) if needs_features else None
+        grad_features = kernel_map.sums_by_input.sum(products) if needs_features else None
         return grad_features, grad_taps.transpose(0, 1).view_as(weight) if needs_weight else None, None
 
 
@@ -206,9 +217,6 @@ class SparseConv(nn.Module):
     def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
         return kernel_map.convolve(features, self.weight)
 
-    def extra_repr(self):
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
-
 
 @dataclass(frozen=True)
 class VoxelLevel:
@@ -236,8 +244,7 @@ class VoxelLevel:
 
 
 def _pack(fields, bits: tuple[int, int, int]) -> torch.Tensor:
-    batch, x, y, z = fields
-    x_bits, y_bits, z_bits = bits
+    (batch, x, y, z), (x_bits, y_bits, z_bits) = fields, bits
     return (((batch << x_bits | x) << y_bits | y) << z_bits) | z
 
 
@@ -250,7 +257,7 @@ def sort_voxels(voxel_coords: torch.Tensor, num_levels: int) -> tuple[VoxelLevel
         voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`):
             Batch index, x, y, z.
         num_levels (`int`):
-            How many strides 1, 2, 4, … there will be.
+            Number of strides 1, 2, 4, ….
 
     Raises:
         ValueError: where a voxel occurs twice, or the coordinates span more cells than an int64 key can tell apart.
@@ -259,11 +266,10 @@ def sort_voxels(voxel_coords: torch.Tensor, num_levels: int) -> tuple[VoxelLevel
     coords = voxel_coords.long()
     if len(coords) == 0:
         return VoxelLevel(coords[:, 0], (1, 1, 1)), coords[:, 0]
-    low = coords.amin(0)
-    low = torch.div(low, stride, rounding_mode="floor") * stride - GUARD_CELLS * stride
+    low = (torch.div(coords.amin(0), stride, rounding_mode="floor") - GUARD_CELLS) * stride
     low[0] = 0
     coords = coords - low
-    batch_bits, *bits = (int(high).bit_length() for high in coords.amax(0).tolist())
+    batch_bits, *bits = (high.bit_length() for high in coords.amax(0).tolist())
     if batch_bits + sum(bits) > MAX_KEY_BITS:
         raise ValueError(
             f"`voxel_coords` span 2^{sum(bits)} cells in {2**batch_bits} samples, more than the 2^{MAX_KEY_BITS} "
@@ -311,11 +317,7 @@ def _submanifold_map(level: VoxelLevel, kernel_size: int) -> KernelMap:
     for step, count, *pairs in zip(steps, counts, inputs.split(sizes), outputs.split(sizes), strict=True):
         groups.append(OffsetGroup(slice(centre - step, centre + step + 1, 2 * step), count, *pairs))
     by_output = _segments(torch.cat([rows, outputs]), num_voxels)
-    places = torch.arange(num_voxels, num_voxels + sum(sizes), dtype=torch.int32, device=rows.device)
-    halves = places.split([count for count in counts for _ in range(2)])
-    mirror = torch.cat([rows, _interleave(halves[1::2], halves[::2], rows)])
-    by_input = Segments(mirror.index_select(0, by_output.order), by_output.starts)
-    return KernelMap(groups, [num_voxels, *sizes] if num_voxels else [], by_input, by_output)
+    return KernelMap(groups, [num_voxels, *sizes] if num_voxels else [], by_output)
 
 
 def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
@@ -325,22 +327,25 @@ def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], l
 
 def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
     """`(K // 2, num_voxels)` rows of the neighbours under the offsets after the centre, -1 where there is none."""
-    keys, radius = level.keys, kernel_size // 2
-    _, y_bits, z_bits = level.bits
-    columns = range(kernel_size**2 // 2, kernel_size**2)
-    shifts = [
-        ((column // kernel_size - radius) << (y_bits + z_bits)) + ((column % kernel_size - radius) << z_bits)
-        for column in columns
-    ]
-    targets = keys + (keys.new_tensor(shifts) - radius).unsqueeze(1)  # (columns, num_voxels)
+    keys, radius, (_, y_bits, z_bits) = level.keys, kernel_size // 2, level.bits
+    columns = [divmod(column, kernel_size) for column in range(kernel_size**2 // 2 + 1, kernel_size**2)]
+    shifts = [((x - radius) << (y_bits + z_bits)) + ((y - radius) << z_bits) - radius for x, y in columns]
+    targets = keys + keys.new_tensor(shifts).unsqueeze(1)  # (columns, num_voxels), the lowest cell of each column
     candidates = torch.searchsorted(keys, targets, out_int32=True)
     padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
-    neighbours = []
-    for step in range(kernel_size):  # the cells of a column follow one another in the sorted keys
-        hits = padded.index_select(0, candidates.flatten()).view_as(targets) == targets + step
-        neighbours.append(torch.where(hits, candidates, -1))
+    above = torch.arange(1, len(keys) + 1, dtype=torch.int32, device=keys.device)
+    own_column = _follow(padded, keys + 1, above, radius)
+    return torch.cat([own_column, _follow(padded, targets, candidates, kernel_size).flatten(0, 1)])
+
+
+def _follow(keys: torch.Tensor, targets: torch.Tensor, candidates: torch.Tensor, num_cells: int) -> torch.Tensor:
+    """Rows of the keys `targets`, `targets + 1`, …, -1 where missing: they follow one another from `candidates` on."""
+    found = []
+    for step in range(num_cells):
+        hits = keys.index_select(0, candidates.flatten()).view_as(targets) == targets + step
+        found.append(torch.where(hits, candidates, -1))
         candidates = candidates + hits
-    return torch.stack(neighbours, 1).flatten(0, 1)[radius + 1 :]
+    return torch.stack(found, -2)
 
 
 def _down_map(parents: torch.Tensor, places: torch.Tensor, num_outputs: int) -> KernelMap:
@@ -356,7 +361,7 @@ def _down_map(parents: torch.Tensor, places: torch.Tensor, num_outputs: int) -> 
     pairs = zip(counts, inputs.split(counts), outputs.split(counts), strict=True)
     groups = [OffsetGroup(slice(place, place + 1), *pair) for place, pair in enumerate(pairs) if pair[0]]
     sizes = [group.num_pairs for group in groups]
-    return KernelMap(groups, sizes, Segments(order, None), _segments(outputs, num_outputs))
+    return KernelMap(groups, sizes, by_output=_segments(outputs, num_outputs), by_input=Segments(order, None))
 
 
 def _segments(rows: torch.Tensor, num_rows: int) -> Segments:
