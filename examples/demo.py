@@ -64,6 +64,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    torch.manual_seed(args.seed)  # of the untrained network
     started = time.perf_counter()
     street, labels, checkpoint = (args.output_dir / name for name in ("street", "labels", "tmp"))
     for folder in (street, labels, checkpoint):  # an earlier run's
