@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from sparse_conv import REPOSITORY, SCANS, find_scan
+from sparse_conv import REPOSITORY, SCANS, find_scan, forward, train
 from torch.nn.functional import normalize
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
@@ -86,16 +86,6 @@ def compare_engines(batch, repeats: int) -> dict:
         torch.manual_seed(0)  # training moved the running statistics
         network.load_state_dict(SparseUNet(network.config).state_dict())
     return results
-
-
-def forward(network, coords, features):
-    with torch.no_grad():
-        return network.eval()(coords, features)
-
-
-def train(network, coords, features):
-    network.train()(coords, features).square().mean().backward()
-    network.zero_grad()
 
 
 def time_pretraining(batch, engine: str, precision: str, repeats: int) -> dict:
