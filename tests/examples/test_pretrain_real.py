@@ -66,5 +66,7 @@ def test_the_loss_falls_on_a_real_frame_and_faster_than_with_shuffled_segments(s
     assert torch.allclose(embeds.norm(dim=1), torch.ones(len(frame["points"])), atol=1e-5)
     assert torch.allclose(words.norm(dim=1), torch.ones(1), atol=1e-5)
     state = json.loads((tmp_path / "labels_tmp" / f"checkpoint-{NUM_STEPS}" / "trainer_state.json").read_text())
+    log = read_log(tmp_path / "labels_tmp" / "train_log.jsonl")
+    assert state["trained_points"] == sum(record["num_points"] for record in log)
     # Augmentation drops a cuboid of up to a fifth of each side, here around a sixth of the points on average.
     assert 0.75 < state["trained_points"] / (NUM_STEPS * len(frame["points"])) <= 1
