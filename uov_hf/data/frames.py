@@ -1,6 +1,7 @@
 """Frames: one lidar scan with the cameras around it, in the same columns whatever they are read from."""
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ class FrameConfig(BuilderConfig):
     splits: tuple[str, ...] | None = None
 
 
-class FrameBuilder(GeneratorBasedBuilder):
+class FrameBuilder(GeneratorBasedBuilder, ABC):
     """
     What every dataset script offers: `Builder(config_name=…, data_dir=…)`, then `as_frames(split)`.
 
@@ -185,16 +186,17 @@ class FrameBuilder(GeneratorBasedBuilder):
     BUILDER_CONFIG_CLASS = FrameConfig
     DEFAULT_WRITER_BATCH_SIZE = 1  # a row group of Parquet is one frame, so that any frame can be read alone
 
+    @abstractmethod
     def open(self) -> FrameSource:
-        raise NotImplementedError
+        """The raw folder, `config.data_dir`, ready to be read."""
 
+    @abstractmethod
     def split_sequences(self) -> dict[str, list[str]]:
         """The sequences of every split that has any here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def default_splits(self) -> tuple[str, ...]:
         """Splits that share no sequence; the first is the one to train on."""
-        raise NotImplementedError
 
     def as_frames(self, split: str | None = None) -> Frames:
         """The frames of a split (the first of `default_splits` where none is named)."""
