@@ -132,6 +132,12 @@ def test_a_broken_frame_can_be_skipped_and_is_reported(label_set, frames, teache
     assert label_set.frame_ids == ["1/0", "2/0"]
 
 
+def test_rows_that_end_before_the_frames_are_an_error(tmp_path, frames):
+    schema = pa.schema({"frame_id": pa.string()})
+    with pytest.raises(RuntimeError, match="no row for frame 1/1"):
+        write_shards(tmp_path, schema, frames, lambda sequence: [{"frame_id": "1/0"}], on_error="skip")
+
+
 def break_frame(teacher, frame_id, monkeypatch):
     whole = teacher.segment
 
@@ -154,7 +160,7 @@ def test_a_killed_writer_leaves_nothing_to_read(tmp_path, frames):
 
     child = os.fork()
     if child == 0:
-        write_shards(tmp_path, schema, frames, die_at_the_second_frame)
+        write_shards(tmp_path, schema, frames, lambda sequence: map(die_at_the_second_frame, sequence))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == ["one.parquet.tmp"]
     assert len(Shards(tmp_path)) == 0
@@ -177,7 +183,7 @@ def test_a_damaged_shard_is_named(tmp_path):
 
 def test_a_frame_in_two_shards_is_an_error(tmp_path, frames):
     schema = pa.schema({"frame_id": pa.string()})
-    write_shards(tmp_path, schema, frames, lambda frame: {"frame_id": "same"})
+    write_shards(tmp_path, schema, frames, lambda sequence: [{"frame_id": "same"}] * len(sequence))
     with pytest.raises(ValueError, match="delete one of them"):
         Shards(tmp_path).frame_ids  # noqa: B018
 

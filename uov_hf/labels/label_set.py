@@ -160,11 +160,14 @@ class LabelSet:
                 `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
         """
 
-        def make_row(frame):
-            return segment_frame(frame, teacher, cameras)
+        def make_rows(sequence):
+            def make_row(index):
+                return segment_frame(sequence[index], teacher, cameras)
+
+            return map(make_row, range(len(sequence)))
 
         frames = frames.select_columns(["frame_id", "sequence_id", "timestamp", *CAMERA_COLUMNS])
-        report = write_shards(self.folder / "images", self._schema, frames, make_row, **sharing)
+        report = write_shards(self.folder / "images", self._schema, frames, make_rows, **sharing)
         self._shards.refresh()
         return report
 

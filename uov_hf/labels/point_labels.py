@@ -104,10 +104,13 @@ def label_points(label_set: LabelSet, frames, preset: str = "paper", **sharing: 
         )
     columns = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
 
-    def make_row(frame):
-        return PRESETS[preset](frame, label_set)
+    def make_rows(sequence):
+        def make_row(index):
+            return PRESETS[preset](sequence[index], label_set)
 
-    return write_shards(folder, SCHEMA, frames.select_columns(columns), make_row, **sharing)
+        return map(make_row, range(len(sequence)))
+
+    return write_shards(folder, SCHEMA, frames.select_columns(columns), make_rows, **sharing)
 
 
 def label_points_as_the_paper(frame: Row, label_set: LabelSet) -> Row:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -121,7 +121,7 @@ def write_shards(
     folder: str | Path,
     schema: pa.Schema,
     frames,
-    make_row: Callable[[Row], Row],
+    make_rows: Callable[[Any], Iterable[Row]],
     process_index: int = 0,
     num_processes: int = 1,
     on_error: str = "raise",
@@ -136,8 +136,9 @@ def write_shards(
             Columns of a row; `frame_id` is among them.
         frames (`Frames`):
             The dataset.
-        make_row (`Callable`):
-            Frame -> row.
+        make_rows (`Callable`):
+            Frames of one sequence -> their rows, in the same order. Where a frame is broken, asking for its row
+            raises, and asking again gives the next frame's: `map` does so, a generator does not.
         process_index, num_processes (`int`):
             This process, and how many share the work.
         on_error (`str`, *optional*, defaults to `"raise"`):
@@ -155,7 +156,7 @@ def write_shards(
                 bar.update(len(sequence))
                 continue
             with _whole_or_not_at_all(path, schema) as write:
-                for row in _rows(sequence, make_row, on_error, report.skipped):
+                for row in _rows(sequence, make_rows, on_error, report.skipped):
                     if row is not None:
                         write(row)
                         report.num_frames += 1
@@ -165,11 +166,14 @@ def write_shards(
     return report
 
 
-def _rows(sequence, make_row: Callable[[Row], Row], on_error: str, skipped: dict[str, str]) -> Iterator[Row | None]:
+def _rows(sequence, make_rows, on_error: str, skipped: dict[str, str]) -> Iterator[Row | None]:
     """The rows of a sequence; None where a broken frame is skipped, and `skipped` then says why."""
-    for index, frame_id in enumerate(sequence.frame_ids):
+    rows = iter(make_rows(sequence))
+    for frame_id in sequence.frame_ids:
         try:
-            row = make_row(sequence[index])
+            row = next(rows)
+        except StopIteration as end:
+            raise RuntimeError(f"`make_rows` gave no row for frame {frame_id}: it must give one per frame.") from end
         except Exception as error:
             if on_error != "skip":
                 raise
