@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn.functional import interpolate, normalize
 
 from uov_hf.teachers import load_teacher
-from uov_hf.teachers.pooling import patch_weights, pool_segments, upsampled_argmax, upsampling_matrix
+from uov_hf.teachers.pooling import patch_weights, pool_segments, upsampled_max, upsampling_matrix
 
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "make_tiny_clip.py"
@@ -54,7 +54,10 @@ def test_upsampling_is_that_of_torch(grid_size, image_size):
 @pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
 def test_the_best_label_is_that_of_upsampled_logits(grid_size, image_size):
     logits = torch.randn(9, *grid_size, generator=torch.manual_seed(0))
-    assert torch.equal(upsampled_argmax(logits, image_size, rows_at_once=5), upsampled(logits, image_size).argmax(0))
+    values, labels = upsampled_max(logits, image_size, softmax=True, rows_at_once=5)
+    dense = upsampled(logits, image_size)
+    assert torch.equal(labels, dense.argmax(0))
+    torch.testing.assert_close(values, dense.softmax(0).amax(0))
 
 
 @pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
@@ -75,19 +78,19 @@ def test_patches_give_away_as_much_as_a_segment_has_pixels():
 def test_dense_features_take_the_value_path_of_the_last_layer(teacher):
     """On the model's own size, against transformers' hidden states."""
     pixels = torch.randn(2, 3, 64, 64)
-    vision = teacher.model.vision_model
+    vision = teacher.space.model.vision_model
     with torch.no_grad():
         states = vision(pixels, output_hidden_states=True).hidden_states[-2]
         layer = vision.encoder.layers[-1]
         values = layer.self_attn.out_proj(layer.self_attn.v_proj(layer.layer_norm1(states)))
-        wanted = teacher.model.visual_projection(vision.post_layernorm(values))[:, 1:]
-        got = torch.stack(teacher._dense_features(list(pixels)))
+        wanted = teacher.space.model.visual_projection(vision.post_layernorm(values))[:, 1:]
+        got = torch.stack(teacher.space._feature_maps(pixels).unbind())
     torch.testing.assert_close(got.flatten(2).mT, normalize(wanted, dim=-1))
 
 
 def test_images_keep_their_aspect_ratio_in_whole_patches(teacher):
-    assert teacher._pixels(Image.new("RGB", (1600, 900))).shape == (3, 64, 112)
-    assert teacher._pixels(Image.new("RGB", (900, 1600))).shape == (3, 112, 64)
+    assert teacher.space.pixels(Image.new("RGB", (1600, 900))).shape == (3, 64, 112)
+    assert teacher.space.pixels(Image.new("RGB", (900, 1600))).shape == (3, 112, 64)
 
 
 def test_pixels_are_those_of_the_image_processor(teacher, tiny_clip):
@@ -96,15 +99,15 @@ def test_pixels_are_those_of_the_image_processor(teacher, tiny_clip):
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8))
     wanted = CLIPImageProcessorPil.from_pretrained(tiny_clip)(picture, return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(teacher._pixels(picture), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(teacher.space.pixels(picture), wanted, atol=1e-5, rtol=0)
 
 
 def test_a_prompt_is_the_mean_of_its_templates(tiny_clip):
     teacher = load_teacher("clip", tiny_clip, prompts=PROMPTS, short_side=64, templates="vild")
     embeds = []
     for template in teacher.settings["templates"]:
-        tokens = teacher.tokenizer(template.format(PROMPTS[1]), return_tensors="pt")
-        embeds.append(normalize(teacher.model.get_text_features(**tokens).pooler_output, dim=-1))
+        tokens = teacher.space.tokenizer(template.format(PROMPTS[1]), return_tensors="pt")
+        embeds.append(normalize(teacher.space.model.get_text_features(**tokens).pooler_output, dim=-1))
     wanted = normalize(torch.cat(embeds).mean(dim=0), dim=0)
     assert len(embeds) == 14
     np.testing.assert_allclose(teacher.encode_prompts(PROMPTS)[1], wanted.numpy(), atol=1e-6)
@@ -115,14 +118,14 @@ def test_every_pixel_goes_to_its_best_prompt(teacher, frame):
     answers = teacher.segment(frame)
     for answer, encoded in zip(answers, frame["images"], strict=True):
         picture = Image.open(encoded["path"])
-        features = teacher._dense_features([teacher._pixels(picture)])[0]
+        features = teacher.space.dense_features([picture])[0]
         dense = upsampled(features, picture.size[::-1])
         best = torch.einsum("pd,dyx->pyx", teacher.prompt_embeds, dense).argmax(dim=0).numpy()
         assert np.array_equal(answer.labels[answer.segmentation - 1], best)
         assert answer.labels.tolist() == np.unique(best).tolist()
         pooled = torch.stack([normalize(dense[:, best == label].sum(dim=1), dim=0) for label in answer.labels])
         np.testing.assert_allclose(answer.embeds, pooled.numpy(), atol=1e-5)
-        chances = (teacher.model.logit_scale.exp() * pooled @ teacher.prompt_embeds.T).softmax(dim=-1).numpy()
+        chances = (teacher.space.logit_scale * pooled @ teacher.prompt_embeds.T).softmax(dim=-1).numpy()
         np.testing.assert_allclose(answer.scores, chances[range(len(answer.labels)), answer.labels], atol=1e-5)
     assert max(len(answer.labels) for answer in answers) > 1
 
@@ -147,9 +150,9 @@ def test_half_precision_gives_nearly_the_same(tiny_clip, teacher, frame):
 
 
 def test_the_model_is_frozen(teacher):
-    assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
+    assert not any(parameter.requires_grad for parameter in teacher.space.model.parameters())
     with pytest.raises(RuntimeError, match="no train mode"):
-        teacher.model.train()
+        teacher.space.model.train()
 
 
 @pytest.mark.parametrize(

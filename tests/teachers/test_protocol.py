@@ -50,7 +50,7 @@ def test_an_unknown_teacher_names_the_known_ones():
 
 
 def test_an_unknown_setting_names_the_known_ones():
-    with pytest.raises(ValueError, match="no setting shortside; it has: short_side, templates"):
+    with pytest.raises(ValueError, match="no setting shortside; it has: short_side, window, templates"):
         load_teacher("clip", prompts=["car"], shortside=3)
 
 

@@ -15,6 +15,7 @@ __all__ = ["TEACHERS", "ImageSegments", "Teacher", "load_teacher"]
 TEACHERS = {
     "clip": ("uov_hf.teachers.clip", "CLIPTeacher"),
     "synthetic": ("uov_hf.teachers.synthetic", "SyntheticTeacher"),
+    "tipsv2": ("uov_hf.teachers.tipsv2", "TIPSv2Teacher"),
 }
 
 
@@ -61,6 +62,8 @@ def load_teacher(
 
 
 def _own_settings(teacher_class: type[Teacher]) -> list[str]:
-    parameters = inspect.signature(teacher_class.__init__).parameters.values()
+    """Arguments of the class, and of those it derives from, beyond those that every teacher has."""
+    constructors = [base.__init__ for base in teacher_class.__mro__ if "__init__" in vars(base) and base is not object]
+    parameters = [p for function in constructors for p in inspect.signature(function).parameters.values()]
     shared = inspect.signature(Teacher.__init__).parameters
-    return [p.name for p in parameters if p.name not in shared and p.kind is not p.VAR_KEYWORD]
+    return list(dict.fromkeys(p.name for p in parameters if p.name not in shared and p.kind is not p.VAR_KEYWORD))

@@ -15,7 +15,9 @@ def upsampling_matrix(num_pixels: int, num_patches: int, device: torch.device | 
     return (1 - (position[:, None] - patches).abs()).clamp(min=0)
 
 
-def upsampled_argmax(logits: torch.Tensor, image_size: tuple[int, int], rows_at_once: int = 16) -> torch.Tensor:
+def upsampled_max(
+    logits: torch.Tensor, image_size: tuple[int, int], softmax: bool = False, rows_at_once: int = 16
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     The best of P labels at every pixel, of logits that are upsampled a band of rows at a time.
 
@@ -24,20 +26,25 @@ def upsampled_argmax(logits: torch.Tensor, image_size: tuple[int, int], rows_at_
             Per patch.
         image_size (`tuple[int, int]`):
             Height and width.
+        softmax (`bool`, *optional*, defaults to `False`):
+            Whether values are probabilities among the labels instead of logits.
         rows_at_once (`int`, *optional*, defaults to 16):
             Height of a band: `P * rows_at_once * width` floats are in memory.
 
     Returns:
-        `torch.Tensor` of shape `(height, width)`, int64.
+        Values and labels of every pixel, both `(height, width)`.
     """
     (height, width), (num_labels, h, w) = image_size, logits.shape
     vertical = upsampling_matrix(height, h, logits.device)
     horizontal = upsampling_matrix(width, w, logits.device)
     wide = (logits @ horizontal.T).transpose(0, 1).reshape(h, -1)  # (h, P * width)
-    bands = [
-        (band @ wide).view(len(band), num_labels, width).max(dim=1).indices for band in vertical.split(rows_at_once)
-    ]
-    return torch.cat(bands)
+    values, labels = [], []
+    for rows in vertical.split(rows_at_once):
+        band = (rows @ wide).view(len(rows), num_labels, width)
+        best = (band.softmax(dim=1) if softmax else band).max(dim=1)
+        values.append(best.values)
+        labels.append(best.indices)
+    return torch.cat(values), torch.cat(labels)
 
 
 def patch_weights(segmentation: torch.Tensor, num_segments: int, grid_size: tuple[int, int]) -> torch.Tensor:
