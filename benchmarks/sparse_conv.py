@@ -20,8 +20,9 @@ import torch
 from torch import nn
 
 from uov_hf import UOVConfig, UOVFeatureExtractor
-from uov_hf.sparse_conv import SparseConv, VoxelPyramid, sort_voxels
+from uov_hf.sparse_conv import SparseConv
 from uov_hf.sparse_unet import SparseUNet
+from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

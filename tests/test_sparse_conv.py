@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from uov_hf.sparse_conv import SparseConv, VoxelPyramid, sort_voxels
+from uov_hf.sparse_conv import SparseConv
+from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 
 
 GRID = (8, 12, 10)

@@ -16,19 +16,20 @@ FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.p
 SHIPPED = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("uov_hf", "dataset_scripts")]
 PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("examples", "benchmarks")]
 
-MODEL = ["configuration_uov", "sparse_conv", "sparse_unet", "losses", "modeling_uov"]
+MODEL = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses", "modeling_uov"]
 BORDER = ["projection", "point_files", "feature_extraction_uov", "processing_uov", "afi", "pipeline_uov"]
 ANYTHING = [""]
 # Who may import whom: a module or folder of the package, and what it may take besides its own folder.
 MAY_IMPORT = {
     "configuration_uov": [],
     "sparse_conv": [],
+    "voxel_pyramid": ["sparse_conv"],
     "losses": [],
     "projection": [],
     "afi": [],
     "evaluation.metrics": [],
     "vocabulary": [],
-    "sparse_unet": ["configuration_uov", "sparse_conv"],
+    "sparse_unet": ["configuration_uov", "sparse_conv", "voxel_pyramid"],
     "modeling_uov": ["configuration_uov", "sparse_unet", "sparse_conv", "losses"],
     "point_files": [],
     "feature_extraction_uov": ["point_files"],

@@ -10,7 +10,8 @@ from torch.func import functional_call
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_uov import UOVConfig
-from .sparse_conv import SparseConv, VoxelLevel, VoxelPyramid, sort_voxels
+from .sparse_conv import SparseConv
+from .voxel_pyramid import VoxelLevel, VoxelPyramid, sort_voxels
 
 
 # spconv numbers the cells of a batch in an int32 and its own check of that overflows: beyond, neighbours are made up.
