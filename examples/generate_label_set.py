@@ -42,6 +42,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--cameras", type=lambda names: names.split(","), help="Only these, e.g. CAM_FRONT,CAM_BACK. Default: all."
     )
+    parser.add_argument(
+        "--augmentations",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="Show the teacher each image augmented, too, for the vote of label_points.py: flip scale=0.75 …",
+    )
     arguments.add_data_arguments(parser)
     parser.add_argument("--vocabulary", help="What to look for. Default: the vocabulary of the dataset's classes.")
     parser.add_argument("--output_dir", default="labels")
@@ -96,7 +103,8 @@ def main() -> None:
 
     # Label set
     with accelerator.main_process_first():
-        label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings={"cameras": args.cameras})
+        settings = {"cameras": args.cameras, "augmentations": args.augmentations}
+        label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings)
     report = label_set.write(frames, teacher, args.cameras, on_error=args.on_error, **sharing(accelerator))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")

@@ -1,10 +1,13 @@
 """Two small cameras that look along x, four points, and a teacher whose segments one can draw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from uov_hf.data import Frames
 from uov_hf.teachers import ImageSegments, Teacher
+from uov_hf.teachers.protocol import Augmentation
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -40,7 +43,9 @@ class HalvesTeacher(Teacher):
         return embeds / np.linalg.norm(embeds, axis=1, keepdims=True)
 
     def segment(self, frame):
-        return [getattr(self, name)() for name in frame["camera_names"]]
+        augmentation = Augmentation.parse(frame["augmentation"])
+        answers = [getattr(self, name)() for name in frame["camera_names"]]
+        return [replace(answer, segmentation=augmentation.apply_to_ids(answer.segmentation)) for answer in answers]
 
     def CAM_A(self):
         segmentation = np.ones((HEIGHT, WIDTH), int)

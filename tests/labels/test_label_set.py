@@ -73,6 +73,35 @@ def test_an_unknown_camera_is_refused(label_set, frames, teacher):
         label_set.write(frames, teacher, cameras=["CAM_C"])
 
 
+def test_augmented_images_are_kept_beside_the_plain_ones(tmp_path, frames, teacher, vocabulary):
+    """CAM_A's left half is a car: in the mirrored image it is on the right, and in the label set on the left again."""
+    settings = {"cameras": None, "augmentations": ["flip", "scale=2"]}
+    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings)
+    label_set.write(frames, teacher)
+    row = LabelSet(label_set.folder).read("1/0")
+    assert label_set.augmentations == ["flip", "scale=2"]
+    plain = [decode_segmentation(png) for png in row["segmentation"]]
+    augmented = [decode_segmentation(png) for png in row["augmented_segmentation"]]  # A flip, A scale, B flip, B scale
+    assert [ids[0, [0, 40]].tolist() for ids in plain] == [[1, 2], [0, 3]]
+    assert [ids[0, [0, 40]].tolist() for ids in augmented] == [[4, 5], [7, 8], [0, 6], [0, 9]]
+    assert {ids.shape for ids in augmented} == {plain[0].shape}
+    assert row["segment_camera"].tolist() == [0, 0, 1] * 3
+    assert row["segment_labels"].tolist() == [teacher.CAR, teacher.TREE, teacher.ROAD] * 3
+
+
+def test_cameras_that_were_left_out_have_no_augmented_segments(tmp_path, frames, teacher, vocabulary):
+    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, {"augmentations": ["flip"]})
+    label_set.write(frames, teacher, cameras=["CAM_B"])
+    first, second = label_set.read("1/0")["augmented_segmentation"]
+    assert first is None and decode_segmentation(second)[0, 40] == 2
+
+
+def test_an_unknown_augmentation_is_refused_before_anything_is_written(tmp_path, teacher, vocabulary):
+    with pytest.raises(ValueError, match="got 'sharpen'"):
+        LabelSet.create(tmp_path / "labels", teacher, vocabulary, {"augmentations": ["sharpen"]})
+    assert not (tmp_path / "labels").exists()
+
+
 def test_an_unknown_frame_is_an_error(label_set, frames, teacher):
     label_set.write(frames, teacher)
     with pytest.raises(KeyError, match="Frame 3/0 is not in"):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from uov_hf.teachers import TEACHERS, ImageSegments, Teacher, load_teacher
-from uov_hf.teachers.protocol import freeze, open_images
+from uov_hf.teachers.protocol import Augmentation, freeze, open_images
 
 
 def segments(**changes) -> ImageSegments:
@@ -86,6 +86,32 @@ def test_images_come_from_bytes_or_from_a_file(tmp_path):
     encoded = [{"bytes": None, "path": str(path)}, {"bytes": path.read_bytes(), "path": None}]
     images = open_images({"frame_id": "7", "camera_names": ["A", "B"], "images": encoded})
     assert [(image.mode, image.size) for image in images] == [("RGB", (3, 2))] * 2
+
+
+def test_images_are_augmented_as_the_frame_says(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 6)).save(path)
+    frame = {"frame_id": "7", "camera_names": ["A"], "images": [{"bytes": None, "path": str(path)}]}
+    plain, none, flipped, half = (
+        open_images(frame | extra)[0]
+        for extra in ({}, {"augmentation": None}, {"augmentation": "flip"}, {"augmentation": "scale=0.5"})
+    )
+    assert np.array_equal(plain, none) and np.array_equal(np.asarray(plain)[:, ::-1], flipped)
+    assert half.size == (3, 1)
+
+
+@pytest.mark.parametrize("name", ["flip", "scale=2", "scale=1.5"])
+def test_an_answer_is_brought_back_to_the_plain_image(name):
+    ids, augmentation = np.array([[1, 1, 2, 2], [0, 3, 3, 2]]), Augmentation.parse(name)
+    augmented = augmentation.apply_to_ids(ids)
+    assert augmented.shape == augmentation.augmented_size(ids.shape)
+    assert np.array_equal(augmentation.restore(augmented, ids.shape), ids)
+
+
+@pytest.mark.parametrize("name", ["rotate", "scale", "scale=", "scale=big", "scale=0", "flip=1", "scale=nan"])
+def test_an_unknown_augmentation_is_refused(name):
+    with pytest.raises(ValueError, match=f"An augmentation is `flip` or .*got '{name}'"):
+        Augmentation.parse(name)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from uov_hf.teachers import load_teacher
-from uov_hf.teachers.mistakes import CONFUSIONS, bleed, touching
+from uov_hf.teachers.mistakes import CONFUSIONS, bleed, draw_shift, touching
+from uov_hf.teachers.protocol import Augmentation
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -59,7 +60,7 @@ def test_ragged_borders_cost_little_and_only_near_borders(tiny_street):
     assert 0.85 < pixel_accuracy(teacher, images_of(tiny_street)) < 0.99
     ids = np.zeros((60, 100), dtype=int)
     ids[:, 50:] = 1
-    ragged = bleed(np.random.default_rng(0), ids, reach=2.0)
+    ragged = bleed(ids, 2.0 * draw_shift(np.random.default_rng(0), ids.shape))
     assert (ragged != ids)[:, 40:60].any() and not (ragged != ids)[:, :30].any() and not (ragged != ids)[:, 70:].any()
 
 
@@ -160,6 +161,41 @@ def test_fewer_prompts_are_enough(tiny_street):
     teacher = teacher_of(tiny_street, prompts=prompts)
     labels = np.concatenate([segments.labels for segments in teacher.segment({"image_ids": images_of(tiny_street)})])
     assert set(labels) == set(range(len(prompts)))
+
+
+def test_an_augmented_image_shares_a_part_of_the_mistakes(tiny_street):
+    """Of the pixels that are wrong in the plain image, the more are wrong in the mirrored one the more is shared."""
+    nothing, most, all_of_them = (
+        wrong_again(teacher_of(tiny_street, shared_mistakes=share), images_of(tiny_street)[:6])
+        for share in (0, 0.7, 1)
+    )
+    assert nothing < 0.5 < most < 0.95 and all_of_them == 1
+
+
+def wrong_again(teacher, images):
+    plain, both = 0, 0
+    for image_id in images:
+        one, other = wrong_pixels(teacher, image_id, None), wrong_pixels(teacher, image_id, "flip")
+        plain, both = plain + one.sum(), both + (one & other).sum()
+    return both / plain
+
+
+def wrong_pixels(teacher, image_id, augmentation):
+    ids, raw_of_id = teacher.read_truth(image_id)
+    true, segments = VOCABULARY.raw_to_class[raw_of_id][ids], teacher.segment_image(image_id, augmentation)
+    segmentation = Augmentation.parse(augmentation).restore(segments.segmentation, ids.shape)
+    return (np.append(255, VOCABULARY.prompt_to_class[segments.labels])[segmentation] != true)[true < 255]
+
+
+def test_an_augmented_image_is_segmented_as_well_as_the_plain_one(tiny_street):
+    teacher, images = teacher_of(tiny_street), images_of(tiny_street)[:8]
+    plain, *augmented = (
+        np.concatenate([wrong_pixels(teacher, image_id, name) for image_id in images]).mean()
+        for name in (None, "flip", "scale=0.75")
+    )
+    assert np.abs(np.subtract(augmented, plain)).max() < 0.05
+    frame = {"image_ids": images[:1], "augmentation": "scale=0.75"}
+    assert teacher.segment(frame)[0].segmentation.shape == (48, 84)
 
 
 def test_bad_input_is_refused_with_a_reason(tiny_street, tmp_path):

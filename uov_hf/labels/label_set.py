@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save
 
 from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
-from uov_hf.teachers.protocol import ImageSegments, Teacher
+from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
 
 
 FORMAT_VERSION = 1
@@ -73,11 +75,13 @@ class LabelSet:
             vocabulary (`Vocabulary`):
                 Prompts, their groups and classes.
             settings (`dict`):
-                How the run was made (dataset, split, cameras); JSON.
+                How the run was made (cameras, `augmentations` beside the plain images); JSON.
 
         Raises:
             ValueError: the folder holds a label set that was made otherwise.
         """
+        for name in settings.get("augmentations", []):
+            Augmentation.parse(name)  # raises
         description = {
             "format_version": FORMAT_VERSION,
             "teacher": {
@@ -127,6 +131,11 @@ class LabelSet:
         return f"{source}@{revision}" if revision else source
 
     @property
+    def augmentations(self) -> list[str]:
+        """The augmented images that the teacher was shown beside the plain ones; see `Augmentation`."""
+        return self.settings.get("augmentations", [])
+
+    @property
     def frame_ids(self) -> list[str]:
         return self._shards.frame_ids
 
@@ -138,7 +147,9 @@ class LabelSet:
             `camera_names` (list of K, the frame's), `segmentation` (list of K PNGs, None for a camera left out; see
             `decode_segmentation`; ids are unique within the frame, id `v` is row `v - 1` of the segment columns),
             `segment_camera` (place in `camera_names`), `segment_labels` (prompt index), `segment_scores`, each `(S,)`,
-            and `segment_embeds` `(S, embed_dim)` float16, all read-only; or the `columns` asked for.
+            and `segment_embeds` `(S, embed_dim)` float16, all read-only; or the `columns` asked for. With A
+            `augmentations` there is `augmented_segmentation`, a list of K · A PNGs in the geometry of the plain
+            images: entry `camera * A + augmentation`. Their segments are further rows of the same columns.
 
         Raises:
             KeyError: the label set does not know the frame.
@@ -162,7 +173,7 @@ class LabelSet:
 
         def make_rows(sequence):
             def make_row(index):
-                return segment_frame(sequence[index], teacher, cameras)
+                return segment_frame(sequence[index], teacher, cameras, self.augmentations)
 
             return map(make_row, range(len(sequence)))
 
@@ -179,6 +190,7 @@ class LabelSet:
                 "frame_id": pa.string(),
                 "camera_names": pa.list_(pa.string()),
                 "segmentation": pa.list_(pa.binary()),
+                "augmented_segmentation": pa.list_(pa.binary()),
                 "segment_camera": pa.list_(pa.int16()),
                 "segment_labels": pa.list_(pa.int32()),
                 "segment_scores": pa.list_(pa.float32()),
@@ -187,26 +199,36 @@ class LabelSet:
         )
 
 
-def segment_frame(frame: Row, teacher: Teacher, cameras: list[str] | None = None) -> Row:
-    """The row of a label set for one frame: the chosen cameras, with ids that are unique within the frame."""
+def segment_frame(
+    frame: Row, teacher: Teacher, cameras: list[str] | None = None, augmentations: Sequence[str] = ()
+) -> Row:
+    """The row of a label set for one frame: the chosen cameras, with ids that are unique within the frame.
+
+    The teacher is shown the plain images first and then each augmentation of them; their ids go on counting.
+    """
     names = list(frame["camera_names"])
     if missing := sorted(set(cameras or []) - set(names)):
         raise ValueError(f"Frame {frame['frame_id']} has no camera {', '.join(missing)}; it has {', '.join(names)}.")
     chosen = [index for index, name in enumerate(names) if cameras is None or name in cameras]
-    answers = teacher.segment(frame | {column: [frame[column][i] for i in chosen] for column in CAMERA_COLUMNS})
+    shown = frame | {column: [frame[column][i] for i in chosen] for column in CAMERA_COLUMNS}
 
-    segmentation: list[bytes | None] = [None] * len(names)
-    num_segments = 0
-    for index, answer in zip(chosen, answers, strict=True):
-        _check_answer(answer, frame, index, teacher)
-        ids = answer.segmentation.astype(np.int64)
-        segmentation[index] = encode_segmentation(np.where(ids > 0, ids + num_segments, 0))
-        num_segments += len(answer.labels)
+    pngs: dict[tuple[int, str | None], bytes] = {}
+    said: list[tuple[int, ImageSegments]] = []
+    for augmentation in (None, *augmentations):
+        for camera, answer in zip(chosen, teacher.segment(shown | {"augmentation": augmentation}), strict=True):
+            _check_answer(answer, frame, camera, augmentation, teacher)
+            ids = Augmentation.parse(augmentation).restore(answer.segmentation, frame["image_sizes"][camera])
+            num_before = sum(len(earlier.labels) for _, earlier in said)
+            pngs[camera, augmentation] = encode_segmentation(np.where(ids > 0, ids.astype(np.int64) + num_before, 0))
+            said.append((camera, answer))
+
+    answers = [answer for _, answer in said]
     return {
         "frame_id": frame["frame_id"],
         "camera_names": names,
-        "segmentation": segmentation,
-        "segment_camera": np.repeat(chosen, [len(answer.labels) for answer in answers]).astype(np.int16),
+        "segmentation": [pngs.get((camera, None)) for camera in range(len(names))],
+        "augmented_segmentation": [pngs.get(key) for key in product(range(len(names)), augmentations)],
+        "segment_camera": _concatenate([np.full(len(answer.labels), camera) for camera, answer in said], np.int16),
         "segment_labels": _concatenate([answer.labels for answer in answers], np.int32),
         "segment_scores": _concatenate([answer.scores for answer in answers], np.float32),
         "segment_embeds": np.concatenate(
@@ -242,9 +264,9 @@ def _is_hub_id(model_name_or_path: str) -> bool:
     return not Path(model_name_or_path).is_dir()
 
 
-def _check_answer(answer: ImageSegments, frame: Row, camera: int, teacher: Teacher) -> None:
+def _check_answer(answer: ImageSegments, frame: Row, camera: int, augmentation: str | None, teacher: Teacher) -> None:
     who = f"The teacher {teacher.name!r}, frame {frame['frame_id']}, camera {frame['camera_names'][camera]}:"
-    image_size = tuple(int(side) for side in frame["image_sizes"][camera])
+    image_size = Augmentation.parse(augmentation).augmented_size(frame["image_sizes"][camera])
     if answer.segmentation.shape != image_size:
         raise ValueError(
             f"{who} the image is {image_size} (height, width), the segmentation {answer.segmentation.shape}."

@@ -1,5 +1,7 @@
 """How 2D segmenters err: they confuse names, let borders bleed, cut one road into two, and merge masks."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
@@ -27,43 +29,67 @@ CONFUSIONS = {
 UNSEEN = {"construction_vehicle": "truck", "trailer": "truck", "other_flat": "sidewalk"}
 
 
-def bleed(rng: np.random.Generator, ids: np.ndarray, reach: float) -> np.ndarray:
-    """`ids` (height, width) with ragged borders: every pixel reads the id about `reach` pixels beside it."""
-    height, width = ids.shape
+@dataclass(frozen=True)
+class Draw:
+    """What is said about the units (see `cut_into_units`) of one image.
+
+    Args:
+        segment_of_unit (`np.ndarray` of shape `(num_units,)`): the segment each unit belongs to, -1 without a mask.
+        labels (`np.ndarray` of shape `(num_segments,)`): row of each segment's prompt.
+        scores (`np.ndarray` of shape `(num_segments,)`): its confidence.
+        noise (`np.ndarray` of shape `(num_segments, 64)`): what its embedding is off by.
+    """
+
+    segment_of_unit: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    noise: np.ndarray
+
+
+def draw_shift(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Rows and columns (2, height, width) that borders bleed by, smooth with some raggedness, of about length 1."""
+    height, width = shape
     grid = (max(height // 12, 2), max(width // 12, 2))
-    row, column = (
-        index + reach * (smooth_noise(rng, grid, ids.shape) + 0.4 * rng.standard_normal(ids.shape, dtype=np.float32))
-        for index in np.indices(ids.shape, sparse=True)
+    return np.stack(
+        [smooth_noise(rng, grid, shape) + 0.4 * rng.standard_normal(shape, dtype=np.float32) for _ in range(2)]
     )
+
+
+def bleed(ids: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """`ids` (height, width) with ragged borders: every pixel reads the id that lies `shift` pixels beside it."""
+    height, width = ids.shape
+    row, column = (index + s for index, s in zip(np.indices(ids.shape, sparse=True), shift, strict=True))
     row = np.clip(np.rint(row), 0, height - 1).astype(np.int32)
     column = np.clip(np.rint(column), 0, width - 1).astype(np.int32)
     return ids[row, column]
 
 
-def cut_into_units(
-    rng: np.random.Generator, ids: np.ndarray, stuff_class: np.ndarray, region_size: float
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_regions(rng: np.random.Generator, shape: tuple[int, int], region_size: float) -> np.ndarray:
+    """A region for each pixel (height, width): squares of `region_size` pixels whose borders wave."""
+    wave = [0.3 * region_size * smooth_noise(rng, (6, 8), shape) for _ in range(2)]
+    start = rng.uniform(0, region_size, 2)
+    down, across = (
+        np.floor((index + w + s) / region_size).astype(np.int64)
+        for index, w, s in zip(np.indices(shape, sparse=True), wave, start, strict=True)
+    )
+    return (down - down.min()) * (np.ptp(across) + 1) + across - across.min()
+
+
+def cut_into_units(ids: np.ndarray, stuff_class: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     The units that get a name each: what a thing, or a kind of stuff, covers in a region of the image.
 
     Args:
         ids (`np.ndarray` of shape `(height, width)`): what each pixel shows.
         stuff_class (`np.ndarray` of shape `(num_ids,)`): kind of stuff of each id, -1 for a thing.
-        region_size (`float`): side of a region in pixels; their borders wave.
+        regions (`np.ndarray` of shape `(height, width)`): from `draw_regions`.
 
     Returns:
         Unit of each pixel (height, width), and one of its ids for each unit.
     """
-    wave = [0.3 * region_size * smooth_noise(rng, (6, 8), ids.shape) for _ in range(2)]
-    start = rng.uniform(0, region_size, 2)
-    down, across = (
-        np.floor((index + w + s) / region_size).astype(np.int64)
-        for index, w, s in zip(np.indices(ids.shape, sparse=True), wave, start, strict=True)
-    )
-    region = (down - down.min()) * (np.ptp(across) + 1) + across - across.min()
     stuff = stuff_class[ids]
     num_ids = len(stuff_class)
-    keys = np.where(stuff < 0, ids, num_ids + stuff) * (region.max() + 1) + region
+    keys = np.where(stuff < 0, ids, num_ids + stuff) * (regions.max() + 1) + regions
     _, first, units = np.unique(keys, return_index=True, return_inverse=True)
     return units.reshape(ids.shape), ids.reshape(-1)[first]
 
@@ -82,3 +108,19 @@ def smooth_noise(rng: np.random.Generator, grid: tuple[int, int], shape: tuple[i
     """Gaussian noise on a coarse grid, drawn out to `shape` (height, width)."""
     coarse = Image.fromarray(rng.standard_normal(grid, dtype=np.float32))
     return np.array(coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+def mix(is_first: np.ndarray, first: Draw, second: Draw) -> Draw:
+    """What `first` says of the units where `is_first` `(num_units,)`, and what `second` says of the others."""
+    behind = np.where(second.segment_of_unit < 0, -1, second.segment_of_unit + len(first.labels))
+    segment_of_unit, kept = compact(np.where(is_first, first.segment_of_unit, behind))
+    labels, scores, noise = (
+        np.concatenate([getattr(first, name), getattr(second, name)])[kept] for name in ("labels", "scores", "noise")
+    )
+    return Draw(segment_of_unit, labels, scores, noise)
+
+
+def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids numbered 0, 1, 2, … in ascending order, -1 as it is; and which id each number stands for."""
+    kept, numbers = np.unique(np.append(ids, -1), return_inverse=True)  # -1 comes first
+    return numbers[:-1] - 1, kept[1:]

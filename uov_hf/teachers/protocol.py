@@ -55,6 +55,66 @@ class ImageSegments:
             raise ValueError(f"`embeds` must be of unit length, got lengths {norms.min():.3g}…{norms.max():.3g}.")
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """
+    How an image is changed before a teacher sees it; `restore` brings the answer back to the image as it was.
+
+    Args:
+        flip (`bool`, *optional*, defaults to `False`):
+            Whether left and right change places.
+        scale (`float`, *optional*, defaults to 1.0):
+            What both sides are multiplied by.
+    """
+
+    flip: bool = False
+    scale: float = 1.0
+
+    @classmethod
+    def parse(cls, name: str | None) -> "Augmentation":
+        """The augmentation that a frame's `augmentation` names: None, `"flip"`, or such as `"scale=0.75"`."""
+        kind, _, value = (name or "").partition("=")
+        if name is None or name == "flip":
+            return cls(flip=name == "flip")
+        try:
+            scale = float(value) if kind == "scale" else 0.0
+        except ValueError:
+            scale = 0.0
+        if not 0.1 <= scale <= 10:
+            raise ValueError(f"An augmentation is `flip` or `scale=<factor from 0.1 to 10>`, got {name!r}.")
+        return cls(scale=scale)
+
+    def augmented_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of an image of `image_size` after `apply`."""
+        height, width = (max(1, round(int(side) * self.scale)) for side in image_size)
+        return height, width
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The image as the teacher sees it."""
+        height, width = self.augmented_size((image.height, image.width))
+        image = image if self.scale == 1 else image.resize((width, height), Image.Resampling.BICUBIC)
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+
+    def apply_to_ids(self, ids: np.ndarray) -> np.ndarray:
+        """Segment ids `(height, width)` of an image, as they lie in the augmented one."""
+        ids = _nearest(ids, self.augmented_size(ids.shape))
+        return ids[:, ::-1] if self.flip else ids
+
+    def restore(self, ids: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+        """Segment ids of the augmented image, as they lie in the image as it was, `image_size` (height, width)."""
+        return _nearest(ids[:, ::-1] if self.flip else ids, image_size)
+
+
+def _nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`ids` resized to (height, width): each pixel reads the one its centre lies in."""
+    if ids.shape == tuple(size):
+        return ids
+    row, column = (
+        np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64) for old, new in zip(ids.shape, size, strict=True)
+    )
+    return ids[row[:, None], column]
+
+
 class Teacher(ABC):
     """A frozen 2D model behind one protocol. Adding one is a file with a subclass and a line in `TEACHERS`.
 
@@ -109,7 +169,12 @@ class Teacher(ABC):
 
     @abstractmethod
     def segment(self, frame: dict[str, Any]) -> list[ImageSegments]:
-        """The segments of each of the frame's images, in the order of `frame["camera_names"]`."""
+        """
+        The segments of each of the frame's images, in the order of `frame["camera_names"]`.
+
+        Where `frame["augmentation"]` names one (see `Augmentation`), `open_images` gives the images augmented, and the
+        segmentation has the size of what it gives: whoever asked brings it back.
+        """
 
     def train(self, mode: bool = True) -> "Teacher":
         """Teachers are frozen: `train()` is refused, `train(False)` does nothing."""
@@ -135,16 +200,16 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 def open_images(frame: dict[str, Any]) -> list[Image.Image]:
-    """The frame's images as RGB, one per camera.
+    """The frame's images as RGB, one per camera, augmented as `frame["augmentation"]` says where there is such a key.
 
     Raises:
         OSError: an image is missing or damaged; the message names frame, camera and file.
     """
-    images = []
+    augmentation, images = Augmentation.parse(frame.get("augmentation")), []
     for camera, image in zip(frame["camera_names"], frame["images"], strict=True):
         source = image["path"] if image.get("bytes") is None else io.BytesIO(image["bytes"])
         try:
-            images.append(Image.open(source).convert("RGB"))
+            images.append(augmentation.apply(Image.open(source).convert("RGB")))
         except OSError as error:
             raise OSError(
                 f"Frame {frame['frame_id']}, camera {camera}: {image.get('path')} is not a readable image: {error}"

@@ -9,33 +9,34 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from uov_hf.teachers.mistakes import CONFUSIONS, UNSEEN, bleed, cut_into_units, touching
-from uov_hf.teachers.protocol import ImageSegments, Teacher
-from uov_hf.vocabulary import Vocabulary, load_vocabulary
+from uov_hf.teachers.mistakes import (
+    CONFUSIONS,
+    UNSEEN,
+    Draw,
+    bleed,
+    compact,
+    cut_into_units,
+    draw_regions,
+    draw_shift,
+    mix,
+    touching,
+)
+from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
+from uov_hf.teachers.synthetic_words import EMBED_DIM, embed_vocabulary, unit_length
+from uov_hf.vocabulary import load_vocabulary
 
 
-EMBED_DIM = 64
 BACKGROUND = 255
 SKY = ("sky", "cloudy sky", "clear sky", "overcast")
-
-# Classes that are alike share a direction of the space of words; a class, a group of prompts and a prompt add theirs.
-KINDS = (
-    ("bus", "car", "construction_vehicle", "trailer", "truck"),
-    ("bicycle", "motorcycle", "pedestrian"),
-    ("barrier", "traffic_cone"),
-    ("driveable_surface", "other_flat", "sidewalk", "terrain"),
-    ("manmade", "vegetation"),
-)
-KIND_SHARE, CLASS_SHARE, GROUP_SHARE, PROMPT_SHARE = 0.25, 0.4, 0.15, 0.2  # of the squared length
 
 
 class SyntheticTeacher(Teacher):
     """
     Reads the true segmentation of each image of a root that `uov_hf.synthetic.generate_street` wrote, and degrades it.
 
-    The mistakes are a function of (`seed`, image id) alone. With the defaults, 70 to 85 % of the pixels of the 16
-    classes get the right class. A segment's embedding is that of its prompt, with noise: a wrong name comes with a
-    wrong embedding, as where both are of one forward pass.
+    The mistakes are a function of (`seed`, image id, augmentation) alone. With the defaults, 70 to 85 % of the pixels
+    of the 16 classes get the right class. A segment's embedding is that of its prompt, with noise: a wrong name comes
+    with a wrong embedding, as where both are of one forward pass.
 
     Args:
         prompts, model_name_or_path, revision, data_dir, device, dtype:
@@ -52,6 +53,10 @@ class SyntheticTeacher(Teacher):
         merge_rate (`float`): share of the touching pairs of parts of things of one class that become one mask.
         border (`float`): how far borders bleed (a standard deviation), as a share of the image's width.
         embed_noise (`float`): length of the noise on a segment's embedding, before it is brought to unit length.
+        shared_mistakes (`float`): how much an augmented image's mistakes have in common with the plain image's: the
+            share of the parts that get the same name and score again (the others are named anew), and the correlation
+            of how borders bleed. A real model errs on a mirrored image much as on the image itself, so the default is
+            high. Measured on no real model.
 
     Raises:
         ValueError: a setting is out of range, a prompt is unknown, or `data_dir` is missing.
@@ -74,6 +79,7 @@ class SyntheticTeacher(Teacher):
         merge_rate: float = 0.3,
         border: float = 0.006,
         embed_noise: float = 0.3,
+        shared_mistakes: float = 0.7,
         **shared: Any,
     ):
         super().__init__(prompts, **shared)
@@ -84,6 +90,7 @@ class SyntheticTeacher(Teacher):
             "missing_rate": missing_rate,
             "min_area": min_area,
             "merge_rate": merge_rate,
+            "shared_mistakes": shared_mistakes,
         }
         self._settings = rates | {
             "seed": seed,
@@ -143,26 +150,58 @@ class SyntheticTeacher(Teacher):
 
     def segment(self, frame: dict[str, Any]) -> list[ImageSegments]:
         """The segments of the frame's images, found by `image_ids`; no image is opened."""
-        return [self.segment_image(image_id) for image_id in frame["image_ids"]]
+        return [self.segment_image(image_id, frame.get("augmentation")) for image_id in frame["image_ids"]]
 
-    def segment_image(self, image_id: str) -> ImageSegments:
-        """The segments of one image (a camera's sample_data token)."""
-        rng = np.random.default_rng([self._settings["seed"], *hashlib.md5(image_id.encode()).digest()])
+    def segment_image(self, image_id: str, augmentation: str | None = None) -> ImageSegments:
+        """The segments of one image (a camera's sample_data token), as it is or augmented (see `Augmentation`)."""
+        rng = self._generator(image_id)
+        shift, units, raw_of_unit = self._cut(rng, image_id)
+        draw = self._draw(rng, units, raw_of_unit)
+        if augmentation is not None:
+            rng = self._generator(image_id, augmentation)
+            units = self._move_borders(rng, units, shift)
+            is_shared = rng.random(len(raw_of_unit)) < self._settings["shared_mistakes"]
+            draw = mix(is_shared, draw, self._draw(rng, units, raw_of_unit))
+        segmentation = (draw.segment_of_unit + 1).astype(np.int32)[units]
+        embeds = unit_length(self.prompt_embeds[draw.labels] + draw.noise).astype(np.float32)
+        return ImageSegments(
+            segmentation=Augmentation.parse(augmentation).apply_to_ids(segmentation),
+            labels=draw.labels,
+            scores=draw.scores.astype(np.float32),
+            embeds=embeds,
+        )
+
+    def _generator(self, *names: str) -> np.random.Generator:
+        digests = [byte for name in names for byte in hashlib.md5(name.encode()).digest()]
+        return np.random.default_rng([self._settings["seed"], *digests])
+
+    def _cut(self, rng: np.random.Generator, image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How far borders bleed (2, height, width), unit of each pixel (height, width), raw class of each unit."""
         ids, raw_of_id = self.read_truth(image_id)
         width = ids.shape[1]
-        ids = bleed(rng, ids, self._settings["border"] * width)
+        shift = self._settings["border"] * width * draw_shift(rng, ids.shape)
+        regions = draw_regions(rng, ids.shape, self._settings["region_size"] * width)
         stuff_class = np.where(self._is_stuff[raw_of_id], raw_of_id, -1)
-        units, id_of_unit = cut_into_units(rng, ids, stuff_class, self._settings["region_size"] * width)
-        prompt_of_unit, is_right = self._name_units(rng, raw_of_id[id_of_unit])
-        is_small = np.bincount(units.reshape(-1)) < self._settings["min_area"] * units.size
-        prompt_of_unit[is_small] = -1
-        segment_of_unit = self._merge_units(rng, units, prompt_of_unit, self._is_stuff[raw_of_id[id_of_unit]])
-        kept, compact = np.unique(np.append(segment_of_unit, -1), return_inverse=True)  # -1 comes first: it is 0
-        kept = kept[1:]
-        labels, is_right = prompt_of_unit[kept], is_right[kept]
+        units, id_of_unit = cut_into_units(bleed(ids, shift), stuff_class, regions)
+        return shift, units, raw_of_id[id_of_unit]
+
+    def _move_borders(self, rng: np.random.Generator, units: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """The same units with borders that bleed anew, as far as before and correlated with how they did."""
+        share = self._settings["shared_mistakes"]
+        new = self._settings["border"] * units.shape[1] * draw_shift(rng, units.shape)
+        return bleed(units, (share - 1) * shift + np.sqrt(1 - share**2) * new)
+
+    def _draw(self, rng: np.random.Generator, units: np.ndarray, raw_of_unit: np.ndarray) -> Draw:
+        """Names for the units, masks, confidences and noise."""
+        prompts, is_right = self._name_units(rng, raw_of_unit)
+        areas = np.bincount(units.reshape(-1), minlength=len(raw_of_unit))
+        prompts[areas < max(1, self._settings["min_area"] * units.size)] = -1
+        unit_of_unit = self._merge_units(rng, units, prompts, self._is_stuff[raw_of_unit])
+        segment_of_unit, kept = compact(unit_of_unit)
+        is_right = is_right[kept]
         scores = np.where(is_right, rng.uniform(0.6, 0.98, len(kept)), rng.uniform(0.4, 0.85, len(kept)))
-        segmentation = compact[:-1].astype(np.int32)[units]
-        return ImageSegments(segmentation, labels, scores.astype(np.float32), self._embed_segments(rng, labels))
+        noise = rng.standard_normal((len(kept), EMBED_DIM)) * self._settings["embed_noise"] / np.sqrt(EMBED_DIM)
+        return Draw(segment_of_unit, prompts[kept], scores, noise)
 
     def read_truth(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Ids of what an image truly shows (height, width), and the raw class of every id; the sky is static.other."""
@@ -216,10 +255,6 @@ class SyntheticTeacher(Teacher):
                 segment[segment == segment[other]] = segment[one]
         return np.where(prompts < 0, -1, segment)
 
-    def _embed_segments(self, rng, labels) -> np.ndarray:
-        noise = rng.standard_normal((len(labels), EMBED_DIM)) * self._settings["embed_noise"] / np.sqrt(EMBED_DIM)
-        return _unit(self.prompt_embeds[labels] + noise).astype(np.float32)
-
     @cached_property
     def _segments(self) -> dict[str, Any]:
         return json.loads((self.folder / "segments.json").read_text(encoding="utf-8"))
@@ -244,34 +279,3 @@ class SyntheticTeacher(Teacher):
     @cached_property
     def _sky(self) -> int:
         return self.vocabulary.raw_names.index("static.other")
-
-
-def embed_vocabulary(vocabulary: Vocabulary) -> np.ndarray:
-    """
-    One point (num_prompts, 64) on the unit sphere per prompt: near for synonyms, related for classes of one kind.
-
-    A prompt is √0.25 · kind + √0.4 · class + √0.15 · group + √0.2 · prompt. Kinds and classes are orthonormal, groups
-    and prompts random: the expected cosine is 0.8 within a group, 0.65 within a class, 0.25 within a kind, else 0.
-    Background prompts have their group in place of a class.
-    """
-    rng = np.random.default_rng(64)
-    directions = np.linalg.qr(rng.standard_normal((EMBED_DIM, EMBED_DIM)))[0]
-    background = len(vocabulary.class_names)
-    kind_of_class = {vocabulary.class_names.index(name): kind for kind, names in enumerate(KINDS) for name in names}
-    kinds = np.array([kind_of_class.get(int(label), len(KINDS)) for label in vocabulary.prompt_to_class])
-    first_group = np.unique(vocabulary.prompt_groups[vocabulary.prompt_to_class == BACKGROUND], return_inverse=True)
-    classes = np.minimum(vocabulary.prompt_to_class, background)
-    classes[vocabulary.prompt_to_class == BACKGROUND] += first_group[1]
-    groups = _unit(rng.standard_normal((int(vocabulary.prompt_groups.max()) + 1, EMBED_DIM)))
-    own = _unit(rng.standard_normal((len(vocabulary.prompts), EMBED_DIM)))
-    embeds = (
-        np.sqrt(KIND_SHARE) * directions[kinds]
-        + np.sqrt(CLASS_SHARE) * directions[len(KINDS) + 1 + classes]
-        + np.sqrt(GROUP_SHARE) * groups[vocabulary.prompt_groups]
-        + np.sqrt(PROMPT_SHARE) * own
-    )
-    return _unit(embeds).astype(np.float32)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
