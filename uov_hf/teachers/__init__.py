@@ -14,6 +14,8 @@ __all__ = ["TEACHERS", "ImageSegments", "Teacher", "load_teacher"]
 # name -> module and class, imported when asked for
 TEACHERS = {
     "clip": ("uov_hf.teachers.clip", "CLIPTeacher"),
+    "clipseg": ("uov_hf.teachers.clipseg", "CLIPSegTeacher"),
+    "groupvit": ("uov_hf.teachers.groupvit", "GroupViTTeacher"),
     "synthetic": ("uov_hf.teachers.synthetic", "SyntheticTeacher"),
     "tipsv2": ("uov_hf.teachers.tipsv2", "TIPSv2Teacher"),
 }

@@ -22,7 +22,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from uov_hf.teachers.images import PixelTransform, average_windows, cut_into_windows, in_batches, whole_patches
+from uov_hf.teachers.images import (
+    PixelTransform,
+    average_windows,
+    look_through_windows,
+    require_a_patch,
+    whole_patches,
+)
 from uov_hf.teachers.pooling import pool_segments
 from uov_hf.teachers.prompts import embed_prompts, templates_called
 from uov_hf.teachers.protocol import Teacher
@@ -80,9 +86,7 @@ class ClipSpace(ABC):
         self.tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, revision=self.commit)
         self.transform = PixelTransform.from_pretrained(model_name_or_path, self.commit)
         self.patch_size = self.model.config.vision_config.patch_size
-        for name, side in (("short_side", short_side), ("window", window)):
-            if side is not None and side < self.patch_size:
-                raise ValueError(f"`{name}` must hold a patch of {self.patch_size} pixels, got {side}.")
+        require_a_patch(self.patch_size, short_side=short_side, window=window)
         self.short_side, self.window, self.batch_size = short_side, window, batch_size
 
     @property
@@ -118,16 +122,8 @@ class ClipSpace(ABC):
     def dense_features(self, images: list[Image.Image]) -> list[Tensor]:
         """Each RGB image's patch features `(embed_dim, h, w)`, unit length, float32, on the model's device."""
         pixel_values = [self.pixels(image) for image in images]
-        grids = [tuple(side // self.patch_size for side in pixels.shape[1:]) for pixels in pixel_values]
-        cuts = [cut_into_windows(grid, self.window and self.window // self.patch_size) for grid in grids]
-        pieces = [
-            pixels[window.times(self.patch_size).of]
-            for pixels, cut in zip(pixel_values, cuts, strict=True)
-            for window in cut
-        ]
-        maps = iter(in_batches(self._feature_maps, pieces, self.batch_size))
-        whole = [average_windows([next(maps) for _ in cut], cut, grid) for cut, grid in zip(cuts, grids, strict=True)]
-        return [normalize(features, dim=0) for features in whole]
+        views = look_through_windows(self._feature_maps, pixel_values, self.patch_size, self.window, self.batch_size)
+        return [normalize(average_windows(views_of_one), dim=0) for views_of_one in views]
 
     def pixels(self, image: Image.Image) -> Tensor:
         """`(3, height, width)`: resized to whole patches, nearly in proportion, normalised as the model wants it."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from uov_hf.teachers.clip_space import ClipSpace
-from uov_hf.teachers.pooling import pool_segments, upsampled_max
+from uov_hf.teachers.pooling import pool_segments, segments_of_labels, upsampled_max
 from uov_hf.teachers.protocol import ImageSegments, Teacher, open_images
 from uov_hf.teachers.weights import require_model
 
@@ -89,22 +89,3 @@ class DenseTeacher(Teacher):
             scores=probabilities.gather(1, labels[:, None])[:, 0].cpu().numpy(),
             embeds=embeds.cpu().numpy(),
         )
-
-
-def segments_of_labels(labels: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """
-    One segment for each label that occurs.
-
-    Args:
-        labels (`torch.Tensor` of shape `(height, width)`):
-            Of each pixel, 0…P − 1.
-        keep (`torch.Tensor` of shape `(height, width)`, bool, *optional*):
-            The other pixels have no segment.
-
-    Returns:
-        The segmentation `(height, width)` with ids 1…S, 0 = none, and the segments' labels `(S,)`, ascending.
-    """
-    shifted = labels + 1 if keep is None else (labels + 1) * keep  # 0 = none
-    present = torch.bincount(shifted.flatten(), minlength=1) > 0
-    present[0] = False
-    return present.cumsum(0)[shifted] * present[shifted], present.nonzero()[:, 0] - 1

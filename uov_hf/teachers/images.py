@@ -1,14 +1,18 @@
 """From pictures to what a 2D model reads: resized, normalised, cut into windows, and put through it in batches."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers.image_processing_base import ImageProcessingMixin
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,16 @@ def whole_patches(image: Image.Image, short_side: int, patch_size: int) -> tuple
     return max(1, round(image.height * scale)) * patch_size, max(1, round(image.width * scale)) * patch_size
 
 
+def require_a_patch(patch_size: int, **sides: int | None) -> None:
+    """
+    Raises:
+        ValueError: a side, given by the name of its argument, is shorter than a patch; None is none.
+    """
+    for name, side in sides.items():
+        if side is not None and side < patch_size:
+            raise ValueError(f"`{name}` must hold a patch of {patch_size} pixels, got {side}.")
+
+
 @dataclass(frozen=True)
 class Window:
     """A rectangle of an image or of a grid: rows `top` to `bottom`, columns `left` to `right`, the ends not in it."""
@@ -113,18 +127,69 @@ def _intervals(length: int, side: int) -> list[tuple[int, int]]:
     return [(start, start + side) for start in starts]
 
 
-def average_windows(maps: list[Tensor], windows: list[Window], size: tuple[int, int]) -> Tensor:
-    """One `(channels, height, width)` map of those of its windows; where windows overlap, their mean."""
-    total = maps[0].new_zeros(len(maps[0]), *size)
-    count = maps[0].new_zeros(1, *size)
-    for values, window in zip(maps, windows, strict=True):
-        total[window.of] += values
-        count[window.of] += 1
+@dataclass(frozen=True)
+class Views(Generic[Answer]):
+    """What a model says about the windows of one image, whose patches are a `grid` of (rows, columns)."""
+
+    grid: tuple[int, int]
+    windows: list[Window]
+    answers: list[Answer]
+
+
+def average_windows(views: Views[Tensor], factor: int = 1) -> Tensor:
+    """
+    One map `(channels, rows, columns)` of those of the windows; where windows overlap, their mean.
+
+    Args:
+        views (`Views`):
+            Each answer is of shape `(channels, rows, columns)`.
+        factor (`int`, *optional*, defaults to 1):
+            Rows and columns of a map per patch.
+    """
+    first = views.answers[0]
+    total = first.new_zeros(len(first), *(side * factor for side in views.grid))
+    count = torch.zeros_like(total[:1])
+    for values, window in zip(views.answers, views.windows, strict=True):
+        total[window.times(factor).of] += values
+        count[window.times(factor).of] += 1
     return total / count
 
 
-def in_batches(function: Callable[[Tensor], Tensor], pixel_values: list[Tensor], batch_size: int) -> list[Tensor]:
-    """`function` of each image; at most `batch_size` consecutive images of one size go through it at once."""
+def look_through_windows(
+    model: Callable[[Tensor], Iterable[Answer]],
+    pixel_values: list[Tensor],
+    patch_size: int,
+    window: int | None,
+    batch_size: int,
+) -> list[Views[Answer]]:
+    """
+    `model`'s answers for each window of each image.
+
+    Args:
+        model (`Callable`):
+            From `(batch, 3, height, width)` to one answer per row.
+        pixel_values (`list[torch.Tensor]`, each of shape `(3, height, width)`):
+            Whole patches high and wide.
+        patch_size (`int`):
+            Pixels; windows begin and end between patches.
+        window (`int`, *optional*):
+            Side in pixels of the square windows. None: one window, the whole image.
+        batch_size (`int`):
+            Windows of one size that go through the model at once.
+    """
+    grids = [tuple(side // patch_size for side in pixels.shape[1:]) for pixels in pixel_values]
+    cuts = [cut_into_windows(grid, window and window // patch_size) for grid in grids]
+    pieces = [
+        pixels[piece.times(patch_size).of] for pixels, cut in zip(pixel_values, cuts, strict=True) for piece in cut
+    ]
+    answers = iter(in_batches(model, pieces, batch_size))
+    return [Views(grid, cut, [next(answers) for _ in cut]) for grid, cut in zip(grids, cuts, strict=True)]
+
+
+def in_batches(
+    function: Callable[[Tensor], Iterable[Answer]], pixel_values: list[Tensor], batch_size: int
+) -> list[Answer]:
+    """`function`'s answer for each image; up to `batch_size` consecutive images of one size go through it at once."""
     answers, start = [], 0
     while start < len(pixel_values):
         end = start + 1

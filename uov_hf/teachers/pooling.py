@@ -47,6 +47,25 @@ def upsampled_max(
     return torch.cat(values), torch.cat(labels)
 
 
+def segments_of_labels(labels: torch.Tensor, keep: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    One segment for each label that occurs.
+
+    Args:
+        labels (`torch.Tensor` of shape `(height, width)`):
+            Of each pixel, 0…P − 1.
+        keep (`torch.Tensor` of shape `(height, width)`, bool, *optional*):
+            The other pixels have no segment.
+
+    Returns:
+        The segmentation `(height, width)` with ids 1…S, 0 = none, and the segments' labels `(S,)`, ascending.
+    """
+    shifted = labels + 1 if keep is None else (labels + 1) * keep  # 0 = none
+    present = torch.bincount(shifted.flatten(), minlength=1) > 0
+    present[0] = False
+    return present.cumsum(0)[shifted], present.nonzero()[:, 0] - 1
+
+
 def patch_weights(segmentation: torch.Tensor, num_segments: int, grid_size: tuple[int, int]) -> torch.Tensor:
     """
     How much of each patch is in each segment: the adjoint of bilinear upsampling, applied to the segments' masks.
