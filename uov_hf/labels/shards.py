@@ -1,5 +1,6 @@
 """Parquet shards, one per sequence and one row group per frame: written whole or not at all, read frame by frame."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from uov_hf.labels.estimate import Forecast
 
+
+logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
@@ -144,26 +148,43 @@ def write_shards(
         on_error (`str`, *optional*, defaults to `"raise"`):
             `"skip"` leaves a frame whose row cannot be made out, and reports it.
         show_progress (`bool`, *optional*, defaults to `False`):
-            Show a progress bar of this process's frames.
+            Log what the run will cost once the first frames are written, and show a progress bar of this process's
+            frames where there is a terminal.
+
+    Raises:
+        OSError: the disk has no room for the whole run; said after the first frames.
     """
     report, start = WriteReport(), time.perf_counter()
-    share = frames.by_sequence()[process_index::num_processes]
-    with tqdm(total=sum(map(len, share)), unit="frame", disable=not show_progress) as bar:
-        for sequence in share:
-            path = Path(folder) / f"{quote(sequence.sequence_ids[0], safe='')}.parquet"
-            if path.exists() and set(sequence.frame_ids) <= set(_read_frame_ids(path)):
-                report.num_done_before += len(sequence)
-                bar.update(len(sequence))
-                continue
+    shards = {_shard_path(folder, sequence): sequence for sequence in frames.by_sequence()}
+    missing = [path for path, sequence in shards.items() if not _is_written(path, sequence)]
+    own = list(shards)[process_index::num_processes]
+    to_write = [path for path in own if path in missing]
+    total, num_missing, own_share = (sum(len(shards[path]) for path in paths) for paths in (own, missing, to_write))
+    report.num_done_before = total - own_share
+    forecast = Forecast(Path(folder), num_missing, own_share, num_processes)
+    bar = tqdm(total=total, initial=total - own_share, unit="frame", disable=None if show_progress else True)
+    with bar:  # `None` is: not where there is no terminal
+        for path in to_write:
             with _whole_or_not_at_all(path, schema) as write:
-                for row in _rows(sequence, make_rows, on_error, report.skipped):
+                for row in _rows(shards[path], make_rows, on_error, report.skipped):
                     if row is not None:
-                        write(row)
+                        num_bytes = report.num_bytes + write(row)
                         report.num_frames += 1
+                        if (estimate := forecast.frame_written(num_bytes)) and show_progress:
+                            bar.clear()
+                            logger.info("%s", estimate)
                     bar.update()
             report.num_bytes += path.stat().st_size
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _shard_path(folder: str | Path, sequence) -> Path:
+    return Path(folder) / f"{quote(sequence.sequence_ids[0], safe='')}.parquet"
+
+
+def _is_written(path: Path, sequence) -> bool:
+    return path.exists() and set(sequence.frame_ids) <= set(_read_frame_ids(path))
 
 
 def _rows(sequence, make_rows, on_error: str, skipped: dict[str, str]) -> Iterator[Row | None]:
@@ -191,13 +212,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _whole_or_not_at_all(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
-    """Yields a function that adds a row; the shard gets its name when the last row is in."""
+def _whole_or_not_at_all(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], int]]:
+    """Yields a function that adds a row and returns the bytes so far; the shard gets its name after the last row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")  # not *.parquet, so a killed writer leaves nothing to read
     try:
         with pq.ParquetWriter(temporary, schema, compression="snappy", use_dictionary=False) as writer:
-            yield lambda row: writer.write_table(_to_arrow(row, schema))
+
+            def write(row: Row) -> int:
+                writer.write_table(_to_arrow(row, schema))
+                return temporary.stat().st_size
+
+            yield write
         _publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
