@@ -15,7 +15,15 @@ __all__ = ["TEACHERS", "ImageSegments", "Teacher", "load_teacher"]
 TEACHERS = {
     "clip": ("uov_hf.teachers.clip", "CLIPTeacher"),
     "clipseg": ("uov_hf.teachers.clipseg", "CLIPSegTeacher"),
+    "eomt": ("uov_hf.teachers.eomt", "EomtTeacher"),
+    "files": ("uov_hf.teachers.files", "FilesTeacher"),
+    "grounding_dino": ("uov_hf.teachers.grounding_dino", "GroundingDinoTeacher"),
     "groupvit": ("uov_hf.teachers.groupvit", "GroupViTTeacher"),
+    "mask2former": ("uov_hf.teachers.mask2former", "Mask2FormerTeacher"),
+    "owlv2": ("uov_hf.teachers.owlv2", "Owlv2Teacher"),
+    "sam2": ("uov_hf.teachers.sam2", "Sam2Teacher"),
+    "sam3": ("uov_hf.teachers.sam3", "Sam3Teacher"),
+    "sam3_points": ("uov_hf.teachers.sam3_points", "Sam3PointsTeacher"),
     "synthetic": ("uov_hf.teachers.synthetic", "SyntheticTeacher"),
     "tipsv2": ("uov_hf.teachers.tipsv2", "TIPSv2Teacher"),
 }

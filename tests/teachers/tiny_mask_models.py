@@ -1,0 +1,188 @@
+"""Tiny random models that propose masks or boxes, of the real architectures, each saved to a folder.
+
+As in `tiny_models`: each function takes the folder and returns it.
+"""
+
+from pathlib import Path
+
+import torch
+from tiny_models import CHARACTERS, TOWER, clip_text_config, save_tokenizer
+from transformers import (
+    BertTokenizer,
+    EomtConfig,
+    EomtForUniversalSegmentation,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
+    PreTrainedModel,
+    Sam2Config,
+    Sam2Model,
+    Sam3Config,
+    Sam3Model,
+    Sam3TrackerConfig,
+    Sam3TrackerModel,
+)
+from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
+from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+
+SAM_PARTS = {
+    "mask_decoder_config": {
+        "hidden_size": 32,
+        "mlp_dim": 32,
+        "num_attention_heads": 2,
+        "iou_head_hidden_dim": 16,
+    },
+}
+SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
+
+
+def save_tiny_sam2(folder: Path) -> str:
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 8,
+        "image_size": [64, 64],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 2, 2],
+        "window_size_per_stage": [4, 4, 2, 2],
+        "global_attention_blocks": [3],
+    }
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": [64, 32, 16, 8],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "fpn_hidden_size": 32,
+    }
+    prompts = {"hidden_size": 32, "image_size": 64, "patch_size": 16}
+    save_square_processor(folder, 64)
+    return _save(Sam2Model(Sam2Config(vision_config=vision, prompt_encoder_config=prompts, **SAM_PARTS)), folder)
+
+
+def save_tiny_sam3_tracker(folder: Path) -> str:
+    prompts = {"hidden_size": 32, "image_size": 56, "patch_size": 14}
+    save_square_processor(folder, 56)
+    config = Sam3TrackerConfig(vision_config=sam3_vision_config(), prompt_encoder_config=prompts, **SAM_PARTS)
+    return _save(Sam3TrackerModel(config), folder)
+
+
+def save_tiny_sam3(folder: Path) -> str:
+    layers = {"hidden_size": 32, "num_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    text = clip_text_config() | {"max_position_embeddings": 32, "projection_dim": 16, "model_type": "clip_text_model"}
+    config = Sam3Config(
+        vision_config=sam3_vision_config(),
+        text_config=text,
+        geometry_encoder_config=layers,
+        detr_encoder_config=layers,
+        detr_decoder_config=layers | {"num_queries": 6},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )
+    save_square_processor(folder, 56)
+    return _save(Sam3Model(config), save_tokenizer(folder))
+
+
+def sam3_vision_config() -> dict:
+    """A grid of 4 × 4 patches, and the four levels that SAM 3's neck makes of it."""
+    backbone = {
+        **TOWER,
+        "model_type": "sam3_vit_model",
+        "image_size": 56,
+        "patch_size": 14,
+        "pretrain_image_size": 28,
+        "window_size": 2,
+        "global_attn_indexes": [2],
+    }
+    sizes = [[16, 16], [8, 8], [4, 4]]
+    return {"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": sizes}
+
+
+def save_tiny_mask2former(folder: Path) -> str:
+    config = Mask2FormerConfig(
+        backbone_config=SWIN | {"out_features": ["stage1", "stage2", "stage3", "stage4"], "image_size": 64},
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=6,
+        num_labels=3,
+    )
+    Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
+    return _save(Mask2FormerForUniversalSegmentation(config), folder)
+
+
+def save_tiny_eomt(folder: Path) -> str:
+    config = EomtConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16, num_blocks=1,
+        num_queries=6, num_labels=3,
+    )  # fmt: skip
+    model = EomtForUniversalSegmentation(config)
+    model.attn_mask_probs.zero_()  # as training leaves it: queries are not masked
+    EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}).save_pretrained(folder)
+    return _save(model, folder)
+
+
+def save_tiny_owlv2(folder: Path) -> str:
+    config = Owlv2Config(
+        text_config=clip_text_config() | {"max_position_embeddings": 16},
+        vision_config={**TOWER, "image_size": 64, "patch_size": 16},
+        projection_dim=TOWER["hidden_size"],
+    )
+    Owlv2ImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return _save(Owlv2ForObjectDetection(config), save_tokenizer(folder))
+
+
+def save_tiny_grounding_dino(folder: Path) -> str:
+    config = GroundingDinoConfig(
+        backbone_config=SWIN | {"out_indices": [2, 3, 4], "image_size": 64},
+        text_config={**TOWER, "model_type": "bert", "num_hidden_layers": 1, "vocab_size": 1100},
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        num_queries=6,
+        max_text_len=48,
+    )
+    GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
+    bert_tokenizer().save_pretrained(folder)
+    return _save(GroundingDinoForObjectDetection(config), folder)
+
+
+def bert_tokenizer() -> BertTokenizer:
+    """BERT's, of single characters; what Grounding DINO takes for the ends of phrases has the ids that it expects."""
+    tokens = {f"[unused{index}]": index for index in range(1100)}
+    special = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
+    others = [character for character in CHARACTERS if character not in ".?"]
+    letters = {token: 200 + index for index, token in enumerate([*others, *(f"##{c}" for c in others)])}
+    taken = {**special, **letters}
+    unused = {token: index for token, index in tokens.items() if index not in taken.values()}
+    return BertTokenizer(vocab=dict(sorted({**unused, **taken}.items(), key=lambda entry: entry[1])))
+
+
+def save_square_processor(folder: Path, side: int) -> None:
+    """What the processors of SAM 2 and 3 write, which need torchvision."""
+    ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
+
+
+def _save(model: PreTrainedModel, folder: Path) -> str:
+    """With matrices drawn anew, so that masks and scores differ: many start as zeros or nearly so."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                fan_in = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
+    model.save_pretrained(folder)
+    return str(folder)

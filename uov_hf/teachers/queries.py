@@ -1,0 +1,78 @@
+"""Teachers whose model says of each of its queries what mask it is and what class: the class is not asked."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from uov_hf.teachers.images import in_batches
+from uov_hf.teachers.mask_teacher import PooledMaskTeacher, check_shares
+from uov_hf.teachers.masks import Proposals
+from uov_hf.teachers.weights import commit_of, load_frozen, require_model
+
+
+class QueryTeacher(PooledMaskTeacher):
+    """
+    Masks of a model that was trained on a closed list of classes, whatever its class: only whether there is any at all
+    counts. A mask's quality is the probability that its query is not "no object" times the mean probability of the
+    mask inside it, as panoptic post-processing scores masks.
+
+    Args:
+        prompts, model_name_or_path, revision, device, dtype:
+            See `Teacher`.
+        min_objectness (`float`, *optional*, defaults to 0.5):
+            Queries that are less probably any object than this are left out.
+        others:
+            See `PooledMaskTeacher`.
+    """
+
+    example: ClassVar[str]
+    model_class: ClassVar[type[PreTrainedModel]]
+
+    def __init__(self, prompts: list[str], *, min_objectness: float = 0.5, **shared: Any):
+        super().__init__(prompts, **shared)
+        check_shares(min_objectness=min_objectness)
+        self.min_objectness = min_objectness
+        self.mask_settings |= {"min_objectness": min_objectness}
+        source = require_model(self.name, "model_name_or_path", self.model_name_or_path, self.example)
+        self.revision = commit_of(source, self.revision)
+        self.model = load_frozen(self.model_class, source, self.revision, self.device, self.dtype)
+
+    @abstractmethod
+    def pixels(self, image: Image.Image) -> Tensor:
+        """`(3, height, width)` as the model wants it."""
+
+    def unpad(self, logits: Tensor, image: Image.Image) -> Tensor:
+        """Mask logits `(Q, h, w)` without what `pixels` added around the image."""
+        return logits
+
+    def propose(self, images: list[Image.Image]) -> list[Proposals]:
+        answers = in_batches(self._logits, [self.pixels(image) for image in images], self.mask_batch_size)
+        return [
+            query_proposals(self.unpad(mask_logits, image), class_logits, self.min_objectness)
+            for (mask_logits, class_logits), image in zip(answers, images, strict=True)
+        ]
+
+    def _logits(self, pixel_values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        outputs = self.model(pixel_values.to(self.device, self.dtype))
+        return list(zip(outputs.masks_queries_logits.float(), outputs.class_queries_logits.float(), strict=True))
+
+
+def query_proposals(mask_logits: Tensor, class_logits: Tensor, min_objectness: float) -> Proposals:
+    """
+    Masks and their quality.
+
+    Args:
+        mask_logits (`torch.Tensor` of shape `(Q, h, w)`):
+            Of each query.
+        class_logits (`torch.Tensor` of shape `(Q, num_labels + 1)`):
+            The last one is "no object".
+        min_objectness (`float`):
+            Queries below are left out.
+    """
+    objectness = 1 - class_logits.softmax(dim=-1)[:, -1]
+    inside = mask_logits > 0
+    certainty = (mask_logits.sigmoid() * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+    return Proposals(mask_logits, objectness * certainty).take(objectness >= min_objectness)
