@@ -1,0 +1,99 @@
+"""SemanticKITTI, PandaSet and Cityscapes are what their makers say, and the maps between taxonomies hold."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from uov_hf.vocabulary import IGNORED, available_vocabularies, load_class_map, load_vocabulary
+
+
+@pytest.fixture(scope="module")
+def vocabularies():
+    return {name: load_vocabulary(name) for name in available_vocabularies()}
+
+
+def test_every_vocabulary_is_named_as_its_file_and_has_words_for_every_class(vocabularies):
+    assert {"cityscapes", "nuscenes", "pandaset", "semantic_kitti"} <= set(vocabularies)
+    for name, vocabulary in vocabularies.items():
+        assert vocabulary.name == name
+        assert set(range(len(vocabulary.class_names))) <= set(vocabulary.prompt_to_class), name
+        np.testing.assert_array_equal(vocabulary.prompt_to_class, vocabulary.classes_of(vocabulary.prompt_to_raw))
+        assert len(np.unique(vocabulary.colors, axis=0)) == len(vocabulary.class_names), name
+        assert 0 < vocabulary.is_thing.sum() < len(vocabulary.class_names)
+
+
+def test_semantic_kitti_is_the_official_file(vocabularies, shared_data):
+    official = yaml.safe_load((shared_data / "class_lists/semantic-kitti.yaml").read_text())
+    ours = vocabularies["semantic_kitti"]
+    assert dict(zip(ours.raw_ids.tolist(), ours.raw_names, strict=True)) == official["labels"]
+    for raw_id, label in official["learning_map"].items():
+        assert ours.raw_to_class[raw_id] == (label - 1 if label else IGNORED), official["labels"][raw_id]
+    for label in range(1, 20):
+        raw_id = official["learning_map_inv"][label]
+        assert ours.class_names[label - 1] == official["labels"][raw_id]
+        assert ours.colors[label - 1].tolist() == official["color_map"][raw_id][::-1]
+
+
+def test_semantic_kitti_reads_a_real_scan(vocabularies, shared_data):
+    folder = shared_data / "semantickitti/dataset/sequences/08/labels"
+    raw_labels = np.fromfile(folder / "000000.label", np.uint32) & 0xFFFF
+    labels = vocabularies["semantic_kitti"].classes_of(raw_labels)
+    assert (
+        labels.dtype == np.uint8 and (labels == vocabularies["semantic_kitti"].class_names.index("road")).sum() > 1000
+    )
+    np.testing.assert_array_equal(labels, vocabularies["semantic_kitti"].raw_to_class[raw_labels])
+
+
+def test_pandaset_has_the_classes_of_its_label_files(vocabularies, shared_data):
+    folder, ours = shared_data / "pandaset/001", vocabularies["pandaset"]
+    official = {int(raw_id): name for raw_id, name in json.loads((folder / "classes.json").read_text()).items()}
+    assert dict(zip(ours.raw_ids.tolist(), ours.raw_names, strict=True)) == {0: "Unlabeled"} | official
+    labels = ours.classes_of(np.fromfile(folder / "labels/00.label", np.uint32))
+    assert (labels != IGNORED).mean() > 0.9
+
+
+def test_cityscapes_has_its_own_ids_and_the_one_below_zero_is_ignored(vocabularies):
+    ours = vocabularies["cityscapes"]
+    trained_on = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    assert ours.classes_of(np.array(trained_on)).tolist() == list(range(19))
+    assert sorted(ours.raw_ids) == list(range(-1, 34))
+    assert ours.classes_of(np.array([[-1, 0], [33, 9]])).tolist() == [[255, 255], [18, 255]]
+    assert ours.class_names[int(ours.is_thing.argmax()) :] == [
+        ours.class_names[i] for i in np.flatnonzero(ours.is_thing)
+    ]
+
+
+def test_ids_that_a_taxonomy_does_not_have_are_refused(vocabularies):
+    with pytest.raises(ValueError, match=r"semantic_kitti does not have: \[2, 260\]"):
+        vocabularies["semantic_kitti"].classes_of(np.array([0, 2, 10, 260, 2]))
+
+
+def test_a_class_keeps_its_meaning_on_the_way_to_nuscenes(vocabularies):
+    nuscenes = vocabularies["nuscenes"].class_names
+    expected = {
+        "semantic_kitti": {"car": "car", "bicyclist": "bicycle", "trunk": "vegetation", "other-vehicle": None},
+        "pandaset": {"truck": "truck", "cone": "traffic_cone", "driveway": "driveable_surface", "ground": None},
+        "cityscapes": {"person": "pedestrian", "traffic sign": "manmade", "rider": None, "sky": None},
+    }
+    for source, some in expected.items():
+        class_map = load_class_map(source, "nuscenes")
+        assert class_map.dtype == np.uint8 and class_map.shape == (len(vocabularies[source].class_names),)
+        for name, target in some.items():
+            there = class_map[vocabularies[source].class_names.index(name)]
+            assert (nuscenes[there] if there != IGNORED else None) == target, (source, name)
+
+
+def test_a_map_never_makes_a_thing_of_stuff(vocabularies):
+    """The other way there is one: signs have cuboids in PandaSet, and are manmade in nuScenes."""
+    for source in ("semantic_kitti", "pandaset", "cityscapes"):
+        class_map = load_class_map(source, "nuscenes")
+        stuff = class_map[~vocabularies[source].is_thing]
+        assert not vocabularies["nuscenes"].is_thing[stuff[stuff != IGNORED]].any()
+
+
+def test_a_taxonomy_maps_to_itself_and_to_those_it_names_only():
+    assert load_class_map("nuscenes", "nuscenes").tolist() == list(range(16))
+    with pytest.raises(ValueError, match=r"cityscapes.yaml has no map to 'pandaset' under `maps`; it has to nuscenes"):
+        load_class_map("cityscapes", "pandaset")

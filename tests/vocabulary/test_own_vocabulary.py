@@ -1,0 +1,157 @@
+"""A vocabulary of one's own is ten lines, and a wrong one is refused with its file and line."""
+
+import numpy as np
+import pytest
+
+from uov_hf.vocabulary import TEMPLATE, load_class_map, load_vocabulary
+
+
+TEN_LINES = """\
+name: yard
+classes:
+  - name: vehicle
+    prompts: [car, truck, bus, forklift]
+    is_thing: true
+  - name: worker
+    prompts: [person, construction worker]
+  - name: ground
+    prompts: [asphalt, gravel]
+background: [sky, clouds]
+"""
+
+
+def written(tmp_path, text: str):
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_ten_lines_are_a_vocabulary(tmp_path):
+    ours = load_vocabulary(written(tmp_path, TEN_LINES))
+    assert (ours.name, ours.class_names) == ("yard", ["vehicle", "worker", "ground"])
+    assert ours.prompts == [
+        "car",
+        "truck",
+        "bus",
+        "forklift",
+        "person",
+        "construction worker",
+        "asphalt",
+        "gravel",
+        "sky",
+        "clouds",
+    ]
+    assert ours.prompt_to_class.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 255, 255]
+    assert ours.prompt_groups.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4]
+    assert ours.raw_names == ["vehicle", "worker", "ground", "background"]
+    assert ours.raw_to_class.tolist() == [0, 1, 2, 255] and ours.raw_ids.tolist() == [0, 1, 2, 3]
+    assert ours.is_thing.tolist() == [True, False, False]
+
+
+def test_generated_colors_are_far_from_each_other(tmp_path):
+    classes = "".join(f"  - {{name: class {index}, prompts: [thing {index}]}}\n" for index in range(20))
+    colors = load_vocabulary(written(tmp_path, f"name: many\nclasses:\n{classes}")).colors.astype(int)
+    distances = np.abs(colors[:, None] - colors[None]).sum(axis=2) + 1000 * np.eye(20, dtype=int)
+    assert distances.min() > 25
+
+
+def test_prompts_of_a_class_mean_the_first_of_its_raw_classes(tmp_path):
+    raw_classes = """\
+raw_classes:
+  - {id: 40, name: old ground, class: ground}
+  - {id: 7, name: van, class: vehicle}
+  - {id: 9, name: truck, class: vehicle}
+  - {id: 0, name: nothing, class: null}
+  - {id: 12, name: man, class: worker}
+"""
+    ours = load_vocabulary(written(tmp_path, TEN_LINES + raw_classes))
+    assert ours.prompt_to_raw.tolist() == [7, 7, 7, 7, 12, 12, 40, 40, 0, 0]
+    assert ours.classes_of(np.array([9, 40, 0])).tolist() == [0, 2, 255]
+    assert ours.raw_to_class.shape == (41,) and ours.raw_to_class[8] == 255
+
+
+def test_a_map_of_ones_own(tmp_path):
+    maps = "maps:\n  nuscenes: {vehicle: car, worker: pedestrian, ground: null}\n"
+    assert load_class_map(written(tmp_path, TEN_LINES + maps), "nuscenes").tolist() == [3, 6, 255]
+
+
+# what is replaced in the ten lines, by what, the line that is named, the message
+WRONG = [
+    ("is_thing: true", "isthing: true", 5, "may have `color`, `is_thing`, got 'isthing'"),
+    ("name: yard\n", "", 1, "`name` is not there"),
+    ("    prompts: [asphalt, gravel]\n", "", 8, "`prompts` is not there"),
+    (TEN_LINES[11:], "classes: []\n", 2, "`classes` to be a list of one or more entries, got an empty list"),
+    ("[car, truck,", "[car, '',", 4, "a prompt to be a phrase .*, got nothing"),
+    ("[asphalt, gravel]", "[asphalt, 1990]", 9, "need quotes.*got '1990'"),
+    ("[asphalt, gravel]", "[yes, gravel]", 9, "need quotes.*got 'yes'"),
+    ("[asphalt, gravel]", "asphalt", 9, "`prompts` to be a list .*got 'asphalt'"),
+    ("[asphalt, gravel]", "[!!python/name:os.system '', gravel]", 9, "a prompt to be a phrase"),
+    ("is_thing: true", "is_thing: maybe", 5, "`is_thing` to be true or false, got 'maybe'"),
+    ("is_thing: true", "color: [0, 0, 300]", 5, "three numbers 0-255"),
+    ("is_thing: true", "color: red", 5, "`color` to be a list .*got 'red'"),
+    ("name: ground", "name: worker", 8, "different names, got 'worker' twice"),
+    ("name: yard\n", "name: yard\nname: garden\n", 2, "'name' is there twice"),
+    (
+        "  - name: worker\n    prompts",
+        "  - worker\n  - name: worker\n    prompts",
+        6,
+        "a class with `name`, `prompts`",
+    ),
+    ("forklift]", "forklift", 5, "this is not YAML"),
+    ("    is_thing", "\tis_thing", 5, "this is not YAML"),
+]
+# a section that is added from line 11 on, the line that is named, the message
+WRONG_SECTIONS = [
+    ("maps:\n  nuscenes: {vehicle: van, worker: null, ground: null}", 12, "no class 'van'"),
+    ("maps:\n  nuscenes: {car: car}", 12, "'car', which `classes` does not have"),
+    ("maps:\n  nuscenes: {vehicle: car}", 12, "leaves out worker, ground"),
+    ("maps: [nuscenes]", 11, "expected `maps` with keys and values, got a list"),
+    ("raw_classes:\n  - {name: a, class: human}", 12, "no class 'human'"),
+    ("raw_classes:\n  - {name: a, class: null}", 3, "no entry of `raw_classes` is of class 'vehicle'"),
+    (
+        "raw_classes:\n  - {id: 0, name: a, class: null}\n  - {name: b, class: null}",
+        13,
+        "either all raw classes have an `id`",
+    ),
+    (
+        "raw_classes:\n  - {id: 4, name: a, class: null}\n  - {id: 4, name: b, class: null}",
+        13,
+        "two raw classes have the id 4",
+    ),
+    ("raw_classes:\n  - {id: -1, name: a, class: ground}", 12, "0 to 65535, or -1 for what is always ignored"),
+    ("prompt_groups:\n  - {raw_class: vehicle, prompts: [car]}", 4, "`color`, `is_thing`, got 'prompts'"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), WRONG)
+def test_what_is_wrong_is_refused_with_its_line(tmp_path, old, new, line, message):
+    assert old in TEN_LINES
+    path = written(tmp_path, TEN_LINES.replace(old, new, 1))
+    with pytest.raises(ValueError, match=f"own.yaml, line {line}: .*{message}"):
+        load_vocabulary(path)
+
+
+@pytest.mark.parametrize(("section", "line", "message"), WRONG_SECTIONS)
+def test_a_section_that_contradicts_the_classes_is_refused_with_its_line(tmp_path, section, line, message):
+    path = written(tmp_path, TEN_LINES + section + "\n")
+    with pytest.raises(ValueError, match=f"own.yaml, line {line}: .*{message}"):
+        load_class_map(path, "nuscenes")
+
+
+def test_a_group_of_a_raw_class_that_is_not_there_is_refused_with_its_line(tmp_path):
+    text = TEMPLATE.read_text(encoding="utf-8")
+    line = text[: text.index("raw_class: vehicle.trailer")].count("\n") + 1
+    path = written(tmp_path, text.replace("raw_class: vehicle.trailer", "raw_class: trailer"))
+    with pytest.raises(ValueError, match=f"own.yaml, line {line}: .*'trailer', which `raw_classes` does not have"):
+        load_vocabulary(path)
+
+
+def test_a_file_that_is_no_text_or_empty_is_refused(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    with pytest.raises(ValueError, match="empty.yaml, line 1: expected a vocabulary, got an empty file"):
+        load_vocabulary(tmp_path / "empty.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"name: \xff\xfe\x00")
+    with pytest.raises(ValueError, match="bytes.yaml is not a YAML file"):
+        load_vocabulary(tmp_path / "bytes.yaml")
+    with pytest.raises(ValueError, match="no vocabulary '.*away.yaml': expected one of cityscapes, nuscenes"):
+        load_vocabulary(tmp_path / "away.yaml")

@@ -1,0 +1,111 @@
+"""The command `uov-hf`: looks at what the package works with."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from uov_hf.vocabulary import Vocabulary
+
+Row = tuple[int | str, ...]
+EXAMPLES = """\
+examples:
+  uov-hf vocabulary                list the vocabularies
+  uov-hf vocabulary nuscenes       print one of them
+  uov-hf vocabulary my.yaml        print, and so check, your own
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns its exit status: 0, or 1 where what was asked for is wrong (2: how it was asked)."""
+    args = _parser().parse_args(arguments)
+    try:
+        for line in args.command(args):
+            print(line)
+        sys.stdout.flush()
+    except ValueError as error:
+        print(f"uov-hf: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `| head` has seen enough; nor may Python complain when it closes the pipe at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="uov-hf", description=__doc__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    vocabulary = commands.add_parser(
+        "vocabulary",
+        help="print the classes of a vocabulary, and what each prompt stands for",
+        description="Print the classes of a vocabulary, and the class and raw id that each prompt stands for.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    vocabulary.add_argument(
+        "name", nargs="?", help="its name, or the path of a .yaml file; without it, list the names"
+    )
+    vocabulary.set_defaults(command=_vocabulary)
+    return parser
+
+
+def _vocabulary(args: argparse.Namespace) -> Iterable[str]:
+    from uov_hf.vocabulary import available_vocabularies, load_vocabulary
+
+    return _show_vocabulary(load_vocabulary(args.name)) if args.name else available_vocabularies()
+
+
+def _show_vocabulary(vocabulary: "Vocabulary") -> Iterable[str]:
+    yield (
+        f"{vocabulary.name}: {len(vocabulary.class_names)} classes, {len(vocabulary.raw_names)} raw classes, "
+        f"{len(vocabulary.prompts)} prompts"
+    )
+    yield from ["", *_align(["id", "class", "kind", "color", "raw ids"], _class_rows(vocabulary))]
+    yield from ["", *_align(["row", "prompt", "class", "raw id", "raw class"], _prompt_rows(vocabulary))]
+
+
+def _class_rows(vocabulary: "Vocabulary") -> Iterable[Row]:
+    class_of_raw = vocabulary.classes_of(vocabulary.raw_ids)
+    for class_id, name in _class_names(vocabulary).items():
+        raw_ids = ", ".join(map(str, vocabulary.raw_ids[class_of_raw == class_id]))
+        if class_id < len(vocabulary.class_names):
+            kind = "thing" if vocabulary.is_thing[class_id] else "stuff"
+            yield class_id, name, kind, "#{:02x}{:02x}{:02x}".format(*vocabulary.colors[class_id]), raw_ids
+        elif raw_ids:
+            yield class_id, name, "", "", raw_ids
+
+
+def _prompt_rows(vocabulary: "Vocabulary") -> Iterable[Row]:
+    class_names = _class_names(vocabulary)
+    raw_names = dict(zip(vocabulary.raw_ids, vocabulary.raw_names, strict=True))
+    meanings = zip(vocabulary.prompts, vocabulary.prompt_to_class, vocabulary.prompt_to_raw, strict=True)
+    for row, (prompt, class_id, raw_id) in enumerate(meanings):
+        shown = prompt if prompt == prompt.strip() else repr(prompt)
+        yield row, shown, class_names[class_id], raw_id, raw_names[raw_id]
+
+
+def _class_names(vocabulary: "Vocabulary") -> dict[int, str]:
+    from uov_hf.vocabulary import IGNORED
+
+    return dict(enumerate(vocabulary.class_names)) | {IGNORED: "(ignored)"}
+
+
+def _align(header: Sequence[str], rows: Iterable[Row]) -> list[str]:
+    """Lines of a table; columns of numbers are flush right."""
+    rows = list(rows)
+    columns = [[name, *map(str, values)] for name, values in zip(header, zip(*rows, strict=True), strict=True)]
+    is_number = [not isinstance(value, str) for value in rows[0]]
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, is_number, strict=True)
+        ).rstrip()
+        for line in zip(*columns, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

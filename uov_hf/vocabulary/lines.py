@@ -1,0 +1,111 @@
+"""YAML that knows its lines: what is not as it must be is refused with its file and line."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class Entry:
+    """
+    A piece of a YAML file, read by saying what is expected there.
+
+    Args:
+        path (`Path`): The file, for messages.
+        node (`yaml.Node`): What stands there.
+        name (`str`): What it is called in messages.
+    """
+
+    def __init__(self, path: Path, node: yaml.Node, name: str):
+        self.path, self.node, self.name = path, node, name
+
+    def error(self, message: str) -> ValueError:
+        """An error that begins with the file and the line of this entry."""
+        return ValueError(f"{self.path}, line {self.node.start_mark.line + 1}: {message}")
+
+    def mapping(self, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> dict[str, "Entry"]:
+        """Its keys and their entries, all of `required` and none beyond `optional`; without either, any keys."""
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.error(f"expected {self.name} with {_keys(required, optional)}, got {self._shown}.")
+        entries: dict[str, Entry] = {}
+        for key_node, node in self.node.value:
+            key = Entry(self.path, key_node, f"a key of {self.name}")
+            name = key.text()
+            if name in entries:
+                raise key.error(f"{name!r} is there twice in {self.name}.")
+            if required and name not in required + optional:
+                raise key.error(f"{self.name} has {_keys(required, optional)}, got {name!r}.")
+            entries[name] = Entry(self.path, node, f"`{name}`")
+        if missing := [key for key in required if key not in entries]:
+            raise self.error(f"{self.name} has {_keys(required, optional)}; `{missing[0]}` is not there.")
+        return entries
+
+    def items(self, name: str) -> list["Entry"]:
+        """The entries of a list of at least one; `name` is what each is called."""
+        if not isinstance(self.node, yaml.SequenceNode) or not self.node.value:
+            raise self.error(f"expected {self.name} to be a list of one or more entries, got {self._shown}.")
+        return [Entry(self.path, node, name) for node in self.node.value]
+
+    def text(self) -> str:
+        """A phrase."""
+        return self._value(str, "a phrase (numbers, true, false, yes, no, on and off need quotes)")
+
+    def integer(self) -> int:
+        """A whole number."""
+        return self._value(int, "a whole number")
+
+    def boolean(self) -> bool:
+        """True or false."""
+        return self._value(bool, "true or false")
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it says `null`."""
+        return self.node.tag == "tag:yaml.org,2002:null"
+
+    def _value(self, kind: type, expected: str) -> Any:
+        value = _construct(self.node) if isinstance(self.node, yaml.ScalarNode) else None
+        if type(value) is not kind or (kind is str and not value.strip()):
+            raise self.error(f"expected {self.name} to be {expected}, got {self._shown}.")
+        return value
+
+    @property
+    def _shown(self) -> str:
+        if isinstance(self.node, yaml.ScalarNode):
+            return repr(self.node.value) if self.node.value else "nothing"
+        kind = "a mapping" if isinstance(self.node, yaml.MappingNode) else "a list"
+        return kind if self.node.value else f"an empty {kind[2:]}"
+
+
+def read_yaml(path: Path, name: str) -> Entry:
+    """
+    The content of a file.
+
+    Raises:
+        ValueError: it is not YAML, or is empty; the message has the file and, where there is one, the line.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{path}, line {line}: this is not YAML: {error.problem}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if node is None:
+        raise ValueError(f"{path}, line 1: expected {name}, got an empty file.")
+    return Entry(path, node, name)
+
+
+def _construct(node: yaml.ScalarNode) -> Any:
+    """The value of a scalar; None where its tag promises what it does not hold."""
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError):
+        return None
+
+
+def _keys(required: tuple[str, ...], optional: tuple[str, ...]) -> str:
+    if not required:
+        return "keys and values"
+    may = f" and may have {', '.join(f'`{key}`' for key in optional)}" if optional else ""
+    return ", ".join(f"`{key}`" for key in required) + may

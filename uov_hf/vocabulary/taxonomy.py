@@ -1,0 +1,233 @@
+"""The form of a vocabulary file, checked line by line, and what it becomes."""
+
+import colorsys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from uov_hf.vocabulary.lines import Entry, read_yaml
+
+
+IGNORED = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """
+    One taxonomy. A training id is the place of a class in `class_names`; 255 stands for "ignored".
+
+    Args:
+        name (`str`): Of the taxonomy, such as `"nuscenes"`.
+        class_names (`list[str]` of length `num_classes`): The classes to tell apart.
+        colors (`np.ndarray` of shape `(num_classes, 3)`): uint8 RGB.
+        is_thing (`np.ndarray` of shape `(num_classes,)`): bool; things can be counted, stuff cannot.
+        raw_names (`list[str]` of length `num_raw`): The classes of the label files.
+        raw_ids (`np.ndarray` of shape `(num_raw,)`): int64, their ids in the label files.
+        raw_to_class (`np.ndarray` of shape `(max(raw_ids) + 1,)`): uint8, training id of a raw id, or 255, also where
+            no raw class has the id. For ids that may be negative or wrong there is `classes_of`.
+        prompts (`list[str]` of length `num_prompts`): Phrases for a text encoder; the same phrase may come twice.
+        prompt_groups (`np.ndarray` of shape `(num_prompts,)`): int64; prompts of a group mean the same.
+        prompt_to_raw (`np.ndarray` of shape `(num_prompts,)`): int64, the raw id a prompt means.
+        prompt_to_class (`np.ndarray` of shape `(num_prompts,)`): int64, its training id, or 255 (background).
+    """
+
+    name: str
+    class_names: list[str]
+    colors: np.ndarray
+    is_thing: np.ndarray
+    raw_names: list[str]
+    raw_ids: np.ndarray
+    raw_to_class: np.ndarray
+    prompts: list[str]
+    prompt_groups: np.ndarray
+    prompt_to_raw: np.ndarray
+    prompt_to_class: np.ndarray
+
+    def classes_of(self, raw_labels: np.ndarray) -> np.ndarray:
+        """
+        Training ids of raw labels, uint8, in their shape; 255 = ignored.
+
+        Raises:
+            ValueError: some raw ids are not of this vocabulary.
+        """
+        raw_labels = np.asarray(raw_labels).astype(np.int64)
+        place = np.searchsorted(self._sorted_ids, raw_labels).clip(max=len(self.raw_ids) - 1)
+        if (wrong := self._sorted_ids[place] != raw_labels).any():
+            raise ValueError(
+                f"The labels hold ids that {self.name} does not have: {np.unique(raw_labels[wrong])[:10].tolist()}. "
+                f"It has {self._sorted_ids.tolist()}."
+            )
+        return np.where(raw_labels < 0, IGNORED, self.raw_to_class[raw_labels]).astype(np.uint8)
+
+    @cached_property
+    def _sorted_ids(self) -> np.ndarray:
+        return np.sort(self.raw_ids)
+
+
+def read_file(path: Path) -> Entry:
+    """The content of a vocabulary file, unchecked."""
+    return read_yaml(path, "a vocabulary")
+
+
+def parse_vocabulary(content: Entry) -> Vocabulary:
+    """What a vocabulary file says.
+
+    Raises:
+        ValueError: it is not of the form in docs/vocabularies.md, or contradicts itself; the message has the line.
+    """
+    top = content.mapping(
+        required=("name", "classes"), optional=("raw_classes", "prompt_groups", "background", "maps")
+    )
+    classes = _parse_classes(top["classes"], with_prompts="prompt_groups" not in top)
+    class_ids = {name: index for index, name in enumerate(classes)}
+    raw_classes = _parse_raw_classes(top, class_ids)
+    groups = _parse_groups(top, classes, raw_classes)
+    for name, entry in _maps(top).items():
+        _check_covers(entry, class_ids, f"the map to {name}")
+
+    raw_to_class = np.full(max(raw_id for raw_id, _ in raw_classes.values()) + 1, IGNORED, np.uint8)
+    for raw_id, class_id in raw_classes.values():
+        if raw_id >= 0:
+            raw_to_class[raw_id] = class_id
+    prompt_groups = np.repeat(np.arange(len(groups)), [len(prompts) for _, prompts in groups])
+    prompt_to_raw = np.array([raw_classes[raw_name][0] for raw_name, _ in groups], np.int64)[prompt_groups]
+    group_to_class = np.array([raw_classes[raw_name][1] for raw_name, _ in groups], np.int64)
+    return Vocabulary(
+        name=top["name"].text(),
+        class_names=list(classes),
+        colors=np.array([_parse_color(entry, index) for index, entry in enumerate(classes.values())], np.uint8),
+        is_thing=np.array(
+            [entry["is_thing"].boolean() if "is_thing" in entry else False for entry in classes.values()]
+        ),
+        raw_names=list(raw_classes),
+        raw_ids=np.array([raw_id for raw_id, _ in raw_classes.values()], np.int64),
+        raw_to_class=raw_to_class,
+        prompts=[prompt for _, prompts in groups for prompt in prompts],
+        prompt_groups=prompt_groups,
+        prompt_to_raw=prompt_to_raw,
+        prompt_to_class=group_to_class[prompt_groups],
+    )
+
+
+def parse_class_map(content: Entry, target: Vocabulary) -> np.ndarray:
+    """The class of `target` for each class of a vocabulary file, `(num_classes,)` uint8, 255 = none."""
+    source, top = parse_vocabulary(content), content.mapping()
+    maps = _maps(top)
+    if target.name == source.name:
+        return np.arange(len(source.class_names), dtype=np.uint8)
+    if target.name not in maps:
+        known = f"to {', '.join(maps)}" if maps else "none"
+        raise ValueError(
+            f"{content.path} has no map to {target.name!r} under `maps`; it has {known}. "
+            f"Add one: a line for each class of {source.name}, `class: its class in {target.name}`, or null."
+        )
+    entries = maps[target.name].mapping()
+    return np.array([_class_id(entries[name], target.class_names) for name in source.class_names], np.uint8)
+
+
+def _parse_classes(section: Entry, with_prompts: bool) -> dict[str, dict[str, Entry]]:
+    """Name -> what the class says about itself; its `prompts` stand here, or all stand under `prompt_groups`."""
+    required = ("name", "prompts") if with_prompts else ("name",)
+    items = section.items("a class")
+    if len(items) > IGNORED:
+        raise items[IGNORED].error(f"there may be {IGNORED} classes at most: {IGNORED} itself means ignored.")
+    return _by_name("classes", [item.mapping(required, ("color", "is_thing")) for item in items])
+
+
+def _parse_raw_classes(top: dict[str, Entry], class_ids: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """Name -> (id in the label files, class or 255). Where the file says nothing, the classes, then "background"."""
+    if "raw_classes" not in top:
+        background = {"background": (len(class_ids), IGNORED)} if "background" in top else {}
+        return {name: (index, index) for name, index in class_ids.items()} | background
+    items = top["raw_classes"].items("a raw class")
+    entries = _by_name("raw_classes", [item.mapping(("name", "class"), ("id",)) for item in items])
+    if len({"id" in entry for entry in entries.values()}) > 1:
+        item = next(item for item in items if "id" not in item.mapping())
+        raise item.error("either all raw classes have an `id`, or none: their places in the list are the ids then.")
+    raw_classes: dict[str, tuple[int, int]] = {}
+    for place, (name, entry) in enumerate(entries.items()):
+        raw_id = entry["id"].integer() if "id" in entry else place
+        class_id = _class_id(entry["class"], list(class_ids))
+        if not -1 <= raw_id <= 65535 or (raw_id == -1 and class_id != IGNORED):
+            raise entry["id"].error(f"an `id` is 0 to 65535, or -1 for what is always ignored; got {raw_id}.")
+        if raw_id in [taken for taken, _ in raw_classes.values()]:
+            raise entry["id"].error(f"two raw classes have the id {raw_id}.")
+        raw_classes[name] = raw_id, class_id
+    return raw_classes
+
+
+def _parse_groups(top, classes, raw_classes) -> list[tuple[str, list[str]]]:
+    """(raw class, prompts) of each group: those listed, or one for each class and one for each background prompt."""
+    if "prompt_groups" in top:
+        if "background" in top:
+            raise top["background"].error("beside `prompt_groups`, background prompts are groups of a raw class.")
+        return [_parse_group(item, raw_classes) for item in top["prompt_groups"].items("a prompt group")]
+    groups = []
+    for class_id, (name, entry) in enumerate(classes.items()):
+        first_raw = next((raw for raw, (_, its_class) in raw_classes.items() if its_class == class_id), None)
+        if first_raw is None:
+            raise entry["name"].error(f"no entry of `raw_classes` is of class {name!r}.")
+        groups.append((first_raw, _parse_prompts(entry["prompts"])))
+    if "background" in top:
+        ignored = next((raw for raw, (_, its_class) in raw_classes.items() if its_class == IGNORED), None)
+        if ignored is None:
+            raise top["background"].error("`raw_classes` has no entry of class null that these prompts could mean.")
+        groups += [(ignored, [prompt]) for prompt in _parse_prompts(top["background"])]
+    return groups
+
+
+def _parse_group(item: Entry, raw_classes: dict[str, tuple[int, int]]) -> tuple[str, list[str]]:
+    entry = item.mapping(("raw_class", "prompts"))
+    raw_name = entry["raw_class"].text()
+    if raw_name not in raw_classes:
+        raise entry["raw_class"].error(f"a prompt group means {raw_name!r}, which `raw_classes` does not have.")
+    return raw_name, _parse_prompts(entry["prompts"])
+
+
+def _parse_prompts(entry: Entry) -> list[str]:
+    return [item.text() for item in entry.items("a prompt")]
+
+
+def _parse_color(entry: dict[str, Entry], index: int) -> list[int]:
+    """The class's colour, or one of its own: hues a golden section apart never come near each other soon."""
+    if "color" not in entry:
+        return [round(255 * part) for part in colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.9)]
+    color = [item.integer() for item in entry["color"].items("a part of a color")]
+    if len(color) != 3 or not all(0 <= part <= 255 for part in color):
+        raise entry["color"].error(f"a color is three numbers 0-255 (red, green, blue), got {color}.")
+    return color
+
+
+def _by_name(section: str, entries: list[dict[str, Entry]]) -> dict[str, dict[str, Entry]]:
+    named: dict[str, dict[str, Entry]] = {}
+    for entry in entries:
+        name = entry["name"].text()
+        if name in named:
+            raise entry["name"].error(f"`{section}` must be different names, got {name!r} twice.")
+        named[name] = entry
+    return named
+
+
+def _maps(top: dict[str, Entry]) -> dict[str, Entry]:
+    """Target vocabulary -> the map to it."""
+    return top["maps"].mapping() if "maps" in top else {}
+
+
+def _check_covers(entry: Entry, class_ids: dict[str, int], name: str) -> None:
+    """That a map has every class of its vocabulary, and no other."""
+    for source, target in entry.mapping().items():
+        if source not in class_ids:
+            raise target.error(f"{name} has {source!r}, which `classes` does not have.")
+    if missing := [source for source in class_ids if source not in entry.mapping()]:
+        raise entry.error(f"{name} leaves out {', '.join(missing)}: a class that has no counterpart maps to null.")
+
+
+def _class_id(entry: Entry, class_names: list[str]) -> int:
+    """The class that an entry names, 255 for null."""
+    if entry.is_null:
+        return IGNORED
+    if entry.text() not in class_names:
+        raise entry.error(f"there is no class {entry.text()!r}; the classes are {', '.join(class_names)}, or null.")
+    return class_names.index(entry.text())
