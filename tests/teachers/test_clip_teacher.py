@@ -54,7 +54,7 @@ def test_upsampling_is_that_of_torch(grid_size, image_size):
 @pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
 def test_the_best_label_is_that_of_upsampled_logits(grid_size, image_size):
     logits = torch.randn(9, *grid_size, generator=torch.manual_seed(0))
-    values, labels = upsampled_max(logits, image_size, softmax=True, rows_at_once=5)
+    values, labels = upsampled_max(logits, image_size, softmax=True)
     dense = upsampled(logits, image_size)
     assert torch.equal(labels, dense.argmax(0))
     torch.testing.assert_close(values, dense.softmax(0).amax(0))

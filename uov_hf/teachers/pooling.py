@@ -16,10 +16,10 @@ def upsampling_matrix(num_pixels: int, num_patches: int, device: torch.device | 
 
 
 def upsampled_max(
-    logits: torch.Tensor, image_size: tuple[int, int], softmax: bool = False, rows_at_once: int = 16
+    logits: torch.Tensor, image_size: tuple[int, int], softmax: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The best of P labels at every pixel, of logits that are upsampled a band of rows at a time.
+    The best of P labels at every pixel, of logits that are upsampled one label at a time.
 
     Args:
         logits (`torch.Tensor` of shape `(P, h, w)`):
@@ -28,23 +28,22 @@ def upsampled_max(
             Height and width.
         softmax (`bool`, *optional*, defaults to `False`):
             Whether values are probabilities among the labels instead of logits.
-        rows_at_once (`int`, *optional*, defaults to 16):
-            Height of a band: `P * rows_at_once * width` floats are in memory.
 
     Returns:
         Values and labels of every pixel, both `(height, width)`.
     """
-    (height, width), (num_labels, h, w) = image_size, logits.shape
+    (height, width), (_, h, w) = image_size, logits.shape
     vertical = upsampling_matrix(height, h, logits.device)
-    horizontal = upsampling_matrix(width, w, logits.device)
-    wide = (logits @ horizontal.T).transpose(0, 1).reshape(h, -1)  # (h, P * width)
-    values, labels = [], []
-    for rows in vertical.split(rows_at_once):
-        band = (rows @ wide).view(len(rows), num_labels, width)
-        best = (band.softmax(dim=1) if softmax else band).max(dim=1)
-        values.append(best.values)
-        labels.append(best.indices)
-    return torch.cat(values), torch.cat(labels)
+    wide = logits @ upsampling_matrix(width, w, logits.device).T  # (P, h, width)
+    best = total = logits.new_full(image_size, -torch.inf)
+    labels = torch.zeros(image_size, dtype=torch.int64, device=logits.device)
+    for label, rows in enumerate(wide):
+        dense = vertical @ rows  # (height, width)
+        labels.masked_fill_(dense > best, label)
+        best = torch.maximum(best, dense)
+        if softmax:
+            total = torch.logaddexp(total, dense)
+    return (best - total).exp() if softmax else best, labels
 
 
 def segments_of_labels(labels: torch.Tensor, keep: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
