@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVModel, UOVProcessor, save_checkpoint
+from uov_hf import (
+    UOVConfig,
+    UOVFeatureExtractor,
+    UOVForPreTraining,
+    UOVForSemanticSegmentation,
+    UOVModel,
+    UOVProcessor,
+    save_checkpoint,
+)
 
 
 BLOCK_THE_PACKAGE = """
@@ -39,6 +48,19 @@ assert type(processor.feature_extractor).__module__.startswith({module!r})
 with torch.no_grad():
     output = model(**processor(points=np.load(points)))
 torch.save([output.point_embeds, output.logits_per_point], result)
+"""
+
+SEGMENT = """
+import sys
+import numpy as np
+import torch
+from transformers import AutoModelForSemanticSegmentation, AutoProcessor
+folder, points, result = sys.argv[1:]
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True)
+assert type(model).__name__ == "UOVForSemanticSegmentation"
+with torch.no_grad():
+    torch.save([model(**processor(points=np.load(points))).logits], result)
 """
 
 
@@ -73,6 +95,18 @@ def test_a_fresh_process_without_the_package_trusts_the_code_in_the_checkpoint(c
     script = LOAD_AND_EMBED.format(imports="", options={"trust_remote_code": True}, module="transformers_modules.")
     result = run(BLOCK_THE_PACKAGE + script, checkpoint, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
+
+
+def test_a_segmenter_answers_without_the_package_too(checkpoint, tmp_path):
+    torch.manual_seed(0)
+    uov = UOVModel.from_pretrained(checkpoint[0] / "model")
+    model = UOVForSemanticSegmentation.from_backbone(uov, class_names=["bus", "wall"])
+    processor = UOVProcessor.from_pretrained(checkpoint[0] / "model")
+    save_checkpoint(tmp_path / "model", model, processor)
+    shutil.copy(checkpoint[0] / "points.npy", tmp_path)
+    (logits,) = run(BLOCK_THE_PACKAGE + SEGMENT, (tmp_path, None), tmp_path)
+    with torch.no_grad():
+        assert torch.equal(logits, model(**processor(points=np.load(tmp_path / "points.npy"))).logits)
 
 
 def test_a_fresh_process_with_the_package_needs_no_trust(checkpoint, tmp_path):

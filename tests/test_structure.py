@@ -16,7 +16,8 @@ FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.p
 SHIPPED = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("uov_hf", "dataset_scripts")]
 PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("examples", "benchmarks")]
 
-MODEL = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses", "modeling_uov"]
+NETWORK = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses"]
+MODEL = [*NETWORK, "modeling_uov", "modeling_uov_segmentation"]
 BORDER = ["projection", "point_files", "feature_extraction_uov", "processing_uov", "afi", "pipeline_uov"]
 ANYTHING = [""]
 # Who may import whom: a module or folder of the package, and what it may take besides its own folder.
@@ -34,7 +35,8 @@ MAY_IMPORT = {
     "point_files": [],
     "feature_extraction_uov": ["point_files"],
     "processing_uov": ["feature_extraction_uov", "projection", "afi"],
-    "pipeline_uov": ["configuration_uov", "modeling_uov", "processing_uov"],
+    "modeling_uov_segmentation": ["configuration_uov", "modeling_uov", "losses"],
+    "pipeline_uov": ["configuration_uov", "modeling_uov", "modeling_uov_segmentation", "processing_uov"],
     "hub": [*MODEL, *BORDER],
     "": [*MODEL, *BORDER, "hub"],
     "data": ["vocabulary", "projection", "dataset_scripts"],

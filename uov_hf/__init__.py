@@ -3,12 +3,20 @@
 Importing the package makes its classes known to the Auto classes of transformers.
 """
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSemanticSegmentation,
+    AutoProcessor,
+)
 
 from .configuration_uov import UOVConfig
 from .feature_extraction_uov import UOVFeatureExtractor
 from .hub import save_checkpoint
 from .modeling_uov import UOVForPreTraining, UOVModel
+from .modeling_uov_segmentation import UOVForSemanticSegmentation
 from .processing_uov import UOVProcessor
 
 
@@ -16,6 +24,15 @@ AutoConfig.register("uov", UOVConfig, exist_ok=True)
 AutoFeatureExtractor.register(UOVConfig, UOVFeatureExtractor, exist_ok=True)
 AutoModel.register(UOVConfig, UOVModel, exist_ok=True)
 AutoModelForPreTraining.register(UOVConfig, UOVForPreTraining, exist_ok=True)
+AutoModelForSemanticSegmentation.register(UOVConfig, UOVForSemanticSegmentation, exist_ok=True)
 AutoProcessor.register(UOVConfig, UOVProcessor, exist_ok=True)
 
-__all__ = ["UOVConfig", "UOVFeatureExtractor", "UOVForPreTraining", "UOVModel", "UOVProcessor", "save_checkpoint"]
+__all__ = [
+    "UOVConfig",
+    "UOVFeatureExtractor",
+    "UOVForPreTraining",
+    "UOVForSemanticSegmentation",
+    "UOVModel",
+    "UOVProcessor",
+    "save_checkpoint",
+]

@@ -71,6 +71,9 @@ class UOVConfig(PreTrainedConfig):
             Weights of the superpixel-superpoint and of the text-superpoint term.
         hard_text_weight (`float`, defaults to 0.2):
             Weight of a superpoint's own prompt in its soft text target; the rest goes by similarity within the group.
+        head (`"linear"` or `"text"`, defaults to `"linear"`):
+            What [`UOVForSemanticSegmentation`] names voxels by: a linear classifier of the backbone's features, as in
+            the paper, or the similarity of their embeddings to the baked prompts.
         negatives (`"scene"`, `"batch"` or `"global"`, defaults to `"scene"`):
             Which segments a superpoint is contrasted with: those of its scene, of its micro-batch, or of the whole
             optimiser step. Only the first and the last do not depend on the number of GPUs.
@@ -106,6 +109,7 @@ class UOVConfig(PreTrainedConfig):
     text_loss_weight: float | int = 0.5
     hard_text_weight: float | int = 0.2
     negatives: Literal["scene", "batch", "global"] = "scene"
+    head: Literal["linear", "text"] = "linear"
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:

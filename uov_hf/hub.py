@@ -12,10 +12,16 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from .configuration_uov import UOVConfig
 from .feature_extraction_uov import UOVFeatureExtractor
 from .modeling_uov import UOVForPreTraining, UOVModel, UOVPreTrainedModel
+from .modeling_uov_segmentation import UOVForSemanticSegmentation
 from .processing_uov import UOVProcessor
 
 
-MODEL_CLASSES = {"AutoConfig": UOVConfig, "AutoModel": UOVModel, "AutoModelForPreTraining": UOVForPreTraining}
+MODEL_CLASSES = {
+    "AutoConfig": UOVConfig,
+    "AutoModel": UOVModel,
+    "AutoModelForPreTraining": UOVForPreTraining,
+    "AutoModelForSemanticSegmentation": UOVForSemanticSegmentation,
+}
 PROCESSOR_CLASSES = {"AutoProcessor": UOVProcessor, "AutoFeatureExtractor": UOVFeatureExtractor}
 # In one file, or in shards with an index; `from_pretrained` reads the one file wherever it is there.
 WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")

@@ -1,4 +1,4 @@
-"""Superpixel–superpoint and text–superpoint contrast: the two terms of tri-modal pre-training (TMP)."""
+"""The two contrastive terms of tri-modal pre-training (TMP), and the Lovász-softmax of segmentation."""
 
 import torch
 import torch.nn.functional as F
@@ -162,6 +162,53 @@ def text_superpoint_loss(
         )
     log_probabilities = F.log_softmax(superpoint_embeds @ prompt_embeds.T / temperature, dim=1)  # (S, P)
     return _mean(-(targets[segment_labels] * log_probabilities).sum(dim=1))
+
+
+def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_index: int = 255) -> torch.Tensor:
+    """mean_c Σ_i m_i D_i over the classes c in `labels`: a convex surrogate of one minus the mean IoU.
+
+    m_i = |1[y_i = c] - p_i(c)| in falling order, and D_i = J_i - J_{i-1}, where J_i is the Jaccard loss of c if the
+    first i were all that is wrong. The gradient goes through m alone.
+
+    Args:
+        probabilities (`torch.Tensor` of shape `(N, C)`):
+            Rows sum to one: logits after a softmax.
+        labels (`torch.LongTensor` of shape `(N,)`):
+            Classes, from 0 to C - 1.
+        ignore_index (`int`, *optional*, defaults to 255):
+            The label of rows that are left out.
+
+    Returns:
+        A scalar; zero, with its graph intact, where no row has a label.
+
+    Source: method 5; Berman et al., "The Lovász-Softmax loss" (2018), algorithm 1.
+    """
+    if labels.shape != probabilities.shape[:1]:
+        raise ValueError(
+            f"`labels` must have one class for each of the {len(probabilities)} rows of `probabilities`, "
+            f"got shape {tuple(labels.shape)}."
+        )
+    labelled = labels != ignore_index
+    probabilities, labels = probabilities[labelled], labels[labelled]
+    present = labels.unique()  # (K,)
+    of_class = labels[:, None] == present  # (N', K)
+    errors = (of_class.to(probabilities.dtype) - probabilities[:, present]).abs()
+    # A stable order, so that the gradients of equal errors do not depend on the threads.
+    errors, order = errors.sort(dim=0, descending=True, stable=True)
+    slopes = _jaccard_slopes(of_class.gather(0, order), errors.dtype)
+    return (errors * slopes).sum() / max(len(present), 1)
+
+
+def _jaccard_slopes(of_class: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """D_i = J_i - J_{i-1} of each column; without the difference of almost equal numbers, which float32 would round.
+
+    With the intersection I_i = G - Σ_{j≤i} g_j and the union U_i = G + Σ_{j≤i} (1 - g_j), J_i = 1 - I_i / U_i: another
+    point of the class takes 1 / U_i, and another one that is not of it I_i / (U_i (U_i - 1)).
+    """
+    size = of_class.sum(dim=0)  # (K,)
+    intersection = (size - of_class.cumsum(dim=0)).to(dtype)  # (N', K)
+    union = (size + (~of_class).cumsum(dim=0)).to(dtype)
+    return torch.where(of_class, 1 / union, intersection / (union * (union - 1)).clamp(min=1))
 
 
 def _mean(losses: torch.Tensor) -> torch.Tensor:

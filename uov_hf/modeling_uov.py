@@ -138,7 +138,7 @@ class UOVModel(UOVPreTrainedModel):
             ValueError: if `input_ids` are given and the model has no text tower of its teacher.
         """
         voxel_embeds = self.get_point_features(voxel_coords, voxel_features)  # (num_voxels, projection_dim)
-        point_embeds = voxel_embeds if point_to_voxel is None else _voxels_to_points(voxel_embeds, point_to_voxel)
+        point_embeds = voxel_embeds if point_to_voxel is None else voxels_to_points(voxel_embeds, point_to_voxel)
         text_embeds = logits_per_point = None
         if input_ids is not None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
@@ -159,8 +159,8 @@ class UOVModel(UOVPreTrainedModel):
         The arguments are those of [`~UOVModel.forward`]. A point without a voxel gets zeros.
         """
         hidden_states = self.backbone(voxel_coords, voxel_features.to(self.point_projection.weight.dtype))
-        voxel_embeds = F.normalize(_at_least_float32(self.point_projection(hidden_states)), dim=-1)
-        return voxel_embeds if point_to_voxel is None else _voxels_to_points(voxel_embeds, point_to_voxel)
+        voxel_embeds = F.normalize(at_least_float32(self.point_projection(hidden_states)), dim=-1)
+        return voxel_embeds if point_to_voxel is None else voxels_to_points(voxel_embeds, point_to_voxel)
 
     def get_text_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
@@ -173,7 +173,7 @@ class UOVModel(UOVPreTrainedModel):
         if not self.config.has_teachers_text_tower:
             raise ValueError(f"`input_ids` cannot be embedded: {self.config.why_only_baked_words()}")
         embeds = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).text_embeds
-        return F.normalize(_at_least_float32(embeds), dim=-1)
+        return F.normalize(at_least_float32(embeds), dim=-1)
 
     def get_prompt_features(self, prompts: list[str]) -> torch.FloatTensor:
         """Unit-length embeddings `(len(prompts), projection_dim)` of words of the baked vocabulary.
@@ -212,7 +212,7 @@ class UOVModel(UOVPreTrainedModel):
             ValueError: if sizes do not agree, an embedding has not unit length, or a class has no prompt.
         """
         weight = self.point_projection.weight
-        prompt_embeds = _at_least_float32(torch.as_tensor(prompt_embeds, device=weight.device)).detach().clone()
+        prompt_embeds = at_least_float32(torch.as_tensor(prompt_embeds, device=weight.device)).detach().clone()
         prompt_to_class = torch.as_tensor(prompt_to_class, device=weight.device).long().clone()
         classes = prompt_to_class.tolist()
         if prompts is None:
@@ -373,12 +373,12 @@ class UOVForPreTraining(UOVPreTrainedModel):
             raise ValueError(f'`negative_embeds` belong to `config.negatives = "global"`, but it is "{scope}".')
 
 
-def _voxels_to_points(voxel_values: torch.Tensor, point_to_voxel: torch.LongTensor) -> torch.Tensor:
+def voxels_to_points(voxel_values: torch.Tensor, point_to_voxel: torch.LongTensor) -> torch.Tensor:
     """The row of each point's voxel; zeros where it is -1."""
     # `F.embedding` adds up its gradient in a fixed order; plain indexing does not on several threads.
     padded = F.pad(voxel_values, (0, 0, 0, 1))  # (num_voxels + 1, D)
     return F.embedding(point_to_voxel.remainder(len(padded)), padded)
 
 
-def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,234 @@
+"""The segmenter: its two heads, the loss of method 5, and how it shares checkpoints with the pre-trained network."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModel, AutoModelForSemanticSegmentation
+
+from uov_hf import (
+    UOVConfig,
+    UOVFeatureExtractor,
+    UOVForPreTraining,
+    UOVForSemanticSegmentation,
+    UOVModel,
+    UOVProcessor,
+)
+from uov_hf.losses import lovasz_softmax
+from uov_hf.modeling_uov_segmentation import first_of_each_voxel
+
+
+CLASSES = ["car", "road", "tree"]
+SMALL = {"hidden_sizes": [8] * 8, "stem_channels": 8, "projection_dim": 12, "sparse_backend": "torch"}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def unit(*shape):
+    return F.normalize(torch.randn(*shape), dim=-1)
+
+
+def backbone(**fields):
+    """A network with five words for three classes, the last word background."""
+    uov = UOVModel(UOVConfig.from_preset("tiny", **{**SMALL, **fields}))
+    uov.set_classes(CLASSES, unit(5, 12), torch.tensor([0, 1, 2, 0, 255]), ["car", "road", "tree", "sedan", "sky"])
+    return uov
+
+
+def segmenter(head="linear"):
+    return UOVForSemanticSegmentation.from_backbone(backbone(), head)
+
+
+@pytest.fixture
+def batch():
+    """Two blobs of voxels; 300 points in them, every seventh outside the grid, every third without a label."""
+    cells = torch.cat([torch.randint(0, 2, (120, 1)), torch.randint(-4, 4, (120, 3))], 1).unique(dim=0).int()
+    point_to_voxel = torch.randint(len(cells), (300,))
+    point_to_voxel[::7] = -1
+    labels = torch.randint(3, (300,))
+    labels[::3] = 255
+    return {
+        "voxel_coords": cells,
+        "voxel_features": torch.rand(len(cells), 1),
+        "point_to_voxel": point_to_voxel,
+        "num_points": torch.tensor([140, 160]),
+        "labels": labels,
+    }
+
+
+def voxel_rows_by_loops(batch):
+    """(voxel, point) of every voxel whose first point has a label."""
+    rows, met = [], set()
+    for point, voxel in enumerate(batch["point_to_voxel"].tolist()):
+        if voxel >= 0 and voxel not in met:
+            met.add(voxel)
+            if batch["labels"][point] != 255:
+                rows.append((voxel, point))
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("head", ["linear", "text"])
+def test_the_loss_is_cross_entropy_and_lovasz_of_the_first_points_of_voxels(batch, head):
+    model = segmenter(head).eval()
+    output = model(**batch, confidence=(confidence := torch.rand(300)))
+    voxels, points = voxel_rows_by_loops(batch)
+    logits, labels = output.voxel_logits[voxels], batch["labels"][points]
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    lovasz = lovasz_softmax(logits.softmax(dim=1), labels)
+    weighted = (confidence[points] * losses).sum() / confidence[points].sum()
+    assert output.cross_entropy.item() == pytest.approx(weighted.item(), rel=1e-5)
+    assert output.loss.item() == pytest.approx((weighted + lovasz).item(), rel=1e-5)
+    assert model(**batch).cross_entropy.item() == pytest.approx(losses.mean().item(), rel=1e-5)
+
+
+def test_a_voxel_is_named_by_its_first_point_even_where_that_one_has_no_label():
+    labels, confidence = torch.tensor([7, 1, 255, 2, 0]), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    point_to_voxel = torch.tensor([-1, 2, 0, 0, 2])  # voxel 1 has no point
+    found, weights = first_of_each_voxel(labels, confidence, point_to_voxel, 3)
+    assert found.tolist() == [255, 255, 1]
+    assert weights.tolist() == pytest.approx([0.3, 0, 0.2])
+    assert first_of_each_voxel(labels[:0], None, point_to_voxel[:0], 2)[0].tolist() == [255, 255]
+
+
+def test_points_have_the_logits_of_their_voxels_and_voxels_may_be_labelled_themselves(batch):
+    model = segmenter().eval()
+    output = model(**batch)
+    inside = batch["point_to_voxel"] >= 0
+    assert torch.equal(output.logits[inside], output.voxel_logits[batch["point_to_voxel"][inside]])
+    assert output.logits[~inside].eq(0).all()
+
+    labels, _ = first_of_each_voxel(batch["labels"], None, batch["point_to_voxel"], len(batch["voxel_coords"]))
+    per_voxel = model(batch["voxel_coords"], batch["voxel_features"], labels=labels)
+    assert torch.equal(per_voxel.logits, output.voxel_logits) and torch.equal(per_voxel.loss, output.loss)
+    assert model(batch["voxel_coords"], batch["voxel_features"]).loss is None
+
+
+def test_the_text_head_answers_as_the_pre_trained_network_does_and_in_words_baked_later(batch):
+    uov = backbone().eval()
+    inputs = {name: batch[name] for name in ("voxel_coords", "voxel_features", "point_to_voxel")}
+    expected = uov.class_scores(uov(**inputs).point_embeds)
+    model = UOVForSemanticSegmentation.from_backbone(uov, head="text")
+    inside = batch["point_to_voxel"] >= 0
+    assert torch.allclose(model(**inputs).logits[inside], expected[inside], atol=1e-5)
+    model.uov.set_classes(["bus", "wall"], unit(2, 12), torch.tensor([0, 1]))
+    assert model(**inputs).logits.shape == (300, 2) and model.config.id2label == {0: "bus", 1: "wall"}
+
+
+@pytest.mark.parametrize("head", ["linear", "text"])
+def test_a_saved_segmenter_comes_back_whole_and_its_network_loads_alone(batch, head, tmp_path):
+    model = segmenter(head).eval()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSemanticSegmentation.from_pretrained(tmp_path)
+    assert isinstance(loaded, UOVForSemanticSegmentation) and loaded.config.head == head
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    uov = AutoModel.from_pretrained(tmp_path)
+    assert all(torch.equal(uov.state_dict()[name], weight) for name, weight in model.uov.state_dict().items())
+
+
+@pytest.mark.parametrize("stage", [UOVModel, UOVForPreTraining])
+def test_a_pre_trained_checkpoint_loads_into_it_and_only_the_head_is_new(stage, tmp_path):
+    uov = backbone()
+    model = uov
+    if stage is UOVForPreTraining:
+        model = UOVForPreTraining(uov.config)
+        model.uov = uov
+    model.save_pretrained(tmp_path)
+    loaded, info = UOVForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"} and not info["unexpected_keys"]
+    assert all(torch.equal(loaded.uov.state_dict()[name], weight) for name, weight in uov.state_dict().items())
+    bound = loaded.config.hidden_sizes[-1] ** -0.5
+    assert 0 < loaded.classifier.weight.abs().max() <= bound and loaded.classifier.weight.std() > bound / 3
+
+
+def test_a_head_is_reused_or_drawn_anew_as_one_says(tmp_path):
+    segmenter().save_pretrained(tmp_path)
+    reused = UOVForSemanticSegmentation.from_pretrained(tmp_path)
+    anew = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(tmp_path))
+    network = reused.uov.state_dict()
+    assert all(torch.equal(network[name], weight) for name, weight in anew.uov.state_dict().items())
+    assert not torch.equal(reused.classifier.weight, anew.classifier.weight)
+
+
+def test_other_classes_take_a_new_head_and_drop_words_that_are_for_none_of_them(tmp_path):
+    model = UOVForSemanticSegmentation.from_backbone(backbone(), class_names=["bus", "wall"])
+    assert model.classifier.out_features == 2 and model.config.prompts == []
+    model.save_pretrained(tmp_path)
+    assert UOVForSemanticSegmentation.from_pretrained(tmp_path).config.id2label == {0: "bus", 1: "wall"}
+    assert UOVForSemanticSegmentation.from_backbone(backbone(), class_names=CLASSES).config.prompts
+
+
+def test_a_segmenter_without_classes_or_words_is_refused():
+    nameless = UOVModel(UOVConfig.from_preset("tiny", **SMALL))
+    with pytest.raises(ValueError, match="`config.id2label` is empty"):
+        UOVForSemanticSegmentation.from_backbone(nameless)
+    with pytest.raises(ValueError, match='"text" and the model has no words'):
+        UOVForSemanticSegmentation.from_backbone(nameless, head="text", class_names=CLASSES)
+
+
+def test_labels_that_do_not_fit_are_refused(batch):
+    model = segmenter()
+    with pytest.raises(ValueError, match="`labels` must have one entry for each of the 300 rows"):
+        model(**batch | {"labels": batch["labels"][1:]})
+    with pytest.raises(ValueError, match="`confidence` must have one entry"):
+        model(**batch, confidence=torch.ones(3))
+    with pytest.raises(ValueError, match="classes from 0 to 2, or 255 for none; got 0 to 3"):
+        model(**batch | {"labels": batch["labels"].index_fill(0, torch.tensor([1]), 3)})
+
+
+@pytest.mark.parametrize("head", ["linear", "text"])
+@pytest.mark.parametrize("empty", ["no labels", "no voxels"])
+def test_a_batch_without_labels_costs_nothing_and_reaches_every_parameter(batch, head, empty):
+    model = segmenter(head).train()
+    batch["labels"] = torch.full((300,), 255)
+    if empty == "no voxels":
+        batch |= {name: batch[name][:0] for name in ("voxel_coords", "voxel_features")}
+        batch["point_to_voxel"] = torch.full((300,), -1)
+    loss = model(**batch).loss
+    loss.backward()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert loss.item() == 0
+    assert all(parameter.grad is not None and parameter.grad.eq(0).all() for parameter in trained)
+
+
+@pytest.mark.parametrize("head", ["linear", "text"])
+def test_training_lowers_the_loss_and_repeats_bitwise(batch, head):
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        model, losses = segmenter(head).train(), []
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+        for _ in range(6):
+            loss = model(**batch).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        runs.append(losses)
+    assert runs[0] == runs[1]
+    assert runs[0][-1] < runs[0][0]
+
+
+@pytest.mark.parametrize("head", ["linear", "text"])
+def test_heads_and_losses_are_computed_in_float32_under_autocast(batch, head):
+    model = segmenter(head).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**batch)
+    output.loss.backward()
+    assert output.loss.dtype == output.voxel_logits.dtype == torch.float32
+    assert output.loss.item() == pytest.approx(copy.deepcopy(model)(**batch).loss.item(), rel=0.05)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_its_voxel_logits_go_back_to_points_by_the_processor(batch):
+    model = segmenter().eval()
+    voxel_logits = model.get_voxel_logits(batch["voxel_coords"], batch["voxel_features"])
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor())
+    scans = processor.post_process_semantic_segmentation(
+        voxel_logits, batch["point_to_voxel"], batch["num_points"], per_voxel=True
+    )
+    expected = model(**batch).logits.argmax(dim=1).masked_fill(batch["point_to_voxel"] < 0, 255)
+    assert torch.equal(torch.cat([scan["segmentation"] for scan in scans]), expected)
