@@ -11,35 +11,38 @@ from PIL import Image
 from torch import Tensor
 
 
+MAX_ID = 256**3 - 1  # of an RGB pixel
+
+
 def read_ids(path: Path, described: np.ndarray) -> np.ndarray:
-    """Ids `(height, width)` int64 of a PNG: grey or palette values, or red + 256 green + 256² blue."""
+    """Ids `(height, width)`, integer, of a PNG: grey or palette values, or red + 256 green + 256² blue."""
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.asarray(image)
     except OSError as error:
         raise ValueError(f"{path} is not a readable PNG: {error}") from error
     if mode in ("RGB", "RGBA"):
-        return values[..., :3].astype(np.int64) @ np.array([1, 256, 256**2])
-    if values.ndim != 2 or not (np.issubdtype(values.dtype, np.integer) or values.dtype == bool):
+        return values[..., :3].astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"{path}: expected segment ids as grey or RGB values, got an image of mode {mode}.")
     if values.dtype == np.uint8 and described.max(initial=0) > 255:
         raise ValueError(
             f"{path} has 8 bits, but segments up to id {described.max()} are described: the ids above 255 were lost "
             "when it was written. Write it with 16 bits."
         )
-    return values.astype(np.int64)
+    return values
 
 
 def number_from_one(pixels: np.ndarray, ids: np.ndarray, path: Path) -> np.ndarray:
     """`pixels` with 1…S in place of `ids` (S,), in their order; 0 stays none."""
-    order = np.argsort(np.append(0, ids))  # 0 comes first: ids are positive
-    known = np.append(0, ids)[order]
-    place = np.searchsorted(known, pixels).clip(max=len(ids))
-    if (strange := known[place] != pixels).any():
+    place = np.zeros(max(pixels.max(initial=0), ids.max(initial=0)) + 1, np.int32)
+    place[ids] = np.arange(1, len(ids) + 1)
+    segmentation = place[pixels]
+    if (strange := (segmentation == 0) & (pixels != 0)).any():
         raise ValueError(
             f"{path} holds ids {np.unique(pixels[strange])[:5].tolist()}, which its JSON does not describe; 0 is none."
         )
-    return order[place]
+    return segmentation
 
 
 def read_segments(path: Path) -> list[dict[str, Any]]:
@@ -54,10 +57,14 @@ def check_segments(segments: Any, path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: expected a list of segments, or one under `segments_info`, got {segments!r:.80}.")
     for segment in segments:
         numbers = [segment.get(key) for key in ("id", "category_id")] if isinstance(segment, dict) else []
-        if [type(number) for number in numbers] != [int, int] or numbers[0] < 1:
+        if [type(number) for number in numbers] != [int, int] or not 0 < numbers[0] <= MAX_ID:
             raise ValueError(
-                f"{path}: a segment must have whole numbers `id`, 1 or more, and `category_id`, got {segment!r:.80}."
+                f"{path}: a segment must have whole numbers `id`, 1 to {MAX_ID}, and `category_id`, "
+                f"got {segment!r:.80}."
             )
+        score = segment.get("score", 1.0)
+        if not isinstance(score, (int, float)) or not 0 <= score <= 1:
+            raise ValueError(f"{path}: the `score` of segment {segment['id']} must be 0 to 1, got {score!r:.80}.")
     ids = [segment["id"] for segment in segments]
     if len(set(ids)) < len(ids):
         raise ValueError(

@@ -30,7 +30,7 @@ class FiledSegments:
 
     Args:
         path (`Path`): The PNG, for messages.
-        segmentation (`np.ndarray` of shape `(height, width)`): int64 ids 1…S, 0 = none.
+        segmentation (`np.ndarray` of shape `(height, width)`): int32 ids 1…S, 0 = none.
         labels (`np.ndarray` of shape `(S,)`): int64, row of the prompt.
         scores (`np.ndarray` of shape `(S,)`): float32; 1 where the folder has none.
         embeds (`np.ndarray` of shape `(S, embed_dim)`, *optional*): float32, unit length; None where it has none.
@@ -196,20 +196,20 @@ class COCOLayout(Layout):
 
     def _add(self, path: Path) -> None:
         content = read_json(path)
-        if not isinstance(content, dict) or not {"annotations", "categories"} <= set(content):
-            raise ValueError(f"{path}: expected COCO's panoptic format, with `annotations` and `categories`.")
-        annotations = [(one, check_segments(one.get("segments_info"), path)) for one in content["annotations"]]
-        used = {segment["category_id"] for _, segments in annotations for segment in segments}
-        categories = [one for one in content["categories"] if one.get("id") in used]
+        try:
+            annotations = [(one, check_segments(one["segments_info"], path)) for one in content["annotations"]]
+            used = {segment["category_id"] for _, segments in annotations for segment in segments}
+            categories = [one for one in content["categories"] if one["id"] in used]
+            picture = {one["id"]: Path(one["file_name"]).stem for one in content.get("images", [])}
+            names = [_names(one, picture) for one, _ in annotations]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not of COCO's panoptic format: {type(error).__name__}: {error}.") from error
         prompt_of_category = prompts_of_categories(categories, self.prompts, path)
-        picture = {one["id"]: Path(one["file_name"]).stem for one in content.get("images", [])}
-        for one, segments in annotations:
-            png = path.with_suffix("") / one["file_name"]
-            names = {png.stem, picture.get(one["image_id"], png.stem)}
-            for name in names | ({one["image_id"]} if isinstance(one["image_id"], str) else set()):
+        for (one, segments), its_names in zip(annotations, names, strict=True):
+            for name in its_names:
                 if name in self.images:
-                    raise ValueError(f"{path}: image {name} is there twice, or in {self.images[name][0]}, too.")
-                self.images[name] = png, segments, prompt_of_category
+                    raise ValueError(f"{path}: image {name} is there twice; it is {self.images[name][0]}, too.")
+                self.images[name] = path.with_suffix("") / one["file_name"], segments, prompt_of_category
 
 
 LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (UOVLayout, COCOLayout, PanopticLayout)}
@@ -236,6 +236,13 @@ def open_layout(folder: Path, name: str, prompts: list[str]) -> Layout:
 
 def _coco_sets(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.json")) if path.with_suffix("").is_dir()]
+
+
+def _names(annotation: dict[str, Any], picture: dict[Any, str]) -> set[str]:
+    """What an image of COCO's format may be called: by its PNG, its picture, or its id where that is a name."""
+    image_id = annotation["image_id"]
+    named = {image_id} if isinstance(image_id, str) else set()
+    return named | {Path(annotation["file_name"]).stem, *([picture[image_id]] if image_id in picture else [])}
 
 
 def _read_panoptic(path: Path, segments: list[dict[str, Any]], prompt_of_category: dict[int, int]) -> FiledSegments:

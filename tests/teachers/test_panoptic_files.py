@@ -1,0 +1,168 @@
+"""Panoptic PNGs with JSON, COCO's and Cityscapes' among them: named by their categories, embedded by looking."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import save_tiny_clip
+
+from uov_hf.teachers import load_teacher
+from uov_hf.vocabulary import load_vocabulary
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory) -> str:
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def picture(tmp_path) -> dict:
+    """A frame with one picture: its left half red, its right half blue."""
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:, :24, 0] = pixels[:, 24:, 2] = 255
+    path = tmp_path / "aachen_000000_000019_leftImg8bit.png"
+    Image.fromarray(pixels).save(path)
+    return {
+        "frame_id": "f",
+        "camera_names": ["CAM"],
+        "image_ids": ["token"],
+        "images": [{"bytes": None, "path": str(path)}],
+        "image_sizes": np.array([[32, 48]]),
+    }
+
+
+def halves(left: int, right: int) -> np.ndarray:
+    ids = np.zeros((32, 48), np.int64)
+    ids[:, :20], ids[:, 28:] = left, right
+    return ids
+
+
+def write_rgb(path, ids: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1).astype(np.uint8)).save(path)
+
+
+CATEGORIES = [{"id": 26, "name": "car", "isthing": 1}, {"id": 21, "name": "vegetation"}, {"id": 7, "name": "road"}]
+
+
+def write_panoptic(folder, name="token"):
+    write_rgb(folder / f"{name}.png", halves(26001, 70021))
+    info = [{"id": 70021, "category_id": 21, "score": 0.25}, {"id": 26001, "category_id": 26, "score": 0.75}]
+    info += [{"id": 5, "category_id": 7}]  # it has no pixel
+    (folder / f"{name}.json").write_text(json.dumps({"segments_info": info}))
+    (folder / "categories.json").write_text(json.dumps(CATEGORIES))
+    return folder
+
+
+def write_coco(folder):
+    """What the panoptic script of Cityscapes writes: COCO's format, with file names of its own."""
+    stem = "aachen_000000_000019"
+    write_rgb(folder / "cityscapes_panoptic_val" / f"{stem}_gtFine_panoptic.png", halves(26001, 21))
+    info = [{"id": 21, "category_id": 21, "area": 640, "iscrowd": 0}, {"id": 26001, "category_id": 26, "area": 640}]
+    annotation = {"image_id": stem, "file_name": f"{stem}_gtFine_panoptic.png", "segments_info": info}
+    image = {"id": stem, "width": 48, "height": 32, "file_name": f"{stem}_gtFine_leftImg8bit.png"}
+    unused = {"id": 99, "name": "a word that no vocabulary has"}
+    content = {"images": [image], "annotations": [annotation], "categories": [*CATEGORIES, unused]}
+    (folder / "cityscapes_panoptic_val.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "files").mkdir()
+    return tmp_path / "files"
+
+
+def read_halves(folder, picture, tiny_clip, **settings):
+    prompts = load_vocabulary("cityscapes").prompts
+    arguments = {"embed_model_name_or_path": tiny_clip, "embed_short_side": 64, **settings}
+    teacher = load_teacher("files", str(folder), prompts=prompts, **arguments)
+    [answer] = teacher.segment(picture)
+    return teacher, answer
+
+
+@pytest.mark.parametrize("write", [write_panoptic, write_coco])
+def test_panoptic_files_get_their_words_by_name_and_their_embeddings_by_looking(write, folder, picture, tiny_clip):
+    prompts = load_vocabulary("cityscapes").prompts
+    teacher, answer = read_halves(write(folder), picture, tiny_clip)
+    assert [prompts[label] for label in answer.labels] == ["vegetation", "car"]
+    np.testing.assert_array_equal(answer.segmentation, halves(2, 1))
+    assert answer.embeds.shape == (2, teacher.embed_dim) and teacher.settings["layout"] in ("panoptic", "coco")
+    assert teacher.settings["embed_model_name_or_path"] == tiny_clip
+
+    # What a segment is called has no part in its embedding: what is seen in its pixels decides.
+    for path in folder.glob("*.json"):
+        path.write_text(path.read_text().replace('"car"', '"bus"'))
+    _, renamed = read_halves(folder, picture, tiny_clip)
+    assert prompts[renamed.labels[1]] == "bus"
+    np.testing.assert_array_equal(renamed.embeds, answer.embeds)
+    assert not np.allclose(answer.embeds[0], answer.embeds[1], atol=1e-3)
+
+
+def test_scores_are_those_of_the_file_where_it_has_some(folder, picture, tiny_clip):
+    assert read_halves(write_panoptic(folder), picture, tiny_clip)[1].scores.tolist() == [0.25, 0.75]
+
+
+def test_an_image_is_found_by_its_id_or_by_the_name_of_its_file(folder, picture, tiny_clip):
+    write_panoptic(folder, name="aachen_000000_000019_leftImg8bit")
+    assert len(read_halves(folder, picture, tiny_clip)[1].labels) == 2
+    with pytest.raises(FileNotFoundError, match="expected other.png or aachen_000000_000019_leftImg8bit.png"):
+        (folder / "aachen_000000_000019_leftImg8bit.png").unlink()
+        read_halves(folder, picture | {"image_ids": ["other"]}, tiny_clip)
+
+
+def test_ids_may_be_grey_values_of_16_bits(folder, picture, tiny_clip):
+    Image.fromarray(halves(300, 9).astype(np.uint16)).save(write_panoptic(folder) / "token.png")
+    info = [{"id": 300, "category_id": 26}, {"id": 9, "category_id": 21}]
+    (folder / "token.json").write_text(json.dumps(info))
+    np.testing.assert_array_equal(read_halves(folder, picture, tiny_clip)[1].segmentation, halves(1, 2))
+
+
+@pytest.mark.parametrize("write", [write_panoptic, write_coco])
+def test_a_category_that_is_no_prompt_is_refused_with_the_prompts(write, folder, picture, tiny_clip):
+    write(folder)
+    for path in folder.glob("*.json"):
+        path.write_text(path.read_text().replace('"car"', '"auto"'))
+    with pytest.raises(ValueError, match=r"json: 1 of \d categories are no prompts .*\['auto'\].*'cars', 'truck'"):
+        read_halves(folder, picture, tiny_clip)
+
+
+def test_a_folder_without_embeddings_asks_for_a_model(folder):
+    with pytest.raises(
+        ValueError, match=r"layout panoptic\) has no embeddings.*`embed_model_name_or_path`, e.g. openai"
+    ):
+        load_teacher("files", str(write_panoptic(folder)), prompts=load_vocabulary("cityscapes").prompts)
+
+
+def test_an_image_that_is_there_twice_is_refused(folder, picture, tiny_clip):
+    write_coco(folder)
+    (folder / "again.json").write_text((folder / "cityscapes_panoptic_val.json").read_text())
+    (folder / "again").mkdir()
+    with pytest.raises(ValueError, match="cityscapes_panoptic_val.json: image aachen_000000_000019.* is there twice"):
+        read_halves(folder, picture, tiny_clip)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"image_id"',
+            '"image"',
+            "cityscapes_panoptic_val.json is not of COCO's panoptic format: KeyError: 'image_id'",
+        ),
+        (
+            '"annotations"',
+            '"labels"',
+            "cityscapes_panoptic_val.json is not of COCO's panoptic format: .*'annotations'",
+        ),
+        ('"id": 26001', '"id": 16777216', "whole numbers `id`, 1 to 16777215"),
+        ('"id": 26001', '"id": 26002', r"gtFine_panoptic.png holds ids \[26001\], which its JSON does not describe"),
+        ('"area"', '"score"', "`score` of segment 21 must be 0 to 1, got 640"),
+    ],
+)
+def test_a_damaged_set_is_named(folder, picture, tiny_clip, old, new, message):
+    path = write_coco(folder) / "cityscapes_panoptic_val.json"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        read_halves(folder, picture, tiny_clip)
