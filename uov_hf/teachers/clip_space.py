@@ -26,12 +26,12 @@ from uov_hf.teachers.images import (
     PixelTransform,
     average_windows,
     look_through_windows,
-    require_a_patch,
     whole_patches,
 )
 from uov_hf.teachers.pooling import pool_segments
 from uov_hf.teachers.prompts import embed_prompts, templates_called
 from uov_hf.teachers.protocol import Teacher
+from uov_hf.teachers.settings import check_counts, check_sides
 from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 
@@ -80,13 +80,14 @@ class ClipSpace(ABC):
         templates: str = "vild",
         batch_size: int = 8,
     ):
+        check_counts(batch_size=batch_size)
         self.templates = templates_called(templates)
         self.commit = commit_of(model_name_or_path, revision)
         self.model = load_frozen(self.model_class, model_name_or_path, self.commit, device, dtype)
         self.tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, revision=self.commit)
         self.transform = PixelTransform.from_pretrained(model_name_or_path, self.commit)
         self.patch_size = self.model.config.vision_config.patch_size
-        require_a_patch(self.patch_size, short_side=short_side, window=window)
+        check_sides(self.patch_size, short_side=short_side, window=window)
         self.short_side, self.window, self.batch_size = short_side, window, batch_size
 
     @property

@@ -15,12 +15,12 @@ from uov_hf.teachers.images import (
     Views,
     average_windows,
     look_through_windows,
-    require_a_patch,
     whole_patches,
 )
 from uov_hf.teachers.pooling import segments_of_labels
 from uov_hf.teachers.prompts import embed_sentences, mean_over_templates
 from uov_hf.teachers.protocol import ImageSegments, open_images
+from uov_hf.teachers.settings import check_counts, check_shares, check_sides
 from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 
@@ -63,12 +63,14 @@ class CLIPSegTeacher(SecondSpaceTeacher):
         **shared: Any,
     ):
         super().__init__(prompts, **shared)
+        check_shares(min_score=min_score)
+        check_counts(prompts_at_once=prompts_at_once)
         source = require_model(self.name, "model_name_or_path", self.model_name_or_path, "CIDAS/clipseg-rd64-refined")
         self.revision = commit_of(source, self.revision)
         self.model = load_frozen(CLIPSegForImageSegmentation, source, self.revision, self.device, self.dtype)
         self.transform = PixelTransform.from_pretrained(source, self.revision)
         self.patch_size = self.model.config.vision_config.patch_size
-        require_a_patch(self.patch_size, short_side=short_side, window=window)
+        check_sides(self.patch_size, short_side=short_side, window=window)
         if window is not None and window > short_side:
             raise ValueError(f"`window` must be at most `short_side` = {short_side}: the decoder takes squares only.")
         self.short_side, self.window = short_side, window or short_side

@@ -9,6 +9,7 @@ from torch import Tensor
 from uov_hf.teachers.clip_space import ClipSpace
 from uov_hf.teachers.pooling import pool_segments, segments_of_labels, upsampled_max
 from uov_hf.teachers.protocol import ImageSegments, Teacher, open_images
+from uov_hf.teachers.settings import check_shares
 from uov_hf.teachers.weights import require_model
 
 
@@ -43,6 +44,7 @@ class DenseTeacher(Teacher):
         **shared: Any,
     ):
         super().__init__(prompts, **shared)
+        check_shares(min_score=min_score)
         self.space = self.space_class(
             require_model(self.name, "model_name_or_path", self.model_name_or_path, self.example),
             self.revision,

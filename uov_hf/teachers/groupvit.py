@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, GroupViTModel
 
-from uov_hf.teachers.images import PixelTransform, Views, look_through_windows, require_a_patch, whole_patches
+from uov_hf.teachers.images import PixelTransform, Views, look_through_windows, whole_patches
 from uov_hf.teachers.pooling import segments_of_labels, upsampled_max
 from uov_hf.teachers.prompts import embed_prompts, templates_called
 from uov_hf.teachers.protocol import ImageSegments, Teacher, open_images
+from uov_hf.teachers.settings import check_counts, check_shares, check_sides
 from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 
@@ -52,6 +53,8 @@ class GroupViTTeacher(Teacher):
         **shared: Any,
     ):
         super().__init__(prompts, **shared)
+        check_shares(min_score=min_score)
+        check_counts(batch_size=batch_size)
         source = require_model(self.name, "model_name_or_path", self.model_name_or_path, "nvidia/groupvit-gcc-yfcc")
         self.templates = templates_called(templates)
         self.revision = commit_of(source, self.revision)
@@ -59,7 +62,7 @@ class GroupViTTeacher(Teacher):
         self.tokenizer = AutoTokenizer.from_pretrained(source, revision=self.revision)
         self.transform = PixelTransform.from_pretrained(source, self.revision)
         self.patch_size = self.model.config.vision_config.patch_size
-        require_a_patch(self.patch_size, short_side=short_side, window=window)
+        check_sides(self.patch_size, short_side=short_side, window=window)
         self.short_side, self.window, self.min_score, self.batch_size = short_side, window, min_score, batch_size
         self.prompt_embeds = self._embed_prompts(self.prompts)  # (num_prompts, embed_dim)
 

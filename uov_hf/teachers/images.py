@@ -77,16 +77,6 @@ def whole_patches(image: Image.Image, short_side: int, patch_size: int) -> tuple
     return max(1, round(image.height * scale)) * patch_size, max(1, round(image.width * scale)) * patch_size
 
 
-def require_a_patch(patch_size: int, **sides: int | None) -> None:
-    """
-    Raises:
-        ValueError: a side, given by the name of its argument, is shorter than a patch; None is none.
-    """
-    for name, side in sides.items():
-        if side is not None and side < patch_size:
-            raise ValueError(f"`{name}` must hold a patch of {patch_size} pixels, got {side}.")
-
-
 @dataclass(frozen=True)
 class Window:
     """A rectangle of an image or of a grid: rows `top` to `bottom`, columns `left` to `right`, the ends not in it."""
@@ -107,7 +97,8 @@ class Window:
 
 def cut_into_windows(size: tuple[int, int], side: int | None) -> list[Window]:
     """
-    The fewest square windows that cover `size`, row by row, neighbours sharing at least half of their side.
+    The fewest square windows that cover `size`, row by row, whose neighbours share half of their side or more; starts
+    are rounded.
 
     Args:
         size (`tuple[int, int]`):

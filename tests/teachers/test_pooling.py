@@ -1,0 +1,69 @@
+"""Pixels from patches and patches from pixels: everything as of full-size maps that are never built."""
+
+import pytest
+import torch
+from torch.nn.functional import interpolate, normalize
+
+from uov_hf.teachers.pooling import (
+    patch_weights,
+    pool_segments,
+    segments_of_labels,
+    upsampled_max,
+    upsampling_matrix,
+)
+
+
+EVEN_AND_ODD = [((5, 7), (37, 61)), ((3, 4), (48, 64)), ((6, 6), (4, 5)), ((1, 1), (3, 8))]
+
+
+def upsampled(values: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+    return interpolate(values[None], size=image_size, mode="bilinear")[0]
+
+
+@pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
+def test_upsampling_is_that_of_torch(grid_size, image_size):
+    features = torch.randn(3, *grid_size)
+    rows, columns = (upsampling_matrix(pixels, patches) for pixels, patches in zip(image_size, grid_size, strict=True))
+    torch.testing.assert_close(rows @ features @ columns.T, upsampled(features, image_size))
+
+
+@pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
+def test_the_best_label_is_that_of_upsampled_logits(grid_size, image_size):
+    logits = torch.randn(9, *grid_size, generator=torch.manual_seed(0))
+    dense = upsampled(logits, image_size)
+    values, labels = upsampled_max(logits, image_size)
+    torch.testing.assert_close(values, dense.amax(0))
+    assert torch.equal(labels, dense.argmax(0))
+    probabilities, same = upsampled_max(logits, image_size, softmax=True)
+    torch.testing.assert_close(probabilities, dense.softmax(0).amax(0))
+    assert torch.equal(same, labels)
+
+
+@pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
+def test_pooling_is_that_of_a_full_size_feature_map(grid_size, image_size):
+    generator = torch.manual_seed(0)
+    features = torch.randn(16, *grid_size, generator=generator)
+    segmentation = torch.randint(0, 4, image_size, generator=generator)  # 0 = none
+    dense = upsampled(features, image_size)
+    naive = torch.stack([dense[:, segmentation == segment].sum(dim=1) for segment in (1, 2, 3)])
+    torch.testing.assert_close(pool_segments(features, segmentation, 3), normalize(naive, dim=-1), atol=1e-5, rtol=0)
+
+
+def test_patches_give_away_as_much_as_a_segment_has_pixels():
+    segmentation = torch.tensor([[1, 1, 1, 0], [1, 2, 2, 2]])
+    assert patch_weights(segmentation, 2, (1, 2)).sum(dim=(1, 2)).tolist() == [4.0, 3.0]
+
+
+def test_a_label_that_occurs_is_a_segment():
+    segmentation, labels = segments_of_labels(torch.tensor([[5, 5, 2], [7, 2, 2]]))
+    assert segmentation.tolist() == [[2, 2, 1], [3, 1, 1]]
+    assert labels.tolist() == [2, 5, 7]
+
+
+def test_pixels_that_are_not_kept_have_no_segment():
+    keep = torch.tensor([[True, False, True], [False, True, True]])
+    segmentation, labels = segments_of_labels(torch.tensor([[5, 5, 2], [7, 2, 2]]), keep)
+    assert segmentation.tolist() == [[2, 0, 1], [0, 1, 1]]
+    assert labels.tolist() == [2, 5]
+    segmentation, labels = segments_of_labels(torch.tensor([[5]]), torch.tensor([[False]]))
+    assert segmentation.tolist() == [[0]] and labels.tolist() == []
