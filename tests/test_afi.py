@@ -1,0 +1,232 @@
+"""Approximate flat interaction against its pseudo-code, and what it does and does not depend on."""
+
+import math
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from afi_oracle import oracle, same_but_for_ties, street
+
+from uov_hf import afi
+from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+
+
+SMALL = AFIConfig(level_sizes=(60, 20, 6))
+
+
+# --- the method -----------------------------------------------------------------------------------------------------
+
+
+def test_levels_are_4096_points_divided_by_three():
+    assert AFIConfig().level_sizes == tuple(4096 // 3**level for level in (1, 2, 3, 4)) == (1365, 455, 151, 50)
+    assert 455 * 3 == 1365  # the one place where the own label weighs 0.3
+    constants = AFIConfig()
+    assert (constants.num_neighbors, constants.num_directions, constants.num_voters) == (20, 20, 6)
+    assert (constants.min_cosine, constants.min_count, constants.ground_ring) == (0.995, 0, None)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_it_is_the_pseudo_code_to_1e_9_in_float64(soft):
+    points, _, labels = street(2000)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    if soft:
+        scores = 0.6 * scores + 0.4 * np.random.default_rng(1).dirichlet(np.ones(5), len(scores))
+        scores[::7] = 0  # points without evidence
+    ours = approximate_flat_interaction(points, scores)
+    assert ours.dtype == np.float64
+    assert np.abs(ours - oracle(points, scores)).max() < 1e-9
+
+
+def test_other_constants_are_those_of_the_pseudo_code():
+    points, _, labels = street(300, seed=2)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    config = AFIConfig((100, 40), num_neighbors=9, num_directions=13, num_voters=3, min_cosine=0.9, min_count=1)
+    expected = oracle(points, scores, (100, 40), k=9, num_directions=13, de_k=3, gamma=0.9, alpha=1)
+    assert np.abs(approximate_flat_interaction(points, scores, config) - expected).max() < 1e-9
+
+
+@pytest.mark.parametrize("num_points", [2000, 8000])
+def test_float32_gives_the_labels_of_the_pseudo_code_in_float32(num_points):
+    points, _, labels = street(num_points, seed=3, dtype=np.float32)
+    scores = labels_to_scores(labels, 17)
+    ours = approximate_flat_interaction(points, scores)
+    assert ours.dtype == np.float32 and same_but_for_ties(ours, oracle(points, scores)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_real_nuscenes_scan_gets_the_labels_of_the_pseudo_code(shared_data, dtype):
+    points = nuscenes_points(shared_data).astype(dtype)
+    for seed in range(2):
+        scores = labels_to_scores(regions_with_noise(points, seed), 17).astype(dtype)
+        assert same_but_for_ties(approximate_flat_interaction(points, scores), oracle(points, scores)).all()
+
+
+def nuscenes_points(shared_data):
+    (path,) = (shared_data / "nuscenes" / "samples" / "LIDAR_TOP").glob("*.bin")
+    return np.fromfile(path, np.float32).reshape(-1, 5)[:, :3]
+
+
+def regions_with_noise(points, seed):
+    """A label by the direction from the sensor, which surfaces cut across, and a fifth of them at random."""
+    rng = np.random.default_rng(seed)
+    labels = np.digitize(np.arctan2(points[:, 1], points[:, 0]), np.linspace(-3, 3, 12)) + 4 * (points[:, 2] > -1)
+    return np.where(rng.random(len(points)) < 0.2, rng.integers(0, 17, len(points)), labels)
+
+
+# --- what it is good for --------------------------------------------------------------------------------------------
+
+
+def test_labels_at_fault_here_and_there_are_mended():
+    points, truth, noisy = street(8000)
+    refined = approximate_flat_interaction(points, labels_to_scores(noisy, 5)).argmax(1)
+    assert (noisy == truth).mean() < 0.86 and (refined == truth).mean() > 0.94
+
+
+def test_points_without_evidence_take_what_flows_to_them():
+    points, truth, _ = street(8000)
+    labels = np.where(np.random.default_rng(0).random(len(truth)) < 0.3, 255, truth)
+    refined = approximate_flat_interaction(points, labels_to_scores(labels, 5)).argmax(1)
+    assert (refined == truth)[labels == 255].mean() > 0.85
+
+
+@pytest.mark.slow
+def test_random_noise_on_a_real_labelled_scan_is_mended_better_than_by_a_vote_of_neighbours(shared_data):
+    cKDTree = pytest.importorskip("scipy.spatial").cKDTree
+    folder = shared_data / "semantickitti" / "dataset" / "sequences" / "08"
+    points = np.fromfile(folder / "velodyne" / "000000.bin", np.float32).reshape(-1, 4)[:, :3]
+    raw = np.fromfile(folder / "labels" / "000000.label", np.uint32) & 0xFFFF
+    classes, truth = np.unique(raw, return_inverse=True)
+    rng = np.random.default_rng(0)
+    noisy = np.where(rng.random(len(truth)) < 0.2, rng.integers(0, len(classes), len(truth)), truth)
+    scores = labels_to_scores(noisy, len(classes))
+    _, nearest = cKDTree(points).query(points, k=20)
+    vote, refined = scores[nearest].sum(1).argmax(1), approximate_flat_interaction(points, scores).argmax(1)
+    figures = {name: mean_iou(labels, truth) for name, labels in [("noisy", noisy), ("vote", vote), ("AFI", refined)]}
+    assert figures["AFI"] > figures["vote"] > figures["noisy"], figures
+
+
+def mean_iou(labels, truth):
+    ious = [((labels == c) & (truth == c)).sum() / ((labels == c) | (truth == c)).sum() for c in np.unique(truth)]
+    return np.mean(ious)
+
+
+# --- what changes nothing -------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_points_does_not_matter_as_long_as_the_first_stays():
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    order = np.concatenate([[0], 1 + np.random.default_rng(0).permutation(len(points) - 1)])
+    shuffled = approximate_flat_interaction(points[order], scores[order], SMALL)
+    assert np.abs(shuffled - approximate_flat_interaction(points, scores, SMALL)[order]).max() < 1e-9
+
+
+def test_another_first_point_makes_other_picks():
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5)
+    backwards = approximate_flat_interaction(points[::-1].copy(), scores[::-1].copy(), SMALL)
+    assert np.abs(backwards[::-1] - approximate_flat_interaction(points, scores, SMALL)).max() > 1e-3
+
+
+def test_the_order_of_classes_does_not_matter():
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    order = [3, 0, 4, 1, 2]
+    expected = approximate_flat_interaction(points, scores, SMALL)[:, order]
+    assert np.abs(approximate_flat_interaction(points, scores[:, order], SMALL) - expected).max() < 1e-12
+
+
+def test_shift_and_unit_of_length_do_not_matter():
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    expected = approximate_flat_interaction(points, scores, SMALL)
+    for moved in (points + [100.0, -50.0, 10.0], points * 10):
+        assert np.abs(approximate_flat_interaction(moved, scores, SMALL) - expected).max() < 1e-5
+
+
+def test_a_rotation_changes_the_answer_a_little_because_the_directions_are_fixed():
+    points, truth, labels = street(8000)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    turn = np.array([[math.cos(1), -math.sin(1), 0], [math.sin(1), math.cos(1), 0], [0, 0, 1]])
+    plain, turned = (approximate_flat_interaction(cloud, scores) for cloud in (points, points @ turn.T))
+    assert 0.9 < (plain.argmax(1) == turned.argmax(1)).mean() < 1
+
+
+def test_weaker_scores_are_weaker_evidence_and_not_the_same():
+    """The histograms of neighbours forget the scale of scores, a point's own share does not."""
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5)
+    full, weak = (approximate_flat_interaction(points, scale * scores, SMALL) for scale in (1, 0.01))
+    assert np.abs(full - weak).max() > 1e-3 and np.allclose(weak.sum(1), 1, atol=1e-4)
+
+
+# --- forms of input -------------------------------------------------------------------------------------------------
+
+
+def test_torch_and_numpy_give_the_same_each_in_its_kind():
+    points, _, labels = street(500, dtype=np.float32)
+    scores = labels_to_scores(labels, 5)
+    from_torch = approximate_flat_interaction(torch.from_numpy(points), torch.from_numpy(scores), SMALL)
+    from_numpy = approximate_flat_interaction(points, scores, SMALL)
+    assert isinstance(from_torch, torch.Tensor) and np.array_equal(from_torch.numpy(), from_numpy)
+
+
+def test_half_precision_scores_are_refined_in_float32_and_come_back_as_they_were():
+    points, _, labels = street(500, dtype=np.float32)
+    scores = torch.from_numpy(labels_to_scores(labels, 5))
+    expected = approximate_flat_interaction(torch.from_numpy(points), scores, SMALL)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = approximate_flat_interaction(torch.from_numpy(points), scores.half(), SMALL)
+    assert half.dtype == torch.float16 and torch.equal(half, expected.half())
+
+
+def test_neither_points_nor_scores_are_changed_and_no_gradient_is_kept():
+    points, _, labels = street(300, dtype=np.float32)
+    scores = torch.from_numpy(labels_to_scores(labels, 5)).requires_grad_()
+    before = scores.detach().clone()
+    refined = approximate_flat_interaction(torch.from_numpy(points), scores, SMALL)
+    assert not refined.requires_grad and torch.equal(scores, before)
+
+
+def test_scans_of_a_batch_do_not_see_each_other():
+    scans = [street(size, seed=size) for size in (300, 0, 40, 500)]
+    points = np.concatenate([points for points, _, _ in scans])
+    scores = np.concatenate([labels_to_scores(labels, 5) for _, _, labels in scans])
+    together = approximate_flat_interaction(points, scores, SMALL, num_points=[300, 0, 40, 500])
+    alone = [approximate_flat_interaction(points, labels_to_scores(labels, 5), SMALL) for points, _, labels in scans]
+    assert np.array_equal(together, np.concatenate(alone))
+
+
+def test_without_scipy_and_on_other_devices_the_neighbours_are_the_same(monkeypatch):
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    with_tree = approximate_flat_interaction(points, scores, SMALL)
+    monkeypatch.setattr(afi, "cKDTree", None)
+    monkeypatch.setattr(afi, "CHUNK_ELEMENTS", 10_000)  # in many chunks
+    assert np.abs(approximate_flat_interaction(points, scores, SMALL) - with_tree).max() < 1e-12
+
+
+def test_the_file_loads_where_scipy_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)
+    assert runpy.run_path(afi.__file__)["cKDTree"] is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_gives_the_labels_of_the_cpu():
+    points, _, labels = street(20_000, dtype=np.float32)
+    points, scores = torch.from_numpy(points), torch.from_numpy(labels_to_scores(labels, 5))
+    expected = approximate_flat_interaction(points, scores)
+    refined = approximate_flat_interaction(points.cuda(), scores.cuda())
+    assert refined.is_cuda and same_but_for_ties(refined.cpu().numpy(), expected.numpy()).all()
+
+
+def test_labels_become_scores_and_ignored_ones_no_evidence():
+    assert labels_to_scores(np.array([1, 255, 0]), 2).tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert labels_to_scores(torch.tensor([7, 1], dtype=torch.uint8), 2, ignore_index=7).tolist() == [[0, 0], [0, 1]]
+    assert labels_to_scores(torch.empty(0, dtype=torch.long), 3).shape == (0, 3)
+    with pytest.raises(ValueError, match="from 0 to 1 or 255"):
+        labels_to_scores(np.array([2]), 2)

@@ -1,0 +1,184 @@
+"""Approximate flat interaction where scans are not regular, on the ground around the vehicle, and on bad input."""
+
+import numpy as np
+import pytest
+import torch
+from afi_oracle import farthest_points, nearest, oracle, street
+
+from uov_hf import afi
+from uov_hf.afi import AFIConfig, GroundRing, approximate_flat_interaction, labels_to_scores
+
+
+SMALL = AFIConfig(level_sizes=(60, 20, 6))
+RING = GroundRing(classes=(0, 4))
+
+
+# --- where scans are not regular ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_points", [1, 2, 5, 19, 49, 200])
+def test_scans_smaller_than_a_level_are_refined_with_smaller_levels(num_points):
+    points, _, labels = street(num_points, seed=4)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    ours = approximate_flat_interaction(points, scores)
+    assert np.abs(ours - oracle(points, scores)).max() < 1e-9
+    assert num_points > 1 or np.array_equal(ours.argmax(1), labels)
+
+
+def test_an_empty_scan_gives_an_empty_answer():
+    assert approximate_flat_interaction(np.empty((0, 3)), np.empty((0, 4))).shape == (0, 4)
+    assert approximate_flat_interaction(torch.empty(0, 3), torch.empty(0, 4), num_points=[]).shape == (0, 4)
+
+
+def test_one_class_stays_one_class():
+    points, _, _ = street(500)
+    assert np.allclose(approximate_flat_interaction(points, np.ones((500, 1)), SMALL), 1, atol=1e-6)
+
+
+def test_points_that_are_not_finite_keep_their_label_and_change_nothing():
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    broken = np.arange(1500) % 10 == 0
+    dirty = points.copy()
+    dirty[broken, np.arange(1500)[broken] % 3] = np.where(np.arange(150) % 2, np.nan, np.inf)
+    refined = approximate_flat_interaction(dirty, 2 * scores, SMALL)
+    assert np.allclose(refined[broken], scores[broken])
+    alone = approximate_flat_interaction(points[~broken], 2 * scores[~broken], SMALL)
+    assert np.array_equal(refined[~broken], alone)
+    assert np.allclose(approximate_flat_interaction(np.full_like(points, np.nan), scores, SMALL), scores)
+
+
+def test_no_evidence_anywhere_stays_none():
+    points, _, _ = street(300)
+    assert not approximate_flat_interaction(points, np.zeros((300, 5)), SMALL).any()
+
+
+def test_fewer_places_than_a_level_has_points_are_picked_again():
+    """Ten places of thirty points each: distances are zero, and ties everywhere."""
+    places, _, labels = street(10, seed=5)
+    points, labels = np.repeat(places, 30, axis=0), np.repeat(labels, 30)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    expected = oracle(points, scores, (60, 20, 6))
+    assert np.abs(approximate_flat_interaction(points, scores, SMALL) - expected).max() < 1e-9
+    assert np.isfinite(approximate_flat_interaction(np.zeros((40, 3)), scores[:40], SMALL)).all()
+
+
+def test_among_equally_far_and_equally_near_points_the_first_counts():
+    """On a grid nearly every distance is there several times."""
+    points = np.stack(np.meshgrid(np.arange(16.0), np.arange(12.0), [1.0, 2.0]), -1).reshape(-1, 3)
+    points = points[np.random.default_rng(0).permutation(len(points))]
+    cloud = torch.from_numpy(points)
+    assert np.array_equal(afi._farthest_points(cloud, 200), farthest_points(points, 200))
+    expected = [sorted(nearest(points, query, 7)) for query in points]
+    assert afi._nearest(cloud, cloud, 7).sort().values.tolist() == expected
+
+
+def test_points_at_the_origin_are_never_picked_later():
+    points = np.concatenate([street(50)[0], np.zeros((5, 3)), [[0.03, 0, 0]], [[0.04, 0, 0]]])
+    picks = afi._farthest_points(torch.from_numpy(points), 57).tolist()
+    assert not {50, 51, 52, 53, 54, 55} & set(picks) and 56 in picks
+
+
+# --- the ground ring ------------------------------------------------------------------------------------------------
+
+
+def test_ground_near_the_vehicle_gets_ground_classes_only():
+    points, truth, _ = street(8000)
+    radius = np.hypot(points[:, 0], points[:, 1])
+    labels = np.where(radius < 5, 3, truth)  # all around the vehicle is called a box
+    plain = approximate_flat_interaction(points, labels_to_scores(labels, 5))
+    ringed = approximate_flat_interaction(points, labels_to_scores(labels, 5), AFIConfig(ground_ring=RING))
+    ground = (truth == 0) & (radius > 2) & (radius < 5)
+    assert (plain.argmax(1)[ground] == 0).mean() < 0.5 and (ringed.argmax(1)[ground] == 0).mean() > 0.9
+    assert (ringed[ground][:, 1:4] == 0).all(axis=1).mean() > 0.9
+
+
+def test_the_vehicle_itself_gives_no_evidence():
+    points, truth, _ = street(8000)
+    vehicle = np.hypot(points[:, 0], points[:, 1]) <= 2
+    refined = [
+        approximate_flat_interaction(
+            points, labels_to_scores(np.where(vehicle, label, truth), 5), AFIConfig(ground_ring=RING)
+        )
+        for label in (1, 2)
+    ]
+    assert vehicle.any() and np.array_equal(*refined)
+
+
+def test_the_ground_is_a_plane_though_it_slopes_and_things_stand_on_it():
+    rng = np.random.default_rng(0)
+    radius, angle = rng.uniform(0, 8, 4000), rng.uniform(0, 7, 4000)
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(4000)], 1)
+    points[:, 2] = -1.84 + 0.05 * points[:, 0] - 0.03 * points[:, 1]
+    things = rng.random(4000) < 0.2
+    points[things, 2] += 0.3
+    ground, vehicle = afi._find_ground(torch.from_numpy(points), RING)
+    low = points[:, 2] < -1.4
+    assert np.array_equal(ground.numpy(), ~things & low & (radius > 2) & (radius < 5))
+    assert np.array_equal(vehicle.numpy(), radius <= 2)
+    # A lidar on a taller vehicle: the same street, lower in its frame.
+    higher = GroundRing(classes=(0,), sensor_height=2.84)
+    assert torch.equal(afi._find_ground(torch.from_numpy(points - [0, 0, 1]), higher)[0], ground)
+
+
+def test_a_ring_of_fewer_than_ten_points_is_no_ground():
+    points = torch.tensor([[3.0, 0.1 * row, -1.8] for row in range(9)])
+    assert not afi._find_ground(points, RING)[0].any()
+    assert afi._find_ground(torch.cat([points, points[:1] + 0.05]), RING)[0].all()
+
+
+def test_a_ground_point_without_evidence_for_ground_keeps_its_answer():
+    points, _, _ = street(2000)
+    scores = labels_to_scores(np.full(2000, 3), 5)
+    assert (approximate_flat_interaction(points, scores, AFIConfig(ground_ring=RING)).argmax(1) == 3).all()
+
+
+def test_ground_classes_are_found_by_name():
+    label2id = {"car": 0, "road": 1, "sidewalk": 2}
+    assert GroundRing.from_names(["road", "sidewalk"], label2id, sensor_height=1.73).classes == (1, 2)
+    with pytest.raises(ValueError, match="grass.*among.*sidewalk"):
+        GroundRing.from_names(["grass"], label2id)
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "points, scores, settings, message",
+    [
+        (np.ones((4, 2)), np.ones((4, 2)), {}, "points.*must have shape"),
+        (np.ones((4, 3)), np.ones((3, 2)), {}, r"\(4, 3\) and \(3, 2\)"),
+        (np.ones((4, 3)), np.ones(4), {}, "labels_to_scores"),
+        (np.ones((4, 3)), -np.ones((4, 2)), {}, "softmax"),
+        (np.ones((4, 3)), np.full((4, 2), np.nan), {}, "finite"),
+        (np.ones((4, 3)), np.ones((4, 2)), {"num_points": [1, 2]}, "sums to 3"),
+        (np.ones((4, 3)), np.ones((4, 2)), {"config": AFIConfig(ground_ring=RING)}, "too few"),
+    ],
+)
+def test_bad_input_is_told(points, scores, settings, message):
+    with pytest.raises(ValueError, match=message):
+        approximate_flat_interaction(points, scores, **settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"level_sizes": ()},
+        {"level_sizes": (5, 0)},
+        {"num_neighbors": 0},
+        {"num_directions": 1},
+        {"num_voters": 0},
+        {"min_count": -1},
+        {"min_cosine": 1.0},
+    ],
+)
+def test_a_constant_out_of_range_is_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        AFIConfig(**wrong)
+
+
+def test_a_ring_needs_classes_and_radii_in_order():
+    with pytest.raises(ValueError, match="classes"):
+        GroundRing(classes=())
+    with pytest.raises(ValueError, match="min_radius"):
+        GroundRing(classes=(0,), min_radius=5, max_radius=2)

@@ -1,0 +1,399 @@
+"""Approximate flat interaction (AFI): labels of a scan, cleaned by evidence that flows along flat surfaces."""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+try:
+    from scipy.spatial import cKDTree
+except ImportError:  # slower, and the same neighbours: see `_nearest`
+    cKDTree = None
+
+CHUNK_ELEMENTS = 1 << 22  # where distances to all points are compared, so many at a time
+RANSAC_TRIALS, RANSAC_SAMPLES = 20, 10
+
+
+@dataclass(frozen=True)
+class GroundRing:
+    """
+    The ring of ground around the vehicle: its points give no evidence, and get only classes that ground may have. The
+    vehicle's own points give no evidence either. Ground is what lies near a plane z = a x + b y + c, fitted by RANSAC
+    (20 trials of 10 points) to the low points of the ring. With fewer than 10 of these there is none.
+
+    Args:
+        classes (`tuple[int, ...]`): columns of `scores` that ground may have; [`~GroundRing.from_names`] finds them.
+        sensor_height (`float`, defaults to 1.84): metres of the lidar above the ground (nuScenes).
+        max_height (`float`, defaults to 0.44): metres above the ground up to which a point is low.
+        min_radius (`float`, defaults to 2.0): metres from the vertical axis; nearer points are the vehicle's own body.
+        max_radius (`float`, defaults to 5.0): metres from the vertical axis at which the ring ends.
+        max_residual (`float`, defaults to 0.1): metres in z from the plane up to which a point is ground.
+        seed (`int`, defaults to 42): of the trials.
+    """
+
+    classes: tuple[int, ...]
+    sensor_height: float = 1.84
+    max_height: float = 0.44
+    min_radius: float = 2.0
+    max_radius: float = 5.0
+    max_residual: float = 0.1
+    seed: int = 42
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", tuple(self.classes))  # the dataclass is frozen
+        if not self.classes or min(self.classes) < 0 or not 0 <= self.min_radius < self.max_radius:
+            raise ValueError(f"A ring needs `classes`, and 0 <= `min_radius` < `max_radius`, got {self}.")
+
+    @classmethod
+    def from_names(cls, names: Sequence[str], label2id: dict[str, int], **settings) -> "GroundRing":
+        """The ring whose ground may have the classes of these names, as `model.config.label2id` numbers them."""
+        unknown = sorted(set(names) - set(label2id))
+        if unknown:
+            raise ValueError(f"{unknown} are no classes: ground classes must be among {sorted(label2id)}.")
+        return cls(classes=tuple(label2id[name] for name in names), **settings)
+
+
+@dataclass(frozen=True)
+class AFIConfig:
+    """
+    Constants of AFI; the defaults are the paper's (AFI keys of the official `config/annotation_free_*.yaml`).
+
+    Args:
+        level_sizes (`tuple[int, ...]`): points of the levels above the scan; 4096 divided by 3, 9, 27 and 81.
+        num_neighbors (`int`, defaults to 20): nearest points of the level below that a picked point gathers from.
+        num_directions (`int`, defaults to 20): directions of the sphere that these neighbours are sorted into.
+        num_voters (`int`, defaults to 6): nearest points of the level above that a point asks on the way back.
+        min_cosine (`float`, defaults to 0.995): a line follows a direction where |cosine| is above this (5.7 degrees).
+        min_count (`int`, defaults to 0): directions of the first level need more neighbours than this.
+        ground_ring ([`GroundRing`], *optional*): how the ground around the vehicle is treated; as any, by default.
+    """
+
+    level_sizes: tuple[int, ...] = (1365, 455, 151, 50)
+    num_neighbors: int = 20
+    num_directions: int = 20
+    num_voters: int = 6
+    min_cosine: float = 0.995
+    min_count: int = 0
+    ground_ring: GroundRing | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "level_sizes", tuple(self.level_sizes))  # the dataclass is frozen
+        if not self.level_sizes or min(self.level_sizes) < 1:
+            raise ValueError(f"`level_sizes` must be one or more numbers of points, got {self.level_sizes}.")
+        for name, least in {"num_neighbors": 1, "num_directions": 2, "num_voters": 1, "min_count": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be {least} or more, got {getattr(self, name)}.")
+        if not 0 <= self.min_cosine < 1:
+            raise ValueError(f"`min_cosine` must be 0 or more and below 1, got {self.min_cosine}.")
+
+
+def labels_to_scores(labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = 255):
+    """
+    One-hot scores (N, num_labels), float32, of labels (N,); a point of `ignore_index` has no evidence: a row of zeros.
+    """
+    if not isinstance(labels, torch.Tensor):
+        return labels_to_scores(torch.tensor(np.asarray(labels, np.int64)), num_labels, ignore_index).numpy()
+    classes = torch.arange(num_labels, device=labels.device)
+    scores = (labels[..., None] == classes) & (labels != ignore_index)[..., None]
+    if labels.ndim != 1 or not (scores.any(dim=1) | (labels == ignore_index)).all():
+        raise ValueError(
+            f"`labels` must have shape (num_points,), each from 0 to {num_labels - 1} or {ignore_index}, got shape "
+            f"{tuple(labels.shape)} and values {labels.unique().tolist()[:20]}."
+        )
+    return scores.float()
+
+
+@torch.no_grad()
+def approximate_flat_interaction(points, scores, config: AFIConfig | None = None, num_points=None):
+    """
+    Scores of every point after evidence has flowed along the flat surfaces that it lies on (official `afi/afi.py`).
+
+    Four times some points are picked, as far from each other as can be. A picked point remembers in which directions
+    it saw neighbours and of what classes; from the second level on only directions count that both ends of a line
+    know. On the way back a point asks the nearest picked points, and those answer that know a direction along the
+    line between them. Nothing is trained, and there is no gradient.
+
+    - Picks start at the first point, so the order of points matters where it changes the first. Of equally far points,
+      and of equally near ones, the lowest index comes first. Points within 3 cm of the origin are never picked later.
+    - Picks are made on the CPU, on every device the same: each goes over the points of one slab, a tenth of a scan on
+      average. Neighbours come from a k-d tree; on CUDA, or without scipy, from the distances to all points in chunks.
+    - A level has at most as many points as the one below it, and a neighbourhood at most all of them.
+    - A point with a coordinate that is NaN or infinite takes no part. It keeps its scores, divided by their sum.
+    - A row of zeros is a point without evidence. It takes what reaches it, and stays zero where nothing does.
+
+    Args:
+        points (`(num_points, 3 or more)`): metres, in the lidar frame; only the first three columns are looked at.
+        scores (`(num_points, C)`): one-hot labels ([`labels_to_scores`]) or probabilities; a row that sums to less is
+            weaker evidence.
+        config ([`AFIConfig`], *optional*): the constants, by default the paper's.
+        num_points (`(num_scans,)`, *optional*): points of each scan of a batch; by default there is one scan.
+
+    Returns:
+        `(num_points, C)`, rows that sum to one or zero; numpy for numpy, else torch on the device of `scores`. In the
+        dtype of `scores` where that is floating; the arithmetic is in the wider dtype of both, float32 at least.
+
+    Raises:
+        ValueError: where shapes do not fit, or scores are negative or not finite (logits go through a softmax first).
+    """
+    if not isinstance(scores, torch.Tensor):
+        tensors = torch.tensor(np.asarray(points)), torch.tensor(np.asarray(scores))
+        return approximate_flat_interaction(*tensors, config, num_points).numpy()
+    config = AFIConfig() if config is None else config
+    points = torch.as_tensor(points, device=scores.device)
+    num_points = [len(points)] if num_points is None else torch.as_tensor(num_points).tolist()
+    _check(points, scores, num_points, config)
+
+    dtype = torch.promote_types(torch.promote_types(points.dtype, scores.dtype), torch.float32)
+    points, refined = points[:, :3].to(dtype), scores.to(dtype, copy=True)
+    with torch.autocast(scores.device.type, enabled=False):
+        for scan, answer in zip(points.split(num_points), refined.split(num_points), strict=True):
+            answer.copy_(_refine(scan, answer, config))
+    return refined.to(scores.dtype) if scores.is_floating_point() else refined
+
+
+def _check(points: torch.Tensor, scores: torch.Tensor, num_points: list[int], config: AFIConfig) -> None:
+    if (points.ndim, scores.ndim) != (2, 2) or points.shape[1] < 3 or len(scores) != len(points):
+        raise ValueError(
+            "`points` must have shape (num_points, 3 or more) and `scores` (num_points, number of classes), got "
+            f"{tuple(points.shape)} and {tuple(scores.shape)}. Labels become scores by `labels_to_scores`."
+        )
+    if scores.numel() and not (scores.min() >= 0 and scores.max() < math.inf):
+        raise ValueError(
+            "`scores` must be finite and not negative: one-hot labels or probabilities, got values from "
+            f"{scores.min()} to {scores.max()}. Logits go through a softmax first."
+        )
+    if sum(num_points) != len(points):
+        raise ValueError(f"`num_points` sums to {sum(num_points)}, and there are {len(points)} points.")
+    if config.ground_ring is not None and max(config.ground_ring.classes) >= scores.shape[1]:
+        raise ValueError(f"`scores` has {scores.shape[1]} columns, too few for {config.ground_ring}.")
+
+
+def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
+    """One scan: points that are not finite put aside, the ground ring before and after, the network between."""
+    finite = points.isfinite().all(dim=1)
+    refined = torch.where(finite[:, None], 0, _l1(scores))
+    points, scores, ring = points[finite], scores[finite], config.ground_ring
+    if not len(points):
+        return refined
+    if ring is None:
+        answer = _interact(points, scores, config)
+    else:
+        ground, vehicle = _find_ground(points, ring)
+        answer = _interact(points, scores.masked_fill((ground | vehicle)[:, None], 0), config)
+        among_ground = torch.zeros_like(answer)
+        among_ground[:, ring.classes] = answer[:, ring.classes]
+        # A ground point without any evidence for ground keeps its answer: zeros would read as the first class.
+        answer = torch.where((ground & among_ground.any(dim=1))[:, None], among_ground, answer)
+    return refined.masked_scatter(finite[:, None], answer)
+
+
+@dataclass
+class _Level:
+    """Points (M, 3), class scores (M, C); above the scan also what each point knows of each of its A directions."""
+
+    points: torch.Tensor
+    scores: torch.Tensor
+    trust: torch.Tensor | None = None  # (M, A): pi, the share of what was seen that lies in this direction
+    headings: torch.Tensor | None = None  # (M, A, 3): mu / |mu|, where the neighbours seen in it lie on average
+    lengths: torch.Tensor | None = None  # (M, A): |mu|, metres
+
+
+def _interact(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
+    levels = [_Level(points, scores)]
+    for size in config.level_sizes:
+        levels.append(_encode(levels[-1], min(size, len(levels[-1].points)), config))
+    answer = levels[-1].scores
+    for coarse, fine in zip(levels[:0:-1], levels[-2::-1], strict=True):
+        answer = _decode(answer, coarse, fine, config)
+    return answer
+
+
+def _encode(parent: _Level, size: int, config: AFIConfig) -> _Level:
+    """X_s = l1( I Σ_a rho_a H_a + 0.1 X_parent[centre] + 1e-8 max_neighbours X_parent )"""
+    centres = _farthest_points(parent.points, size)
+    points = parent.points[centres]
+    neighbors = _nearest(points, parent.points, config.num_neighbors)  # (M, k)
+    offsets = parent.points[neighbors] - points[:, None]  # (M, k, 3)
+    lines = _unit(offsets)
+    directions = _sphere(config.num_directions).to(points)  # (A, 3)
+    sector = _dot(lines[:, :, None], directions).argmax(dim=-1)  # (M, k); the centre itself falls in sector 0
+    in_sector = F.one_hot(sector, config.num_directions).mT.to(points.dtype)  # (M, A, k)
+    counts = in_sector.sum(dim=-1)
+    counts[:, 0] -= 1
+    mean_offsets = (in_sector @ offsets) / (counts + 1e-8)[..., None]  # (M, A, 3)
+    headings, lengths = _unit(mean_offsets), _length(mean_offsets)
+    histograms = _l1(in_sector @ parent.scores[neighbors])  # (M, A, C)
+
+    if parent.trust is None:
+        trust = torch.where(counts > config.min_count, counts, 0)
+        trust, strength = trust / (trust.sum(dim=-1, keepdim=True) + 1e-8), 1.0
+    else:
+        weights, strength = _agreement(parent, centres, neighbors, lines, _length(offsets), config.min_cosine)
+        trust = (in_sector @ weights[..., None]).squeeze(-1)  # (M, A)
+    nearness = _l1(trust / (lengths + 1e-8))  # (M, A): nearer directions weigh more
+    seen = (nearness[:, None] @ histograms).squeeze(1)  # (M, C)
+    own, highest = parent.scores[centres], parent.scores[neighbors].amax(dim=1)
+    return _Level(points, _l1(strength * seen + 0.1 * own + 1e-8 * highest), trust, headings, lengths)
+
+
+def _agreement(parent, centres, neighbors, lines, distances, min_cosine) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (M, k) of lines along which both ends know a direction, and the strength (M, 1) of each centre's."""
+    knows, ahead, behind = _look_along(lines, parent, centres[:, None], min_cosine)
+    knows_back, onward, back = _look_along(lines, parent, neighbors, min_cosine)
+    # How much of the line, and of what lies behind and beyond it, both ends remember as flat.
+    reach = (ahead + behind + onward + back) / (distances + behind + onward + 1e-8)
+    weights = knows * knows_back * reach * (ahead + behind != 0) * (onward + back != 0)  # (M, k)
+    strength = weights.sum(dim=1, keepdim=True)
+    return weights / (strength + 1e-7), strength / (strength.mean() + 1e-8)
+
+
+def _look_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of points `rows`, for lines (M, k, 3): trust in the headings along them, their length ahead, and behind."""
+    cosines, lengths = _dot(lines[:, :, None], level.headings[rows]), level.lengths[rows]  # (M, k, A)
+    knows = (level.trust[rows] * (cosines.abs() > min_cosine)).sum(dim=-1)
+    return knows, (lengths * (cosines > min_cosine)).amax(dim=-1), (lengths * (-cosines > min_cosine)).amax(dim=-1)
+
+
+def _decode(answer: torch.Tensor, coarse: _Level, fine: _Level, config: AFIConfig) -> torch.Tensor:
+    """Z = l1( S Σ_voters w Z[voter] + (1e-8 + b mean(S)) X_fine )"""
+    voters = _nearest(fine.points, coarse.points, config.num_voters)  # (N, v)
+    weights = _votes(fine.points, voters, coarse, config.min_cosine)  # (N, v)
+    support = weights.sum(dim=1, keepdim=True) + 1e-8
+    weights = weights / support + 1e-6 + 1e-10
+    weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-8)
+    heard = F.embedding_bag(voters, answer, mode="sum", per_sample_weights=weights)  # (N, C)
+    # The official test meant the first levels; integer division makes it true of 455 -> 1365 only.
+    own_weight = 0.3 if len(fine.points) == 3 * len(coarse.points) else 0.01
+    return _l1(support * heard + (1e-8 + own_weight * support.mean()) * fine.scores)
+
+
+def _votes(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosine: float) -> torch.Tensor:
+    """Σ_a trust_a 1(|line · heading_a| > min_cosine) of each voter (N, v): only those that look along the line."""
+    trust, order = coarse.trust.sort(dim=1, descending=True)
+    headings = coarse.headings.gather(1, order[..., None].expand_as(coarse.headings))
+    # With the best informed voters first, and the pairs in the order of their voters, the pairs whose voter trusts an
+    # a-th direction are the first so many: votes go by direction in long rows, past all that nobody trusts.
+    num_trusted = (trust > 0).sum(dim=1)
+    ranking = num_trusted.argsort(descending=True)
+    trust, headings = trust[ranking].T.contiguous(), headings[ranking].permute(1, 2, 0).contiguous()  # (A, 3, M)
+    small = torch.int16 if len(ranking) < 1 << 15 else torch.int32  # sorts five times faster
+    asked, pairs = ranking.argsort().to(small)[voters.flatten()].sort()
+    asked = asked.int()  # (N v,)
+    lines = _unit(coarse.points[ranking][asked] - points[pairs // voters.shape[1]]).T.contiguous()  # (3, N v)
+    votes = torch.zeros_like(lines[0])
+    num_informed = (num_trusted > torch.arange(len(trust), device=trust.device)[:, None]).sum(dim=1).int()  # (A,)
+    for direction, end in enumerate(torch.searchsorted(asked, num_informed).tolist()):
+        who = asked[:end]
+        x, y, z = (heading.index_select(0, who) for heading in headings[direction])
+        cosines = x.mul_(lines[0, :end]).add_(y.mul_(lines[1, :end])).add_(z.mul_(lines[2, :end]))
+        votes[:end] += trust[direction].index_select(0, who).masked_fill_(cosines.abs_() <= min_cosine, 0)
+    return torch.empty_like(votes).index_copy_(0, pairs, votes).view_as(voters)
+
+
+def _farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
+    """
+    Indices (size,): the first point, then always the point farthest from those picked.
+
+    A pick only changes the distances of points nearer than its reach, the distance of the farthest point so far. Of
+    points sorted along the longest axis these are in one slab, and each step is a few operations on that slab.
+    """
+    cloud = points.cpu().numpy()
+    axis = np.ptp(cloud, axis=0).argmax()
+    order = np.argsort(cloud[:, axis], kind="stable")
+    cloud = np.ascontiguousarray(cloud[order].T)  # (3, N)
+    along = cloud[axis].tolist()  # for `bisect`
+    x, y, z = cloud
+    distances = np.where(x * x + y * y + z * z > 1e-3, np.inf, -1).astype(cloud.dtype)  # squared; -1: never picked
+    picks = np.zeros(size, np.int64)
+    place, farthest = int(np.flatnonzero(order == 0)[0]), math.inf
+    for number in range(1, size):
+        reach = 1.001 * math.sqrt(max(farthest, 0))  # a little more, for rounding
+        slab = slice(bisect_left(along, along[place] - reach), bisect_right(along, along[place] + reach))
+        squares = cloud[:, slab] - cloud[:, place, None]
+        squares *= squares
+        squares[0] += squares[1]
+        squares[0] += squares[2]
+        np.minimum(distances[slab], squares[0], out=distances[slab])
+        place = distances.argmax()
+        farthest = distances[place]
+        if distances[place + 1 :].max(initial=-1) == farthest:  # seldom; a search for all of them takes longer
+            tied = np.flatnonzero(distances == farthest)
+            place = tied[order[tied].argmin()]
+        picks[number] = order[place]
+    return torch.from_numpy(picks).to(points.device)
+
+
+def _nearest(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
+    """Indices (len(queries), k) of the nearest points; k is at most their number. Equally near: lowest index first."""
+    k = min(k, len(points))
+    if cKDTree is None or points.device.type != "cpu":
+        return _nearest_of_all(queries, points, k)
+    tree = cKDTree(points.numpy())
+    distances, neighbors = tree.query(queries.numpy(), k=range(1, k + 2), workers=torch.get_num_threads())
+    neighbors = torch.from_numpy(neighbors[:, :k])
+    # The tree calculates in float64 and takes any of equals: where the next point is as near, all are compared.
+    doubtful = torch.from_numpy(np.flatnonzero(distances[:, k] <= distances[:, k - 1] * (1 + 1e-6)))
+    neighbors[doubtful] = _nearest_of_all(queries[doubtful], points, k)
+    return neighbors
+
+
+def _nearest_of_all(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
+    """[`_nearest`] by the distances to all points, as many queries at a time as memory allows; in order of index."""
+    neighbors = [torch.empty(0, k, dtype=torch.long, device=points.device)]
+    for some in queries.split(max(1, CHUNK_ELEMENTS // len(points))):
+        squares = sum((one[:, None] - other).square_() for one, other in zip(some.T, points.T, strict=True))  # (n, N)
+        kth = squares.topk(k, dim=1, largest=False).values[:, -1:]
+        nearer, equal = squares < kth, squares == kth
+        equal &= equal.cumsum(dim=1) <= k - nearer.sum(dim=1, keepdim=True)
+        neighbors.append((nearer | equal).nonzero()[:, 1].view(-1, k))
+    return torch.cat(neighbors)
+
+
+def _find_ground(points: torch.Tensor, ring: GroundRing) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which points are the ground of the ring, and which the vehicle, both bool (N,)."""
+    radius = points[:, :2].norm(dim=1)
+    vehicle = radius <= ring.min_radius
+    low = points[:, 2] < ring.max_height - ring.sensor_height
+    candidates = (~vehicle & (radius < ring.max_radius) & low).nonzero().squeeze(1)
+    ground = torch.zeros_like(vehicle)
+    if len(candidates) < RANSAC_SAMPLES:
+        return ground, vehicle
+    x, y, z = points[candidates].double().unbind(dim=1)
+    columns = torch.stack([x, y, torch.ones_like(x)], dim=1)  # (R, 3)
+    draws = np.tile(np.arange(len(candidates)), (RANSAC_TRIALS, 1))
+    draws = np.random.default_rng(ring.seed).permuted(draws, axis=1)[:, :RANSAC_SAMPLES]
+    draws = torch.from_numpy(draws).to(points.device)  # (trials, samples)
+    planes = torch.linalg.pinv(columns[draws]) @ z[draws][..., None]  # (trials, 3, 1)
+    near = (columns @ planes - z[:, None]).abs().squeeze(-1) <= ring.max_residual  # (trials, R)
+    ground[candidates] = near[near.sum(dim=1).argmax()]
+    return ground, vehicle
+
+
+def _sphere(num_directions: int) -> torch.Tensor:
+    """Unit vectors (A, 3) of the Fibonacci sphere, float64."""
+    steps = torch.arange(num_directions, dtype=torch.float64)
+    y, angle = 1 - 2 * steps / (num_directions - 1), steps * math.pi * (3 - math.sqrt(5))
+    radius = (1 - y * y).sqrt()
+    return torch.stack([radius * angle.cos(), y, radius * angle.sin()], dim=1)
+
+
+def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Over the last axis of three, in a fixed order: a matrix product on CUDA may round to TF32, far from 0.995."""
+    return left[..., 0] * right[..., 0] + left[..., 1] * right[..., 1] + left[..., 2] * right[..., 2]
+
+
+def _length(vectors: torch.Tensor) -> torch.Tensor:
+    return _dot(vectors, vectors).sqrt()
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return vectors / (_length(vectors) + 1e-8)[..., None]
+
+
+def _l1(values: torch.Tensor) -> torch.Tensor:
+    return values / (values.sum(dim=-1, keepdim=True) + 1e-9)
