@@ -1,12 +1,15 @@
-"""Tiny random models that propose masks or boxes, of the real architectures, each saved to a folder.
+"""Tiny random models that propose masks or boxes, of the real architectures, and the teachers made of them.
 
-As in `tiny_models`: each function takes the folder and returns it.
+As in `tiny_models`, each `save_…` function takes a folder and returns it.
 """
 
+import io
 from pathlib import Path
 
+import numpy as np
 import torch
-from tiny_models import CHARACTERS, TOWER, clip_text_config, save_tokenizer
+from PIL import Image
+from tiny_models import CHARACTERS, TOWER, clip_text_config, save_tiny_clip, save_tokenizer
 from transformers import (
     BertTokenizer,
     EomtConfig,
@@ -30,6 +33,8 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from uov_hf.teachers import Teacher, load_teacher
 
 
 SAM_PARTS = {
@@ -186,3 +191,59 @@ def _save(model: PreTrainedModel, folder: Path) -> str:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
     model.save_pretrained(folder)
     return str(folder)
+
+
+# teacher -> its model, which further models it needs, and settings that let masks of random weights through
+MASK_TEACHERS = {
+    "sam2": (
+        save_tiny_sam2,
+        ["embed"],
+        {"points_per_side": 3, "min_quality": 0, "min_stability": 0, "max_overlap": 1},
+    ),
+    "sam3_points": (
+        save_tiny_sam3_tracker,
+        ["embed"],
+        {"points_per_side": 3, "min_quality": 0, "min_stability": 0, "max_overlap": 1},
+    ),
+    "mask2former": (save_tiny_mask2former, ["embed"], {"min_objectness": 0}),
+    "eomt": (save_tiny_eomt, ["embed"], {"min_objectness": 0}),
+    "sam3": (save_tiny_sam3, ["embed"], {"min_score": 0, "phrases_at_once": 4}),
+    "owlv2": (save_tiny_owlv2, ["sam"], {"min_score": 0, "max_overlap": 0.9}),
+    "grounding_dino": (save_tiny_grounding_dino, ["embed", "sam"], {"min_score": 0, "max_overlap": 0.9}),
+}
+FURTHER_MODELS = {
+    "embed": (save_tiny_clip, {"embed_short_side": 64, "templates": "photo"}),
+    "sam": (save_tiny_sam2, {}),
+}
+
+
+def load_tiny_mask_teacher(name: str, folder: Path, prompts: list[str], **changes) -> Teacher:
+    """The teacher called `name` with tiny models, which are saved to `folder` if they are not there yet."""
+    save_model, further, settings = MASK_TEACHERS[name]
+    for role in further:
+        save_further, its_settings = FURTHER_MODELS[role]
+        settings = settings | its_settings | {f"{role}_model_name_or_path": saved(save_further, folder)}
+    return load_teacher(name, saved(save_model, folder), prompts=prompts, **settings | {"min_visible": 0.1} | changes)
+
+
+def saved(save_model, folder: Path) -> str:
+    """The folder of a tiny model inside `folder`, saved when first asked for."""
+    path = folder / save_model.__name__
+    if not path.exists():
+        path.mkdir(parents=True)
+        save_model(path)
+    return str(path)
+
+
+def draw_frame(*sizes: tuple[int, int]) -> dict:
+    """A frame of pictures (height, width) of coloured stripes and noise."""
+    generator = np.random.default_rng(0)
+    images = []
+    for height, width in sizes:
+        pixels = generator.integers(0, 256, (height, width, 3)) // 8
+        pixels[:, : width // 3, 0] += 200
+        pixels[height // 2 :, :, 1] += 150
+        encoded = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(encoded, "PNG")
+        images.append({"bytes": encoded.getvalue(), "path": None})
+    return {"frame_id": "7", "camera_names": [f"CAM_{i}" for i in range(len(sizes))], "images": images}

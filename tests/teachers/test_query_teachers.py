@@ -1,0 +1,80 @@
+"""Mask2Former and EoMT as proposals: quality, objectness and geometry against transformers' own processors."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_mask_models import draw_frame, load_tiny_mask_teacher
+from torch.nn.functional import interpolate
+from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
+
+from uov_hf.teachers.masks import full_size_masks
+from uov_hf.teachers.protocol import open_images
+from uov_hf.teachers.queries import query_proposals
+
+
+PROMPTS = ["car", "road", "sky"]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return open_images(draw_frame((90, 160), (80, 40)))
+
+
+@pytest.fixture(scope="module")
+def eomt(tmp_path_factory):
+    return load_tiny_mask_teacher("eomt", tmp_path_factory.mktemp("eomt"), PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def mask2former(tmp_path_factory):
+    return load_tiny_mask_teacher("mask2former", tmp_path_factory.mktemp("mask2former"), PROMPTS)
+
+
+def test_quality_is_objectness_times_certainty():
+    generator = torch.manual_seed(0)
+    mask_logits, class_logits = torch.randn(8, 5, 6, generator=generator), torch.randn(8, 4, generator=generator)
+    mask_logits[0] = -1.0  # an empty mask
+    kept, wanted = [], []
+    for query, (mask, classes) in enumerate(zip(mask_logits.double(), class_logits.double().numpy(), strict=True)):
+        objectness = 1 - np.exp(classes[3]) / np.exp(classes).sum()
+        inside = [1 / (1 + np.exp(-value)) for value in mask.flatten().tolist() if value > 0]
+        if objectness >= 0.7:
+            kept.append(query)
+            wanted.append(objectness * sum(inside) / max(len(inside), 1))
+    proposals = query_proposals(mask_logits, class_logits, 0.7)
+    torch.testing.assert_close(proposals.masks, mask_logits[kept])
+    np.testing.assert_allclose(proposals.scores, wanted, rtol=1e-5)
+    assert 1 < len(kept) < 8 and proposals.labels is None
+
+
+def test_eomt_sees_an_image_fitted_into_its_square(eomt, images):
+    """Against its PIL processor as it pads for panoptic segmentation."""
+    processor = EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}, do_pad=True)
+    for image in images:
+        wanted = processor(image, return_tensors="pt")["pixel_values"][0]
+        torch.testing.assert_close(eomt.pixels(image), wanted, atol=1e-5, rtol=0)
+
+
+def test_eomts_masks_lose_the_padding_and_fill_the_image(eomt, images):
+    processor = EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}, do_pad=True)
+    for image, proposals in zip(images, eomt.propose(images), strict=True):
+        size = (image.height, image.width)
+        logits = eomt.model(eomt.pixels(image)[None]).masks_queries_logits
+        square = interpolate(logits, size=(64, 64), mode="bilinear")
+        [wanted] = processor.unpad_image(square, [size], processor.size)
+        certain = wanted.abs() > 1e-4
+        assert torch.equal(full_size_masks(proposals.masks, size)[certain], (wanted > 0)[certain])
+
+
+def test_mask2formers_masks_are_its_queries(mask2former, images):
+    for image, proposals in zip(images, mask2former.propose(images), strict=True):
+        pixels = mask2former.image_processor(image, return_tensors="pt")["pixel_values"]
+        assert pixels.shape[2] / pixels.shape[3] == pytest.approx(image.height / image.width, rel=0.3)
+        outputs = mask2former.model(pixels)
+        torch.testing.assert_close(proposals.masks, outputs.masks_queries_logits[0])
+        assert len(proposals.scores) == 6 and proposals.scores.std() > 0
+
+
+def test_queries_of_no_object_are_left_out(eomt, images, monkeypatch):
+    monkeypatch.setattr(eomt, "min_objectness", 1.0)
+    assert [len(proposals.scores) for proposals in eomt.propose(images)] == [0, 0]
