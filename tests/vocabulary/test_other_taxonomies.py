@@ -1,6 +1,7 @@
 """SemanticKITTI, PandaSet and Cityscapes are what their makers say, and the maps between taxonomies hold."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,14 @@ def test_every_vocabulary_is_named_as_its_file_and_has_words_for_every_class(voc
         np.testing.assert_array_equal(vocabulary.prompt_to_class, vocabulary.classes_of(vocabulary.prompt_to_raw))
         assert len(np.unique(vocabulary.colors, axis=0)) == len(vocabulary.class_names), name
         assert 0 < vocabulary.is_thing.sum() < len(vocabulary.class_names)
+
+
+def test_the_documentation_counts_right(vocabularies):
+    document = (Path(__file__).parents[2] / "docs/vocabularies.md").read_text(encoding="utf-8")
+    for name, vocabulary in vocabularies.items():
+        num_raw, num_prompts = len(vocabulary.raw_names), len(vocabulary.prompts)
+        assert f"| `{name}` | {len(vocabulary.class_names)} | {num_raw}" in document
+        assert f"| {num_prompts} in {vocabulary.prompt_groups.max() + 1} groups |" in document, name
 
 
 def test_semantic_kitti_is_the_official_file(vocabularies, shared_data):

@@ -1,5 +1,7 @@
 """A vocabulary of one's own is ten lines, and a wrong one is refused with its file and line."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,12 @@ classes:
     prompts: [asphalt, gravel]
 background: [sky, clouds]
 """
+
+
+def test_the_ten_lines_are_those_of_the_documentation():
+    document = Path(__file__).parents[2] / "docs/vocabularies.md"
+    assert len(TEN_LINES.splitlines()) == 10
+    assert f"```yaml\n{TEN_LINES}```" in document.read_text(encoding="utf-8")
 
 
 def written(tmp_path, text: str):
