@@ -51,7 +51,7 @@ def test_ten_lines_are_a_vocabulary(tmp_path):
     ]
     assert ours.prompt_to_class.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 255, 255]
     assert ours.prompt_groups.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4]
-    assert ours.raw_names == ["vehicle", "worker", "ground", "background"]
+    assert ours.raw_names == ["vehicle", "worker", "ground", "(background)"]
     assert ours.raw_to_class.tolist() == [0, 1, 2, 255] and ours.raw_ids.tolist() == [0, 1, 2, 3]
     assert ours.is_thing.tolist() == [True, False, False]
 
@@ -119,7 +119,7 @@ WRONG_SECTIONS = [
     (
         "raw_classes:\n  - {id: 0, name: a, class: null}\n  - {name: b, class: null}",
         13,
-        "either all raw classes have an `id`",
+        "all raw classes have an `id`, or none",
     ),
     (
         "raw_classes:\n  - {id: 4, name: a, class: null}\n  - {id: 4, name: b, class: null}",
@@ -151,6 +151,14 @@ def test_a_group_of_a_raw_class_that_is_not_there_is_refused_with_its_line(tmp_p
     line = text[: text.index("raw_class: vehicle.trailer")].count("\n") + 1
     path = written(tmp_path, text.replace("raw_class: vehicle.trailer", "raw_class: trailer"))
     with pytest.raises(ValueError, match=f"own.yaml, line {line}: .*'trailer', which `raw_classes` does not have"):
+        load_vocabulary(path)
+
+
+def test_a_class_that_no_prompt_stands_for_is_refused_with_its_line(tmp_path):
+    text = TEMPLATE.read_text(encoding="utf-8")
+    line = text[: text.index("name: trailer")].count("\n") + 1
+    path = written(tmp_path, text.replace("raw_class: vehicle.trailer", "raw_class: vehicle.truck"))
+    with pytest.raises(ValueError, match=f"own.yaml, line {line}: no group of `prompt_groups` is of class 'trailer'"):
         load_vocabulary(path)
 
 

@@ -1,9 +1,11 @@
 """The form of a vocabulary file, checked line by line, and what it becomes."""
 
 import colorsys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,43 +73,46 @@ def read_file(path: Path) -> Entry:
     return read_yaml(path, "a vocabulary")
 
 
+class _RawClass(NamedTuple):
+    """A class of the label files: its id there, and the training id it counts as, or 255."""
+
+    raw_id: int
+    class_id: int
+
+
+class _PromptGroup(NamedTuple):
+    """Prompts that mean one raw class."""
+
+    raw_class: _RawClass
+    prompts: list[str]
+
+
 def parse_vocabulary(content: Entry) -> Vocabulary:
     """What a vocabulary file says.
 
     Raises:
         ValueError: it is not of the form in docs/vocabularies.md, or contradicts itself; the message has the line.
     """
-    top = content.mapping(
-        required=("name", "classes"), optional=("raw_classes", "prompt_groups", "background", "maps")
-    )
+    top = content.mapping(("name", "classes"), ("raw_classes", "prompt_groups", "background", "maps"))
     classes = _parse_classes(top["classes"], with_prompts="prompt_groups" not in top)
     class_ids = {name: index for index, name in enumerate(classes)}
     raw_classes = _parse_raw_classes(top, class_ids)
     groups = _parse_groups(top, classes, raw_classes)
     for name, entry in _maps(top).items():
         _check_covers(entry, class_ids, f"the map to {name}")
-
-    raw_to_class = np.full(max(raw_id for raw_id, _ in raw_classes.values()) + 1, IGNORED, np.uint8)
-    for raw_id, class_id in raw_classes.values():
-        if raw_id >= 0:
-            raw_to_class[raw_id] = class_id
-    prompt_groups = np.repeat(np.arange(len(groups)), [len(prompts) for _, prompts in groups])
-    prompt_to_raw = np.array([raw_classes[raw_name][0] for raw_name, _ in groups], np.int64)[prompt_groups]
-    group_to_class = np.array([raw_classes[raw_name][1] for raw_name, _ in groups], np.int64)
+    prompt_groups = np.repeat(np.arange(len(groups)), [len(group.prompts) for group in groups])
     return Vocabulary(
         name=top["name"].text(),
         class_names=list(classes),
         colors=np.array([_parse_color(entry, index) for index, entry in enumerate(classes.values())], np.uint8),
-        is_thing=np.array(
-            [entry["is_thing"].boolean() if "is_thing" in entry else False for entry in classes.values()]
-        ),
+        is_thing=np.array(["is_thing" in entry and entry["is_thing"].boolean() for entry in classes.values()]),
         raw_names=list(raw_classes),
-        raw_ids=np.array([raw_id for raw_id, _ in raw_classes.values()], np.int64),
-        raw_to_class=raw_to_class,
-        prompts=[prompt for _, prompts in groups for prompt in prompts],
+        raw_ids=np.array([raw.raw_id for raw in raw_classes.values()], np.int64),
+        raw_to_class=_lookup(raw_classes.values()),
+        prompts=[prompt for group in groups for prompt in group.prompts],
         prompt_groups=prompt_groups,
-        prompt_to_raw=prompt_to_raw,
-        prompt_to_class=group_to_class[prompt_groups],
+        prompt_to_raw=np.array([group.raw_class.raw_id for group in groups], np.int64)[prompt_groups],
+        prompt_to_class=np.array([group.raw_class.class_id for group in groups], np.int64)[prompt_groups],
     )
 
 
@@ -136,54 +141,67 @@ def _parse_classes(section: Entry, with_prompts: bool) -> dict[str, dict[str, En
     return _by_name("classes", [item.mapping(required, ("color", "is_thing")) for item in items])
 
 
-def _parse_raw_classes(top: dict[str, Entry], class_ids: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Name -> (id in the label files, class or 255). Where the file says nothing, the classes, then "background"."""
+def _parse_raw_classes(top: dict[str, Entry], class_ids: dict[str, int]) -> dict[str, _RawClass]:
+    """By name. Where the file has none they are the classes, and what background prompts mean comes after them."""
     if "raw_classes" not in top:
-        background = {"background": (len(class_ids), IGNORED)} if "background" in top else {}
-        return {name: (index, index) for name, index in class_ids.items()} | background
+        background = {"(background)": _RawClass(len(class_ids), IGNORED)} if "background" in top else {}
+        return {name: _RawClass(index, index) for name, index in class_ids.items()} | background
     items = top["raw_classes"].items("a raw class")
     entries = _by_name("raw_classes", [item.mapping(("name", "class"), ("id",)) for item in items])
-    if len({"id" in entry for entry in entries.values()}) > 1:
-        item = next(item for item in items if "id" not in item.mapping())
-        raise item.error("either all raw classes have an `id`, or none: their places in the list are the ids then.")
-    raw_classes: dict[str, tuple[int, int]] = {}
+    without_id = [item for item, entry in zip(items, entries.values(), strict=True) if "id" not in entry]
+    if 0 < len(without_id) < len(items):
+        raise without_id[0].error("all raw classes have an `id`, or none: their places in the list are the ids then.")
+    raw_classes: dict[str, _RawClass] = {}
     for place, (name, entry) in enumerate(entries.items()):
-        raw_id = entry["id"].integer() if "id" in entry else place
-        class_id = _class_id(entry["class"], list(class_ids))
-        if not -1 <= raw_id <= 65535 or (raw_id == -1 and class_id != IGNORED):
-            raise entry["id"].error(f"an `id` is 0 to 65535, or -1 for what is always ignored; got {raw_id}.")
-        if raw_id in [taken for taken, _ in raw_classes.values()]:
-            raise entry["id"].error(f"two raw classes have the id {raw_id}.")
-        raw_classes[name] = raw_id, class_id
+        raw = _RawClass(entry["id"].integer() if "id" in entry else place, _class_id(entry["class"], list(class_ids)))
+        if not -1 <= raw.raw_id <= 65535 or (raw.raw_id == -1 and raw.class_id != IGNORED):
+            raise entry["id"].error(f"an `id` is 0 to 65535, or -1 for what is always ignored; got {raw.raw_id}.")
+        if raw.raw_id in [other.raw_id for other in raw_classes.values()]:
+            raise entry["id"].error(f"two raw classes have the id {raw.raw_id}.")
+        raw_classes[name] = raw
     return raw_classes
 
 
-def _parse_groups(top, classes, raw_classes) -> list[tuple[str, list[str]]]:
-    """(raw class, prompts) of each group: those listed, or one for each class and one for each background prompt."""
-    if "prompt_groups" in top:
-        if "background" in top:
-            raise top["background"].error("beside `prompt_groups`, background prompts are groups of a raw class.")
-        return [_parse_group(item, raw_classes) for item in top["prompt_groups"].items("a prompt group")]
-    groups = []
-    for class_id, (name, entry) in enumerate(classes.items()):
-        first_raw = next((raw for raw, (_, its_class) in raw_classes.items() if its_class == class_id), None)
-        if first_raw is None:
-            raise entry["name"].error(f"no entry of `raw_classes` is of class {name!r}.")
-        groups.append((first_raw, _parse_prompts(entry["prompts"])))
+def _parse_groups(
+    top: dict[str, Entry], classes: dict[str, dict[str, Entry]], raw_classes: dict[str, _RawClass]
+) -> list[_PromptGroup]:
+    """Those that the file lists, or one for each class and one for each background prompt."""
+    if "prompt_groups" not in top:
+        first_raw = {raw.class_id: raw for raw in reversed(raw_classes.values())}
+        return _groups_of_classes(classes, first_raw) + _background_groups(top, first_raw)
     if "background" in top:
-        ignored = next((raw for raw, (_, its_class) in raw_classes.items() if its_class == IGNORED), None)
-        if ignored is None:
-            raise top["background"].error("`raw_classes` has no entry of class null that these prompts could mean.")
-        groups += [(ignored, [prompt]) for prompt in _parse_prompts(top["background"])]
+        raise top["background"].error("beside `prompt_groups`, background prompts are groups of a raw class.")
+    groups = [_parse_group(item, raw_classes) for item in top["prompt_groups"].items("a prompt group")]
+    spoken_for = {group.raw_class.class_id for group in groups}
+    for class_id, (name, entry) in enumerate(classes.items()):
+        if class_id not in spoken_for:
+            raise entry["name"].error(f"no group of `prompt_groups` is of class {name!r}.")
     return groups
 
 
-def _parse_group(item: Entry, raw_classes: dict[str, tuple[int, int]]) -> tuple[str, list[str]]:
+def _groups_of_classes(classes: dict[str, dict[str, Entry]], first_raw: dict[int, _RawClass]) -> list[_PromptGroup]:
+    groups = []
+    for class_id, (name, entry) in enumerate(classes.items()):
+        if class_id not in first_raw:
+            raise entry["name"].error(f"no entry of `raw_classes` is of class {name!r}.")
+        groups.append(_PromptGroup(first_raw[class_id], _parse_prompts(entry["prompts"])))
+    return groups
+
+
+def _background_groups(top: dict[str, Entry], first_raw: dict[int, _RawClass]) -> list[_PromptGroup]:
+    if "background" not in top:
+        return []
+    if IGNORED not in first_raw:
+        raise top["background"].error("`raw_classes` has no entry of class null that these prompts could mean.")
+    return [_PromptGroup(first_raw[IGNORED], [prompt]) for prompt in _parse_prompts(top["background"])]
+
+
+def _parse_group(item: Entry, raw_classes: dict[str, _RawClass]) -> _PromptGroup:
     entry = item.mapping(("raw_class", "prompts"))
     raw_name = entry["raw_class"].text()
     if raw_name not in raw_classes:
         raise entry["raw_class"].error(f"a prompt group means {raw_name!r}, which `raw_classes` does not have.")
-    return raw_name, _parse_prompts(entry["prompts"])
+    return _PromptGroup(raw_classes[raw_name], _parse_prompts(entry["prompts"]))
 
 
 def _parse_prompts(entry: Entry) -> list[str]:
@@ -198,6 +216,15 @@ def _parse_color(entry: dict[str, Entry], index: int) -> list[int]:
     if len(color) != 3 or not all(0 <= part <= 255 for part in color):
         raise entry["color"].error(f"a color is three numbers 0-255 (red, green, blue), got {color}.")
     return color
+
+
+def _lookup(raw_classes: Collection[_RawClass]) -> np.ndarray:
+    """Class of each id from 0 to the highest, uint8."""
+    lookup = np.full(max(raw.raw_id for raw in raw_classes) + 1, IGNORED, np.uint8)
+    for raw in raw_classes:
+        if raw.raw_id >= 0:
+            lookup[raw.raw_id] = raw.class_id
+    return lookup
 
 
 def _by_name(section: str, entries: list[dict[str, Entry]]) -> dict[str, dict[str, Entry]]:
