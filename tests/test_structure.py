@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "synthetic": ["vocabulary", "projection"],
     "teachers": ["vocabulary", "projection"],
     "visualization": ["vocabulary", "projection"],
-    "labels": ["teachers.protocol", "vocabulary", "projection", "data", "evaluation.metrics"],
+    "labels": ["teachers.protocol", "vocabulary", "projection", "data", "evaluation.metrics", "visualization"],
     "training": ["data", "labels", "evaluation.metrics"],
     "evaluation": ["data", "labels"],
     "convert": ANYTHING,
