@@ -98,5 +98,5 @@ def test_point_labels_that_are_not_there_say_how_to_make_them(label_set):
 
 
 def test_an_unknown_preset_names_the_known_ones(label_set):
-    with pytest.raises(ValueError, match="no preset 'best'; there are: paper"):
+    with pytest.raises(ValueError, match="no preset .best.; there are: paper, consolidated"):
         PointLabels(label_set.folder, preset="best")

@@ -2,20 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from uov_hf.labels.label_set import LabelSet, decode_segmentation
+from uov_hf.labels.consolidation import PRESETS, Consolidation
+from uov_hf.labels.label_set import LabelSet
+from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
-from uov_hf.projection import Camera, pair_points_with_pixels, round_to_pixels
-from uov_hf.vocabulary import IGNORED
+from uov_hf.labels.votes import NUM_SOFT_LABELS
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 SCHEMA = pa.schema(
     {
@@ -26,6 +25,8 @@ SCHEMA = pa.schema(
         "pair_segment": pa.list_(pa.int32()),
         "labels": pa.list_(pa.uint8()),
         "confidence": pa.list_(pa.float16()),
+        "soft_labels": pa.list_(pa.list_(pa.uint8(), NUM_SOFT_LABELS)),
+        "soft_scores": pa.list_(pa.list_(pa.float16(), NUM_SOFT_LABELS)),
     }
 )
 
@@ -37,7 +38,7 @@ class PointLabels:
     Args:
         folder (`str` or `Path`):
             The label set's folder.
-        preset (`str`, *optional*, defaults to `"paper"`):
+        preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`):
             The rule they were made by.
 
     Raises:
@@ -45,7 +46,7 @@ class PointLabels:
         ValueError: they are of another format version, or made from another label set than the one in the folder.
     """
 
-    def __init__(self, folder: str | Path, preset: str = "paper"):
+    def __init__(self, folder: str | Path, preset: str | Consolidation = "paper"):
         self.folder = point_labels_folder(folder, preset)
         path = self.folder / "point_labels.json"
         if not path.is_file():
@@ -73,7 +74,9 @@ class PointLabels:
         Returns:
             Per pair: `pair_to_point` (row in the cloud), `pair_camera` (place in the frame's `camera_names`),
             `pair_pixel` `(num_pairs, 2)` (column, row), `pair_segment` (segment id of the label set, 0 = none).
-            Per point: `labels` (training class, 255 = none) and `confidence` (0…1). Or the `columns` asked for.
+            Per point: `labels` (training class, 255 = none) and `confidence` (0…1); unless the rule is the paper's,
+            which knows one label only, also `soft_labels` and `soft_scores` `(num_points, 3)`, the best classes and
+            their confidence, best first (else None). Or the `columns` asked for.
 
         Raises:
             KeyError: the frame has not been labelled.
@@ -81,7 +84,7 @@ class PointLabels:
         return self._shards.read(frame_id, columns)
 
 
-def label_points(label_set: LabelSet, frames, preset: str = "paper", **sharing: Any) -> WriteReport:
+def label_points(label_set: LabelSet, frames, preset: str | Consolidation = "paper", **sharing: Any) -> WriteReport:
     """
     Carry a label set over to the points of every frame that has no point labels yet.
 
@@ -90,8 +93,8 @@ def label_points(label_set: LabelSet, frames, preset: str = "paper", **sharing: 
             What the teacher said; must know all of the frames.
         frames (`Frames`):
             The dataset.
-        preset (`str`, *optional*, defaults to `"paper"`):
-            A key of `PRESETS`.
+        preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`):
+            A key of `PRESETS`, or a rule of one's own.
         sharing:
             `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
     """
@@ -99,73 +102,31 @@ def label_points(label_set: LabelSet, frames, preset: str = "paper", **sharing: 
     if (folder / "point_labels.json").exists():
         PointLabels(label_set.folder, preset)  # raises where they are another label set's
     else:
-        write_atomically(
-            folder / "point_labels.json", json.dumps(_description(label_set.folder, preset), indent=2).encode()
-        )
-    columns = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
+        description = _description(label_set.folder, preset)
+        write_atomically(folder / "point_labels.json", json.dumps(description, indent=2).encode())
 
     def make_rows(sequence):
-        def make_row(index):
-            return PRESETS[preset](sequence[index], label_set)
+        return SequenceLabeller(sequence, label_set, _rule(preset)).rows()
 
-        return map(make_row, range(len(sequence)))
-
-    return write_shards(folder, SCHEMA, frames.select_columns(columns), make_rows, **sharing)
+    return write_shards(folder, SCHEMA, frames, make_rows, **sharing)
 
 
-def label_points_as_the_paper(frame: Row, label_set: LabelSet) -> Row:
-    """
-    The paper's rule (docs/method.md, section 2.5): cameras speak in the frame's order, and the last one that has a
-    segment at a point decides. There is no occlusion test.
-
-    A point's confidence is the score of the segment that decided; a background segment decides too, for 255.
-    """
-    said = label_set.read(frame["frame_id"], ["camera_names", "segmentation", "segment_labels", "segment_scores"])
-    if list(frame["camera_names"]) != said["camera_names"]:
-        raise ValueError(
-            f"Frame {frame['frame_id']} has the cameras {list(frame['camera_names'])}, "
-            f"but the label set was made with {said['camera_names']}."
-        )
-    pairs = pair_with_segments(frame, said["segmentation"])
-
-    spoken = pairs["pair_segment"] > 0  # (num_pairs,)
-    point, segment = pairs["pair_to_point"][spoken], pairs["pair_segment"][spoken] - 1
-    labels = np.full(len(frame["points"]), IGNORED, np.uint8)
-    confidence = np.zeros(len(frame["points"]), np.float16)
-    # Pairs come camera by camera; of several values for one point numpy keeps the last.
-    labels[point] = label_set.prompt_to_class[said["segment_labels"]][segment]
-    confidence[point] = said["segment_scores"][segment]
-    return {"frame_id": frame["frame_id"], **pairs, "labels": labels, "confidence": confidence}
+def point_labels_folder(label_set_folder: str | Path, preset: str | Consolidation) -> Path:
+    """`points/<preset>` in the label set's folder; a rule of one's own is called by a digest of its settings."""
+    rule = _rule(preset)
+    names = [name for name, known in PRESETS.items() if known == rule]
+    digest = hashlib.sha256(json.dumps(rule.settings()).encode()).hexdigest()
+    return Path(label_set_folder) / "points" / (names[0] if names else f"custom-{digest[:12]}")
 
 
-def pair_with_segments(frame: Row, segmentation: list[bytes | None]) -> Row:
-    """Every pair of a point and a pixel, camera by camera, with the segment there; a camera without PNG has none."""
-    labelled = [index for index, png in enumerate(segmentation) if png is not None]
-    cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in labelled]
-    pairs = pair_points_with_pixels(frame["points"], cameras)
-    rows, columns = round_to_pixels(pairs.pixel_coords)
-    pair_segment = np.zeros(len(rows), np.int32)
-    for place, index in enumerate(labelled):
-        here = pairs.camera_index == place
-        pair_segment[here] = decode_segmentation(segmentation[index])[rows[here], columns[here]]
-    return {
-        "pair_to_point": pairs.point_index.astype(np.int32),
-        "pair_camera": np.array(labelled, np.int16)[pairs.camera_index],
-        "pair_pixel": np.stack([columns, rows], axis=1).astype(np.int16),
-        "pair_segment": pair_segment,
-    }
-
-
-# The rules by which several cameras' segments become one label per point: name -> (frame, label set) -> row.
-PRESETS: dict[str, Callable[[Row, LabelSet], Row]] = {"paper": label_points_as_the_paper}
-
-
-def point_labels_folder(label_set_folder: str | Path, preset: str) -> Path:
+def _rule(preset: str | Consolidation) -> Consolidation:
+    if isinstance(preset, Consolidation):
+        return preset
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}; there are: {', '.join(PRESETS)}.")
-    return Path(label_set_folder) / "points" / preset
+    return PRESETS[preset]
 
 
-def _description(label_set_folder: str | Path, preset: str) -> dict[str, Any]:
+def _description(label_set_folder: str | Path, preset: str | Consolidation) -> dict[str, Any]:
     digest = hashlib.sha256((Path(label_set_folder) / "label_set.json").read_bytes()).hexdigest()
-    return {"format_version": FORMAT_VERSION, "preset": preset, "label_set_sha256": digest}
+    return {"format_version": FORMAT_VERSION, "rule": _rule(preset).settings(), "label_set_sha256": digest}

@@ -249,7 +249,8 @@ def _to_arrow(row: Row, schema: pa.Schema) -> pa.Table:
 
 
 def _to_column(value: Any, column_type: pa.DataType) -> pa.Array:
-    if not (pa.types.is_list(column_type) and pa.types.is_fixed_size_list(column_type.value_type)):
+    is_table = pa.types.is_list(column_type) and pa.types.is_fixed_size_list(column_type.value_type)
+    if value is None or not is_table:
         return pa.array([value], type=column_type)
     width, number = column_type.value_type.list_size, column_type.value_type.value_type
     value = np.ascontiguousarray(value, dtype=number.to_pandas_dtype()).reshape(-1, width)
@@ -259,7 +260,7 @@ def _to_column(value: Any, column_type: pa.DataType) -> pa.Array:
 
 def _from_arrow(column: pa.ChunkedArray) -> Any:
     array = column.combine_chunks()
-    if not pa.types.is_list(array.type):
+    if array.null_count or not pa.types.is_list(array.type):
         return array[0].as_py()
     values = array.flatten()
     if pa.types.is_fixed_size_list(values.type):

@@ -1,0 +1,223 @@
+"""From what a teacher said about the images of a sequence to the point labels of its scans."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from uov_hf.labels.consolidation import Consolidation
+from uov_hf.labels.label_set import LabelSet, decode_segmentation
+from uov_hf.labels.shards import Row
+from uov_hf.labels.superpoints import find_superpoints, vote_in_superpoints
+from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
+from uov_hf.labels.votes import Votes, count_votes, decide
+from uov_hf.projection import Camera, OcclusionConfig, pair_points_with_pixels, round_to_pixels
+from uov_hf.vocabulary import IGNORED, load_vocabulary
+
+
+SOFT_COLUMNS = ("soft_labels", "soft_scores")
+GEOMETRY = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """
+    What was said about one scan.
+
+    Args:
+        pairs (`dict`): From `pair_with_segments`.
+        class_of_segment (`np.ndarray` of shape `(num_segments + 1,)`): 255 = none; row 0 is "no segment".
+        votes (`Votes`): On the points.
+        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; no surface lies at the origin.
+        global_positions (`np.ndarray` of shape `(num_points, 3)`, *optional*): Where there is a vote over time.
+        voxels (`VoxelVotes`, *optional*): Where there is a vote over time.
+    """
+
+    pairs: Row
+    class_of_segment: np.ndarray
+    votes: Votes
+    positions: np.ndarray
+    global_positions: np.ndarray | None = None
+    voxels: VoxelVotes | None = None
+
+
+class SequenceLabeller:
+    """
+    The point labels of the frames of one sequence. Rows depend on the frames alone, not on the order of asking.
+
+    Args:
+        frames (`Frames`):
+            The sequence.
+        label_set (`LabelSet`):
+            What the teacher said; must know the frames.
+        rule (`Consolidation`):
+            Who is heard.
+    """
+
+    def __init__(self, frames, label_set: LabelSet, rule: Consolidation):
+        self.frames = frames.select_columns([*GEOMETRY, "lidar2global"] if rule.time_vote else GEOMETRY)
+        self.label_set = label_set
+        self.rule = rule
+        window = rule.time_vote.window if rule.time_vote else 0
+        self._hear_once = lru_cache(maxsize=2 * window + 1)(self.hear)
+        if rule.time_vote:
+            timestamps = [row["timestamp"] for row in frames.select_columns(["timestamp"])]
+            self._by_time = np.argsort(timestamps, kind="stable").tolist()
+            self._is_thing = thing_classes(label_set)
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each frame, in their order; asking for the row of a broken frame raises, the next is unharmed."""
+        return map(self.make_row, range(len(self.frames)))
+
+    def make_row(self, index: int) -> Row:
+        """The point labels of one frame."""
+        heard = self._hear_once(index)
+        votes = heard.votes
+        if self.rule.time_vote:
+            votes = self._vote_over_time(index, heard)
+        if self.rule.superpoint_vote:
+            votes = vote_in_superpoints(votes, find_superpoints(heard.positions, self.rule.superpoint_vote))
+        decision = vars(decide(votes, self.rule.min_confidence))
+        if self.rule.is_the_papers:
+            decision |= dict.fromkeys(SOFT_COLUMNS)
+        pairs = heard.pairs
+        if self.rule.clean_pairs:
+            agrees = heard.class_of_segment[pairs["pair_segment"]] == decision["labels"][pairs["pair_to_point"]]
+            pairs = pairs | {"pair_segment": np.where(agrees, pairs["pair_segment"], 0)}
+        return {"frame_id": self.frames.frame_ids[index], **pairs, **decision}
+
+    def hear(self, index: int) -> Hearing:
+        """What was said about one scan, each camera and augmentation on its own."""
+        frame, rule = self.frames[index], self.rule
+        is_augmented = rule.augmentation_vote and len(self.label_set.augmentations) > 0
+        columns = ["camera_names", "segmentation", "segment_labels", "segment_scores"]
+        said = self.label_set.read(frame["frame_id"], columns + ["augmented_segmentation"] * is_augmented)
+        _check_cameras(frame, said)
+        pairs = pair_with_segments(frame, said["segmentation"], rule.occlusion)
+        segments = [pairs["pair_segment"]]
+        if is_augmented:
+            segments += self._augmented_segments(pairs, said["augmented_segmentation"])
+
+        class_of_segment = np.append(IGNORED, self.label_set.prompt_to_class[said["segment_labels"]])
+        score_of_segment = np.append(0, said["segment_scores"]).astype(np.float32)
+        point, segment = _votes_of_pairs(pairs["pair_to_point"], segments, rule.camera_vote)
+        num_points, num_classes = len(frame["points"]), len(self.label_set.class_names)
+        votes = count_votes(point, class_of_segment[segment], score_of_segment[segment], num_points, num_classes)
+        # Points that are not finite are seen by no camera; the origin, where the sensor is, has no neighbours either.
+        positions = np.nan_to_num(frame["points"][:, :3].astype(np.float64), nan=0, posinf=0, neginf=0)
+        if not rule.time_vote:
+            return Hearing(pairs, class_of_segment, votes, positions)
+        global_positions = _to_global(positions, frame)
+        voxels = gather_in_voxels(votes, global_positions, rule.time_vote)
+        return Hearing(pairs, class_of_segment, votes, positions, global_positions, voxels)
+
+    def _augmented_segments(self, pairs: Row, pngs: list[bytes | None]) -> list[np.ndarray]:
+        """The segment `(num_pairs,)` of every pair in each augmentation."""
+        num = len(self.label_set.augmentations)
+        return [look_up_segments(pairs, decode_all(pngs[place::num])) for place in range(num)]
+
+    def _vote_over_time(self, index: int, heard: Hearing) -> Votes:
+        others = [voxels for neighbor in self._neighbors(index) if (voxels := self._voxels(neighbor)) is not None]
+        ranges = np.linalg.norm(heard.positions, axis=1)
+        return vote_over_time(
+            heard.global_positions, ranges, heard.voxels, others, self._is_thing, self.rule.time_vote
+        )
+
+    def _neighbors(self, index: int) -> list[int]:
+        """The frames before and after, in the order of time."""
+        place, window = self._by_time.index(index), self.rule.time_vote.window
+        return self._by_time[max(0, place - window) : place] + self._by_time[place + 1 : place + window + 1]
+
+    def _voxels(self, index: int) -> VoxelVotes | None:
+        """The votes of a frame; None where it is broken, which its own row reports."""
+        try:
+            return self._hear_once(index).voxels
+        except Exception:
+            return None
+
+
+def pair_with_segments(
+    frame: Row, segmentation: list[bytes | None], occlusion: OcclusionConfig | None = None
+) -> dict[str, np.ndarray]:
+    """
+    Every pair of a point and a pixel, camera by camera, with the segment there.
+
+    Args:
+        frame (`dict`): `points` and the geometry of the cameras.
+        segmentation (`list`): A PNG per camera; a camera without one (`None`) has no pairs.
+        occlusion (`OcclusionConfig`, *optional*): Leave out the pairs of hidden points.
+    """
+    return pair_with_maps(frame, decode_all(segmentation), occlusion)
+
+
+def pair_with_maps(
+    frame: Row, segment_maps: list[np.ndarray | None], occlusion: OcclusionConfig | None = None
+) -> dict[str, np.ndarray]:
+    """`pair_with_segments` of segmentations `(height, width)` that are decoded already."""
+    shown = [index for index, segment_map in enumerate(segment_maps) if segment_map is not None]
+    cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in shown]
+    found = pair_points_with_pixels(frame["points"], cameras, occlusion=occlusion)
+    rows, columns = round_to_pixels(found.pixel_coords)
+    pairs = {
+        "pair_to_point": found.point_index.astype(np.int32),
+        "pair_camera": np.array(shown, np.int16)[found.camera_index],
+        "pair_pixel": np.stack([columns, rows], axis=1).astype(np.int16),
+    }
+    return pairs | {"pair_segment": look_up_segments(pairs, segment_maps)}
+
+
+def look_up_segments(pairs: dict[str, np.ndarray], segment_maps: list[np.ndarray | None]) -> np.ndarray:
+    """The segment `(num_pairs,)` under every pair, 0 = none."""
+    segments = np.zeros(len(pairs["pair_camera"]), np.int32)
+    for camera, segment_map in enumerate(segment_maps):
+        if segment_map is not None:
+            here = pairs["pair_camera"] == camera
+            columns, rows = pairs["pair_pixel"][here].T
+            segments[here] = segment_map[rows, columns]
+    return segments
+
+
+def decode_all(pngs: list[bytes | None]) -> list[np.ndarray | None]:
+    return [None if png is None else decode_segmentation(png) for png in pngs]
+
+
+def thing_classes(label_set: LabelSet) -> np.ndarray:
+    """Which classes `(num_classes,)` are things; all, where the label set's vocabulary is not one of the package's."""
+    try:
+        vocabulary = load_vocabulary(label_set.taxonomy)
+    except ValueError:
+        vocabulary = None
+    if vocabulary is None or list(vocabulary.class_names) != label_set.class_names:
+        return np.ones(len(label_set.class_names), dtype=bool)
+    return np.asarray(vocabulary.is_thing)
+
+
+def _votes_of_pairs(point: np.ndarray, segments: list[np.ndarray], camera_vote: str) -> tuple[np.ndarray, np.ndarray]:
+    """The votes: the point that each is about, and its segment. `segments` has one array per answer of the teacher."""
+    points, voters = [], []
+    for segment in segments:
+        spoken = np.flatnonzero(segment)
+        if camera_vote == "last":  # pairs come camera by camera: a point's last pair is that of its last camera
+            spoken = spoken[len(spoken) - 1 - np.unique(point[spoken][::-1], return_index=True)[1]]
+        points.append(point[spoken])
+        voters.append(segment[spoken])
+    return np.concatenate(points), np.concatenate(voters)
+
+
+def _check_cameras(frame: Row, said: Row) -> None:
+    if list(frame["camera_names"]) != said["camera_names"]:
+        raise ValueError(
+            f"Frame {frame['frame_id']} has the cameras {list(frame['camera_names'])}, "
+            f"but the label set was made with {said['camera_names']}."
+        )
+
+
+def _to_global(positions: np.ndarray, frame: Row) -> np.ndarray:
+    lidar2global = frame["lidar2global"]
+    if lidar2global is None:
+        raise ValueError(
+            f"Frame {frame['frame_id']} has no `lidar2global`, which the vote over time needs. "
+            "Give the dataset its poses, or use a preset without `time_vote`."
+        )
+    return positions @ lidar2global[:3, :3].T + lidar2global[:3, 3]

@@ -1,0 +1,85 @@
+"""Superpoints: small smooth patches of a scan, whose points are of one class nearly always."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from uov_hf.labels.votes import Votes
+
+
+@dataclass(frozen=True)
+class SuperpointConfig:
+    """
+    Neighbouring points are of one superpoint where they are near, lie in one cell, and their surfaces are parallel.
+
+    Args:
+        num_neighbors (`int`, defaults to 8):
+            Nearest points that a point is compared with; its surface is the plane through them.
+        reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.1):
+            Metres, and share of the distance to the sensor: farther neighbours are never joined. The larger counts.
+        max_angle (`float`, defaults to 15.0):
+            Degrees between the planes of two points that are joined.
+        cell_size (`float`, defaults to 2.0):
+            Metres; a superpoint ends at the borders of cubes of this side, so that one wrong join costs little.
+    """
+
+    num_neighbors: int = 8
+    reach: float = 0.3
+    relative_reach: float = 0.1
+    max_angle: float = 15.0
+    cell_size: float = 2.0
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"`{name}` must be more than 0, got {value}.")
+
+
+def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndarray:
+    """
+    Cut a scan into superpoints.
+
+    Args:
+        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; finite.
+        config (`SuperpointConfig`): Where to cut.
+
+    Returns:
+        Superpoint of every point `(num_points,)`, counted from 0.
+    """
+    num_points, num_neighbors = len(positions), min(config.num_neighbors, len(positions) - 1)
+    if num_neighbors < 1:
+        return np.arange(num_points)
+    distances, neighbors = cKDTree(positions).query(positions, k=num_neighbors + 1)
+    normals = _normals(positions[neighbors])
+    one, other = np.repeat(np.arange(num_points), num_neighbors), neighbors[:, 1:].ravel()
+
+    reach = np.maximum(config.reach, config.relative_reach * np.linalg.norm(positions, axis=1))
+    cells = np.floor(positions / config.cell_size)
+    joined = distances[:, 1:].ravel() <= reach[one]
+    joined &= np.abs((normals[one] * normals[other]).sum(axis=1)) >= np.cos(np.radians(config.max_angle))
+    joined &= (cells[one] == cells[other]).all(axis=1)
+    graph = coo_array((joined[joined], (one[joined], other[joined])), shape=(num_points, num_points))
+    return connected_components(graph, directed=False)[1]
+
+
+def vote_in_superpoints(votes: Votes, superpoints: np.ndarray) -> Votes:
+    """A point's own votes plus the mean of those in its superpoint: v ← v + mean v of the superpoint.
+
+    The own ones keep a point right that was joined to others by mistake.
+    """
+    num_points = len(superpoints)
+    members = csr_array((np.ones(num_points, np.float32), (superpoints, np.arange(num_points))))
+    sizes = np.bincount(superpoints)
+    total = votes.spread(members)
+    mean = Votes(total.scores / sizes[:, None].astype(np.float32), total.weights / sizes.astype(np.float32))
+    return votes + mean.select(superpoints)
+
+
+def _normals(neighborhoods: np.ndarray) -> np.ndarray:
+    """Unit normals `(num_points, 3)` of the planes through neighbourhoods `(num_points, k, 3)`, of either sign."""
+    offsets = neighborhoods - neighborhoods.mean(axis=1, keepdims=True)
+    covariance = offsets.transpose(0, 2, 1) @ offsets  # (num_points, 3, 3)
+    return np.linalg.eigh(covariance)[1][:, :, 0]  # eigenvalues ascend: the first direction varies least

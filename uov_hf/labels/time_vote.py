@@ -1,0 +1,133 @@
+"""The vote over time: what is said about the same place in the scans before and after."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.spatial import cKDTree
+
+from uov_hf.labels.votes import Votes, concatenate_votes
+
+
+KEY_BITS = 21  # per axis, three in an int64. Keys repeat after 2²¹ voxels: far beyond what one scan sees
+
+
+@dataclass(frozen=True)
+class TimeVoteConfig:
+    """
+    Scans are brought into one frame by `lidar2global` and their votes gathered in voxels; every point then hears the
+    voxels around it, of its own scan and of the others alike.
+
+    Args:
+        window (`int`, defaults to 5):
+            Scans before and after that are heard.
+        voxel_size (`float`, defaults to 0.3):
+            Metres. A voxel with votes on m points of one scan speaks with the weight of √m: a near surface has more
+            points than a far one, but not more segments.
+        num_neighbors (`int`, defaults to 12):
+            Nearest voxels that a point hears.
+        reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.02):
+            Metres, and share of the distance to the sensor; the larger is σ. A voxel at distance d is heard with the
+            weight exp(−d² / 2σ²), from 3σ on not at all.
+        min_scans (`int`, defaults to 2):
+            Votes for a thing are carried to other scans only from places that at least this many scans of the window
+            have points at. What drives away leaves nothing behind.
+    """
+
+    window: int = 5
+    voxel_size: float = 0.3
+    num_neighbors: int = 12
+    reach: float = 0.3
+    relative_reach: float = 0.02
+    min_scans: int = 2
+
+    def __post_init__(self):
+        for name in ("voxel_size", "num_neighbors", "reach", "min_scans"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be more than 0, got {getattr(self, name)}.")
+        for name in ("window", "relative_reach"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class VoxelVotes:
+    """
+    The votes of one scan, gathered in voxels.
+
+    Args:
+        centers (`np.ndarray` of shape `(num_voxels, 3)`): Mean of the points that were spoken about; metres, global.
+        votes (`Votes`): Of the voxels.
+        places (`np.ndarray` of shape `(num_voxels,)`): Where they are, in voxels twice as large.
+        occupied (`np.ndarray`): All places where the scan has points, ascending.
+    """
+
+    centers: np.ndarray
+    votes: Votes
+    places: np.ndarray
+    occupied: np.ndarray
+
+
+def gather_in_voxels(votes: Votes, positions: np.ndarray, config: TimeVoteConfig) -> VoxelVotes:
+    """Gather the votes on the points of one scan; `positions` `(num_points, 3)` are global, metres."""
+    occupied = np.unique(_keys(positions, 2 * config.voxel_size))
+    spoken = np.flatnonzero(votes.weights)
+    votes, positions = votes.select(spoken), positions[spoken]
+    keys, voxel = np.unique(_keys(positions, config.voxel_size), return_inverse=True)
+    sizes = np.bincount(voxel, minlength=len(keys))
+    members = (voxel, np.arange(len(voxel)))
+    shape = len(keys), len(voxel)
+    centers = csr_array((1 / sizes[voxel], members), shape=shape) @ positions
+    weights = (1 / np.sqrt(sizes[voxel])).astype(np.float32)
+    voxel_votes = votes.spread(csr_array((weights, members), shape=shape))
+    return VoxelVotes(centers, voxel_votes, _keys(centers, 2 * config.voxel_size), occupied)
+
+
+def vote_over_time(
+    positions: np.ndarray,
+    ranges: np.ndarray,
+    own: VoxelVotes,
+    others: list[VoxelVotes],
+    is_thing: np.ndarray,
+    config: TimeVoteConfig,
+) -> Votes:
+    """
+    What the points of a scan hear.
+
+    Args:
+        positions (`np.ndarray` of shape `(num_points, 3)`): Of the points; metres, global.
+        ranges (`np.ndarray` of shape `(num_points,)`): Their distances to the sensor, metres.
+        own (`VoxelVotes`): Of this scan.
+        others (`list[VoxelVotes]`): Of the scans before and after, in the order of time.
+        is_thing (`np.ndarray` of shape `(num_classes,)`): Which classes can move.
+        config (`TimeVoteConfig`): How far to listen.
+    """
+    places, num_scans = np.unique(np.concatenate([scan.occupied for scan in (own, *others)]), return_counts=True)
+    lasting = places[num_scans >= config.min_scans]
+    carried = [_without_passing_things(scan, lasting, is_thing) for scan in others]
+    centers = np.concatenate([own.centers, *(scan.centers for scan in others)])
+    votes = concatenate_votes([own.votes, *carried])
+    num_heard = min(config.num_neighbors, len(centers))
+    if num_heard == 0:
+        return Votes(np.zeros((len(positions), len(is_thing) + 1), np.float32), np.zeros(len(positions), np.float32))
+
+    distances, voxels = cKDTree(centers).query(positions, k=range(1, num_heard + 1))
+    sigma = np.maximum(config.reach, config.relative_reach * ranges)[:, None]
+    weights = np.where(distances < 3 * sigma, np.exp(-0.5 * (distances / sigma) ** 2), 0).astype(np.float32)
+    starts = np.arange(0, voxels.size + 1, num_heard)
+    return votes.spread(csr_array((weights.ravel(), voxels.ravel(), starts), shape=(len(positions), len(centers))))
+
+
+def _without_passing_things(scan: VoxelVotes, lasting: np.ndarray, is_thing: np.ndarray) -> Votes:
+    """The votes of a scan, without those for things at places that do not last."""
+    passing = ~np.isin(scan.places, lasting)
+    dropped = passing[:, None] & np.append(is_thing, False)
+    scores = np.where(dropped, 0, scan.votes.scores)
+    heard = scores.sum(axis=1) / np.maximum(scan.votes.scores.sum(axis=1), np.finfo(np.float32).tiny)
+    return Votes(scores, scan.votes.weights * heard)
+
+
+def _keys(positions: np.ndarray, voxel_size: float) -> np.ndarray:
+    """One int64 `(num_points,)` per voxel."""
+    column, row, layer = (np.floor(positions / voxel_size).astype(np.int64) & (2**KEY_BITS - 1)).T
+    return (column << 2 * KEY_BITS) | (row << KEY_BITS) | layer
