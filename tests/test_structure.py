@@ -18,7 +18,7 @@ PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in (
 
 NETWORK = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses"]
 MODEL = [*NETWORK, "modeling_uov", "modeling_uov_segmentation"]
-BORDER = ["projection", "point_files", "feature_extraction_uov", "processing_uov", "afi", "pipeline_uov"]
+BORDER = ["occlusion", "projection", "point_files", "feature_extraction_uov", "processing_uov", "afi", "pipeline_uov"]
 ANYTHING = [""]
 # Who may import whom: a module or folder of the package, and what it may take besides its own folder.
 MAY_IMPORT = {
@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "sparse_conv": [],
     "voxel_pyramid": ["sparse_conv"],
     "losses": [],
-    "projection": [],
+    "occlusion": [],
+    "projection": ["occlusion"],
     "afi": [],
     "evaluation.metrics": [],
     "vocabulary": [],

@@ -1,0 +1,138 @@
+"""Which lidar points are hidden from a camera: a depth image in which the gaps between beams are closed."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import pad
+
+
+CELLS_PER_BEAM = 6  # of the depth image, in both directions
+PATCH = 5.0  # degrees: side of the patches in which points are counted
+WIDEST_SPACING = 2.0  # degrees; where points are so few that it would be wider, nothing says what lies between them
+MOST_STRETCH = 2.0
+
+
+@dataclass(frozen=True)
+class OcclusionConfig:
+    """
+    When a point counts as hidden from a camera: something nearer closes its place in the image.
+
+    A lidar samples a surface with one point per beam, and what lies between two beams hides as well as what lies on
+    one. So in an image of angles, as the camera sees them, every point covers a square of `reach` beam spacings to
+    each side. Then the covered area shrinks until it ends `outline` spacings beyond its outermost points: gaps of up
+    to twice `reach` stay closed, and what is seen beside a thing stays free. A plane never hides itself, however flat
+    it is looked at: whatever is nearer lies on one side only.
+
+    The defaults were chosen on synthetic towns of 32 beams; docs/results.md has what they do there and on the 64 beams
+    of PandaSet.
+
+    Args:
+        beam_spacing (`float`, *optional*):
+            Degrees between neighbouring points. By default it is taken from how densely the points of the scan stand
+            in the camera's view, so that it fits any lidar.
+        reach (`float`, *optional*, defaults to 1.0):
+            In beam spacings as the lidar sees them: a thing nearer to the camera than to the lidar looks larger to the
+            camera, and so do its gaps.
+        outline (`float`, *optional*, defaults to 0.3):
+            In beam spacings. More finds more of the hidden points near outlines, and loses more of the visible ones.
+        tolerance (`float`, *optional*, defaults to 0.5), relative_tolerance (`float`, *optional*, defaults to 0.05):
+            Metres, and share of the distance, that a point may lie behind what covers it and still be on that surface.
+
+    Raises:
+        ValueError: a number is negative or not finite, `beam_spacing` is 0, or `outline` is more than `reach`.
+    """
+
+    beam_spacing: float | None = None
+    reach: float = 1.0
+    outline: float = 0.3
+    tolerance: float = 0.5
+    relative_tolerance: float = 0.05
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` must be a finite number that is not negative, got {value}.")
+        if self.beam_spacing == 0:
+            raise ValueError("`beam_spacing` must be more than 0 degrees, or None to take it from the scan; got 0.")
+        if self.outline > self.reach:
+            raise ValueError(f"`outline` must be at most `reach`, which is {self.reach}, got {self.outline}.")
+
+
+def find_hidden(
+    in_camera: torch.Tensor, lidar_range: torch.Tensor, in_view: torch.Tensor, config: OcclusionConfig
+) -> torch.Tensor:
+    """
+    Which points lie behind others.
+
+    Args:
+        in_camera (`torch.Tensor` of shape `(num_points, 3)`):
+            Metres, in the camera frame (x right, y down, z forward), float64; all in front of the camera.
+        lidar_range (`torch.Tensor` of shape `(num_points,)`):
+            Metres from the lidar.
+        in_view (`torch.Tensor` of shape `(num_points,)`):
+            Whether the image shows the place of the point; the others may still hide something at its border.
+        config (`OcclusionConfig`):
+            What hides what.
+
+    Returns:
+        bool of shape `(num_points,)`; False for points that are not in view.
+    """
+    hidden = torch.zeros_like(in_view)
+    if not in_view.any():
+        return hidden
+    distance = in_camera.norm(dim=1)
+    angles = _angles(in_camera)
+    spacing = _beam_spacing(angles[in_view]) if config.beam_spacing is None else config.beam_spacing
+    cells = torch.floor(angles * (CELLS_PER_BEAM / spacing)).long()
+    radius = torch.round(config.reach * CELLS_PER_BEAM * (lidar_range / distance).clamp(1, MOST_STRETCH)).long()
+
+    margin = int(radius.max()) + 1
+    first, last = cells[in_view].amin(0) - margin, cells[in_view].amax(0) + margin
+    near = ((first <= cells) & (cells <= last)).all(dim=1)
+    num_columns, num_rows = (last - first + 1).tolist()
+    column, row = (cells[near] - first).unbind(1)
+    cell, distance = row * num_columns + column, distance[near]
+    covered = _cover(cell, distance, radius[near], (num_rows, num_columns))
+    shrinkage = round(config.reach * CELLS_PER_BEAM) - round(config.outline * CELLS_PER_BEAM)
+    surface = _running_max(covered, shrinkage).view(-1)[cell]
+    hidden[near] = distance - surface > config.tolerance + config.relative_tolerance * distance
+    return hidden & in_view
+
+
+def _angles(in_camera: torch.Tensor) -> torch.Tensor:
+    """Degrees to the right and downwards, (num_points, 2)."""
+    x, y, z = in_camera.unbind(1)
+    return torch.rad2deg(torch.stack([torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))], dim=1))
+
+
+def _beam_spacing(angles: torch.Tensor) -> float:
+    """Side of the square that a point has to itself, in the patch in which the median point stands."""
+    column, row = torch.floor(angles / PATCH).long().unbind(1)
+    _, patch, count = torch.unique(360 * column + row, return_inverse=True, return_counts=True)
+    return min(PATCH / math.sqrt(count[patch].median()), WIDEST_SPACING)
+
+
+def _cover(cell: torch.Tensor, distance: torch.Tensor, radius: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The nearest distance in every cell, infinite in empty ones, where a point covers `radius` cells to each side."""
+    negative = torch.full((size[0] * size[1],), -torch.inf, dtype=distance.dtype, device=distance.device)
+    radii = [*reversed(radius.unique().tolist()), 0]
+    # Widest first: what has grown by the difference to the next radius grows on together with the points of that one.
+    for this, following in zip(radii, radii[1:], strict=False):
+        here = radius == this
+        negative = negative.reshape(-1).scatter_reduce(0, cell[here], -distance[here], "amax")
+        negative = _running_max(negative.view(size), this - following)
+    return -negative
+
+
+def _running_max(image: torch.Tensor, radius: int) -> torch.Tensor:
+    """The largest value within `radius` cells of every cell, in both directions."""
+    for dim, padding in ((0, (0, 0, radius, radius)), (1, (radius, radius))):
+        image = pad(image, padding, value=-torch.inf)
+        width, target = 1, 2 * radius + 1  # each step at most doubles the window that a value is the maximum of
+        while width < target:
+            step = min(width, target - width)
+            length = image.shape[dim] - step
+            image = torch.maximum(image.narrow(dim, 0, length), image.narrow(dim, step, length))
+            width += step
+    return image
