@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in args.command(args):
             print(line)
         sys.stdout.flush()
-    except ValueError as error:
-        print(f"uov-hf: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `| head` has seen enough; nor may Python complain when it closes the pipe at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        print(f"uov-hf: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

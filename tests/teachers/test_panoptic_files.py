@@ -100,6 +100,12 @@ def test_panoptic_files_get_their_words_by_name_and_their_embeddings_by_looking(
     assert not np.allclose(answer.embeds[0], answer.embeds[1], atol=1e-3)
 
 
+def test_an_image_may_be_without_segments(folder, picture, tiny_clip):
+    write_rgb(write_panoptic(folder) / "token.png", halves(0, 0))
+    _, answer = read_halves(folder, picture, tiny_clip)
+    assert len(answer.labels) == len(answer.embeds) == 0 and not answer.segmentation.any()
+
+
 def test_scores_are_those_of_the_file_where_it_has_some(folder, picture, tiny_clip):
     assert read_halves(write_panoptic(folder), picture, tiny_clip)[1].scores.tolist() == [0.25, 0.75]
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from uov_hf.teachers.clip_space import ClipSpace, load_clip_space
-from uov_hf.teachers.file_layouts import FiledSegments, open_layout
+from uov_hf.teachers.file_layouts import FiledSegments, Layout, open_layout
 from uov_hf.teachers.pooling import pool_segments
 from uov_hf.teachers.protocol import ImageSegments, Teacher, open_images
 
@@ -57,8 +57,7 @@ class FilesTeacher(Teacher):
         if self.model_name_or_path is None:
             raise ValueError("The teacher `files` needs `model_name_or_path`, the folder with the label files.")
         self.layout = open_layout(Path(self.model_name_or_path), layout, self.prompts)
-        if (self.layout.prompt_embeds is None) == (embed_model_name_or_path is None):
-            raise ValueError(f"{self.model_name_or_path} {self._about_embeds}")
+        _check_source_of_embeds(self.layout, embed_model_name_or_path)
         self.embed_model_name_or_path = embed_model_name_or_path
         self.space: ClipSpace | None = None
         if embed_model_name_or_path is not None:
@@ -74,30 +73,19 @@ class FilesTeacher(Teacher):
             )
 
     @property
-    def _about_embeds(self) -> str:
-        if self.layout.prompt_embeds is not None:
-            return f"(layout {self.layout.name}) has embeddings of its own: leave `embed_model_name_or_path` out."
-        return (
-            f"(layout {self.layout.name}) has no embeddings: name a model with images and words in one space to take "
-            "them from, as `embed_model_name_or_path`, e.g. openai/clip-vit-base-patch16."
-        )
-
-    @property
     def embed_dim(self) -> int:
         return self.layout.prompt_embeds.shape[1] if self.space is None else self.space.embed_dim
 
     @property
     def settings(self) -> dict[str, Any]:
-        second = (
-            {}
-            if self.space is None
-            else {
+        settings = {"layout": self.layout.name}
+        if self.space is not None:
+            settings |= {
                 "embed_model_name_or_path": self.embed_model_name_or_path,
                 "embed_revision": self.space.commit,
                 "embed_settings": self.space.settings,
             }
-        )
-        return {"layout": self.layout.name} | second
+        return settings
 
     def encode_prompts(self, prompts: list[str]) -> np.ndarray:
         """
@@ -150,3 +138,15 @@ class FilesTeacher(Teacher):
             pool_segments(of_one, torch.from_numpy(one.segmentation).to(of_one.device), len(one.labels)).cpu().numpy()
             for of_one, one in zip(features, filed, strict=True)
         ]
+
+
+def _check_source_of_embeds(layout: Layout, embed_model_name_or_path: str | None) -> None:
+    """That embeddings come from the folder or from a second model, and from one of them only."""
+    folder = f"{layout.folder} (layout {layout.name})"
+    if layout.prompt_embeds is not None and embed_model_name_or_path is not None:
+        raise ValueError(f"{folder} has embeddings of its own: leave `embed_model_name_or_path` out.")
+    if layout.prompt_embeds is None and embed_model_name_or_path is None:
+        raise ValueError(
+            f"{folder} has no embeddings: name a model with images and words in one space to take them from, as "
+            "`embed_model_name_or_path`, e.g. openai/clip-vit-base-patch16."
+        )
