@@ -7,6 +7,7 @@ from uov_hf.training import publishing
 
 
 FIELDS = {
+    "stage": "pretrain",
     "model_name": "me/tmp",
     "taxonomy": "nuscenes",
     "num_prompts": 3,
@@ -17,8 +18,7 @@ FIELDS = {
     "teacher": "some/clip",
     "command": "accelerate launch examples/pretrain.py",
     "settings": {"seed": 0},
-    "first": {"loss": 2.0, "image_loss": 1.0, "text_loss": 3.0},
-    "last": {"loss": 1.0, "image_loss": 0.5, "text_loss": 1.5},
+    "losses": [("total", 2.0, 1.0), ("superpixel-superpoint", 1.0, 0.5)],
     "validation_loss": None,
     "num_broken": 0,
     "license_note": "Other terms hold.",
@@ -29,9 +29,16 @@ def test_the_card_is_filled_from_top_to_bottom(tmp_path):
     publishing.write_model_card(tmp_path, license="other", **FIELDS)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\n") and "license: other" in card
-    assert "2 classes (car, road)" in card and "| seed | 0 |" in card and "| total | 2.000 | 1.000 |" in card
+    assert "2 classes (car, road)" in card and "| seed | 0 |" in card
+    assert "| loss | first step | last step |\n|---|---:|---:|\n| total | 2.000 | 1.000 |\n| superpixel" in card
     assert "Validation" not in card and "could not be read" not in card
     assert "{" not in card.replace("{}", "")
+
+
+def test_the_card_of_a_segmenter_shows_how_to_load_one(tmp_path):
+    publishing.write_model_card(tmp_path, license="other", **FIELDS | {"stage": "distill"})
+    card = (tmp_path / "README.md").read_text()
+    assert 'UOVForSemanticSegmentation.from_pretrained("me/tmp")' in card and "UOVModel" not in card
 
 
 def test_a_field_that_was_forgotten_is_an_error(tmp_path):

@@ -7,7 +7,7 @@ from torch import nn
 
 from uov_hf.training.broken_frames import ReportBrokenFrames, SkipBrokenFrames, only_readable
 from uov_hf.training.launch import check_num_processes
-from uov_hf.training.steps import count_superpoints, freeze_batch_norm, gather_negatives, load_step
+from uov_hf.training.steps import add_negatives, count_superpoints, freeze_batch_norm, gather_negatives, load_step
 from uov_hf.training.tracking import TrainLog, read_log
 
 
@@ -32,9 +32,9 @@ def test_a_superpoint_without_a_voxel_is_not_counted():
 
 def test_weights_make_the_mean_over_the_superpoints_of_the_whole_step():
     batches = [batch_of([0, 1, 2]), batch_of([0]), batch_of([])]
-    step = load_step(Accelerator(cpu=True), iter(batches), accumulation=3)
-    assert [step.weight(batch) for batch in batches] == [0.75, 0.25, 0.0]
-    assert (step.num_superpoints, step.num_points) == (4, 18)
+    step = load_step(Accelerator(cpu=True), iter(batches), accumulation=3, count=count_superpoints)
+    assert step.weights == [0.75, 0.25, 0.0]
+    assert (step.count, step.num_points) == (4, 18)
 
 
 def test_a_broken_frame_stops_the_step():
@@ -43,7 +43,7 @@ def test_a_broken_frame_stops_the_step():
         raise OSError("scan.bin is truncated")
 
     with pytest.raises(OSError, match=r"scan\.bin is truncated"):
-        load_step(Accelerator(cpu=True), batches(), accumulation=2)
+        load_step(Accelerator(cpu=True), batches(), accumulation=2, count=count_superpoints)
 
 
 def test_negatives_are_all_segments_of_the_step_but_ones_own():
@@ -52,6 +52,8 @@ def test_negatives_are_all_segments_of_the_step_but_ones_own():
     assert torch.equal(first, batches[2]["segment_embeds"])
     assert torch.equal(second, torch.cat([batches[0]["segment_embeds"], batches[2]["segment_embeds"]]))
     assert torch.equal(third, batches[0]["segment_embeds"])
+    add_negatives(Accelerator(cpu=True), batches)
+    assert torch.equal(batches[0]["negative_embeds"], first)
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale():

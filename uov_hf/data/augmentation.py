@@ -83,16 +83,22 @@ def augment(
         generator (`np.random.Generator`):
             The only source of chance.
     """
-    points = points.copy()
-    if config.rotate:
-        points[:, :2] = rotated(points[:, :2], generator.uniform(0, 2 * math.pi))
-    if config.flip:
-        points[:, :2] *= generator.choice([-1, 1], size=2)
+    points = turn_and_mirror(points, config, generator)
     if config.cuboid_size:
         points, pairs = drop_cuboid(points, pairs, config, generator)
     if config.crop_scale is not None:
         pairs = crop_images(pairs, image_sizes, config, generator)
     return points, pairs
+
+
+def turn_and_mirror(points: np.ndarray, config: AugmentationConfig, generator: np.random.Generator) -> np.ndarray:
+    """A copy of the points `(num_points, >=3)`, turned and mirrored: all that the paper does to points with labels."""
+    points = points.copy()
+    if config.rotate:
+        points[:, :2] = rotated(points[:, :2], generator.uniform(0, 2 * math.pi))
+    if config.flip:
+        points[:, :2] *= generator.choice([-1, 1], size=2)
+    return points
 
 
 def rotated(xy: np.ndarray, angle: float) -> np.ndarray:

@@ -3,6 +3,33 @@
 import torch
 
 
+def collate_scans(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """
+    The scans of a batch, with what each of their points has.
+
+    Args:
+        samples (`list[dict]`):
+            `voxel_coords`, `voxel_features` and `point_to_voxel` of one scan each, as from the feature extractor;
+            where there are any, `labels` and `confidence` of its points.
+
+    Returns:
+        `voxel_coords` (num_voxels, 4) with the scan's place in the batch first, `voxel_features`,
+        `point_to_voxel` (row in the batch's voxels, −1 = none), `num_points` (batch,), and `labels` and `confidence`
+        of the batch's points.
+    """
+    num_voxels = [len(sample["voxel_coords"]) for sample in samples]
+    of_points = [name for name in ("labels", "confidence") if name in samples[0]]
+    return {
+        "voxel_coords": torch.cat(
+            [_with_scene(sample["voxel_coords"], scene) for scene, sample in enumerate(samples)]
+        ),
+        "voxel_features": torch.cat([sample["voxel_features"] for sample in samples]),
+        "point_to_voxel": _concatenate_rows([sample["point_to_voxel"] for sample in samples], num_voxels),
+        "num_points": torch.tensor([len(sample["point_to_voxel"]) for sample in samples]),
+        **{name: torch.cat([sample[name] for sample in samples]) for name in of_points},
+    }
+
+
 def collate_tmp(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """
     The batch that `UOVForPreTraining.forward` takes.
@@ -12,22 +39,17 @@ def collate_tmp(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tenso
             From `TMPSamples`, all of one label set.
 
     Returns:
-        `voxel_coords` (num_voxels, 4) with the scan's place in the batch first, `voxel_features`,
-        `point_to_voxel` (row in the batch's voxels, −1 = none), `num_points` (batch,),
-        `pair_to_point` (row in the batch's points), `superpoint_ids` (row in the batch's segments),
-        `scene_ids`, `segment_embeds`, `segment_labels` per segment, `prompt_embeds`, `prompt_groups`.
+        What `collate_scans` makes of the scans, `pair_to_point` (row in the batch's points), `superpoint_ids` (row in
+        the batch's segments), `scene_ids`, `segment_embeds`, `segment_labels` per segment, `prompt_embeds`,
+        `prompt_groups`.
     """
-    num_points = [len(sample["point_to_voxel"]) for sample in samples]
-    num_voxels = [len(sample["voxel_coords"]) for sample in samples]
+    scans = collate_scans(samples)
     num_segments = [len(sample["segment_labels"]) for sample in samples]
     return {
-        "voxel_coords": torch.cat(
-            [_with_scene(sample["voxel_coords"], scene) for scene, sample in enumerate(samples)]
+        **scans,
+        "pair_to_point": _concatenate_rows(
+            [sample["pair_to_point"] for sample in samples], scans["num_points"].tolist()
         ),
-        "voxel_features": torch.cat([sample["voxel_features"] for sample in samples]),
-        "point_to_voxel": _concatenate_rows([sample["point_to_voxel"] for sample in samples], num_voxels),
-        "num_points": torch.tensor(num_points),
-        "pair_to_point": _concatenate_rows([sample["pair_to_point"] for sample in samples], num_points),
         "superpoint_ids": _concatenate_rows([sample["superpoint_ids"] for sample in samples], num_segments),
         "scene_ids": torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(num_segments)),
         "segment_embeds": torch.cat([sample["segment_embeds"] for sample in samples]),

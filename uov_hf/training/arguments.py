@@ -1,7 +1,9 @@
 """Arguments that the scripts share, under Hugging Face's names; defaults are the paper's (method.md 4.4)."""
 
 import argparse
+from typing import Any
 
+from uov_hf.labels import PRESETS
 from uov_hf.training.optimization import OPTIMIZERS, SCHEDULES
 
 
@@ -15,6 +17,18 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data_dir", help="Root folder of the raw dataset.")
     group.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is in --data_dir.")
     group.add_argument("--split", help="Default: what fits the configuration.")
+
+
+def add_label_set_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what a teacher said")
+    group.add_argument("--label_set", help="The folder that generate_label_set.py wrote.")
+    group.add_argument(
+        "--point_labels_preset",
+        choices=list(PRESETS),
+        default="paper",
+        help="The rule by which it was carried to the points, as in label_points.py; made first where it is missing.",
+    )
+    group.add_argument("--validation_split", help="Scenes of the label set to validate on. Default: none.")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
@@ -31,13 +45,16 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="Default: that of the launch.")
 
 
-def add_training_arguments(parser: argparse.ArgumentParser, learning_rate: float, num_train_epochs: int) -> None:
+def add_training_arguments(
+    parser: argparse.ArgumentParser, learning_rate: float, num_train_epochs: int, frames_per_step: int
+) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--data_fraction", type=float, default=1.0, help="1 / s keeps every s-th scene, as the paper.")
     group.add_argument(
         "--per_device_train_batch_size",
         type=int,
-        help="Frames per process and micro-batch. Default: such that a step holds 4 frames, as in the paper.",
+        help="Frames per process and micro-batch. Default: such that a step holds "
+        f"{frames_per_step} frames, as in the paper.",
     )
     group.add_argument("--gradient_accumulation_steps", type=int, default=1)
     group.add_argument("--num_train_epochs", type=int, default=num_train_epochs)
@@ -67,3 +84,14 @@ def add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--report_to", choices=("none", "tensorboard", "trackio"), default="none")
     group.add_argument("--push_to_hub", action="store_true")
     group.add_argument("--hub_model_id", help="Default: the name of --output_dir.")
+
+
+def parse_or_street(parser: argparse.ArgumentParser, street_defaults: dict[str, Any]) -> argparse.Namespace:
+    """The arguments, and `on_street`: without --dataset it is the embedded street's turn, with defaults of its own."""
+    args = parser.parse_args()
+    if args.dataset is not None:
+        if args.label_set is None:
+            parser.error("--dataset needs --label_set: make one with examples/generate_label_set.py.")
+        return argparse.Namespace(on_street=False, **vars(args))
+    parser.set_defaults(**street_defaults)
+    return parser.parse_args(namespace=argparse.Namespace(on_street=True))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,14 +15,29 @@ SCHEDULES = ("cosine_per_epoch", "cosine", "constant")
 
 
 def create_optimizer(
-    name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float, weight_decay: float
+    name: str,
+    parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]],
+    learning_rate: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """`"sgd"` as the paper trains (momentum 0.9, dampening 0.1; method.md 4.4), or `"adamw"`."""
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    """`"sgd"` as the paper trains (momentum 0.9, dampening 0.1; method.md 4.4), or `"adamw"`.
+
+    Args:
+        name (`str`):
+            One of `OPTIMIZERS`.
+        parameters:
+            Parameters, or groups of them as PyTorch has them: `{"params": …, "lr": …}`. Frozen ones are left out.
+        learning_rate, weight_decay (`float`):
+            Of every group that does not say otherwise.
+    """
+    groups = list(parameters)
+    if not (groups and isinstance(groups[0], dict)):
+        groups = [{"params": groups}]
+    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     if name == "sgd":
-        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, dampening=0.1, weight_decay=weight_decay)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, dampening=0.1, weight_decay=weight_decay)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
     raise ValueError(f"`--optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")
 
 

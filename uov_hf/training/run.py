@@ -1,7 +1,9 @@
 """A run: what a training loop works on, and how far it is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +19,7 @@ from uov_hf.training.checkpoints import (
     order_fingerprint,
     save_checkpoint,
 )
+from uov_hf.training.optimization import create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
 
 
@@ -76,6 +79,15 @@ class Run:
             drop_later(self.output_dir, self.step)
         logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
 
+    def advance(self, num_points: int, num_broken: int) -> None:
+        """Let the optimiser take the step whose gradients are gathered, and count it."""
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.trained_points += num_points
+        self.num_broken += num_broken
+
     def save(self) -> None:
         """Write a checkpoint of this step; all ranks call this."""
         state = {
@@ -87,3 +99,35 @@ class Run:
         }
         config = self.accelerator.unwrap_model(self.model).config
         save_checkpoint(self.accelerator, self.output_dir, state, config, self.keep)
+
+
+def create_run(
+    accelerator: Accelerator,
+    args: Any,
+    model: torch.nn.Module,
+    parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]],
+    num_frames: int,
+    frames_per_step: int,
+) -> Run:
+    """Cut the frames into steps, make optimiser and schedule, and hand all of it to the accelerator.
+
+    Args:
+        accelerator (`Accelerator`): Of this process.
+        args (`argparse.Namespace`): The script's, with the shared training arguments.
+        model (`torch.nn.Module`): What is trained.
+        parameters: Its parameters, or groups of them, as `create_optimizer` takes them.
+        num_frames (`int`): Frames of an epoch.
+        frames_per_step (`int`): Of a step, where `--per_device_train_batch_size` does not say otherwise.
+    """
+    num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
+    batch_size = args.per_device_train_batch_size or max(1, frames_per_step // (num_processes * accumulation))
+    order = TrainingOrder(num_frames, batch_size, num_processes, accumulation, args.seed)
+    num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
+    if num_processes > 1 and accelerator.device.type == "cuda":
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # it keeps the parameters themselves
+    optimizer = create_optimizer(args.optimizer, parameters, args.learning_rate, args.weight_decay)
+    scheduler = create_scheduler(args.lr_scheduler_type, optimizer, order, num_steps, args.warmup_steps)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.register_for_checkpointing(scheduler)
+    output_dir, keep = Path(args.output_dir), args.checkpoints_total_limit
+    return Run(accelerator, model, optimizer, scheduler, order, num_steps, output_dir, keep)

@@ -1,11 +1,36 @@
-"""One frame of tri-modal pre-training: voxels, and the superpoints that a teacher's segments cut out of them."""
+"""What one frame is to a training: voxels, and what a teacher's segments or labels say about them."""
+
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch.utils.data import Dataset
 
-from uov_hf.data.augmentation import AugmentationConfig, augment, select_pairs
-from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.data import load_frames
+from uov_hf.data.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
+from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.training.launch import sharing
+
+
+VOXELS = ("voxel_coords", "voxel_features", "point_to_voxel")
+
+
+def load_labelled_frames(accelerator: Accelerator, args: Any, split: str | None, label_set: LabelSet) -> tuple:
+    """The frames of a split and their `PointLabels`, which are made first where there are none yet.
+
+    All processes call this, and each makes its share.
+    """
+    frames = load_frames(
+        args.dataset,
+        split,
+        data_dir=args.data_dir,
+        dataset_config=args.dataset_config,
+        data_fraction=args.data_fraction,
+    )
+    label_points(label_set, frames, args.point_labels_preset, on_error=args.on_error, **sharing(accelerator))
+    accelerator.wait_for_everyone()
+    return frames, PointLabels(label_set.folder, args.point_labels_preset)
 
 
 class TMPSamples(Dataset):
@@ -68,17 +93,12 @@ class TMPSamples(Dataset):
         in_a_voxel = voxels["point_to_voxel"].numpy()[pairs["pair_to_point"]] >= 0  # (num_pairs,)
         pairs = select_pairs(pairs, in_a_voxel & (pairs["pair_segment"] > 0))
         superpoints = self._superpoints(frame["frame_id"], pairs)
-        return {name: voxels[name] for name in ("voxel_coords", "voxel_features", "point_to_voxel")} | superpoints
+        return {name: voxels[name] for name in VOXELS} | superpoints
 
     def _read_pairs(self, frame) -> dict[str, np.ndarray]:
         columns = ["pair_to_point", "pair_camera", "pair_pixel", "pair_segment", "labels"]
-        pairs = self.point_labels.read(frame["frame_id"], columns)
-        num_labelled = len(pairs.pop("labels"))
-        if num_labelled != len(frame["points"]):
-            raise ValueError(
-                f"Frame {frame['frame_id']} has {len(frame['points'])} points, but {num_labelled} point labels in "
-                f"{self.point_labels.folder}: they were made from another dataset. Make them again."
-            )
+        pairs = _read_point_labels(self.point_labels, frame, columns)
+        del pairs["labels"]
         return pairs
 
     def _superpoints(self, frame_id: str, pairs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -93,3 +113,71 @@ class TMPSamples(Dataset):
             "segment_labels": torch.from_numpy(said["segment_labels"][segments - 1].astype(np.int64)),
             **self.prompts,
         }
+
+
+class DistillationSamples(Dataset):
+    """
+    Frames with the label that a teacher gave to each point, turned and mirrored; no image is opened, no truth is read.
+
+    A sample depends on (seed, epoch, index of the frame) and on nothing else. Its key is `(epoch, index)`.
+
+    Args:
+        frames (`Frames`):
+            The dataset.
+        point_labels (`PointLabels`):
+            The teacher's.
+        feature_extractor (`UOVFeatureExtractor`):
+            Points to voxels.
+        augmentation (`AugmentationConfig`, *optional*):
+            Its `rotate` and `flip`; `None` leaves the frames as they are, for validation.
+        seed (`int`, *optional*, defaults to 0):
+            What the augmentation depends on, beside epoch and index.
+        with_confidence (`bool`, *optional*, defaults to `False`):
+            Whether samples have the `confidence` of each label.
+
+    Each sample is a dictionary of tensors: `voxel_coords`, `voxel_features`, `point_to_voxel` as from the feature
+    extractor, and `labels` (long, 255 = none) `(num_points,)`, perhaps `confidence` (float32) `(num_points,)`.
+    """
+
+    def __init__(
+        self,
+        frames,
+        point_labels: PointLabels,
+        feature_extractor,
+        augmentation: AugmentationConfig | None = None,
+        seed: int = 0,
+        with_confidence: bool = False,
+    ):
+        self.frames = frames.select_columns(["frame_id", "points", "intensity_max"])
+        self.point_labels = point_labels
+        self.feature_extractor = feature_extractor
+        self.augmentation = augmentation
+        self.seed = seed
+        self.columns = ["labels", "confidence"] if with_confidence else ["labels"]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        epoch, index = key
+        frame = self.frames[index]
+        points, said = frame["points"], _read_point_labels(self.point_labels, frame, self.columns)
+        if self.augmentation is not None:
+            points = turn_and_mirror(points, self.augmentation, np.random.default_rng([self.seed, epoch, index]))
+        voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
+        sample = {name: voxels[name] for name in VOXELS}
+        sample["labels"] = torch.from_numpy(said["labels"].astype(np.int64))
+        if "confidence" in said:
+            sample["confidence"] = torch.from_numpy(said["confidence"].astype(np.float32))
+        return sample
+
+
+def _read_point_labels(point_labels: PointLabels, frame, columns: list[str]) -> dict[str, np.ndarray]:
+    """These columns, `labels` among them, if they are of this cloud."""
+    said = point_labels.read(frame["frame_id"], columns)
+    if len(said["labels"]) != len(frame["points"]):
+        raise ValueError(
+            f"Frame {frame['frame_id']} has {len(frame['points'])} points, but {len(said['labels'])} point labels in "
+            f"{point_labels.folder}: they were made from another dataset. Make them again."
+        )
+    return said

@@ -1,6 +1,6 @@
 """The parts of an optimiser step that are spread over micro-batches and processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +14,16 @@ class StepBatch:
 
     Args:
         micro_batches (`list[dict]`): Batches of this rank, on the CPU.
-        num_superpoints (`int`): Superpoints of the step, over all micro-batches of all ranks.
+        weights (`list[float]`): The share of each in the step: their means, so weighted, add up to the mean of the
+            step over all ranks.
+        count (`float`): What that mean is over, in number, over all micro-batches of all ranks.
         num_points (`int`): Points of the step, likewise.
     """
 
     micro_batches: list[dict]
-    num_superpoints: int
+    weights: list[float]
+    count: float
     num_points: int
-
-    def weight(self, batch: dict) -> float:
-        """A micro-batch's share in the step: means over superpoints, so weighted, add up to the mean of the step."""
-        return count_superpoints(batch) / max(self.num_superpoints, 1)
 
 
 def count_superpoints(batch: dict) -> int:
@@ -33,8 +32,16 @@ def count_superpoints(batch: dict) -> int:
     return int(batch["superpoint_ids"][voxel >= 0].unique().numel())
 
 
-def load_step(accelerator: Accelerator, batches: Iterator[dict], accumulation: int) -> StepBatch:
+def load_step(
+    accelerator: Accelerator, batches: Iterator[dict], accumulation: int, count: Callable[[dict], float]
+) -> StepBatch:
     """Load this rank's part of the next optimiser step; all ranks call this together.
+
+    Args:
+        accelerator (`Accelerator`): Of this process.
+        batches (`Iterator[dict]`): This rank's micro-batches.
+        accumulation (`int`): How many of them a step has.
+        count (`Callable`): A batch to what its loss is a mean over, in number.
 
     Raises:
         Exception: what loading raised here. Where it failed on another rank only, a `RuntimeError`, so that every rank
@@ -45,15 +52,23 @@ def load_step(accelerator: Accelerator, batches: Iterator[dict], accumulation: i
         micro_batches = [next(batches) for _ in range(accumulation)]
     except Exception as caught:  # handed to the caller below, once the other ranks know
         error = caught
-    counts = [count_superpoints(batch) for batch in micro_batches]
+    counts = [count(batch) for batch in micro_batches]
     points = [int(batch["num_points"].sum()) for batch in micro_batches]
-    totals = torch.tensor([sum(counts), sum(points), int(error is not None)], device=accelerator.device)
-    num_superpoints, num_points, num_failed = accelerator.reduce(totals, "sum").tolist()
+    totals = [sum(counts), sum(points), int(error is not None)]
+    totals = torch.tensor(totals, dtype=torch.float64, device=accelerator.device)
+    total, num_points, num_failed = accelerator.reduce(totals, "sum").tolist()
     if error is not None:
         raise error
     if num_failed:
         raise RuntimeError("Loading data failed on another process; its message names the frame.")
-    return StepBatch(micro_batches, num_superpoints, num_points)
+    weights = [own / total if total else 0.0 for own in counts]
+    return StepBatch(micro_batches, weights, total, int(num_points))
+
+
+def add_negatives(accelerator: Accelerator, micro_batches: list[dict]) -> None:
+    """Give each micro-batch `negative_embeds`: the segments of the rest of the optimiser step."""
+    for batch, negative_embeds in zip(micro_batches, gather_negatives(accelerator, micro_batches), strict=True):
+        batch["negative_embeds"] = negative_embeds
 
 
 def gather_negatives(accelerator: Accelerator, micro_batches: list[dict]) -> list[torch.Tensor]:

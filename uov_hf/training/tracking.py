@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 
 
+LOG_FILE = "train_log.jsonl"
+
+
 class TrainLog:
     """`train_log.jsonl`, one JSON record a line, each with its `step`.
 
