@@ -96,7 +96,7 @@ def write_ids(path, ids: np.ndarray) -> None:
 
 
 def write_official(folder, known: Known, frames: Frames, variant: str):
-    """What superpixel_generation.py of a teacher writes, after docs/vocabularies.md; 16 bits where 8 do not suffice."""
+    """What superpixel_generation.py of a teacher writes, as docs/vocabularies.md has it; 16 bits where 8 are few."""
     folder.mkdir()
     text = torch.from_numpy(known.encode_prompts(known.prompts))
     if variant == "fc-clip":  # a last row for void, and features that are not of unit length

@@ -87,9 +87,9 @@ class Layout(ABC):
 class UOVLayout(Layout):
     """
     What the official code of UOV and AFOV (`ov_segment/*/superpixel_generation.py`) writes for its three teachers:
-    `<camera sample_data token>.png`, `.json` and `.pt` of each image in one folder, and `text_embedding.pt`. The `.pt` holds a tensor
-    (S + 1, D) whose row 0 is of no segment; FC-CLIP's holds two, of which the method uses the second (mask-pooled CLIP
-    features). FC-CLIP's `text_embedding.pt` has a last row for "void", which is dropped.
+    `<camera sample_data token>.png`, `.json` and `.pt` of each image in one folder, and `text_embedding.pt`. The `.pt`
+    of an image holds a tensor (S + 1, D) whose row 0 is of no segment; FC-CLIP's holds two, of which the method uses
+    the second (mask-pooled CLIP features). FC-CLIP's `text_embedding.pt` has a last row for "void", which is dropped.
     """
 
     name = "uov"
