@@ -30,6 +30,7 @@ def label_set(root, run_script, tmp_path_factory) -> Path:
 def generation(root: Path, folder: Path) -> list:
     teacher = ["--teacher", "synthetic", "--teacher_settings", "seed=3"]
     data = ["--dataset", "nuscenes", "--data_dir", root, "--split", "all", "--cameras", CAMERAS]
+    data += ["--augmentations", "flip"]
     return ["generate_label_set.py", *teacher, *data, "--output_dir", folder]
 
 
@@ -44,6 +45,7 @@ def test_the_label_set_knows_every_frame_and_who_made_it(root, label_set):
     row = made.read(made.frame_ids[0])
     spoken = [camera for camera, png in zip(row["camera_names"], row["segmentation"], strict=True) if png]
     assert ",".join(spoken) == CAMERAS
+    assert made.augmentations == ["flip"] and sum(png is not None for png in row["augmented_segmentation"]) == 2
 
 
 def test_two_processes_finish_what_was_begun_in_the_same_bytes(root, label_set, run_script, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from uov_hf.labels import LabelSet
 from uov_hf.labels import estimate as module
 from uov_hf.labels.estimate import Estimate, Forecast, check_space, format_duration, format_size
 from uov_hf.labels.shards import write_shards
@@ -51,6 +52,19 @@ def test_a_disk_that_is_too_small_is_refused_with_the_figures(tmp_path, monkeypa
     forecast.frame_written(8 * 10**6)
     with pytest.raises(OSError, match=r"has 3.0 GB free, and 4.0 GB more are needed \(1,000 frames.*kept"):
         forecast.frame_written(12 * 10**6)
+
+
+def test_a_run_that_will_not_fit_stops_after_the_first_frames(label_set, frames, teacher, monkeypatch):
+    monkeypatch.setattr(module, "NUM_MEASURED", 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**10, 10**10, 100))
+    with pytest.raises(OSError, match=r"images has 100 B free, and .* more are needed \(3 frames: about"):
+        label_set.write(frames, teacher)
+    assert list((label_set.folder / "images").iterdir()) == []
+
+
+@pytest.fixture
+def label_set(tmp_path, teacher, vocabulary):
+    return LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={})
 
 
 def test_a_run_says_what_it_will_cost_and_counts_what_is_there(frames, tmp_path, caplog, monkeypatch):
