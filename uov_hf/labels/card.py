@@ -28,8 +28,9 @@ from uov_hf.labels.card_figures import (
     write_gallery,
 )
 from uov_hf.labels.card_statistics import NUM_EARLIER_SCANS, TIME_VOXEL, LabelStatistics, gather_statistics
+from uov_hf.labels.consolidation import PRESETS
 from uov_hf.labels.label_set import LabelSet
-from uov_hf.labels.point_labels import PRESETS, PointLabels, label_points
+from uov_hf.labels.point_labels import PointLabels, label_points
 from uov_hf.labels.shards import write_atomically
 
 
