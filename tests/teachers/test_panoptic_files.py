@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 from tiny_models import save_tiny_clip
 
+from uov_hf.data import load_frames
+from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -172,3 +174,26 @@ def test_a_damaged_set_is_named(folder, picture, tiny_clip, old, new, message):
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ValueError, match=message):
         read_halves(folder, picture, tiny_clip)
+
+
+def test_six_real_images_with_panoptic_files_become_point_labels(folder, shared_data, tiny_clip):
+    """Upper half vegetation, lower half road: most of the labelled points near the ground are road."""
+    frames = load_frames("nuscenes", "all", data_dir=shared_data / "nuscenes")
+    frame, vocabulary = frames[0], load_vocabulary("cityscapes")
+    for image_id, (height, width) in zip(frame["image_ids"], frame["image_sizes"], strict=True):
+        write_rgb(
+            folder / f"{image_id}.png", np.repeat(np.arange(height) // (height // 2) + 1, width).reshape(-1, width)
+        )
+        info = [{"id": 1, "category_id": 21}, {"id": 2, "category_id": 7}]
+        (folder / f"{image_id}.json").write_text(json.dumps(info))
+    (folder / "categories.json").write_text(json.dumps(CATEGORIES))
+    source = {"embed_model_name_or_path": tiny_clip, "embed_short_side": 64, "templates": "none"}
+    teacher = load_teacher("files", str(folder), prompts=vocabulary.prompts, **source)
+    label_set = LabelSet.create(folder / "labels", teacher, vocabulary, {})
+    label_set.write(frames, teacher)
+    label_points(label_set, frames)
+
+    labels = PointLabels(label_set.folder).read(frames.frame_ids[0])["labels"]
+    low = labels[(frame["points"][:, 2] < -1) & (labels != 255)]
+    assert len(low) > 5000 and (low == vocabulary.class_names.index("road")).mean() > 0.9
+    assert set(np.unique(labels)) == {vocabulary.class_names.index(name) for name in ("road", "vegetation")} | {255}
