@@ -198,16 +198,16 @@ MASK_TEACHERS = {
     "sam2": (
         save_tiny_sam2,
         ["embed"],
-        {"points_per_side": 3, "min_quality": 0, "min_stability": 0, "max_overlap": 1},
+        {"points_per_side": 2, "min_quality": 0, "min_stability": 0, "max_overlap": 1},
     ),
     "sam3_points": (
         save_tiny_sam3_tracker,
         ["embed"],
-        {"points_per_side": 3, "min_quality": 0, "min_stability": 0, "max_overlap": 1},
+        {"points_per_side": 2, "min_quality": 0, "min_stability": 0, "max_overlap": 1},
     ),
     "mask2former": (save_tiny_mask2former, ["embed"], {"min_objectness": 0}),
     "eomt": (save_tiny_eomt, ["embed"], {"min_objectness": 0}),
-    "sam3": (save_tiny_sam3, ["embed"], {"min_score": 0, "phrases_at_once": 4}),
+    "sam3": (save_tiny_sam3, ["embed"], {"min_score": 0.2, "phrases_at_once": 4}),
     "owlv2": (save_tiny_owlv2, ["sam"], {"min_score": 0, "max_overlap": 0.9}),
     "grounding_dino": (save_tiny_grounding_dino, ["embed", "sam"], {"min_score": 0, "max_overlap": 0.9}),
 }

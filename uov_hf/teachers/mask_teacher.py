@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uov_hf.teachers.clip_space import SecondSpaceTeacher
 from uov_hf.teachers.images import Window, cut_into_windows
-from uov_hf.teachers.masks import Proposals, full_size_masks, mask_boxes, paint, pool_masks
+from uov_hf.teachers.masks import Proposals, areas, full_size_masks, mask_boxes, paint, pool_masks
 from uov_hf.teachers.protocol import ImageSegments, Teacher, open_images
 
 
@@ -152,7 +152,7 @@ def gather_windows(size: tuple[int, int], found: list[tuple[Window, Proposals]])
     gathered = []
     for window, proposals in found:
         local = full_size_masks(proposals.masks, (window.bottom - window.top, window.right - window.left))
-        whole = local.flatten(1).any(dim=1) & ~is_cut_off(mask_boxes(local), window, size)
+        whole = (areas(local) > 0) & ~is_cut_off(mask_boxes(local), window, size)
         masks = torch.zeros(int(whole.sum()), *size, dtype=torch.bool, device=local.device)
         masks[window.of] = local[whole]
         gathered.append(replace(proposals.take(whole), masks=masks))

@@ -66,20 +66,26 @@ def stability_scores(logits: Tensor, offset: float) -> Tensor:
     `(N,)`: pixels above `offset` by pixels above `-offset`, the intersection over union of a mask cut high and cut low
     (Kirillov et al., "Segment Anything", ICCV 2023, appendix B). Of an empty mask 0.
     """
-    inside = (logits > offset).sum(dim=(1, 2))
-    return inside / (logits > -offset).sum(dim=(1, 2)).clamp(min=1)
+    return areas(logits > offset) / areas(logits > -offset).clamp(min=1)
+
+
+def areas(masks: Tensor) -> Tensor:
+    """Pixels `(N,)` of each mask; one at a time, because only whole tensors are counted fast."""
+    nothing = torch.zeros(0, dtype=torch.int64, device=masks.device)
+    return torch.cat([nothing, *(mask.count_nonzero()[None] for mask in masks)])
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
     """`(N, 4)` float32: first column, first row, last column, last row of each of `(N, height, width)`; empty: 0."""
     sides = []
-    for occupied in (masks.any(dim=1), masks.any(dim=2)):  # columns, rows
-        first = occupied.byte().argmax(dim=1)
-        last = occupied.shape[1] - 1 - occupied.flip(1).byte().argmax(dim=1)
+    for dim in (1, 2):
+        occupied = masks.view(torch.uint8).amax(dim=dim)  # columns, then rows; `any` of bool is ten times slower
+        first = occupied.argmax(dim=1)
+        last = occupied.shape[1] - 1 - occupied.flip(1).argmax(dim=1)
         sides.append((first, last))
     (left, right), (top, bottom) = sides
     boxes = torch.stack([left, top, right, bottom], dim=1).float()
-    return boxes * masks.flatten(1).any(dim=1)[:, None]
+    return boxes * occupied.amax(dim=1)[:, None]
 
 
 def box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:
@@ -126,16 +132,18 @@ def paint(masks: Tensor, scores: Tensor, min_area: int = 0, min_visible: float =
             Nor is less than this share of the mask: two masks of one thing become one segment and no slivers.
 
     Returns:
-        `(segmentation, kept)`: ids 1…S of shape `(height, width)`, int64, 0 = no mask; and the row of each id's mask.
+        `(segmentation, kept)`: ids 1…S of shape `(height, width)`, int32, 0 = no mask; and the row of each id's mask.
     """
-    segmentation = torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
+    segmentation = torch.zeros(masks.shape[1:], dtype=torch.int32, device=masks.device)
+    free = torch.ones_like(segmentation, dtype=torch.bool)
     kept = []
     for row in scores.sort(descending=True, stable=True).indices.tolist():
-        visible = masks[row] & (segmentation == 0)
-        area = int(visible.sum())
-        if area >= max(min_area, 1) and area >= min_visible * int(masks[row].sum()):
+        visible = masks[row] & free
+        area = int(visible.count_nonzero())
+        if area >= max(min_area, 1) and area >= min_visible * int(masks[row].count_nonzero()):
             kept.append(row)
-            segmentation[visible] = len(kept)
+            segmentation.add_(visible, alpha=len(kept))  # on zeros; several times faster than writing where visible
+            free &= ~visible
     return segmentation, torch.tensor(kept, dtype=torch.int64, device=masks.device)
 
 

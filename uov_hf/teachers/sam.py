@@ -51,7 +51,7 @@ class SegmentAnything:
     def _encode(self, pixel_values: Tensor) -> list[Tensor]:
         levels = self.model.get_image_features(pixel_values.to(self.model.device, self.model.dtype), return_dict=True)
         # SAM 3's encoder has a fourth, coarser level that its decoder does not read. transformers 5.23 adds the
-        # embedding of "no memory" to it instead of to the third, where SAM 3's video model has it.
+        # embedding of "no memory" to it instead of to the third, where the authors' `sam1_task_predictor.py` has it.
         maps = [
             features.permute(1, 2, 0).unflatten(2, tuple(size))
             for features, size in zip(levels.fpn_hidden_states, self.model.backbone_feature_sizes, strict=False)
