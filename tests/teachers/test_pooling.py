@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn.functional import interpolate, normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from uov_hf.teachers.pooling import (
     patch_weights,
@@ -47,6 +48,25 @@ def test_pooling_is_that_of_a_full_size_feature_map(grid_size, image_size):
     dense = upsampled(features, image_size)
     naive = torch.stack([dense[:, segmentation == segment].sum(dim=1) for segment in (1, 2, 3)])
     torch.testing.assert_close(pool_segments(features, segmentation, 3), normalize(naive, dim=-1), atol=1e-5, rtol=0)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Numbers in the largest tensor that an operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+def test_no_tensor_is_a_twentieth_of_a_full_size_feature_map():
+    features, segmentation = torch.randn(768, 56, 100), torch.arange(900 * 1600).view(900, 1600) // 16000 + 1
+    with LargestTensor() as largest:
+        pool_segments(features, segmentation, 90)
+    assert 900 * 1600 <= largest.numbers < 768 * 900 * 1600 / 20
 
 
 def test_patches_give_away_as_much_as_a_segment_has_pixels():

@@ -1,0 +1,103 @@
+"""Every teacher, from a tiny random model of its real architecture: six real images to ten steps of pre-training."""
+
+import json
+
+import pytest
+import torch
+from tiny_mask_models import load_tiny_mask_teacher, saved
+from tiny_models import save_tiny_clip, save_tiny_clipseg, save_tiny_groupvit, save_tiny_tipsv2
+
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
+from uov_hf.data import load_frames
+from uov_hf.data.collation import collate_tmp
+from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.teachers import TEACHERS, load_teacher
+from uov_hf.training.samples import TMPSamples
+from uov_hf.vocabulary import load_vocabulary
+
+
+NO_MODEL_OF_THEIR_OWN = {"synthetic", "files"}
+# model and settings of the teachers that tiny_mask_models.py does not have
+DENSE_TEACHERS = {
+    "clip": (save_tiny_clip, {}),
+    "tipsv2": (save_tiny_tipsv2, {}),
+    "groupvit": (save_tiny_groupvit, {"window": 64}),
+    "clipseg": (save_tiny_clipseg, {"embed_short_side": 64}),
+}
+FEWER_MASKS = {"sam2": {"points_per_side": 2}, "sam3_points": {"points_per_side": 2}}
+VOCABULARY = """\
+name: street
+classes:
+  - {name: vehicle, prompts: [car, truck, bus], is_thing: true}
+  - {name: person, prompts: [pedestrian, cyclist], is_thing: true}
+  - {name: ground, prompts: [road, sidewalk]}
+  - {name: rest, prompts: [building, tree]}
+background: [sky]
+"""
+
+
+@pytest.fixture(scope="module")
+def real_frames(shared_data):
+    return load_frames("nuscenes", "all", data_dir=shared_data / "nuscenes")
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "street.yaml"
+    path.write_text(VOCABULARY)
+    return load_vocabulary(path)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return tmp_path_factory.mktemp("tiny_models")
+
+
+def load_tiny_teacher(name: str, folder, prompts: list[str]):
+    """The teacher called `name` with tiny models, which are saved to `folder` if they are not there yet."""
+    if name not in DENSE_TEACHERS:
+        return load_tiny_mask_teacher(name, folder, prompts, templates="none", **FEWER_MASKS.get(name, {}))
+    save_model, settings = DENSE_TEACHERS[name]
+    if name == "clipseg":
+        settings = settings | {"embed_model_name_or_path": saved(save_tiny_clip, folder)}
+    return load_teacher(name, saved(save_model, folder), prompts=prompts, short_side=64, templates="none", **settings)
+
+
+def losses_of_ten_steps(frames, label_set) -> list[float]:
+    """Of a tiny network on coarse voxels; raises where a step leaves the weights as they are."""
+    samples = TMPSamples(frames, label_set, PointLabels(label_set.folder), UOVFeatureExtractor(voxel_size=[0.8] * 3))
+    batch, losses = collate_tmp([samples[0, 0]]), []
+    torch.manual_seed(0)
+    model = UOVForPreTraining(UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for _ in range(10):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
+    return losses
+
+
+@pytest.mark.parametrize("name", [name for name in TEACHERS if name not in NO_MODEL_OF_THEIR_OWN])
+def test_real_images_become_point_labels_that_a_network_learns_from(name, real_frames, vocabulary, models, tmp_path):
+    teacher = load_tiny_teacher(name, models, vocabulary.prompts)
+    assert json.loads(json.dumps(teacher.settings)) == teacher.settings
+
+    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={"cameras": None})
+    label_set.write(real_frames, teacher)
+    said = label_set.read(real_frames.frame_ids[0])
+    assert len(said["segment_labels"]) >= 6 and len(set(said["segment_camera"].tolist())) >= 5
+    assert said["segment_embeds"].shape == (len(said["segment_labels"]), teacher.embed_dim)
+    assert label_set.prompt_embeds.shape == (len(vocabulary.prompts), teacher.embed_dim)
+
+    label_points(label_set, real_frames)
+    labels = PointLabels(label_set.folder).read(real_frames.frame_ids[0])["labels"]
+    assert (labels < len(vocabulary.class_names)).mean() > 0.05
+
+    losses = losses_of_ten_steps(real_frames, label_set)
+    assert torch.isfinite(torch.tensor(losses)).all()
+    assert losses[-1] < losses[0]
