@@ -3,7 +3,8 @@
     accelerate launch examples/generate_label_set.py --dataset nuscenes --data_dir data/nuscenes \\
         --teacher clip --teacher_model_name_or_path openai/clip-vit-large-patch14-336 --output_dir labels/
 
-Sequences are shared among the processes and written one by one: a run that was stopped continues where it was.
+Sequences are shared among the processes and written one by one: a run that was stopped continues where it was. After
+the first frames it says how long it will take and what it will write, and stops if there is no room for that.
 Without --dataset it renders a small synthetic street beside the label set, whose teacher is `synthetic`.
 """
 
