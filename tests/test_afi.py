@@ -92,27 +92,6 @@ def test_points_without_evidence_take_what_flows_to_them():
     assert (refined == truth)[labels == 255].mean() > 0.85
 
 
-@pytest.mark.slow
-def test_random_noise_on_a_real_labelled_scan_is_mended_better_than_by_a_vote_of_neighbours(shared_data):
-    cKDTree = pytest.importorskip("scipy.spatial").cKDTree
-    folder = shared_data / "semantickitti" / "dataset" / "sequences" / "08"
-    points = np.fromfile(folder / "velodyne" / "000000.bin", np.float32).reshape(-1, 4)[:, :3]
-    raw = np.fromfile(folder / "labels" / "000000.label", np.uint32) & 0xFFFF
-    classes, truth = np.unique(raw, return_inverse=True)
-    rng = np.random.default_rng(0)
-    noisy = np.where(rng.random(len(truth)) < 0.2, rng.integers(0, len(classes), len(truth)), truth)
-    scores = labels_to_scores(noisy, len(classes))
-    _, nearest = cKDTree(points).query(points, k=20)
-    vote, refined = scores[nearest].sum(1).argmax(1), approximate_flat_interaction(points, scores).argmax(1)
-    figures = {name: mean_iou(labels, truth) for name, labels in [("noisy", noisy), ("vote", vote), ("AFI", refined)]}
-    assert figures["AFI"] > figures["vote"] > figures["noisy"], figures
-
-
-def mean_iou(labels, truth):
-    ious = [((labels == c) & (truth == c)).sum() / ((labels == c) | (truth == c)).sum() for c in np.unique(truth)]
-    return np.mean(ious)
-
-
 # --- what changes nothing -------------------------------------------------------------------------------------------
 
 
