@@ -1,5 +1,7 @@
 """Mask2Former and EoMT as proposals: quality, objectness and geometry against transformers' own processors."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -31,20 +33,24 @@ def mask2former(tmp_path_factory):
 
 
 def test_quality_is_objectness_times_certainty():
-    generator = torch.manual_seed(0)
-    mask_logits, class_logits = torch.randn(8, 5, 6, generator=generator), torch.randn(8, 4, generator=generator)
-    mask_logits[0] = -1.0  # an empty mask
-    kept, wanted = [], []
-    for query, (mask, classes) in enumerate(zip(mask_logits.double(), class_logits.double().numpy(), strict=True)):
-        objectness = 1 - np.exp(classes[3]) / np.exp(classes).sum()
-        inside = [1 / (1 + np.exp(-value)) for value in mask.flatten().tolist() if value > 0]
-        if objectness >= 0.7:
-            kept.append(query)
-            wanted.append(objectness * sum(inside) / max(len(inside), 1))
-    proposals = query_proposals(mask_logits, class_logits, 0.7)
-    torch.testing.assert_close(proposals.masks, mask_logits[kept])
+    logits, objectness = torch.randn(4, 5, 6, generator=torch.manual_seed(0)), torch.tensor([0.9, 0.7, 0.5, 1.0])
+    logits[3] = -1.0  # an empty mask
+    wanted = []
+    for mask, chance in zip(logits.tolist(), objectness.tolist(), strict=True):
+        inside = [1 / (1 + math.exp(-value)) for row in mask for value in row if value > 0]
+        wanted.append(chance * sum(inside) / max(len(inside), 1))
+    proposals = query_proposals(logits, objectness)
+    assert torch.equal(proposals.masks, logits) and proposals.labels is None
     np.testing.assert_allclose(proposals.scores, wanted, rtol=1e-5)
-    assert 1 < len(kept) < 8 and proposals.labels is None
+
+
+def test_only_queries_that_are_something_become_masks(mask2former, images, monkeypatch):
+    outputs = mask2former.model(mask2former.pixels(images[0])[None])
+    chances = outputs.class_queries_logits[0].softmax(dim=-1)[:, :-1].sum(dim=-1)  # of any class
+    limit = chances.sort().values[2:4].mean()
+    monkeypatch.setattr(mask2former, "min_objectness", limit)
+    [proposals] = mask2former.propose(images[:1])
+    torch.testing.assert_close(proposals.masks, outputs.masks_queries_logits[0][chances > limit])
 
 
 def test_eomt_sees_an_image_fitted_into_its_square(eomt, images):

@@ -54,8 +54,8 @@ class BoxTeacher(MaskTeacher):
             Hub id or folder of the SAM 2.
         sam_revision (`str`, *optional*):
             Its branch, tag or commit.
-        min_score (`float`, *optional*):
-            Boxes with a lower score are left out.
+        min_score (`float`):
+            Boxes with a lower score are left out; each detector has a default of its own.
         max_overlap (`float`, *optional*, defaults to 0.7):
             Of two boxes that overlap more (intersection over union), whatever their labels, the better stays.
         others:

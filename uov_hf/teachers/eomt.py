@@ -38,7 +38,7 @@ class EomtTeacher(QueryTeacher):
     def unpad(self, logits: Tensor, image: Image.Image) -> Tensor:
         """At the size of the model's input, where the image ends at a whole pixel"""
         height, width = self._fitted(image)
-        return interpolate(logits[None], size=(self.side, self.side), mode="bilinear")[0, :, :height, :width]
+        return interpolate(logits[:, None], size=(self.side, self.side), mode="bilinear")[:, 0, :height, :width]
 
     def _fitted(self, image: Image.Image) -> tuple[int, int]:
         """Height and width of the image in the square"""

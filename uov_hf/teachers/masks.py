@@ -51,14 +51,13 @@ class Proposals:
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
     """Logits `(N, h, w)` upsampled bilinearly to `size` (height, width), a few masks at a time."""
-    for chunk in logits.split(MASKS_AT_ONCE) if len(logits) else ():
-        yield interpolate(chunk[None], size=size, mode="bilinear")[0]
+    for chunk in logits.split(MASKS_AT_ONCE):
+        yield interpolate(chunk[:, None], size=size, mode="bilinear")[:, 0]
 
 
 def full_size_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks `(N, height, width)`, bool: the logits are upsampled, not the masks, so that borders are smooth."""
-    nothing = torch.zeros(0, *size, dtype=torch.bool, device=logits.device)
-    return torch.cat([nothing, *(chunk > 0 for chunk in upsampled(logits, size))])
+    return torch.cat([chunk > 0 for chunk in upsampled(logits, size)])
 
 
 def stability_scores(logits: Tensor, offset: float) -> Tensor:

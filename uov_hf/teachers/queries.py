@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from uov_hf.teachers.images import in_batches
 from uov_hf.teachers.mask_teacher import PooledMaskTeacher, check_shares
-from uov_hf.teachers.masks import Proposals
+from uov_hf.teachers.masks import Proposals, areas
 from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 
@@ -50,29 +50,20 @@ class QueryTeacher(PooledMaskTeacher):
 
     def propose(self, images: list[Image.Image]) -> list[Proposals]:
         answers = in_batches(self._logits, [self.pixels(image) for image in images], self.mask_batch_size)
-        return [
-            query_proposals(self.unpad(mask_logits, image), class_logits, self.min_objectness)
-            for (mask_logits, class_logits), image in zip(answers, images, strict=True)
-        ]
+        proposals = []
+        for (mask_logits, class_logits), image in zip(answers, images, strict=True):
+            objectness = 1 - class_logits.softmax(dim=-1)[:, -1]  # the last class is "no object"
+            kept = objectness >= self.min_objectness
+            proposals.append(query_proposals(self.unpad(mask_logits[kept], image), objectness[kept]))
+        return proposals
 
     def _logits(self, pixel_values: Tensor) -> list[tuple[Tensor, Tensor]]:
         outputs = self.model(pixel_values.to(self.device, self.dtype))
         return list(zip(outputs.masks_queries_logits.float(), outputs.class_queries_logits.float(), strict=True))
 
 
-def query_proposals(mask_logits: Tensor, class_logits: Tensor, min_objectness: float) -> Proposals:
-    """
-    Masks and their quality.
-
-    Args:
-        mask_logits (`torch.Tensor` of shape `(Q, h, w)`):
-            Of each query.
-        class_logits (`torch.Tensor` of shape `(Q, num_labels + 1)`):
-            The last one is "no object".
-        min_objectness (`float`):
-            Queries below are left out.
-    """
-    objectness = 1 - class_logits.softmax(dim=-1)[:, -1]
-    inside = mask_logits > 0
-    certainty = (mask_logits.sigmoid() * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
-    return Proposals(mask_logits, objectness * certainty).take(objectness >= min_objectness)
+def query_proposals(logits: Tensor, objectness: Tensor) -> Proposals:
+    """Masks of logits `(N, h, w)`; their quality is the objectness `(N,)` times the mean probability inside."""
+    inside = logits > 0
+    certainty = (logits.sigmoid() * inside).sum(dim=(1, 2)) / areas(inside).clamp(min=1)
+    return Proposals(logits, objectness * certainty)

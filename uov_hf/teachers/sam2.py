@@ -9,7 +9,6 @@ from transformers import PreTrainedModel, Sam2Model
 
 from uov_hf.teachers.mask_teacher import PooledMaskTeacher, check_shares
 from uov_hf.teachers.masks import (
-    MASKS_AT_ONCE,
     Proposals,
     mask_boxes,
     stability_scores,
@@ -99,8 +98,8 @@ def grid_points(points_per_side: int) -> Tensor:
 
 def measure(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Stability `(N,)` and boxes `(N, 4)` of masks, at full size (height, width)."""
-    stability, boxes = logits.new_zeros(len(logits)), logits.new_zeros(len(logits), 4)
-    for start, chunk in zip(range(0, len(logits), MASKS_AT_ONCE), upsampled(logits, size), strict=True):
-        stability[start : start + len(chunk)] = stability_scores(chunk, STABILITY_OFFSET)
-        boxes[start : start + len(chunk)] = mask_boxes(chunk > 0)
+    measured = [
+        (stability_scores(chunk, STABILITY_OFFSET), mask_boxes(chunk > 0)) for chunk in upsampled(logits, size)
+    ]
+    stability, boxes = (torch.cat(part) for part in zip(*measured, strict=True))
     return stability, boxes
