@@ -19,8 +19,21 @@ def load_frozen(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """`model_class.from_pretrained`, on `device`, in evaluation mode and without gradients for good."""
-    model = model_class.from_pretrained(model_name_or_path, revision=revision, dtype=dtype)
+    """
+    `model_class.from_pretrained`, on `device`, in evaluation mode and without gradients for good.
+
+    Raises:
+        ValueError: weights that the model needs are not there. `transformers` draws them at random and only warns;
+            what such a teacher says is noise.
+    """
+    model, info = model_class.from_pretrained(
+        model_name_or_path, revision=revision, dtype=dtype, output_loading_info=True
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"{model_name_or_path} is no complete {model_class.__name__}: {len(missing)} of its weights are not "
+            f"there, e.g. {missing[0]}. Give a checkpoint of this architecture."
+        )
     return freeze(model.to(device))
 
 
