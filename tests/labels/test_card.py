@@ -12,7 +12,7 @@ from PIL import Image
 
 from uov_hf.data import load_frames
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, label_points
-from uov_hf.labels.card import as_cell, main, spread
+from uov_hf.labels.card import as_cell, hide_folders, main, spread
 from uov_hf.labels.card_figures import class_colors
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
 from uov_hf.vocabulary import load_vocabulary
@@ -42,7 +42,7 @@ def street_card(tiny_street, street_labels):
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert "card/README.md" in done.stdout and "not to be published" in done.stdout
+    assert "card/README.md" in done.stdout and "sensor data that is not to be published" in done.stdout
     return street_labels / "card"
 
 
@@ -167,6 +167,16 @@ def test_a_taxonomy_of_ones_own_has_colours_that_differ():
 
 def test_gallery_frames_are_spread_over_the_split():
     assert spread(10, 4) == [0, 2, 5, 7] and spread(2, 4) == [0, 1] and spread(3, 0) == []
+
+
+def test_a_folder_among_the_settings_is_named_without_its_path(tmp_path):
+    assert hide_folders(str(tmp_path / "models" / "clip")) == "clip"
+    assert [hide_folders(value) for value in ("openai/clip", "photo", 0.5, None)] == [
+        "openai/clip",
+        "photo",
+        0.5,
+        None,
+    ]
 
 
 def test_a_setting_fits_its_cell():

@@ -61,14 +61,14 @@ def main() -> None:
     args = parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uov_hf").setLevel(logging.INFO)
+    folder = args.label_set.resolve()
     if args.dataset is None:
-        args.dataset, args.data_dir = "nuscenes", str(args.label_set.resolve().with_name("street"))
-        args.split = args.split or "all"
-    label_set = LabelSet(args.label_set)
+        args.dataset, args.data_dir, args.split = "nuscenes", str(folder.with_name("street")), args.split or "all"
+    label_set = LabelSet(folder)
     split = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config, data_fraction=args.data_fraction)
     frames = known_frames(split, label_set)
     label_points(label_set, frames, args.preset, show_progress=True)
-    point_labels = PointLabels(args.label_set, args.preset)
+    point_labels = PointLabels(folder, args.preset)
 
     statistics = gather_statistics(frames, label_set, point_labels, show_progress=True)
     source = {
@@ -77,16 +77,11 @@ def main() -> None:
         "preset": args.preset,
         "num_missing": len(split) - len(frames),
     }
-    output_dir = args.output_dir or args.label_set / "card"
-    write_card(output_dir, statistics, source)
-    logger.info("Card: %s", output_dir / "README.md")
+    write_card(args.output_dir or folder / "card", statistics, source)
     if not args.no_gallery:
-        gallery_dir = args.gallery_dir or args.label_set.resolve().with_name(
-            f"{args.label_set.resolve().name}_gallery"
-        )
         shown = frames.select(spread(len(frames), args.max_frames))
+        gallery_dir = args.gallery_dir or folder.with_name(f"{folder.name}_gallery")
         write_gallery_page(gallery_dir, shown, point_labels, label_set, source["dataset"])
-        logger.info("Gallery, not to be published: %s", gallery_dir / "README.md")
 
 
 def known_frames(frames, label_set: LabelSet):
@@ -128,32 +123,34 @@ def write_card(folder: Path, statistics: LabelStatistics, source: dict[str, Any]
             `dataset`, `split`, `preset`, and the number of frames without labels, `num_missing`.
     """
     label_set, numbers = statistics.label_set, statistics.compute()
-    colors = class_colors(label_set.taxonomy, len(label_set.class_names))
-    figures = {"classes": draw_class_histogram(numbers["classes"], colors), "by_range": draw_shares_by_range(numbers)}
-    if numbers["mean_iou"] is not None:
-        figures["confusion"] = draw_confusion(statistics.confusion.counts, label_set.class_names)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=100)
-
-    teacher = {key: value for key, value in label_set.teacher.items() if key not in ("model_name_or_path", "revision")}
-    about = source | {"teacher_id": label_set.teacher_id, "settings": teacher | label_set.settings}
-    card = about | {"taxonomy": label_set.taxonomy, "num_prompts": len(label_set.prompts)} | numbers
+    draw_figures(folder / "figures", statistics, numbers)
+    settings = {name: hide_folders(value) for name, value in (label_set.teacher | label_set.settings).items()}
+    about = {"teacher_id": label_set.teacher_id, "taxonomy": label_set.taxonomy, "num_prompts": len(label_set.prompts)}
+    card = source | about | {"settings": settings} | numbers
     content = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "card.json", content.encode())
-    total = sum(row["num_points"] for row in numbers["classes"])
-    for row in card["classes"]:
-        row["share"] = row["num_points"] / total if total else None
-    card["settings"] = {name: as_cell(value) for name, value in card["settings"].items() if name != "name"}
+
     card_data = DatasetCardData(
         license="other",
         pretty_name=f"Point labels of {source['dataset']}",
         annotations_creators=["machine-generated"],
         tags=["uov", "uov-hf", "lidar", "point-cloud", "pseudo-labels", "open-vocabulary"],
     )
-    fixed = {"percent": percent, "num_earlier_scans": NUM_EARLIER_SCANS, "time_voxel": TIME_VOXEL}
-    text = render("label_card.md", card_data=card_data.to_yaml(), **fixed, **card)
-    DatasetCard(text).save(folder / "README.md")
+    helpers = {"percent": percent, "cell": as_cell, "num_earlier_scans": NUM_EARLIER_SCANS, "time_voxel": TIME_VOXEL}
+    DatasetCard(render("label_card.md", card_data=card_data.to_yaml(), **helpers, **card)).save(folder / "README.md")
+    logger.info("Card: %s", folder / "README.md")
+
+
+def draw_figures(folder: Path, statistics: LabelStatistics, numbers: dict[str, Any]) -> None:
+    """`classes.png`, `by_range.png` and, where there is a ground truth, `confusion.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    class_names = statistics.label_set.class_names
+    colors = class_colors(statistics.label_set.taxonomy, len(class_names))
+    figures = {"classes": draw_class_histogram(numbers["classes"], colors), "by_range": draw_shares_by_range(numbers)}
+    if numbers["mean_iou"] is not None:
+        figures["confusion"] = draw_confusion(statistics.confusion.counts, class_names)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=100)
 
 
 def write_gallery_page(folder: Path, frames, point_labels: PointLabels, label_set: LabelSet, dataset: str) -> None:
@@ -162,6 +159,7 @@ def write_gallery_page(folder: Path, frames, point_labels: PointLabels, label_se
     colors = class_colors(label_set.taxonomy, len(label_set.class_names))
     pages = write_gallery(folder, frames, point_labels, label_set.class_names, colors)
     write_atomically(folder / "README.md", render("label_gallery.md", dataset=dataset, pages=pages).encode())
+    logger.info("Gallery, sensor data that is not to be published: %s", folder / "README.md")
 
 
 def render(name: str, **fields: Any) -> str:
@@ -172,6 +170,12 @@ def render(name: str, **fields: Any) -> str:
 
 def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def hide_folders(value: Any) -> Any:
+    """A setting; of a folder or file on this machine the last name only, where it lies is nobody's business."""
+    is_path = isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists())
+    return Path(value).resolve().name if is_path else value
 
 
 def as_cell(value: Any) -> str:

@@ -165,6 +165,7 @@ class LabelStatistics:
         columns = {
             "name": self.label_set.class_names,
             "num_points": self.class_counts.tolist(),
+            "share": [_ratio(count, int(self.class_counts.sum())) for count in self.class_counts.tolist()],
             "precision": map(_ratio, hits.tolist(), counts[:, :-1].sum(axis=0).tolist()),
             "recall": map(_ratio, hits.tolist(), counts.sum(axis=1).tolist()),
             "iou": [None if np.isnan(iou) else iou for iou in metrics["per_category_iou"]],
