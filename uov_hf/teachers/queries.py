@@ -17,7 +17,7 @@ class QueryTeacher(PooledMaskTeacher):
     """
     Masks of a model that was trained on a closed list of classes, whatever its class: only whether there is any at all
     counts. A mask's quality is the probability that its query is not "no object" times the mean probability of the
-    mask inside it, as panoptic post-processing scores masks.
+    mask inside it, as these models' post-processing of instances scores masks.
 
     Args:
         prompts, model_name_or_path, revision, device, dtype:
