@@ -84,10 +84,12 @@ def test_pixels_are_those_of_the_image_processor(teacher, image):
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="torchvision does not load here")
 def test_pixels_are_those_of_the_models_own_image_processor(teacher, image):
-    from transformers import AutoImageProcessor
+    from transformers import Sam2ImageProcessor, Sam3ImageProcessor
 
-    module = "sam2" if teacher.name == "sam2" else "sam3"
-    processor = AutoImageProcessor.for_model(module, size={"height": teacher.sam.side, "width": teacher.sam.side})
+    side = teacher.sam.side
+    processor_class = Sam2ImageProcessor if teacher.name == "sam2" else Sam3ImageProcessor
+    settings = {"image_mean": teacher.sam.transform.mean, "image_std": teacher.sam.transform.std}
+    processor = processor_class(size={"height": side, "width": side}, **settings)
     difference = processor(image, return_tensors="pt")["pixel_values"][0] - teacher.sam.pixels(image)
     assert difference.abs().max() < 0.05  # torchvision rounds in another order
 
