@@ -29,7 +29,8 @@ def load_frozen(
     model, info = model_class.from_pretrained(
         model_name_or_path, revision=revision, dtype=dtype, output_loading_info=True
     )
-    if missing := sorted(info["missing_keys"]):
+    # Not the buffers: some belong to the training loss, and checkpoints differ in whether they have them.
+    if missing := sorted({name for name, _ in model.named_parameters()} & set(info["missing_keys"])):
         raise ValueError(
             f"{model_name_or_path} is no complete {model_class.__name__}: {len(missing)} of its weights are not "
             f"there, e.g. {missing[0]}. Give a checkpoint of this architecture."
