@@ -109,3 +109,9 @@ def test_a_text_tower_is_used_only_where_it_is_the_teachers(tower, teacher, usab
     config = UOVConfig.from_preset("tiny", text_config=text_config, text_tower_source=tower, teacher=teacher)
     assert config.has_teachers_text_tower is usable
     assert not UOVConfig.from_preset("tiny", text_tower_source=tower, teacher=teacher).has_teachers_text_tower
+
+
+def test_classes_come_back_in_the_order_of_their_ids(tmp_path):
+    names = [f"class {index}" for index in range(12)]
+    UOVConfig(id2label=dict(enumerate(names))).save_pretrained(tmp_path)
+    assert list(UOVConfig.from_pretrained(tmp_path).id2label.values()) == names

@@ -158,7 +158,9 @@ def test_other_classes_take_a_new_head_and_drop_words_that_are_for_none_of_them(
     assert model.classifier.out_features == 2 and model.config.prompts == []
     model.save_pretrained(tmp_path)
     assert UOVForSemanticSegmentation.from_pretrained(tmp_path).config.id2label == {0: "bus", 1: "wall"}
-    assert UOVForSemanticSegmentation.from_backbone(backbone(), class_names=CLASSES).config.prompts
+    backbone().save_pretrained(tmp_path)
+    same = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(tmp_path), class_names=CLASSES)
+    assert len(same.config.prompts) == len(same.uov.prompt_embeds) == 5
 
 
 def test_a_segmenter_without_classes_or_words_is_refused():

@@ -118,6 +118,8 @@ class UOVConfig(PreTrainedConfig):
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = {}  # the library's default would be two classes named LABEL_0 and LABEL_1
         super().__post_init__(**kwargs)
+        # JSON sorts its keys as words, "10" before "2".
+        self.id2label = dict(sorted(self.id2label.items()))
         self.label2id = {name: index for index, name in self.id2label.items()}
 
     @classmethod

@@ -4,10 +4,10 @@ import json
 import random
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from runs import kill_after, losses, without_times
 from transformers import AutoModel, AutoProcessor
 
 from uov_hf import UOVForPreTraining, UOVModel, UOVProcessor
@@ -20,15 +20,6 @@ from uov_hf.training.tracking import read_log
 
 
 NUM_STEPS = 8
-
-
-def losses(folder: Path, *names: str) -> torch.Tensor:
-    records = read_log(folder / "train_log.jsonl")
-    return torch.tensor([[record[name] for name in names or ("loss",)] for record in records], dtype=torch.float64)
-
-
-def without_times(folder: Path) -> list[dict]:
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in read_log(folder / "train_log.jsonl")]
 
 
 def test_the_checkpoint_loads_and_answers_in_the_vocabulary(pretrained, tiny_street):
@@ -100,12 +91,7 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
     settings = [*pretraining, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2, "--output_dir", tmp_path]
     settings += ["--validation_split", "test", "--eval_steps", 4]
     killed_after = random.randint(1, NUM_STEPS - 1)
-    process = start_script(*settings)
-    while len(read_log(tmp_path / "train_log.jsonl")) < killed_after and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -9
-    assert not (tmp_path / "model.safetensors").exists()
+    kill_after(start_script(*settings), tmp_path, killed_after)
 
     run_script(*settings, "--resume_from_checkpoint", "latest")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, pretrained)]

@@ -47,6 +47,16 @@ def test_sgd_is_the_papers_and_frozen_parameters_are_left_out():
     assert len(group["params"]) == 1
 
 
+def test_groups_have_rates_of_their_own_under_one_schedule():
+    body, head = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = create_optimizer("sgd", [{"params": [body]}, {"params": iter([head]), "lr": 2.0}], 0.02, 1e-4)
+    scheduler = create_scheduler("cosine", optimizer, TrainingOrder(num_frames=1), num_steps=2)
+    assert scheduler.get_last_lr() == [0.02, 2.0]
+    optimizer.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([0.01, 1.0])
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="must be one of sgd, adamw, got 'adam'"):
         create_optimizer("adam", [], 0.1, 0.0)

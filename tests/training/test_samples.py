@@ -1,4 +1,4 @@
-"""TMP samples: functions of (seed, epoch, frame), in which every superpoint has its points, embedding and name."""
+"""Samples: functions of (seed, epoch, frame), in which a superpoint has its points and name, and a point its label."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,12 @@ import torch
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
 from uov_hf.data.augmentation import AugmentationConfig
-from uov_hf.data.collation import collate_tmp
+from uov_hf.data.collation import collate_scans, collate_tmp
 from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
-from uov_hf.training.samples import TMPSamples
+from uov_hf.training.samples import DistillationSamples, TMPSamples
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -94,6 +95,46 @@ def test_a_batch_is_what_the_model_takes(street):
 def test_point_labels_of_another_cloud_are_refused(street):
     frames, label_set, point_labels = street
     samples = TMPSamples(frames, label_set, point_labels, UOVFeatureExtractor())
+    whole = samples.frames[0]
+    samples.frames = [whole | {"points": whole["points"][:-1]}]
+    with pytest.raises(ValueError, match="made from another dataset"):
+        samples[0, 0]
+
+
+def test_a_distillation_sample_has_the_teachers_label_of_every_point(street):
+    frames, _, point_labels = street
+    plain = DistillationSamples(frames, point_labels, UOVFeatureExtractor(), with_confidence=True)
+    said = point_labels.read(frames.frame_ids[1])
+    sample = plain[0, 1]
+    assert np.array_equal(sample["labels"], said["labels"]) and sample["labels"].dtype == torch.int64
+    assert np.array_equal(sample["confidence"], said["confidence"].astype(np.float32))
+    assert len(sample["labels"]) == len(sample["point_to_voxel"]) == len(frames[1]["points"])
+    assert "confidence" not in DistillationSamples(frames, point_labels, UOVFeatureExtractor())[0, 1]
+
+
+def test_distillation_turns_the_points_by_seed_epoch_and_frame_and_drops_none(street):
+    frames, _, point_labels = street
+    samples = [DistillationSamples(frames, point_labels, UOVFeatureExtractor(), AugmentationConfig()) for _ in "ab"]
+    first = samples[0][3, 1]
+    assert equal(first, samples[1][3, 1]) and not equal(first, samples[0][4, 1])
+    assert torch.equal(first["labels"], samples[0][4, 1]["labels"])
+
+
+def test_scans_of_a_batch_keep_their_labels_end_to_end(street):
+    frames, _, point_labels = street
+    samples = DistillationSamples(frames, point_labels, UOVFeatureExtractor(), with_confidence=True)
+    parts = [samples[0, 0], samples[0, 1]]
+    batch = collate_scans(parts)
+    assert torch.equal(batch["labels"], torch.cat([part["labels"] for part in parts]))
+    assert len(batch["confidence"]) == len(batch["point_to_voxel"]) == batch["num_points"].sum()
+    assert batch["voxel_coords"][:, 0].unique().tolist() == [0, 1]
+    separate = sum(count_labelled_voxels(collate_scans([part])) for part in parts)
+    assert count_labelled_voxels(batch) == pytest.approx(separate)
+
+
+def test_labels_of_another_cloud_are_refused_in_distillation_too(street):
+    frames, _, point_labels = street
+    samples = DistillationSamples(frames, point_labels, UOVFeatureExtractor())
     whole = samples.frames[0]
     samples.frames = [whole | {"points": whole["points"][:-1]}]
     with pytest.raises(ValueError, match="made from another dataset"):

@@ -1,0 +1,127 @@
+"""distill.py through its command line: what it leaves behind, and that splitting or killing a run changes nothing."""
+
+import random
+
+import pytest
+import torch
+from runs import kill_after, losses, without_times
+from transformers import AutoModelForSemanticSegmentation
+
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor, save_checkpoint
+from uov_hf.data import load_frames
+from uov_hf.labels import LabelSet
+from uov_hf.training.tracking import read_log
+
+
+NUM_STEPS = 8
+
+
+@pytest.fixture(scope="session")
+def start_of_distillation(street_labels, tmp_path_factory):
+    """A checkpoint as pretrain.py leaves it, but untrained."""
+    torch.manual_seed(0)
+    label_set, folder = LabelSet(street_labels), tmp_path_factory.mktemp("start")
+    uov = UOVModel(UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim, teacher=label_set.teacher_id))
+    prompt_embeds = torch.from_numpy(label_set.prompt_embeds)
+    uov.set_classes(label_set.class_names, prompt_embeds, label_set.prompt_to_class, label_set.prompts)
+    save_checkpoint(folder, uov, UOVProcessor.from_teacher(UOVFeatureExtractor()))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def distillation(start_of_distillation, tiny_street, street_labels) -> list:
+    """Arguments of a short run: four frames, 8 steps of two micro-batches, where two processes share them."""
+    return (
+        ["distill.py", "--model_name_or_path", start_of_distillation, "--dataset", "nuscenes"]
+        + ["--data_dir", tiny_street, "--label_set", street_labels, "--split", "all", "--confidence_weighting"]
+        + ["--per_device_train_batch_size", 1, "--freeze_batch_norm", "--num_train_epochs", 4]
+        + ["--learning_rate", 0.02, "--head_learning_rate", 0.2, "--dataloader_num_workers", 0]
+    )
+
+
+@pytest.fixture(scope="session")
+def distilled(distillation, run_script, tmp_path_factory):
+    """The folder of a run on one process that accumulates two micro-batches."""
+    folder = tmp_path_factory.mktemp("distilled") / "uov"
+    validation = ["--validation_split", "test", "--eval_steps", 4, "--checkpointing_steps", 2]
+    run_script(*distillation, "--gradient_accumulation_steps", 2, *validation, "--output_dir", folder)
+    return folder
+
+
+def test_distillation_lowers_the_loss_and_validates_by_the_teacher_alone(distilled):
+    records = read_log(distilled / "train_log.jsonl")
+    assert len(records) == NUM_STEPS and losses(distilled)[-2:].mean() < losses(distilled)[:2].mean()
+    assert records[-1]["validation_loss"] < records[3]["validation_loss"]
+    terms = losses(distilled, "cross_entropy", "lovasz_loss")
+    assert torch.allclose(losses(distilled)[:, 0], terms.sum(dim=1), rtol=1e-5)
+
+
+def test_the_segmenter_loads_and_answers_in_the_label_sets_classes(distilled, street_labels, tiny_street):
+    model = AutoModelForSemanticSegmentation.from_pretrained(distilled)
+    processor = UOVProcessor.from_pretrained(distilled)
+    points = load_frames("nuscenes", "test", data_dir=tiny_street)[0]["points"]
+    assert isinstance(model, UOVForSemanticSegmentation)
+    label_set = LabelSet(street_labels)
+    assert list(model.config.id2label.values()) == label_set.class_names and model.config.prompts == label_set.prompts
+    assert model(**processor(points=points)).logits.shape == (len(points), 16)
+    card = (distilled / "README.md").read_text()
+    assert "UOVForSemanticSegmentation" in card and "| confidence_weighting | True |" in card
+
+
+def test_two_processes_follow_the_curve_of_one(distillation, distilled, run_script, tmp_path):
+    run_script(*distillation, "--output_dir", tmp_path, num_processes=2)
+    assert torch.allclose(losses(tmp_path), losses(distilled), rtol=1e-5)
+    trained = UOVForSemanticSegmentation.from_pretrained(tmp_path).state_dict()
+    for name, weight in UOVForSemanticSegmentation.from_pretrained(distilled).state_dict().items():
+        assert torch.allclose(trained[name], weight, rtol=1e-3, atol=1e-5), name
+
+
+def test_a_distillation_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
+    distillation, distilled, start_script, run_script, tmp_path
+):
+    settings = [*distillation, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2]
+    settings += ["--validation_split", "test", "--eval_steps", 4, "--output_dir", tmp_path]
+    killed_after = random.randint(1, NUM_STEPS - 1)
+    kill_after(start_script(*settings), tmp_path, killed_after)
+
+    run_script(*settings, "--resume_from_checkpoint", "latest")
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, distilled)]
+    assert weights[0] == weights[1], f"killed after step {killed_after}"
+    assert without_times(tmp_path) == without_times(distilled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_text_head_trains_the_way_into_the_text_space_and_has_no_weights(
+    distillation, start_of_distillation, precision, run_script, tmp_path
+):
+    run_script(*distillation, "--head", "text", "--mixed_precision", precision, "--output_dir", tmp_path)
+    before, after = UOVModel.from_pretrained(start_of_distillation), UOVModel.from_pretrained(tmp_path)
+    assert UOVForSemanticSegmentation.from_pretrained(tmp_path).classifier is None
+    assert not torch.equal(after.point_projection.weight, before.point_projection.weight)
+    assert torch.equal(after.prompt_embeds, before.prompt_embeds)
+    assert losses(tmp_path)[-4:].mean() < losses(tmp_path)[:4].mean()
+
+
+@pytest.mark.slow
+def test_from_scratch_keeps_the_sizes_and_words_of_the_checkpoint_and_none_of_its_weights(
+    distillation, distilled, start_of_distillation, run_script, tmp_path
+):
+    run_script(*distillation, "--from_scratch", "--max_train_steps", 1, "--learning_rate", 0, "--output_dir", tmp_path)
+    before, after = UOVModel.from_pretrained(start_of_distillation), UOVModel.from_pretrained(tmp_path)
+    weights = [name for name, _ in before.named_parameters() if "norm" not in name and "shortcut.1" not in name]
+    assert not any(torch.equal(before.state_dict()[name], after.state_dict()[name]) for name in weights)
+    assert before.config.hidden_sizes == after.config.hidden_sizes
+    assert torch.equal(before.prompt_embeds, after.prompt_embeds) and before.config.prompts == after.config.prompts
+
+
+@pytest.mark.slow
+def test_without_arguments_the_street_of_pre_training_is_distilled(run_script, tmp_path):
+    output = run_script("distill.py", "--model_name_or_path", tmp_path, "--output_dir", tmp_path / "uov", fails=True)
+    assert "Run examples/pretrain.py without --dataset first" in output
+    run_script("pretrain.py", "--max_train_steps", 2, "--output_dir", tmp_path / "tmp")
+    run_script("distill.py", "--model_name_or_path", tmp_path / "tmp", "--output_dir", tmp_path / "uov")
+    validation = [
+        r["validation_loss"] for r in read_log(tmp_path / "uov" / "train_log.jsonl") if "validation_loss" in r
+    ]
+    assert validation[-1] < validation[0]
