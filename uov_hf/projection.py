@@ -37,9 +37,10 @@ class Camera:
         set_field(self, "intrinsics", _matrix("intrinsics", self.intrinsics, 3))
         set_field(self, "image_size", _image_size(self.image_size))
         rotation = self.lidar2cam[:3, :3]
-        if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) or np.linalg.det(rotation) < 0:
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(rotation) < 0:
             raise ValueError(f"`lidar2cam` must rotate and translate only, got the 3 x 3 part {rotation.tolist()}.")
-        if not np.allclose(self.lidar2cam[3], [0, 0, 0, 1]) or not np.allclose(self.intrinsics[2], [0, 0, 1]):
+        last_rows = self.lidar2cam[3] - [0, 0, 0, 1], self.intrinsics[2] - [0, 0, 1]
+        if max(np.abs(row).max() for row in last_rows) > 1e-8:
             raise ValueError("The last row of `lidar2cam` must be (0, 0, 0, 1), that of `intrinsics` (0, 0, 1).")
 
     def __reduce__(self):
@@ -80,12 +81,13 @@ def project_points(points, camera: Camera, min_depth: float = 1.0):
             Metres in front of the camera; nearer points are the vehicle's own body.
 
     Returns:
-        `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`), and
-        `in_view` of shape `(num_points,)`, bool; torch (same device) for torch, else numpy. A NaN point is never in
-        view.
+        `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`, or not
+        finite), and `in_view` of shape `(num_points,)`, bool; torch (same device) for torch, else numpy.
     """
     xyz = _as_tensor(points)
-    pixel_coords, in_view = _look(xyz, camera, min_depth)
+    ahead, on_image, seen = _look(xyz, camera, min_depth)
+    pixel_coords = on_image.new_full((len(xyz), 2), torch.nan).index_copy(0, ahead, on_image)
+    in_view = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
     return (pixel_coords, in_view) if xyz is points else (pixel_coords.numpy(), in_view.numpy())
 
 
@@ -106,7 +108,8 @@ def visible_points(points, camera: Camera, occlusion: OcclusionConfig, min_depth
         torch, else numpy. It does not depend on the order of the points.
     """
     xyz = _as_tensor(points)
-    _, visible = _look(xyz, camera, min_depth, occlusion)
+    ahead, _, seen = _look(xyz, camera, min_depth, occlusion)
+    visible = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
     return visible if xyz is points else visible.numpy()
 
 
@@ -119,14 +122,13 @@ def pair_points_with_pixels(
     The paper has no occlusion test, and pairs what is behind a car with the car's pixels. Without `occlusion` that is
     what comes; with it (`OcclusionConfig()`), there are no pairs of hidden points.
     """
-    seen = []
+    xyz = _as_tensor(points).double()
+    pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))]
     for camera_index, camera in enumerate(cameras):
-        pixel_coords, visible = (found.numpy() for found in _look(_as_tensor(points), camera, min_depth, occlusion))
-        point_index = np.flatnonzero(visible)
-        seen.append((point_index, np.full(len(point_index), camera_index), pixel_coords[point_index]))
-    if not seen:
-        return PointToPixel(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))
-    return PointToPixel(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
+        ahead, on_image, seen = (found.numpy() for found in _look(xyz, camera, min_depth, occlusion))
+        point_index = ahead[seen]
+        pairs.append((point_index, np.full(len(point_index), camera_index), on_image[seen]))
+    return PointToPixel(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
 
 
 def round_to_pixels(pixel_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,21 +150,21 @@ def _as_tensor(points) -> torch.Tensor:
 
 
 def _look(points: torch.Tensor, camera: Camera, min_depth: float, occlusion: OcclusionConfig | None = None):
-    """Pixels `(num_points, 2)`, and which points are in view and, with `occlusion`, not hidden `(num_points,)`."""
+    """Points in front of the camera `(M,)`, their pixels `(M, 2)`, and whether it sees them `(M,)`."""
     lidar2cam = torch.tensor(camera.lidar2cam, device=points.device)
     intrinsics = torch.tensor(camera.intrinsics, device=points.device)
     height, width = camera.image_size
-    in_camera = points[:, :3].double() @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]  # (num_points, 3)
-    deep = in_camera[:, 2:] > min_depth
-    on_plane = torch.where(deep, in_camera / in_camera[:, 2:], torch.nan)
-    pixel_coords = (on_plane @ intrinsics.T)[:, :2]  # (num_points, 2)
-    column, row = pixel_coords.unbind(-1)
-    visible = (0 < column) & (column < width - 1) & (0 < row) & (row < height - 1)
+    rotation, translation = lidar2cam[:3, :3], lidar2cam[:3, 3:]
+    xyz = points[:, :3].T.double()  # (3, num_points)
+    depth = rotation[2] @ xyz + translation[2]  # not finite where a coordinate is not
+    ahead = torch.nonzero((depth > min_depth) & (depth < torch.inf))[:, 0]
+    xyz = xyz[:, ahead]  # (3, M)
+    in_camera = rotation @ xyz + translation
+    column, row, _ = intrinsics @ (in_camera / in_camera[2])
+    seen = (0 < column) & (column < width - 1) & (0 < row) & (row < height - 1)
     if occlusion is not None:
-        ahead = torch.nonzero(deep[:, 0] & in_camera.isfinite().all(dim=1))[:, 0]
-        lidar_range = points[ahead, :3].double().norm(dim=1)
-        visible[ahead] &= ~find_hidden(in_camera[ahead], lidar_range, visible[ahead], occlusion)
-    return pixel_coords, visible
+        seen &= ~find_hidden(in_camera.T, xyz.norm(dim=0), seen, occlusion)
+    return ahead, torch.stack([column, row], dim=1), seen
 
 
 def _image_size(sides) -> tuple[int, int]:
