@@ -148,13 +148,7 @@ def pair_with_segments(
         segmentation (`list`): A PNG per camera; a camera without one (`None`) has no pairs.
         occlusion (`OcclusionConfig`, *optional*): Leave out the pairs of hidden points.
     """
-    return pair_with_maps(frame, decode_all(segmentation), occlusion)
-
-
-def pair_with_maps(
-    frame: Row, segment_maps: list[np.ndarray | None], occlusion: OcclusionConfig | None = None
-) -> dict[str, np.ndarray]:
-    """`pair_with_segments` of segmentations `(height, width)` that are decoded already."""
+    segment_maps = decode_all(segmentation)
     shown = [index for index, segment_map in enumerate(segment_maps) if segment_map is not None]
     cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in shown]
     found = pair_points_with_pixels(frame["points"], cameras, occlusion=occlusion)

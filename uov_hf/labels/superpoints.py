@@ -70,11 +70,10 @@ def vote_in_superpoints(votes: Votes, superpoints: np.ndarray) -> Votes:
 
     The own ones keep a point right that was joined to others by mistake.
     """
-    num_points = len(superpoints)
-    members = csr_array((np.ones(num_points, np.float32), (superpoints, np.arange(num_points))))
-    sizes = np.bincount(superpoints)
-    total = votes.spread(members)
-    mean = Votes(total.scores / sizes[:, None].astype(np.float32), total.weights / sizes.astype(np.float32))
+    sizes = np.bincount(superpoints)  # (num_superpoints,)
+    members = (superpoints, np.arange(len(superpoints)))
+    shares = (1 / sizes[superpoints]).astype(np.float32)
+    mean = votes.spread(csr_array((shares, members), shape=(len(sizes), len(superpoints))))
     return votes + mean.select(superpoints)
 
 

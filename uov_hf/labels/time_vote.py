@@ -26,7 +26,7 @@ class TimeVoteConfig:
             points than a far one, but not more segments.
         num_neighbors (`int`, defaults to 12):
             Nearest voxels that a point hears.
-        reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.02):
+        reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.03):
             Metres, and share of the distance to the sensor; the larger is σ. A voxel at distance d is heard with the
             weight exp(−d² / 2σ²), from 3σ on not at all.
         min_scans (`int`, defaults to 2):
@@ -38,7 +38,7 @@ class TimeVoteConfig:
     voxel_size: float = 0.3
     num_neighbors: int = 12
     reach: float = 0.3
-    relative_reach: float = 0.02
+    relative_reach: float = 0.03
     min_scans: int = 2
 
     def __post_init__(self):

@@ -1,0 +1,209 @@
+"""The votes together: each switch on a scene one can draw, and what must not matter to any of them."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, label_points
+from uov_hf.labels.labelling import SequenceLabeller
+from uov_hf.labels.superpoints import SuperpointConfig
+from uov_hf.labels.time_vote import TimeVoteConfig
+from uov_hf.projection import OcclusionConfig
+from uov_hf.teachers import ImageSegments
+
+
+CAR, ROAD, TREE, NONE = 3, 10, 15, 255  # training classes
+SCORES = Consolidation(camera_vote="score")
+
+
+@pytest.fixture
+def drive(frames):
+    """The frames, a second apart, of a car that stands at the origin; the frames 1/0 and 1/1 are one sequence."""
+    for second, row in enumerate(frames.source.rows):
+        row["timestamp"], row["lidar2global"] = second * 1_000_000, np.eye(4)
+    return frames
+
+
+@pytest.fixture
+def make_label_set(tmp_path, vocabulary):
+    def make(frames, teacher, name="labels", **settings):
+        label_set = LabelSet.create(tmp_path / name, teacher, vocabulary, settings)
+        label_set.write(frames, teacher)
+        return label_set
+
+    return make
+
+
+def first_row(frames, label_set, rule):
+    return SequenceLabeller(frames.by_sequence()[0], label_set, rule).make_row(0)
+
+
+def test_the_camera_with_the_higher_score_wins(frames, teacher, make_label_set):
+    row = first_row(frames, make_label_set(frames, teacher), SCORES)
+    assert row["labels"].tolist() == [CAR, TREE, NONE, TREE]  # CAM_A says tree with 0.75, CAM_B road with 0.25
+    assert row["confidence"].tolist() == [0.5, 0.375, 0, 0.375]
+    assert row["soft_labels"][1].tolist() == [TREE, ROAD, NONE]
+    assert row["soft_scores"][1].tolist() == [0.375, 0.125, 0]
+
+
+def test_a_pair_keeps_its_segment_only_where_its_point_agrees(frames, teacher, make_label_set):
+    label_set = make_label_set(frames, teacher)
+    assert first_row(frames, label_set, SCORES)["pair_segment"].tolist() == [1, 2, 2, 0, 3, 3]
+    clean = dataclasses.replace(SCORES, clean_pairs=True)
+    assert first_row(frames, label_set, clean)["pair_segment"].tolist() == [1, 2, 2, 0, 0, 0]
+
+
+def test_labels_below_the_confidence_asked_for_are_withheld(frames, teacher, make_label_set):
+    strict = dataclasses.replace(SCORES, min_confidence=0.4)
+    assert first_row(frames, make_label_set(frames, teacher), strict)["labels"].tolist() == [CAR, NONE, NONE, NONE]
+
+
+def test_a_hidden_point_takes_nothing_over_from_what_hides_it(frames, teacher, make_label_set):
+    side = np.arange(-1.5, 1.51, 0.1)
+    board = np.array([[5, y, z, 0] for y in side for z in side], np.float32)
+    frames.source.rows[0]["points"] = np.concatenate([board, np.float32([[12, 0, 0, 0]])])
+    label_set = make_label_set(frames, teacher)
+    hidden = len(board)
+    assert first_row(frames, label_set, PRESETS["paper"])["labels"][hidden] == ROAD
+    row = first_row(frames, label_set, Consolidation(occlusion=OcclusionConfig()))
+    assert row["labels"][hidden] == NONE and hidden not in row["pair_to_point"]
+    assert (row["labels"][:hidden] != NONE).all()
+
+
+def test_what_is_said_of_augmented_images_are_further_votes(frames, teacher, make_label_set, monkeypatch):
+    plain = type(teacher).segment
+
+    def segment(self, frame):
+        if frame["augmentation"] is None:
+            return plain(self, frame)
+        whole = np.ones(tuple(frame["image_sizes"][0]), int)  # flipped, all of both images is a road
+        return [ImageSegments(whole, np.array([self.ROAD]), np.array([0.75]), np.eye(4)[3:])] * 2
+
+    monkeypatch.setattr(type(teacher), "segment", segment)
+    label_set = make_label_set(frames, teacher, augmentations=["flip"])
+    assert first_row(frames, label_set, SCORES)["labels"].tolist() == [CAR, TREE, NONE, TREE]
+    row = first_row(frames, label_set, dataclasses.replace(SCORES, augmentation_vote=True))
+    assert row["labels"].tolist() == [ROAD, ROAD, NONE, ROAD]
+    assert row["confidence"][0] == 0.5  # 0.75 of each camera flipped, and CAM_A's car: two of three votes
+    assert row["pair_segment"].tolist() == [1, 2, 2, 0, 3, 3]  # pairs know the plain images only
+
+
+def test_another_scan_names_a_point_that_no_camera_sees(drive, teacher, make_label_set):
+    """The car has turned around: the point behind it stands where the first scan saw a car."""
+    drive.source.rows[1]["lidar2global"] = np.diag([-1.0, -1, 1, 1])
+    drive.source.rows[1]["points"] = np.float32([[-5, -2, 0, 7]])
+    label_set = make_label_set(drive, teacher)
+    sequence, alone, together = drive.by_sequence()[0], SCORES, dataclasses.replace(SCORES, time_vote=TimeVoteConfig())
+    assert SequenceLabeller(sequence, label_set, alone).make_row(1)["labels"].tolist() == [NONE]
+    assert SequenceLabeller(sequence, label_set, together).make_row(1)["labels"].tolist() == [CAR]
+
+
+def test_a_superpoint_names_what_no_segment_covers(frames, teacher, make_label_set, monkeypatch):
+    """A board whose middle is a hole in the car's segment."""
+    side = np.arange(0.3, 1.5, 0.1)
+    frames.source.rows[0]["points"] = np.array([[5, y, z, 0] for y in side for z in side], np.float32)
+    answer = teacher.CAM_A()
+    answer.segmentation[8:10, 18:20] = 0
+    monkeypatch.setattr(teacher, "CAM_A", lambda: answer)
+    label_set = make_label_set(frames, teacher)
+    assert set(first_row(frames, label_set, SCORES)["labels"]) == {CAR, NONE}
+    rule = dataclasses.replace(SCORES, superpoint_vote=SuperpointConfig())
+    assert set(first_row(frames, label_set, rule)["labels"]) == {CAR}
+
+
+def test_the_order_of_cameras_does_not_matter_to_the_votes(drive, teacher, make_label_set):
+    label_set = make_label_set(drive, teacher)
+    before = first_row(drive, label_set, PRESETS["consolidated"])
+    for row in drive.source.rows:
+        row["camera_names"] = row["camera_names"][::-1]
+    after = first_row(drive, make_label_set(drive, teacher, "turned"), PRESETS["consolidated"])
+    assert np.array_equal(before["labels"], after["labels"])
+    assert np.array_equal(before["confidence"], after["confidence"])
+
+
+def test_the_order_of_frames_does_not_matter_to_the_votes(drive, teacher, make_label_set):
+    drive.source.rows[1]["points"] = drive.source.rows[1]["points"] + np.float32([0.2, 0, 0, 0])
+    label_set, rule = make_label_set(drive, teacher), PRESETS["consolidated"]
+    forwards = list(SequenceLabeller(drive.select([0, 1]), label_set, rule).rows())
+    backwards = list(SequenceLabeller(drive.select([1, 0]), label_set, rule).rows())[::-1]
+    for one, other in zip(forwards, backwards, strict=True):
+        assert one["frame_id"] == other["frame_id"]
+        assert np.array_equal(one["labels"], other["labels"])
+        assert np.array_equal(one["confidence"], other["confidence"])
+
+
+def test_points_that_are_not_finite_have_no_label(drive, teacher, make_label_set):
+    points = drive.source.rows[0]["points"].copy()
+    points[1], points[2] = np.nan, np.inf
+    drive.source.rows[0]["points"] = points
+    row = first_row(drive, make_label_set(drive, teacher), PRESETS["consolidated"])
+    assert (row["labels"] != NONE).tolist() == [True, False, False, True]
+
+
+def test_a_frame_without_a_pose_says_what_to_do(frames, teacher, make_label_set):
+    for row in frames.source.rows:
+        row["timestamp"] = 0
+    label_set = make_label_set(frames, teacher)
+    with pytest.raises(ValueError, match="Frame 1/0 has no `lidar2global`, which the vote over time needs"):
+        label_points(label_set, frames, "consolidated")
+
+
+def test_a_broken_neighbour_has_no_vote_and_is_reported_once(drive, teacher, make_label_set):
+    label_set = make_label_set(drive, teacher)
+    alone = first_row(drive.select([0]), label_set, PRESETS["consolidated"])
+    drive.source.rows[1]["camera_names"] = ["CAM_B", "CAM_A"]
+    report = label_points(label_set, drive, "consolidated", on_error="skip")
+    assert list(report.skipped) == ["1/1"] and report.num_frames == 2
+    labels = PointLabels(label_set.folder, "consolidated").read("1/0")["labels"]
+    assert np.array_equal(labels, alone["labels"])
+
+
+def test_after_a_kill_the_restarted_run_ends_in_the_same_bytes(drive, teacher, make_label_set, monkeypatch):
+    killed, undisturbed = (make_label_set(drive, teacher, name) for name in ("killed", "undisturbed"))
+    make_row = SequenceLabeller.make_row
+
+    def die_at_the_second_frame(self, index):
+        if self.frames.frame_ids[index] == "1/1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make_row(self, index)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(SequenceLabeller, "make_row", die_at_the_second_frame)
+        label_points(killed, drive, "consolidated")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    for label_set in (killed, undisturbed):
+        label_points(label_set, drive, "consolidated")
+    assert contents(killed) == contents(undisturbed) and len(contents(killed)) == 3
+
+
+def test_two_processes_write_what_one_does(drive, teacher, make_label_set):
+    alone, together = (make_label_set(drive, teacher, name) for name in ("alone", "together"))
+    label_points(alone, drive, "consolidated")
+    for rank in (0, 1):
+        label_points(together, drive, "consolidated", process_index=rank, num_processes=2)
+    assert contents(alone) == contents(together)
+
+
+def contents(label_set):
+    folder = label_set.folder / "points" / "consolidated"
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_rule_of_ones_own_has_a_folder_of_its_own(frames, teacher, make_label_set):
+    label_set = make_label_set(frames, teacher)
+    label_points(label_set, frames, SCORES)
+    label_points(label_set, frames, PRESETS["paper"])
+    assert PointLabels(label_set.folder, SCORES).read("1/0")["labels"].tolist() == [CAR, TREE, NONE, TREE]
+    folders = sorted(path.name for path in (label_set.folder / "points").iterdir())
+    assert folders[0].startswith("custom-") and folders[1:] == ["paper"]
+
+
+def test_settings_out_of_range_are_named():
+    with pytest.raises(ValueError, match='`camera_vote` must be "last" or "score", got \'first\''):
+        Consolidation(camera_vote="first")
+    with pytest.raises(ValueError, match="`min_confidence` must be between 0 and 1, got 2"):
+        Consolidation(min_confidence=2)

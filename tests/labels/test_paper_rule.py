@@ -1,0 +1,133 @@
+"""The preset `paper` is the rule as it was first written, to the bit; that version is kept here as the oracle."""
+
+import numpy as np
+import pytest
+
+from uov_hf.data import load_frames
+from uov_hf.labels import PRESETS, LabelSet, PointLabels, decode_segmentation, label_points
+from uov_hf.labels.labelling import SequenceLabeller
+from uov_hf.labels.point_labels import SCHEMA
+from uov_hf.projection import Camera, pair_points_with_pixels, round_to_pixels
+from uov_hf.teachers import ImageSegments, Teacher, load_teacher
+from uov_hf.vocabulary import IGNORED, load_vocabulary
+
+
+def label_points_as_the_paper(frame, label_set):
+    """Cameras speak in the frame's order, and the last one that has a segment at a point decides."""
+    said = label_set.read(frame["frame_id"], ["segmentation", "segment_labels", "segment_scores"])
+    pairs = pair_with_segments(frame, said["segmentation"])
+    spoken = pairs["pair_segment"] > 0
+    point, segment = pairs["pair_to_point"][spoken], pairs["pair_segment"][spoken] - 1
+    labels = np.full(len(frame["points"]), IGNORED, np.uint8)
+    confidence = np.zeros(len(frame["points"]), np.float16)
+    # Pairs come camera by camera; of several values for one point numpy keeps the last.
+    labels[point] = label_set.prompt_to_class[said["segment_labels"]][segment]
+    confidence[point] = said["segment_scores"][segment]
+    return {"frame_id": frame["frame_id"], **pairs, "labels": labels, "confidence": confidence}
+
+
+def pair_with_segments(frame, segmentation):
+    labelled = [index for index, png in enumerate(segmentation) if png is not None]
+    cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in labelled]
+    pairs = pair_points_with_pixels(frame["points"], cameras)
+    rows, columns = round_to_pixels(pairs.pixel_coords)
+    pair_segment = np.zeros(len(rows), np.int32)
+    for place, index in enumerate(labelled):
+        here = pairs.camera_index == place
+        pair_segment[here] = decode_segmentation(segmentation[index])[rows[here], columns[here]]
+    return {
+        "pair_to_point": pairs.point_index.astype(np.int32),
+        "pair_camera": np.array(labelled, np.int16)[pairs.camera_index],
+        "pair_pixel": np.stack([columns, rows], axis=1).astype(np.int16),
+        "pair_segment": pair_segment,
+    }
+
+
+@pytest.fixture(scope="module")
+def street_labels(tiny_street, tmp_path_factory):
+    vocabulary, frames = load_vocabulary("nuscenes"), load_frames("nuscenes", "all", data_dir=tiny_street)
+    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
+    settings = {"augmentations": ["flip"]}
+    label_set = LabelSet.create(tmp_path_factory.mktemp("labels"), teacher, vocabulary, settings)
+    label_set.write(frames, teacher)
+    return label_set, frames
+
+
+def test_the_papers_preset_is_the_old_function_to_the_bit(street_labels):
+    label_set, frames = street_labels
+    label_points(label_set, frames, "paper")
+    point_labels = PointLabels(label_set.folder, "paper")
+    for frame in frames:
+        wanted, row = label_points_as_the_paper(frame, label_set), point_labels.read(frame["frame_id"])
+        assert row.pop("soft_labels") is None and row.pop("soft_scores") is None
+        assert list(row) == list(wanted) and (row["labels"] != IGNORED).any()
+        for name in set(wanted) - {"frame_id"}:
+            assert row[name].dtype == wanted[name].dtype and np.array_equal(row[name], wanted[name]), name
+
+
+def test_a_segment_of_score_zero_still_names_its_points(street_labels, monkeypatch):
+    label_set, frames = street_labels
+    read = LabelSet.read
+
+    def read_without_scores(self, frame_id, columns=None):
+        row = read(self, frame_id, columns)
+        return row | {"segment_scores": np.zeros_like(row["segment_scores"])}
+
+    monkeypatch.setattr(LabelSet, "read", read_without_scores)
+    row = SequenceLabeller(frames.select([0]), label_set, PRESETS["paper"]).make_row(0)
+    wanted = label_points_as_the_paper(frames[0], label_set)
+    assert np.array_equal(row["labels"], wanted["labels"]) and np.array_equal(row["confidence"], wanted["confidence"])
+
+
+def test_both_presets_label_every_frame_of_the_street(street_labels):
+    label_set, frames = street_labels
+    label_points(label_set, frames, "consolidated")
+    for frame in frames:
+        row = PointLabels(label_set.folder, "consolidated").read(frame["frame_id"])
+        assert list(row) == SCHEMA.names
+        assert row["soft_labels"].shape == row["soft_scores"].shape == (len(frame["points"]), 3)
+        named = row["labels"] != IGNORED
+        assert np.array_equal(row["soft_labels"][named, 0], row["labels"][named])
+        assert (np.diff(row["soft_scores"].astype(float), axis=1) <= 0).all()
+        assert named.sum() > (label_points_as_the_paper(frame, label_set)["labels"] != IGNORED).sum()
+
+
+def test_clean_pairs_are_of_the_class_of_their_point(street_labels):
+    label_set, frames = street_labels
+    label_points(label_set, frames, "consolidated")
+    frame_id = frames.frame_ids[0]
+    row, said = PointLabels(label_set.folder, "consolidated").read(frame_id), label_set.read(frame_id)
+    spoken = row["pair_segment"] > 0
+    classes = label_set.prompt_to_class[said["segment_labels"][row["pair_segment"][spoken] - 1]]
+    assert np.array_equal(classes, row["labels"][row["pair_to_point"][spoken]])
+    assert 0 < spoken.sum() < len(spoken)
+
+
+class Stripes(Teacher):
+    """Every image is cut into eight upright stripes, named in turn."""
+
+    name, embed_dim, settings = "stripes", 4, {}
+
+    def encode_prompts(self, prompts):
+        return np.tile(np.eye(4, dtype=np.float32)[:1], (len(prompts), 1))
+
+    def segment(self, frame):
+        stripes = [np.tile(np.arange(width) * 8 // width + 1, (height, 1)) for height, width in frame["image_sizes"]]
+        embeds = self.encode_prompts(["any"] * 8)
+        return [ImageSegments(ids, np.arange(8) * 20, np.full(8, 0.5), embeds) for ids in stripes]
+
+
+def test_the_real_keyframe_goes_through_both_presets(shared_data, tmp_path):
+    vocabulary = load_vocabulary("nuscenes")
+    frames = load_frames("nuscenes", "mini_train", data_dir=shared_data / "nuscenes", dataset_config="v1.0-mini")
+    frames = frames.select([0])
+    teacher = Stripes(vocabulary.prompts)
+    label_set = LabelSet.create(tmp_path, teacher, vocabulary, {})
+    label_set.write(frames, teacher)
+    for preset in PRESETS:
+        label_points(label_set, frames, preset)
+    paper, ours = (PointLabels(tmp_path, preset).read(frames.frame_ids[0]) for preset in ("paper", "consolidated"))
+    assert len(paper["labels"]) == len(ours["labels"]) == len(frames[0]["points"])
+    assert 0.5 < len(ours["pair_to_point"]) / len(paper["pair_to_point"]) < 1  # hidden points have no pair
+    named = [(row["labels"] != IGNORED).mean() for row in (paper, ours)]
+    assert named[1] > named[0] > 0.3

@@ -1,0 +1,58 @@
+"""Superpoints: patches one can draw, and the vote in them."""
+
+import numpy as np
+import pytest
+
+from uov_hf.labels.superpoints import SuperpointConfig, find_superpoints, vote_in_superpoints
+from uov_hf.labels.votes import count_votes
+
+
+def grid(across, along):
+    return np.stack(np.meshgrid(across, along, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def floor_and_wall():
+    """A floor at z = −1.9 and a wall at x = 5.9, 0.1 m between points, in one cell of 2 m; 16 x 16 points each."""
+    floor = np.column_stack([grid(4.1 + np.arange(16) / 10, 0.1 + np.arange(16) / 10), np.full(256, -1.9)])
+    wall = np.column_stack([np.full(256, 5.95), grid(0.1 + np.arange(16) / 10, -1.85 + np.arange(16) / 10)])
+    return floor, wall
+
+
+def test_a_floor_and_the_wall_on_it_are_two_superpoints():
+    floor, wall = floor_and_wall()
+    superpoints = find_superpoints(np.concatenate([floor, wall]), SuperpointConfig(num_neighbors=4))
+    largest = [np.bincount(part).max() for part in (superpoints[:256], superpoints[256:])]
+    assert min(largest) > 200
+    assert np.bincount(superpoints[:256]).argmax() != np.bincount(superpoints[256:]).argmax()
+
+
+def test_a_superpoint_ends_at_a_gap_and_at_the_border_of_a_cell():
+    floor = floor_and_wall()[0]
+    gap = np.where(floor[:, :1] > 4.85, 0.9, 0.0) * [[0, 1, 0]]  # half of the floor is moved aside, by 0.9 m
+    config = SuperpointConfig(reach=0.3, relative_reach=0.01)
+    assert len(np.unique(find_superpoints(floor, config))) == 1
+    assert len(np.unique(find_superpoints(floor + [[0, 0.3, 0]], config))) == 1
+    assert len(np.unique(find_superpoints(floor + 3 * gap, config))) > 1
+    assert len(np.unique(find_superpoints(floor + [[1, 0, 0]], config))) == 2  # x = 5.1 … 6.6
+
+
+def test_the_majority_of_a_superpoint_names_those_that_nobody_named():
+    votes = count_votes(np.array([0, 1, 2]), np.array([0, 0, 1]), np.array([0.9, 0.9, 0.5]), 5, num_classes=2)
+    heard = vote_in_superpoints(votes, np.array([0, 0, 0, 0, 1]))
+    own = np.array([[0.9, 0], [0.9, 0], [0, 0.5], [0, 0], [0, 0]])
+    mean = np.array([[1.8 / 4, 0.5 / 4]] * 4 + [[0, 0]])
+    assert heard.scores[:, :2] == pytest.approx(own + mean)
+    assert heard.weights == pytest.approx([1.75, 1.75, 1.75, 0.75, 0])
+
+
+@pytest.mark.parametrize("num_points", [0, 1, 2])
+def test_few_points_are_no_trouble(num_points):
+    superpoints = find_superpoints(np.zeros((num_points, 3)) + 1, SuperpointConfig())
+    assert superpoints.tolist() in ([], [0], [0, 0], [0, 1])
+    votes = count_votes(np.arange(num_points), np.zeros(num_points), np.ones(num_points), num_points, 2)
+    assert len(vote_in_superpoints(votes, superpoints)) == num_points
+
+
+def test_a_setting_out_of_range_is_named():
+    with pytest.raises(ValueError, match="`cell_size` must be more than 0, got 0"):
+        SuperpointConfig(cell_size=0)
