@@ -142,6 +142,7 @@ def test_the_model_is_frozen(teacher):
         ({"short_side": 5}, "`short_side` must hold a patch of 16 pixels, got 5"),
         ({"window": 5}, "`window` must hold a patch of 16 pixels, got 5"),
         ({"min_score": 30}, "`min_score` must be between 0 and 1, got 30"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"model_name_or_path": None}, "needs `model_name_or_path`, .* e.g. openai/clip-vit-base-patch16"),
     ],
 )

@@ -118,9 +118,8 @@ class CLIPSegTeacher(SecondSpaceTeacher):
         for start in range(0, len(self.prompts), self.prompts_at_once):
             maps = self._maps(views, self.conditions[start : start + self.prompts_at_once])
             logits, prompts = interpolate(maps[None], size=image_size, mode="bilinear")[0].max(dim=0)
-            hotter = logits > best_logits
-            best_logits[hotter] = logits[hotter]
-            best_prompts[hotter] = prompts[hotter] + start
+            best_prompts = torch.where(logits > best_logits, prompts + start, best_prompts)
+            best_logits = torch.maximum(best_logits, logits)
         return best_logits.sigmoid(), best_prompts
 
     def _maps(self, views: Views[Tensor], conditions: Tensor) -> Tensor:
