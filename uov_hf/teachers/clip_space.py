@@ -22,12 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from uov_hf.teachers.images import (
-    PixelTransform,
-    average_windows,
-    look_through_windows,
-    whole_patches,
-)
+from uov_hf.teachers.images import PixelTransform, average_windows, look_through_windows, whole_patches
 from uov_hf.teachers.pooling import pool_segments
 from uov_hf.teachers.prompts import embed_prompts, templates_called
 from uov_hf.teachers.protocol import Teacher

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -107,7 +108,6 @@ def cut_into_windows(size: tuple[int, int], side: int | None) -> list[Window]:
             Of a window, in the same unit; an image that is smaller one way is covered in one that way. None: one
             window, the whole.
     """
-    height, width = size
     rows, columns = (_intervals(length, min(side or length, length)) for length in size)
     return [Window(top, left, bottom, right) for top, bottom in rows for left, right in columns]
 
@@ -181,13 +181,8 @@ def in_batches(
     function: Callable[[Tensor], Iterable[Answer]], pixel_values: list[Tensor], batch_size: int
 ) -> list[Answer]:
     """`function`'s answer for each image; up to `batch_size` consecutive images of one size go through it at once."""
-    answers, start = [], 0
-    while start < len(pixel_values):
-        end = start + 1
-        while (
-            end < min(start + batch_size, len(pixel_values)) and pixel_values[end].shape == pixel_values[start].shape
-        ):
-            end += 1
-        answers += function(torch.stack(pixel_values[start:end]))
-        start = end
+    answers = []
+    for _, same_size in groupby(pixel_values, key=lambda pixels: pixels.shape):
+        for batch in torch.stack(list(same_size)).split(batch_size):
+            answers += function(batch)
     return answers
