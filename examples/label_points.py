@@ -1,27 +1,30 @@
 """Carry a label set over to the points of its frames, once, so that training opens no image.
 
     accelerate launch examples/label_points.py --label_set labels/ --dataset nuscenes --data_dir data/nuscenes \\
-        --preset paper
+        --preset consolidated
 
-A run that was stopped continues where it was. Without --dataset it takes the synthetic street that
-generate_label_set.py rendered beside the label set.
+With the preset `paper` the last camera decides; with `consolidated` cameras, augmented images, superpoints and the
+scans before and after vote (docs/labels.md). A run that was stopped continues where it was. Without --dataset it takes
+the synthetic street that generate_label_set.py rendered beside the label set.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 from accelerate.utils import gather_object
 
 from uov_hf.data import load_frames
-from uov_hf.labels import PRESETS, LabelSet, WriteReport, label_points
+from uov_hf.labels import PRESETS, LabelSet, PointLabels, WriteReport, label_points
 from uov_hf.training import arguments
 from uov_hf.training.launch import sharing, start
+from uov_hf.vocabulary import IGNORED
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--label_set", required=True, help="The folder that generate_label_set.py wrote.")
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="How several cameras agree.")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="The rule; the paper's by default.")
     arguments.add_data_arguments(parser)
     parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="What a broken frame does.")
     return parser.parse_args()
@@ -40,7 +43,27 @@ def main() -> None:
     report = label_points(label_set, frames, args.preset, on_error=args.on_error, **sharing(accelerator))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Point labels ({args.preset}) in {args.label_set}: {report}")
+    if accelerator.is_main_process:
+        labelled = [frame_id for frame_id in frames.frame_ids if frame_id not in report.skipped]
+        print(describe(PointLabels(args.label_set, args.preset), labelled))
     accelerator.end_training()
+
+
+def describe(point_labels: PointLabels, frame_ids: list[str]) -> str:
+    """How many points have a label, and how sure those are."""
+    num_points, num_labelled, confidence = 0, 0, 0.0
+    for frame_id in frame_ids:
+        row = point_labels.read(frame_id, ["labels", "confidence"])
+        is_labelled = row["labels"] != IGNORED
+        num_points += len(is_labelled)
+        num_labelled += int(is_labelled.sum())
+        confidence += float(row["confidence"][is_labelled].sum(dtype=np.float64))
+    if num_labelled == 0:
+        return f"None of {num_points:,} points has a label."
+    share, mean = num_labelled / num_points, confidence / num_labelled
+    return (
+        f"{num_labelled:,} of {num_points:,} points have a label ({share:.1%}), with a mean confidence of {mean:.2f}."
+    )
 
 
 if __name__ == "__main__":

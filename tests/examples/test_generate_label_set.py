@@ -61,9 +61,9 @@ def test_two_processes_finish_what_was_begun_in_the_same_bytes(root, label_set, 
 
 def test_point_labels_are_made_for_every_frame(root, label_set, run_script):
     data = ["--dataset", "nuscenes", "--data_dir", root, "--split", "all"]
-    output = run_script("label_points.py", "--label_set", label_set, "--preset", "paper", *data)
-    assert "Point labels (paper)" in output and "4 frames" in output
-    point_labels = PointLabels(label_set)
+    output = run_script("label_points.py", "--label_set", label_set, "--preset", "consolidated", *data)
+    assert "Point labels (consolidated)" in output and "4 frames" in output and "points have a label" in output
+    point_labels = PointLabels(label_set, "consolidated")
     frames = load_frames("nuscenes", split="all", data_dir=root)
     for frame_id, points in ((frame["frame_id"], frame["points"]) for frame in frames):
         row = point_labels.read(frame_id)
