@@ -40,7 +40,9 @@ def length(v):
 
 
 def nearest(points, query, k):
-    return np.argsort(squared_distances(points, query), kind="stable")[:k]
+    squares = squared_distances(points, query)
+    near = np.flatnonzero(squares <= np.partition(squares, min(k, len(points)) - 1)[min(k, len(points)) - 1])
+    return near[np.argsort(squares[near], kind="stable")][:k]
 
 
 def farthest_points(points, size):

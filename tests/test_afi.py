@@ -27,13 +27,11 @@ def test_levels_are_4096_points_divided_by_three():
     assert (constants.min_cosine, constants.min_count, constants.ground_ring) == (0.995, 0, None)
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_it_is_the_pseudo_code_to_1e_9_in_float64(soft):
+def test_it_is_the_pseudo_code_to_1e_9_in_float64():
     points, _, labels = street(2000)
     scores = labels_to_scores(labels, 5).astype(np.float64)
-    if soft:
-        scores = 0.6 * scores + 0.4 * np.random.default_rng(1).dirichlet(np.ones(5), len(scores))
-        scores[::7] = 0  # points without evidence
+    scores = 0.6 * scores + 0.4 * np.random.default_rng(1).dirichlet(np.ones(5), len(scores))
+    scores[::7] = 0  # points without evidence
     ours = approximate_flat_interaction(points, scores)
     assert ours.dtype == np.float64
     assert np.abs(ours - oracle(points, scores)).max() < 1e-9
@@ -47,7 +45,9 @@ def test_other_constants_are_those_of_the_pseudo_code():
     assert np.abs(approximate_flat_interaction(points, scores, config) - expected).max() < 1e-9
 
 
-@pytest.mark.parametrize("num_points", [2000, 8000])
+@pytest.mark.parametrize(
+    "num_points", [2000, *(pytest.param(size, marks=pytest.mark.slow) for size in (8000, 34_700))]
+)
 def test_float32_gives_the_labels_of_the_pseudo_code_in_float32(num_points):
     points, _, labels = street(num_points, seed=3, dtype=np.float32)
     scores = labels_to_scores(labels, 17)

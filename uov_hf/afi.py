@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 try:
     from scipy.spatial import cKDTree
-except ImportError:  # slower, and the same neighbours: see `_nearest`
+except ImportError:  # slower, and the same neighbours
     cKDTree = None
 
 CHUNK_ELEMENTS = 1 << 22  # where distances to all points are compared, so many at a time
@@ -267,7 +267,7 @@ def _decode(answer: torch.Tensor, coarse: _Level, fine: _Level, config: AFIConfi
     weights = weights / support + 1e-6 + 1e-10
     weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-8)
     heard = F.embedding_bag(voters, answer, mode="sum", per_sample_weights=weights)  # (N, C)
-    # The official test meant the first levels; integer division makes it true of 455 -> 1365 only.
+    # The official test of "one level up": integer division makes it true of 455 -> 1365 only.
     own_weight = 0.3 if len(fine.points) == 3 * len(coarse.points) else 0.01
     return _l1(support * heard + (1e-8 + own_weight * support.mean()) * fine.scores)
 
@@ -281,7 +281,7 @@ def _votes(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosin
     num_trusted = (trust > 0).sum(dim=1)
     ranking = num_trusted.argsort(descending=True)
     trust, headings = trust[ranking].T.contiguous(), headings[ranking].permute(1, 2, 0).contiguous()  # (A, 3, M)
-    small = torch.int16 if len(ranking) < 1 << 15 else torch.int32  # sorts five times faster
+    small = torch.int16 if len(ranking) < 1 << 15 else torch.int32  # sorts faster
     asked, pairs = ranking.argsort().to(small)[voters.flatten()].sort()
     asked = asked.int()  # (N v,)
     lines = _unit(coarse.points[ranking][asked] - points[pairs // voters.shape[1]]).T.contiguous()  # (3, N v)
@@ -329,29 +329,30 @@ def _farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def _nearest(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
-    """Indices (len(queries), k) of the nearest points; k is at most their number. Equally near: lowest index first."""
-    k = min(k, len(points))
-    if cKDTree is None or points.device.type != "cpu":
-        return _nearest_of_all(queries, points, k)
-    tree = cKDTree(points.numpy())
-    distances, neighbors = tree.query(queries.numpy(), k=range(1, k + 2), workers=torch.get_num_threads())
-    neighbors = torch.from_numpy(neighbors[:, :k])
-    # The tree calculates in float64 and takes any of equals: where the next point is as near, all are compared.
-    doubtful = torch.from_numpy(np.flatnonzero(distances[:, k] <= distances[:, k - 1] * (1 + 1e-6)))
-    neighbors[doubtful] = _nearest_of_all(queries[doubtful], points, k)
+    """Indices (len(queries), k) of the nearest points, or of all where they are fewer. Of equals, the lowest index."""
+    if k >= len(points):
+        return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
+    chunk_size = CHUNK_ELEMENTS // len(points) + 1
+    if cKDTree is not None and points.device.type == "cpu":
+        found = cKDTree(points.numpy()).query(queries.numpy(), k=k + 1, workers=torch.get_num_threads())
+        distances, neighbors = (torch.from_numpy(part) for part in found)
+    else:
+        found = [_squares(some, points).topk(k + 1, largest=False) for some in queries.split(chunk_size)]
+        distances, neighbors = (torch.cat(parts) for parts in zip(*found, strict=True))  # (len(queries), k + 1)
+    neighbors = neighbors[:, :k].contiguous()
+    # Which of equals was found is chance, and the tree calculates in float64: the next point may be as near.
+    doubtful = (distances[:, k] <= distances[:, k - 1] * (1 + 1e-6)).nonzero().squeeze(1)
+    for rows in doubtful.split(chunk_size):
+        squares = _squares(queries[rows], points)
+        kth = squares.topk(k, largest=False).values[:, -1:]
+        nearer, equal = squares < kth, squares == kth
+        equal &= equal.cumsum(dim=1) <= k - nearer.sum(dim=1, keepdim=True)
+        neighbors[rows] = (nearer | equal).nonzero()[:, 1].view(-1, k)
     return neighbors
 
 
-def _nearest_of_all(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
-    """[`_nearest`] by the distances to all points, as many queries at a time as memory allows; in order of index."""
-    neighbors = [torch.empty(0, k, dtype=torch.long, device=points.device)]
-    for some in queries.split(max(1, CHUNK_ELEMENTS // len(points))):
-        squares = sum((one[:, None] - other).square_() for one, other in zip(some.T, points.T, strict=True))  # (n, N)
-        kth = squares.topk(k, dim=1, largest=False).values[:, -1:]
-        nearer, equal = squares < kth, squares == kth
-        equal &= equal.cumsum(dim=1) <= k - nearer.sum(dim=1, keepdim=True)
-        neighbors.append((nearer | equal).nonzero()[:, 1].view(-1, k))
-    return torch.cat(neighbors)
+def _squares(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    return sum((one[:, None] - other).square_() for one, other in zip(queries.T, points.T, strict=True))
 
 
 def _find_ground(points: torch.Tensor, ring: GroundRing) -> tuple[torch.Tensor, torch.Tensor]:
