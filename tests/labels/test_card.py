@@ -78,7 +78,7 @@ def test_the_page_is_a_dataset_card_whose_figures_are_there(street_card):
     page = DatasetCard.load(street_card / "README.md")
     assert page.data.annotations_creators == ["machine-generated"] and "lidar" in page.data.tags
     figures = {line.split("(")[1].rstrip(")") for line in page.text.splitlines() if line.startswith("![")}
-    assert figures == {"figures/classes.png", "figures/by_range.png", "figures/confusion.png"}
+    assert figures == {f"figures/{name}.png" for name in ("classes", "by_range", "confusion", "abstention")}
     for figure in figures:
         assert np.asarray(Image.open(street_card / figure).convert("L")).std() > 5  # something is drawn
     card = json.loads((street_card / "card.json").read_text())

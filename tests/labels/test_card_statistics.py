@@ -118,9 +118,20 @@ def test_truth_is_compared_on_camera_seen_points_and_no_label_is_an_error(gather
     assert numbers["accuracy"]["share"] == 1 / 3 and numbers["precision"] == 1 / 2
 
 
+def test_withholding_labels_costs_coverage(gather, frames):
+    """Left is a car with score 0.5, and right; right and right-up are road with 0.25, and wrong."""
+    truth = {"labels": np.array([CAR, CAR, CAR, CAR], np.uint8)}
+    rows = {row["min_confidence"]: row for row in gather([frames[0] | truth])["by_min_confidence"]}
+    assert (rows[0.0]["coverage"], rows[0.0]["precision"]) == (rows[0.25]["coverage"], rows[0.25]["precision"])
+    assert (rows[0.25]["coverage"], rows[0.25]["precision"]) == (1, 1 / 3)
+    assert (rows[0.3]["coverage"], rows[0.3]["precision"]) == (1 / 3, 1)
+    assert (rows[0.55]["coverage"], rows[0.55]["precision"]) == (0, None)
+
+
 def test_without_truth_nothing_is_claimed_about_it(gather, frames):
     numbers = gather([frames[0]])
     assert numbers["mean_iou"] is numbers["accuracy"]["share"] is numbers["precision"] is None
+    assert numbers["by_min_confidence"] is None
     assert all(row["recall"] is row["iou"] is None for row in numbers["classes"])
 
 

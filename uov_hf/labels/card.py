@@ -22,6 +22,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from uov_hf.data import load_frames
 from uov_hf.labels.card_figures import (
     class_colors,
+    draw_abstention,
     draw_class_histogram,
     draw_confusion,
     draw_shares_by_range,
@@ -142,13 +143,14 @@ def write_card(folder: Path, statistics: LabelStatistics, source: dict[str, Any]
 
 
 def draw_figures(folder: Path, statistics: LabelStatistics, numbers: dict[str, Any]) -> None:
-    """`classes.png`, `by_range.png` and, where there is a ground truth, `confusion.png`."""
+    """`classes.png`, `by_range.png` and, where there is a ground truth, `confusion.png` and `abstention.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     class_names = statistics.label_set.class_names
     colors = class_colors(statistics.label_set.taxonomy, len(class_names))
     figures = {"classes": draw_class_histogram(numbers["classes"], colors), "by_range": draw_shares_by_range(numbers)}
     if numbers["mean_iou"] is not None:
         figures["confusion"] = draw_confusion(statistics.confusion.counts, class_names)
+        figures["abstention"] = draw_abstention(numbers["by_min_confidence"])
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=100)
 

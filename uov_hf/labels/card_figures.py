@@ -62,6 +62,24 @@ def draw_shares_by_range(numbers: dict[str, Any]) -> Figure:
     return figure
 
 
+def draw_abstention(by_min_confidence: list[dict[str, float | None]]) -> Figure:
+    """How many labels are left and how many of them are right, against the least confidence that is asked for."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot(ylabel="%", ylim=(0, 102), xlabel="least confidence of a label")
+    thresholds = [row["min_confidence"] for row in by_min_confidence]
+    titles = {
+        "precision": "right, of the points left with a label",
+        "coverage": "camera-seen points left with a label",
+    }
+    for name, title in titles.items():
+        shares = [np.nan if row[name] is None else 100 * row[name] for row in by_min_confidence]
+        axes.plot(thresholds, shares, marker=".", label=title)
+    axes.grid(axis="y", color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower left", frameon=False)
+    return figure
+
+
 def draw_confusion(counts: np.ndarray, class_names: list[str]) -> Figure:
     """What the points of each class are called, in percent; the last column is no label."""
     counts, names = counts.astype(float), [name.replace("_", " ") for name in class_names]

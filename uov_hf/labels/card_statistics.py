@@ -20,6 +20,7 @@ RANGE_NAMES = ("2–10 m", "10–20 m", "20–30 m", "30–40 m", "over 40 m")
 TIME_VOXEL = 0.2  # metres
 NUM_EARLIER_SCANS = 4  # of the same sequence, that a scan is held against
 COLUMNS = ["frame_id", "points", "labels", "camera_names", "lidar2cam", "intrinsics", "image_sizes", "lidar2global"]
+NUM_CONFIDENCES = 20  # steps of confidence from 0 to 1
 NOTHING_SAID = -1
 
 
@@ -38,9 +39,9 @@ class Share:
 
     def update(self, is_hit: np.ndarray, range_bins: np.ndarray, is_trial: np.ndarray, seen_by: dict) -> None:
         """Count the points where `is_trial`; all arrays are `(num_points,)`, `seen_by` has one for each camera."""
-        self.by_range += _count(is_hit, is_trial, range_bins)
+        self.by_range += _count(is_hit, is_trial, range_bins, len(RANGE_NAMES))
         for camera, seen in seen_by.items():
-            counts = _count(is_hit, is_trial & seen, range_bins).sum(axis=0)
+            counts = _count(is_hit, is_trial & seen, range_bins, len(RANGE_NAMES)).sum(axis=0)
             self.by_camera[camera] = self.by_camera.get(camera, 0) + counts
 
     def compute(self) -> dict[str, Any]:
@@ -82,6 +83,8 @@ class LabelStatistics:
             Points of each label.
         confusion (`ConfusionMatrix`):
             Of the points of `accuracy`.
+        by_confidence (`np.ndarray` of shape `(20, 2)`):
+            Hits and labelled points among those of `accuracy`, by the label's confidence in steps of 0.05.
     """
 
     def __init__(self, label_set: LabelSet, point_labels: PointLabels, has_truth: bool):
@@ -95,6 +98,7 @@ class LabelStatistics:
         num_classes = len(label_set.class_names)
         self.class_counts = np.zeros(num_classes, np.int64)
         self.confusion = ConfusionMatrix(num_classes, IGNORED)
+        self.by_confidence = np.zeros((NUM_CONFIDENCES, 2), np.int64)
         self._earlier: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=NUM_EARLIER_SCANS)
 
     def start_sequence(self) -> None:
@@ -103,7 +107,8 @@ class LabelStatistics:
 
     def update(self, frame: dict[str, Any]) -> None:
         """Count one frame, the next of its sequence."""
-        labels = self.point_labels.read(frame["frame_id"], ["labels"])["labels"]
+        row = self.point_labels.read(frame["frame_id"], ["labels", "confidence"])
+        labels = row["labels"]
         said = self._what_cameras_say(frame)
         range_bins = find_range_bins(frame["points"])
         is_counted, is_labelled = range_bins >= 0, labels != IGNORED
@@ -118,8 +123,11 @@ class LabelStatistics:
         self._compare_with_earlier(frame, labels, range_bins, seen_by)
         if self.has_truth and frame["labels"] is not None:
             is_scored = is_counted & is_seen & (frame["labels"] != IGNORED)
-            self.accuracy.update(labels == frame["labels"], range_bins, is_scored, seen_by)
+            is_hit = labels == frame["labels"]
+            self.accuracy.update(is_hit, range_bins, is_scored, seen_by)
             self.confusion.update(labels[is_scored], frame["labels"][is_scored])
+            confidences = np.clip(row["confidence"].astype(np.float32) * NUM_CONFIDENCES, 0, NUM_CONFIDENCES - 1)
+            self.by_confidence += _count(is_hit, is_scored & is_labelled, confidences.astype(int), NUM_CONFIDENCES)
 
     def _what_cameras_say(self, frame: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """For each camera of the label set: which points it sees, and the class of the segment there, -1 = none."""
@@ -179,9 +187,23 @@ class LabelStatistics:
             "time_agreement": self.time_agreement.compute(),
             "accuracy": self.accuracy.compute(),
             "precision": _ratio(int(hits.sum()), int(counts[:, :-1].sum())),
+            "by_min_confidence": self._withhold() if metrics["num_points"] else None,
             "mean_iou": metrics["mean_iou"] if metrics["num_points"] else None,
             "classes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
         }
+
+    def _withhold(self) -> list[dict[str, float | None]]:
+        """What would be left, and how much of it right, if labels of less than some confidence were withheld."""
+        kept = self.by_confidence[::-1].cumsum(axis=0)[::-1]  # hits and labels from each confidence on
+        num_scored = int(self.confusion.counts.sum())
+        return [
+            {
+                "min_confidence": step / NUM_CONFIDENCES,
+                "coverage": _ratio(trials, num_scored),
+                "precision": _ratio(hits, trials),
+            }
+            for step, (hits, trials) in enumerate(kept.tolist())
+        ]
 
 
 def gather_statistics(
@@ -224,11 +246,9 @@ def commonest_labels(keys: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     return voxels, cells.reshape(len(voxels), num_classes).argmax(axis=1)
 
 
-def _count(is_hit: np.ndarray, is_trial: np.ndarray, range_bins: np.ndarray) -> np.ndarray:
-    """Hits and trials `(num_ranges, 2)`."""
-    return np.stack(
-        [np.bincount(range_bins[mask], minlength=len(RANGE_NAMES)) for mask in (is_hit & is_trial, is_trial)], axis=1
-    )
+def _count(is_hit: np.ndarray, is_trial: np.ndarray, bins: np.ndarray, num_bins: int) -> np.ndarray:
+    """Hits and trials `(num_bins, 2)`."""
+    return np.stack([np.bincount(bins[mask], minlength=num_bins) for mask in (is_hit & is_trial, is_trial)], axis=1)
 
 
 def _ratio(hits: int, trials: int) -> float | None:
