@@ -23,7 +23,7 @@ def scan(positions, classes, spoken=None):
 def hear(positions, own, others, config=CONFIG):
     positions = np.asarray(positions, float)
     votes = vote_over_time(positions, np.full(len(positions), 5.0), own, others, IS_THING, config)
-    return decide(votes).labels.tolist()
+    return decide(votes)[0].tolist()
 
 
 def test_other_scans_outvote_one_mistake_and_name_what_was_not_named():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uov_hf.labels.votes import count_votes, decide
+from uov_hf.labels.votes import count_votes, decide, rank_classes
 
 
 CAR, ROAD, NONE = 0, 1, 255
@@ -15,31 +15,34 @@ def votes_on_one_point(*votes):
 
 
 def test_a_single_vote_has_the_confidence_of_its_score():
-    decision = decide(votes_on_one_point((CAR, 0.7)))
-    assert decision.labels.tolist() == [CAR] and decision.confidence[0] == np.float16(0.7)
+    labels, confidence = decide(votes_on_one_point((CAR, 0.7)))
+    assert labels.tolist() == [CAR] and confidence[0] == np.float16(0.7)
 
 
 def test_scores_decide_not_numbers():
-    decision = decide(votes_on_one_point((CAR, 0.9), (ROAD, 0.4), (ROAD, 0.4)))
-    assert decision.labels.tolist() == [CAR]
-    assert decision.confidence == pytest.approx([0.3], abs=1e-3)  # 0.9 of three votes
-    assert decision.soft_labels.tolist() == [[CAR, ROAD, NONE]]
-    assert decision.soft_scores[0] == pytest.approx([0.3, 0.8 / 3, 0], abs=1e-3)
+    votes = votes_on_one_point((CAR, 0.9), (ROAD, 0.4), (ROAD, 0.4))
+    labels, confidence = decide(votes)
+    assert labels.tolist() == [CAR] and confidence == pytest.approx([0.3], abs=1e-3)  # 0.9 of three votes
+    soft_labels, soft_scores = rank_classes(votes)
+    assert soft_labels.tolist() == [[CAR, ROAD, NONE]]
+    assert soft_scores[0] == pytest.approx([0.3, 0.8 / 3, 0], abs=1e-3)
 
 
 def test_background_is_a_vote_for_no_class():
-    decision = decide(votes_on_one_point((CAR, 0.5), (NONE, 0.8)))
-    assert decision.labels.tolist() == [NONE] and decision.confidence == pytest.approx([0.4], abs=1e-3)
-    assert decision.soft_labels.tolist() == [[CAR, NONE, NONE]]
+    votes = votes_on_one_point((CAR, 0.5), (NONE, 0.8))
+    labels, confidence = decide(votes)
+    assert labels.tolist() == [NONE] and confidence == pytest.approx([0.4], abs=1e-3)
+    assert rank_classes(votes)[0].tolist() == [[CAR, NONE, NONE]]
 
 
 def test_a_point_nobody_speaks_of_has_no_label():
-    decision = decide(count_votes(np.array([1]), np.array([CAR]), np.array([1.0]), 2, num_classes=2))
-    assert decision.labels.tolist() == [NONE, CAR] and decision.confidence.tolist() == [0, 1]
-    assert decision.soft_labels.tolist() == [[NONE] * 3, [CAR, NONE, NONE]]
+    votes = count_votes(np.array([1]), np.array([CAR]), np.array([1.0]), 2, num_classes=2)
+    labels, confidence = decide(votes)
+    assert labels.tolist() == [NONE, CAR] and confidence.tolist() == [0, 1]
+    assert rank_classes(votes)[0].tolist() == [[NONE] * 3, [CAR, NONE, NONE]]
 
 
 def test_a_label_with_too_little_confidence_is_withheld():
     votes = votes_on_one_point((CAR, 0.6), (ROAD, 0.2))
-    assert decide(votes, min_confidence=0.29).labels.tolist() == [CAR]
-    assert decide(votes, min_confidence=0.31).labels.tolist() == [NONE]
+    assert decide(votes, min_confidence=0.29)[0].tolist() == [CAR]
+    assert decide(votes, min_confidence=0.31)[0].tolist() == [NONE]

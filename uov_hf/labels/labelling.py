@@ -11,12 +11,11 @@ from uov_hf.labels.label_set import LabelSet, decode_segmentation
 from uov_hf.labels.shards import Row
 from uov_hf.labels.superpoints import find_superpoints, vote_in_superpoints
 from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
-from uov_hf.labels.votes import Votes, count_votes, decide
+from uov_hf.labels.votes import Votes, count_votes, decide, rank_classes
 from uov_hf.projection import Camera, OcclusionConfig, pair_points_with_pixels, round_to_pixels
 from uov_hf.vocabulary import IGNORED, load_vocabulary
 
 
-SOFT_COLUMNS = ("soft_labels", "soft_scores")
 GEOMETRY = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
 
 
@@ -78,14 +77,20 @@ class SequenceLabeller:
             votes = self._vote_over_time(index, heard)
         if self.rule.superpoint_vote:
             votes = vote_in_superpoints(votes, find_superpoints(heard.positions, self.rule.superpoint_vote))
-        decision = vars(decide(votes, self.rule.min_confidence))
-        if self.rule.is_the_papers:
-            decision |= dict.fromkeys(SOFT_COLUMNS)
+        labels, confidence = decide(votes, self.rule.min_confidence)
+        soft_labels, soft_scores = (None, None) if self.rule.is_the_papers else rank_classes(votes)
         pairs = heard.pairs
         if self.rule.clean_pairs:
-            agrees = heard.class_of_segment[pairs["pair_segment"]] == decision["labels"][pairs["pair_to_point"]]
+            agrees = heard.class_of_segment[pairs["pair_segment"]] == labels[pairs["pair_to_point"]]
             pairs = pairs | {"pair_segment": np.where(agrees, pairs["pair_segment"], 0)}
-        return {"frame_id": self.frames.frame_ids[index], **pairs, **decision}
+        return {
+            "frame_id": self.frames.frame_ids[index],
+            **pairs,
+            "labels": labels,
+            "confidence": confidence,
+            "soft_labels": soft_labels,
+            "soft_scores": soft_scores,
+        }
 
     def hear(self, index: int) -> Hearing:
         """What was said about one scan, each camera and augmentation on its own."""

@@ -32,6 +32,10 @@ class Votes:
     def __len__(self) -> int:
         return len(self.weights)
 
+    @property
+    def num_classes(self) -> int:
+        return self.scores.shape[1] - 1
+
     def __add__(self, other: "Votes") -> "Votes":
         return Votes(self.scores + other.scores, self.weights + other.weights)
 
@@ -67,24 +71,7 @@ def count_votes(
     return Votes(scores.reshape(num_points, num_classes + 1).astype(np.float32), weights.astype(np.float32))
 
 
-@dataclass(frozen=True)
-class Decision:
-    """
-    Args:
-        labels (`np.ndarray` of shape `(num_points,)`): uint8, 255 = none.
-        confidence (`np.ndarray` of shape `(num_points,)`): float16, of the class that won, be it "none".
-        soft_labels (`np.ndarray` of shape `(num_points, 3)`): uint8, the best classes, best first; 255 where no vote
-            was for a further one.
-        soft_scores (`np.ndarray` of shape `(num_points, 3)`): float16, their confidence.
-    """
-
-    labels: np.ndarray
-    confidence: np.ndarray
-    soft_labels: np.ndarray
-    soft_scores: np.ndarray
-
-
-def decide(votes: Votes, min_confidence: float = 0.0) -> Decision:
+def decide(votes: Votes, min_confidence: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """
     The class with the highest score wins. Its confidence is the mean score of all votes, where one for another class
     scores 0: Σ w s [class = c] / Σ w. A single vote's confidence is its score.
@@ -92,21 +79,31 @@ def decide(votes: Votes, min_confidence: float = 0.0) -> Decision:
     Args:
         votes (`Votes`): Of the points.
         min_confidence (`float`): A class that wins with less gets no label.
-    """
-    num_classes = votes.scores.shape[1] - 1
-    shares = votes.scores / np.maximum(votes.weights, np.finfo(np.float32).tiny)[:, None]
-    best = shares.argmax(axis=1)
-    confidence = np.take_along_axis(shares, best[:, None], axis=1)[:, 0]
-    is_named = (confidence > 0) & (best < num_classes) & (confidence >= min_confidence)
 
-    order = np.argsort(-shares[:, :num_classes], axis=1, kind="stable")[:, :NUM_SOFT_LABELS]
-    soft_scores = np.zeros((len(votes), NUM_SOFT_LABELS), np.float32)
-    soft_scores[:, : order.shape[1]] = np.take_along_axis(shares, order, axis=1)
-    soft_labels = np.full(soft_scores.shape, IGNORED, np.uint8)
-    soft_labels[:, : order.shape[1]] = np.where(soft_scores[:, : order.shape[1]] > 0, order, IGNORED)
-    return Decision(
-        labels=np.where(is_named, best, IGNORED).astype(np.uint8),
-        confidence=confidence.astype(np.float16),
-        soft_labels=soft_labels,
-        soft_scores=soft_scores.astype(np.float16),
-    )
+    Returns:
+        `labels` `(num_points,)` uint8, 255 = none, and `confidence` `(num_points,)` float16, of the class that won, be
+        it "none".
+    """
+    best = votes.scores.argmax(axis=1)
+    confidence = np.take_along_axis(votes.scores, best[:, None], axis=1)[:, 0] / _divisor(votes)
+    is_named = (confidence > 0) & (best < votes.num_classes) & (confidence >= min_confidence)
+    return np.where(is_named, best, IGNORED).astype(np.uint8), confidence.astype(np.float16)
+
+
+def rank_classes(votes: Votes) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The three classes with the highest scores, best first.
+
+    Returns:
+        `soft_labels` `(num_points, 3)` uint8, 255 where no vote was for a further class, and `soft_scores`
+        `(num_points, 3)` float16, the confidence of each as in `decide`.
+    """
+    order = np.argsort(-votes.scores[:, : votes.num_classes], axis=1, kind="stable")[:, :NUM_SOFT_LABELS]
+    ranked = np.take_along_axis(votes.scores, order, axis=1) / _divisor(votes)[:, None]
+    missing = NUM_SOFT_LABELS - order.shape[1]  # of a vocabulary with fewer classes
+    soft_labels = np.pad(np.where(ranked > 0, order, IGNORED), ((0, 0), (0, missing)), constant_values=IGNORED)
+    return soft_labels.astype(np.uint8), np.pad(ranked, ((0, 0), (0, missing))).astype(np.float16)
+
+
+def _divisor(votes: Votes) -> np.ndarray:
+    return np.maximum(votes.weights, np.finfo(np.float32).tiny)
