@@ -13,6 +13,7 @@ from uov_hf.teachers.clip_space import SecondSpaceTeacher
 from uov_hf.teachers.images import Window, cut_into_windows
 from uov_hf.teachers.masks import Proposals, areas, full_size_masks, mask_boxes, paint, pool_masks
 from uov_hf.teachers.protocol import ImageSegments, Teacher, open_images
+from uov_hf.teachers.settings import check_shares
 
 
 EDGE = 20  # pixels: a mask that ends as near to the edge of its window is taken to go on beyond it (SAM's generator)
@@ -183,13 +184,3 @@ def no_segments(size: tuple[int, int], embed_dim: int) -> ImageSegments:
         scores=np.empty(0, np.float32),
         embeds=np.empty((0, embed_dim), np.float32),
     )
-
-
-def check_shares(**settings: float) -> None:
-    """
-    Raises:
-        ValueError: a setting is not between 0 and 1; the message names it.
-    """
-    for name, value in settings.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must be between 0 and 1, got {value}.")

@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from uov_hf.teachers.images import in_batches
-from uov_hf.teachers.mask_teacher import PooledMaskTeacher, check_shares
+from uov_hf.teachers.mask_teacher import PooledMaskTeacher
 from uov_hf.teachers.masks import Proposals, areas
+from uov_hf.teachers.settings import check_shares
 from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 

@@ -11,8 +11,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from uov_hf.teachers.images import PixelTransform, in_batches
-from uov_hf.teachers.mask_teacher import PooledMaskTeacher, check_shares
+from uov_hf.teachers.mask_teacher import PooledMaskTeacher
 from uov_hf.teachers.masks import Proposals
+from uov_hf.teachers.settings import check_shares
 from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 
