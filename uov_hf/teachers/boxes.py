@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import Sam2Model
 
-from uov_hf.teachers.mask_teacher import MaskTeacher, check_shares
+from uov_hf.teachers.mask_teacher import MaskTeacher
 from uov_hf.teachers.masks import Proposals, suppress_overlapping
 from uov_hf.teachers.sam import PROMPTS_AT_ONCE, SegmentAnything
+from uov_hf.teachers.settings import check_shares
 from uov_hf.teachers.weights import require_model
 
 

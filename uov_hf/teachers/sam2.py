@@ -7,9 +7,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, Sam2Model
 
-from uov_hf.teachers.mask_teacher import PooledMaskTeacher, check_shares
+from uov_hf.teachers.mask_teacher import PooledMaskTeacher
 from uov_hf.teachers.masks import Proposals, mask_boxes, stability_scores, suppress_overlapping, upsampled
 from uov_hf.teachers.sam import PROMPTS_AT_ONCE, SegmentAnything
+from uov_hf.teachers.settings import check_shares
 from uov_hf.teachers.weights import require_model
 
 
