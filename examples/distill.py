@@ -4,7 +4,7 @@
         --label_set labels/ --output_dir out/uov
 
 Defaults are the paper's. Without --dataset it goes on with the synthetic street that pretrain.py rendered beside the
-checkpoint, in about a minute.
+checkpoint.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FRAMES_PER_STEP = 16
 STREET_DEFAULTS = {
     "split": "train",
     "validation_split": "test",
-    "num_train_epochs": 10,
+    "num_train_epochs": 5,
     "per_device_train_batch_size": 2,
     "optimizer": "adamw",
     "learning_rate": 3e-3,
