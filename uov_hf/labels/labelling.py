@@ -16,6 +16,7 @@ from uov_hf.projection import Camera, OcclusionConfig, pair_points_with_pixels, 
 from uov_hf.vocabulary import IGNORED, load_vocabulary
 
 
+FAR = 1e6  # metres
 GEOMETRY = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
 
 
@@ -28,7 +29,7 @@ class Hearing:
         pairs (`dict`): From `pair_with_segments`.
         class_of_segment (`np.ndarray` of shape `(num_segments + 1,)`): 255 = none; row 0 is "no segment".
         votes (`Votes`): On the points.
-        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; no surface lies at the origin.
+        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; finite.
         global_positions (`np.ndarray` of shape `(num_points, 3)`, *optional*): Where there is a vote over time.
         voxels (`VoxelVotes`, *optional*): Where there is a vote over time.
     """
@@ -109,8 +110,8 @@ class SequenceLabeller:
         point, segment = _votes_of_pairs(pairs["pair_to_point"], segments, rule.camera_vote)
         num_points, num_classes = len(frame["points"]), len(self.label_set.class_names)
         votes = count_votes(point, class_of_segment[segment], score_of_segment[segment], num_points, num_classes)
-        # Points that are not finite are seen by no camera; the origin, where the sensor is, has no neighbours either.
-        positions = np.nan_to_num(frame["points"][:, :3].astype(np.float64), nan=0, posinf=0, neginf=0)
+        # Points that are not finite are seen by no camera; so far away nobody else is near them either.
+        positions = np.nan_to_num(frame["points"][:, :3].astype(np.float64), nan=FAR, posinf=FAR, neginf=FAR)
         if not rule.time_vote:
             return Hearing(pairs, class_of_segment, votes, positions)
         global_positions = _to_global(positions, frame)
