@@ -111,3 +111,10 @@ def test_neither_batches_nor_half_precision_change_much(load, frame):
 def test_wrong_clipseg_settings_are_refused(load, wrong, message):
     with pytest.raises(ValueError, match=message):
         load(**wrong)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2])
+def test_a_scaled_image_is_looked_at_in_squares_that_fit_it(load, frame, scale):
+    teacher = load()
+    plain, scaled = (teacher.segment(frame | {"augmentation": name}) for name in (None, f"scale={scale}"))
+    assert [len(answer.segmentation) / scale for answer in scaled] == [len(answer.segmentation) for answer in plain]

@@ -17,6 +17,7 @@ from uov_hf.teachers.images import (
     look_through_windows,
     whole_patches,
 )
+from uov_hf.teachers.protocol import Augmentation
 from uov_hf.teachers.settings import check_sides
 
 
@@ -66,6 +67,11 @@ def test_images_keep_their_aspect_ratio_in_whole_patches():
     assert whole_patches(Image.new("RGB", (1600, 900)), short_side=64, patch_size=16) == (64, 112)
     assert whole_patches(Image.new("RGB", (900, 1600)), short_side=64, patch_size=16) == (112, 64)
     assert whole_patches(Image.new("RGB", (1000, 3)), short_side=7, patch_size=14)[0] == 14
+
+
+def test_a_scaled_image_is_looked_at_as_much_smaller():
+    image = Augmentation.parse("scale=0.5").apply(Image.new("RGB", (1600, 900)))
+    assert whole_patches(image, short_side=128, patch_size=16) == (64, 112)
 
 
 @pytest.mark.parametrize(("size", "side"), [((4, 7), 2), ((4, 7), 3), ((7, 4), 4), ((9, 20), 9), ((3, 5), 8)])

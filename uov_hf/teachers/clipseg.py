@@ -88,9 +88,8 @@ class CLIPSegTeacher(SecondSpaceTeacher):
         pixel_values = [
             self.transform(image, whole_patches(image, self.short_side, self.patch_size)) for image in images
         ]
-        views = look_through_windows(
-            self._activations, pixel_values, self.patch_size, self.window, self.space.batch_size
-        )
+        window = min(self.window, *(min(pixels.shape[1:]) for pixels in pixel_values))  # scaled images may be smaller
+        views = look_through_windows(self._activations, pixel_values, self.patch_size, window, self.space.batch_size)
         hottest = [
             self._hottest(views_of_one, (image.height, image.width))
             for views_of_one, image in zip(views, images, strict=True)

@@ -73,8 +73,11 @@ def _height_and_width(size: dict[str, int] | int | None) -> tuple[int, int] | No
 
 
 def whole_patches(image: Image.Image, short_side: int, patch_size: int) -> tuple[int, int]:
-    """Height and width, both whole patches, nearly in proportion, of which the shorter is about `short_side`."""
-    scale = short_side / min(image.size) / patch_size
+    """
+    Height and width, both whole patches, nearly in proportion, of which the shorter is about `short_side`; of an
+    image that was scaled before the teacher saw it (`Augmentation`), about as much of `short_side`.
+    """
+    scale = short_side * image.info.get("scale", 1.0) / min(image.size) / patch_size
     return max(1, round(image.height * scale)) * patch_size, max(1, round(image.width * scale)) * patch_size
 
 

@@ -90,9 +90,11 @@ class Augmentation:
         return height, width
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """The image as the teacher sees it."""
-        height, width = self.augmented_size((image.height, image.width))
-        image = image if self.scale == 1 else image.resize((width, height), Image.Resampling.BICUBIC)
+        """The image as the teacher sees it; `info["scale"]` tells who resizes images what was done to this one."""
+        if self.scale != 1:
+            height, width = self.augmented_size((image.height, image.width))
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image.info["scale"] = self.scale
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
 
     def apply_to_ids(self, ids: np.ndarray) -> np.ndarray:
