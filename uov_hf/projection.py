@@ -155,10 +155,10 @@ def _look(points: torch.Tensor, camera: Camera, min_depth: float, occlusion: Occ
     intrinsics = torch.tensor(camera.intrinsics, device=points.device)
     height, width = camera.image_size
     rotation, translation = lidar2cam[:3, :3], lidar2cam[:3, 3:]
-    xyz = points[:, :3].T.double()  # (3, num_points)
-    depth = rotation[2] @ xyz + translation[2]  # not finite where a coordinate is not
+    xyz = points[:, :3].double()
+    depth = xyz @ rotation[2] + translation[2]  # not finite where a coordinate is not
     ahead = torch.nonzero((depth > min_depth) & (depth < torch.inf))[:, 0]
-    xyz = xyz[:, ahead]  # (3, M)
+    xyz = xyz[ahead].T.contiguous()  # (3, M)
     in_camera = rotation @ xyz + translation
     column, row, _ = intrinsics @ (in_camera / in_camera[2])
     seen = (0 < column) & (column < width - 1) & (0 < row) & (row < height - 1)
