@@ -3,8 +3,8 @@
     python benchmarks/point_labels.py                                       # a synthetic street, 900 x 1600
     python benchmarks/point_labels.py --data_dir nuscenes --dataset_config v1.0-mini
 
-The official rule (docs/method.md, section 2.5) is written twice. `OfficialLines` does what the official file does line
-by line: it carries the cloud through four frames for every camera, and for every mask makes an array as long as the
+The official rule (docs/method.md, section 2.5) is written twice. `OfficialLines` does what the official file does step
+by step: it carries the cloud through four frames for every camera, and for every mask makes an array as long as the
 cloud; in the end it asks point by point who has a label. `plain_loop` is the same rule with nothing but loops, mask by
 mask and point by point. All three must give the same labels. They take turns; masks are decoded and files read
 beforehand, but in the rows that say "from disk". On real frames, of which no teacher has spoken here, the masks are
@@ -57,7 +57,7 @@ class Tiles(Teacher):
 
 
 class OfficialLines:
-    """What `ov_segment/SAN/superpixel2superpoint.py` does for a frame, and in the order in which it does it."""
+    """What `ov_segment/SAN/superpixel2superpoint.py` does for a frame, step by step in its order, in our own words."""
 
     def __init__(self, frame, categories: list[list[int]], prompt_to_raw: np.ndarray, true_labels: np.ndarray):
         self.frame, self.categories, self.true_labels = frame, categories, true_labels
@@ -89,21 +89,16 @@ class OfficialLines:
             cloud[:3] = motion[:3, :3] @ cloud[:3]
             for axis in range(3):
                 cloud[axis] += motion[axis, 3]
-        depths = cloud[2]
         view = np.eye(4)
         view[:3, :3] = self.frame["intrinsics"][camera]
-        homogeneous = np.concatenate([cloud[:3], np.ones((1, cloud.shape[1]))])
-        points = (view @ homogeneous)[:3]
-        points = points / points[2:3].repeat(3, 0)
-        points = points[:2].T
+        pictured = view @ np.concatenate([cloud[:3], np.ones((1, cloud.shape[1]))])
+        columns, rows, _ = pictured[:3] / pictured[2:3].repeat(3, 0)
         height, width = self.frame["image_sizes"][camera]
-        mask = np.ones(len(depths), bool)
-        mask = np.logical_and(mask, depths > 1.0)
-        mask = np.logical_and(mask, points[:, 0] > 0)
-        mask = np.logical_and(mask, points[:, 0] < width - 1)
-        mask = np.logical_and(mask, points[:, 1] > 0)
-        mask = np.logical_and(mask, points[:, 1] < height - 1)
-        return np.round(np.flip(points[np.where(mask)[0]], axis=1)).astype(np.int64), mask
+        seen = np.ones(cloud.shape[1], bool)
+        for condition in (cloud[2] > 1.0, columns > 0, columns < width - 1, rows > 0, rows < height - 1):
+            seen = np.logical_and(seen, condition)
+        pixels = np.stack([rows, columns], axis=1)[np.flatnonzero(seen)]
+        return np.round(pixels).astype(np.int64), seen
 
 
 def plain_loop(official: OfficialLines, masks: list[np.ndarray]) -> np.ndarray:
