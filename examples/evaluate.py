@@ -1,9 +1,10 @@
-"""Zero-shot evaluation: class prompts -> a label for every point of unseen scenes -> mean IoU, a table, metrics.json.
+"""Evaluation: a label for every point of unseen scenes -> mean IoU, a table, metrics.json.
 
     accelerate launch examples/evaluate.py --model_name_or_path out/tmp --dataset nuscenes --data_dir data/nuscenes
 
-With --label_set it also tells points that a camera saw from those that none did, and scores the teacher beside the
-model. Without --dataset it evaluates on the test towns of the street that examples/pretrain.py rendered.
+A pre-trained checkpoint answers zero-shot, by its class prompts; a distilled one by its head. With --label_set it also
+tells points that a camera saw from those that none did, and scores the teacher beside the model. Without --dataset it
+evaluates on the test towns of the street that examples/pretrain.py rendered.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from uov_hf import UOVModel, UOVProcessor
+from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.evaluation.reports import results_table, to_results, write_results
 from uov_hf.evaluation.segmentation import (
@@ -75,7 +76,7 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision)
 
     # Model
-    model = UOVModel.from_pretrained(args.model_name_or_path).to(accelerator.device).eval()
+    model = load_model(args.model_name_or_path).to(accelerator.device).eval()
     feature_extractor = UOVProcessor.from_pretrained(args.model_name_or_path).feature_extractor
 
     # Data
@@ -94,6 +95,13 @@ def main() -> None:
     if accelerator.is_main_process:
         report(args, to_results(matrices), frames, broken)
     accelerator.end_training()
+
+
+def load_model(model_name_or_path: str) -> UOVModel | UOVForSemanticSegmentation:
+    """The model that the checkpoint was saved from: a segmenter with its head, or the network with its words."""
+    architectures = UOVConfig.from_pretrained(model_name_or_path).architectures or []
+    is_segmenter = UOVForSemanticSegmentation.__name__ in architectures
+    return (UOVForSemanticSegmentation if is_segmenter else UOVModel).from_pretrained(model_name_or_path)
 
 
 def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:

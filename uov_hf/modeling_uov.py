@@ -189,6 +189,10 @@ class UOVModel(UOVPreTrainedModel):
             )
         return self.prompt_embeds[[self.config.prompts.index(prompt) for prompt in prompts]]
 
+    def get_voxel_logits(self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor) -> torch.FloatTensor:
+        """The score of every class, `(num_voxels, num_labels)`: all that reading out a segmentation needs."""
+        return self.class_scores(self.get_point_features(voxel_coords, voxel_features))
+
     def set_classes(
         self,
         names: list[str],

@@ -147,7 +147,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         )
 
     def get_voxel_logits(self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor) -> torch.FloatTensor:
-        """The score of every class, `(num_voxels, num_labels)`: all that reading out a segmentation needs."""
+        """As [`UOVModel.get_voxel_logits`], by this model's head."""
         uov = self.uov
         if self.classifier is None:
             voxel_embeds = uov.get_point_features(voxel_coords, voxel_features)

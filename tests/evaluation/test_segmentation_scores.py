@@ -50,11 +50,8 @@ class AnswersBy(torch.nn.Module):
         super().__init__()
         self.scores = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(classes), 2).float())
 
-    def get_point_features(self, voxel_coords, voxel_features):
-        return voxel_coords[:, 1].long()
-
-    def class_scores(self, voxels):
-        return self.scores[voxels]
+    def get_voxel_logits(self, voxel_coords, voxel_features):
+        return self.scores[voxel_coords[:, 1].long()]
 
 
 TEACHER = SimpleNamespace(

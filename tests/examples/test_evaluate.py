@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uov_hf import UOVModel, UOVProcessor
+from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.segmentation import LabelledScans, segment
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 REGIONS = ["all_points", "seen_points", "unseen_points", "teacher_seen_points"]
 
 
@@ -56,6 +57,17 @@ def test_metrics_are_those_of_the_models_answers_on_one_process_and_on_two(
     assert alone["num_frames"] == 4 and alone["broken_frames"] == []
 
 
+def test_a_segmenter_answers_by_its_head(pretrained, tiny_street, tmp_path):
+    segmenter = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(pretrained).eval())
+    segmenter.save_pretrained(tmp_path)
+    loaded = runpy.run_path(str(EXAMPLES / "evaluate.py"))["load_model"](tmp_path).eval()
+    scan = UOVProcessor.from_pretrained(pretrained).feature_extractor(
+        load_frames("nuscenes", "test", data_dir=tiny_street)[0]["points"]
+    )
+    expected = segmenter(**scan).logits.argmax(dim=1)
+    assert np.array_equal(segment(loaded, scan), expected)
+
+
 def test_one_needs_no_label_set_to_score_all_points(pretrained, tiny_street):
     extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
     scan = LabelledScans(load_frames("nuscenes", "test", data_dir=tiny_street), extractor)[0]
@@ -72,5 +84,5 @@ def test_one_needs_no_label_set_to_score_all_points(pretrained, tiny_street):
 def test_missing_arguments_are_asked_for(monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
     with pytest.raises(SystemExit):
-        runpy.run_path(str(Path(__file__).parents[2] / "examples" / "evaluate.py"))["parse_args"]()
+        runpy.run_path(str(EXAMPLES / "evaluate.py"))["parse_args"]()
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Zero-shot segmentation, scored: on all points of a scan, and apart on those that a camera saw and those none did."""
+"""Segmentation, scored: on all points of a scan, and apart on those that a camera saw and those none did."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,10 +83,10 @@ class LabelledScans(Dataset):
 
 @torch.no_grad()
 def segment(model, voxels: dict[str, torch.Tensor]) -> np.ndarray:
-    """Class `(num_points,)` of every point: that of its voxel, by the model's baked prompts; 255 without a voxel."""
+    """Class `(num_points,)` of every point: that of its voxel, by the prompts or the head; 255 without a voxel."""
     device = next(model.parameters()).device
     coords, features = voxels["voxel_coords"].to(device), voxels["voxel_features"].to(device)
-    voxel_classes = model.class_scores(model.get_point_features(coords, features)).argmax(dim=1)  # (num_voxels,)
+    voxel_classes = model.get_voxel_logits(coords, features).argmax(dim=1)  # (num_voxels,)
     point_to_voxel = voxels["point_to_voxel"].to(device)
     padded = torch.cat([voxel_classes, voxel_classes.new_tensor([IGNORED])])  # row −1: no voxel
     return padded[point_to_voxel].cpu().numpy()
@@ -110,7 +110,7 @@ def evaluate_segmentation(model, loader: Iterable[LabelledScan], matrices: Matri
     """Segment scans one by one and count the answers, the teacher's beside the model's; nothing else is kept.
 
     Args:
-        model (`UOVModel`): In evaluation mode, with its classes baked by `set_classes`.
+        model (`UOVModel` or `UOVForSemanticSegmentation`): In evaluation mode, and able to name classes.
         loader: The scans of this process, from `LabelledScans`.
         matrices: From `new_matrices`; they are counted into, and returned.
     """
