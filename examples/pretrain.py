@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from transformers import CLIPModel, CLIPTextModelWithProjection
+from transformers import AutoConfig, CLIPModel, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor, save_checkpoint
 from uov_hf.data import load_frames
@@ -178,7 +178,7 @@ def make_samples(
 
 
 def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPreTraining, UOVProcessor]:
-    """An untrained network in the label set's text space; a CLIP teacher's text tower and tokenizer go along."""
+    """An untrained network in the label set's text space; where that is a CLIP's, text tower and tokenizer go along."""
     config = UOVConfig.from_preset(
         args.preset, projection_dim=label_set.embed_dim, negatives=args.negatives, teacher=label_set.teacher_id
     )
@@ -188,16 +188,15 @@ def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPr
     )
     if args.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    if label_set.teacher["name"] != "clip":
-        return model, UOVProcessor.from_teacher(feature_extractor)
-    source = label_set.teacher["model_name_or_path"], label_set.teacher["revision"]
+    source, revision = label_set.text_model
     try:
-        processor = UOVProcessor.from_teacher(feature_extractor, *source)
-        model.uov.set_text_tower(load_text_tower(*source), source=label_set.teacher_id)
-        return model, processor
+        if source is not None and AutoConfig.from_pretrained(source, revision=revision).model_type == "clip":
+            processor = UOVProcessor.from_teacher(feature_extractor, source, revision)
+            model.uov.set_text_tower(load_text_tower(source, revision), source=label_set.teacher_id)
+            return model, processor
     except OSError as error:
-        logger.warning(f"The teacher {source[0]} is not at hand; the model will know the baked words only. {error}")
-        return model, UOVProcessor.from_teacher(feature_extractor)
+        logger.warning(f"The teacher {source} is not at hand; the model will know the baked words only. {error}")
+    return model, UOVProcessor.from_teacher(feature_extractor)
 
 
 def load_text_tower(model_name_or_path: str, revision: str | None) -> CLIPTextModelWithProjection:

@@ -68,6 +68,23 @@ def test_words_are_those_of_the_commit_that_spoke(hub, tiny_clip, tmp_path):
     assert torch.allclose(model.uov.get_text_features(**tokens), expected, atol=1e-6)
 
 
+def test_words_are_those_of_the_second_model_where_embeddings_are_its(tiny_clip, tmp_path):
+    label_set = make_label_set(tmp_path / "labels", tiny_clip)
+    description = label_set.description
+    description["teacher"] |= {
+        "name": "clipseg",
+        "model_name_or_path": "someone/clipseg",
+        "embed_model_name_or_path": str(tiny_clip),
+        "embed_revision": None,
+    }
+    (label_set.folder / "label_set.json").write_text(json.dumps(description))
+    model, processor = create_model(LabelSet(label_set.folder))
+    assert model.config.teacher == "someone/clipseg" and model.config.has_teachers_text_tower
+    expected = CLIPModel.from_pretrained(tiny_clip).get_text_features(**processor(text=["car"])).pooler_output
+    embeds = model.uov.get_text_features(**processor(text=["car"]))
+    assert torch.allclose(embeds, torch.nn.functional.normalize(expected, dim=-1), atol=1e-6)
+
+
 def test_no_path_of_the_trainers_machine_is_in_the_configuration(tiny_clip, tmp_path):
     model, _ = create_model(make_label_set(tmp_path / "labels", tiny_clip))
     assert model.config.teacher == "tiny_clip" and model.config.has_teachers_text_tower

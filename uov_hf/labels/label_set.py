@@ -136,6 +136,12 @@ class LabelSet:
         return self.settings.get("augmentations", [])
 
     @property
+    def text_model(self) -> tuple[str | None, str | None]:
+        """Name or path and revision of the model whose space the words are in: the teacher's, or its second one's."""
+        prefix = "embed_" if "embed_model_name_or_path" in self.teacher else ""
+        return self.teacher[f"{prefix}model_name_or_path"], self.teacher[f"{prefix}revision"]
+
+    @property
     def frame_ids(self) -> list[str]:
         return self._shards.frame_ids
 
