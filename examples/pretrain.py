@@ -178,7 +178,7 @@ def make_samples(
 
 
 def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPreTraining, UOVProcessor]:
-    """An untrained network in the label set's text space; where that is a CLIP's, text tower and tokenizer go along."""
+    """An untrained network in the label set's text space; if that is a CLIP's, text tower and tokenizer go along."""
     config = UOVConfig.from_preset(
         args.preset, projection_dim=label_set.embed_dim, negatives=args.negatives, teacher=label_set.teacher_id
     )

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from uov_hf.data import load_frames
 from uov_hf.projection import Camera, pair_points_with_pixels, round_to_pixels
 from uov_hf.synthetic import generate_street
+from uov_hf.synthetic.layout import draw_street
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -45,6 +47,11 @@ def test_other_seeds_make_other_towns(tiny_street, tmp_path):
     }
     scans = [root.glob("samples/LIDAR_TOP/*") for root in (tiny_street, other)]
     assert len({path.read_bytes() for paths in scans for path in paths}) == 5
+
+
+def test_a_crossing_near_the_end_of_the_street_leaves_no_block_there():
+    street = replace(draw_street(np.random.default_rng(0), 100.0), crossings=(15.0,), crossing=5.0)
+    assert street.blocks() == [(23.0, 92.0)]
 
 
 def test_splits_name_scenes_that_no_official_split_has(tiny_street, tables):

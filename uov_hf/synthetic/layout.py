@@ -61,10 +61,10 @@ class Street:
         return self.kerb + self.walk + self.strip
 
     def blocks(self) -> list[tuple[float, float]]:
-        """Start and end of the stretches between the side streets and their sidewalks."""
+        """Start and end of the stretches between the side streets and their sidewalks; at an end there may be none."""
         edges = [0.0, *self.crossings, self.length]
         gap = self.crossing + 3.0
-        return [(a + gap, b - gap) for a, b in zip(edges, edges[1:], strict=False)]
+        return [(a + gap, b - gap) for a, b in zip(edges, edges[1:], strict=False) if b - a > 2 * gap]
 
 
 def draw_street(rng, length) -> Street:
