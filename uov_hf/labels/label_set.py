@@ -19,7 +19,7 @@ from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, wri
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # Columns of a frame that have one entry per camera.
 CAMERA_COLUMNS = ["camera_names", "image_ids", "images", "camera_timestamps", "lidar2cam", "intrinsics", "image_sizes"]
@@ -60,6 +60,7 @@ class LabelSet:
         self.prompts: list[str] = description["prompts"]
         self.prompt_groups = np.array(description["prompt_groups"], np.int64)
         self.prompt_to_class = np.array(description["prompt_to_class"], np.int64)
+        self.is_thing = np.array(description["is_thing"], bool)
         self._shards = Shards(self.folder / "images")
 
     @classmethod
@@ -97,6 +98,7 @@ class LabelSet:
             "prompts": list(vocabulary.prompts),
             "prompt_groups": np.asarray(vocabulary.prompt_groups).tolist(),
             "prompt_to_class": np.asarray(vocabulary.prompt_to_class).tolist(),
+            "is_thing": np.asarray(vocabulary.is_thing).tolist(),
         }
         folder, content = Path(folder), json.dumps(description, indent=2, ensure_ascii=False)
         if (folder / "label_set.json").exists():

@@ -13,7 +13,7 @@ from uov_hf.labels.superpoints import find_superpoints, vote_in_superpoints
 from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
 from uov_hf.labels.votes import Votes, count_votes, decide, rank_classes
 from uov_hf.projection import Camera, OcclusionConfig, pair_points_with_pixels, round_to_pixels
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import IGNORED
 
 
 FAR = 1e6  # metres
@@ -64,7 +64,6 @@ class SequenceLabeller:
         if rule.time_vote:
             timestamps = [row["timestamp"] for row in frames.select_columns(["timestamp"])]
             self._by_time = np.argsort(timestamps, kind="stable").tolist()
-            self._is_thing = thing_classes(label_set)
 
     def rows(self) -> Iterator[Row]:
         """A row for each frame, in their order; asking for the row of a broken frame raises, the next is unharmed."""
@@ -127,7 +126,7 @@ class SequenceLabeller:
         others = [voxels for neighbor in self._neighbors(index) if (voxels := self._voxels(neighbor)) is not None]
         ranges = np.linalg.norm(heard.positions, axis=1)
         return vote_over_time(
-            heard.global_positions, ranges, heard.voxels, others, self._is_thing, self.rule.time_vote
+            heard.global_positions, ranges, heard.voxels, others, self.label_set.is_thing, self.rule.time_vote
         )
 
     def _neighbors(self, index: int) -> list[int]:
@@ -180,17 +179,6 @@ def look_up_segments(pairs: dict[str, np.ndarray], segment_maps: list[np.ndarray
 
 def decode_all(pngs: list[bytes | None]) -> list[np.ndarray | None]:
     return [None if png is None else decode_segmentation(png) for png in pngs]
-
-
-def thing_classes(label_set: LabelSet) -> np.ndarray:
-    """Which classes `(num_classes,)` are things; all, where the label set's vocabulary is not one of the package's."""
-    try:
-        vocabulary = load_vocabulary(label_set.taxonomy)
-    except ValueError:
-        vocabulary = None
-    if vocabulary is None or list(vocabulary.class_names) != label_set.class_names:
-        return np.ones(len(label_set.class_names), dtype=bool)
-    return np.asarray(vocabulary.is_thing)
 
 
 def _votes_of_pairs(point: np.ndarray, segments: list[np.ndarray], camera_vote: str) -> tuple[np.ndarray, np.ndarray]:
