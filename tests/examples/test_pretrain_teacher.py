@@ -79,7 +79,7 @@ def test_words_are_those_of_the_second_model_where_embeddings_are_its(tiny_clip,
     }
     (label_set.folder / "label_set.json").write_text(json.dumps(description))
     model, processor = create_model(LabelSet(label_set.folder))
-    assert model.config.teacher == "someone/clipseg" and model.config.has_teachers_text_tower
+    assert model.config.teacher == "someone/clipseg+tiny_clip" and model.config.has_teachers_text_tower
     expected = CLIPModel.from_pretrained(tiny_clip).get_text_features(**processor(text=["car"])).pooler_output
     embeds = model.uov.get_text_features(**processor(text=["car"]))
     assert torch.allclose(embeds, torch.nn.functional.normalize(expected, dim=-1), atol=1e-6)

@@ -88,7 +88,7 @@ def test_point_labels_of_another_label_set_are_refused(label_set, frames):
     label_points(label_set, frames)
     path = label_set.folder / "label_set.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"cameras": ["CAM_B"]}}))
-    with pytest.raises(ValueError, match=r"run examples/label_points\.py again"):
+    with pytest.raises(ValueError, match=r"make them again"):
         PointLabels(label_set.folder)
 
 

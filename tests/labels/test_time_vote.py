@@ -43,12 +43,12 @@ def test_a_vote_fades_with_distance():
     assert hear([[0.91, 0, 0]], own, [other]) == [ROAD] and hear([[1.21, 0, 0]], own, [other]) == [255]
 
 
-def test_what_drives_away_leaves_no_label_behind():
+def test_what_only_one_scan_met_leaves_no_label_behind():
     """A car stood where the road is seen now: its upper voxels are empty in every other scan."""
     now = scan([[0, 0, 0]], [ROAD], spoken=[False])
     car = scan([[0.25, 0, 0.61]], [CAR])
     assert hear([[0, 0, 0]], now, [car]) == [255]
-    assert hear([[0, 0, 0]], now, [car, car]) == [CAR]  # it stayed
+    assert hear([[0, 0, 0]], now, [car, car]) == [CAR]  # it was there twice
     assert hear([[0, 0, 0]], now, [scan([[0.25, 0, 0.61]], [ROAD])]) == [ROAD]  # stuff does not move
 
 

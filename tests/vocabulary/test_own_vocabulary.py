@@ -14,8 +14,8 @@ classes:
   - name: vehicle
     prompts: [car, truck, bus, forklift]
     is_thing: true
-  - name: worker
-    prompts: [person, construction worker]
+  - name: wall
+    prompts: [wall, fence]
   - name: ground
     prompts: [asphalt, gravel]
 background: [sky, clouds]
@@ -36,14 +36,14 @@ def written(tmp_path, text: str):
 
 def test_ten_lines_are_a_vocabulary(tmp_path):
     ours = load_vocabulary(written(tmp_path, TEN_LINES))
-    assert (ours.name, ours.class_names) == ("yard", ["vehicle", "worker", "ground"])
+    assert (ours.name, ours.class_names) == ("yard", ["vehicle", "wall", "ground"])
     assert ours.prompts == [
         "car",
         "truck",
         "bus",
         "forklift",
-        "person",
-        "construction worker",
+        "wall",
+        "fence",
         "asphalt",
         "gravel",
         "sky",
@@ -51,7 +51,7 @@ def test_ten_lines_are_a_vocabulary(tmp_path):
     ]
     assert ours.prompt_to_class.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 255, 255]
     assert ours.prompt_groups.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4]
-    assert ours.raw_names == ["vehicle", "worker", "ground", "(background)"]
+    assert ours.raw_names == ["vehicle", "wall", "ground", "(background)"]
     assert ours.raw_to_class.tolist() == [0, 1, 2, 255] and ours.raw_ids.tolist() == [0, 1, 2, 3]
     assert ours.is_thing.tolist() == [True, False, False]
 
@@ -70,7 +70,7 @@ raw_classes:
   - {id: 7, name: van, class: vehicle}
   - {id: 9, name: truck, class: vehicle}
   - {id: 0, name: nothing, class: null}
-  - {id: 12, name: man, class: worker}
+  - {id: 12, name: man, class: wall}
 """
     ours = load_vocabulary(written(tmp_path, TEN_LINES + raw_classes))
     assert ours.prompt_to_raw.tolist() == [7, 7, 7, 7, 12, 12, 40, 40, 0, 0]
@@ -79,8 +79,8 @@ raw_classes:
 
 
 def test_a_map_of_ones_own(tmp_path):
-    maps = "maps:\n  nuscenes: {vehicle: car, worker: pedestrian, ground: null}\n"
-    assert load_class_map(written(tmp_path, TEN_LINES + maps), "nuscenes").tolist() == [3, 6, 255]
+    maps = "maps:\n  nuscenes: {vehicle: car, wall: manmade, ground: null}\n"
+    assert load_class_map(written(tmp_path, TEN_LINES + maps), "nuscenes").tolist() == [3, 14, 255]
 
 
 # what is replaced in the ten lines, by what, the line that is named, the message
@@ -97,11 +97,11 @@ WRONG = [
     ("is_thing: true", "is_thing: maybe", 5, "`is_thing` to be true or false, got 'maybe'"),
     ("is_thing: true", "color: [0, 0, 300]", 5, "three numbers 0-255"),
     ("is_thing: true", "color: red", 5, "`color` to be a list .*got 'red'"),
-    ("name: ground", "name: worker", 8, "different names, got 'worker' twice"),
+    ("name: ground", "name: wall", 8, "different names, got 'wall' twice"),
     ("name: yard\n", "name: yard\nname: garden\n", 2, "'name' is there twice"),
     (
-        "  - name: worker\n    prompts",
-        "  - worker\n  - name: worker\n    prompts",
+        "  - name: wall\n    prompts",
+        "  - wall\n  - name: wall\n    prompts",
         6,
         "a class with `name`, `prompts`",
     ),
@@ -110,9 +110,9 @@ WRONG = [
 ]
 # a section that is added from line 11 on, the line that is named, the message
 WRONG_SECTIONS = [
-    ("maps:\n  nuscenes: {vehicle: van, worker: null, ground: null}", 12, "no class 'van'"),
+    ("maps:\n  nuscenes: {vehicle: van, wall: null, ground: null}", 12, "no class 'van'"),
     ("maps:\n  nuscenes: {car: car}", 12, "'car', which `classes` does not have"),
-    ("maps:\n  nuscenes: {vehicle: car}", 12, "leaves out worker, ground"),
+    ("maps:\n  nuscenes: {vehicle: car}", 12, "leaves out wall, ground"),
     ("maps: [nuscenes]", 11, "expected `maps` with keys and values, got a list"),
     ("raw_classes:\n  - {name: a, class: human}", 12, "no class 'human'"),
     ("raw_classes:\n  - {name: a, class: null}", 3, "no entry of `raw_classes` is of class 'vehicle'"),

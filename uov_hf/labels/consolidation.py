@@ -46,6 +46,7 @@ class Consolidation:
     def __post_init__(self):
         if self.camera_vote not in ("last", "score"):
             raise ValueError(f'`camera_vote` must be "last" or "score", got {self.camera_vote!r}.')
+        object.__setattr__(self, "min_confidence", float(self.min_confidence))  # 1 and 1.0 are one rule
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"`min_confidence` must be between 0 and 1, got {self.min_confidence}.")
 

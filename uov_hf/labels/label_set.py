@@ -121,16 +121,15 @@ class LabelSet:
     @property
     def teacher_id(self) -> str:
         """
-        Who spoke, for configurations and cards: "openai/clip-vit-base-patch16@<commit>", or "synthetic".
+        Who spoke, for configurations and cards: "openai/clip-vit-base-patch16@<commit>", or "synthetic"; a second model
+        that embeds stands behind a plus sign.
 
         Of a folder it is the last name only: where it lies on the trainer's machine is nobody else's business.
         """
-        source, revision = self.teacher["model_name_or_path"], self.teacher["revision"]
-        if source is None:
-            return self.teacher["name"]
-        if not _is_hub_id(source):
-            return Path(source).resolve().name
-        return f"{source}@{revision}" if revision else source
+        models = [(self.teacher["model_name_or_path"], self.teacher["revision"])]
+        if self.teacher.get("embed_model_name_or_path") is not None:
+            models.append(self.text_model)
+        return "+".join(_model_id(*model) for model in models if model[0] is not None) or self.teacher["name"]
 
     @property
     def augmentations(self) -> list[str]:
@@ -139,9 +138,11 @@ class LabelSet:
 
     @property
     def text_model(self) -> tuple[str | None, str | None]:
-        """Name or path and revision of the model whose space the words are in: the teacher's, or its second one's."""
-        prefix = "embed_" if "embed_model_name_or_path" in self.teacher else ""
-        return self.teacher[f"{prefix}model_name_or_path"], self.teacher[f"{prefix}revision"]
+        """Name or path and revision of the CLIP-space model that read the words; twice None where none is known."""
+        if "embed_model_name_or_path" in self.teacher:
+            return self.teacher["embed_model_name_or_path"], self.teacher["embed_revision"]
+        is_clip = self.teacher["name"] == "clip"
+        return (self.teacher["model_name_or_path"], self.teacher["revision"]) if is_clip else (None, None)
 
     @property
     def frame_ids(self) -> list[str]:
@@ -262,6 +263,12 @@ def decode_segmentation(png: bytes) -> np.ndarray:
 
 def _concatenate(arrays: list[np.ndarray], dtype) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
+
+
+def _model_id(source: str, revision: str | None) -> str:
+    if not _is_hub_id(source):
+        return Path(source).resolve().name
+    return f"{source}@{revision}" if revision else source
 
 
 def _is_hub_id(model_name_or_path: str) -> bool:

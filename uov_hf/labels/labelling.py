@@ -17,6 +17,7 @@ from uov_hf.vocabulary import IGNORED
 
 
 FAR = 1e6  # metres
+BROKEN = (OSError, ValueError, KeyError)  # what a frame, or what was said about it, is unreadable by
 GEOMETRY = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
 
 
@@ -59,6 +60,7 @@ class SequenceLabeller:
         self.frames = frames.select_columns([*GEOMETRY, "lidar2global"] if rule.time_vote else GEOMETRY)
         self.label_set = label_set
         self.rule = rule
+        self._broken: dict[int, Exception] = {}
         window = rule.time_vote.window if rule.time_vote else 0
         self._hear_once = lru_cache(maxsize=2 * window + 1)(self.hear)
         if rule.time_vote:
@@ -71,7 +73,7 @@ class SequenceLabeller:
 
     def make_row(self, index: int) -> Row:
         """The point labels of one frame."""
-        heard = self._hear_once(index)
+        heard = self._listen(index)
         votes = heard.votes
         if self.rule.time_vote:
             votes = self._vote_over_time(index, heard)
@@ -137,9 +139,19 @@ class SequenceLabeller:
     def _voxels(self, index: int) -> VoxelVotes | None:
         """The votes of a frame; None where it is broken, which its own row reports."""
         try:
-            return self._hear_once(index).voxels
-        except Exception:
+            return self._listen(index).voxels
+        except BROKEN:
             return None
+
+    def _listen(self, index: int) -> Hearing:
+        """`hear`, once; a frame that was broken for one row is broken for all, so that all heard the same."""
+        if index in self._broken:
+            raise self._broken[index]
+        try:
+            return self._hear_once(index)
+        except BROKEN as error:
+            self._broken[index] = error
+            raise
 
 
 def pair_with_segments(
@@ -154,6 +166,7 @@ def pair_with_segments(
         occlusion (`OcclusionConfig`, *optional*): Leave out the pairs of hidden points.
     """
     segment_maps = decode_all(segmentation)
+    _check_sizes(frame, segment_maps)
     shown = [index for index, segment_map in enumerate(segment_maps) if segment_map is not None]
     cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in shown]
     found = pair_points_with_pixels(frame["points"], cameras, occlusion=occlusion)
@@ -199,6 +212,15 @@ def _check_cameras(frame: Row, said: Row) -> None:
             f"Frame {frame['frame_id']} has the cameras {list(frame['camera_names'])}, "
             f"but the label set was made with {said['camera_names']}."
         )
+
+
+def _check_sizes(frame: Row, segment_maps: list[np.ndarray | None]) -> None:
+    for name, size, segment_map in zip(frame["camera_names"], frame["image_sizes"], segment_maps, strict=True):
+        if segment_map is not None and segment_map.shape != tuple(size):
+            raise ValueError(
+                f"Frame {frame['frame_id']}, camera {name}: the image is {tuple(map(int, size))} (height, width), its "
+                f"segmentation {segment_map.shape}: the label set was made from other images."
+            )
 
 
 def _to_global(positions: np.ndarray, frame: Row) -> np.ndarray:

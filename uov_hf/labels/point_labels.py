@@ -50,15 +50,14 @@ class PointLabels:
         self.folder = point_labels_folder(folder, preset)
         path = self.folder / "point_labels.json"
         if not path.is_file():
-            raise FileNotFoundError(
-                f"There are no point labels in {self.folder}. "
-                f"Make them with examples/label_points.py --label_set {folder} --preset {preset}."
-            )
+            script = f"examples/label_points.py --label_set {folder} --preset {preset}"
+            way = "`label_points` and the same rule" if isinstance(preset, Consolidation) else script
+            raise FileNotFoundError(f"There are no point labels in {self.folder}. Make them with {way}.")
         found, wanted = json.loads(path.read_text()), _description(folder, preset)
         if found != wanted:
             raise ValueError(
                 f"{path} says {found}, but the label set in {folder} and this code ask for {wanted}. "
-                f"Delete {self.folder} and run examples/label_points.py again."
+                f"Delete {self.folder} and make them again."
             )
         self.preset = preset
         self._shards = Shards(self.folder)

@@ -31,7 +31,7 @@ class TimeVoteConfig:
             weight exp(−d² / 2σ²), from 3σ on not at all.
         min_scans (`int`, defaults to 2):
             Votes for a thing are carried to other scans only from places that at least this many scans of the window
-            have points at. What drives away leaves nothing behind.
+            have points at: what passes a place between two scans leaves nothing behind there.
     """
 
     window: int = 5

@@ -13,7 +13,7 @@ from uov_hf.teachers.clip_space import SecondSpaceTeacher
 from uov_hf.teachers.images import Window, cut_into_windows
 from uov_hf.teachers.masks import Proposals, areas, full_size_masks, mask_boxes, paint, pool_masks
 from uov_hf.teachers.protocol import ImageSegments, Teacher, open_images
-from uov_hf.teachers.settings import check_shares
+from uov_hf.teachers.settings import check_counts, check_shares
 
 
 EDGE = 20  # pixels: a mask that ends as near to the edge of its window is taken to go on beyond it (SAM's generator)
@@ -51,6 +51,7 @@ class MaskTeacher(Teacher):
     ):
         super().__init__(prompts, **shared)
         check_shares(min_visible=min_visible)
+        check_counts(mask_batch_size=mask_batch_size)
         if window is not None and window <= 2 * EDGE:
             raise ValueError(f"`window` must be more than {2 * EDGE} pixels wide, got {window}.")
         self.window, self.min_area, self.min_visible = window, min_area, min_visible

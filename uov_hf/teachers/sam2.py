@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, Sam2Model
 from uov_hf.teachers.mask_teacher import PooledMaskTeacher
 from uov_hf.teachers.masks import Proposals, mask_boxes, stability_scores, suppress_overlapping, upsampled
 from uov_hf.teachers.sam import PROMPTS_AT_ONCE, SegmentAnything
-from uov_hf.teachers.settings import check_shares
+from uov_hf.teachers.settings import check_counts, check_shares
 from uov_hf.teachers.weights import require_model
 
 
@@ -53,8 +53,7 @@ class Sam2Teacher(PooledMaskTeacher):
     ):
         super().__init__(prompts, **shared)
         check_shares(min_quality=min_quality, min_stability=min_stability, max_overlap=max_overlap)
-        if points_per_side < 1:
-            raise ValueError(f"`points_per_side` must be at least 1, got {points_per_side}.")
+        check_counts(points_per_side=points_per_side)
         source = require_model(self.name, "model_name_or_path", self.model_name_or_path, self.example)
         self.sam = SegmentAnything(self.model_class, source, self.revision, self.device, self.dtype)
         self.revision = self.sam.commit

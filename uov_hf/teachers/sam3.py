@@ -13,7 +13,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 from uov_hf.teachers.images import PixelTransform, in_batches
 from uov_hf.teachers.mask_teacher import PooledMaskTeacher
 from uov_hf.teachers.masks import Proposals
-from uov_hf.teachers.settings import check_shares
+from uov_hf.teachers.settings import check_counts, check_shares
 from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 
@@ -43,6 +43,7 @@ class Sam3Teacher(PooledMaskTeacher):
     def __init__(self, prompts: list[str], *, min_score: float = 0.3, phrases_at_once: int = 8, **shared: Any):
         super().__init__(prompts, **shared)
         check_shares(min_score=min_score)
+        check_counts(phrases_at_once=phrases_at_once)
         self.min_score, self.phrases_at_once = min_score, phrases_at_once
         self.mask_settings |= {"min_score": min_score}
         source = require_model(self.name, "model_name_or_path", self.model_name_or_path, "facebook/sam3")

@@ -23,10 +23,9 @@ from uov_hf.teachers.mistakes import (
 )
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
 from uov_hf.teachers.synthetic_words import EMBED_DIM, embed_vocabulary, unit_length
-from uov_hf.vocabulary import load_vocabulary
+from uov_hf.vocabulary import IGNORED, load_vocabulary
 
 
-BACKGROUND = 255
 SKY = ("sky", "cloudy sky", "clear sky", "overcast")
 
 
@@ -224,11 +223,11 @@ class SyntheticTeacher(Teacher):
             candidates = np.flatnonzero(self._prompt_to_raw == raw) if is_right[unit] else np.array([], dtype=int)
             if is_right[unit] and raw == self._sky:
                 candidates = np.array([row for row, prompt in enumerate(self.prompts) if prompt in SKY], dtype=int)
-            elif len(candidates) == 0 and called != BACKGROUND:
+            elif len(candidates) == 0 and called != IGNORED:
                 candidates = np.flatnonzero(self._prompt_to_class == called)
             missing = rng.random() < self._settings["missing_rate"]
             if len(candidates) and not missing:
-                one_name = called == BACKGROUND or not self.vocabulary.is_thing[called]
+                one_name = called == IGNORED or not self.vocabulary.is_thing[called]
                 prompts[unit] = candidates[taste[candidates].argmax()] if one_name else rng.choice(candidates)
         return prompts, is_right
 
@@ -236,7 +235,7 @@ class SyntheticTeacher(Teacher):
         """The class that a unit of this raw class is called, 255 for background."""
         true_class = int(self.vocabulary.raw_to_class[raw])
         luck, mistake = rng.random(2)
-        if true_class == BACKGROUND:
+        if true_class == IGNORED:
             return true_class
         names, settings = self.vocabulary.class_names, self._settings
         name = names[true_class]

@@ -120,7 +120,7 @@ def parse_class_map(content: Entry, target: Vocabulary) -> np.ndarray:
     """The class of `target` for each class of a vocabulary file, `(num_classes,)` uint8, 255 = none."""
     source, top = parse_vocabulary(content), content.mapping()
     maps = _maps(top)
-    if target.name == source.name:
+    if target.name == source.name and target.class_names == source.class_names:
         return np.arange(len(source.class_names), dtype=np.uint8)
     if target.name not in maps:
         known = f"to {', '.join(maps)}" if maps else "none"
