@@ -121,8 +121,8 @@ class LabelSet:
     @property
     def teacher_id(self) -> str:
         """
-        Who spoke, for configurations and cards: "openai/clip-vit-base-patch16@<commit>", or "synthetic". A second model
-        that embeds stands behind a plus sign.
+        Who spoke, for configurations and cards: "openai/clip-vit-base-patch16@<commit>", or "synthetic". A second
+        model, which embeds, stands behind a plus sign.
 
         Of a folder it is the last name only: where it lies on the trainer's machine is nobody else's business.
         """
