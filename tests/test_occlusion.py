@@ -217,7 +217,7 @@ def test_without_occlusion_pairs_are_the_papers():
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="`tolerance` must be a finite number that is not negative, got nan"):
         OcclusionConfig(tolerance=float("nan"))
-    with pytest.raises(ValueError, match="`beam_spacing` must be more than 0 degrees, or None"):
-        OcclusionConfig(beam_spacing=0)
+    with pytest.raises(ValueError, match="`beam_spacing` must be at least 0.02 degrees, .* got 0.001"):
+        OcclusionConfig(beam_spacing=0.001)
     with pytest.raises(ValueError, match="`outline` must be at most `reach`, which is 1.0, got 2"):
         OcclusionConfig(outline=2)

@@ -40,7 +40,7 @@ class OcclusionConfig:
             Metres, and share of the distance, that a point may lie behind what covers it and still be on that surface.
 
     Raises:
-        ValueError: a number is negative or not finite, `beam_spacing` is 0, or `outline` is more than `reach`.
+        ValueError: a number is negative or not finite, `beam_spacing` below 0.02, or `outline` more than `reach`.
     """
 
     beam_spacing: float | None = None
@@ -53,8 +53,11 @@ class OcclusionConfig:
         for name, value in vars(self).items():
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"`{name}` must be a finite number that is not negative, got {value}.")
-        if self.beam_spacing == 0:
-            raise ValueError("`beam_spacing` must be more than 0 degrees, or None to take it from the scan; got 0.")
+        if self.beam_spacing is not None and self.beam_spacing < 0.02:  # the depth image grows as its square
+            raise ValueError(
+                "`beam_spacing` must be at least 0.02 degrees, finer than any lidar's, or None to take it from the "
+                f"scan; got {self.beam_spacing}."
+            )
         if self.outline > self.reach:
             raise ValueError(f"`outline` must be at most `reach`, which is {self.reach}, got {self.outline}.")
 

@@ -65,6 +65,11 @@ class SequenceLabeller:
         self._hear_once = lru_cache(maxsize=2 * window + 1)(self.hear)
         if rule.time_vote:
             timestamps = [row["timestamp"] for row in frames.select_columns(["timestamp"])]
+            if None in timestamps:
+                raise ValueError(
+                    f"Frame {frames.frame_ids[timestamps.index(None)]} has no `timestamp`, which the vote over time "
+                    "needs. Give the dataset its timestamps, or use a rule without `time_vote`."
+                )
             self._by_time = np.argsort(timestamps, kind="stable").tolist()
 
     def rows(self) -> Iterator[Row]:

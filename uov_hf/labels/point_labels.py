@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
 from uov_hf.labels.votes import NUM_SOFT_LABELS
 
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 
@@ -98,6 +101,8 @@ def label_points(label_set: LabelSet, frames, preset: str | Consolidation = "pap
             `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
     """
     folder = point_labels_folder(label_set.folder, preset)
+    if _rule(preset).augmentation_vote and not label_set.augmentations:
+        logger.info("No vote of augmentations: %s was made without --augmentations.", label_set.folder)
     if (folder / "point_labels.json").exists():
         PointLabels(label_set.folder, preset)  # raises where they are another label set's
     else:
