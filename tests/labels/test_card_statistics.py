@@ -12,7 +12,7 @@ from uov_hf.labels.card_statistics import (
     commonest_labels,
     find_range_bins,
     gather_statistics,
-    voxel_keys,
+    voxels_in_the_world,
 )
 
 
@@ -154,11 +154,13 @@ def test_ranges_begin_at_two_metres_and_know_no_end():
 
 def test_voxels_lie_in_the_world_and_do_not_collide():
     points = np.array([[0.05, 0.05, 0.05], [0.15, 0.15, 0.15], [0.25, 0.05, 0.05], [-0.05, 0.05, 0.05]])
-    one, same, right, left = voxel_keys(points, np.eye(4))
+    one, same, right, left = voxels_in_the_world(points, np.eye(4))
     assert one == same and len({one, right, left}) == 3
     far = np.eye(4)
     far[:3, 3] = [2000, -3000, 100]
-    assert len(set(voxel_keys(points, far))) == 3 and not {one, right, left} & set(voxel_keys(points, far))
+    assert len(set(voxels_in_the_world(points, far))) == 3 and not {one, right, left} & set(
+        voxels_in_the_world(points, far)
+    )
 
 
 def test_a_voxel_has_its_commonest_label():

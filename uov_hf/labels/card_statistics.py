@@ -12,6 +12,7 @@ from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.labels.labelling import pair_with_segments
 from uov_hf.labels.point_labels import PointLabels
+from uov_hf.labels.time_vote import voxel_keys
 from uov_hf.vocabulary import IGNORED
 
 
@@ -156,7 +157,7 @@ class LabelStatistics:
     def _compare_with_earlier(self, frame, labels: np.ndarray, range_bins: np.ndarray, seen_by: dict) -> None:
         if frame["lidar2global"] is None:
             return
-        keys = voxel_keys(frame["points"], frame["lidar2global"])
+        keys = voxels_in_the_world(frame["points"], frame["lidar2global"])
         is_usable = (range_bins >= 0) & (labels != IGNORED)
         for earlier_keys, earlier_labels in self._earlier:
             place = np.minimum(np.searchsorted(earlier_keys, keys), len(earlier_keys) - 1)
@@ -232,11 +233,10 @@ def find_range_bins(points: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(distances), bins, -1)
 
 
-def voxel_keys(points: np.ndarray, lidar2global: np.ndarray) -> np.ndarray:
-    """A number for the voxel of each point in the world: 21 bits an axis reach 200 km both ways."""
+def voxels_in_the_world(points: np.ndarray, lidar2global: np.ndarray) -> np.ndarray:
+    """A number for the voxel of each point in the world; points that are not finite are at its origin."""
     world = points[:, :3].astype(np.float64) @ lidar2global[:3, :3].T + lidar2global[:3, 3]
-    x, y, z = np.nan_to_num(np.floor(world / TIME_VOXEL)).astype(np.int64).T & (2**21 - 1)
-    return x << 42 | y << 21 | z
+    return voxel_keys(np.nan_to_num(world, posinf=0, neginf=0), TIME_VOXEL)
 
 
 def commonest_labels(keys: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

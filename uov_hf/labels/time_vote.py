@@ -70,17 +70,17 @@ class VoxelVotes:
 
 def gather_in_voxels(votes: Votes, positions: np.ndarray, config: TimeVoteConfig) -> VoxelVotes:
     """Gather the votes on the points of one scan; `positions` `(num_points, 3)` are global, metres."""
-    occupied = np.unique(_keys(positions, 2 * config.voxel_size))
+    occupied = np.unique(voxel_keys(positions, 2 * config.voxel_size))
     spoken = np.flatnonzero(votes.weights)
     votes, positions = votes.select(spoken), positions[spoken]
-    keys, voxel = np.unique(_keys(positions, config.voxel_size), return_inverse=True)
+    keys, voxel = np.unique(voxel_keys(positions, config.voxel_size), return_inverse=True)
     sizes = np.bincount(voxel, minlength=len(keys))
     members = (voxel, np.arange(len(voxel)))
     shape = len(keys), len(voxel)
     centers = csr_array((1 / sizes[voxel], members), shape=shape) @ positions
     weights = (1 / np.sqrt(sizes[voxel])).astype(np.float32)
     voxel_votes = votes.spread(csr_array((weights, members), shape=shape))
-    return VoxelVotes(centers, voxel_votes, _keys(centers, 2 * config.voxel_size), occupied)
+    return VoxelVotes(centers, voxel_votes, voxel_keys(centers, 2 * config.voxel_size), occupied)
 
 
 def vote_over_time(
@@ -127,7 +127,7 @@ def _without_passing_things(scan: VoxelVotes, lasting: np.ndarray, is_thing: np.
     return Votes(scores, scan.votes.weights * heard)
 
 
-def _keys(positions: np.ndarray, voxel_size: float) -> np.ndarray:
-    """One int64 `(num_points,)` per voxel."""
+def voxel_keys(positions: np.ndarray, voxel_size: float) -> np.ndarray:
+    """One int64 `(num_points,)` per voxel of `positions` `(num_points, 3)`: equal numbers, the same voxel."""
     column, row, layer = (np.floor(positions / voxel_size).astype(np.int64) & (2**KEY_BITS - 1)).T
     return (column << 2 * KEY_BITS) | (row << KEY_BITS) | layer
