@@ -78,6 +78,8 @@ class SequenceLabeller:
 
     def make_row(self, index: int) -> Row:
         """The point labels of one frame."""
+        if self.rule.is_the_papers:
+            return self._row_of_last_cameras(self.frames[index])
         heard = self._listen(index)
         votes = heard.votes
         if self.rule.time_vote:
@@ -85,7 +87,7 @@ class SequenceLabeller:
         if self.rule.superpoint_vote:
             votes = vote_in_superpoints(votes, find_superpoints(heard.positions, self.rule.superpoint_vote))
         labels, confidence = decide(votes, self.rule.min_confidence)
-        soft_labels, soft_scores = (None, None) if self.rule.is_the_papers else rank_classes(votes)
+        soft_labels, soft_scores = rank_classes(votes)
         pairs = heard.pairs
         if self.rule.clean_pairs:
             agrees = heard.class_of_segment[pairs["pair_segment"]] == labels[pairs["pair_to_point"]]
@@ -99,13 +101,30 @@ class SequenceLabeller:
             "soft_scores": soft_scores,
         }
 
+    def _row_of_last_cameras(self, frame: Row) -> Row:
+        """The paper's rule, without counting: pairs come camera by camera, and numpy keeps a point's last value."""
+        said = self._read(frame)
+        pairs = pair_with_segments(frame, said["segmentation"])
+        spoken = pairs["pair_segment"] > 0  # (num_pairs,)
+        point, segment = pairs["pair_to_point"][spoken], pairs["pair_segment"][spoken] - 1
+        labels, confidence = (np.full(len(frame["points"]), *none) for none in ((IGNORED, np.uint8), (0, np.float16)))
+        labels[point] = self.label_set.prompt_to_class[said["segment_labels"]][segment]
+        confidence[point] = said["segment_scores"][segment]
+        decision = {"labels": labels, "confidence": confidence, "soft_labels": None, "soft_scores": None}
+        return {"frame_id": frame["frame_id"], **pairs, **decision}
+
+    def _read(self, frame: Row, *columns: str) -> Row:
+        """What the teacher said about a frame, and the columns asked for besides."""
+        basic = ["camera_names", "segmentation", "segment_labels", "segment_scores"]
+        said = self.label_set.read(frame["frame_id"], [*basic, *columns])
+        _check_cameras(frame, said)
+        return said
+
     def hear(self, index: int) -> Hearing:
         """What was said about one scan, each camera and augmentation on its own."""
         frame, rule = self.frames[index], self.rule
         is_augmented = rule.augmentation_vote and len(self.label_set.augmentations) > 0
-        columns = ["camera_names", "segmentation", "segment_labels", "segment_scores"]
-        said = self.label_set.read(frame["frame_id"], columns + ["augmented_segmentation"] * is_augmented)
-        _check_cameras(frame, said)
+        said = self._read(frame, *["augmented_segmentation"] * is_augmented)
         pairs = pair_with_segments(frame, said["segmentation"], rule.occlusion)
         segments = [pairs["pair_segment"]]
         if is_augmented:
