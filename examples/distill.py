@@ -8,7 +8,6 @@ checkpoint.
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -92,19 +91,8 @@ def parse_args() -> argparse.Namespace:
     arguments.add_run_arguments(parser, output_dir="out/uov")
     args = arguments.parse_or_street(parser, STREET_DEFAULTS)
     if args.on_street:
-        use_street_of_checkpoint(args, parser)
+        arguments.use_street_of_checkpoint(args, parser)
     return args
-
-
-def use_street_of_checkpoint(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    street, labels = Path(args.model_name_or_path) / "street", Path(args.model_name_or_path) / "labels"
-    if not street.is_dir():
-        parser.error(
-            f"--dataset is needed: there is no synthetic street in {street}. Run examples/pretrain.py without "
-            "--dataset first, or give --dataset nuscenes --data_dir <nuScenes root> --label_set "
-            "<from examples/generate_label_set.py>."
-        )
-    args.dataset, args.data_dir, args.label_set = "nuscenes", str(street), args.label_set or str(labels)
 
 
 def main() -> None:

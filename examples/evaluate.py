@@ -48,18 +48,11 @@ def parse_args() -> argparse.Namespace:
     arguments.add_run_arguments(parser, output_dir="out/eval")
     args = parser.parse_args()
     if args.dataset is None:
-        use_embedded_street(args, parser)
+        arguments.use_street_of_checkpoint(args, parser)
+        args.split = args.split or "test"
     if args.split is None:
         args.split = validation_split(args, parser)
     return args
-
-
-def use_embedded_street(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    street, labels = Path(args.model_name_or_path) / "street", Path(args.model_name_or_path) / "labels"
-    if not street.is_dir():
-        parser.error(f"--dataset is needed: there is no synthetic street in {street} that the model was trained on.")
-    args.dataset, args.data_dir, args.split = "nuscenes", str(street), args.split or "test"
-    args.label_set = args.label_set or str(labels)
 
 
 def validation_split(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from ten_steps import losses_of_ten_steps
 from tiny_models import save_tiny_clip
 
 from uov_hf.data import load_frames
@@ -176,7 +177,9 @@ def test_a_damaged_set_is_named(folder, picture, tiny_clip, old, new, message):
         read_halves(folder, picture, tiny_clip)
 
 
-def test_six_real_images_with_panoptic_files_become_point_labels(folder, shared_data, tiny_clip):
+def test_six_real_images_with_panoptic_files_become_point_labels_that_a_network_learns_from(
+    folder, shared_data, tiny_clip
+):
     """Upper half vegetation, lower half road: most of the labelled points near the ground are road."""
     frames = load_frames("nuscenes", "all", data_dir=shared_data / "nuscenes")
     frame, vocabulary = frames[0], load_vocabulary("cityscapes")
@@ -197,3 +200,6 @@ def test_six_real_images_with_panoptic_files_become_point_labels(folder, shared_
     low = labels[(frame["points"][:, 2] < -1) & (labels != 255)]
     assert len(low) > 5000 and (low == vocabulary.class_names.index("road")).mean() > 0.9
     assert set(np.unique(labels)) == {vocabulary.class_names.index(name) for name in ("road", "vegetation")} | {255}
+
+    losses = losses_of_ten_steps(frames, label_set)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]

@@ -1,6 +1,7 @@
 """Arguments that the scripts share, under Hugging Face's names; defaults are the paper's (method.md 4.4)."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from uov_hf.labels import PRESETS
@@ -95,3 +96,14 @@ def parse_or_street(parser: argparse.ArgumentParser, street_defaults: dict[str, 
         return argparse.Namespace(on_street=False, **vars(args))
     parser.set_defaults(**street_defaults)
     return parser.parse_args(namespace=argparse.Namespace(on_street=True))
+
+
+def use_street_of_checkpoint(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Where there is no --dataset: the street that pretrain.py rendered beside the checkpoint, and its label set."""
+    street, labels = (Path(args.model_name_or_path) / name for name in ("street", "labels"))
+    if not street.is_dir():
+        parser.error(
+            f"--dataset is needed: there is no synthetic street in {street}. Run examples/pretrain.py without "
+            "--dataset first, or give --dataset nuscenes --data_dir <nuScenes root>."
+        )
+    args.dataset, args.data_dir, args.label_set = "nuscenes", str(street), args.label_set or str(labels)
