@@ -9,7 +9,7 @@ import pytest
 import torch
 from afi_oracle import oracle, same_but_for_ties, street
 
-from uov_hf import afi
+from uov_hf import point_neighbors
 from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
 
 
@@ -183,15 +183,15 @@ def test_without_scipy_and_on_other_devices_the_neighbours_are_the_same(monkeypa
     points, _, labels = street(1500)
     scores = labels_to_scores(labels, 5).astype(np.float64)
     with_tree = approximate_flat_interaction(points, scores, SMALL)
-    monkeypatch.setattr(afi, "cKDTree", None)
-    monkeypatch.setattr(afi, "CHUNK_ELEMENTS", 10_000)  # in many chunks
+    monkeypatch.setattr(point_neighbors, "cKDTree", None)
+    monkeypatch.setattr(point_neighbors, "CHUNK_ELEMENTS", 10_000)  # in many chunks
     assert np.abs(approximate_flat_interaction(points, scores, SMALL) - with_tree).max() < 1e-12
 
 
 def test_the_file_loads_where_scipy_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)
-    assert runpy.run_path(afi.__file__)["cKDTree"] is None
+    assert runpy.run_path(point_neighbors.__file__)["cKDTree"] is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

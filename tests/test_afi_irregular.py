@@ -5,7 +5,7 @@ import pytest
 import torch
 from afi_oracle import farthest_points, nearest, oracle, street
 
-from uov_hf import afi
+from uov_hf import afi, point_neighbors
 from uov_hf.afi import AFIConfig, GroundRing, approximate_flat_interaction, labels_to_scores
 
 
@@ -68,14 +68,14 @@ def test_among_equally_far_and_equally_near_points_the_first_counts():
     points = np.stack(np.meshgrid(np.arange(16.0), np.arange(12.0), [1.0, 2.0]), -1).reshape(-1, 3)
     points = points[np.random.default_rng(0).permutation(len(points))]
     cloud = torch.from_numpy(points)
-    assert np.array_equal(afi._farthest_points(cloud, 200), farthest_points(points, 200))
+    assert np.array_equal(point_neighbors.farthest_points(cloud, 200), farthest_points(points, 200))
     expected = [sorted(nearest(points, query, 7)) for query in points]
-    assert afi._nearest(cloud, cloud, 7).sort().values.tolist() == expected
+    assert point_neighbors.nearest_points(cloud, cloud, 7).sort().values.tolist() == expected
 
 
 def test_points_at_the_origin_are_never_picked_later():
     points = np.concatenate([street(50)[0], np.zeros((5, 3)), [[0.03, 0, 0]], [[0.04, 0, 0]]])
-    picks = afi._farthest_points(torch.from_numpy(points), 57).tolist()
+    picks = point_neighbors.farthest_points(torch.from_numpy(points), 57).tolist()
     assert not {50, 51, 52, 53, 54, 55} & set(picks) and 56 in picks
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
+from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
 from uov_hf.processing_uov import _letter_tokenizer
 
 
@@ -165,6 +166,108 @@ def test_rows_that_are_neither_points_nor_voxels_are_refused(processor):
         processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.tensor([0, 3]), per_voxel=True)
     with pytest.raises(ValueError, match="`num_points` sums to 1, `point_to_voxel` has 2"):
         processor.post_process_semantic_segmentation(torch.zeros(2, 2), torch.tensor([0, 1]), [1])
+
+
+# --- refined answers ------------------------------------------------------------------------------------------------
+
+
+def flat_scan(num_points=400, seed=0):
+    """Ground on the left of two classes, half and half, and a logit for each; a fifth of them wrong."""
+    generator = np.random.default_rng(seed)
+    positions = np.concatenate([generator.uniform(-20, 20, (num_points, 2)), np.full((num_points, 1), -1.8)], 1)
+    labels = (positions[:, 0] > 0) ^ (generator.random(num_points) < 0.2)
+    points = np.concatenate([positions, np.zeros((num_points, 1))], 1).astype(np.float32)
+    return points, 2.0 * torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 2)
+
+
+@pytest.mark.parametrize("evidence", ["labels", "scores"])
+def test_a_refined_answer_is_that_of_the_interaction(processor, evidence):
+    processor.afi = {"evidence": evidence, "level_sizes": [40, 13]}
+    points, logits = flat_scan()
+    nowhere = torch.arange(400) % 7 == 0
+    to_voxel = torch.arange(400).masked_fill(nowhere, -1)
+    (result,) = processor.post_process_semantic_segmentation(logits, to_voxel, refine="afi", points=[points])
+    given = logits.softmax(1) if evidence == "scores" else labels_to_scores(logits.argmax(1), 2)
+    config = AFIConfig(level_sizes=(40, 13))
+    expected = approximate_flat_interaction(points[~nowhere, :3], given[~nowhere].numpy(), config)
+    assert result["segmentation"][nowhere].eq(255).all() and result["scores"][nowhere].eq(0).all()
+    assert np.array_equal(result["segmentation"][~nowhere], expected.argmax(1))
+    assert np.allclose(result["scores"][~nowhere], expected.max(1))
+
+
+def test_scans_are_refined_one_by_one_from_scores_of_points_or_voxels(processor):
+    scans = [flat_scan(300, seed=1), flat_scan(0), flat_scan(200, seed=2)]
+    clouds, num_points = [points for points, _ in scans], [300, 0, 200]
+    logits, to_voxel = torch.cat([logits for _, logits in scans]), torch.arange(500)
+    post_process = processor.post_process_semantic_segmentation
+    together = post_process(logits, to_voxel, num_points, refine="afi", points=clouds)
+    voxels = post_process(
+        logits.flip(0),
+        to_voxel.flip(0),
+        num_points,
+        True,
+        refine="afi",
+        points=torch.from_numpy(np.concatenate(clouds)),
+    )
+    for index, (points, scan_logits) in enumerate(scans):
+        (alone,) = post_process(scan_logits, torch.arange(len(points)), refine="afi", points=points)
+        for answer in (together[index], voxels[index]):
+            assert torch.equal(answer["segmentation"], alone["segmentation"])
+            assert torch.equal(answer["scores"], alone["scores"])
+
+
+def test_background_is_a_class_among_others_until_the_end(processor):
+    points, logits = flat_scan()
+    answers = [
+        processor.post_process_semantic_segmentation(
+            logits, torch.arange(400), include_background=background, refine="afi", points=points
+        )[0]["segmentation"]
+        for background in (False, True)
+    ]
+    assert torch.equal(answers[0].masked_fill(answers[0] == 1, 255), answers[1])
+
+
+def test_settings_of_the_refinement_are_saved_with_the_ring_by_name(tmp_path, processor):
+    assert UOVProcessor.from_teacher(UOVFeatureExtractor()).afi is None
+    processor.afi = {"num_voters": 3, "ground_ring": {"classes": ["road"], "sensor_height": 1.8, "max_radius": 15.0}}
+    processor.save_pretrained(tmp_path)
+    loaded = UOVProcessor.from_pretrained(tmp_path)
+    assert loaded.afi == processor.afi
+    points, logits = flat_scan()  # of "thing" at the left and "road" at the right
+    (result,) = loaded.post_process_semantic_segmentation(
+        logits, torch.arange(400), refine="afi", points=points, label2id={"thing": 0, "road": 1}
+    )
+    radius = np.hypot(points[:, 0], points[:, 1])
+    assert (result["segmentation"][(radius > 2) & (radius < 15)] == 1).float().mean() > 0.9
+    with pytest.raises(ValueError, match="label2id=model.config.label2id"):
+        loaded.post_process_semantic_segmentation(logits, torch.arange(400), refine="afi", points=points)
+
+
+@pytest.mark.parametrize(
+    "afi, message",
+    [
+        ({"levels": [3]}, r"\['levels'\] are no settings of AFIConfig: it has level_sizes"),
+        ({"num_voters": 0}, "`num_voters` must be 1 or more"),
+        ({"evidence": "votes"}, "`evidence` of `afi` must be one of labels, scores, got 'votes'"),
+        ({"ground_ring": {"sensor_height": 2.0}}, "names the `classes`"),
+        ({"ground_ring": {"classes": ["road"], "height": 2.0}}, r"\['height'\] are no settings of GroundRing"),
+    ],
+)
+def test_a_wrong_setting_is_told_when_the_processor_is_made(processor, afi, message):
+    with pytest.raises(ValueError, match=message):
+        UOVProcessor(processor.feature_extractor, processor.image_processor, processor.tokenizer, afi=afi)
+
+
+def test_points_that_do_not_fit_are_told(processor):
+    _, logits = flat_scan(10)
+    for points, message in ((None, "needs the `points`"), ([np.ones((9, 4))], r"scans of \[10\] points.*got \[9\]")):
+        with pytest.raises(ValueError, match=message):
+            processor.post_process_semantic_segmentation(logits, torch.arange(10), refine="afi", points=points)
+    with pytest.raises(ValueError, match="`refine` must be"):
+        processor.post_process_semantic_segmentation(logits, torch.arange(10), refine="crf")
+
+
+# --- with a checkpoint ----------------------------------------------------------------------------------------------
 
 
 def test_words_go_through_a_saved_checkpoint_as_through_the_teacher(tmp_path, clip_folder):

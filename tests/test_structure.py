@@ -18,7 +18,8 @@ PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in (
 
 NETWORK = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses"]
 MODEL = [*NETWORK, "modeling_uov", "modeling_uov_segmentation"]
-BORDER = ["occlusion", "projection", "point_files", "feature_extraction_uov", "processing_uov", "afi", "pipeline_uov"]
+INPUT = ["occlusion", "projection", "point_files", "feature_extraction_uov"]
+BORDER = [*INPUT, "point_neighbors", "afi", "processing_uov", "pipeline_uov"]
 ANYTHING = [""]
 # Who may import whom: a module or folder of the package, and what it may take besides its own folder.
 MAY_IMPORT = {
@@ -28,7 +29,8 @@ MAY_IMPORT = {
     "losses": [],
     "occlusion": [],
     "projection": ["occlusion"],
-    "afi": [],
+    "point_neighbors": [],
+    "afi": ["point_neighbors"],
     "evaluation.metrics": [],
     "vocabulary": [],
     "sparse_unet": ["configuration_uov", "sparse_conv", "voxel_pyramid"],

@@ -1,21 +1,16 @@
 """Approximate flat interaction (AFI): labels of a scan, cleaned by evidence that flows along flat surfaces."""
 
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .point_neighbors import farthest_points, nearest_points
 
-try:
-    from scipy.spatial import cKDTree
-except ImportError:  # slower, and the same neighbours
-    cKDTree = None
 
-CHUNK_ELEMENTS = 1 << 22  # where distances to all points are compared, so many at a time
 RANSAC_TRIALS, RANSAC_SAMPLES = 20, 10
 
 
@@ -55,6 +50,7 @@ class GroundRing:
         unknown = sorted(set(names) - set(label2id))
         if unknown:
             raise ValueError(f"{unknown} are no classes: ground classes must be among {sorted(label2id)}.")
+        _check_names(settings, cls)
         return cls(classes=tuple(label2id[name] for name in names), **settings)
 
 
@@ -90,6 +86,34 @@ class AFIConfig:
                 raise ValueError(f"`{name}` must be {least} or more, got {getattr(self, name)}.")
         if not 0 <= self.min_cosine < 1:
             raise ValueError(f"`min_cosine` must be 0 or more and below 1, got {self.min_cosine}.")
+
+    @classmethod
+    def from_dict(cls, settings: dict, label2id: dict[str, int] | None = None) -> "AFIConfig":
+        """
+        Constants as a checkpoint keeps them: those that differ from the paper's, and a `ground_ring` as a dictionary
+        whose `classes` are names, numbered by `label2id` (`model.config.label2id`).
+
+        Raises:
+            ValueError: where a name is unknown, a value is out of range, or a ring has no `classes` or no `label2id`.
+        """
+        _check_names(settings, cls)
+        if settings.get("ground_ring") is None:
+            return cls(**settings)
+        if label2id is None or "classes" not in settings["ground_ring"]:
+            raise ValueError(
+                "A `ground_ring` names the `classes` that ground may have, and `label2id` numbers them: got "
+                f"{settings['ground_ring']} and `label2id` {label2id}. Pass `label2id=model.config.label2id`."
+            )
+        ring = dict(settings["ground_ring"])
+        ring = GroundRing.from_names(ring.pop("classes"), label2id, **ring)
+        return cls(**{**settings, "ground_ring": ring})
+
+
+def _check_names(settings: dict, dataclass: type) -> None:
+    known = [field.name for field in fields(dataclass)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"{unknown} are no settings of {dataclass.__name__}: it has {', '.join(known)}.")
 
 
 def labels_to_scores(labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = 255):
@@ -215,9 +239,9 @@ def _interact(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> 
 
 def _encode(parent: _Level, size: int, config: AFIConfig) -> _Level:
     """X_s = l1( I Σ_a rho_a H_a + 0.1 X_parent[centre] + 1e-8 max_neighbours X_parent )"""
-    centres = _farthest_points(parent.points, size)
+    centres = farthest_points(parent.points, size)
     points = parent.points[centres]
-    neighbors = _nearest(points, parent.points, config.num_neighbors)  # (M, k)
+    neighbors = nearest_points(points, parent.points, config.num_neighbors)  # (M, k)
     offsets = parent.points[neighbors] - points[:, None]  # (M, k, 3)
     lines = _unit(offsets)
     directions = _sphere(config.num_directions).to(points)  # (A, 3)
@@ -261,7 +285,7 @@ def _look_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Ten
 
 def _decode(answer: torch.Tensor, coarse: _Level, fine: _Level, config: AFIConfig) -> torch.Tensor:
     """Z = l1( S Σ_voters w Z[voter] + (1e-8 + b mean(S)) X_fine )"""
-    voters = _nearest(fine.points, coarse.points, config.num_voters)  # (N, v)
+    voters = nearest_points(fine.points, coarse.points, config.num_voters)  # (N, v)
     weights = _votes(fine.points, voters, coarse, config.min_cosine)  # (N, v)
     support = weights.sum(dim=1, keepdim=True) + 1e-8
     weights = weights / support + 1e-6 + 1e-10
@@ -293,66 +317,6 @@ def _votes(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosin
         cosines = x.mul_(lines[0, :end]).add_(y.mul_(lines[1, :end])).add_(z.mul_(lines[2, :end]))
         votes[:end] += trust[direction].index_select(0, who).masked_fill_(cosines.abs_() <= min_cosine, 0)
     return torch.empty_like(votes).index_copy_(0, pairs, votes).view_as(voters)
-
-
-def _farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
-    """
-    Indices (size,): the first point, then always the point farthest from those picked.
-
-    A pick only changes the distances of points nearer than its reach, the distance of the farthest point so far. Of
-    points sorted along the longest axis these are in one slab, and each step is a few operations on that slab.
-    """
-    cloud = points.cpu().numpy()
-    axis = np.ptp(cloud, axis=0).argmax()
-    order = np.argsort(cloud[:, axis], kind="stable")
-    cloud = np.ascontiguousarray(cloud[order].T)  # (3, N)
-    along = cloud[axis].tolist()  # for `bisect`
-    x, y, z = cloud
-    distances = np.where(x * x + y * y + z * z > 1e-3, np.inf, -1).astype(cloud.dtype)  # squared; -1: never picked
-    picks = np.zeros(size, np.int64)
-    place, farthest = int(np.flatnonzero(order == 0)[0]), math.inf
-    for number in range(1, size):
-        reach = 1.001 * math.sqrt(max(farthest, 0))  # a little more, for rounding
-        slab = slice(bisect_left(along, along[place] - reach), bisect_right(along, along[place] + reach))
-        squares = cloud[:, slab] - cloud[:, place, None]
-        squares *= squares
-        squares[0] += squares[1]
-        squares[0] += squares[2]
-        np.minimum(distances[slab], squares[0], out=distances[slab])
-        place = distances.argmax()
-        farthest = distances[place]
-        if distances[place + 1 :].max(initial=-1) == farthest:  # seldom; a search for all of them takes longer
-            tied = np.flatnonzero(distances == farthest)
-            place = tied[order[tied].argmin()]
-        picks[number] = order[place]
-    return torch.from_numpy(picks).to(points.device)
-
-
-def _nearest(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
-    """Indices (len(queries), k) of the nearest points, or of all where they are fewer. Of equals, the lowest index."""
-    if k >= len(points):
-        return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
-    chunk_size = CHUNK_ELEMENTS // len(points) + 1
-    if cKDTree is not None and points.device.type == "cpu":
-        found = cKDTree(points.numpy()).query(queries.numpy(), k=k + 1, workers=torch.get_num_threads())
-        distances, neighbors = (torch.from_numpy(part) for part in found)
-    else:
-        found = [_squares(some, points).topk(k + 1, largest=False) for some in queries.split(chunk_size)]
-        distances, neighbors = (torch.cat(parts) for parts in zip(*found, strict=True))  # (len(queries), k + 1)
-    neighbors = neighbors[:, :k].contiguous()
-    # Which of equals was found is chance, and the tree calculates in float64: the next point may be as near.
-    doubtful = (distances[:, k] <= distances[:, k - 1] * (1 + 1e-6)).nonzero().squeeze(1)
-    for rows in doubtful.split(chunk_size):
-        squares = _squares(queries[rows], points)
-        kth = squares.topk(k, largest=False).values[:, -1:]
-        nearer, equal = squares < kth, squares == kth
-        equal &= equal.cumsum(dim=1) <= k - nearer.sum(dim=1, keepdim=True)
-        neighbors[rows] = (nearer | equal).nonzero()[:, 1].view(-1, k)
-    return neighbors
-
-
-def _squares(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    return sum((one[:, None] - other).square_() for one, other in zip(queries.T, points.T, strict=True))
 
 
 def _find_ground(points: torch.Tensor, ring: GroundRing) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,11 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil, CLIPTokenizer
 from transformers.processing_utils import ProcessorMixin
 
+from .afi import AFIConfig, approximate_flat_interaction, labels_to_scores
 from .feature_extraction_uov import UOVFeatureExtractor
+
+
+AFI_EVIDENCE = ("labels", "scores")
 
 
 class UOVProcessor(ProcessorMixin):
@@ -23,11 +27,26 @@ class UOVProcessor(ProcessorMixin):
             [`~UOVProcessor.from_teacher`].
         has_text_tower (`bool`, *optional*, defaults to `False`):
             Whether the model has a text tower that reads these tokens. Without one, `text` is refused.
+        afi (`dict`, *optional*):
+            How answers are refined by approximate flat interaction, where it differs from the paper: fields of
+            [`AFIConfig`], the ground ring with its classes by name (`{"ground_ring": {"classes": ["road"]}}`), and
+            `evidence`: `"labels"` (the paper's: each point speaks for its best class alone) or `"scores"` (for each
+            class with its probability).
     """
 
-    def __init__(self, feature_extractor=None, image_processor=None, tokenizer=None, has_text_tower: bool = False):
+    def __init__(
+        self,
+        feature_extractor=None,
+        image_processor=None,
+        tokenizer=None,
+        has_text_tower: bool = False,
+        afi: dict[str, Any] | None = None,
+    ):
         super().__init__(feature_extractor, image_processor, tokenizer)
         self.has_text_tower = has_text_tower
+        self.afi = afi
+        ring_classes = ((afi or {}).get("ground_ring") or {}).get("classes", [])
+        self._afi_settings({name: number for number, name in enumerate(ring_classes)})  # wrong ones are told now
 
     @classmethod
     def from_teacher(
@@ -113,6 +132,9 @@ class UOVProcessor(ProcessorMixin):
         per_voxel: bool = False,
         include_background: bool = False,
         ignored_index: int = 255,
+        refine: str | None = None,
+        points: Any = None,
+        label2id: dict[str, int] | None = None,
     ) -> list[dict[str, torch.Tensor]]:
         """Labels and scores of the original points, scan by scan.
 
@@ -129,13 +151,20 @@ class UOVProcessor(ProcessorMixin):
                 Whether the last column is background, which wins as `ignored_index`.
             ignored_index (`int`, *optional*, defaults to 255):
                 The label of points that have none.
+            refine (`"afi"`, *optional*):
+                Clean the answer by approximate flat interaction, with the settings `afi` of this processor. It runs on
+                the device of `class_scores`. Points outside the grid neither take part nor get a label.
+            points (array of shape `(num_points, 3 or more)`, or a list of them, *optional*):
+                The scans as they were given to the processor, or concatenated: only for `refine`.
+            label2id (`dict[str, int]`, *optional*):
+                `model.config.label2id`: only where a ground ring is configured.
 
         Returns:
             For each scan a dictionary of `segmentation` (`(num_points,)`, long) and `scores` (`(num_points,)`, the
-            softmax probability of that label).
+            softmax probability of that label, or its share of what AFI gathered).
 
         Raises:
-            ValueError: if the rows are not those of the points, or of the voxels.
+            ValueError: if the rows are not those of the points, or of the voxels, or `points` are missing or others.
         """
         num_points = [len(point_to_voxel)] if num_points is None else torch.as_tensor(num_points).tolist()
         if sum(num_points) != len(point_to_voxel):
@@ -143,15 +172,38 @@ class UOVProcessor(ProcessorMixin):
                 f"`num_points` sums to {sum(num_points)}, `point_to_voxel` has {len(point_to_voxel)} points."
             )
         self._check_rows(len(class_scores), point_to_voxel, per_voxel)
-        scores, labels = class_scores.float().softmax(dim=-1).max(dim=-1)  # (rows,)
-        if include_background:
-            labels = labels.masked_fill(labels == class_scores.shape[1] - 1, ignored_index)
+        if refine not in (None, "afi"):
+            raise ValueError(f'`refine` must be "afi" or None, got {refine!r}.')
         in_grid = point_to_voxel >= 0
         rows = point_to_voxel[in_grid] if per_voxel else in_grid.nonzero().squeeze(1)
+        probabilities = class_scores.float().softmax(dim=-1)  # (rows, C)
+        if refine == "afi":
+            points = _concatenate(points, num_points, probabilities.device)[in_grid]
+            num_in_grid = [scan.sum().item() for scan in in_grid.split(num_points)]
+            probabilities = self._refine(points, probabilities[rows], num_in_grid, label2id)
+            rows = torch.arange(len(rows), device=rows.device)
+        scores, labels = probabilities.max(dim=-1)  # (rows,)
+        if include_background:
+            labels = labels.masked_fill(labels == class_scores.shape[1] - 1, ignored_index)
         point_labels = torch.full_like(point_to_voxel, ignored_index).masked_scatter(in_grid, labels[rows])
         point_scores = scores.new_zeros(len(point_to_voxel)).masked_scatter(in_grid, scores[rows])
         per_scan = zip(point_labels.split(num_points), point_scores.split(num_points), strict=True)
         return [{"segmentation": segmentation, "scores": scores} for segmentation, scores in per_scan]
+
+    def _refine(
+        self, points: torch.Tensor, probabilities: torch.Tensor, num_points: list[int], label2id: dict | None
+    ) -> torch.Tensor:
+        config, evidence = self._afi_settings(label2id)
+        if evidence == "labels":
+            probabilities = labels_to_scores(probabilities.argmax(dim=-1), probabilities.shape[1], ignore_index=-1)
+        return approximate_flat_interaction(points, probabilities, config, num_points)
+
+    def _afi_settings(self, label2id: dict[str, int] | None) -> tuple[AFIConfig, str]:
+        settings = dict(self.afi or {})
+        evidence = settings.pop("evidence", "labels")
+        if evidence not in AFI_EVIDENCE:
+            raise ValueError(f"`evidence` of `afi` must be one of {', '.join(AFI_EVIDENCE)}, got {evidence!r}.")
+        return AFIConfig.from_dict(settings, label2id), evidence
 
     def _check_rows(self, num_rows: int, point_to_voxel: torch.LongTensor, per_voxel: bool) -> None:
         if per_voxel and len(point_to_voxel) and num_rows <= point_to_voxel.max():
@@ -188,6 +240,17 @@ class UOVProcessor(ProcessorMixin):
         tokens = self.tokenizer([text] if isinstance(text, str) else list(text))
         # Padding by a call of the tokenizer would stick to it, and be saved with it.
         return self.tokenizer.pad(tokens, return_tensors="pt")
+
+
+def _concatenate(points: Any, num_points: list[int], device: torch.device) -> torch.Tensor:
+    """Positions (num_points, 3) of the points of all scans."""
+    if points is None:
+        raise ValueError("`refine` needs the `points`, as they were given to the processor.")
+    scans = [torch.as_tensor(scan)[:, :3] for scan in (points if isinstance(points, (list, tuple)) else [points])]
+    sizes = [len(scan) for scan in scans]
+    if sizes not in (num_points, [sum(num_points)]):
+        raise ValueError(f"`points` must be scans of {num_points} points, or all of them in one, got {sizes}.")
+    return torch.cat(scans).to(device)
 
 
 def _letter_tokenizer() -> CLIPTokenizer:

@@ -1,0 +1,75 @@
+"""Points of a scan as far from each other as can be, and the nearest ones of a point."""
+
+import math
+from bisect import bisect_left, bisect_right
+
+import numpy as np
+import torch
+
+
+try:
+    from scipy.spatial import cKDTree
+except ImportError:  # slower, and the same neighbours
+    cKDTree = None
+
+CHUNK_ELEMENTS = 1 << 22  # where distances to all points are compared, so many at a time
+
+
+def farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
+    """
+    Indices (size,): the first point, then always the point farthest from those picked.
+
+    A pick only changes the distances of points nearer than its reach, the distance of the farthest point so far. Of
+    points sorted along the longest axis these are in one slab, and each step is a few operations on that slab.
+    """
+    cloud = points.cpu().numpy()
+    axis = np.ptp(cloud, axis=0).argmax()
+    order = np.argsort(cloud[:, axis], kind="stable")
+    cloud = np.ascontiguousarray(cloud[order].T)  # (3, N)
+    along = cloud[axis].tolist()  # for `bisect`
+    x, y, z = cloud
+    distances = np.where(x * x + y * y + z * z > 1e-3, np.inf, -1).astype(cloud.dtype)  # squared; -1: never picked
+    picks = np.zeros(size, np.int64)
+    place, farthest = int(np.flatnonzero(order == 0)[0]), math.inf
+    for number in range(1, size):
+        reach = 1.001 * math.sqrt(max(farthest, 0))  # a little more, for rounding
+        slab = slice(bisect_left(along, along[place] - reach), bisect_right(along, along[place] + reach))
+        squares = cloud[:, slab] - cloud[:, place, None]
+        squares *= squares
+        squares[0] += squares[1]
+        squares[0] += squares[2]
+        np.minimum(distances[slab], squares[0], out=distances[slab])
+        place = distances.argmax()
+        farthest = distances[place]
+        if distances[place + 1 :].max(initial=-1) == farthest:  # seldom; a search for all of them takes longer
+            tied = np.flatnonzero(distances == farthest)
+            place = tied[order[tied].argmin()]
+        picks[number] = order[place]
+    return torch.from_numpy(picks).to(points.device)
+
+
+def nearest_points(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
+    """Indices (len(queries), k) of the nearest points, or of all where they are fewer. Of equals, the lowest index."""
+    if k >= len(points):
+        return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
+    chunk_size = CHUNK_ELEMENTS // len(points) + 1
+    if cKDTree is not None and points.device.type == "cpu":
+        found = cKDTree(points.numpy()).query(queries.numpy(), k=k + 1, workers=torch.get_num_threads())
+        distances, neighbors = (torch.from_numpy(part) for part in found)
+    else:
+        found = [_squares(some, points).topk(k + 1, largest=False) for some in queries.split(chunk_size)]
+        distances, neighbors = (torch.cat(parts) for parts in zip(*found, strict=True))  # (len(queries), k + 1)
+    neighbors = neighbors[:, :k].contiguous()
+    # Which of equals was found is chance, and the tree calculates in float64: the next point may be as near.
+    doubtful = (distances[:, k] <= distances[:, k - 1] * (1 + 1e-6)).nonzero().squeeze(1)
+    for rows in doubtful.split(chunk_size):
+        squares = _squares(queries[rows], points)
+        kth = squares.topk(k, largest=False).values[:, -1:]
+        nearer, equal = squares < kth, squares == kth
+        equal &= equal.cumsum(dim=1) <= k - nearer.sum(dim=1, keepdim=True)
+        neighbors[rows] = (nearer | equal).nonzero()[:, 1].view(-1, k)
+    return neighbors
+
+
+def _squares(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    return sum((one[:, None] - other).square_() for one, other in zip(queries.T, points.T, strict=True))
