@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, AutoModelForSemanticSegmentation
 
 from uov_hf import (
@@ -161,6 +162,33 @@ def test_other_classes_take_a_new_head_and_drop_words_that_are_for_none_of_them(
     backbone().save_pretrained(tmp_path)
     same = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(tmp_path), class_names=CLASSES)
     assert len(same.config.prompts) == len(same.uov.prompt_embeds) == 5
+
+
+def test_void_is_never_an_answer_unless_one_asks_for_it(batch, tmp_path):
+    model = segmenter().eval()
+    with_void = UOVForSemanticSegmentation(UOVConfig(**{**model.config.to_dict(), "has_void": True})).eval()
+    with torch.no_grad():
+        with_void.uov.load_state_dict(model.uov.state_dict())
+        with_void.classifier.weight.copy_(torch.cat([model.classifier.weight, torch.zeros(1, 8)]))
+        with_void.classifier.bias.copy_(torch.cat([model.classifier.bias, torch.tensor([100.0])]))
+    with_void.save_pretrained(tmp_path)
+    loaded = UOVForSemanticSegmentation.from_pretrained(tmp_path)
+    voxels = batch["voxel_coords"], batch["voxel_features"]
+    assert loaded.config.num_labels == 3 and loaded.config.id2label == model.config.id2label
+    assert torch.equal(loaded.get_voxel_logits(*voxels), model.get_voxel_logits(*voxels))
+    assert torch.equal(loaded(**batch).loss, model(**batch).loss)
+    assert loaded.get_voxel_logits(*voxels, include_void=True).argmax(dim=1).eq(3).all()
+
+
+def test_void_is_of_a_converted_linear_head_alone(batch, tmp_path):
+    with pytest.raises(ValueError, match="needs a head with void"):
+        segmenter().get_voxel_logits(batch["voxel_coords"], batch["voxel_features"], include_void=True)
+    with pytest.raises(StrictDataclassError, match='`has_void` is of the linear head, and `head` is "text"'):
+        UOVConfig(head="text", has_void=True)
+    uov = backbone(has_void=True)
+    assert UOVForSemanticSegmentation(uov.config).classifier.out_features == 4
+    anew = UOVForSemanticSegmentation.from_backbone(uov)
+    assert anew.classifier.out_features == 3 and not anew.config.has_void
 
 
 def test_a_segmenter_without_classes_or_words_is_refused():

@@ -74,6 +74,9 @@ class UOVConfig(PreTrainedConfig):
         head (`"linear"` or `"text"`, defaults to `"linear"`):
             What [`UOVForSemanticSegmentation`] names voxels by: a linear classifier of the backbone's features, as in
             the paper, or the similarity of their embeddings to the baked prompts.
+        has_void (`bool`, defaults to `False`):
+            Whether the linear head has one more row, the last, for "none of the classes": class 0 of the official
+            code. No training aims at it, and it is no answer unless one asks for it; `id2label` does not have it.
         negatives (`"scene"`, `"batch"` or `"global"`, defaults to `"scene"`):
             Which segments a superpoint is contrasted with: those of its scene, of its micro-batch, or of the whole
             optimiser step. Only the first and the last do not depend on the number of GPUs.
@@ -110,6 +113,7 @@ class UOVConfig(PreTrainedConfig):
     hard_text_weight: float | int = 0.2
     negatives: Literal["scene", "batch", "global"] = "scene"
     head: Literal["linear", "text"] = "linear"
+    has_void: bool = False
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -200,6 +204,11 @@ class UOVConfig(PreTrainedConfig):
             raise ValueError(
                 f"`ignored_index` {self.ignored_index} is one of the {len(self.id2label)} classes, and must be none."
             )
+
+    def validate_head(self) -> None:
+        """Only a linear head has a void row."""
+        if self.has_void and self.head != "linear":
+            raise ValueError(f'`has_void` is of the linear head, and `head` is "{self.head}".')
 
     def validate_format_version(self) -> None:
         """A checkpoint of a later layout is not read as if it were this one."""

@@ -49,7 +49,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
 
     Args:
         config (`UOVConfig`):
-            `config.head` says which head, `config.id2label` the classes.
+            `config.head` says which head, `config.id2label` the classes, `config.has_void` whether a linear head has
+            the official one's row for none of them, behind theirs.
 
     Raises:
         ValueError: if there are no classes, or the head is "text" and there are no baked prompts.
@@ -70,7 +71,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         self.uov = UOVModel(config)
         self.classifier = None
         if config.head == "linear":
-            self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
+            self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels + config.has_void)
             # The way into the text space takes no part, and would make DDP wait for its gradient.
             self.uov.point_projection.requires_grad_(False)
         self.post_init()
@@ -99,7 +100,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             config.prompts = []
             config.id2label = dict(enumerate(class_names))
             config.label2id = {name: index for index, name in enumerate(class_names)}
-        config.head = head
+        config.head, config.has_void = head, False
         with torch.device("meta"):
             model = cls(config)
         model.uov = uov
@@ -146,8 +147,22 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             cross_entropy + lovasz_loss, logits, voxel_logits, cross_entropy.detach(), lovasz_loss.detach()
         )
 
-    def get_voxel_logits(self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor) -> torch.FloatTensor:
-        """As [`UOVModel.get_voxel_logits`], by this model's head."""
+    def get_voxel_logits(
+        self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor, include_void: bool = False
+    ) -> torch.FloatTensor:
+        """As [`UOVModel.get_voxel_logits`], by this model's head.
+
+        Args:
+            voxel_coords, voxel_features:
+                The scans, as in [`UOVModel.forward`].
+            include_void (`bool`, *optional*, defaults to `False`):
+                Whether void competes, as in the official evaluation (method 5.1): its logit is then the last column.
+
+        Raises:
+            ValueError: if void is asked for and the head has none.
+        """
+        if include_void and not self.config.has_void:
+            raise ValueError("`include_void` needs a head with void (`config.has_void`), as converted ones have.")
         uov = self.uov
         if self.classifier is None:
             voxel_embeds = uov.get_point_features(voxel_coords, voxel_features)
@@ -156,7 +171,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         weight = self.classifier.weight
         hidden_states = uov.backbone(voxel_coords, voxel_features.to(weight.dtype))
         with torch.autocast(hidden_states.device.type, enabled=False):
-            return at_least_float32(self.classifier(hidden_states.to(weight.dtype)))
+            logits = at_least_float32(self.classifier(hidden_states.to(weight.dtype)))
+        return logits if include_void else logits[:, : self.config.num_labels]
 
     def _losses(
         self, logits: torch.Tensor, labels: torch.LongTensor, confidence: torch.Tensor | None
