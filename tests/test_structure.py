@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "hub": [*MODEL, *BORDER],
     "": [*MODEL, *BORDER, "hub"],
     "data": ["vocabulary", "projection", "dataset_scripts"],
-    "dataset_scripts": ["vocabulary", "projection", "data.frames"],
+    "dataset_scripts": ["vocabulary", "projection", "point_files", "data.frames"],
     "synthetic": ["vocabulary", "projection"],
     "teachers": ["vocabulary", "projection"],
     "visualization": ["vocabulary", "projection"],

@@ -1,0 +1,238 @@
+"""SemanticKITTI, from the folders of KITTI odometry with its labels; sensor data is read where it lies.
+
+`python dataset_scripts/semantic_kitti.py --data_dir data/kitti --output_dir data/kitti-parquet` writes Parquet.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uov_hf.data.frames import FrameBuilder, Frames
+from uov_hf.dataset_scripts.kitti_calibration import read_calibration, read_image_size, read_table, split_projection
+from uov_hf.point_files import read_points
+from uov_hf.vocabulary import Vocabulary, load_vocabulary
+
+
+# Folder of images, and the matrix of its camera: the left colour camera or, without colour images, the grey one by it.
+CAMERAS = {"image_2": "P2", "image_0": "P0"}
+SPLITS = {
+    "train": ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10"),
+    "val": ("08",),
+    "test": tuple(f"{number:02d}" for number in range(11, 22)),
+}
+
+
+class SemanticKitti(FrameBuilder):
+    """
+    `SemanticKitti(data_dir=root).as_frames("train")`; the root is the folder that holds `sequences`.
+
+    Splits: the official `train`, `val` and `test`, as far as their sequences are here, and `all`.
+    """
+
+    def open(self) -> "Scans":
+        return self._scans
+
+    @cached_property
+    def _scans(self) -> "Scans":
+        return Scans(Path(self.config.data_dir))
+
+    def default_splits(self) -> tuple[str, ...]:
+        here = self.split_sequences()
+        return tuple(split for split in SPLITS if split in here) or ("all",)
+
+    def split_sequences(self) -> dict[str, list[str]]:
+        sequences = list(dict.fromkeys(self._scans.sequence_ids))
+        splits = {split: [name for name in sequences if name in members] for split, members in SPLITS.items()}
+        return {split: members for split, members in splits.items() if members} | {"all": sequences}
+
+
+class Scans:
+    """
+    The scans of a root, as a `FrameSource`: sequence by sequence, in the order of time.
+
+    Raises:
+        ValueError: where a file is missing, cut short, or does not fit its scan; it names the file.
+    """
+
+    taxonomy = "semantic_kitti"
+    fraction_of = "frames"  # of scans, not of sequences: the paper's 1 % is every hundredth (docs/method.md, 1.3)
+
+    def __init__(self, root: Path):
+        files = sorted(root.glob("sequences/*/velodyne/*.bin"))
+        if not files:
+            raise ValueError(
+                f"{root}: expected scans (sequences/00/velodyne/000000.bin, …), got none; `data_dir` is the folder "
+                "that holds `sequences`."
+            )
+        folders = {file.parents[1]: Drive(file.parents[1]) for file in files}
+        vocabulary = load_vocabulary(self.taxonomy)
+        self._scans = [Scan(file.stem, folders[file.parents[1]], vocabulary) for file in files]
+        self.frame_ids = [scan.frame_id for scan in self._scans]
+        self.sequence_ids = [scan.sequence_id for scan in self._scans]
+
+    def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
+        return {column: getattr(self._scans[index], column) for column in columns}
+
+
+class Drive:
+    """The folder of a sequence: its calibration, and when and where each scan was taken."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.has_labels = (folder / "labels").is_dir()
+        self.camera = next((name for name in CAMERAS if (folder / name).is_dir()), None)
+
+    @cached_property
+    def calibration(self) -> dict[str, np.ndarray]:
+        return read_calibration(self.folder / "calib.txt", ("P0", "P2", "Tr"))
+
+    @cached_property
+    def lidar2grey(self) -> np.ndarray:
+        """From the lidar to the left grey camera, whose frame everything else is given in."""
+        return np.vstack([self.calibration["Tr"], [0, 0, 0, 1]])
+
+    def camera_geometry(self) -> tuple[np.ndarray, np.ndarray]:
+        """`lidar2cam` (4, 4) and `intrinsics` (3, 3) of the camera."""
+        return split_projection(self.calibration[CAMERAS[self.camera]], self.lidar2grey)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        return read_table(self.folder / "times.txt", 1)[:, 0]
+
+    @cached_property
+    def poses(self) -> np.ndarray:
+        return read_table(self.folder / "poses.txt", 12).reshape(-1, 3, 4)
+
+    def of_scan(self, stem: str, name: str) -> np.ndarray:
+        """The line of `times` or `poses` that belongs to a scan."""
+        lines = getattr(self, name)
+        if int(stem) >= len(lines):
+            raise ValueError(
+                f"{self.folder / name}.txt: expected a line for every scan, got {len(lines)} lines and scan {stem}."
+            )
+        return lines[int(stem)]
+
+
+class Scan:
+    """One scan. Each column of its frame is a property: what is not asked for is not read."""
+
+    intensity_max = 1.0
+
+    def __init__(self, stem: str, drive: Drive, vocabulary: Vocabulary):
+        self._stem, self._drive, self._vocabulary = stem, drive, vocabulary
+        self.sequence_id = drive.folder.name
+        self.frame_id = f"{self.sequence_id}/{stem}"
+        self.camera_names = [drive.camera] if drive.camera else []
+        self.image_ids = [self.frame_id for _ in self.camera_names]
+
+    @property
+    def timestamp(self) -> int:
+        return round(1e6 * float(self._drive.of_scan(self._stem, "times")))
+
+    @property
+    def points(self) -> np.ndarray:
+        return read_points(self._file("velodyne", "bin"), num_columns=4)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        words = self._read_label_words()
+        try:
+            return None if words is None else self._vocabulary.classes_of(words & 0xFFFF)
+        except ValueError as error:
+            raise ValueError(f"{self._file('labels', 'label')}: {error}") from error
+
+    @property
+    def instances(self) -> np.ndarray | None:
+        """The file's upper 16 bits. A number is that of one thing of a class; another class may have it, too."""
+        words = self._read_label_words()
+        return None if words is None else (words >> 16).astype(np.int32)
+
+    @property
+    def images(self) -> list[dict[str, Any]]:
+        return [{"bytes": None, "path": str(self._file(name, "png"))} for name in self.camera_names]
+
+    @property
+    def camera_timestamps(self) -> np.ndarray:
+        """The camera fires as the lidar looks ahead, and one time stands for both."""
+        return np.array([self.timestamp for _ in self.camera_names], np.int64)
+
+    @property
+    def lidar2cam(self) -> np.ndarray:
+        return np.array([self._drive.camera_geometry()[0] for _ in self.camera_names]).reshape(-1, 4, 4)
+
+    @property
+    def intrinsics(self) -> np.ndarray:
+        return np.array([self._drive.camera_geometry()[1] for _ in self.camera_names]).reshape(-1, 3, 3)
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        return np.array([read_image_size(image["path"]) for image in self.images], np.int32).reshape(-1, 2)
+
+    @property
+    def lidar2global(self) -> np.ndarray:
+        """Poses are those of the grey camera: lidar → camera → first camera → first lidar."""
+        pose = np.vstack([self._drive.of_scan(self._stem, "poses"), [0, 0, 0, 1]])
+        return np.linalg.inv(self._drive.lidar2grey) @ pose @ self._drive.lidar2grey
+
+    def _read_label_words(self) -> np.ndarray | None:
+        if not self._drive.has_labels:
+            return None
+        path, num_points = self._file("labels", "label"), self._file("velodyne", "bin").stat().st_size // 16
+        if path.stat().st_size != 4 * num_points:
+            raise ValueError(
+                f"{path}: expected {num_points} labels of 4 bytes, one for each point of {self.frame_id}, "
+                f"got {path.stat().st_size} bytes."
+            )
+        return np.fromfile(path, np.uint32)
+
+    def _file(self, folder: str, extension: str) -> Path:
+        path = self._drive.folder / folder / f"{self._stem}.{extension}"
+        if not path.is_file():
+            raise ValueError(f"{path}: expected the file of scan {self.frame_id}, got none.")
+        return path
+
+
+def merge_scans(frames: Frames, index: int, num_before: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """
+    A scan together with those before it, as in SemanticKITTI's benchmark for many scans.
+
+    Args:
+        frames (`Frames`): Any frames with poses.
+        index (`int`): The scan in whose lidar frame the points are given.
+        num_before (`int`, *optional*, defaults to 4): Frames before it; there are fewer where its sequence begins.
+
+    Returns:
+        `points` of shape `(num_points, 4)`, float32, its own first, to the bit; and `scans_back` of shape
+        `(num_points,)`, int64, how many frames before it each was seen.
+    """
+    frames = frames.select_columns(["sequence_id", "points", "lidar2global"])
+    here = frames[index]
+    clouds = [here["points"]]
+    for before in range(index - 1, max(index - 1 - num_before, -1), -1):
+        then = frames[before]
+        if then["sequence_id"] != here["sequence_id"]:
+            break
+        motion = np.linalg.inv(here["lidar2global"]) @ then["lidar2global"]
+        xyz = then["points"][:, :3] @ motion[:3, :3].T + motion[:3, 3]
+        clouds.append(np.column_stack([xyz.astype(np.float32), then["points"][:, 3]]))
+    return np.concatenate(clouds), np.repeat(np.arange(len(clouds)), [len(cloud) for cloud in clouds])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="the folder that holds `sequences`")
+    parser.add_argument("--split", nargs="+", help="splits to write; by default the official ones that are here")
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--num_proc", type=int, help="processes that write")
+    args = parser.parse_args()
+    SemanticKitti(data_dir=args.data_dir, splits=args.split, dataset_name="semantic_kitti").write_parquet(
+        args.output_dir, args.num_proc
+    )
+
+
+if __name__ == "__main__":
+    main()
