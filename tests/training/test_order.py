@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from uov_hf.training.order import MicroBatchSampler, TrainingOrder
+from uov_hf.training.order import BLOCK_SIZE, MIXED_BLOCKS, MicroBatchSampler, TrainingOrder
 
 
 def all_micro_batches(order, step):
@@ -13,16 +14,18 @@ def all_micro_batches(order, step):
     return [batch for turn in zip(*per_rank, strict=True) for batch in turn]
 
 
-def test_every_frame_comes_once_an_epoch_though_steps_do_not_divide_it():
-    order = TrainingOrder(num_frames=7, batch_size=2, num_processes=2)
+@pytest.mark.parametrize("local", [False, True])
+def test_every_frame_comes_once_an_epoch_though_steps_do_not_divide_it(local):
+    order = TrainingOrder(num_frames=7, batch_size=2, num_processes=2, local=local)
     keys = [key for step in range(order.num_steps(4)) for key in order.step_keys(step)]
     assert order.num_steps(4) == 7  # 28 frames in steps of 4
     assert Counter(keys) == Counter((epoch, index) for epoch in range(4) for index in range(7))
 
 
-def test_two_processes_train_on_the_micro_batches_of_one_that_accumulates():
-    alone = TrainingOrder(num_frames=10, batch_size=1, accumulation=4)
-    together = TrainingOrder(num_frames=10, batch_size=1, num_processes=2, accumulation=2)
+@pytest.mark.parametrize("local", [False, True])
+def test_two_processes_train_on_the_micro_batches_of_one_that_accumulates(local):
+    alone = TrainingOrder(num_frames=10, batch_size=1, accumulation=4, local=local)
+    together = TrainingOrder(num_frames=10, batch_size=1, num_processes=2, accumulation=2, local=local)
     for step in range(5):
         assert all_micro_batches(together, step) == all_micro_batches(alone, step)
     assert together.micro_batches(0, rank=1) == alone.micro_batches(0, rank=0)[1::2]
@@ -35,6 +38,35 @@ def test_epochs_are_shuffled_differently_and_seeds_too_and_nothing_else_matters(
     assert epochs[0] != epochs[1]
     assert TrainingOrder(num_frames=50, batch_size=50, seed=1).step_keys(0) != order.step_keys(0)
     assert TrainingOrder(num_frames=50, batch_size=25, accumulation=2).step_keys(1) == order.step_keys(1)
+
+
+def test_the_local_order_is_shuffled_by_seed_and_epoch_and_the_cut_of_a_step_does_not_matter():
+    order = TrainingOrder(num_frames=500, batch_size=50, local=True)
+    epochs = [[index for step in range(10 * e, 10 * e + 10) for _, index in order.step_keys(step)] for e in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(500)) and epochs[0] != epochs[1]
+    assert TrainingOrder(num_frames=500, batch_size=50, seed=1, local=True).step_keys(0) != order.step_keys(0)
+    assert TrainingOrder(num_frames=500, batch_size=25, num_processes=2, local=True).step_keys(3) == order.step_keys(3)
+
+
+@pytest.mark.parametrize("num_processes", [1, 8])
+def test_in_the_local_order_a_rank_reads_its_share_of_the_blocks_and_comes_back_to_none(num_processes):
+    num_blocks, batch_size = 100, 4
+    order = TrainingOrder(num_blocks * BLOCK_SIZE, batch_size, num_processes, local=True)
+    num_mixed = MIXED_BLOCKS // min(MIXED_BLOCKS, order.frames_per_step)  # blocks that a place in the step mixes
+    for rank in range(num_processes):
+        loader = MicroBatchSampler(order, rank, start=0, end=order.num_steps(1))
+        blocks = np.array([[index // BLOCK_SIZE for _, index in keys] for keys in loader])  # (num_steps, batch_size)
+        assert len(np.unique(blocks)) <= num_blocks / num_processes + 2 * num_mixed  # the rest on either border
+        for place in range(batch_size):
+            for block in np.unique(blocks[:, place]):
+                steps = np.flatnonzero(blocks[:, place] == block)
+                assert steps[-1] - steps[0] < num_mixed * BLOCK_SIZE
+
+
+def test_a_step_of_the_local_order_mixes_as_many_places_as_it_has_frames():
+    order = TrainingOrder(num_frames=100 * BLOCK_SIZE, batch_size=4, num_processes=4, local=True)
+    places = [{index // BLOCK_SIZE for _, index in order.step_keys(step)} for step in range(order.num_steps(1))]
+    assert min(len(blocks) for blocks in places) >= 15  # two of the sixteen may meet on a border
 
 
 def test_fewer_frames_than_a_step_holds_are_trained_on_again():

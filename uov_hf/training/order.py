@@ -10,6 +10,10 @@ from torch.utils.data import Sampler
 
 FrameKey = tuple[int, int]  # epoch, index of the frame
 
+# The local order shuffles within 16 blocks of 64 frames at a time: 1024, as a stream of `datasets` does within 1000.
+BLOCK_SIZE = 64
+MIXED_BLOCKS = 16
+
 
 @dataclass(frozen=True)
 class TrainingOrder:
@@ -19,12 +23,19 @@ class TrainingOrder:
     end of an epoch. Micro-batch `j` of a step goes to rank `j mod num_processes`, so that two processes without
     accumulation train on the micro-batches of one process that accumulates two.
 
+    The `local` order is for frames that lie together in files which are slow to open. It cuts the index into blocks of
+    64 neighbours and lays these out in random order. Each place in a step has a stretch of this layout to itself, and
+    goes through it shuffled, a few blocks at a time: a step still holds frames of as many places as it has frames, but
+    a rank meets few files, and leaves them for good.
+
     Args:
         num_frames (`int`): Frames of an epoch.
         batch_size (`int`): Frames of a micro-batch.
         num_processes (`int`): Ranks that train.
         accumulation (`int`): Micro-batches of each rank in an optimiser step.
-        seed (`int`): What the shuffles depend on, beside the epoch.
+        seed (`int`): What the shuffles depend on, beside the epoch; those of the local order also depend on the number
+            of frames in a step.
+        local (`bool`): Whether frames that are neighbours in the index come soon after each other, on the same rank.
     """
 
     num_frames: int
@@ -32,6 +43,7 @@ class TrainingOrder:
     num_processes: int = 1
     accumulation: int = 1
     seed: int = 0
+    local: bool = False
 
     def __post_init__(self):
         for name in ("num_frames", "batch_size", "num_processes", "accumulation"):
@@ -67,12 +79,24 @@ class TrainingOrder:
 
     def _key(self, place: int) -> FrameKey:
         epoch, row = divmod(place, self.num_frames)
-        return epoch, int(_shuffled(self.num_frames, self.seed, epoch)[row])
+        return epoch, int(_shuffled(self.num_frames, self.seed, epoch, self.frames_per_step if self.local else 0)[row])
 
 
 @lru_cache(maxsize=4)
-def _shuffled(num_frames: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(num_frames)
+def _shuffled(num_frames: int, seed: int, epoch: int, num_lanes: int) -> np.ndarray:
+    """The frames of an epoch in the order of training; `num_lanes` are the places of a step, 0 without locality."""
+    generator = np.random.default_rng([seed, epoch])
+    if not num_lanes:
+        return generator.permutation(num_frames)
+    starts = generator.permutation(np.arange(0, num_frames, BLOCK_SIZE))
+    blocks = [np.arange(start, min(start + BLOCK_SIZE, num_frames)) for start in starts]
+    num_mixed = -(-MIXED_BLOCKS // num_lanes)  # the lanes of a step are mixed with each other anyway
+    groups = [np.concatenate(blocks[first : first + num_mixed]) for first in range(0, len(blocks), num_mixed)]
+    layout = np.concatenate([generator.permutation(group) for group in groups])
+    lanes = (epoch * num_frames + np.arange(num_frames)) % num_lanes  # an epoch may begin within a step
+    order = np.empty_like(layout)
+    order[np.argsort(lanes, kind="stable")] = layout
+    return order
 
 
 class MicroBatchSampler(Sampler[list[FrameKey]]):
