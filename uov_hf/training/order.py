@@ -71,6 +71,10 @@ class TrainingOrder:
         places = range(step * self.frames_per_step, (step + 1) * self.frames_per_step)
         return [self._key(place) for place in places]
 
+    def surplus_keys(self, num_epochs: int) -> list[FrameKey]:
+        """What the last of `num_steps(num_epochs)` steps holds of the epoch after: fewer frames than a step has."""
+        return [key for key in self.step_keys(self.num_steps(num_epochs) - 1) if key[0] >= num_epochs]
+
     def micro_batches(self, step: int, rank: int) -> list[list[FrameKey]]:
         """The micro-batches of one rank in an optimiser step."""
         keys = self.step_keys(step)
