@@ -3,7 +3,6 @@
 `python dataset_scripts/nuscenes.py --data_dir data/nuscenes --output_dir data/nuscenes-parquet` writes Parquet.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from uov_hf.data.frames import FrameBuilder
+from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.nuscenes_tables import (
     CAMERAS,
     LIDAR,
@@ -43,6 +43,8 @@ class NuScenes(FrameBuilder):
     Splits: the official ones, the paper's `parametrizing` and `verifying`, those that a `splits.json` in the root
     names (`{"name": ["scene-…"]}`), and `all`.
     """
+
+    licence = "CC BY-NC-SA 4.0 with the nuScenes terms of use (https://www.nuscenes.org/terms-of-use)."
 
     def __init__(self, *args, data_dir: str | Path, config_name: str | None = None, **kwargs):
         config_name = config_name or find_version(Path(data_dir))
@@ -182,20 +184,5 @@ class KeyFrames:
         return path
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", required=True, help="the root, with the folder v1.0-…")
-    parser.add_argument("--dataset_config", help="the version, such as v1.0-mini; by default the only one there is")
-    parser.add_argument(
-        "--split", nargs="+", help="splits to write; by default the official ones, or those of splits.json"
-    )
-    parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--num_proc", type=int, help="processes that write")
-    args = parser.parse_args()
-    NuScenes(
-        data_dir=args.data_dir, config_name=args.dataset_config, splits=args.split, dataset_name="nuscenes"
-    ).write_parquet(args.output_dir, args.num_proc)
-
-
 if __name__ == "__main__":
-    main()
+    write_from_command_line(NuScenes, __doc__)

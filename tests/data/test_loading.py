@@ -6,15 +6,23 @@ import datasets
 import numpy as np
 import pytest
 
-from uov_hf.data import FRAME_FEATURES, load_frames
+from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
 from uov_hf.data.loading import script_names
+from uov_hf.data.writing import write_parquet
 
 
 # A dataset of the user's own: seven sequences of two frames each; odd frames have no camera and no labels.
 SCRIPT = textwrap.dedent(
     """
+    import io
     import numpy as np
+    from PIL import Image
     from uov_hf.data import FrameBuilder
+
+    def picture(shade):
+        buffer = io.BytesIO()
+        Image.new("L", (2, 1), shade).save(buffer, "PNG")
+        return buffer.getvalue()
 
     class Source:
         taxonomy = "nuscenes"
@@ -33,11 +41,11 @@ SCRIPT = textwrap.dedent(
                 "instances": np.arange(10 + index, dtype=np.int32) if cameras else None,
                 "camera_names": ["left", "right"][:cameras],
                 "image_ids": ["l", "r"][:cameras],
-                "images": [{"bytes": bytes([index, camera]), "path": f"{camera}.jpg"} for camera in range(cameras)],
+                "images": [{"bytes": picture(index + camera), "path": f"{camera}.png"} for camera in range(cameras)],
                 "camera_timestamps": np.arange(cameras, dtype=np.int64) + 2**40,
                 "lidar2cam": rng.normal(size=(cameras, 4, 4)),
                 "intrinsics": rng.normal(size=(cameras, 3, 3)),
-                "image_sizes": np.ones((cameras, 2), np.int32),
+                "image_sizes": np.tile(np.array([[1, 2]], np.int32), (cameras, 1)),
                 "lidar2global": rng.normal(size=(4, 4)),
             }
             return {column: row[column] for column in columns}
@@ -105,7 +113,7 @@ def test_a_fraction_keeps_every_sth_sequence(script, tmp_path):
 
 
 def test_parquet_gives_the_same_frames(parquet, script, tmp_path):
-    parquet.write_parquet(tmp_path / "parquet")
+    write_parquet(parquet, tmp_path / "parquet")
     for split, num_frames in [(None, 12), ("train", 12), ("val", 2), ("all", 14)]:
         written = load_frames(str(tmp_path / "parquet"), split)
         assert len(written) == num_frames and written.taxonomy == "nuscenes"
@@ -119,27 +127,22 @@ def test_parquet_gives_the_same_frames(parquet, script, tmp_path):
 
 
 def test_datasets_reads_the_parquet_folder_too(parquet, tmp_path):
-    parquet.write_parquet(tmp_path / "parquet")
+    write_parquet(parquet, tmp_path / "parquet")
     loaded = datasets.load_dataset(str(tmp_path / "parquet"), "v1", cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 12, "val": 2}
     assert loaded["train"].features == FRAME_FEATURES
-    assert loaded["train"][0]["images"] == [
-        {"bytes": b"\x02\x00", "path": "0.jpg"},
-        {"bytes": b"\x02\x01", "path": "1.jpg"},
-    ]
-
-
-def test_a_parquet_folder_is_not_written_over(parquet, tmp_path):
-    parquet.write_parquet(tmp_path / "parquet")
-    assert sorted(path.name for path in (tmp_path / "parquet").iterdir()) == ["README.md", "v1"]
-    with pytest.raises(ValueError, match="parquet/v1: expected a new folder"):
-        parquet.write_parquet(tmp_path / "parquet")
+    images = loaded["train"][0]["images"]
+    assert [image["path"] for image in images] == ["0.png", "1.png"]
+    assert decode_image(images[0]).getpixel((0, 0)) == (2, 2, 2)
+    streamed = datasets.load_dataset(str(tmp_path / "parquet"), "v1", streaming=True)
+    assert streamed["train"].num_shards == 6
+    assert [row["frame_id"] for row in streamed["train"]] == list(loaded["train"]["frame_id"])
 
 
 def test_a_second_config_is_added_to_the_card(parquet, tmp_path):
-    parquet.write_parquet(tmp_path / "parquet")
+    write_parquet(parquet, tmp_path / "parquet")
     second = type(parquet)(data_dir=str(tmp_path), config_name="v2", splits=["val"], cache_dir=str(tmp_path / "cache"))
-    second.write_parquet(tmp_path / "parquet")
+    write_parquet(second, tmp_path / "parquet")
     assert len(load_frames(str(tmp_path / "parquet"), dataset_config="v1")) == 12
     assert len(load_frames(str(tmp_path / "parquet"), dataset_config="v2")) == 2
 
@@ -159,7 +162,7 @@ def test_what_is_not_there_is_named(script, parquet, tmp_path):
     (tmp_path / "empty.py").touch()
     with pytest.raises(ValueError, match="empty.py: expected one subclass of FrameBuilder in it, got 0"):
         load_frames(str(tmp_path / "empty.py"), data_dir=tmp_path)
-    parquet.write_parquet(tmp_path / "parquet")
+    write_parquet(parquet, tmp_path / "parquet")
     with pytest.raises(ValueError, match="expected one of the splits train, val or all, got 'test'"):
         load_frames(str(tmp_path / "parquet"), "test")
 

@@ -4,8 +4,6 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from datasets import (
@@ -21,7 +19,6 @@ from datasets import (
     SplitGenerator,
     Value,
 )
-from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image as PillowImage
 
 from uov_hf.vocabulary import load_vocabulary
@@ -48,29 +45,13 @@ FRAME_FEATURES = Features(
 )
 
 
-CARD = """---
-{yaml}
----
-
-# {name}: lidar scans with the cameras around them
-
-Written by `uov-hf`; one row is one frame, and its columns are those of `uov_hf.data.FRAME_FEATURES`.
-
-```python
-from uov_hf.data import load_frames
-
-frames = load_frames("path/of/this/folder", dataset_config="{config}")  # arrays keep their precision
-```
-
-`datasets.load_dataset` reads it too; its numpy format makes float32 of the float64 calibration.
-
-This is sensor data: pass it on only if the licence of the dataset it was made from allows that. nuScenes' and KITTI's
-do not.
-"""
-
-
 class FrameSource(Protocol):
-    """What `Frames` is a view of. `read` touches no file that the asked columns do not need."""
+    """
+    What `Frames` is a view of. `read` touches no file that the asked columns do not need.
+
+    A source may have an attribute `fraction_of`, `"sequences"` (the default) or `"frames"`: of what `data_fraction`
+    keeps every s-th, as the paper does with the dataset.
+    """
 
     frame_ids: list[str]
     sequence_ids: list[str]  # of every frame; the frames of a sequence are neighbours, in the order of time
@@ -180,8 +161,12 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
     What every dataset script offers: `Builder(config_name=…, data_dir=…)`, then `as_frames(split)`.
 
     As a builder of `datasets` it also streams (one shard per sequence) and prepares Parquet. A subclass says how its
-    raw folder is opened, by `open`, and which sequences make up a split, by `split_sequences`.
+    raw folder is opened, by `open`, and which sequences make up a split, by `split_sequences`; and in `licence`, a
+    sentence or two, under which terms the data is had, and in `may_be_published` whether these allow a public copy.
     """
+
+    licence: str = "Not stated: ask who made the dataset before you pass it on."
+    may_be_published: bool = False
 
     BUILDER_CONFIG_CLASS = FrameConfig
     DEFAULT_WRITER_BATCH_SIZE = 1  # a row group of Parquet is one frame, so that any frame can be read alone
@@ -207,42 +192,6 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
             raise ValueError(f"{self.config.data_dir}: split {split!r} has no sequence here; there are {offer}.")
         frames, members = Frames(self.open()), set(sequences[split])
         return frames.select([index for index, name in enumerate(frames.sequence_ids) if name in members])
-
-    def write_parquet(self, output_dir: str | Path, num_proc: int | None = None) -> Path:
-        """
-        Write the splits of the config as Parquet, images and all, into `output_dir/<config name>`, with a dataset card
-        by which `datasets.load_dataset(output_dir, config_name)` and `load_frames(output_dir)` find them.
-
-        Raises:
-            ValueError: where the folder is there already.
-        """
-        folder = Path(output_dir) / self.config.name
-        if folder.exists():
-            raise ValueError(
-                f"{folder}: expected a new folder, got one that is there already; remove it to write anew."
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent) as workshop:  # what is found under its own name is whole
-            written = Path(workshop) / folder.name
-            self.download_and_prepare(str(written), file_format="parquet", max_shard_size="500MB", num_proc=num_proc)
-            written.rename(folder)
-        card = folder.parent / "README.md"
-        card.write_text(self._card(card, folder), encoding="utf-8")
-        return folder
-
-    def _card(self, card: Path, folder: Path) -> str:
-        """The card of the folder: what an earlier config said stays, and this config is added."""
-        configs = DatasetCard.load(card).data.configs if card.is_file() else []
-        data_files = []
-        for split in self.info.splits:
-            files = [*folder.glob(f"*-{split}.parquet"), *folder.glob(f"*-{split}-*-of-*.parquet")]
-            data_files.append({"split": split, "path": sorted(f"{folder.name}/{file.name}" for file in files)})
-        data = DatasetCardData(
-            pretty_name=self.dataset_name,
-            configs=[*configs, {"config_name": self.config.name, "data_files": data_files}],
-            taxonomy=self.open().taxonomy,
-        )
-        return CARD.format(yaml=data.to_yaml(), name=self.dataset_name, config=self.config.name)
 
     def _info(self) -> DatasetInfo:
         return DatasetInfo(features=FRAME_FEATURES)

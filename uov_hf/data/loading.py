@@ -23,6 +23,7 @@ def load_frames(
     dataset_config: str | None = None,
     streaming: bool = False,
     data_fraction: float = 1.0,
+    download: bool = True,
 ) -> Frames | IterableDataset:
     """
     Frames of a dataset, by name.
@@ -40,14 +41,17 @@ def load_frames(
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to return a `datasets.IterableDataset` of the same rows, one shard per sequence.
         data_fraction (`float`, *optional*, defaults to 1.0):
-            1 / s keeps every s-th sequence, as the paper (docs/method.md, section 1.1).
+            1 / s keeps every s-th sequence, or every s-th frame where the paper does so (docs/method.md, sections 1.1
+            and 1.3).
+        download (`bool`, *optional*, defaults to `True`):
+            Whether a dataset on the Hub is downloaded first; else, and with `streaming`, it is read where it lies.
 
     Raises:
         ValueError: where something is not there; it says what was looked for and what there is.
     """
     builder = _find_builder(dataset)
     if builder is None:
-        frames = open_parquet(dataset, split, dataset_config, download=not streaming)
+        frames = open_parquet(dataset, split, dataset_config, download=download and not streaming)
     elif data_dir is None:
         raise ValueError(f"{dataset!r} reads a raw folder: expected it as `data_dir` (`--data_dir`), got none.")
     else:
@@ -57,7 +61,10 @@ def load_frames(
 
 
 def keep_fraction(frames: Frames, data_fraction: float) -> Frames:
-    """Sequences s, 2 s, 3 s, … (s = 1 / fraction), numbered from 1 in the order in which they come."""
+    """
+    Sequences s, 2 s, 3 s, … (s = 1 / fraction), numbered from 1 in the order in which they come; or, where the source
+    says that fractions are of frames, frames 1, s + 1, 2 s + 1, … in the order of their ids.
+    """
     step = round(1 / data_fraction) if 0 < data_fraction <= 1 else 0
     if not step or abs(data_fraction * step - 1) > 1e-6:
         raise ValueError(
@@ -65,6 +72,8 @@ def keep_fraction(frames: Frames, data_fraction: float) -> Frames:
         )
     if step == 1:
         return frames
+    if getattr(frames.source, "fraction_of", "sequences") == "frames":
+        return frames.select(sorted(range(len(frames)), key=frames.frame_ids.__getitem__)[::step])
     sequences = list(dict.fromkeys(frames.sequence_ids))
     kept = set(sequences[step - 1 :: step])
     if not kept:

@@ -1,6 +1,9 @@
 """Frames in Parquet files, local or on the Hub: a row group is a frame, so that any frame is read alone."""
 
+import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +18,59 @@ from huggingface_hub.errors import EntryNotFoundError
 from uov_hf.data.frames import FRAME_FEATURES, Frames
 
 
+# The footer of a shard says under this key which frames are in it, so that to find them is one small read a file.
+SHARD_INDEX = "uov_hf"
+# A footer of 40 frames takes about a megabyte of memory once it is parsed.
+MAX_OPEN_FILES = 16
+NUM_INDEXING_THREADS = 16
+
+Place = tuple[str, int, int]  # file, row group, row in it
+
+
 class ParquetFrames:
     """
     Parquet files of frames, as a `FrameSource`.
+
+    Args:
+        files (`Sequence[str]`):
+            Paths or addresses, in the order of the frames.
+        taxonomy (`str`, *optional*):
+            The vocabulary that `labels` are in.
+        fraction_of (`str`, *optional*, defaults to `"sequences"`):
+            What `data_fraction` counts: `"sequences"` or `"frames"`.
 
     Raises:
         ValueError: where a file does not have the columns of frames; it names the file.
     """
 
-    def __init__(self, files: Sequence[str], taxonomy: str | None):
+    def __init__(self, files: Sequence[str], taxonomy: str | None, fraction_of: str = "sequences"):
         self.taxonomy = taxonomy
+        self.fraction_of = fraction_of
         self.frame_ids: list[str] = []
         self.sequence_ids: list[str] = []
-        self._places: list[tuple[str, int, int]] = []  # file, row group and row in it of every frame
-        self._open_files: dict[str, pq.ParquetFile] = {}
-        for file in files:
-            self._index(file)
+        self._places: list[Place] = []
+        self._open_files: dict[tuple[int, str], pq.ParquetFile] = {}
+        with ThreadPoolExecutor(NUM_INDEXING_THREADS) as pool:
+            for frame_ids, sequence_ids, places in pool.map(_index, files):
+                self.frame_ids += frame_ids
+                self.sequence_ids += sequence_ids
+                self._places += places
 
     def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
         file, row_group, row = self._places[index]
-        table = self._open(file).read_row_group(row_group, columns=list(columns)).slice(row, 1)
+        table = self._open(file).read_row_group(row_group, columns=list(columns), use_threads=False).slice(row, 1)
         return {column: _cell(table.column(column)) for column in columns}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open_files": {}}  # a worker process opens its own
 
-    def _index(self, file: str) -> None:
-        try:
-            parquet = self._open(file)
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{file}: expected a Parquet file of frames, got: {error} A raw folder goes to its dataset script, as "
-                "`data_dir` (`--dataset nuscenes --data_dir …`)."
-            ) from error
-        absent = sorted(set(FRAME_FEATURES) - set(parquet.schema_arrow.names))
-        if absent:
-            raise ValueError(f"{file}: expected the columns of frames, got a file without {', '.join(absent)}.")
-        for row_group in range(parquet.num_row_groups):
-            ids = parquet.read_row_group(row_group, columns=["frame_id", "sequence_id"])
-            self.frame_ids += ids.column("frame_id").to_pylist()
-            self.sequence_ids += ids.column("sequence_id").to_pylist()
-            self._places += [(file, row_group, row) for row in range(len(ids))]
-
     def _open(self, file: str) -> pq.ParquetFile:
-        if file not in self._open_files:
-            local = "://" not in file
-            # Mapped memory has no position in the file that forked workers could take from one another.
-            self._open_files[file] = pq.ParquetFile(pa.memory_map(file) if local else fsspec.open(file).open())
-        return self._open_files[file]
+        """The file, of which the last few stay open; a forked process must not share the parent's place in it."""
+        key = (os.getpid(), file)
+        self._open_files[key] = self._open_files.pop(key, None) or _open(file)  # the last used is the last
+        while len(self._open_files) > MAX_OPEN_FILES:
+            del self._open_files[next(iter(self._open_files))]
+        return self._open_files[key]
 
 
 def open_parquet(dataset: str, split: str | None, dataset_config: str | None, download: bool = True) -> Frames:
@@ -72,11 +80,47 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     files = _files_of(dataset, split, splits)
     if download:
         files = DownloadManager(dataset_name=builder.dataset_name).download(files)
-    return Frames(ParquetFrames(files, _taxonomy_of(dataset)))
+    card = _read_card(dataset)
+    return Frames(ParquetFrames(files, card.get("taxonomy"), card.get("fraction_of", "sequences")))
+
+
+def read_shard_index(metadata: pq.FileMetaData) -> dict[str, Any] | None:
+    """`sequence_id`, `frame_ids` and `skipped` (frame id -> error) of a shard that this package wrote; else None."""
+    content = (metadata.metadata or {}).get(SHARD_INDEX.encode())
+    return None if content is None else json.loads(content)
+
+
+def _open(file: str) -> pq.ParquetFile:
+    return pq.ParquetFile(file if "://" not in file else fsspec.open(file).open())
+
+
+def _index(file: str) -> tuple[list[str], list[str], list[Place]]:
+    """Frame id, sequence id and place of every frame in a file."""
+    try:
+        parquet = _open(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{file}: expected a Parquet file of frames, got: {error} A raw folder goes to its dataset script, as "
+            "`data_dir` (`--dataset nuscenes --data_dir …`)."
+        ) from error
+    with parquet:
+        absent = sorted(set(FRAME_FEATURES) - set(parquet.schema_arrow.names))
+        if absent:
+            raise ValueError(f"{file}: expected the columns of frames, got a file without {', '.join(absent)}.")
+        if index := read_shard_index(parquet.metadata):
+            frame_ids, sequence_ids = index["frame_ids"], [index["sequence_id"]] * len(index["frame_ids"])
+        else:
+            ids = parquet.read(columns=["frame_id", "sequence_id"])
+            frame_ids, sequence_ids = ids["frame_id"].to_pylist(), ids["sequence_id"].to_pylist()
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    places = [(file, group, row) for group, num_rows in enumerate(sizes) for row in range(num_rows)]
+    if len(places) != len(frame_ids):
+        raise ValueError(f"{file}: expected {len(frame_ids)} frames, as its footer says, got {len(places)}.")
+    return frame_ids, sequence_ids, places
 
 
 def _files_of(dataset: str, split: str | None, splits: dict[str, list[str]]) -> list[str]:
-    if split == "all":
+    if split == "all" and "all" not in splits:
         return [file for files in splits.values() for file in files]
     if split is None:
         split = next((name for name in splits if len(splits) == 1 or "train" in name), None)
@@ -85,15 +129,15 @@ def _files_of(dataset: str, split: str | None, splits: dict[str, list[str]]) -> 
     return splits[split]
 
 
-def _taxonomy_of(dataset: str) -> str | None:
-    """The vocabulary that the labels are in, from the head of the dataset card; None where it does not say."""
+def _read_card(dataset: str) -> dict[str, Any]:
+    """The head of the dataset card; nothing where there is no card."""
     local = Path(dataset) / "README.md"
     if local.parent.is_dir() and not local.is_file():
-        return None
+        return {}
     try:
-        return DatasetCard.load(local if local.is_file() else dataset).data.get("taxonomy")
+        return DatasetCard.load(local if local.is_file() else dataset).data.to_dict()
     except EntryNotFoundError:
-        return None
+        return {}
 
 
 def _cell(column: pa.ChunkedArray) -> Any:

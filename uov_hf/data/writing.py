@@ -1,0 +1,251 @@
+"""Frames written as Parquet in whole shards of a bounded size; an interrupted run continues where it stopped."""
+
+import argparse
+import inspect
+import logging
+import multiprocessing
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from uov_hf.data.frames import FrameBuilder, Frames
+from uov_hf.data.parquet import read_shard_index
+from uov_hf.data.publishing import check_may_be_pushed, push_dataset, write_dataset_card
+from uov_hf.data.shard_file import ShardFile, to_arrow
+
+
+logger = logging.getLogger(__name__)
+
+MAX_SHARD_BYTES = 500_000_000
+# So many broken frames one after another are no accident: the disk is gone, or the folder is another dataset's.
+MAX_BROKEN_IN_A_ROW = 20
+BROKEN = (OSError, ValueError, KeyError)
+
+Written = tuple[int, int, dict[str, str]]  # frames written now, frames there before, errors of the broken ones
+
+
+@dataclass
+class ParquetReport:
+    """What a conversion wrote.
+
+    Args:
+        folder (`Path`): The folder of the config, which holds one folder of shards per split.
+        num_frames (`int`): Frames in it.
+        num_done_before (`int`): How many of them an earlier run had written.
+        seconds (`float`): Time it took.
+        skipped (`dict[str, str]`): Frame id -> error, under `on_error="skip"`.
+    """
+
+    folder: Path
+    num_frames: int = 0
+    num_done_before: int = 0
+    seconds: float = 0.0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.folder}: {self.num_frames} frames in {self.seconds:.1f} s"]
+        if self.num_done_before:
+            lines[0] += f"; {self.num_done_before} were there already"
+        if self.skipped:
+            lines[0] += f"; {len(self.skipped)} broken and skipped:"
+            lines += [f"  {frame_id}: {error}" for frame_id, error in self.skipped.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class SequenceWriter:
+    """Writes the sequences of a split into a folder; a worker process has a copy.
+
+    A sequence becomes `<place>_<sequence id>_<part>.parquet`, part after part, so that the names sort as the frames.
+    The footer of each part says which frames it covers, the skipped ones too: that is what a later run continues from.
+    """
+
+    folder: Path
+    sequences: list[Frames]
+    on_error: str
+    max_shard_bytes: int
+    may_write: bool = True
+
+    def write(self, place: int) -> Written:
+        """The sequence at `place`, or what an earlier run left of it to write."""
+        sequence, num_written, num_before, covered, part = self.sequences[place], 0, 0, 0, 0
+        skipped: dict[str, str] = {}
+        while covered < len(sequence):
+            path = self.folder / f"{place:05d}_{_slug(sequence.sequence_ids[0])}_{part:03d}.parquet"
+            if is_new := not path.is_file():
+                self._write_shard(path, sequence, covered)
+            index = _check_same(path, sequence, covered)
+            num_written += is_new * len(index["frame_ids"])
+            num_before += (not is_new) * len(index["frame_ids"])
+            skipped |= index["skipped"]
+            covered += len(index["frame_ids"]) + len(index["skipped"])
+            part += 1
+        return num_written, num_before, skipped
+
+    def _write_shard(self, path: Path, sequence: Frames, first: int) -> None:
+        if not self.may_write:
+            raise ValueError(f"{self.folder}: expected {path.name} in it; remove the folder to write it anew.")
+        frame_ids, skipped = [], {}
+        with ShardFile(path) as shard:
+            for frame_id, row in _rows(sequence[first:], self.on_error, skipped):
+                if row is not None:
+                    shard.add(row)
+                    frame_ids.append(frame_id)
+                if shard.num_bytes >= self.max_shard_bytes:
+                    break
+            shard.publish({"sequence_id": sequence.sequence_ids[0], "frame_ids": frame_ids, "skipped": skipped})
+
+
+def write_parquet(
+    builder: FrameBuilder,
+    output_dir: str | Path,
+    num_proc: int | None = None,
+    on_error: str = "raise",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> ParquetReport:
+    """
+    Write the splits of a builder's config as Parquet, images and all, with a dataset card by which
+    `datasets.load_dataset(output_dir, config_name)` and `load_frames(output_dir)` find them.
+
+    A split is in `output_dir/<config name>/<split>`, one row group per frame. It gets that name when it is whole;
+    until then it is a hidden folder that nobody reads, and the same call continues it.
+
+    Args:
+        builder (`FrameBuilder`):
+            Of the raw dataset.
+        output_dir (`str` or `Path`):
+            Other configs and splits in it stay.
+        num_proc (`int`, *optional*):
+            Processes that write, each a sequence at a time.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            `"skip"` leaves out frames of which a file is broken, and counts them.
+        max_shard_bytes (`int`, *optional*, defaults to 500 MB):
+            A file is closed by the frame that reaches this size.
+
+    Raises:
+        ValueError: a frame is broken, or the folder holds other frames; it names the file.
+        OSError: a file cannot be written, as on a full disk; it names the file.
+    """
+    folder, start = Path(output_dir) / builder.config.name, time.perf_counter()
+    report, how = ParquetReport(folder), {"on_error": on_error, "max_shard_bytes": max_shard_bytes}
+    splits = builder.config.splits or builder.default_splits()
+    if odd := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
+        raise ValueError(f"Splits in Parquet have names of letters, digits, _ and inner dots, got {', '.join(odd)}.")
+    for split in splits:
+        sequences = builder.as_frames(split).by_sequence()
+        for num_written, num_before, skipped in _write_split(folder, split, sequences, num_proc or 1, **how):
+            report.num_frames += num_written + num_before
+            report.num_done_before += num_before
+            report.skipped |= skipped
+    write_dataset_card(builder, Path(output_dir))
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def write_from_command_line(builder_class: type[FrameBuilder], description: str) -> None:
+    """The program that a dataset script is: raw folder in, Parquet out, and onto the Hub where asked and allowed."""
+    args = _parse_args(description)
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.getLogger("uov_hf").setLevel(logging.INFO)
+    builder = builder_class(
+        data_dir=args.data_dir,
+        config_name=args.dataset_config,
+        splits=args.split,
+        dataset_name=Path(inspect.getfile(builder_class)).stem,
+    )
+    if args.push_to_hub:
+        check_may_be_pushed(builder, args.private)
+    logger.info("%s", write_parquet(builder, args.output_dir, args.num_proc, args.on_error))
+    if args.push_to_hub:
+        logger.info("%s", push_dataset(builder, Path(args.output_dir), args.push_to_hub, args.private))
+
+
+def _parse_args(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="The raw folder.")
+    parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is.")
+    parser.add_argument("--split", nargs="+", help="Splits to write. Default: those that share no sequence.")
+    parser.add_argument("--output_dir", required=True, help="Run again with the same one, an interrupted run goes on.")
+    parser.add_argument("--num_proc", type=int, default=1, help="Processes that write.")
+    parser.add_argument(
+        "--on_error", choices=("raise", "skip"), default="raise", help="skip: leave out broken frames, and count them."
+    )
+    parser.add_argument("--push_to_hub", metavar="ID", help="Upload the folder to this dataset repository.")
+    parser.add_argument("--private", action="store_true", help="The repository is private.")
+    args = parser.parse_args()
+    if args.private and not args.push_to_hub:
+        parser.error("--private says what the repository of --push_to_hub is; give that, too.")
+    return args
+
+
+def _write_split(folder: Path, split: str, sequences: list[Frames], num_proc: int, **how) -> Iterator[Written]:
+    """What came of every sequence; the folder has the name of the split after the last one."""
+    final, partial = folder / split, folder / f".{split}.partial"
+    if final.is_dir():
+        yield from _write_all(SequenceWriter(final, sequences, may_write=False, **how), split, num_proc=1)
+        return
+    partial.mkdir(parents=True, exist_ok=True)
+    yield from _write_all(SequenceWriter(partial, sequences, **how), split, num_proc)
+    partial.rename(final)
+
+
+def _write_all(writer: SequenceWriter, split: str, num_proc: int) -> Iterator[Written]:
+    places = range(len(writer.sequences))
+    bar = {"desc": split, "total": len(places), "unit": "sequence", "disable": None}
+    if num_proc == 1:
+        yield from tqdm(map(writer.write, places), **bar)
+        return
+    # Forked workers have the tables already; to spawned ones they are sent once.
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    with ProcessPoolExecutor(num_proc, context, initializer=_start_worker, initargs=(writer,)) as pool:
+        yield from tqdm(pool.map(_write_in_worker, places), **bar)
+
+
+_writer_of_this_worker: SequenceWriter | None = None
+
+
+def _start_worker(writer: SequenceWriter) -> None:
+    global _writer_of_this_worker
+    _writer_of_this_worker = writer
+
+
+def _write_in_worker(place: int) -> Written:
+    return _writer_of_this_worker.write(place)
+
+
+def _rows(frames: Frames, on_error: str, skipped: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Id and row of every frame; None where it is broken and skipped, and `skipped` then says why."""
+    num_in_a_row = 0
+    for index, frame_id in enumerate(frames.frame_ids):
+        try:
+            row = to_arrow(frames[index])
+            num_in_a_row = 0
+        except BROKEN as error:
+            num_in_a_row += 1
+            if on_error != "skip" or num_in_a_row == MAX_BROKEN_IN_A_ROW:
+                raise
+            row, skipped[frame_id] = None, f"{type(error).__name__}: {error}"
+        yield frame_id, row
+
+
+def _check_same(path: Path, sequence: Frames, first: int) -> dict[str, Any]:
+    """The index of a shard, if it covers the frames of the sequence from the first on."""
+    index = read_shard_index(pq.read_metadata(path))
+    covered = {*index["frame_ids"], *index["skipped"]} if index else set()
+    if not covered or covered != set(sequence.frame_ids[first : first + len(covered)]):
+        raise ValueError(
+            f"{path}: expected frames of {sequence.sequence_ids[0]} from {sequence.frame_ids[first]} on, got others: "
+            "the folder was written from other data. Remove it, or give another --output_dir."
+        )
+    return index
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]", "-", name)
