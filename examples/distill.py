@@ -102,7 +102,9 @@ def main() -> None:
     # Data
     label_set = LabelSet(args.label_set)
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
-    samples = make_samples(accelerator, args, args.split, label_set, processor, AugmentationConfig())
+    samples = make_samples(
+        accelerator, args, args.split, label_set, processor, AugmentationConfig(), args.data_fraction
+    )
     validation = None
     if args.validation_split is not None:
         validation = make_samples(accelerator, args, args.validation_split, label_set, processor)
@@ -132,9 +134,15 @@ def main() -> None:
 
 
 def make_samples(
-    accelerator: Accelerator, args, split: str | None, label_set: LabelSet, processor: UOVProcessor, augmentation=None
+    accelerator: Accelerator,
+    args,
+    split: str | None,
+    label_set: LabelSet,
+    processor: UOVProcessor,
+    augmentation: AugmentationConfig | None = None,
+    data_fraction: float = 1.0,
 ) -> DistillationSamples:
-    frames, point_labels = load_labelled_frames(accelerator, args, split, label_set)
+    frames, point_labels = load_labelled_frames(accelerator, args, split, label_set, data_fraction)
     return DistillationSamples(
         frames, point_labels, processor.feature_extractor, augmentation, args.seed, args.confidence_weighting
     )

@@ -132,7 +132,9 @@ def main() -> None:
         intensity_scaling=args.intensity_scaling,
     )
     augmentation = AugmentationConfig(min_pairs=args.min_pairs)
-    samples = make_samples(accelerator, args, training_split(args), label_set, feature_extractor, augmentation)
+    samples = make_samples(
+        accelerator, args, training_split(args), label_set, feature_extractor, augmentation, args.data_fraction
+    )
     validation = None
     if args.validation_split is not None:
         validation = make_samples(accelerator, args, args.validation_split, label_set, feature_extractor)
@@ -171,9 +173,15 @@ def training_split(args: argparse.Namespace) -> str | None:
 
 
 def make_samples(
-    accelerator: Accelerator, args, split: str | None, label_set: LabelSet, feature_extractor, augmentation=None
+    accelerator: Accelerator,
+    args,
+    split: str | None,
+    label_set: LabelSet,
+    feature_extractor: UOVFeatureExtractor,
+    augmentation: AugmentationConfig | None = None,
+    data_fraction: float = 1.0,
 ) -> TMPSamples:
-    frames, point_labels = load_labelled_frames(accelerator, args, split, label_set)
+    frames, point_labels = load_labelled_frames(accelerator, args, split, label_set, data_fraction)
     return TMPSamples(frames, label_set, point_labels, feature_extractor, augmentation, args.seed)
 
 

@@ -1,5 +1,7 @@
 """What leaves the house: a card without gaps, and only the files of the checkpoint."""
 
+from types import SimpleNamespace
+
 import jinja2
 import pytest
 
@@ -10,12 +12,11 @@ FIELDS = {
     "stage": "pretrain",
     "model_name": "me/tmp",
     "taxonomy": "nuscenes",
-    "num_prompts": 3,
     "class_names": ["car", "road"],
     "dataset": "nuscenes",
     "split": "train",
     "num_frames": 2,
-    "teacher": "some/clip",
+    "label_set": SimpleNamespace(prompts=["car", "sedan", "road"], teacher_id="some/clip"),
     "command": "accelerate launch examples/pretrain.py",
     "settings": {"seed": 0},
     "losses": [("total", 2.0, 1.0), ("superpixel-superpoint", 1.0, 0.5)],
@@ -41,9 +42,18 @@ def test_the_card_of_a_segmenter_shows_how_to_load_one(tmp_path):
     assert 'UOVForSemanticSegmentation.from_pretrained("me/tmp")' in card and "UOVModel" not in card
 
 
+def test_only_the_card_of_a_fine_tuned_model_speaks_of_ground_truth(tmp_path):
+    publishing.write_model_card(tmp_path, license="other", **FIELDS)
+    assert "No ground truth was used" in (tmp_path / "README.md").read_text()
+    publishing.write_model_card(tmp_path, license="other", **FIELDS | {"stage": "finetune", "label_set": None})
+    card = (tmp_path / "README.md").read_text()
+    assert "The supervision is the ground truth of their points" in card and "teacher" not in card
+    assert 'UOVForSemanticSegmentation.from_pretrained("me/tmp")' in card and "{" not in card.replace("{}", "")
+
+
 def test_a_field_that_was_forgotten_is_an_error(tmp_path):
-    with pytest.raises(jinja2.UndefinedError, match="teacher"):
-        publishing.write_model_card(tmp_path, license="other", **{k: v for k, v in FIELDS.items() if k != "teacher"})
+    with pytest.raises(jinja2.UndefinedError, match="dataset"):
+        publishing.write_model_card(tmp_path, license="other", **{k: v for k, v in FIELDS.items() if k != "dataset"})
 
 
 def test_sensor_data_and_run_states_beside_the_checkpoint_are_not_uploaded(tmp_path, monkeypatch):

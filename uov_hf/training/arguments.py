@@ -29,7 +29,6 @@ def add_label_set_arguments(parser: argparse.ArgumentParser) -> None:
         default="paper",
         help="The rule by which it was carried to the points, as in label_points.py; made first where it is missing.",
     )
-    group.add_argument("--validation_split", help="Scenes of the label set to validate on. Default: none.")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
@@ -50,7 +49,9 @@ def add_training_arguments(
     parser: argparse.ArgumentParser, learning_rate: float, num_train_epochs: int, frames_per_step: int
 ) -> None:
     group = parser.add_argument_group("training")
-    group.add_argument("--data_fraction", type=float, default=1.0, help="1 / s keeps every s-th scene, as the paper.")
+    group.add_argument(
+        "--data_fraction", type=float, default=1.0, help="1 / s trains on every s-th scene, as the paper."
+    )
     group.add_argument(
         "--per_device_train_batch_size",
         type=int,
@@ -81,6 +82,9 @@ def add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--checkpoints_total_limit", type=int, default=2, help="How many checkpoints stay on disk.")
     group.add_argument("--resume_from_checkpoint", help="`latest`, or a folder checkpoint-<step>.")
+    group.add_argument(
+        "--validation_split", help="Scenes whose loss is reported, by labels of the same kind. Default: none."
+    )
     group.add_argument("--eval_steps", type=int, help="Optimiser steps between validations. Default: an epoch.")
     group.add_argument("--report_to", choices=("none", "tensorboard", "trackio"), default="none")
     group.add_argument("--push_to_hub", action="store_true")
@@ -91,7 +95,7 @@ def parse_or_street(parser: argparse.ArgumentParser, street_defaults: dict[str, 
     """The arguments, and `on_street`: without --dataset it is the embedded street's turn, with defaults of its own."""
     args = parser.parse_args()
     if args.dataset is not None:
-        if args.label_set is None:
+        if getattr(args, "label_set", "") is None:
             parser.error("--dataset needs --label_set: make one with examples/generate_label_set.py.")
         return argparse.Namespace(on_street=False, **vars(args))
     parser.set_defaults(**street_defaults)
@@ -99,11 +103,16 @@ def parse_or_street(parser: argparse.ArgumentParser, street_defaults: dict[str, 
 
 
 def use_street_of_checkpoint(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Where there is no --dataset: the street that pretrain.py rendered beside the checkpoint, and its label set."""
+    """Where there is no --dataset: the street that pretrain.py rendered beside the checkpoint.
+
+    A script that has a `--label_set` gets that of the street, too, where it was not given one.
+    """
     street, labels = (Path(args.model_name_or_path) / name for name in ("street", "labels"))
     if not street.is_dir():
         parser.error(
             f"--dataset is needed: there is no synthetic street in {street}. Run examples/pretrain.py without "
             "--dataset first, or give --dataset nuscenes --data_dir <nuScenes root>."
         )
-    args.dataset, args.data_dir, args.label_set = "nuscenes", str(street), args.label_set or str(labels)
+    args.dataset, args.data_dir = "nuscenes", str(street)
+    if "label_set" in args:
+        args.label_set = args.label_set or str(labels)

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
+from uov_hf.data import Frames
 from uov_hf.labels import LabelSet
 from uov_hf.training.run import Run
 from uov_hf.training.tracking import LOG_FILE, read_log
@@ -25,20 +26,20 @@ LICENSE_OF_REAL_DATA = (
 def write_card(
     run: Run,
     args: Any,
-    label_set: LabelSet,
+    supervision: LabelSet | Frames,
     stage: str,
     terms: dict[str, str],
     settings: Iterable[str],
     split: str | None,
     num_frames: int,
 ) -> None:
-    """The model card of a finished run, from its arguments, its label set and its log.
+    """The model card of a finished run, from its arguments, what it was trained on and its log.
 
     Args:
         run (`Run`): The run.
         args (`argparse.Namespace`): The script's, with `on_street`.
-        label_set (`LabelSet`): What it was trained on.
-        stage (`str`): `"pretrain"` or `"distill"`: which of the template's texts.
+        supervision (`LabelSet` or `Frames`): What it was trained on: what a teacher said, or ground truth.
+        stage (`str`): `"pretrain"`, `"distill"` or `"finetune"`: which of the template's texts.
         terms (`dict[str, str]`): Rows of the table of losses: what a term is called, and its name in the log.
         settings (`Iterable[str]`): The arguments that are listed.
         split (`str`, *optional*): Of the training frames; `None` is the dataset's default.
@@ -51,13 +52,12 @@ def write_card(
         license_note=LICENSE_OF_THE_STREET if args.on_street else LICENSE_OF_REAL_DATA,
         stage=stage,
         model_name=args.hub_model_id or run.output_dir.name,
-        taxonomy=label_set.taxonomy,
-        num_prompts=len(label_set.prompts),
-        class_names=label_set.class_names,
+        taxonomy=supervision.taxonomy,
+        class_names=supervision.class_names,
+        label_set=supervision if isinstance(supervision, LabelSet) else None,
         dataset="The synthetic street of uov-hf" if args.on_street else args.dataset,
         split=split or "default",
         num_frames=num_frames,
-        teacher=label_set.teacher_id,
         command=shlex.join(["accelerate", "launch", *sys.argv]),
         settings={
             **{name: getattr(args, name) for name in settings},

@@ -1,5 +1,6 @@
-"""What one frame is to a training: voxels, and what a teacher's segments or labels say about them."""
+"""What one frame is to a training: voxels, and what a teacher or the ground truth says about them."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import Dataset
 
-from uov_hf.data import load_frames
+from uov_hf.data import Frames, load_frames
 from uov_hf.data.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.training.launch import sharing
@@ -16,18 +17,25 @@ from uov_hf.training.launch import sharing
 VOXELS = ("voxel_coords", "voxel_features", "point_to_voxel")
 
 
-def load_labelled_frames(accelerator: Accelerator, args: Any, split: str | None, label_set: LabelSet) -> tuple:
-    """The frames of a split and their `PointLabels`, which are made first where there are none yet.
-
-    All processes call this, and each makes its share.
-    """
-    frames = load_frames(
+def load_split(args: Any, split: str | None, data_fraction: float = 1.0) -> Frames:
+    """The frames of a split of the dataset that the script's arguments name."""
+    return load_frames(
         args.dataset,
         split,
         data_dir=args.data_dir,
         dataset_config=args.dataset_config,
-        data_fraction=args.data_fraction,
+        data_fraction=data_fraction,
     )
+
+
+def load_labelled_frames(
+    accelerator: Accelerator, args: Any, split: str | None, label_set: LabelSet, data_fraction: float = 1.0
+) -> tuple[Frames, PointLabels]:
+    """The frames of a split and their `PointLabels`, which are made first where there are none yet.
+
+    All processes call this, and each makes its share.
+    """
+    frames = load_split(args, split, data_fraction)
     label_points(label_set, frames, args.point_labels_preset, on_error=args.on_error, **sharing(accelerator))
     accelerator.wait_for_everyone()
     return frames, PointLabels(label_set.folder, args.point_labels_preset)
@@ -115,28 +123,63 @@ class TMPSamples(Dataset):
         }
 
 
-class DistillationSamples(Dataset):
+class ScanSamples(Dataset, ABC):
     """
-    Frames with the label that a teacher gave to each point, turned and mirrored; no image is opened, no truth is read.
+    Frames with a label for each point, turned and mirrored; no image is opened.
 
-    A sample depends on (seed, epoch, index of the frame) and on nothing else. Its key is `(epoch, index)`.
+    A sample depends on (seed, epoch, index of the frame) and on nothing else. Its key is `(epoch, index)`. It is a
+    dictionary of tensors: `voxel_coords`, `voxel_features`, `point_to_voxel` as from the feature extractor, and
+    `labels` (long, 255 = none) `(num_points,)`, perhaps `confidence` (float32) `(num_points,)`.
 
     Args:
         frames (`Frames`):
-            The dataset.
-        point_labels (`PointLabels`):
-            The teacher's.
+            The dataset, with the columns that are read.
         feature_extractor (`UOVFeatureExtractor`):
             Points to voxels.
         augmentation (`AugmentationConfig`, *optional*):
             Its `rotate` and `flip`; `None` leaves the frames as they are, for validation.
         seed (`int`, *optional*, defaults to 0):
             What the augmentation depends on, beside epoch and index.
+    """
+
+    def __init__(self, frames, feature_extractor, augmentation: AugmentationConfig | None = None, seed: int = 0):
+        self.frames = frames
+        self.feature_extractor = feature_extractor
+        self.augmentation = augmentation
+        self.seed = seed
+
+    @abstractmethod
+    def read_labels(self, frame: dict[str, Any]) -> dict[str, np.ndarray]:
+        """`labels`, and perhaps `confidence`, of the frame's points."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        epoch, index = key
+        frame = self.frames[index]
+        points, said = frame["points"], self.read_labels(frame)
+        if self.augmentation is not None:
+            points = turn_and_mirror(points, self.augmentation, np.random.default_rng([self.seed, epoch, index]))
+        voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
+        sample = {name: voxels[name] for name in VOXELS}
+        sample["labels"] = torch.from_numpy(said["labels"].astype(np.int64))
+        if "confidence" in said:
+            sample["confidence"] = torch.from_numpy(said["confidence"].astype(np.float32))
+        return sample
+
+
+class DistillationSamples(ScanSamples):
+    """
+    Frames with the label that a teacher gave to each point; no truth is read.
+
+    Args:
+        frames, feature_extractor, augmentation, seed:
+            As in [`ScanSamples`].
+        point_labels (`PointLabels`):
+            The teacher's.
         with_confidence (`bool`, *optional*, defaults to `False`):
             Whether samples have the `confidence` of each label.
-
-    Each sample is a dictionary of tensors: `voxel_coords`, `voxel_features`, `point_to_voxel` as from the feature
-    extractor, and `labels` (long, 255 = none) `(num_points,)`, perhaps `confidence` (float32) `(num_points,)`.
     """
 
     def __init__(
@@ -148,28 +191,33 @@ class DistillationSamples(Dataset):
         seed: int = 0,
         with_confidence: bool = False,
     ):
-        self.frames = frames.select_columns(["frame_id", "points", "intensity_max"])
+        frames = frames.select_columns(["frame_id", "points", "intensity_max"])
+        super().__init__(frames, feature_extractor, augmentation, seed)
         self.point_labels = point_labels
-        self.feature_extractor = feature_extractor
-        self.augmentation = augmentation
-        self.seed = seed
         self.columns = ["labels", "confidence"] if with_confidence else ["labels"]
 
-    def __len__(self) -> int:
-        return len(self.frames)
+    def read_labels(self, frame: dict[str, Any]) -> dict[str, np.ndarray]:
+        return _read_point_labels(self.point_labels, frame, self.columns)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
-        epoch, index = key
-        frame = self.frames[index]
-        points, said = frame["points"], _read_point_labels(self.point_labels, frame, self.columns)
-        if self.augmentation is not None:
-            points = turn_and_mirror(points, self.augmentation, np.random.default_rng([self.seed, epoch, index]))
-        voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
-        sample = {name: voxels[name] for name in VOXELS}
-        sample["labels"] = torch.from_numpy(said["labels"].astype(np.int64))
-        if "confidence" in said:
-            sample["confidence"] = torch.from_numpy(said["confidence"].astype(np.float32))
-        return sample
+
+class AnnotatedSamples(ScanSamples):
+    """Frames with the ground truth of each point, by which a network is fine-tuned; arguments as in [`ScanSamples`].
+
+    Raises:
+        ValueError: on access, where a frame is not annotated.
+    """
+
+    def __init__(self, frames, feature_extractor, augmentation: AugmentationConfig | None = None, seed: int = 0):
+        frames = frames.select_columns(["frame_id", "points", "intensity_max", "labels"])
+        super().__init__(frames, feature_extractor, augmentation, seed)
+
+    def read_labels(self, frame: dict[str, Any]) -> dict[str, np.ndarray]:
+        if frame["labels"] is None:
+            raise ValueError(
+                f"Frame {frame['frame_id']} has no ground truth to train on. Take an annotated split; of nuScenes, "
+                "unpack nuScenes-lidarseg into --data_dir."
+            )
+        return {"labels": frame["labels"]}
 
 
 def _read_point_labels(point_labels: PointLabels, frame, columns: list[str]) -> dict[str, np.ndarray]:
