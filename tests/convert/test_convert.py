@@ -1,0 +1,170 @@
+"""Official checkpoints become checkpoints of this package, by strict names and a proof, or are refused."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from official_tensors import FULL, SMALL, official_tensors
+
+from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf.convert import convert_checkpoint
+from uov_hf.convert.minkowski import OfficialNetwork, run_minkunet
+from uov_hf.convert.names import backbone_names, head_names
+from uov_hf.vocabulary import load_vocabulary
+
+
+SETTINGS = {"voxel_size": 0.1, "cylindrical_coordinates": True, "bn_momentum": 0.02}
+LAYOUTS = {
+    "the official scripts'": lambda tensors: {"model_points": tensors, "config": SETTINGS, "epoch": 3},
+    "with data-parallel names": lambda tensors: {
+        "model_points": {f"module.{name}": value for name, value in tensors.items()}
+    },
+    "Lightning's, of pre-training": lambda tensors: {
+        "state_dict": {f"model_points.{name}": value for name, value in tensors.items()}
+        | {"model_images.conv1.weight": torch.zeros(2)}
+    },
+    "Lightning's, of the other stages": lambda tensors: {
+        "state_dict": {f"model.{name}": value for name, value in tensors.items()}
+    },
+    "bare": lambda tensors: tensors,
+}
+
+
+def small_config():
+    return UOVConfig(stem_channels=SMALL["stem"], hidden_sizes=SMALL["widths"], depths=SMALL["depths"])
+
+
+def save(folder, content):
+    path = folder / "official.pt"
+    torch.save(content, path)
+    return path
+
+
+def convert(path, folder, **options):
+    return convert_checkpoint(path, folder / "converted", config=small_config(), **options)
+
+
+def test_the_published_network_has_the_374_tensors_of_the_table():
+    tensors = official_tensors(768, **FULL)
+    names = [(old, f"backbone.{new}", change) for old, new, change in backbone_names(UOVConfig())]
+    names += head_names("point_projection.weight", "point_projection.bias")
+    assert sorted(old for old, _, _ in names) == sorted(tensors)
+    with torch.device("meta"):
+        expected = UOVModel(UOVConfig()).state_dict()
+    shapes = {new: tuple(change(tensors[old]).shape) for old, new, change in names}
+    assert len(names) == 374
+    assert shapes == {name: tuple(value.shape) for name, value in expected.items() if "prompt" not in name}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_of_the_files_is_read(tmp_path, layout):
+    tensors = official_tensors(64, **SMALL)
+    done = convert(save(tmp_path, LAYOUTS[layout](tensors)), tmp_path)
+    model = UOVModel.from_pretrained(done.folder)
+    assert done.architecture == "UOVModel" and done.difference < 1e-12
+    assert torch.equal(model.point_projection.weight, tensors["final.kernel"].T)
+    assert model.config.batch_norm_momentum == (0.02 if layout.startswith("the official") else 0.05)
+    assert UOVProcessor.from_pretrained(done.folder).feature_extractor.coordinate_system == "cylindrical"
+
+
+@pytest.mark.parametrize(
+    "num_outputs, taxonomy, scaling", [(17, "nuscenes", "raw"), (20, "semantic_kitti", "unit_plus_one")]
+)
+def test_a_head_with_void_names_the_classes_of_its_dataset_and_void_last(tmp_path, num_outputs, taxonomy, scaling):
+    tensors = official_tensors(num_outputs, **SMALL)
+    done = convert(save(tmp_path, {"model_points": tensors}), tmp_path)
+    model = UOVForSemanticSegmentation.from_pretrained(done.folder).eval()
+    assert list(model.config.id2label.values()) == load_vocabulary(taxonomy).class_names
+    assert UOVProcessor.from_pretrained(done.folder).feature_extractor.intensity_scaling == scaling
+    rng = np.random.default_rng(1)
+    coords = np.unique(np.insert(rng.integers(-5, 5, (60, 3)), 0, 0, axis=1), axis=0)
+    features = rng.uniform(0, 1, (len(coords), 1)).astype(np.float32)
+    _, official = run_minkunet({name: value.numpy() for name, value in tensors.items()}, coords, features)
+    voxels = torch.from_numpy(coords).int(), torch.from_numpy(features)
+    with torch.no_grad():
+        logits = model.get_voxel_logits(*voxels)
+        with_void = model.get_voxel_logits(*voxels, include_void=True)
+    np.testing.assert_allclose(logits, official[:, 1:], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(with_void, np.roll(official, -1, axis=1), rtol=0, atol=1e-4)
+
+
+def test_the_emulation_counts_offsets_with_the_first_axis_fastest():
+    tensors = official_tensors(64, **SMALL)
+    tensors = {name: value.numpy() for name, value in tensors.items()}
+    kernel = np.zeros((27, 1, SMALL["stem"]))
+    kernel[14] = 1.0  # the neighbour one step up the first axis
+    network = OfficialNetwork({**tensors, "conv0p1s1.kernel": kernel})
+    coords = np.array([[0, -1, 3, 3], [0, 0, 3, 3], [0, -1, 4, 3]])
+    found = network.same("conv0p1s1", coords, np.array([[1.0], [2.0], [4.0]]), 1)
+    assert found[:, 0].tolist() == [2.0, 0.0, 0.0]
+
+
+def test_a_wrong_order_of_axes_does_not_pass_the_proof(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "uov_hf.convert.names.cube_kernel",
+        lambda kernel: kernel.unflatten(0, (round(len(kernel) ** (1 / 3)),) * 3).permute(4, 0, 1, 2, 3).contiguous(),
+    )
+    with pytest.raises(ValueError, match="differs from MinkowskiEngine's rules"):
+        convert(save(tmp_path, official_tensors(64, **SMALL)), tmp_path)
+    assert not (tmp_path / "converted").exists()
+
+
+def without(name):
+    return {key: value for key, value in official_tensors(64, **SMALL).items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (without("block3.0.norm1.bn.bias"), "missing .'block3.0.norm1.bn.bias'. .1., unknown none"),
+        ({**without(""), "extra.weight": torch.zeros(1)}, "missing none .0., unknown .'extra.weight'."),
+        (
+            {**without(""), "block2.0.conv1.kernel": torch.zeros(27, 3, 3)},
+            r"block2.0.conv1.kernel becomes .* \(27, 3, 3\)",
+        ),
+        (official_tensors(31, **SMALL), "must have one of .* as its outputs, got 31"),
+        ({"model_points": without(""), "config": {**SETTINGS, "voxel_size": 0.05}}, "voxel_size = 0.1, got 0.05"),
+        (
+            {"state_dict": {"backbone.conv_input.0.weight": torch.zeros(1)}},
+            "Pointcept's SpUNet, which is another network",
+        ),
+        ({"weights": torch.zeros(1)}, "expected the MinkUNet of UOV/AFOV or SLidR .* got weights"),
+        ([torch.zeros(1)], "expected a dictionary, got list"),
+    ],
+)
+def test_what_is_not_exactly_the_official_network_is_refused(tmp_path, content, message):
+    path = save(tmp_path, content)
+    with pytest.raises(ValueError, match=message) as error:
+        convert(path, tmp_path)
+    assert str(path) in str(error.value)
+    assert not (tmp_path / "converted").exists()
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ("never-made",)
+
+
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "malicious.pt"
+    torch.save({"model_points": official_tensors(64, **SMALL), "config": RunsCode()}, path)
+    with pytest.raises(ValueError, match="need code to be run are refused"):
+        convert(path, tmp_path)
+    path.write_bytes(pickle.dumps(RunsCode()))
+    with pytest.raises(ValueError, match="malicious.pt"):
+        convert(path, tmp_path)
+    assert not (tmp_path / "never-made").exists()
+
+
+@pytest.mark.slow
+def test_the_command_converts_a_file_of_full_size(tmp_path):
+    path = save(tmp_path, {"model_points": official_tensors(768, **FULL), "config": SETTINGS})
+    command = [sys.executable, "-m", "uov_hf.convert", path, "--output_dir", tmp_path / "out"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "UOVModel, 374 tensors; the head gives the teacher's text space" in printed
+    assert sum(value.numel() for value in UOVModel.from_pretrained(tmp_path / "out").parameters()) == 37_917_472
