@@ -3,7 +3,6 @@
 `python dataset_scripts/semantic_kitti.py --data_dir data/kitti --output_dir data/kitti-parquet` writes Parquet.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from uov_hf.data.frames import FrameBuilder, Frames
+from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.kitti_calibration import read_calibration, read_image_size, read_table, split_projection
 from uov_hf.point_files import read_points
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
@@ -32,6 +32,11 @@ class SemanticKitti(FrameBuilder):
 
     Splits: the official `train`, `val` and `test`, as far as their sequences are here, and `all`.
     """
+
+    licence = (
+        "KITTI's data is CC BY-NC-SA 3.0 (https://www.cvlibs.net/datasets/kitti), SemanticKITTI's labels are "
+        "CC BY-NC-SA 4.0 (https://semantic-kitti.org)."
+    )
 
     def open(self) -> "Scans":
         return self._scans
@@ -84,6 +89,7 @@ class Drive:
     def __init__(self, folder: Path):
         self.folder = folder
         self.has_labels = (folder / "labels").is_dir()
+        self.has_poses = (folder / "poses.txt").is_file()
         self.camera = next((name for name in CAMERAS if (folder / name).is_dir()), None)
 
     @cached_property
@@ -173,8 +179,10 @@ class Scan:
         return np.array([read_image_size(image["path"]) for image in self.images], np.int32).reshape(-1, 2)
 
     @property
-    def lidar2global(self) -> np.ndarray:
-        """Poses are those of the grey camera: lidar → camera → first camera → first lidar."""
+    def lidar2global(self) -> np.ndarray | None:
+        """Poses are the grey camera's: lidar → camera → first camera → first lidar. None without `poses.txt`."""
+        if not self._drive.has_poses:
+            return None
         pose = np.vstack([self._drive.of_scan(self._stem, "poses"), [0, 0, 0, 1]])
         return np.linalg.inv(self._drive.lidar2grey) @ pose @ self._drive.lidar2grey
 
@@ -208,9 +216,16 @@ def merge_scans(frames: Frames, index: int, num_before: int = 4) -> tuple[np.nda
     Returns:
         `points` of shape `(num_points, 4)`, float32, its own first, to the bit; and `scans_back` of shape
         `(num_points,)`, int64, how many frames before it each was seen.
+
+    Raises:
+        ValueError: where the frames have no poses.
     """
-    frames = frames.select_columns(["sequence_id", "points", "lidar2global"])
+    frames = frames.select_columns(["frame_id", "sequence_id", "points", "lidar2global"])
     here = frames[index]
+    if here["lidar2global"] is None:
+        raise ValueError(
+            f"Frame {here['frame_id']} has no pose (`lidar2global`), without which scans cannot be merged."
+        )
     clouds = [here["points"]]
     for before in range(index - 1, max(index - 1 - num_before, -1), -1):
         then = frames[before]
@@ -222,17 +237,5 @@ def merge_scans(frames: Frames, index: int, num_before: int = 4) -> tuple[np.nda
     return np.concatenate(clouds), np.repeat(np.arange(len(clouds)), [len(cloud) for cloud in clouds])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", required=True, help="the folder that holds `sequences`")
-    parser.add_argument("--split", nargs="+", help="splits to write; by default the official ones that are here")
-    parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--num_proc", type=int, help="processes that write")
-    args = parser.parse_args()
-    SemanticKitti(data_dir=args.data_dir, splits=args.split, dataset_name="semantic_kitti").write_parquet(
-        args.output_dir, args.num_proc
-    )
-
-
 if __name__ == "__main__":
-    main()
+    write_from_command_line(SemanticKitti, __doc__)
