@@ -1,0 +1,125 @@
+"""Images without lens distortion, by OpenCV's lens models."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+
+# Coefficients of a lens model, as OpenCV orders them: k1, k2, p1, p2[, k3[, k4, k5, k6[, s1…s4[, τx, τy]]]] and k1…k4.
+NUM_COEFFICIENTS = {"opencv": (4, 5, 8, 12, 14), "opencv_fisheye": (4,)}
+LEAST_ZOOM, MOST_ZOOM = 0.25, 4.0
+GRID = 65  # places along each side of the image where the lens is tried
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """
+    A lens that bends straight lines, and the pinhole camera that its images become.
+
+    The pinhole camera has the same size and principal point; its focal length is the shortest with which every pixel
+    of the straightened image shows something of the original.
+
+    Args:
+        model (`str`): `"opencv"` or `"opencv_fisheye"`.
+        coefficients (`np.ndarray`): In OpenCV's order.
+        intrinsics (`np.ndarray` of shape `(3, 3)`): Of the original.
+        image_size (`tuple[int, int]`): Height and width.
+
+    Raises:
+        ValueError: the coefficients cannot be those of this lens.
+        ImportError: OpenCV is not installed.
+    """
+
+    model: str
+    coefficients: np.ndarray
+    intrinsics: np.ndarray
+    image_size: tuple[int, int]
+
+    def __post_init__(self):
+        _opencv()  # the error comes now, not in the middle of a training
+        self.pinhole_intrinsics  # noqa: B018
+
+    def __reduce__(self):  # the maps stay here: a worker process makes its own
+        return type(self), (self.model, self.coefficients, self.intrinsics, self.image_size)
+
+    @cached_property
+    def pinhole_intrinsics(self) -> np.ndarray:
+        """Of the straightened image, (3, 3)."""
+        low, high = LEAST_ZOOM, MOST_ZOOM
+        if not self._shows_something_everywhere(high):
+            raise ValueError(
+                f"no image can be straightened by the coefficients {self.coefficients.tolist()}: even its middle "
+                "would show what lies outside the original, or show something twice. Are they in OpenCV's order "
+                "(k1, k2, p1, p2, k3, …), of this model, and for this `image_size`?"
+            )
+        while high / low > 1 + 1e-4:
+            middle = np.sqrt(low * high)
+            low, high = (low, middle) if self._shows_something_everywhere(middle) else (middle, high)
+        return self._zoomed(high)
+
+    def straighten(self, path: Path) -> bytes:
+        """
+        The file's image without distortion, encoded as the file is: PNG, or JPEG.
+
+        Raises:
+            ValueError: the file is no whole image, or not of the size that was calibrated.
+        """
+        try:
+            with Image.open(path) as picture:
+                pixels, lossless = np.asarray(picture.convert("RGB")), picture.format == "PNG"
+        except OSError as error:
+            raise ValueError(f"{path}: expected a whole image file, got: {error}") from error
+        if pixels.shape[:2] != self.image_size:
+            raise ValueError(
+                f"{path}: calibrated for (height, width) {self.image_size}, the image has {pixels.shape[:2]}."
+            )
+        cv2, buffer = _opencv(), io.BytesIO()
+        straight = Image.fromarray(cv2.remap(pixels, *self._maps, cv2.INTER_LINEAR))
+        straight.save(buffer, **({"format": "PNG"} if lossless else {"format": "JPEG", "quality": 95}))
+        return buffer.getvalue()
+
+    @cached_property
+    def _maps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Column and row in the original of every pixel, (height, width) each, float32."""
+        height, width = self.image_size
+        places = self._in_original(self.pinhole_intrinsics, np.arange(width), np.arange(height)).astype(np.float32)
+        return np.ascontiguousarray(places[..., 0]), np.ascontiguousarray(places[..., 1])
+
+    def _shows_something_everywhere(self, zoom: float) -> bool:
+        """Whether all pixels lie inside the original, in the same order."""
+        height, width = self.image_size
+        places = self._in_original(
+            self._zoomed(zoom), np.linspace(0, width - 1, GRID), np.linspace(0, height - 1, GRID)
+        )
+        inside = ((places >= 0) & (places <= (width - 1, height - 1))).all()
+        in_order = (np.diff(places[..., 0], axis=1) > 0).all() and (np.diff(places[..., 1], axis=0) > 0).all()
+        return bool(inside and in_order)
+
+    def _zoomed(self, zoom: float) -> np.ndarray:
+        return self.intrinsics * np.array([[zoom, zoom, 1], [zoom, zoom, 1], [1, 1, 1]])
+
+    def _in_original(self, intrinsics: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Where the pixels of a pinhole image lie in the original, (rows, columns, 2): column, row."""
+        pixels = np.stack([*np.meshgrid(columns, rows), np.ones((len(rows), len(columns)))], axis=-1)
+        rays = pixels.reshape(-1, 3).astype(np.float64) @ np.linalg.inv(intrinsics).T  # z = 1
+        cv2, still = _opencv(), np.zeros(3)
+        project: Callable = cv2.fisheye.projectPoints if self.model == "opencv_fisheye" else cv2.projectPoints
+        places, _ = project(rays[:, None], still, still, self.intrinsics, self.coefficients)
+        return places.reshape(len(rows), len(columns), 2)
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(
+            "a lens with distortion needs OpenCV, which is not installed: pip install opencv-python-headless. Or "
+            "straighten the images yourself, and leave `distortion` out."
+        ) from error
+    return cv2
