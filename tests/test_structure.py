@@ -17,7 +17,7 @@ SHIPPED = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("
 PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("examples", "benchmarks")]
 
 NETWORK = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses"]
-MODEL = [*NETWORK, "modeling_uov", "modeling_uov_segmentation"]
+MODEL = [*NETWORK, "modeling_uov", "modeling_uov_pretraining", "modeling_uov_segmentation"]
 INPUT = ["occlusion", "projection", "point_files", "feature_extraction_uov"]
 BORDER = [*INPUT, "point_neighbors", "afi", "processing_uov", "pipeline_uov"]
 ANYTHING = [""]
@@ -34,12 +34,13 @@ MAY_IMPORT = {
     "evaluation.metrics": [],
     "vocabulary": [],
     "sparse_unet": ["configuration_uov", "sparse_conv", "voxel_pyramid"],
-    "modeling_uov": ["configuration_uov", "sparse_unet", "sparse_conv", "losses"],
+    "modeling_uov": ["configuration_uov", "sparse_unet", "sparse_conv"],
+    "modeling_uov_pretraining": ["configuration_uov", "modeling_uov", "losses"],
     "point_files": [],
     "feature_extraction_uov": ["point_files"],
     "processing_uov": ["feature_extraction_uov", "projection", "afi"],
     "modeling_uov_segmentation": ["configuration_uov", "modeling_uov", "losses"],
-    "pipeline_uov": ["configuration_uov", "modeling_uov", "modeling_uov_segmentation", "processing_uov"],
+    "pipeline_uov": ["feature_extraction_uov", "modeling_uov", "modeling_uov_segmentation", "processing_uov"],
     "hub": [*MODEL, *BORDER],
     "": [*MODEL, *BORDER, "hub"],
     "data": ["vocabulary", "projection", "dataset_scripts"],

@@ -1,4 +1,4 @@
-"""Segmentation metrics from a confusion matrix, as nuScenes-lidarseg defines them."""
+"""Segmentation metrics from a confusion matrix, as nuScenes-lidarseg defines them, and as the official code does."""
 
 import numpy as np
 
@@ -52,8 +52,9 @@ class ConfusionMatrix:
         Returns:
             `dict` with `per_category_iou` (list; TP / (TP + FP + FN), NaN where a class has neither labels nor
             predictions), `mean_iou` (mean over the classes that are not NaN), `overall_accuracy`, `fwiou` (IoU
-            weighted by how often a class is labelled) and `num_points`. Without a scored point all but the last are
-            NaN.
+            weighted by how often a class is labelled), `num_points`, and what the official code prints under the same
+            names (method 5.1): `official_mean_iou`, for which an absent class counts as 1, and `official_fwiou`,
+            which is not weighted: hits / (2 points − hits). Without a scored point all but `num_points` are NaN.
         """
         hits = np.diag(self.counts).astype(np.float64)
         labelled = self.counts.sum(axis=1)
@@ -61,17 +62,14 @@ class ConfusionMatrix:
         union = labelled + predicted - hits
         iou = np.divide(hits, union, out=np.full(self.num_labels, np.nan), where=union > 0)
         num_points = int(labelled.sum())
-        if num_points == 0:
-            mean_iou = overall_accuracy = fwiou = float("nan")
-        else:
-            mean_iou = float(np.nanmean(iou))
-            overall_accuracy = float(hits.sum() / num_points)
-            fwiou = float(np.nansum(labelled * iou) / num_points)
+        nothing = float("nan")
         return {
-            "mean_iou": mean_iou,
+            "mean_iou": float(np.nanmean(iou)) if num_points else nothing,
             "per_category_iou": iou.tolist(),
-            "overall_accuracy": overall_accuracy,
-            "fwiou": fwiou,
+            "overall_accuracy": float(hits.sum() / num_points) if num_points else nothing,
+            "fwiou": float(np.nansum(labelled * iou) / num_points) if num_points else nothing,
+            "official_mean_iou": float(np.nan_to_num(iou, nan=1.0).mean()) if num_points else nothing,
+            "official_fwiou": float(hits.sum() / (2 * num_points - hits.sum())) if num_points else nothing,
             "num_points": num_points,
         }
 

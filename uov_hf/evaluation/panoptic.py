@@ -1,0 +1,143 @@
+"""Panoptic quality where there are instances, and the simplest instances of a semantic answer: its clusters."""
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+
+IOU_STEP = 2.0**-32
+# Segments of fewer points are no misses and no false alarms: what each benchmark's own evaluation is called with.
+MIN_POINTS = {"nuscenes": 15, "semantic_kitti": 50}
+CELL_SIZE = 0.1  # metres; points in such a cell are one for the clustering
+
+
+class PanopticQuality:
+    """
+    PQ = Σ IoU of the matched segments / (TP + FP / 2 + FN / 2), for each class, as SemanticKITTI's and nuScenes' own
+    evaluations count it (`PanopticEval` of semantic-kitti-api).
+
+    Points without a true label do not count. Two segments of one class match where their IoU is over 0.5. All points
+    of a stuff class in a scan are one segment, and so are the points of a thing class that have no instance.
+
+    IoUs are added up in whole steps of 2^-32: the sums do not depend on the order of the scans.
+
+    Args:
+        is_thing (`np.ndarray` of shape `(num_labels,)`): bool, the classes that can be counted.
+        min_points (`int`, *optional*, defaults to 30): Smaller unmatched segments are neither FP nor FN.
+        ignore_index (`int`, *optional*, defaults to 255): The label of points that do not count.
+
+    Attributes:
+        counts (`np.ndarray` of shape `(4, num_labels)`, int64): TP, FP, FN and the sum of IoUs.
+    """
+
+    def __init__(self, is_thing: np.ndarray, min_points: int = 30, ignore_index: int = 255):
+        self.is_thing = np.asarray(is_thing, dtype=bool)
+        self.min_points = min_points
+        self.ignore_index = ignore_index
+        self.counts = np.zeros((4, len(self.is_thing)), dtype=np.int64)
+
+    def update(
+        self,
+        predictions: np.ndarray,
+        predicted_instances: np.ndarray,
+        labels: np.ndarray,
+        instances: np.ndarray,
+    ) -> None:
+        """Count one scan: four integer arrays of shape `(num_points,)`; instances are told apart within a class."""
+        scored = labels != self.ignore_index
+        predicted, predicted_class = self._segments(predictions[scored], predicted_instances[scored])
+        true, true_class = self._segments(labels[scored], instances[scored])
+        is_false_alarm = np.bincount(predicted, minlength=len(predicted_class)) >= self.min_points
+        is_miss = np.bincount(true, minlength=len(true_class)) >= self.min_points
+
+        matched_predicted, matched_true, iou = _matches(predicted, predicted_class, true, true_class)
+        is_false_alarm[matched_predicted], is_miss[matched_true] = False, False
+        is_false_alarm &= predicted_class != self.ignore_index  # nobody answered there
+        matched_class = true_class[matched_true]
+        for row, classes in enumerate((matched_class, predicted_class[is_false_alarm], true_class[is_miss])):
+            self.counts[row] += np.bincount(classes, minlength=self.counts.shape[1])
+        np.add.at(self.counts[3], matched_class, np.rint(iou / IOU_STEP).astype(np.int64))
+
+    def compute(self) -> dict:
+        """`per_category_pq`, `_sq` and `_rq` (NaN where a class has no segment), and their means over the classes that
+        have one: `pq`, `sq`, `rq`, and `things` and `stuff` apart. NaN where there is no class to take the mean of."""
+        hits, false_alarms, misses, steps = self.counts.astype(np.float64)
+        segments = hits + false_alarms / 2 + misses / 2
+        present = segments > 0
+        nothing = np.full(len(present), np.nan)
+        recognition = np.divide(hits, segments, out=nothing.copy(), where=present)
+        quality = np.divide(steps * IOU_STEP, segments, out=nothing.copy(), where=present)
+        segmentation = np.divide(steps * IOU_STEP, np.maximum(hits, 1), out=nothing.copy(), where=present)
+        parts = {"pq": quality, "sq": segmentation, "rq": recognition}
+        means = {
+            group: {name: _mean(values[present & members]) for name, values in parts.items()}
+            for group, members in {"all": True, "things": self.is_thing, "stuff": ~self.is_thing}.items()
+        }
+        return {
+            **means["all"],
+            "things": means["things"],
+            "stuff": means["stuff"],
+            **{f"per_category_{name}": values.tolist() for name, values in parts.items()},
+        }
+
+    def _segments(self, classes: np.ndarray, instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The segment of each point, numbered from 0, and the class of each segment."""
+        countable = np.append(self.is_thing, np.zeros(self.ignore_index + 1 - len(self.is_thing), dtype=bool))
+        instances = np.where(countable[classes], instances, 0).astype(np.int64) & 0xFFFFFFFF
+        keys, segment_of_point = np.unique(classes.astype(np.int64) << 32 | instances, return_inverse=True)
+        return segment_of_point, keys >> 32
+
+
+def _matches(
+    predicted: np.ndarray, predicted_class: np.ndarray, true: np.ndarray, true_class: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted and true segment of every pair of one class whose IoU is over 0.5, and that IoU."""
+    pairs, overlap = np.unique(predicted * len(true_class) + true, return_counts=True)
+    in_predicted, in_true = np.divmod(pairs, max(1, len(true_class)))
+    union = np.bincount(predicted)[in_predicted] + np.bincount(true)[in_true] - overlap
+    iou = overlap / union
+    matched = (predicted_class[in_predicted] == true_class[in_true]) & (iou > 0.5)
+    return in_predicted[matched], in_true[matched], iou[matched]
+
+
+def cluster_things(
+    points: np.ndarray, predictions: np.ndarray, is_thing: np.ndarray, radius: float = 0.5
+) -> np.ndarray:
+    """Instances of a semantic answer by Euclidean clustering: int64 `(num_points,)`, from 1; 0 for what is no thing.
+
+    Nothing is learned here: points of one predicted thing class are of one instance where a chain of them leads from
+    one to the other in steps of at most `radius` metres (of their centres in cells of 0.1 m). Neighbours that touch
+    become one. Points that are not finite are in no cluster.
+
+    Args:
+        points (`np.ndarray` of shape `(num_points, 3 or more)`): Metres.
+        predictions (`np.ndarray` of shape `(num_points,)`): Predicted classes; 255 for none.
+        is_thing (`np.ndarray` of shape `(num_labels,)`): bool, the classes that can be counted.
+        radius (`float`, *optional*, defaults to 0.5): Metres.
+    """
+    instances, num_instances = np.zeros(len(points), dtype=np.int64), 0
+    finite = np.isfinite(points[:, :3]).all(axis=1)
+    for thing in np.flatnonzero(is_thing):
+        rows = np.flatnonzero((predictions == thing) & finite)
+        if len(rows):
+            clusters = _euclidean_clusters(points[rows, :3].astype(np.float64), radius)
+            instances[rows] = num_instances + 1 + clusters
+            num_instances += clusters.max() + 1
+    return instances
+
+
+def _euclidean_clusters(positions: np.ndarray, radius: float) -> np.ndarray:
+    """The cluster of each position, from 0."""
+    cells, cell_of_point, num_points = np.unique(
+        np.floor(positions / CELL_SIZE), axis=0, return_inverse=True, return_counts=True
+    )
+    cell_of_point = cell_of_point.reshape(-1)
+    centers = np.stack([np.bincount(cell_of_point, column) for column in positions.T], axis=1) / num_points[:, None]
+    pairs = cKDTree(centers).query_pairs(radius, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs), dtype=bool), pairs.T), shape=(len(cells), len(cells)))
+    return connected_components(graph, directed=False)[1][cell_of_point]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
