@@ -8,6 +8,7 @@ checkpoint.
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,7 @@ from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_checkpoint, write_card
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import DistillationSamples, load_labelled_frames
+from uov_hf.training.self_training import SelfTraining, average_weights
 
 
 logger = get_logger("uov_hf.distill")
@@ -50,6 +52,8 @@ SETTINGS_IN_THE_CARD = [
     "head",
     "point_labels_preset",
     "confidence_weighting",
+    "self_training_epochs",
+    "self_training_confidence",
     "optimizer",
     "learning_rate",
     "head_learning_rate",
@@ -87,12 +91,28 @@ def parse_args() -> argparse.Namespace:
     )
     arguments.add_training_arguments(parser, learning_rate=0.02, num_train_epochs=5, frames_per_step=FRAMES_PER_STEP)
     parser.add_argument("--head_learning_rate", type=float, default=2.0, help="Of the linear head.")
+    add_self_training_arguments(parser)
     arguments.add_tracking_arguments(parser)
     arguments.add_run_arguments(parser, output_dir="out/uov")
     args = arguments.parse_or_street(parser, STREET_DEFAULTS)
     if args.on_street:
         arguments.use_street_of_checkpoint(args, parser)
     return args
+
+
+def add_self_training_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("self-training")
+    group.add_argument(
+        "--self_training_epochs",
+        type=int,
+        default=0,
+        help="Epochs at the end of the run in which an average of the network's weights labels the points that the "
+        "teacher left without a label. Default: none, as in the paper.",
+    )
+    group.add_argument(
+        "--self_training_confidence", type=float, default=0.9, help="How sure the average must be, from 0 to 1."
+    )
+    group.add_argument("--ema_decay", type=float, default=0.99, help="What the average keeps of itself at each step.")
 
 
 def main() -> None:
@@ -111,6 +131,7 @@ def main() -> None:
 
     # Model, with a head that names the label set's classes
     model = create_model(args, label_set.class_names)
+    average = average_weights(model, args.ema_decay) if args.self_training_epochs else None
 
     # Training
     run = create_run(accelerator, args, model, parameter_groups(args, model), len(samples), FRAMES_PER_STEP)
@@ -121,6 +142,9 @@ def main() -> None:
         counted="num_labelled_voxels",
         terms=("cross_entropy", "lovasz_loss"),
     )
+    if average is not None:
+        self_training = SelfTraining(run, average, args.self_training_epochs, args.self_training_confidence)
+        objective = replace(objective, complete_batch=self_training.complete, after_step=self_training.update)
     train(run, args, objective, samples, validation)
 
     # What others load

@@ -29,15 +29,20 @@ class Objective:
             loss of a step is the mean over the whole step, however it is cut into micro-batches and ranks.
         counted (`str`): What it counts, as the log names it.
         terms (`tuple[str, ...]`): The model's outputs that are logged beside its loss.
+        complete_batch (`Callable`, *optional*): A micro-batch to the one that is trained on instead, before it is
+            counted.
         complete_step (`Callable`, *optional*): Called with the accelerator and this rank's micro-batches of a step,
             to add to them what they need of each other.
+        after_step (`Callable`, *optional*): Called without arguments when the optimiser has taken a step.
     """
 
     collate: Callable[[list[dict]], dict]
     count: Callable[[dict], float]
     counted: str
     terms: tuple[str, ...]
+    complete_batch: Callable[[dict], dict] | None = None
     complete_step: Callable[[Accelerator, list[dict]], None] | None = None
+    after_step: Callable[[], None] | None = None
 
 
 def train(run: Run, args: Any, objective: Objective, samples: Dataset, validation: Dataset | None = None) -> None:
@@ -55,6 +60,8 @@ def train(run: Run, args: Any, objective: Objective, samples: Dataset, validatio
     log = TrainLog(run.output_dir / LOG_FILE, run.step) if accelerator.is_main_process else None
     collate = partial(collate_with_broken, objective.collate)
     batches = iter(run.make_loader(samples, collate, args.dataloader_num_workers, args.on_error))
+    if objective.complete_batch is not None:
+        batches = map(objective.complete_batch, batches)
     set_train_mode(run.model, args.freeze_batch_norm)
     bar = tqdm(total=run.num_steps, initial=run.step, unit="step", disable=not accelerator.is_main_process)
     while run.step < run.num_steps:
@@ -109,6 +116,8 @@ def train_step(run: Run, objective: Objective, step_batch: StepBatch) -> dict[st
         "num_points": step_batch.num_points,
     }
     run.advance(step_batch.num_points, int(num_broken))
+    if objective.after_step is not None:
+        objective.after_step()
     return record
 
 
