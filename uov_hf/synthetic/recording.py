@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from uov_hf.synthetic.cameras import CAMERAS, CameraMount, Picture, take_picture
+from uov_hf.synthetic.drives import FRAME_INTERVAL, DriveSettings
 from uov_hf.synthetic.lidar import LIDAR_TO_EGO, RANGE_NOISE, Scan, scan
 from uov_hf.synthetic.surfaces import Snapshot, Surfaces
 from uov_hf.synthetic.tables import (
@@ -21,27 +22,13 @@ from uov_hf.synthetic.tables import (
     transform_columns,
     visibility_of,
 )
-from uov_hf.synthetic.town import build_town
 from uov_hf.synthetic.views import PinholeView
 
 
-FRAME_INTERVAL = 0.5  # seconds: nuScenes's keyframes
 FIRST_TIME = 1_700_000_000_000_000  # µs
 FIRST_SCENE = 9001  # nuScenes's own scenes end at 1110: no official split holds one of ours
 BOX_MARGIN = 2.5 * RANGE_NOISE  # metres around a thing, so that its box holds all its points
 PROBES = np.stack(np.meshgrid(*[np.linspace(-0.8, 0.8, 3)] * 3), axis=-1).reshape(-1, 3)  # places in a box
-
-
-@dataclass(frozen=True)
-class DriveSettings:
-    """What `generate_street` was asked for, as every scene needs it."""
-
-    root: Path
-    version: str
-    seed: int
-    num_frames: int
-    image_size: tuple[int, int]
-    azimuth_steps: int
 
 
 def scene_name(index: int) -> str:
@@ -50,9 +37,8 @@ def scene_name(index: int) -> str:
 
 def record_scene(settings: DriveSettings, index: int) -> tuple[Tables, dict[str, Any]]:
     """Write the sensor files of scene number `index`; returns its table rows and its segments' classes."""
-    rng = np.random.default_rng([settings.seed, index])
-    recorder = Recorder(settings, index, Surfaces(build_town(rng, settings.num_frames * FRAME_INTERVAL)))
-    for frame in range(settings.num_frames):
+    recorder = Recorder(settings, index, settings.surfaces(index))
+    for frame in range(settings.frames_per_scene):
         recorder.record_frame(frame)
     return recorder.finish(), recorder.segments()
 
@@ -79,10 +65,8 @@ class Recorder:
 
     @cached_property
     def annotated(self) -> list[int]:
-        """Things that have a box: all that can move, or be moved."""
-        unboxed = ("flat.", "static.", "vehicle.ego")
-        things = enumerate(self.surfaces.things)
-        return [number for number, thing in things if not thing.model.category.startswith(unboxed)]
+        """Things that have a box."""
+        return self.surfaces.movable
 
     def record_frame(self, frame: int) -> None:
         time = FRAME_INTERVAL * frame
@@ -90,12 +74,12 @@ class Recorder:
         self.tables["sample"].append(
             {"token": sample, "timestamp": self._timestamp(time), "scene_token": self.token("scene")}
         )
-        town, rng = self.surfaces.town, np.random.default_rng([self.settings.seed, self.index, frame])
+        town, rng = self.surfaces.town, self.settings.rng(self.index, frame)
         snapshot = self.surfaces.at(time)
         captured = scan(rng, snapshot, town.ego_pose(time) @ LIDAR_TO_EGO, self.settings.azimuth_steps)
         self._write_scan(frame, time, captured)
         visible = np.zeros(len(self.annotated))
-        for camera in CAMERAS:
+        for camera in self.settings.cameras:
             then = self.surfaces.at(time + camera.delay)
             pose = town.ego_pose(time + camera.delay) @ camera.to_ego()
             view = PinholeView(pose, camera.intrinsics(self.settings.image_size), self.settings.image_size)

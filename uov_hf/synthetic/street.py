@@ -1,13 +1,10 @@
 """A deterministic street, driven through and written as a genuine nuScenes root."""
 
 import json
-import multiprocessing
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
 from pathlib import Path
 
-from uov_hf.synthetic.recording import DriveSettings, record_scene, scene_name
+from uov_hf.synthetic.drives import DriveSettings, check_counts, record_all
+from uov_hf.synthetic.recording import record_scene, scene_name
 from uov_hf.synthetic.tables import fixed_tables, merge_tables, write_tables
 
 
@@ -21,6 +18,7 @@ def generate_street(
     version: str = "v1.0-mini",
     splits: dict[str, int] | None = None,
     num_workers: int = 1,
+    synchronised: bool = False,
 ) -> Path:
     """
     Build towns, drive through each, and write what lidar and cameras saw as a nuScenes root.
@@ -45,6 +43,8 @@ def generate_street(
         splits (`dict[str, int]`, *optional*):
             Number of scenes of each split, in order; by default the last third is `test`, the rest `train`.
         num_workers (`int`): processes; scenes are shared out among them.
+        synchronised (`bool`):
+            Whether all cameras fire at the time of the scan; by default each has nuScenes's delay to it.
 
     Returns:
         `Path`: the root.
@@ -54,28 +54,16 @@ def generate_street(
         FileExistsError: the root holds tables of this version.
     """
     root = Path(output_dir)
-    _check(
-        num_scenes=num_scenes, frames_per_scene=frames_per_scene, azimuth_steps=azimuth_steps, num_workers=num_workers
-    )
-    if len(image_size) != 2 or min(image_size) < 8:
-        raise ValueError(f"`image_size` must be (height, width) of at least 8 pixels, got {image_size}.")
-    if seed < 0:
-        raise ValueError(f"`seed` must not be negative, got {seed}.")
+    check_counts(num_scenes=num_scenes, num_workers=num_workers)
+    settings = DriveSettings(root, seed, frames_per_scene, tuple(image_size), azimuth_steps, synchronised, version)
     members = _share_out(num_scenes, splits)
     if (root / version).exists():
         raise FileExistsError(f"{root / version} exists: remove it, or choose another `output_dir` or `version`.")
-    settings = DriveSettings(root, version, seed, frames_per_scene, tuple(image_size), azimuth_steps)
-    tables, segments = zip(*_record(settings, num_scenes, num_workers), strict=True)
+    tables, segments = zip(*record_all(record_scene, settings, num_scenes, num_workers), strict=True)
     _write_segments(root, tables, segments)
     (root / "splits.json").write_text(json.dumps(members, indent=2), encoding="utf-8")
     write_tables(root / version, fixed_tables() | merge_tables(tables))  # last: where they are, all else is
     return root
-
-
-def _check(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {count}.")
 
 
 def _share_out(num_scenes: int, splits: dict[str, int] | None) -> dict[str, list[str]]:
@@ -85,15 +73,6 @@ def _share_out(num_scenes: int, splits: dict[str, int] | None) -> dict[str, list
         raise ValueError(f"`splits` must share out all {num_scenes} scenes, got {splits}.")
     names = iter([scene_name(index) for index in range(num_scenes)])
     return {split: [next(names) for _ in range(count)] for split, count in splits.items()}
-
-
-def _record(settings: DriveSettings, num_scenes: int, num_workers: int) -> Iterable:
-    if num_workers == 1 or num_scenes == 1:
-        return [record_scene(settings, index) for index in range(num_scenes)]
-    # Forked workers start at once; spawned ones would import the whole package first.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context(method)) as pool:
-        return list(pool.map(record_scene, repeat(settings), range(num_scenes)))
 
 
 def _write_segments(root: Path, tables, segments) -> None:

@@ -33,6 +33,12 @@ class Surfaces:
         return [*self.town.things, self.town.ego]
 
     @cached_property
+    def movable(self) -> list[int]:
+        """Things that can move, or be moved; the ego car is not among them."""
+        fixed = ("flat.", "static.", "vehicle.ego")
+        return [number for number, thing in enumerate(self.things) if not thing.model.category.startswith(fixed)]
+
+    @cached_property
     def parts(self) -> list[Part]:
         return [part for thing in self.things for part in thing.model.parts]
 

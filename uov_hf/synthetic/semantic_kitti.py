@@ -1,0 +1,178 @@
+"""The same drives written as SemanticKITTI: the folders of KITTI odometry, and a label on every point."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from uov_hf.synthetic.cameras import CAMERAS, take_picture
+from uov_hf.synthetic.drives import FRAME_INTERVAL, DriveSettings, check_counts, record_all
+from uov_hf.synthetic.lidar import LIDAR_TO_EGO, Scan, scan
+from uov_hf.synthetic.surfaces import Surfaces
+from uov_hf.synthetic.views import PinholeView
+from uov_hf.vocabulary import IGNORED, load_vocabulary
+
+
+# SemanticKITTI's own numbers, so that its splits are those of the street.
+SEQUENCES = {
+    "train": ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10"),
+    "val": ("08",),
+    "test": tuple(f"{number:02d}" for number in range(11, 22)),
+}
+# What nuScenes-lidarseg's raw classes are among SemanticKITTI's: a class is what the first entry says with which its
+# name begins.
+COUNTERPARTS = {
+    "noise": "unlabeled",
+    "animal": "unlabeled",
+    "human.pedestrian.personal_mobility": "other-object",
+    "human.pedestrian.stroller": "other-object",
+    "human.pedestrian.wheelchair": "other-object",
+    "human.": "person",
+    "movable_object.barrier": "fence",
+    "movable_object.": "other-object",
+    "static_object.": "other-object",
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus": "bus",
+    "vehicle.car": "car",
+    "vehicle.motorcycle": "motorcycle",
+    "vehicle.truck": "truck",
+    "vehicle.ego": "unlabeled",
+    "vehicle.": "other-vehicle",
+    "flat.driveable_surface": "road",
+    "flat.sidewalk": "sidewalk",
+    "flat.terrain": "terrain",
+    "flat.": "other-ground",
+    "static.manmade": "building",
+    "static.vegetation": "vegetation",
+    "static.": "other-object",
+}
+# What moves has a class of its own. For nuScenes a rider is part of the vehicle, here the vehicle of the rider.
+MOVING = {
+    "bicycle": "moving-bicyclist",
+    "bus": "moving-bus",
+    "car": "moving-car",
+    "motorcycle": "moving-motorcyclist",
+    "other-vehicle": "moving-other-vehicle",
+    "person": "moving-person",
+    "truck": "moving-truck",
+}
+
+FRONT = CAMERAS[0]
+LIDAR_TO_FRONT = np.linalg.inv(FRONT.to_ego()) @ LIDAR_TO_EGO
+
+
+def generate_semantic_kitti(
+    output_dir: str | Path,
+    num_scenes: int = 6,
+    frames_per_scene: int = 12,
+    seed: int = 0,
+    image_size: tuple[int, int] = (225, 400),
+    azimuth_steps: int = 480,
+    splits: dict[str, int] | None = None,
+    num_workers: int = 1,
+) -> Path:
+    """
+    Write the drives of `generate_street` as `sequences/00`, `01`, … of SemanticKITTI.
+
+    Scene for scene it is the same town, seen by the same lidar: the points are the same to the bit, with the intensity
+    as a remission from 0 to 1, a 255th of nuScenes's. `image_2` is what the front camera sees at the time of the scan,
+    as in a nuScenes root that is written with `synchronised`. Poses are in the frame of the town, that of such a root.
+    Labels are those that `COUNTERPARTS` and `MOVING` give for nuScenes's; what can be counted has an instance number.
+
+    Args:
+        output_dir (`str` or `Path`): the root to write; it must not hold `sequences` yet.
+        num_scenes, frames_per_scene, seed, image_size, azimuth_steps, num_workers: as in `generate_street`.
+        splits (`dict[str, int]`, *optional*):
+            Number of scenes of `train` (at most 10), `val` (at most 1) and `test` (at most 11), in this order; by
+            default the last third is `test`, the rest `train`.
+
+    Returns:
+        `Path`: the root.
+
+    Raises:
+        ValueError: an argument is out of range, or `splits` does not share out all scenes.
+        FileExistsError: the root holds sequences.
+    """
+    root = Path(output_dir)
+    check_counts(num_scenes=num_scenes, num_workers=num_workers)
+    settings = DriveSettings(root, seed, frames_per_scene, tuple(image_size), azimuth_steps, synchronised=True)
+    names = _share_out(num_scenes, splits)
+    if (root / "sequences").exists():
+        raise FileExistsError(f"{root / 'sequences'} exists: remove it, or choose another `output_dir`.")
+    record_all(partial(record_sequence, names), settings, num_scenes, num_workers)
+    return root
+
+
+def record_sequence(names: list[str], settings: DriveSettings, index: int) -> None:
+    """Write scene number `index` as the sequence of that place in `names`."""
+    folder, surfaces = settings.root / "sequences" / names[index], settings.surfaces(index)
+    for sub in ("velodyne", "labels", "image_2"):
+        (folder / sub).mkdir(parents=True)
+    words, times = label_words(surfaces), FRAME_INTERVAL * np.arange(settings.frames_per_scene)
+    for frame, time in enumerate(times):
+        rng, snapshot, ego_pose = settings.rng(index, frame), surfaces.at(time), surfaces.town.ego_pose(time)
+        captured = scan(rng, snapshot, ego_pose @ LIDAR_TO_EGO, settings.azimuth_steps)
+        _write_scan(folder, f"{frame:06d}", captured, words[surfaces.segment[captured.surface]])
+        view = PinholeView(ego_pose @ FRONT.to_ego(), FRONT.intrinsics(settings.image_size), settings.image_size)
+        picture = take_picture(rng, snapshot, view)
+        Image.fromarray(picture.image).save(folder / "image_2" / f"{frame:06d}.png")
+    _write_calibration(folder / "calib.txt", settings.image_size)
+    lidar_poses = [surfaces.town.ego_pose(time) @ LIDAR_TO_EGO for time in times]
+    poses = [LIDAR_TO_FRONT @ pose @ np.linalg.inv(LIDAR_TO_FRONT) for pose in lidar_poses]
+    _write_lines(folder / "poses.txt", [_text(pose[:3]) for pose in poses])
+    _write_lines(folder / "times.txt", [_text(time) for time in times])
+
+
+def label_words(surfaces: Surfaces) -> np.ndarray:
+    """What label files say of every segment, uint32: its raw class and, if it is a thing, its id in the upper half."""
+    vocabulary = load_vocabulary("semantic_kitti")
+    raw_ids = dict(zip(vocabulary.raw_names, vocabulary.raw_ids.tolist(), strict=True))
+    is_thing = np.append(vocabulary.is_thing, np.zeros(IGNORED + 1 - len(vocabulary.is_thing), bool))
+    is_moving = [thing.speed != 0 for thing in surfaces.things] + [False] * len(surfaces.town.ground.patches)
+    words = [raw_ids["unlabeled"]]  # the sky
+    for segment, (category, moves) in enumerate(zip(surfaces.categories, is_moving, strict=True), start=1):
+        raw_id = raw_ids[counterpart(category, moves)]
+        words.append(raw_id + (segment << 16) * bool(is_thing[vocabulary.raw_to_class[raw_id]]))
+    return np.array(words, np.uint32)
+
+
+def counterpart(category: str, moves: bool = False) -> str:
+    """The raw class of SemanticKITTI that one of nuScenes-lidarseg is."""
+    name = next(name for beginning, name in COUNTERPARTS.items() if category.startswith(beginning))
+    return MOVING.get(name, name) if moves else name
+
+
+def _share_out(num_scenes: int, splits: dict[str, int] | None) -> list[str]:
+    """The sequence of every scene."""
+    if splits is None:
+        splits = {"train": num_scenes - num_scenes // 3, "test": num_scenes // 3}
+    room = {split: len(numbers) for split, numbers in SEQUENCES.items()}
+    fits = all(0 <= count <= room.get(split, -1) for split, count in splits.items())
+    if not fits or sum(splits.values()) != num_scenes:
+        raise ValueError(
+            f"`splits` must share out all {num_scenes} scenes, and SemanticKITTI has room for {room}; got {splits}."
+        )
+    return [number for split, numbers in SEQUENCES.items() for number in numbers[: splits.get(split, 0)]]
+
+
+def _write_scan(folder: Path, stem: str, captured: Scan, words: np.ndarray) -> None:
+    remission = captured.points[:, 3:4] / np.float32(255)
+    points = np.concatenate([captured.points[:, :3], remission], axis=1)
+    points.astype("<f4").tofile(folder / "velodyne" / f"{stem}.bin")
+    words.astype("<u4").tofile(folder / "labels" / f"{stem}.label")
+
+
+def _write_calibration(path: Path, image_size: tuple[int, int]) -> None:
+    """One camera stands for KITTI's four, and its frame is the one that poses are of."""
+    projection = np.column_stack([FRONT.intrinsics(image_size), np.zeros(3)])
+    matrices = dict.fromkeys(("P0", "P1", "P2", "P3"), projection) | {"Tr": LIDAR_TO_FRONT[:3]}
+    _write_lines(path, [f"{name}: {_text(matrix)}" for name, matrix in matrices.items()])
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _text(numbers: np.ndarray | float) -> str:
+    return " ".join(f"{number:.12e}" for number in np.ravel(numbers))
