@@ -23,8 +23,10 @@ from uov_hf.dataset_scripts.nuscenes_tables import (
     inverse,
     read_key_frames,
     read_official_splits,
+    read_poses,
     transform,
 )
+from uov_hf.point_files import read_points
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -102,11 +104,7 @@ class KeyFrames:
         self.frame_ids = [captures[LIDAR].token for _, captures in self._frames]
         self.sequence_ids = [scene for scene, _ in self._frames]
         used = {capture.ego_pose_token for _, captures in self._frames for capture in captures.values()}
-        self._ego2global = Table(
-            tables / "ego_pose.json", lambda row: transform(row) if row["token"] in used else None
-        )
-        for token in used:
-            self._ego2global[token]  # a pose that is not there is an error now, not in the middle of a training
+        self._ego_poses = read_poses(tables, used)
         if self.label_dir.is_dir():
             check_categories(tables / "category.json", vocabulary.raw_names)
 
@@ -125,12 +123,13 @@ class KeyFrames:
             "camera_timestamps": np.array([camera.timestamp for camera in cameras], np.int64),
             "image_sizes": np.array([camera.image_size for camera in cameras], np.int32).reshape(-1, 2),
             "intrinsics": np.array([camera.intrinsics for camera in cameras], np.float64).reshape(-1, 3, 3),
-            "lidar2global": self._sensor2global(lidar),
         }
+        if "lidar2global" in columns:
+            frame["lidar2global"] = self._sensor2global(lidar)
         if "lidar2cam" in columns:
             frame["lidar2cam"] = self._lidar2cam(lidar, cameras)
         if "points" in columns:
-            frame["points"] = self._read_points(lidar)
+            frame["points"] = read_points(self._file(lidar), POINT_COLUMNS)
         if "labels" in columns:
             frame["labels"] = self._read_labels(lidar)
         if "images" in columns:
@@ -143,21 +142,11 @@ class KeyFrames:
         return np.array(motions, np.float64).reshape(-1, 4, 4)
 
     def _sensor2global(self, capture: Capture) -> np.ndarray:
-        return self._ego2global[capture.ego_pose_token] @ capture.sensor2ego
-
-    def _read_points(self, lidar: Capture) -> np.ndarray:
-        points = np.fromfile(self._file(lidar), np.float32, count=self._num_points(lidar) * POINT_COLUMNS)
-        return points.reshape(-1, POINT_COLUMNS)[:, :4].copy()
+        pose = self._ego_poses[capture.ego_pose_token]
+        return transform(pose[:4], pose[4:]) @ capture.sensor2ego
 
     def _num_points(self, lidar: Capture) -> int:
-        path = self._file(lidar)
-        size = path.stat().st_size
-        if size % (4 * POINT_COLUMNS):
-            raise ValueError(
-                f"{path}: expected a whole number of points of {4 * POINT_COLUMNS} bytes ({POINT_COLUMNS} float32), "
-                f"got {size} bytes; the file is cut short, or no nuScenes scan."
-            )
-        return size // (4 * POINT_COLUMNS)
+        return self._file(lidar).stat().st_size // (4 * POINT_COLUMNS)
 
     def _read_labels(self, lidar: Capture) -> np.ndarray | None:
         if not self.label_dir.is_dir():

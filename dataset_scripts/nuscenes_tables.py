@@ -1,10 +1,11 @@
 """The tables of a nuScenes root: rows by token, what the sensors recorded for every key frame, and the splits."""
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import yaml
@@ -13,6 +14,10 @@ import yaml
 LIDAR = "LIDAR_TOP"
 # In the order of the paper: clockwise from the front.
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
+
+KEY_FRAME = re.compile(rb'"is_key_frame"\s*:\s*true')
+TOKEN = re.compile(rb'"token"\s*:\s*"([^"]*)"')
+BLOCK_SIZE = 1 << 22
 
 
 class Capture(NamedTuple):
@@ -30,22 +35,60 @@ class Capture(NamedTuple):
 
 
 class Table(dict):
-    """What `parse` makes of the rows of a JSON table, by token; rows of which it makes None are forgotten at once."""
+    """
+    What `parse` makes of the rows of a JSON table, by token; rows of which it makes None are forgotten at once.
 
-    def __init__(self, path: Path, parse: Callable[[dict[str, Any]], Any]):
+    Args:
+        path (`Path`):
+            The table.
+        parse (`Callable`):
+            Row -> what is kept of it.
+        is_wanted (`Callable`, *optional*):
+            For a table of millions of rows, of which few matter: looks at the bytes of a row before it is parsed, so
+            that neither the file nor its rows are ever in memory as a whole. Such rows must be flat, without braces.
+
+    Raises:
+        ValueError: the file is missing, cut short or no such table; it names the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[dict[str, Any]], Any],
+        is_wanted: Callable[[bytes], Any] | None = None,
+    ):
         self.path = path
+
+        def keep(row: dict[str, Any]) -> tuple[str, Any]:
+            return row["token"], parse(row)
+
         try:
-            with open(path, encoding="utf-8") as file:
-                # Rows are parsed as they are read: of 2.6 million in sample_data only the key frames stay in memory.
-                rows = json.load(file, object_hook=lambda row: (row["token"], parse(row)))
-        except (OSError, json.JSONDecodeError) as error:
+            with open(path, "rb") as file:
+                rows = json.load(file, object_hook=keep) if is_wanted is None else map(keep, _scan(file, is_wanted))
+                super().__init__(row for row in rows if row[1] is not None)
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: expected a table of nuScenes, got: {error}") from error
         except KeyError as error:
             raise ValueError(f"{path}: expected rows with {error}, got one without.") from error
-        super().__init__(row for row in rows if row[1] is not None)
 
     def __missing__(self, token: str):
         raise ValueError(f"{self.path}: expected a row with token {token!r}, as another table refers to it; got none.")
+
+
+def _scan(file: BinaryIO, is_wanted: Callable[[bytes], Any]) -> Iterator[dict[str, Any]]:
+    """The wanted rows of a table `[{…}, {…}, …]`, block by block."""
+    rest, separator = b"", b"["
+    while block := file.read(BLOCK_SIZE):
+        *rows, rest = (rest + block).split(b"}")
+        for row in rows:
+            before, brace, row = row.partition(b"{")
+            if before.strip() != separator or not brace:
+                raise json.JSONDecodeError("Expecting rows without braces in them", row[:80].decode("latin-1"), 0)
+            separator = b","
+            if is_wanted(row):
+                yield json.loads(b"{%b}" % row)
+    if rest.strip() != b"]":
+        raise json.JSONDecodeError("Expecting ']' after the last row; the file is cut short", "", 0)
 
 
 def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Capture]]]:
@@ -54,7 +97,9 @@ def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Ca
     sensors = Table(tables / "sensor.json", lambda row: row["channel"])
     mounts = Table(tables / "calibrated_sensor.json", lambda row: _mount(row, sensors))
     captures: dict[str, dict[str, Capture]] = defaultdict(dict)
-    for capture in Table(tables / "sample_data.json", lambda row: _key_capture(row, mounts)).values():
+    for capture in Table(
+        tables / "sample_data.json", lambda row: _key_capture(row, mounts), is_wanted=KEY_FRAME.search
+    ).values():
         captures[capture.sample_token][capture.channel] = capture
     frames = [(samples[token], captures[token]) for token in samples | captures]
     blind = [token for token in samples if LIDAR not in captures[token]]
@@ -66,10 +111,23 @@ def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Ca
     return sorted(frames, key=lambda frame: (place[frame[0]], frame[1][LIDAR].timestamp))
 
 
+def read_poses(tables: Path, tokens: set[str]) -> Table:
+    """Quaternion and translation (7,) of these ego poses; one that is not there is an error."""
+    wanted = {token.encode() for token in tokens}
+    poses = Table(
+        tables / "ego_pose.json",
+        lambda row: np.array([*row["rotation"], *row["translation"]], np.float64),
+        is_wanted=lambda row: (token := TOKEN.search(row)) is None or token[1] in wanted,
+    )
+    for token in tokens:
+        poses[token]  # now, not in the middle of a training
+    return poses
+
+
 def _mount(row: dict[str, Any], sensors: Table) -> dict[str, Any]:
     return {
         "channel": sensors[row["sensor_token"]],
-        "sensor2ego": transform(row),
+        "sensor2ego": transform(row["rotation"], row["translation"]),
         "intrinsics": row["camera_intrinsic"],
     }
 
@@ -89,16 +147,16 @@ def _key_capture(row: dict[str, Any], mounts: Table) -> Capture | None:
     )
 
 
-def transform(row: dict[str, Any]) -> np.ndarray:
-    """The (4, 4) matrix of a row with a `rotation` (quaternion w, x, y, z) and a `translation` (metres)."""
-    w, x, y, z = np.array(row["rotation"], np.float64) / np.linalg.norm(row["rotation"])
+def transform(rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray:
+    """The (4, 4) matrix of a `rotation` (quaternion w, x, y, z) and a `translation` (metres)."""
+    w, x, y, z = np.array(rotation, np.float64) / np.linalg.norm(rotation)
     matrix = np.eye(4)
     matrix[:3, :3] = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
-    matrix[:3, 3] = row["translation"]
+    matrix[:3, 3] = translation
     return matrix
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from datasets import (
     Array2D,
     Array3D,
@@ -72,7 +73,8 @@ class Frames(Sequence):
         columns (`Sequence[str]`, *optional*): Which columns; all of them by default.
 
     Raises:
-        ValueError: where a column is not a frame column.
+        ValueError: where a column is not a frame column; or, when a frame is asked for, where a file of it is broken,
+            where none of its points is finite, or where it has labels for more or fewer points than it has.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Frames(Sequence):
     def __getitem__(self, index: int | slice) -> "dict[str, Any] | Frames":
         if isinstance(index, slice):
             return self.select(range(len(self))[index])
-        return self.source.read(self.indices[index], self.columns)
+        frame = self.source.read(self.indices[index], self.columns)
+        _check_points(frame, self.source.frame_ids[self.indices[index]])
+        return frame
 
     @property
     def frame_ids(self) -> list[str]:
@@ -205,6 +209,22 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
     def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
         for frame in _chain(sequences):
             yield frame["frame_id"], frame
+
+
+def _check_points(frame: dict[str, Any], frame_id: str) -> None:
+    """What holds of every dataset. Some points may be NaN or infinite (no echo): these are in no voxel."""
+    points = frame.get("points")
+    if points is None:
+        return
+    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # in a sound scan the first point is
+        raise ValueError(
+            f"Frame {frame_id}: expected a scan with finite points, got {len(points)} points, none finite."
+        )
+    for column in ("labels", "instances"):
+        if frame.get(column) is not None and len(frame[column]) != len(points):
+            raise ValueError(
+                f"Frame {frame_id}: expected `{column}` of {len(points)} points, got those of {len(frame[column])}."
+            )
 
 
 def _chain(sequences: list[Frames]) -> Iterator[dict[str, Any]]:

@@ -145,8 +145,10 @@ def _cell(column: pa.ChunkedArray) -> Any:
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0)
+    if array.null_count:
+        return None
     if isinstance(array, pa.ExtensionArray):
         return np.array(array.to_numpy(zero_copy_only=False)[0])
-    if pa.types.is_list(array.type) and pa.types.is_integer(array.type.value_type) and array.is_valid()[0].as_py():
+    if pa.types.is_list(array.type) and pa.types.is_integer(array.type.value_type):
         return np.array(array[0].values)
     return array[0].as_py()

@@ -1,0 +1,177 @@
+"""Parquet is written whole: interrupted, out of room, killed or given broken frames, no half file is ever read."""
+
+import hashlib
+import multiprocessing
+import os
+import resource
+import signal
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_frames import Files, OwnCar
+
+from uov_hf.data import load_frames, writing
+from uov_hf.data.writing import write_parquet
+
+
+TWO_FRAMES = 20_000  # bytes: the second frame reaches it
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def car(tmp_path) -> OwnCar:
+    return OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def in_a_child(function, *args) -> int:
+    """The exit code of a function in a process of its own."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=args)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def test_a_row_group_is_a_frame_and_shards_are_bounded(car, tmp_path):
+    report = write_parquet(car, tmp_path / "out", max_shard_bytes=TWO_FRAMES)
+    assert (report.num_frames, report.num_done_before, report.skipped) == (5, 0, {})
+    files = sorted((tmp_path / "out/default/train").iterdir())
+    assert [file.name for file in files] == ["00000_a-1_000.parquet", "00000_a-1_001.parquet", "00001_b_000.parquet"]
+    assert [pq.read_metadata(file).num_row_groups for file in files] == [2, 1, 2]
+    assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
+
+
+def test_two_processes_write_the_same_files(car, tmp_path):
+    write_parquet(car, tmp_path / "one")
+    write_parquet(car, tmp_path / "two", num_proc=2)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_missing_poses_and_fractions_of_frames_survive(car, tmp_path):
+    write_parquet(car, tmp_path / "out")
+    frames = load_frames(str(tmp_path / "out"))
+    assert frames[0]["lidar2global"] is None and frames[1]["lidar2global"].shape == (4, 4)
+    assert load_frames(str(tmp_path / "out"), data_fraction=0.5).frame_ids == ["a 1/0", "a 1/2", "b/1"]
+
+
+def die_at_the_fourth_frame(car, output_dir):
+    read = Files.read
+
+    def read_or_die(self, index, columns):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, index, columns)
+
+    Files.read = read_or_die
+    write_parquet(car, output_dir, max_shard_bytes=TWO_FRAMES)
+
+
+def test_a_killed_conversion_continues_to_the_same_bytes(car, tmp_path):
+    write_parquet(car, tmp_path / "whole", max_shard_bytes=TWO_FRAMES)
+    assert in_a_child(die_at_the_fourth_frame, car, tmp_path / "out") == -signal.SIGKILL
+    left = sorted(path.name for path in (tmp_path / "out/default").rglob("*.*"))
+    assert left == [".train.partial", "00000_a-1_000.parquet", "00000_a-1_001.parquet", "00001_b_000.parquet.tmp"]
+    with pytest.raises(Exception, match="out"):  # nothing of it is taken for a dataset
+        load_frames(str(tmp_path / "out"))
+
+    report = write_parquet(car, tmp_path / "out", max_shard_bytes=TWO_FRAMES)
+    assert (report.num_frames, report.num_done_before) == (5, 3)
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+    assert str(write_parquet(car, tmp_path / "out")).endswith("5 were there already")
+
+
+def write_with_little_room(car, output_dir, num_bytes):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, most))
+    try:
+        write_parquet(car, output_dir)
+    except OSError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        (output_dir / "message").write_text(str(error))
+
+
+@pytest.mark.parametrize("num_bytes", [100, 25_000, 52_000])  # the first row, the second one, the footer
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(car, tmp_path, num_bytes):
+    (tmp_path / "out").mkdir()
+    assert in_a_child(write_with_little_room, car, tmp_path / "out", num_bytes) == 0
+    message = (tmp_path / "out/message").read_text()
+    assert "00000_a-1_000.parquet: could not be written: [Errno 27] File too large" in message
+    assert "run the same command again: it continues" in message
+    assert list((tmp_path / "out").rglob("*.parquet*")) == []
+    assert write_parquet(car, tmp_path / "out").num_frames == 5
+
+
+def test_a_broken_frame_stops_the_conversion_or_is_counted_and_left_out(car, tmp_path):
+    (tmp_path / "car/a 1/1.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="a 1/1.jpg: expected a whole image file"):
+        write_parquet(car, tmp_path / "out")
+    report = write_parquet(car, tmp_path / "out", on_error="skip")
+    assert list(report.skipped) == ["a 1/1"] and "1 broken and skipped:\n  a 1/1: ValueError: " in str(report)
+    assert load_frames(str(tmp_path / "out")).frame_ids == ["a 1/0", "a 1/2", "b/0", "b/1"]
+    assert "| default | train | 2 | 4 | 1 |" in (tmp_path / "out/README.md").read_text()
+    assert write_parquet(car, tmp_path / "out").skipped == report.skipped  # a later run still tells
+
+
+@pytest.mark.parametrize("broken", ["half a jpeg", "another size", "no points", "no finite points"])
+def test_what_cannot_be_trained_on_is_not_converted(car, tmp_path, broken):
+    points, image = tmp_path / "car/b/0.npy", tmp_path / "car/b/0.jpg"
+    if broken == "half a jpeg":
+        image.write_bytes(image.read_bytes()[:-150])
+    if broken == "another size":
+        image.write_bytes(rendered(6, 9))
+    if "points" in broken:
+        np.save(points, np.full((0 if broken == "no points" else 3, 4), np.nan, np.float32))
+    expected = {
+        "half a jpeg": "b/0.jpg: expected a whole image file",
+        "another size": r"b/0.jpg: expected height and width \(6, 8\).*got \(6, 9\)",
+        "no points": "Frame b/0: expected a scan with finite points, got 0 points",
+        "no finite points": "Frame b/0: expected a scan with finite points, got 3 points, none finite",
+    }
+    with pytest.raises(ValueError, match=expected[broken]):
+        write_parquet(car, tmp_path / "out")
+
+
+def rendered(height, width) -> bytes:
+    from io import BytesIO
+
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_a_disk_that_is_gone_is_not_taken_for_many_broken_frames(car, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "MAX_BROKEN_IN_A_ROW", 3)
+    for image in (tmp_path / "car").rglob("*.jpg"):
+        image.unlink()
+    with pytest.raises(OSError, match="2.jpg"):
+        write_parquet(car, tmp_path / "out", on_error="skip")
+
+
+def test_a_folder_of_other_data_is_not_continued(car, tmp_path, monkeypatch):
+    write_parquet(car, tmp_path / "out")
+    monkeypatch.setattr(Files, "frame_ids", ["a 1/0", "a 1/2", "a 1/1", "b/0", "b/1"][:4] + ["b/2"])
+    with pytest.raises(ValueError, match="b_000.parquet: expected frames of b from b/0 on, got others"):
+        write_parquet(car, tmp_path / "out")
+
+
+def test_a_split_is_added_and_those_that_are_there_stay(car, tmp_path):
+    write_parquet(car, tmp_path / "out")
+    val = OwnCar(data_dir=car.config.data_dir, splits=("val",), cache_dir=car._cache_dir_root)
+    assert write_parquet(val, tmp_path / "out").num_frames == 2
+    assert len(load_frames(str(tmp_path / "out"))) == 5 and len(load_frames(str(tmp_path / "out"), "val")) == 2
+    odd = OwnCar(data_dir=car.config.data_dir, splits=("rainy-day",), cache_dir=car._cache_dir_root)
+    with pytest.raises(ValueError, match="names of letters, digits, _ and inner dots, got rainy-day"):
+        write_parquet(odd, tmp_path / "out")
