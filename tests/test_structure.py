@@ -19,7 +19,7 @@ PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in (
 NETWORK = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses"]
 MODEL = [*NETWORK, "modeling_uov", "modeling_uov_pretraining", "modeling_uov_segmentation"]
 INPUT = ["occlusion", "projection", "point_files", "feature_extraction_uov"]
-BORDER = [*INPUT, "point_neighbors", "afi", "processing_uov", "pipeline_uov"]
+BORDER = [*INPUT, "point_neighbors", "ground_ring", "afi", "processing_uov", "pipeline_uov"]
 ANYTHING = [""]
 # Who may import whom: a module or folder of the package, and what it may take besides its own folder.
 MAY_IMPORT = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "occlusion": [],
     "projection": ["occlusion"],
     "point_neighbors": [],
-    "afi": ["point_neighbors"],
+    "ground_ring": [],
+    "afi": ["point_neighbors", "ground_ring"],
     "evaluation.metrics": [],
     "vocabulary": [],
     "sparse_unet": ["configuration_uov", "sparse_conv", "voxel_pyramid"],

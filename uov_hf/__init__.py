@@ -11,12 +11,15 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_uov import UOVConfig
 from .feature_extraction_uov import UOVFeatureExtractor
 from .hub import save_checkpoint
-from .modeling_uov import UOVForPreTraining, UOVModel
+from .modeling_uov import UOVModel
+from .modeling_uov_pretraining import UOVForPreTraining
 from .modeling_uov_segmentation import UOVForSemanticSegmentation
+from .pipeline_uov import PointCloudSegmentationPipeline
 from .processing_uov import UOVProcessor
 
 
@@ -26,8 +29,12 @@ AutoModel.register(UOVConfig, UOVModel, exist_ok=True)
 AutoModelForPreTraining.register(UOVConfig, UOVForPreTraining, exist_ok=True)
 AutoModelForSemanticSegmentation.register(UOVConfig, UOVForSemanticSegmentation, exist_ok=True)
 AutoProcessor.register(UOVConfig, UOVProcessor, exist_ok=True)
+PIPELINE_REGISTRY.register_pipeline(
+    "point-cloud-segmentation", PointCloudSegmentationPipeline, pt_model=UOVForSemanticSegmentation, type="multimodal"
+)
 
 __all__ = [
+    "PointCloudSegmentationPipeline",
     "UOVConfig",
     "UOVFeatureExtractor",
     "UOVForPreTraining",

@@ -120,7 +120,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"`intensity_max` must be one number, or {len(scans)} (one per scan), got {len(scales)}.")
         coords, features, to_voxel, num_points, num_voxels = [], [], [], [], 0
         for index, (scan, scale) in enumerate(zip(scans, scales, strict=True)):
-            scan_coords, scan_features, scan_to_voxel = self.voxelize(_as_array(scan), scale)
+            scan_coords, scan_features, scan_to_voxel = self.voxelize(as_array(scan), scale)
             coords.append(np.insert(scan_coords, 0, index, axis=1))
             features.append(scan_features)
             to_voxel.append(np.where(scan_to_voxel < 0, -1, scan_to_voxel + num_voxels))
@@ -200,7 +200,8 @@ def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[order], rank[inverse]
 
 
-def _as_array(scan: Any) -> np.ndarray:
+def as_array(scan: Any) -> np.ndarray:
+    """A scan as an array `(num_points, columns)`, read from its file where it is a path."""
     if isinstance(scan, (str, Path)):
         return read_points(scan)
     if isinstance(scan, torch.Tensor):

@@ -11,7 +11,8 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_uov import UOVConfig
 from .feature_extraction_uov import UOVFeatureExtractor
-from .modeling_uov import UOVForPreTraining, UOVModel, UOVPreTrainedModel
+from .modeling_uov import UOVModel, UOVPreTrainedModel
+from .modeling_uov_pretraining import UOVForPreTraining
 from .modeling_uov_segmentation import UOVForSemanticSegmentation
 from .processing_uov import UOVProcessor
 

@@ -1,0 +1,125 @@
+"""Tri-modal pre-training: points are pulled to what the teacher says about the image segments that they lie in."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_uov import UOVConfig
+from .losses import pool_superpoints, soft_text_targets, superpixel_superpoint_loss, text_superpoint_loss
+from .modeling_uov import UOVModel, UOVPreTrainedModel
+
+
+@dataclass
+class UOVPreTrainingOutput(ModelOutput):
+    """The loss of a micro-batch; each term is a mean over its superpoints.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`):
+            `image_loss_weight * image_loss + text_loss_weight * text_loss`.
+        image_loss (`torch.FloatTensor` of shape `()`):
+            Superpixel-superpoint contrast, without a graph.
+        text_loss (`torch.FloatTensor` of shape `()`):
+            Text-superpoint cross-entropy, without a graph.
+        num_superpoints (`torch.LongTensor` of shape `()`):
+            How many superpoints the means are over: the weight of this micro-batch in the optimiser step.
+    """
+
+    loss: torch.FloatTensor | None = None
+    image_loss: torch.FloatTensor | None = None
+    text_loss: torch.FloatTensor | None = None
+    num_superpoints: torch.LongTensor | None = None
+
+
+class UOVForPreTraining(UOVPreTrainedModel):
+    """
+    L = α_i · L_IP(superpoints, segments) + α_t · L_TP(superpoints, prompts)
+
+    Tri-modal pre-training (method 4): a superpoint is the plain mean of the embeddings of the points that one image
+    segment covers; it is pulled to the segment's own embedding and to the words for it.
+    """
+
+    def __init__(self, config: UOVConfig):
+        super().__init__(config)
+        self.uov = UOVModel(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        voxel_coords: torch.IntTensor,
+        voxel_features: torch.FloatTensor,
+        point_to_voxel: torch.LongTensor,
+        pair_to_point: torch.LongTensor,
+        superpoint_ids: torch.LongTensor,
+        segment_embeds: torch.FloatTensor,
+        segment_labels: torch.LongTensor,
+        prompt_embeds: torch.FloatTensor,
+        prompt_groups: torch.LongTensor,
+        scene_ids: torch.LongTensor | None = None,
+        negative_embeds: torch.FloatTensor | None = None,
+        num_points: torch.LongTensor | None = None,
+    ) -> UOVPreTrainingOutput:
+        """The loss of a batch of scans, M pairs of points and segments, S superpoints and P prompts.
+
+        Args:
+            voxel_coords, voxel_features, point_to_voxel, num_points:
+                The scans, as in [`UOVModel.forward`].
+            pair_to_point (`torch.LongTensor` of shape `(M,)`):
+                The point of each pair. A pair whose point has no voxel is left out.
+            superpoint_ids (`torch.LongTensor` of shape `(M,)`):
+                The superpoint of each pair. A superpoint without pairs is in no loss.
+            segment_embeds (`torch.FloatTensor` of shape `(S, projection_dim)`):
+                The teacher's embedding of the image segment of each superpoint, unit length.
+            segment_labels (`torch.LongTensor` of shape `(S,)`):
+                The prompt that the teacher gave to it.
+            prompt_embeds (`torch.FloatTensor` of shape `(P, projection_dim)`):
+                The teacher's text embeddings, unit length.
+            prompt_groups (`torch.LongTensor` of shape `(P,)`):
+                Which prompts describe the same thing.
+            scene_ids (`torch.LongTensor` of shape `(S,)`, *optional*):
+                The scene of each superpoint; needed where `config.negatives` is `"scene"`.
+            negative_embeds (`torch.FloatTensor` of shape `(K, projection_dim)`, *optional*):
+                The segments of the optimiser step outside this micro-batch; needed in training where
+                `config.negatives` is `"global"`, and refused elsewhere.
+        """
+        self._check_negatives(scene_ids, negative_embeds)
+        voxel_embeds = self.uov.get_point_features(voxel_coords, voxel_features)  # (num_voxels, D)
+        pair_to_voxel = point_to_voxel[pair_to_point]  # (M,)
+        in_grid = pair_to_voxel >= 0
+        pair_to_voxel, superpoint_ids = pair_to_voxel[in_grid], superpoint_ids[in_grid]
+        kept, superpoint_ids = superpoint_ids.unique(return_inverse=True)  # (S',) superpoints that have a pair
+
+        with torch.autocast(voxel_embeds.device.type, enabled=False):
+            superpoint_embeds = pool_superpoints(voxel_embeds, superpoint_ids, len(kept), pair_to_voxel)  # (S', D)
+            dtype = superpoint_embeds.dtype
+            image_loss = superpixel_superpoint_loss(
+                superpoint_embeds,
+                segment_embeds[kept].to(dtype),
+                scene_ids=scene_ids[kept] if self.config.negatives == "scene" else None,
+                temperature=self.config.temperature,
+                negative_embeds=None if negative_embeds is None else negative_embeds.to(dtype),
+            )
+            prompt_embeds = prompt_embeds.to(dtype)
+            text_loss = text_superpoint_loss(
+                superpoint_embeds,
+                prompt_embeds,
+                segment_labels[kept],
+                soft_text_targets(prompt_embeds, prompt_groups, self.config.hard_text_weight),
+                temperature=self.config.temperature,
+            )
+            loss = self.config.image_loss_weight * image_loss + self.config.text_loss_weight * text_loss
+        num_superpoints = torch.tensor(len(kept), device=loss.device)
+        return UOVPreTrainingOutput(loss, image_loss.detach(), text_loss.detach(), num_superpoints)
+
+    def _check_negatives(self, scene_ids: torch.Tensor | None, negative_embeds: torch.Tensor | None) -> None:
+        scope = self.config.negatives
+        if scope == "scene" and scene_ids is None:
+            raise ValueError('`config.negatives` is "scene", which needs `scene_ids`: the scene of each superpoint.')
+        if scope == "global" and self.training and negative_embeds is None:
+            raise ValueError(
+                '`config.negatives` is "global", which needs `negative_embeds`: the segments of the other ranks and '
+                "micro-batches of the optimiser step (shape (0, D) if there are none)."
+            )
+        if scope != "global" and negative_embeds is not None:
+            raise ValueError(f'`negative_embeds` belong to `config.negatives = "global"`, but it is "{scope}".')

@@ -1,0 +1,239 @@
+"""`pipeline("point-cloud-segmentation")`: scans in, a label for each of their points out, in words of one's own."""
+
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from transformers import Pipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+from .feature_extraction_uov import as_array
+from .modeling_uov import UOVModel, best_of_prompts
+from .modeling_uov_segmentation import UOVForSemanticSegmentation
+
+
+IGNORED = 255
+WORDS = ("candidate_labels", "candidate_embeds", "hypothesis_template")
+
+
+class PointCloudSegmentationPipeline(Pipeline):
+    """Names every point of lidar scans.
+
+    ```python
+    from transformers import pipeline
+    import uov_hf
+
+    segmenter = pipeline("point-cloud-segmentation", model="out/uov")
+    result = segmenter("scan.bin", candidate_labels=["car", "road", "tree"])
+    result["labels"][result["segmentation"][0]]  # what the first point is
+    ```
+
+    Without `candidate_labels` it answers in the classes of the checkpoint. With them it needs a checkpoint whose head
+    is `"text"` (a pre-trained one, or one distilled with `--head text`): a label is looked up among the classes and
+    the prompts that are baked into the model, and goes to the text tower where there is one. Embeddings of words are
+    kept from call to call.
+
+    Args:
+        model, processor:
+            [`UOVForSemanticSegmentation`] and [`UOVProcessor`]; `pipeline` loads both from a checkpoint.
+        device, dtype, batch_size, num_workers:
+            As for every pipeline. A batch is concatenated, never padded.
+    """
+
+    _load_processor = True
+    _load_image_processor = _load_feature_extractor = _load_tokenizer = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._embeds_of_words: dict[str, torch.Tensor] = {}
+
+    def __call__(self, points: Any, candidate_labels: Any = None, **kwargs) -> Any:
+        """Label the points of one scan, or of many.
+
+        Args:
+            points (path, array of shape `(num_points, 3 or more)`, or a `dict`; or a list or generator of these):
+                x, y, z in metres in the lidar frame, then the intensity as in the file, if there is one. A dictionary
+                has `points` and may have `candidate_labels`, `candidate_embeds` and `intensity_max` of its own.
+            candidate_labels (`str`, `list[str]` or `list[list[str]]`, *optional*):
+                The words to choose from: with commas between them, or in a list; for a list of scans perhaps one list
+                for each.
+            candidate_embeds (`dict[str, array]`, *optional*):
+                Further labels by embeddings of the teacher's space: `(D,)`, or `(num_prompts, D)`, whose best counts.
+            hypothesis_template (`str`, *optional*, defaults to `"a photo of a {}."`):
+                The sentence that the text tower reads. Baked words were embedded in the templates of their teacher.
+            intensity_max (`float`, *optional*):
+                The sensor's full scale, as [`UOVFeatureExtractor`] takes it.
+            threshold (`float`, *optional*, defaults to 0.0):
+                Points whose best label has less probability than this get 255.
+            refine (`"afi"`, *optional*):
+                Clean the answer by approximate flat interaction.
+
+        Returns:
+            For each scan a dictionary: `segmentation` `(num_points,)` int64, rows of `labels`, 255 for a point that is
+            in no voxel or below the threshold; `scores` `(num_points,)` float32, the probability among the candidates;
+            `labels`, a list of words.
+
+        Raises:
+            ValueError: if the head is linear and there are candidates, or a word cannot be embedded.
+        """
+        if _is_list_per_scan(points, candidate_labels):
+            points = [
+                {**_as_dict(scan), "candidate_labels": own} for scan, own in zip(points, candidate_labels, strict=True)
+            ]
+            candidate_labels = None
+        if candidate_labels is not None:
+            kwargs["candidate_labels"] = candidate_labels
+        return super().__call__(points, **kwargs)
+
+    def _sanitize_parameters(self, threshold=None, refine=None, **asked):
+        unknown = sorted(set(asked) - {*WORDS, "intensity_max"})
+        if unknown:
+            raise ValueError(f"The pipeline has no parameter {', '.join(unknown)}.")
+        read_out = {"threshold": threshold, "refine": refine}
+        return asked, {}, {name: value for name, value in read_out.items() if value is not None}
+
+    def preprocess(self, scan: Any, **asked) -> dict[str, Any]:
+        asked = {**asked, **_as_dict(scan)}
+        return {**asked, "points": as_array(asked["points"])}
+
+    def get_iterator(
+        self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator[dict[str, Any]]:
+        """As the library's, but for the batches, which it would pad."""
+        kind = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
+        scans = kind(inputs, self.preprocess, preprocess_params)
+        for batch in DataLoader(scans, num_workers=num_workers, batch_size=batch_size, collate_fn=list):
+            for answer in self.forward(batch, **forward_params):
+                yield self.postprocess(answer, **postprocess_params)
+
+    def run_single(self, inputs, *params) -> dict[str, Any]:
+        return next(self.get_iterator([inputs], 0, 1, *params))
+
+    def _forward(self, scans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """For each scan its points, their voxels, the logits of these, and what the logits are of."""
+        scales = [scan.get("intensity_max") for scan in scans]
+        if None in scales:
+            if any(scale is not None for scale in scales):
+                raise ValueError(f"`intensity_max` must be given for every scan of a batch or for none, got {scales}.")
+            scales = None
+        inputs = self.processor([scan["points"] for scan in scans], intensity_max=scales)
+        voxels = inputs["voxel_coords"].to(self.device), inputs["voxel_features"].to(self.device)
+        num_voxels = torch.bincount(inputs["voxel_coords"][:, 0], minlength=len(scans))
+        starts = num_voxels.cumsum(0) - num_voxels
+        named = self._name(voxels, num_voxels.tolist(), [{key: scan.get(key) for key in WORDS} for scan in scans])
+        to_voxel = inputs["point_to_voxel"].split(inputs["num_points"].tolist())
+        return [
+            {
+                "points": scan["points"],
+                "point_to_voxel": torch.where(rows < 0, rows, rows - start),
+                "logits": logits,
+                "labels": labels,
+            }
+            for scan, rows, start, (logits, labels) in zip(scans, to_voxel, starts, named, strict=True)
+        ]
+
+    def postprocess(self, answer: dict[str, Any], threshold: float = 0.0, refine: str | None = None) -> dict[str, Any]:
+        (result,) = self.processor.post_process_semantic_segmentation(
+            answer["logits"],
+            answer["point_to_voxel"],
+            per_voxel=True,
+            refine=refine,
+            points=answer["points"],
+            label2id={label: row for row, label in enumerate(answer["labels"])},
+        )
+        below = result["scores"] < threshold
+        segmentation = result["segmentation"].masked_fill(below, IGNORED)
+        return {
+            "segmentation": segmentation.numpy(),
+            "scores": result["scores"].numpy(),
+            "labels": answer["labels"],
+        }
+
+    def _name(
+        self, voxels: tuple[torch.Tensor, torch.Tensor], num_voxels: list[int], words: list[dict[str, Any]]
+    ) -> list[tuple[torch.Tensor, list[str]]]:
+        """For each scan of the batch the logits of its voxels, and what their columns are called."""
+        if not any(own["candidate_labels"] or own["candidate_embeds"] for own in words):
+            labels = list(self.model.config.id2label.values())
+            return [(logits, labels) for logits in self.model.get_voxel_logits(*voxels).split(num_voxels)]
+        uov = self._with_words()
+        vocabularies = [self._vocabulary(uov, **own) for own in words]  # a word that is refused costs no forward pass
+        embeds = uov.get_point_features(*voxels).split(num_voxels)
+        return [
+            (best_of_prompts(own, *vocabulary[1:], uov.config.logit_scale), vocabulary[0])
+            for own, vocabulary in zip(embeds, vocabularies, strict=True)
+        ]
+
+    def _with_words(self) -> UOVModel:
+        if isinstance(self.model, UOVForSemanticSegmentation):
+            if self.model.classifier is not None:
+                raise ValueError(
+                    "`candidate_labels` need a network that answers by words, and the head of this checkpoint is "
+                    f"linear: its classes are {', '.join(self.model.config.id2label.values())}. Ask without "
+                    "candidates, or distil with `--head text`."
+                )
+            return self.model.uov
+        return self.model
+
+    def _vocabulary(
+        self, uov: UOVModel, candidate_labels, candidate_embeds, hypothesis_template
+    ) -> tuple[list[str], torch.Tensor, torch.LongTensor]:
+        """The candidates, the embeddings `(P, D)` of their prompts, and the candidate of each `(P,)`."""
+        embeds = {
+            label: self._embeds_of(uov, label, hypothesis_template or "a photo of a {}.")
+            for label in _as_labels(candidate_labels)
+        }
+        for label, given in (candidate_embeds or {}).items():
+            given = torch.atleast_2d(torch.as_tensor(given, dtype=torch.float32)).to(self.device)
+            if given.ndim != 2 or given.shape[1] != uov.config.projection_dim or not given.isfinite().all():
+                raise ValueError(
+                    f"`candidate_embeds` of {label!r} must be finite, of shape ({uov.config.projection_dim},) or "
+                    f"(num_prompts, {uov.config.projection_dim}), got shape {tuple(given.shape)}."
+                )
+            embeds[label] = F.normalize(given, dim=1)
+        rows = [torch.full((len(own),), row) for row, own in enumerate(embeds.values())]
+        return list(embeds), torch.cat(list(embeds.values())), torch.cat(rows).to(self.device)
+
+    def _embeds_of(self, uov: UOVModel, label: str, template: str) -> torch.Tensor:
+        """`(num_prompts, D)`: the prompts of a class, a baked prompt, or what the text tower says."""
+        config = uov.config
+        names = {_plain(name): index for name, index in config.label2id.items()}
+        if _plain(label) in names and len(uov.prompt_embeds):
+            return uov.prompt_embeds[uov.prompt_to_class == names[_plain(label)]]
+        if label in config.prompts or not config.has_teachers_text_tower:
+            return uov.get_prompt_features([label])  # which refuses a word that is not baked, and says why
+        sentence = template.format(label)
+        if sentence not in self._embeds_of_words:
+            tokens = self.processor(text=sentence).to(self.device)
+            self._embeds_of_words[sentence] = uov.get_text_features(**tokens)
+        return self._embeds_of_words[sentence]
+
+
+def _as_dict(scan: Any) -> dict[str, Any]:
+    return dict(scan) if isinstance(scan, Mapping) else {"points": scan}
+
+
+def _as_labels(candidate_labels: str | list[str] | None) -> list[str]:
+    if candidate_labels is None:
+        return []
+    words = candidate_labels.split(",") if isinstance(candidate_labels, str) else list(candidate_labels)
+    words = [word.strip() for word in words]
+    if not words or not all(words) or len(set(words)) < len(words):
+        raise ValueError(f"`candidate_labels` must be words, each once, got {candidate_labels!r}.")
+    return words
+
+
+def _is_list_per_scan(points: Any, candidate_labels: Any) -> bool:
+    if not isinstance(candidate_labels, (list, tuple)) or all(isinstance(label, str) for label in candidate_labels):
+        return False
+    if not isinstance(points, list) or len(points) != len(candidate_labels):
+        raise ValueError(
+            f"`candidate_labels` has {len(candidate_labels)} lists: give a list of as many scans, one list for each."
+        )
+    return True
+
+
+def _plain(word: str) -> str:
+    return word.replace("_", " ").lower()
