@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from uov_hf.evaluation.metrics import ConfusionMatrix
 
@@ -54,6 +55,73 @@ def test_an_unanswered_point_is_a_miss_and_no_false_alarm():
 def test_fwiou_weighs_a_class_by_how_often_it_is_labelled():
     result = matrix_of([0, 0, 0, 0], [0, 0, 0, 1]).compute()
     assert result["fwiou"] == pytest.approx(0.75 * 0.75)
+
+
+def random_answers(seed, num_labels, absent=(), unanswered=False):
+    """Skewed like a street: a few classes are nearly everything; those of `absent` are neither there nor predicted."""
+    generator = np.random.default_rng(seed)
+    share = generator.dirichlet(np.full(num_labels, 0.3))
+    share[list(absent)] = 0
+    labels = generator.choice(num_labels, 5000, p=share / share.sum())
+    guesses = generator.choice(np.setdiff1d(np.arange(num_labels), absent), 5000)
+    predictions = np.where(generator.random(5000) < 0.6, labels, guesses)
+    predictions[generator.random(5000) < 0.05 * unanswered] = 255
+    labels[generator.random(5000) < 0.1] = 255
+    return predictions, labels
+
+
+@pytest.mark.parametrize("seed, num_labels, absent", [(0, 3, ()), (1, 16, ()), (2, 16, (4, 7)), (3, 19, (0, 18))])
+def test_metrics_are_those_of_scikit_learn(seed, num_labels, absent):
+    predictions, labels = random_answers(seed, num_labels, absent)
+    matrix = matrix_of(predictions, labels, num_labels)
+    result = matrix.compute()
+    kept, classes = labels != 255, np.arange(num_labels)
+    truth, said = labels[kept], predictions[kept]
+    iou, other = (jaccard_score(truth, said, labels=classes, average=None, zero_division=none) for none in (0, 1))
+    iou[iou != other] = np.nan  # scikit-learn has a number of one's choice for an absent class
+    np.testing.assert_allclose(result["per_category_iou"], iou, rtol=1e-12)
+    assert np.flatnonzero(np.isnan(iou)).tolist() == sorted(absent)
+    assert np.array_equal(matrix.counts[:, :num_labels], confusion_matrix(truth, said, labels=classes))
+    assert result["mean_iou"] == pytest.approx(np.nanmean(iou), rel=1e-12)
+    assert result["overall_accuracy"] == pytest.approx(accuracy_score(truth, said), rel=1e-12)
+    present = np.setdiff1d(classes, absent)  # the weight of a class that is not there is 0, and 0 · NaN is not
+    weighted = jaccard_score(truth, said, labels=present, average="weighted")
+    assert result["fwiou"] == pytest.approx(weighted, rel=1e-12)
+    assert result["official_fwiou"] == pytest.approx(jaccard_score(truth, said, average="micro"), rel=1e-12)
+
+
+def devkit_scores(predictions, labels, num_labels):
+    """IoU, its mean and its weighted mean as nuscenes-devkit's eval/lidarseg counts them; class 0 is void."""
+    counts = np.zeros((num_labels + 1, num_labels + 1))
+    np.add.at(counts, ((labels + 1) % 256, predictions + 1), 1)
+    counts[0] = counts[:, 0] = 0
+    union = counts.sum(axis=1) + counts.sum(axis=0) - counts.diagonal()
+    with np.errstate(invalid="ignore"):
+        iou = counts.diagonal() / union
+    return iou[1:], np.nanmean(iou), np.nansum(counts.sum(axis=1) * iou) / counts.sum()
+
+
+@pytest.mark.parametrize("seed, absent", [(4, ()), (5, (3,)), (6, (0, 9, 15))])
+def test_metrics_are_those_of_the_nuscenes_devkit(seed, absent):
+    predictions, labels = random_answers(seed, 16, absent)
+    result = matrix_of(predictions, labels, 16).compute()
+    iou, mean_iou, fwiou = devkit_scores(predictions, labels, 16)
+    np.testing.assert_allclose(result["per_category_iou"], iou, rtol=1e-12)
+    assert (result["mean_iou"], result["fwiou"]) == pytest.approx((mean_iou, fwiou), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed, absent", [(7, ()), (8, (2, 11))])
+def test_the_official_code_counts_an_absent_class_as_one_and_keeps_void_answers_as_misses(seed, absent):
+    predictions, labels = random_answers(seed, 16, absent, unanswered=True)
+    counts = np.zeros((17, 17))  # method 5.1: class 0 is void; its row is zeroed, its column stays
+    np.add.at(counts, ((labels.astype(int) + 1) % 256, (predictions.astype(int) + 1) % 256), 1)
+    counts[0] = 0
+    hits, union = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
+    iou = [hits[c] / union[c] if union[c] else 1.0 for c in range(1, 17)]
+    result = matrix_of(predictions, labels, 16).compute()
+    assert result["official_mean_iou"] == pytest.approx(np.mean(iou), rel=1e-12)
+    assert result["official_fwiou"] == pytest.approx(hits.sum() / (2 * counts.sum() - hits.sum()), rel=1e-12)
+    assert result["official_mean_iou"] > result["mean_iou"] if absent else result["fwiou"] > 0
 
 
 def test_merging_equals_counting_together():

@@ -8,13 +8,8 @@ from typing import Any
 from uov_hf.evaluation.segmentation import Matrices
 
 
-TOTALS = {
-    "mean IoU": "mean_iou",
-    "accuracy": "overall_accuracy",
-    "fwIoU": "fwiou",
-    "mean IoU, official": "official_mean_iou",
-    "fwIoU, official": "official_fwiou",
-}
+TOTALS = {"mean IoU": "mean_iou", "accuracy": "overall_accuracy", "fwIoU": "fwiou"}
+AS_PRINTED = {"mean IoU, official": "official_mean_iou", "fwIoU, official": "official_fwiou"}
 
 
 def to_results(matrices: Matrices) -> dict[str, dict]:
@@ -54,9 +49,9 @@ def evaluation_tables(results: dict[str, Any], class_names: list[str]) -> str:
         class_names (`list[str]`): In the order of their ids.
     """
     regions = {name: result for name, result in results.items() if name.endswith("_points")}
-    parts = [results_table(regions, class_names), _totals_table("in %", regions)]
+    parts = [results_table(regions, class_names), _totals_table("in %", regions, TOTALS | AS_PRINTED)]
     if results["by_range"]:
-        parts.append(_totals_table("by range, in %", results["by_range"]))
+        parts.append(_totals_table("by range, in %", results["by_range"], TOTALS))
     error = results["calibration"]["expected_calibration_error"]
     parts.append(f"Expected calibration error of the points that have an answer: {_percent(error)} %.")
     if "panoptic" in results:
@@ -64,9 +59,9 @@ def evaluation_tables(results: dict[str, Any], class_names: list[str]) -> str:
     return "\n\n".join(parts)
 
 
-def _totals_table(title: str, results: dict[str, dict]) -> str:
+def _totals_table(title: str, results: dict[str, dict], totals: dict[str, str]) -> str:
     lines = _header(title, results)
-    lines += [_row(name, [result[key] for result in results.values()]) for name, key in TOTALS.items()]
+    lines += [_row(name, [result[key] for result in results.values()]) for name, key in totals.items()]
     lines.append("| points | " + " | ".join(f"{result['num_points']:,}" for result in results.values()) + " |")
     return "\n".join(lines)
 
