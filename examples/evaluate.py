@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
-from uov_hf.data import load_frames
 from uov_hf.evaluation.answers import Segmenter
 from uov_hf.evaluation.card import update_card
 from uov_hf.evaluation.export import TAXONOMIES, Submission
@@ -30,6 +29,7 @@ from uov_hf.labels.card_figures import draw_confusion
 from uov_hf.training import arguments
 from uov_hf.training.broken_frames import ReportBrokenFrames, only_readable
 from uov_hf.training.launch import sharing, start
+from uov_hf.training.samples import load_split
 
 
 logger = get_logger("uov_hf.evaluate")
@@ -108,7 +108,7 @@ def main() -> None:
     segmenter = Segmenter(model, processor, args.refine, args.predict_void)
 
     # Data
-    frames = load_frames(args.dataset, args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
+    frames = load_split(args, args.split)
     check_classes(model.config.id2label, frames.class_names)
     submission = None
     if args.export:

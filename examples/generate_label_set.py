@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, WriteReport
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.training import arguments
 from uov_hf.training.launch import sharing, start
+from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -87,7 +87,7 @@ def main() -> None:
             use_embedded_street(args)
 
     # Data
-    frames = load_frames(args.dataset, args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
+    frames = load_split(args, args.split)
     vocabulary = load_vocabulary(args.vocabulary or frames.taxonomy)
 
     # Teacher

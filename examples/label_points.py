@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from accelerate.utils import gather_object
 
-from uov_hf.data import load_frames
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, WriteReport, label_points
 from uov_hf.training import arguments
 from uov_hf.training.launch import sharing, start
+from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import IGNORED
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         args.dataset, args.data_dir = "nuscenes", str(Path(args.label_set).with_name("street"))
         args.split = args.split or "all"
 
-    frames = load_frames(args.dataset, args.split, data_dir=args.data_dir, dataset_config=args.dataset_config)
+    frames = load_split(args, args.split)
     report = label_points(label_set, frames, args.preset, on_error=args.on_error, **sharing(accelerator))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Point labels ({args.preset}) in {args.label_set}: {report}")

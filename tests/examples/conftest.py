@@ -58,6 +58,23 @@ def street_labels(tiny_street, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def start_of_distillation(street_labels, tmp_path_factory) -> Path:
+    """A checkpoint as pretrain.py leaves it, but untrained."""
+    import torch
+
+    from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
+    from uov_hf.labels import LabelSet
+
+    torch.manual_seed(0)
+    label_set, folder = LabelSet(street_labels), tmp_path_factory.mktemp("start")
+    uov = UOVModel(UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim, teacher=label_set.teacher_id))
+    prompt_embeds = torch.from_numpy(label_set.prompt_embeds)
+    uov.set_classes(label_set.class_names, prompt_embeds, label_set.prompt_to_class, label_set.prompts)
+    save_checkpoint(folder, uov, UOVProcessor.from_teacher(UOVFeatureExtractor()))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def pretraining(tiny_street, street_labels) -> list:
     """Arguments of a short run: four frames, 8 steps of two micro-batches, where two processes share them."""
     return (

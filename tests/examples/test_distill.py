@@ -7,25 +7,13 @@ import torch
 from runs import kill_after, losses, without_times
 from transformers import AutoModelForSemanticSegmentation
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor, save_checkpoint
+from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet
 from uov_hf.training.tracking import read_log
 
 
 NUM_STEPS = 8
-
-
-@pytest.fixture(scope="session")
-def start_of_distillation(street_labels, tmp_path_factory):
-    """A checkpoint as pretrain.py leaves it, but untrained."""
-    torch.manual_seed(0)
-    label_set, folder = LabelSet(street_labels), tmp_path_factory.mktemp("start")
-    uov = UOVModel(UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim, teacher=label_set.teacher_id))
-    prompt_embeds = torch.from_numpy(label_set.prompt_embeds)
-    uov.set_classes(label_set.class_names, prompt_embeds, label_set.prompt_to_class, label_set.prompts)
-    save_checkpoint(folder, uov, UOVProcessor.from_teacher(UOVFeatureExtractor()))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +24,7 @@ def distillation(start_of_distillation, tiny_street, street_labels) -> list:
         + ["--data_dir", tiny_street, "--label_set", street_labels, "--split", "all", "--confidence_weighting"]
         + ["--per_device_train_batch_size", 1, "--freeze_batch_norm", "--num_train_epochs", 4]
         + ["--learning_rate", 0.02, "--head_learning_rate", 0.2, "--dataloader_num_workers", 0]
+        + ["--self_training_epochs", 2, "--self_training_confidence", 0.1, "--ema_decay", 0.5]
     )
 
 
@@ -54,6 +43,11 @@ def test_distillation_lowers_the_loss_and_validates_by_the_teacher_alone(distill
     assert records[-1]["validation_loss"] < records[3]["validation_loss"]
     terms = losses(distilled, "cross_entropy", "lovasz_loss")
     assert torch.allclose(losses(distilled)[:, 0], terms.sum(dim=1), rtol=1e-5)
+
+
+def test_self_training_labels_more_points_in_the_last_epochs(distilled):
+    labelled = losses(distilled, "num_labelled_voxels").reshape(4, 2).sum(dim=1)  # epochs of two steps
+    assert labelled[0] == labelled[1] and (labelled[2:] > labelled[0]).all()
 
 
 def test_the_segmenter_loads_and_answers_in_the_label_sets_classes(distilled, street_labels, tiny_street):

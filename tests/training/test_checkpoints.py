@@ -84,6 +84,16 @@ def test_a_run_of_other_steps_is_refused(run):
     checkpoint = save(run, 2)
     with pytest.raises(ValueError, match="frames_per_step = 1, this one has 4"):
         load_checkpoint(run.accelerator, checkpoint, TrainingOrder(num_frames=3, accumulation=4))
+    with pytest.raises(ValueError, match="local = False, this one has True"):
+        load_checkpoint(run.accelerator, checkpoint, TrainingOrder(num_frames=3, local=True))
+
+
+def test_a_checkpoint_from_before_there_was_a_local_order_is_resumed(run):
+    state_file = save(run, 2) / "trainer_state.json"
+    state = json.loads(state_file.read_text())
+    del state["local"]
+    state_file.write_text(json.dumps(state))
+    assert load_checkpoint(run.accelerator, state_file.parent, ORDER)["step"] == 2
 
 
 def test_latest_starts_anew_where_there_is_none_and_a_wrong_folder_is_named(tmp_path):

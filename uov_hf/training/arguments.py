@@ -18,6 +18,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data_dir", help="Root folder of the raw dataset.")
     group.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is in --data_dir.")
     group.add_argument("--split", help="Default: what fits the configuration.")
+    group.add_argument(
+        "--streaming",
+        action="store_true",
+        help="Read a dataset on the Hub where it lies, without a download. A training then takes its frames in an "
+        "order that stays with neighbours for a while.",
+    )
 
 
 def add_label_set_arguments(parser: argparse.ArgumentParser) -> None:

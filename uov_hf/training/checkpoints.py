@@ -100,9 +100,10 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, order: TrainingO
     """
     state = json.loads((checkpoint / STATE_FILE).read_text())
     for name, ours in order_fingerprint(order).items():
-        if state[name] != ours:
+        theirs = state.get(name, False)  # `local` is younger than some checkpoints
+        if theirs != ours:
             raise ValueError(
-                f"{checkpoint} belongs to a run with {name} = {state[name]}, this one has {ours}: its steps hold "
+                f"{checkpoint} belongs to a run with {name} = {theirs}, this one has {ours}: its steps hold "
                 "other frames. Resume with the settings of that run, or start a new one in another --output_dir."
             )
     accelerator.load_state(str(checkpoint))
@@ -116,6 +117,7 @@ def order_fingerprint(order: TrainingOrder) -> dict[str, int]:
         "num_frames": order.num_frames,
         "batch_size": order.batch_size,
         "frames_per_step": order.frames_per_step,
+        "local": order.local,
     }
 
 

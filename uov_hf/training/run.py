@@ -121,7 +121,7 @@ def create_run(
     """
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
     batch_size = args.per_device_train_batch_size or max(1, frames_per_step // (num_processes * accumulation))
-    order = TrainingOrder(num_frames, batch_size, num_processes, accumulation, args.seed)
+    order = TrainingOrder(num_frames, batch_size, num_processes, accumulation, args.seed, local=args.streaming)
     num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
     if num_processes > 1 and accelerator.device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # it keeps the parameters themselves

@@ -25,6 +25,7 @@ def load_split(args: Any, split: str | None, data_fraction: float = 1.0) -> Fram
         data_dir=args.data_dir,
         dataset_config=args.dataset_config,
         data_fraction=data_fraction,
+        download=not args.streaming,
     )
 
 

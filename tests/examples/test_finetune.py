@@ -1,0 +1,183 @@
+"""finetune.py: what starts from what, what is frozen, and that splitting or killing a run changes nothing."""
+
+import random
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from runs import kill_after, losses, without_times
+
+from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf.data import load_frames
+from uov_hf.training.loop import set_train_mode
+from uov_hf.training.tracking import read_log
+from uov_hf.vocabulary import load_vocabulary
+
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
+NUM_STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def finetuning(tiny_street) -> list:
+    """Arguments of a short run: one scene of two, 8 steps of two micro-batches, where two processes share them."""
+    return (
+        ["finetune.py", "--preset", "tiny", "--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]
+        + ["--data_fraction", 0.5, "--per_device_train_batch_size", 1, "--freeze_batch_norm", "--num_train_epochs", 8]
+        + ["--learning_rate", 0.02, "--head_learning_rate", 0.2, "--dataloader_num_workers", 0]
+    )
+
+
+@pytest.fixture(scope="module")
+def finetuned(finetuning, run_script, tmp_path_factory) -> Path:
+    """The folder of a run on one process that accumulates two micro-batches."""
+    folder = tmp_path_factory.mktemp("finetuned") / "finetuned"
+    validation = ["--validation_split", "test", "--eval_steps", 4, "--checkpointing_steps", 2]
+    run_script(*finetuning, "--gradient_accumulation_steps", 2, *validation, "--output_dir", folder)
+    return folder
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The script's functions, and `parse` of a command line."""
+    functions = runpy.run_path(str(SCRIPT))
+
+    def parse(*arguments) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["finetune.py", *map(str, arguments)])
+        return functions["parse_args"]()
+
+    return SimpleNamespace(parse=parse, **{name: functions[name] for name in ("create_model", "parameter_groups")})
+
+
+def test_fine_tuning_on_a_fraction_lowers_the_loss_and_validates_on_the_whole_split(finetuned, tiny_street):
+    records = read_log(finetuned / "train_log.jsonl")
+    assert len(records) == NUM_STEPS and losses(finetuned)[-2:].mean() < losses(finetuned)[:2].mean()
+    assert records[-1]["validation_loss"] < records[3]["validation_loss"]
+    train = load_frames("nuscenes", "all", data_dir=tiny_street, data_fraction=0.5)
+    points_per_epoch = sum(len(frame["points"]) for frame in train)
+    assert records[0]["num_points"] == points_per_epoch
+
+
+def test_the_fine_tuned_segmenter_loads_and_its_card_says_what_it_learnt_from(finetuned, tiny_street):
+    model = UOVForSemanticSegmentation.from_pretrained(finetuned)
+    points = load_frames("nuscenes", "test", data_dir=tiny_street)[0]["points"]
+    assert model(**UOVProcessor.from_pretrained(finetuned)(points=points)).logits.shape == (len(points), 16)
+    assert list(model.config.id2label.values()) == load_vocabulary("nuscenes").class_names
+    card = (finetuned / "README.md").read_text()
+    assert "The supervision is the ground truth of their points" in card and "| preset | tiny |" in card
+
+
+def test_two_processes_fine_tune_along_the_curve_of_one(finetuning, finetuned, run_script, tmp_path):
+    run_script(*finetuning, "--output_dir", tmp_path, num_processes=2)
+    assert torch.allclose(losses(tmp_path), losses(finetuned), rtol=1e-5)
+    trained = UOVForSemanticSegmentation.from_pretrained(tmp_path).state_dict()
+    for name, weight in UOVForSemanticSegmentation.from_pretrained(finetuned).state_dict().items():
+        assert torch.allclose(trained[name], weight, rtol=1e-3, atol=1e-5), name
+
+
+def test_a_fine_tuning_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
+    finetuning, finetuned, start_script, run_script, tmp_path
+):
+    settings = [*finetuning, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2]
+    settings += ["--validation_split", "test", "--eval_steps", 4, "--output_dir", tmp_path]
+    killed_after = random.randint(1, NUM_STEPS - 1)
+    kill_after(start_script(*settings), tmp_path, killed_after)
+
+    run_script(*settings, "--resume_from_checkpoint", "latest")
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, finetuned)]
+    assert weights[0] == weights[1], f"killed after step {killed_after}"
+    assert without_times(tmp_path) == without_times(finetuned)
+
+
+def test_the_defaults_are_the_papers(script):
+    args = script.parse("--dataset", "nuscenes")
+    assert (args.learning_rate, args.head_learning_rate, args.num_train_epochs) == (0.02, 2.0, 30)
+    assert not args.freeze_batch_norm
+    probe = script.parse("--dataset", "nuscenes", "--linear_probe")
+    assert probe.head_learning_rate == 0.05 and probe.freeze_batch_norm
+
+
+def test_the_head_is_new_unless_it_is_asked_for(script, finetuned):
+    known, class_names = UOVForSemanticSegmentation.from_pretrained(finetuned), load_vocabulary("nuscenes").class_names
+    start_from = ["--dataset", "nuscenes", "--model_name_or_path", finetuned]
+    new = script.create_model(script.parse(*start_from), class_names)
+    same = script.create_model(script.parse(*start_from, "--reuse_head"), class_names)
+    assert torch.equal(same.classifier.weight, known.classifier.weight)
+    assert not torch.equal(new.classifier.weight, known.classifier.weight)
+    for model in (new, same):
+        assert torch.equal(model.uov.point_projection.weight, known.uov.point_projection.weight)
+        assert model.config.batch_norm_momentum == 0.02
+
+
+def test_a_head_for_other_classes_and_one_that_is_not_there_are_refused(script, finetuned, start_of_distillation):
+    args = script.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", finetuned)
+    with pytest.raises(ValueError, match=r"the dataset has \['road', 'car'\]. Leave the switch out"):
+        script.create_model(args, ["road", "car"])
+    args.reuse_head = False
+    assert script.create_model(args, ["road", "car"]).classifier.out_features == 2
+    args = script.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", start_of_distillation)
+    with pytest.raises(ValueError, match="has no head"):
+        script.create_model(args, load_vocabulary("nuscenes").class_names)
+
+
+def test_a_dataset_without_classes_is_refused(script, start_of_distillation):
+    args = script.parse("--dataset", "my_scans", "--model_name_or_path", start_of_distillation)
+    with pytest.raises(ValueError, match="my_scans says of no class what it is called"):
+        script.create_model(args, [])
+
+
+def test_from_scratch_keeps_the_sizes_and_no_weights_and_no_words(script, start_of_distillation):
+    args = script.parse("--dataset", "nuscenes", "--from_scratch", "--model_name_or_path", start_of_distillation)
+    model, known = script.create_model(args, ["road", "car"]), UOVModel.from_pretrained(start_of_distillation)
+    assert model.config.hidden_sizes == known.config.hidden_sizes and model.config.prompts == []
+    assert not torch.equal(model.uov.point_projection.weight, known.point_projection.weight)
+
+
+def test_a_preset_needs_no_checkpoint(script):
+    args = script.parse("--dataset", "nuscenes", "--preset", "tiny")
+    assert args.model_name_or_path is None
+    sizes = UOVConfig.from_preset("tiny").hidden_sizes
+    assert script.create_model(args, ["road", "car"]).config.hidden_sizes == sizes
+
+
+def test_a_linear_probe_changes_the_head_alone(script, start_of_distillation, tiny_street):
+    args = script.parse("--dataset", "nuscenes", "--linear_probe", "--model_name_or_path", start_of_distillation)
+    model = script.create_model(args, load_vocabulary("nuscenes").class_names)
+    set_train_mode(model, args.freeze_batch_norm)
+    frame = load_frames("nuscenes", "test", data_dir=tiny_street)[0]
+    inputs = UOVProcessor.from_pretrained(start_of_distillation)(points=frame["points"])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(script.parameter_groups(args, model), lr=0.1)
+    model(**inputs, labels=torch.from_numpy(frame["labels"].astype("int64"))).loss.backward()
+    optimizer.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.slow
+def test_words_as_a_head_are_fine_tuned_and_cannot_be_probed(
+    finetuning, start_of_distillation, street_labels, tiny_street, run_script, tmp_path
+):
+    steps = ["--max_train_steps", 2, "--per_device_train_batch_size", 1, "--dataloader_num_workers", 0]
+    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]
+    start_from = ["--model_name_or_path", start_of_distillation, "--label_set", street_labels, "--head", "text"]
+    run_script("distill.py", *start_from, *data, *steps, "--output_dir", tmp_path / "text")
+    reuse = ["finetune.py", "--model_name_or_path", tmp_path / "text", "--reuse_head", *data, *steps]
+    assert "words, which do not learn" in run_script(
+        *reuse, "--linear_probe", "--output_dir", tmp_path / "probe", fails=True
+    )
+    run_script(*reuse, "--output_dir", tmp_path / "tuned")
+    before, after = (UOVForSemanticSegmentation.from_pretrained(tmp_path / name) for name in ("text", "tuned"))
+    assert after.classifier is None and torch.equal(after.uov.prompt_embeds, before.uov.prompt_embeds)
+    assert not torch.equal(after.uov.point_projection.weight, before.uov.point_projection.weight)
+
+
+@pytest.mark.slow
+def test_without_arguments_the_street_of_pre_training_is_learnt(run_script, tmp_path):
+    run_script("pretrain.py", "--max_train_steps", 2, "--output_dir", tmp_path / "tmp")
+    run_script("finetune.py", "--model_name_or_path", tmp_path / "tmp", "--output_dir", tmp_path / "tuned")
+    records = [record for record in read_log(tmp_path / "tuned" / "train_log.jsonl") if "validation_loss" in record]
+    assert records[-1]["validation_loss"] < records[0]["validation_loss"]
