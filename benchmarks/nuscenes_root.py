@@ -6,6 +6,7 @@ from hashlib import md5
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from uov_hf.vocabulary import load_vocabulary
 
@@ -49,7 +50,7 @@ EGO_POSE = """{{
 
 def write_root(root: Path, num_scenes: int, num_samples: int, num_points: int = 0, image_size=(900, 1600)) -> Path:
     """
-    Tables of `num_samples` samples in `num_scenes` scenes, as v1.0-trainval; no annotation, no image.
+    Tables of `num_samples` samples in `num_scenes` scenes, as v1.0-trainval, without annotations.
 
     Args:
         root (`Path`):
@@ -57,22 +58,26 @@ def write_root(root: Path, num_scenes: int, num_samples: int, num_points: int = 
         num_scenes, num_samples (`int`):
             How many; trainval has 850 and 34,149. Scenes are called scene-0001, scene-0002, ….
         num_points (`int`):
-            Points of a scan; with 0, only the first sample has a file, of the 34,688 points of a real one.
+            Points of a scan; with 0, only the first sample has a file, of the 34,688 points of a real one, and there
+            are no images.
         image_size (`tuple[int, int]`):
-            What the tables say.
+            Height and width.
     """
     tables = root / "v1.0-trainval"
     tables.mkdir(parents=True)
-    (root / "samples/LIDAR_TOP").mkdir(parents=True)
+    for channel in ("LIDAR_TOP", *CAMERAS):
+        (root / "samples" / channel).mkdir(parents=True)
     for name, rows in _small_tables(num_scenes, num_samples).items():
         (tables / f"{name}.json").write_text(json.dumps(rows, indent=0))
-    rng = np.random.default_rng(0)
+    rng, picture = np.random.default_rng(0), Image.new("RGB", image_size[::-1])
     with open(tables / "sample_data.json", "w") as data, open(tables / "ego_pose.json", "w") as poses:
         for number, row in enumerate(_captures(num_samples, image_size)):
             data.write(("[\n" if number == 0 else ",\n") + SAMPLE_DATA.format(**row))
             poses.write(("[\n" if number == 0 else ",\n") + EGO_POSE.format(**row, x=number * 1e-3))
             if row["is_key_frame"] == "true" and "LIDAR" in row["filename"] and (num_points or number < 100):
                 _scan(rng, num_points or 34688).tofile(root / row["filename"])
+            if row["is_key_frame"] == "true" and row["fileformat"] == "jpg" and num_points:
+                picture.save(root / row["filename"])
         data.write("\n]")
         poses.write("\n]")
     return root

@@ -129,7 +129,7 @@ class KeyFrames:
         if "lidar2cam" in columns:
             frame["lidar2cam"] = self._lidar2cam(lidar, cameras)
         if "points" in columns:
-            frame["points"] = read_points(self._file(lidar), POINT_COLUMNS)
+            frame["points"] = self._read_points(lidar)
         if "labels" in columns:
             frame["labels"] = self._read_labels(lidar)
         if "images" in columns:
@@ -144,6 +144,12 @@ class KeyFrames:
     def _sensor2global(self, capture: Capture) -> np.ndarray:
         pose = self._ego_poses[capture.ego_pose_token]
         return transform(pose[:4], pose[4:]) @ capture.sensor2ego
+
+    def _read_points(self, lidar: Capture) -> np.ndarray:
+        points = read_points(self._file(lidar), POINT_COLUMNS)
+        if not len(points):
+            raise ValueError(f"{self._file(lidar)}: expected points, got an empty file.")
+        return points
 
     def _num_points(self, lidar: Capture) -> int:
         return self._file(lidar).stat().st_size // (4 * POINT_COLUMNS)

@@ -167,6 +167,13 @@ def test_a_folder_of_other_data_is_not_continued(car, tmp_path, monkeypatch):
         write_parquet(car, tmp_path / "out")
 
 
+def test_files_of_sequences_that_the_split_no_longer_has_are_not_taken_in(car, tmp_path, monkeypatch):
+    assert in_a_child(die_at_the_fourth_frame, car, tmp_path / "out") == -signal.SIGKILL
+    monkeypatch.setattr(OwnCar, "split_sequences", lambda self: {"train": ["b"]})
+    with pytest.raises(ValueError, match="00000_a-1_000.parquet: is of no sequence of train as it is now"):
+        write_parquet(car, tmp_path / "out")
+
+
 def test_a_split_is_added_and_those_that_are_there_stay(car, tmp_path):
     write_parquet(car, tmp_path / "out")
     val = OwnCar(data_dir=car.config.data_dir, splits=("val",), cache_dir=car._cache_dir_root)

@@ -10,7 +10,9 @@ import pytest
 from tiny_nuscenes import NUM_POINTS, write_root
 
 import uov_hf.dataset_scripts
+from uov_hf import UOVFeatureExtractor
 from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
+from uov_hf.dataset_scripts import nuscenes_tables
 from uov_hf.dataset_scripts.nuscenes import NuScenes
 from uov_hf.dataset_scripts.nuscenes_tables import CAMERAS, read_official_splits
 from uov_hf.projection import Camera, project_points
@@ -217,6 +219,21 @@ def test_a_scan_that_is_cut_short_is_named(root):
     assert len(frames[1]["points"]) == NUM_POINTS  # the others are as good as before
 
 
+def test_a_scan_without_a_finite_point_is_refused_and_one_with_some_is_not(root):
+    path = root / "samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin"
+    points = np.fromfile(path, np.float32).reshape(-1, 5)
+    points[:7, 0], points[7, 2] = np.nan, np.inf
+    points.tofile(path)
+    frames = load_frames("nuscenes", data_dir=root)
+    voxels = UOVFeatureExtractor()(frames[0]["points"])
+    assert (voxels["point_to_voxel"] == -1).tolist() == [True] * 8 + [False] * (NUM_POINTS - 8)
+    for camera in map(Camera, frames[0]["lidar2cam"], frames[0]["intrinsics"], frames[0]["image_sizes"]):
+        assert not project_points(frames[0]["points"], camera)[1][:8].any()
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="scene-1077-0-LIDAR_TOP.pcd.bin: expected points, got an empty file"):
+        frames.select_columns(["points"])[0]
+
+
 def test_labels_that_do_not_fit_are_named(root):
     path = root / "lidarseg/v1.0-mini/scene-1077-0-LIDAR_TOP_lidarseg.bin"
     frames = load_frames("nuscenes", data_dir=root)
@@ -228,6 +245,18 @@ def test_labels_that_do_not_fit_are_named(root):
         ValueError, match="lidarseg.bin: expected the lidarseg labels of .*LIDAR_TOP.pcd.bin, got no file"
     ):
         frames[0]
+
+
+def test_a_large_table_is_read_block_by_block_whatever_its_layout(root, monkeypatch):
+    expected = load_frames("nuscenes", "all", data_dir=root)
+    monkeypatch.setattr(nuscenes_tables, "BLOCK_SIZE", 700)  # less than two rows
+    for layout in ({"indent": 0}, {"indent": 2, "sort_keys": True}, {"separators": (",", ":")}):
+        for name in ("sample_data", "ego_pose"):
+            rows = read_table(root, name)
+            (root / "v1.0-mini" / f"{name}.json").write_text(json.dumps(rows, **layout) + "\n")
+        found = load_frames("nuscenes", "all", data_dir=root)
+        assert found.frame_ids == expected.frame_ids
+        np.testing.assert_array_equal(found[0]["lidar2cam"], expected[0]["lidar2cam"])
 
 
 @pytest.mark.parametrize(
@@ -251,9 +280,12 @@ def test_tables_that_are_broken_are_named(root):
     write_table(root, "sample_data", [{key: row[key] for key in row if key != "filename"} for row in rows])
     with pytest.raises(ValueError, match="sample_data.json: expected rows with 'filename'"):
         load_frames("nuscenes", data_dir=root)
-    (root / "v1.0-mini/sample_data.json").write_text("[{")
-    with pytest.raises(ValueError, match="sample_data.json: expected a table of nuScenes, got: Expecting"):
-        load_frames("nuscenes", data_dir=root)
+    write_table(root, "sample_data", rows)
+    content = (root / "v1.0-mini/sample_data.json").read_text()
+    for wrong in ("[{", content[:-1], content[:-100], content.replace("}, {", "} {", 1)):
+        (root / "v1.0-mini/sample_data.json").write_text(wrong)
+        with pytest.raises(ValueError, match="sample_data.json: expected a table of nuScenes, got: Expecting"):
+            load_frames("nuscenes", data_dir=root)
     (root / "v1.0-mini/sample_data.json").unlink()
     with pytest.raises(ValueError, match="sample_data.json: expected a table of nuScenes, got: .*No such file"):
         load_frames("nuscenes", data_dir=root)

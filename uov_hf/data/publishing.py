@@ -25,10 +25,10 @@ Written by `uov-hf`; one row is one frame, and its columns are those of `uov_hf.
 ```python
 from uov_hf.data import load_frames
 
-frames = load_frames("{name}", dataset_config="{config}")  # this folder or repository; arrays keep their precision
+frames = load_frames("path of this folder, or id on the Hub", dataset_config="{config}")
 ```
 
-`datasets.load_dataset` reads it too; its numpy format makes float32 of the float64 calibration.
+`datasets.load_dataset` reads it too; its numpy format makes float32 of the float64 calibration, the above does not.
 
 ## Licence
 
@@ -90,6 +90,7 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
     path, source = folder / "README.md", builder.open()
     earlier = DatasetCard.load(path).data.configs if path.is_file() else []
     names = dict.fromkeys([*(config["config_name"] for config in earlier), builder.config.name])
+    names = [name for name in names if (folder / name).is_dir()]
     splits = {name: _splits(folder / name, builder.default_splits()) for name in names}
     data = DatasetCardData(
         pretty_name=builder.dataset_name,

@@ -28,8 +28,6 @@ MAX_SHARD_BYTES = 500_000_000
 MAX_BROKEN_IN_A_ROW = 20
 BROKEN = (OSError, ValueError, KeyError)
 
-Written = tuple[int, int, dict[str, str]]  # frames written now, frames there before, errors of the broken ones
-
 
 @dataclass
 class ParquetReport:
@@ -59,9 +57,20 @@ class ParquetReport:
         return "\n".join(lines)
 
 
+@dataclass
+class WrittenSequence:
+    """The files of a sequence, their frames, how many of these were there before, and what was broken."""
+
+    files: list[Path] = field(default_factory=list)
+    num_frames: int = 0
+    num_done_before: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class SequenceWriter:
-    """Writes the sequences of a split into a folder; a worker process has a copy.
+    """
+    Writes the sequences of a split into a folder; a worker process has a copy.
 
     A sequence becomes `<place>_<sequence id>_<part>.parquet`, part after part, so that the names sort as the frames.
     The footer of each part says which frames it covers, the skipped ones too: that is what a later run continues from.
@@ -73,21 +82,22 @@ class SequenceWriter:
     max_shard_bytes: int
     may_write: bool = True
 
-    def write(self, place: int) -> Written:
+    def write(self, place: int) -> WrittenSequence:
         """The sequence at `place`, or what an earlier run left of it to write."""
-        sequence, num_written, num_before, covered, part = self.sequences[place], 0, 0, 0, 0
-        skipped: dict[str, str] = {}
+        sequence, written, covered = self.sequences[place], WrittenSequence(), 0
         while covered < len(sequence):
-            path = self.folder / f"{place:05d}_{_slug(sequence.sequence_ids[0])}_{part:03d}.parquet"
-            if is_new := not path.is_file():
+            name = f"{place:05d}_{_slug(sequence.sequence_ids[0])}_{len(written.files):03d}.parquet"
+            path = self.folder / name
+            was_there = path.is_file()
+            if not was_there:
                 self._write_shard(path, sequence, covered)
             index = _check_same(path, sequence, covered)
-            num_written += is_new * len(index["frame_ids"])
-            num_before += (not is_new) * len(index["frame_ids"])
-            skipped |= index["skipped"]
             covered += len(index["frame_ids"]) + len(index["skipped"])
-            part += 1
-        return num_written, num_before, skipped
+            written.files.append(path)
+            written.num_frames += len(index["frame_ids"])
+            written.num_done_before += len(index["frame_ids"]) if was_there else 0
+            written.skipped |= index["skipped"]
+        return written
 
     def _write_shard(self, path: Path, sequence: Frames, first: int) -> None:
         if not self.may_write:
@@ -139,11 +149,10 @@ def write_parquet(
     if odd := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
         raise ValueError(f"Splits in Parquet have names of letters, digits, _ and inner dots, got {', '.join(odd)}.")
     for split in splits:
-        sequences = builder.as_frames(split).by_sequence()
-        for num_written, num_before, skipped in _write_split(folder, split, sequences, num_proc or 1, **how):
-            report.num_frames += num_written + num_before
-            report.num_done_before += num_before
-            report.skipped |= skipped
+        for written in _write_split(folder, split, builder.as_frames(split).by_sequence(), num_proc or 1, **how):
+            report.num_frames += written.num_frames
+            report.num_done_before += written.num_done_before
+            report.skipped |= written.skipped
     write_dataset_card(builder, Path(output_dir))
     report.seconds = time.perf_counter() - start
     return report
@@ -185,18 +194,25 @@ def _parse_args(description: str) -> argparse.Namespace:
     return args
 
 
-def _write_split(folder: Path, split: str, sequences: list[Frames], num_proc: int, **how) -> Iterator[Written]:
+def _write_split(folder: Path, split: str, sequences: list[Frames], num_proc: int, **how) -> Iterator[WrittenSequence]:
     """What came of every sequence; the folder has the name of the split after the last one."""
     final, partial = folder / split, folder / f".{split}.partial"
-    if final.is_dir():
-        yield from _write_all(SequenceWriter(final, sequences, may_write=False, **how), split, num_proc=1)
-        return
-    partial.mkdir(parents=True, exist_ok=True)
-    yield from _write_all(SequenceWriter(partial, sequences, **how), split, num_proc)
-    partial.rename(final)
+    is_whole = final.is_dir()
+    place = final if is_whole else partial
+    place.mkdir(parents=True, exist_ok=True)
+    files: set[Path] = set()
+    for written in _write_all(SequenceWriter(place, sequences, may_write=not is_whole, **how), split, num_proc):
+        files.update(written.files)
+        yield written
+    if strange := sorted(set(place.glob("*.parquet")) - files):
+        raise ValueError(
+            f"{strange[0]}: is of no sequence of {split} as it is now; remove {place} to write it anew, or give "
+            "another --output_dir."
+        )
+    place.rename(final)
 
 
-def _write_all(writer: SequenceWriter, split: str, num_proc: int) -> Iterator[Written]:
+def _write_all(writer: SequenceWriter, split: str, num_proc: int) -> Iterator[WrittenSequence]:
     places = range(len(writer.sequences))
     bar = {"desc": split, "total": len(places), "unit": "sequence", "disable": None}
     if num_proc == 1:
@@ -216,7 +232,7 @@ def _start_worker(writer: SequenceWriter) -> None:
     _writer_of_this_worker = writer
 
 
-def _write_in_worker(place: int) -> Written:
+def _write_in_worker(place: int) -> WrittenSequence:
     return _writer_of_this_worker.write(place)
 
 
