@@ -5,15 +5,20 @@ import math
 import numpy as np
 
 
-def oracle(points, evidence, sizes=(1365, 455, 151, 50), k=20, num_directions=20, de_k=6, gamma=0.995, alpha=0):
-    """The official network (checked against it to 2e-7), in the dtype of `points`; names are the pseudo-code's."""
+def oracle(
+    points, evidence, sizes=(1365, 455, 151, 50), k=20, num_directions=20, de_k=6, gamma=0.995, alpha=0, **ours
+):
+    """
+    The official network (checked against it to 2e-7), in the dtype of `points`; names are the pseudo-code's. It has no
+    `base_vote` and no `own_weights`: these are ours.
+    """
     U = sphere(num_directions, points.dtype)
     levels = [(points, evidence, None, None)]
     for size in sizes:
         levels.append(encoder_level(*levels[-1], size, U, k, gamma, alpha))
     Z = levels[-1][1]
     for s in range(len(sizes), 0, -1):
-        Z = decoder_level(Z, *levels[s], *levels[s - 1][:2], de_k, gamma)
+        Z = decoder_level(Z, s, *levels[s], *levels[s - 1][:2], de_k, gamma, **ours)
     return Z
 
 
@@ -97,7 +102,7 @@ def agreement(u, dist, pc, mc, pn, mn, gamma):
     return np.where((a_plus + a_minus != 0) & (n_plus + n_minus != 0), w * t, 0)
 
 
-def decoder_level(Z, P, X, pi, mu, fine_P, fine_X, de_k, gamma):
+def decoder_level(Z, s, P, X, pi, mu, fine_P, fine_X, de_k, gamma, base_vote=0, own_weights=None):
     one = P.dtype.type
     mu = mu / (length(mu) + one(1e-8))[..., None]
     S, heard = [], []
@@ -105,11 +110,11 @@ def decoder_level(Z, P, X, pi, mu, fine_P, fine_X, de_k, gamma):
         nb = nearest(P, p, de_k)
         v = P[nb] - p
         v = v / (length(v) + one(1e-8))[:, None]
-        w = (pi[nb] * (abs((mu[nb] @ v[:, :, None])[..., 0]) > gamma)).sum(1)
+        w = (pi[nb] * (abs((mu[nb] @ v[:, :, None])[..., 0]) > gamma)).sum(1) + one(base_vote)
         S.append(w.sum() + one(1e-8))
         w = w / S[-1] + one(1e-6) + one(1e-10)
         heard.append(w / (w.sum() + one(1e-8)) @ Z[nb])
-    b = one(0.3 if len(fine_P) == 3 * len(P) else 0.01)
+    b = one((0.3 if len(fine_P) == 3 * len(P) else 0.01) if own_weights is None else own_weights[s - 1])
     S = np.array(S)[:, None]
     return l1(S * np.array(heard) + (one(1e-8) + b * S.mean()) * fine_X)
 

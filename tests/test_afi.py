@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from afi_oracle import oracle, same_but_for_ties, street
+from scipy.spatial import cKDTree
 
 from uov_hf import point_neighbors
 from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
@@ -43,6 +44,23 @@ def test_other_constants_are_those_of_the_pseudo_code():
     config = AFIConfig((100, 40), num_neighbors=9, num_directions=13, num_voters=3, min_cosine=0.9, min_count=1)
     expected = oracle(points, scores, (100, 40), k=9, num_directions=13, de_k=3, gamma=0.9, alpha=1)
     assert np.abs(approximate_flat_interaction(points, scores, config) - expected).max() < 1e-9
+
+
+def test_what_we_add_is_the_pseudo_code_with_one_term_more():
+    points, _, labels = street(600, seed=6)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    ours = {"base_vote": 0.02, "own_weights": (0.1, 0.5)}
+    config = AFIConfig(level_shares=(0.5, 0.2), **ours)
+    expected = oracle(points, scores, (300, 120), **ours)
+    assert np.abs(approximate_flat_interaction(points, scores, config) - expected).max() < 1e-9
+
+
+def test_the_papers_rule_for_own_evidence_can_be_written_out():
+    points, _, labels = street(1500)
+    scores = labels_to_scores(labels, 5).astype(np.float64)
+    written = AFIConfig(own_weights=(0.01, 0.3, 0.01, 0.01))
+    plain, spelled = (approximate_flat_interaction(points, scores, config) for config in (None, written))
+    assert np.array_equal(plain, spelled)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +108,28 @@ def test_points_without_evidence_take_what_flows_to_them():
     labels = np.where(np.random.default_rng(0).random(len(truth)) < 0.3, 255, truth)
     refined = approximate_flat_interaction(points, labels_to_scores(labels, 5)).argmax(1)
     assert (refined == truth)[labels == 255].mean() > 0.85
+
+
+def test_a_point_that_nobody_looks_at_hears_its_nearest_voters_by_their_base_vote():
+    """A wall seen in columns; one point hangs beside it where no line along the wall goes, and is wrong."""
+    columns, heights = np.meshgrid(np.arange(-4, 5.0), np.arange(0, 3, 0.5))
+    wall = np.stack([columns.ravel(), np.full(columns.size, 5.0), heights.ravel()], axis=1)
+    points = np.concatenate([wall, [[0.3, 3.0, 1.2]]])
+    scores = labels_to_scores(np.arange(len(points)) == len(wall), 2)
+    alone, heard = (
+        approximate_flat_interaction(points, scores, AFIConfig(level_sizes=(20,), base_vote=vote)).argmax(1)
+        for vote in (0, 0.01)
+    )
+    assert alone.tolist() == [0] * len(wall) + [1] and not heard.any()
+
+
+def test_a_level_of_all_points_is_the_scan_itself():
+    points, truth, noisy = street(3000)
+    every = AFIConfig(level_shares=(1.0,), base_vote=0.01)
+    refined = approximate_flat_interaction(points, labels_to_scores(noisy, 5), every).argmax(1)
+    _, nearest = cKDTree(points).query(points, k=20)
+    vote = labels_to_scores(noisy, 5)[nearest].sum(axis=1).argmax(1)
+    assert (refined == truth).mean() > (vote == truth).mean()
 
 
 # --- what changes nothing -------------------------------------------------------------------------------------------

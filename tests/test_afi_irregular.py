@@ -5,8 +5,9 @@ import pytest
 import torch
 from afi_oracle import farthest_points, nearest, oracle, street
 
-from uov_hf import afi, point_neighbors
-from uov_hf.afi import AFIConfig, GroundRing, approximate_flat_interaction, labels_to_scores
+from uov_hf import point_neighbors
+from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.ground_ring import GroundRing, find_ground
 
 
 SMALL = AFIConfig(level_sizes=(60, 20, 6))
@@ -112,19 +113,19 @@ def test_the_ground_is_a_plane_though_it_slopes_and_things_stand_on_it():
     points[:, 2] = -1.84 + 0.05 * points[:, 0] - 0.03 * points[:, 1]
     things = rng.random(4000) < 0.2
     points[things, 2] += 0.3
-    ground, vehicle = afi._find_ground(torch.from_numpy(points), RING)
+    ground, vehicle = find_ground(torch.from_numpy(points), RING)
     low = points[:, 2] < -1.4
     assert np.array_equal(ground.numpy(), ~things & low & (radius > 2) & (radius < 5))
     assert np.array_equal(vehicle.numpy(), radius <= 2)
     # A lidar on a taller vehicle: the same street, lower in its frame.
     higher = GroundRing(classes=(0,), sensor_height=2.84)
-    assert torch.equal(afi._find_ground(torch.from_numpy(points - [0, 0, 1]), higher)[0], ground)
+    assert torch.equal(find_ground(torch.from_numpy(points - [0, 0, 1]), higher)[0], ground)
 
 
 def test_a_ring_of_fewer_than_ten_points_is_no_ground():
     points = torch.tensor([[3.0, 0.1 * row, -1.8] for row in range(9)])
-    assert not afi._find_ground(points, RING)[0].any()
-    assert afi._find_ground(torch.cat([points, points[:1] + 0.05]), RING)[0].all()
+    assert not find_ground(points, RING)[0].any()
+    assert find_ground(torch.cat([points, points[:1] + 0.05]), RING)[0].all()
 
 
 def test_a_ground_point_without_evidence_for_ground_keeps_its_answer():
@@ -170,6 +171,12 @@ def test_bad_input_is_told(points, scores, settings, message):
         {"num_voters": 0},
         {"min_count": -1},
         {"min_cosine": 1.0},
+        {"level_shares": ()},
+        {"level_shares": (0.5, 1.5)},
+        {"base_vote": -1},
+        {"own_weights": (0.1,)},
+        {"own_weights": (0.1, 0.1, 0.1, -1)},
+        {"own_weights": (0.1,) * 4, "level_shares": (0.5,)},
     ],
 )
 def test_a_constant_out_of_range_is_named(wrong):

@@ -1,57 +1,17 @@
 """Approximate flat interaction (AFI): labels of a scan, cleaned by evidence that flows along flat surfaces."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .ground_ring import GroundRing, check_names, find_ground
 from .point_neighbors import farthest_points, nearest_points
 
 
-RANSAC_TRIALS, RANSAC_SAMPLES = 20, 10
-
-
-@dataclass(frozen=True)
-class GroundRing:
-    """
-    The ring of ground around the vehicle: its points give no evidence, and get only classes that ground may have. The
-    vehicle's own points give no evidence either. Ground is what lies near a plane z = a x + b y + c, fitted by RANSAC
-    (20 trials of 10 points) to the low points of the ring. With fewer than 10 of these there is none.
-
-    Args:
-        classes (`tuple[int, ...]`): columns of `scores` that ground may have; [`~GroundRing.from_names`] finds them.
-        sensor_height (`float`, defaults to 1.84): metres of the lidar above the ground (nuScenes).
-        max_height (`float`, defaults to 0.44): metres above the ground up to which a point is low.
-        min_radius (`float`, defaults to 2.0): metres from the vertical axis; nearer points are the vehicle's own body.
-        max_radius (`float`, defaults to 5.0): metres from the vertical axis at which the ring ends.
-        max_residual (`float`, defaults to 0.1): metres in z from the plane up to which a point is ground.
-        seed (`int`, defaults to 42): of the trials.
-    """
-
-    classes: tuple[int, ...]
-    sensor_height: float = 1.84
-    max_height: float = 0.44
-    min_radius: float = 2.0
-    max_radius: float = 5.0
-    max_residual: float = 0.1
-    seed: int = 42
-
-    def __post_init__(self):
-        object.__setattr__(self, "classes", tuple(self.classes))  # the dataclass is frozen
-        if not self.classes or min(self.classes) < 0 or not 0 <= self.min_radius < self.max_radius:
-            raise ValueError(f"A ring needs `classes`, and 0 <= `min_radius` < `max_radius`, got {self}.")
-
-    @classmethod
-    def from_names(cls, names: Sequence[str], label2id: dict[str, int], **settings) -> "GroundRing":
-        """The ring whose ground may have the classes of these names, as `model.config.label2id` numbers them."""
-        unknown = sorted(set(names) - set(label2id))
-        if unknown:
-            raise ValueError(f"{unknown} are no classes: ground classes must be among {sorted(label2id)}.")
-        _check_names(settings, cls)
-        return cls(classes=tuple(label2id[name] for name in names), **settings)
+CHUNK_CENTRES = 4096  # so many look around at a time
 
 
 @dataclass(frozen=True)
@@ -61,31 +21,55 @@ class AFIConfig:
 
     Args:
         level_sizes (`tuple[int, ...]`): points of the levels above the scan; 4096 divided by 3, 9, 27 and 81.
+        level_shares (`tuple[float, ...]`, *optional*): the same as shares of the points of the scan, up to 1: it
+            replaces `level_sizes`, so that a denser scan has denser levels.
         num_neighbors (`int`, defaults to 20): nearest points of the level below that a picked point gathers from.
         num_directions (`int`, defaults to 20): directions of the sphere that these neighbours are sorted into.
         num_voters (`int`, defaults to 6): nearest points of the level above that a point asks on the way back.
         min_cosine (`float`, defaults to 0.995): a line follows a direction where |cosine| is above this (5.7 degrees).
         min_count (`int`, defaults to 0): directions of the first level need more neighbours than this.
+        base_vote (`float`, defaults to 0.0): what each voter weighs beside its trust in directions along the line, so
+            that a point along whose lines nobody looks hears its nearest voters. At 0 it keeps its own evidence.
+        own_weights (`tuple[float, ...]`, *optional*): what a point's own evidence weighs on the way back, for each
+            level from the scan up. By default 0.3 where a level has three times the points of the one above it,
+            0.01 elsewhere.
         ground_ring ([`GroundRing`], *optional*): how the ground around the vehicle is treated; as any, by default.
     """
 
     level_sizes: tuple[int, ...] = (1365, 455, 151, 50)
+    level_shares: tuple[float, ...] | None = None
     num_neighbors: int = 20
     num_directions: int = 20
     num_voters: int = 6
     min_cosine: float = 0.995
     min_count: int = 0
+    base_vote: float = 0.0
+    own_weights: tuple[float, ...] | None = None
     ground_ring: GroundRing | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "level_sizes", tuple(self.level_sizes))  # the dataclass is frozen
+        for name in ("level_sizes", "level_shares", "own_weights"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))  # the dataclass is frozen
         if not self.level_sizes or min(self.level_sizes) < 1:
             raise ValueError(f"`level_sizes` must be one or more numbers of points, got {self.level_sizes}.")
-        for name, least in {"num_neighbors": 1, "num_directions": 2, "num_voters": 1, "min_count": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` must be {least} or more, got {getattr(self, name)}.")
+        if self.level_shares is not None and not all(0 < share <= 1 for share in self.level_shares or [0]):
+            raise ValueError(f"`level_shares` must be one or more numbers up to 1, got {self.level_shares}.")
+        num_levels = len(self.level_shares or self.level_sizes)
+        if self.own_weights is not None and (len(self.own_weights) != num_levels or min(self.own_weights) < 0):
+            raise ValueError(f"`own_weights` must be {num_levels} numbers from 0, got {self.own_weights}.")
+        least = {"num_neighbors": 1, "num_directions": 2, "num_voters": 1, "min_count": 0, "base_vote": 0}
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise ValueError(f"`{name}` must be {value} or more, got {getattr(self, name)}.")
         if not 0 <= self.min_cosine < 1:
             raise ValueError(f"`min_cosine` must be 0 or more and below 1, got {self.min_cosine}.")
+
+    def sizes_for(self, num_points: int) -> tuple[int, ...]:
+        """Points of the levels above a scan of so many."""
+        if self.level_shares is None:
+            return self.level_sizes
+        return tuple(max(1, int(share * num_points)) for share in self.level_shares)
 
     @classmethod
     def from_dict(cls, settings: dict, label2id: dict[str, int] | None = None) -> "AFIConfig":
@@ -96,7 +80,7 @@ class AFIConfig:
         Raises:
             ValueError: where a name is unknown, a value is out of range, or a ring has no `classes` or no `label2id`.
         """
-        _check_names(settings, cls)
+        check_names(settings, cls)
         if settings.get("ground_ring") is None:
             return cls(**settings)
         if label2id is None or "classes" not in settings["ground_ring"]:
@@ -107,13 +91,6 @@ class AFIConfig:
         ring = dict(settings["ground_ring"])
         ring = GroundRing.from_names(ring.pop("classes"), label2id, **ring)
         return cls(**{**settings, "ground_ring": ring})
-
-
-def _check_names(settings: dict, dataclass: type) -> None:
-    known = [field.name for field in fields(dataclass)]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ValueError(f"{unknown} are no settings of {dataclass.__name__}: it has {', '.join(known)}.")
 
 
 def labels_to_scores(labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = 255):
@@ -207,7 +184,7 @@ def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> to
     if ring is None:
         answer = _interact(points, scores, config)
     else:
-        ground, vehicle = _find_ground(points, ring)
+        ground, vehicle = find_ground(points, ring)
         answer = _interact(points, scores.masked_fill((ground | vehicle)[:, None], 0), config)
         among_ground = torch.zeros_like(answer)
         among_ground[:, ring.classes] = answer[:, ring.classes]
@@ -229,24 +206,42 @@ class _Level:
 
 def _interact(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
     levels = [_Level(points, scores)]
-    for size in config.level_sizes:
+    for size in config.sizes_for(len(points)):
         levels.append(_encode(levels[-1], min(size, len(levels[-1].points)), config))
     answer = levels[-1].scores
-    for coarse, fine in zip(levels[:0:-1], levels[-2::-1], strict=True):
-        answer = _decode(answer, coarse, fine, config)
+    for number in reversed(range(len(levels) - 1)):
+        coarse, fine = levels[number + 1], levels[number]
+        answer = _decode(answer, coarse, fine, _own_weight(number, coarse, fine, config), config)
     return answer
+
+
+def _own_weight(number: int, coarse: _Level, fine: _Level, config: AFIConfig) -> float:
+    if config.own_weights is not None:
+        return config.own_weights[number]
+    # The official test of "one level up": integer division makes it true of 455 -> 1365 only.
+    return 0.3 if len(fine.points) == 3 * len(coarse.points) else 0.01
 
 
 def _encode(parent: _Level, size: int, config: AFIConfig) -> _Level:
     """X_s = l1( I Σ_a rho_a H_a + 0.1 X_parent[centre] + 1e-8 max_neighbours X_parent )"""
-    centres = farthest_points(parent.points, size)
-    points = parent.points[centres]
-    neighbors = nearest_points(points, parent.points, config.num_neighbors)  # (M, k)
-    offsets = parent.points[neighbors] - points[:, None]  # (M, k, 3)
+    everyone = torch.arange(len(parent.points), device=parent.points.device)
+    centres = everyone if size == len(everyone) else farthest_points(parent.points, size)
+    neighbors = nearest_points(parent.points[centres], parent.points, config.num_neighbors)  # (M, k)
+    some = zip(centres.split(CHUNK_CENTRES), neighbors.split(CHUNK_CENTRES), strict=True)
+    views = [_look_around(parent, *rows, config) for rows in some]
+    seen, least, strength, trust, headings, lengths = (torch.cat(parts) for parts in zip(*views, strict=True))
+    if parent.trust is not None:
+        strength = strength / (strength.mean() + 1e-8)
+    return _Level(parent.points[centres], _l1(strength * seen + least), trust, headings, lengths)
+
+
+def _look_around(parent: _Level, centres, neighbors, config: AFIConfig) -> tuple[torch.Tensor, ...]:
+    """Of centres (M,) and their neighbours (M, k): scores seen (M, C), the least, strength (M, 1), and directions."""
+    offsets = parent.points[neighbors] - parent.points[centres][:, None]  # (M, k, 3)
     lines = _unit(offsets)
-    directions = _sphere(config.num_directions).to(points)  # (A, 3)
+    directions = _sphere(config.num_directions).to(offsets)  # (A, 3)
     sector = _dot(lines[:, :, None], directions).argmax(dim=-1)  # (M, k); the centre itself falls in sector 0
-    in_sector = F.one_hot(sector, config.num_directions).mT.to(points.dtype)  # (M, A, k)
+    in_sector = F.one_hot(sector, config.num_directions).mT.to(offsets.dtype)  # (M, A, k)
     counts = in_sector.sum(dim=-1)
     counts[:, 0] -= 1
     mean_offsets = (in_sector @ offsets) / (counts + 1e-8)[..., None]  # (M, A, 3)
@@ -255,25 +250,25 @@ def _encode(parent: _Level, size: int, config: AFIConfig) -> _Level:
 
     if parent.trust is None:
         trust = torch.where(counts > config.min_count, counts, 0)
-        trust, strength = trust / (trust.sum(dim=-1, keepdim=True) + 1e-8), 1.0
+        trust, strength = trust / (trust.sum(dim=-1, keepdim=True) + 1e-8), torch.ones_like(counts[:, :1])
     else:
         weights, strength = _agreement(parent, centres, neighbors, lines, _length(offsets), config.min_cosine)
         trust = (in_sector @ weights[..., None]).squeeze(-1)  # (M, A)
     nearness = _l1(trust / (lengths + 1e-8))  # (M, A): nearer directions weigh more
     seen = (nearness[:, None] @ histograms).squeeze(1)  # (M, C)
-    own, highest = parent.scores[centres], parent.scores[neighbors].amax(dim=1)
-    return _Level(points, _l1(strength * seen + 0.1 * own + 1e-8 * highest), trust, headings, lengths)
+    least = 0.1 * parent.scores[centres] + 1e-8 * parent.scores[neighbors].amax(dim=1)
+    return seen, least, strength, trust, headings, lengths
 
 
 def _agreement(parent, centres, neighbors, lines, distances, min_cosine) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (M, k) of lines along which both ends know a direction, and the strength (M, 1) of each centre's."""
+    """Weights (M, k) of lines along which both ends know a direction, and their sum (M, 1) before they share it."""
     knows, ahead, behind = _look_along(lines, parent, centres[:, None], min_cosine)
     knows_back, onward, back = _look_along(lines, parent, neighbors, min_cosine)
     # How much of the line, and of what lies behind and beyond it, both ends remember as flat.
     reach = (ahead + behind + onward + back) / (distances + behind + onward + 1e-8)
     weights = knows * knows_back * reach * (ahead + behind != 0) * (onward + back != 0)  # (M, k)
     strength = weights.sum(dim=1, keepdim=True)
-    return weights / (strength + 1e-7), strength / (strength.mean() + 1e-8)
+    return weights / (strength + 1e-7), strength
 
 
 def _look_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -283,16 +278,14 @@ def _look_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Ten
     return knows, (lengths * (cosines > min_cosine)).amax(dim=-1), (lengths * (-cosines > min_cosine)).amax(dim=-1)
 
 
-def _decode(answer: torch.Tensor, coarse: _Level, fine: _Level, config: AFIConfig) -> torch.Tensor:
+def _decode(answer: torch.Tensor, coarse: _Level, fine: _Level, own_weight: float, config: AFIConfig) -> torch.Tensor:
     """Z = l1( S Σ_voters w Z[voter] + (1e-8 + b mean(S)) X_fine )"""
     voters = nearest_points(fine.points, coarse.points, config.num_voters)  # (N, v)
-    weights = _votes(fine.points, voters, coarse, config.min_cosine)  # (N, v)
+    weights = _votes(fine.points, voters, coarse, config.min_cosine) + config.base_vote  # (N, v)
     support = weights.sum(dim=1, keepdim=True) + 1e-8
     weights = weights / support + 1e-6 + 1e-10
     weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-8)
     heard = F.embedding_bag(voters, answer, mode="sum", per_sample_weights=weights)  # (N, C)
-    # The official test of "one level up": integer division makes it true of 455 -> 1365 only.
-    own_weight = 0.3 if len(fine.points) == 3 * len(coarse.points) else 0.01
     return _l1(support * heard + (1e-8 + own_weight * support.mean()) * fine.scores)
 
 
@@ -317,26 +310,6 @@ def _votes(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosin
         cosines = x.mul_(lines[0, :end]).add_(y.mul_(lines[1, :end])).add_(z.mul_(lines[2, :end]))
         votes[:end] += trust[direction].index_select(0, who).masked_fill_(cosines.abs_() <= min_cosine, 0)
     return torch.empty_like(votes).index_copy_(0, pairs, votes).view_as(voters)
-
-
-def _find_ground(points: torch.Tensor, ring: GroundRing) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which points are the ground of the ring, and which the vehicle, both bool (N,)."""
-    radius = points[:, :2].norm(dim=1)
-    vehicle = radius <= ring.min_radius
-    low = points[:, 2] < ring.max_height - ring.sensor_height
-    candidates = (~vehicle & (radius < ring.max_radius) & low).nonzero().squeeze(1)
-    ground = torch.zeros_like(vehicle)
-    if len(candidates) < RANSAC_SAMPLES:
-        return ground, vehicle
-    x, y, z = points[candidates].double().unbind(dim=1)
-    columns = torch.stack([x, y, torch.ones_like(x)], dim=1)  # (R, 3)
-    draws = np.tile(np.arange(len(candidates)), (RANSAC_TRIALS, 1))
-    draws = np.random.default_rng(ring.seed).permuted(draws, axis=1)[:, :RANSAC_SAMPLES]
-    draws = torch.from_numpy(draws).to(points.device)  # (trials, samples)
-    planes = torch.linalg.pinv(columns[draws]) @ z[draws][..., None]  # (trials, 3, 1)
-    near = (columns @ planes - z[:, None]).abs().squeeze(-1) <= ring.max_residual  # (trials, R)
-    ground[candidates] = near[near.sum(dim=1).argmax()]
-    return ground, vehicle
 
 
 def _sphere(num_directions: int) -> torch.Tensor:
