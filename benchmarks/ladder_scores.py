@@ -1,7 +1,6 @@
 """How the rungs of the ladder do in the test towns."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from ladder_words import HELD_OUT
 
 from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
-from uov_hf.evaluation.answers import Segmenter
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.reports import to_results, write_results
 from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans
@@ -20,22 +18,20 @@ from uov_hf.vocabulary import IGNORED, load_vocabulary
 
 
 CLASS_NAMES = load_vocabulary("nuscenes").class_names
-# Nearly all points are on the first level; with the paper's constants a tenth is. Chosen on the towns of seed 100.
-AFI = {"level_sizes": [12000, 4000, 1333, 444]}
-
-Answers = Callable[[LabelledScan], np.ndarray]
 
 
 def score_rungs(folder: Path, seed: int) -> dict[str, dict]:
     """The metrics of every rung of a seed, by region; also written to `scores.json`."""
     scans, processor = read_scans(folder), UOVProcessor.from_pretrained(folder / "tmp")
+    denser = UOVProcessor.from_pretrained(folder / "tmp")
+    denser.afi = demo.AFI
     models = {name: load_model(folder / name) for name in TRAININGS}
     torch.manual_seed(seed)
     models["untrained"] = demo.untrained(models["tmp"], LabelSet(folder / "labels"))
-    contestants = {name: answers_of(model, processor) for name, model in models.items()}
-    contestants["distilled_afi_paper"] = answers_of(models["distilled"], processor, {})
-    contestants["distilled_afi"] = answers_of(models["distilled"], processor, AFI)
-    results = {name: score(scans, answers) for name, answers in contestants.items()}
+    contestants = {name: demo.answers_of(model, processor) for name, model in models.items()}
+    contestants["distilled_afi_paper"] = demo.answers_of(models["distilled"], processor, "afi")
+    contestants["distilled_afi"] = demo.answers_of(models["distilled"], denser, "afi")
+    results = {name: score(scans, segmenter) for name, segmenter in contestants.items()}
     for preset in ("paper", PRESET):
         said = PointLabels(folder / "labels", preset)
         spoken = score(scans, lambda scan, said=said: said.read(scan.frame_id, ["labels"])["labels"])
@@ -48,7 +44,7 @@ def score_held_out(folder: Path) -> dict[str, dict]:
     """The held-out classes and the mean of the others, by the text heads with and without them; and their shares."""
     scans, processor = read_scans(folder), UOVProcessor.from_pretrained(folder / "tmp")
     models = {"held_out": ask_all_words(folder), "learnt": load_model(folder / "text_head")}
-    results = {name: score_words(scans, answers_of(model, processor)) for name, model in models.items()}
+    results = {name: score_words(scans, demo.answers_of(model, processor)) for name, model in models.items()}
     truth = np.concatenate([scan.labels for scan in scans])
     counts = np.bincount(truth[truth != IGNORED], minlength=len(CLASS_NAMES))
     results["prevalence"] = {name: counts[CLASS_NAMES.index(name)] / counts.sum() for name in HELD_OUT}
@@ -60,8 +56,8 @@ def score_checkpoint(folder: Path, name: str) -> float:
     """Mean IoU of one checkpoint on all points; kept beside it."""
     path = folder / name / "scores.json"
     if not path.exists():
-        answers = answers_of(load_model(folder / name), UOVProcessor.from_pretrained(folder / "tmp"))
-        write_results(path, score(read_scans(folder), answers))
+        segmenter = demo.answers_of(load_model(folder / name), UOVProcessor.from_pretrained(folder / "tmp"))
+        write_results(path, score(read_scans(folder), segmenter))
     return json.loads(path.read_text())["all_points"]["mean_iou"]
 
 
@@ -78,19 +74,11 @@ def load_model(checkpoint: Path) -> UOVModel | UOVForSemanticSegmentation:
     return (UOVForSemanticSegmentation if is_segmenter else UOVModel).from_pretrained(checkpoint).eval()
 
 
-def answers_of(model: torch.nn.Module, processor: UOVProcessor, afi: dict | None = None) -> Answers:
-    """What a model says about the points of a scan; refined where there are settings of AFI."""
-    if afi is not None:
-        processor = UOVProcessor(processor.feature_extractor, processor.image_processor, processor.tokenizer, afi=afi)
-    segmenter = Segmenter(model, processor, None if afi is None else "afi")
-    return lambda scan: segmenter(scan).labels
-
-
-def score(scans: list[LabelledScan], answers: Answers) -> dict[str, dict]:
-    """The metrics of the answers, by region."""
+def score(scans: list[LabelledScan], segmenter: demo.Segmenter) -> dict[str, dict]:
+    """The metrics of what a segmenter says, by region."""
     matrices = {region: ConfusionMatrix(len(CLASS_NAMES), IGNORED) for region in scans[0].regions}
     for scan in scans:
-        answer = answers(scan)
+        answer = segmenter(scan)
         for region, inside in scan.regions.items():
             matrices[region].update(answer[inside], scan.labels[inside])
     return to_results(matrices)
@@ -104,8 +92,8 @@ def ask_all_words(folder: Path) -> UOVForSemanticSegmentation:
     return model
 
 
-def score_words(scans: list[LabelledScan], answers: Answers) -> dict:
+def score_words(scans: list[LabelledScan], segmenter: demo.Segmenter) -> dict:
     """IoU of each held-out class on all points, and the mean IoU of the others."""
-    iou = dict(zip(CLASS_NAMES, score(scans, answers)["all_points"]["per_category_iou"], strict=True))
+    iou = dict(zip(CLASS_NAMES, score(scans, segmenter)["all_points"]["per_category_iou"], strict=True))
     others = [value for name, value in iou.items() if name not in HELD_OUT and value is not None]
     return {"iou": {name: iou[name] for name in HELD_OUT}, "others": float(np.mean(others))}
