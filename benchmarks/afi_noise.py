@@ -3,7 +3,8 @@
     python benchmarks/afi_noise.py
 
 The labels are SemanticKITTI's, by raw id. Three kinds: as they are; a fifth of the points flipped to any class; a
-fifth in blobs, all points of a ball together. Unlabelled points are without evidence, and not scored.
+fifth in blobs, all points of a ball together. Unlabelled points are without evidence, and not scored. "Dense" are the
+processor's settings; they were chosen on other scans (`afi_study.py`).
 """
 
 import argparse
@@ -21,31 +22,30 @@ SEQUENCE = "semantickitti/dataset/sequences/08"
 UNLABELLED, IGNORED = 0, 255
 SHARE = 0.2
 CONFIGS = {
-    "AFI (1365, 455, 151, 50)": AFIConfig(),
-    "AFI (21845, 7281, 2427, 809)": AFIConfig(level_sizes=(21845, 7281, 2427, 809)),
+    "AFI, the paper's constants": AFIConfig(),
+    "AFI, dense": AFIConfig(level_shares=(1.0,), base_vote=0.01),
 }
 
 
 def main():
     args = parse_args()
     points, truth, num_classes = read_labelled_scan(args.data_dir / SEQUENCE)
-    tree = cKDTree(points)
-    _, nearest = tree.query(points, k=AFIConfig().num_neighbors)
     rng = np.random.default_rng(args.seed)
     kinds = {
         "true labels": truth,
         "flipped points": flip_points(truth, num_classes, rng),
-        "flipped blobs": flip_blobs(points, tree, truth, num_classes, rng),
+        "flipped blobs": flip_blobs(points, truth, num_classes, rng),
     }
+    votes = {f"vote of {size}": size for size in (AFIConfig().num_neighbors, 8)}
     print(f"{len(points):,} points, {num_classes} classes: mean IoU in % (accuracy in %).\n")
-    print(f"| labels | as they are | vote of {AFIConfig().num_neighbors} | {' | '.join(CONFIGS)} |")
-    print("|---|" + "---:|" * (2 + len(CONFIGS)))
+    print(f"| labels | as they are | {' | '.join([*votes, *CONFIGS])} |")
+    print("|---|" + "---:|" * (1 + len(votes) + len(CONFIGS)))
     for kind, labels in kinds.items():
         scores = labels_to_scores(labels, num_classes)
-        answers = [labels, scores[nearest].sum(axis=1).argmax(axis=1)]
+        answers = [labels, *(vote(points, scores, size) for size in votes.values())]
         answers += [approximate_flat_interaction(points, scores, config).argmax(axis=1) for config in CONFIGS.values()]
-        figures = [score(answer, truth, num_classes) for answer in answers]
-        print(f"| {kind} | " + " | ".join(figures) + " |")
+        figures = ["{:.1f} ({:.1f})".format(*metrics_of(answer, truth, num_classes)) for answer in answers]
+        print(f"| {kind} | " + " | ".join(figures) + " |", flush=True)
 
 
 def parse_args():
@@ -71,8 +71,9 @@ def flip_points(truth, num_classes, rng) -> np.ndarray:
     return np.where(flipped, rng.integers(0, num_classes, len(truth)), truth)
 
 
-def flip_blobs(points, tree, truth, num_classes, rng) -> np.ndarray:
+def flip_blobs(points, truth, num_classes, rng) -> np.ndarray:
     """Balls, larger with their distance from the sensor, each of one class, until enough points are wrong."""
+    tree = cKDTree(points)
     labels, known = truth.copy(), truth != IGNORED
     while (labels != truth)[known].mean() < SHARE:
         centre = points[rng.integers(len(points))]
@@ -81,11 +82,18 @@ def flip_blobs(points, tree, truth, num_classes, rng) -> np.ndarray:
     return np.where(known, labels, IGNORED)
 
 
-def score(answer: np.ndarray, truth: np.ndarray, num_classes: int) -> str:
+def vote(points: np.ndarray, scores: np.ndarray, size: int) -> np.ndarray:
+    """The label that most of the nearest points have, the point itself among them."""
+    _, nearest = cKDTree(points).query(points, k=size)
+    return scores[nearest].sum(axis=1).argmax(axis=1)
+
+
+def metrics_of(answer: np.ndarray, truth: np.ndarray, num_classes: int) -> tuple[float, float]:
+    """Mean IoU and accuracy, in %."""
     matrix = ConfusionMatrix(num_classes, IGNORED)
     matrix.update(answer, truth)
     metrics = matrix.compute()
-    return f"{100 * metrics['mean_iou']:.1f} ({100 * metrics['overall_accuracy']:.1f})"
+    return 100 * metrics["mean_iou"], 100 * metrics["overall_accuracy"]
 
 
 if __name__ == "__main__":

@@ -195,6 +195,19 @@ def test_a_refined_answer_is_that_of_the_interaction(processor, evidence):
     assert np.allclose(result["scores"][~nowhere], expected.max(1))
 
 
+def test_the_papers_refinement_is_no_setting_at_all_and_ours_is_the_default(processor):
+    points, logits = flat_scan()
+    evidence = {"labels": labels_to_scores(logits.argmax(1), 2), "scores": logits.softmax(1)}
+    ours = AFIConfig(level_shares=(1.0,), base_vote=0.01)
+    for afi, kind, config in ((None, "scores", ours), ({}, "labels", AFIConfig())):
+        processor.afi = afi
+        (result,) = processor.post_process_semantic_segmentation(
+            logits, torch.arange(400), refine="afi", points=points
+        )
+        expected = approximate_flat_interaction(torch.from_numpy(points), evidence[kind], config)
+        assert torch.equal(result["scores"], expected.amax(1))
+
+
 def test_scans_are_refined_one_by_one_from_scores_of_points_or_voxels(processor):
     scans = [flat_scan(300, seed=1), flat_scan(0), flat_scan(200, seed=2)]
     clouds, num_points = [points for points, _ in scans], [300, 0, 200]
