@@ -69,6 +69,20 @@ def test_a_step_of_the_local_order_mixes_as_many_places_as_it_has_frames():
     assert min(len(blocks) for blocks in places) >= 15  # two of the sixteen may meet on a border
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_64_ranks_read_every_frame_of_nuscenes_once_an_epoch_in_equal_steps(local):
+    order = TrainingOrder(num_frames=28_130, batch_size=4, num_processes=64, local=local)
+    ranks = [MicroBatchSampler(order, rank, start=0, end=order.num_steps(2)) for rank in range(64)]
+    reads, num_steps = Counter(), set()
+    for rank in ranks:
+        batches = list(rank)
+        num_steps.add(len(batches))
+        reads.update(key for keys in batches for key in keys)
+    surplus = order.surplus_keys(2)
+    assert num_steps == {220} and len(surplus) == 220 * 256 - 2 * 28_130
+    assert reads == Counter((epoch, index) for epoch in range(2) for index in range(28_130)) + Counter(surplus)
+
+
 def test_fewer_frames_than_a_step_holds_are_trained_on_again():
     order = TrainingOrder(num_frames=1, batch_size=4)
     assert order.step_keys(1) == [(4, 0), (5, 0), (6, 0), (7, 0)]

@@ -77,9 +77,9 @@ class TrainingOrder:
 
     def micro_batches(self, step: int, rank: int) -> list[list[FrameKey]]:
         """The micro-batches of one rank in an optimiser step."""
-        keys = self.step_keys(step)
-        starts = range(rank * self.batch_size, self.frames_per_step, self.num_processes * self.batch_size)
-        return [keys[start : start + self.batch_size] for start in starts]
+        first, last = step * self.frames_per_step, (step + 1) * self.frames_per_step
+        starts = range(first + rank * self.batch_size, last, self.num_processes * self.batch_size)
+        return [[self._key(place) for place in range(start, start + self.batch_size)] for start in starts]
 
     def _key(self, place: int) -> FrameKey:
         epoch, row = divmod(place, self.num_frames)
