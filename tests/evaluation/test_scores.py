@@ -1,0 +1,102 @@
+"""Scores: what is counted where, that shares of the scans add up to all of them, and that memory does not grow."""
+
+import gc
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from uov_hf.evaluation.answers import Answer
+from uov_hf.evaluation.reports import evaluation_tables, without_nan
+from uov_hf.evaluation.scores import Scores
+from uov_hf.evaluation.segmentation import LabelledScan
+from uov_hf.vocabulary import load_vocabulary
+
+
+CAR, ROAD = (load_vocabulary("nuscenes").class_names.index(name) for name in ("car", "driveable_surface"))
+SCANS = SimpleNamespace(point_labels=None)
+
+
+def drawn_scan(instances=True):
+    """Five points at 1, 5, 15, 25 and 60 m: two cars on a road; a camera sees the first three."""
+    points = np.array([[1, 0, 0, 9], [5, 0, 0, 9], [15, 0, 0, 9], [25, 0, 0, 9], [60, 0, 0, 9]], dtype=np.float32)
+    seen = np.array([1, 1, 1, 0, 0], dtype=bool)
+    regions = {"all_points": np.ones(5, dtype=bool), "seen_points": seen, "unseen_points": ~seen}
+    labels = np.array([ROAD, CAR, CAR, ROAD, 255])
+    ids = np.array([0, 1, 2, 0, 0]) if instances else None
+    return LabelledScan("a", points, {}, labels, regions, instances=ids)
+
+
+def answer(labels, confidences=(0.9, 0.8, 0.7, 0.6, 0.5)):
+    return Answer(np.array(labels), np.array(confidences, dtype=np.float32))
+
+
+def test_every_number_is_of_the_points_it_says():
+    scores = Scores(SCANS, "nuscenes")
+    scores.panoptic.min_points = 1
+    scores.update(answer([ROAD, CAR, ROAD, 255, CAR]), drawn_scan())
+    results = scores.compute()
+    assert [results[name]["num_points"] for name in ("all_points", "seen_points", "unseen_points")] == [4, 3, 1]
+    assert results["all_points"]["overall_accuracy"] == 0.5 and results["unseen_points"]["overall_accuracy"] == 0
+    assert {name: result["overall_accuracy"] for name, result in results["by_range"].items()} == {
+        "2–10 m": 1.0,
+        "10–20 m": 0.0,
+        "20–30 m": 0.0,
+    }
+    bins = results["calibration"]["bins"]
+    assert [(round(row["confidence"], 3), row["accuracy"]) for row in bins] == [(0.7, 0), (0.8, 1), (0.9, 1)]
+    assert results["panoptic"]["per_category_pq"][CAR] == pytest.approx(1 / 1.5)  # one of two cars is found
+    assert results["panoptic"]["per_category_pq"][ROAD] == 0  # its segment is half wrong
+
+
+def test_what_is_not_there_is_not_reported():
+    scan = drawn_scan(instances=False)
+    scan.regions.pop("seen_points"), scan.regions.pop("unseen_points")
+    scores = Scores(SCANS, "nuscenes")
+    scores.update(answer([ROAD, CAR, CAR, ROAD, CAR]), scan)
+    results = without_nan(scores.compute())
+    assert list(results) == ["all_points", "by_range", "calibration"]
+    table = evaluation_tables(results, load_vocabulary("nuscenes").class_names)
+    assert "| driveable surface | 100.0 |" in table and "| bus | – |" in table and "PQ" not in table
+    assert "| by range, in % | 2–10 m | 10–20 m | 20–30 m |" in table and "| points | 4 |" in table
+
+
+def test_scans_shared_by_processes_count_as_those_of_one():
+    generator = np.random.default_rng(0)
+    answers = [answer(generator.choice([CAR, ROAD, 255], 5), generator.random(5)) for _ in range(6)]
+
+    def count(own):
+        scores = Scores(SCANS, "nuscenes")
+        for one in own:
+            scores.update(one, drawn_scan())
+        return scores
+
+    class TwoProcesses:
+        """`reduce` of the first of two processes: it adds what the second has, counter by counter."""
+
+        device = "cpu"
+
+        def __init__(self, other):
+            self.others = iter([*other.regions.values(), *other.ranges.values(), other.calibration, other.panoptic])
+
+        def reduce(self, counts, how):
+            return counts + torch.from_numpy(next(self.others).counts)
+
+    first, second, together = count(answers[::2]), count(answers[1::2]), count(answers)
+    first.reduce(TwoProcesses(second))
+    assert without_nan(first.compute()) == without_nan(together.compute())
+
+
+def test_memory_does_not_grow_with_the_number_of_scans():
+    scores, scan, said = Scores(SCANS, "nuscenes"), drawn_scan(), answer([ROAD, CAR, CAR, ROAD, CAR])
+    sizes = []
+    tracemalloc.start()
+    for num_scans in (30, 150):
+        for _ in range(num_scans):
+            scores.update(said, scan)
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 10_000 and scores.compute()["all_points"]["num_points"] == 180 * 4
