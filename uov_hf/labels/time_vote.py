@@ -30,9 +30,8 @@ class TimeVoteConfig:
             Metres, and share of the distance to the sensor; the larger is σ. A voxel at distance d is heard with the
             weight exp(−d² / 2σ²), from 3σ on not at all.
         min_scans (`int`, defaults to 2):
-            Votes for a thing are carried to another scan only from places that at least this many scans of the window
-            have points at, and that the other scan itself has a point at, no farther than σ: what has passed or left a
-            place leaves nothing behind there.
+            Votes for a thing are carried to other scans only from places that at least this many scans of the window
+            have points at: what passes a place between two scans leaves nothing behind there.
     """
 
     window: int = 5
@@ -105,9 +104,7 @@ def vote_over_time(
     """
     places, num_scans = np.unique(np.concatenate([scan.occupied for scan in (own, *others)]), return_counts=True)
     lasting = places[num_scans >= config.min_scans]
-    sigma = np.maximum(config.reach, config.relative_reach * ranges)  # (num_points,)
-    scan_points = cKDTree(positions)
-    carried = [_without_passing_things(scan, lasting, scan_points, sigma, is_thing) for scan in others]
+    carried = [_without_passing_things(scan, lasting, is_thing) for scan in others]
     centers = np.concatenate([own.centers, *(scan.centers for scan in others)])
     votes = concatenate_votes([own.votes, *carried])
     num_heard = min(config.num_neighbors, len(centers))
@@ -115,23 +112,17 @@ def vote_over_time(
         return Votes(np.zeros((len(positions), len(is_thing) + 1), np.float32), np.zeros(len(positions), np.float32))
 
     distances, voxels = cKDTree(centers).query(positions, k=range(1, num_heard + 1))
-    falloff = np.exp(-0.5 * (distances / sigma[:, None]) ** 2)
-    weights = np.where(distances < 3 * sigma[:, None], falloff, 0).astype(np.float32)
+    sigma = np.maximum(config.reach, config.relative_reach * ranges)[:, None]
+    weights = np.where(distances < 3 * sigma, np.exp(-0.5 * (distances / sigma) ** 2), 0).astype(np.float32)
     starts = np.arange(0, voxels.size + 1, num_heard)
     return votes.spread(csr_array((weights.ravel(), voxels.ravel(), starts), shape=(len(positions), len(centers))))
 
 
-def _without_passing_things(
-    scan: VoxelVotes, lasting: np.ndarray, scan_points: cKDTree, sigma: np.ndarray, is_thing: np.ndarray
-) -> Votes:
-    """The votes of a scan, without those for things at places that do not last or where `scan_points` has nothing."""
-    of_class = np.append(is_thing, False)
-    voxels = np.flatnonzero(scan.votes.scores[:, of_class].any(axis=1))
-    distances, nearest = scan_points.query(scan.centers[voxels], distance_upper_bound=sigma.max(initial=0))
-    is_met = distances < np.append(sigma, 0)[nearest]  # where there is no such point, `nearest` is their number
-    passing = np.zeros(len(scan.centers), bool)
-    passing[voxels] = ~(is_met & np.isin(scan.places[voxels], lasting))
-    scores = np.where(passing[:, None] & of_class, 0, scan.votes.scores)
+def _without_passing_things(scan: VoxelVotes, lasting: np.ndarray, is_thing: np.ndarray) -> Votes:
+    """The votes of a scan, without those for things at places that do not last."""
+    passing = ~np.isin(scan.places, lasting)
+    dropped = passing[:, None] & np.append(is_thing, False)
+    scores = np.where(dropped, 0, scan.votes.scores)
     heard = scores.sum(axis=1) / np.maximum(scan.votes.scores.sum(axis=1), np.finfo(np.float32).tiny)
     return Votes(scores, scan.votes.weights * heard)
 
