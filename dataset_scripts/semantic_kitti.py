@@ -12,7 +12,14 @@ import numpy as np
 
 from uov_hf.data.frames import FrameBuilder, Frames
 from uov_hf.data.writing import write_from_command_line
-from uov_hf.dataset_scripts.kitti_calibration import read_calibration, read_image_size, read_table, split_projection
+from uov_hf.dataset_scripts.kitti_files import (
+    read_calibration,
+    read_image_size,
+    read_label_words,
+    read_table,
+    split_projection,
+    to_classes,
+)
 from uov_hf.point_files import read_points
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
@@ -146,10 +153,7 @@ class Scan:
     @property
     def labels(self) -> np.ndarray | None:
         words = self._read_label_words()
-        try:
-            return None if words is None else self._vocabulary.classes_of(words & 0xFFFF)
-        except ValueError as error:
-            raise ValueError(f"{self._file('labels', 'label')}: {error}") from error
+        return None if words is None else to_classes(words & 0xFFFF, self._vocabulary, self._label_file)
 
     @property
     def instances(self) -> np.ndarray | None:
@@ -189,13 +193,11 @@ class Scan:
     def _read_label_words(self) -> np.ndarray | None:
         if not self._drive.has_labels:
             return None
-        path, num_points = self._file("labels", "label"), self._file("velodyne", "bin").stat().st_size // 16
-        if path.stat().st_size != 4 * num_points:
-            raise ValueError(
-                f"{path}: expected {num_points} labels of 4 bytes, one for each point of {self.frame_id}, "
-                f"got {path.stat().st_size} bytes."
-            )
-        return np.fromfile(path, np.uint32)
+        return read_label_words(self._label_file, self._file("velodyne", "bin"))
+
+    @property
+    def _label_file(self) -> Path:
+        return self._drive.folder / "labels" / f"{self._stem}.label"
 
     def _file(self, folder: str, extension: str) -> Path:
         path = self._drive.folder / folder / f"{self._stem}.{extension}"

@@ -1,10 +1,38 @@
-"""The small text files of KITTI: calibration, poses, times; and what a projection matrix says about a camera."""
+"""The files of KITTI beside scans and images: labels, calibration, poses, times; and what a projection matrix says."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from uov_hf.vocabulary import Vocabulary
+
+
+def read_label_words(path: Path, scan: Path) -> np.ndarray:
+    """
+    What a label file says of each point of a scan file, uint32 of shape `(num_points,)`.
+
+    Raises:
+        ValueError: where it is missing, or has not one label for each point; it names the file.
+    """
+    num_points = scan.stat().st_size // 16
+    if not path.is_file():
+        raise ValueError(f"{path}: expected the labels of {scan}, got no file.")
+    if path.stat().st_size != 4 * num_points:
+        raise ValueError(
+            f"{path}: expected {num_points} labels of 4 bytes, one for each point of {scan.name}, got "
+            f"{path.stat().st_size} bytes."
+        )
+    return np.fromfile(path, np.uint32)
+
+
+def to_classes(raw_labels: np.ndarray, vocabulary: Vocabulary, path: Path) -> np.ndarray:
+    """Training ids of raw labels, uint8; an error names the file they are from."""
+    try:
+        return vocabulary.classes_of(raw_labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_calibration(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
