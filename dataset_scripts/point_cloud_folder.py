@@ -5,6 +5,7 @@ says whether the calibration is right; with `--output_dir`, the folder becomes P
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +80,10 @@ def _only_taxonomy(recordings: Sequence[Recording]) -> str | None:
 
 
 def main():
+    if any(argument.split("=")[0] == "--check" for argument in sys.argv):
+        from uov_hf.dataset_scripts.check_calibration import check_from_command_line  # it draws; reading does not
+
+        sys.exit(check_from_command_line(PointCloudFolder, __doc__))
     write_from_command_line(PointCloudFolder, __doc__)
 
 

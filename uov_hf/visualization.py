@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from .projection import Camera, project_points
+from .occlusion import OcclusionConfig
+from .projection import Camera, project_points, visible_points
 from .vocabulary import IGNORED
 
 
 BACKGROUND, FOREGROUND, FAINT = "#111317", "#e6e6e6", (90, 96, 105)
+HIDDEN = (255, 0, 255)  # points that a camera cannot see
 LEAST_BRIGHTNESS = 160  # of the brightest channel, on the dark background
 VERDICTS, VERDICT_COLORS = ("right", "wrong"), np.array([(70, 130, 180), (240, 60, 50)])
 
@@ -99,13 +101,41 @@ def draw_camera_overlays(
                 f"{name}: calibrated for (height, width) {camera.image_size}, image is {image.shape[:2]}."
             )
         pixel_coords, in_view = project_points(points, camera)
-        depth = points @ camera.lidar2cam[2, :3] + camera.lidar2cam[2, 3]
-        seen = np.flatnonzero(in_view)
-        seen = seen[np.argsort(-depth[seen])]
-        shades = value_colors(np.log(depth[seen]), "rainbow_r") if point_colors is None else point_colors[seen]
+        seen, shades = _far_to_near(points, camera, in_view)
+        shades = shades if point_colors is None else point_colors[seen]
         axes = figure.add_subplot(num_rows, num_columns, number)
         _overlay(axes, image, pixel_coords[seen], shades, point_size=1.6)
         axes.set_title(f"{name}: {len(seen):,} points", color=FOREGROUND, fontsize=10)
+    return figure
+
+
+def draw_calibrations(points: np.ndarray, image: Image.Image | np.ndarray, cameras: Mapping[str, Camera]) -> Figure:
+    """An image with the points over it, once for each calibration; what the camera cannot see is set apart.
+
+    Points that it sees are coloured by their depth, near ones red, and must lie on what they show. Magenta points are
+    behind something nearer: the lidar looks past it, the camera does not. That is parallax, and no error.
+
+    Args:
+        points (`np.ndarray` of shape `(num_points, 3)` or more columns):
+            Metres, in the lidar frame.
+        image (`PIL.Image.Image` or `np.ndarray`):
+            Of the camera.
+        cameras (mapping of `str` to `Camera`):
+            The calibrations, each with its title.
+    """
+    points, image = _check_points(points)[:, :3], np.asarray(image)
+    height = 12.8 * image.shape[0] / image.shape[1] + 0.4
+    figure = Figure(figsize=(12.8, height * len(cameras)), facecolor=BACKGROUND, layout="tight")
+    for number, (title, camera) in enumerate(cameras.items(), start=1):
+        pixel_coords, in_view = project_points(points, camera)
+        visible = visible_points(points, camera, OcclusionConfig())
+        seen, shades = _far_to_near(points, camera, visible)
+        hidden = np.flatnonzero(in_view & ~visible)
+        order = np.concatenate([seen, hidden])
+        shades = np.concatenate([shades, np.tile(np.array(HIDDEN, np.uint8), (len(hidden), 1))])
+        axes = figure.add_subplot(len(cameras), 1, number)
+        _overlay(axes, image, pixel_coords[order], shades, point_size=2)
+        axes.set_title(f"{title}: {len(hidden):,} of {in_view.sum():,} points hidden", color=FOREGROUND, fontsize=11)
     return figure
 
 
@@ -195,6 +225,14 @@ def write_viewer(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_page(_viewer_figure(views, title), title), encoding="utf-8")
     return path
+
+
+def _far_to_near(points: np.ndarray, camera: Camera, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The chosen points, farthest first, and their colours by depth."""
+    rows = np.flatnonzero(chosen)
+    depth = points[rows] @ camera.lidar2cam[2, :3] + camera.lidar2cam[2, 3]
+    order = np.argsort(-depth)
+    return rows[order], value_colors(np.log(depth[order]), "rainbow_r")
 
 
 def _overlay(axes: Axes, image: np.ndarray, pixel_coords: np.ndarray, colors: np.ndarray, point_size: float) -> None:

@@ -1,0 +1,165 @@
+"""Whether a camera is calibrated: the small rotation and time offset with which points fit the image best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy.optimize import minimize
+
+from .calibration_evidence import NUM_PARTS, Correction, Evidence, View
+
+
+REACH, STEP = 3.0, 0.5  # degrees up, down, left and right in which the best place is looked for
+TIME_REACH, TIME_STEP = 0.2, 0.02  # seconds
+SCALE = np.array([0.2, 0.2, 0.4, 0.02])  # degrees about x, y, z, and seconds: the first steps of the fine search
+TOLERANCE = np.array([0.25, 0.25, 0.75, 0.02])  # what is not called wrong
+SURE = 3.0  # standard errors
+LEAST_JUMPS = 100
+LEAST_SPEED = 1.0  # m/s
+NAMES = ("pitch", "yaw", "roll", "time")  # about the camera's x, y and z
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationReport:
+    """
+    What is wrong with a calibration, as far as the views can tell.
+
+    Args:
+        correction (`Correction`): That fits best.
+        errors (`np.ndarray` of shape `(4,)`):
+            Standard errors of the three angles in degrees and of the time offset in seconds; NaN for a time offset
+            that was not looked for, because the car's motion is not known or it stood.
+        num_jumps (`int`): Pairs of neighbours across an outline that were looked at.
+        parallax (`float`): Share of the points in view that the camera cannot see, though the lidar does.
+        gain (`float`): By how much the correction improves the score, as a share of it.
+    """
+
+    correction: Correction
+    errors: np.ndarray
+    num_jumps: int
+    parallax: float
+    gain: float
+
+    @property
+    def wrong(self) -> list[str]:
+        """Which of pitch, yaw, roll and time are off by more than `TOLERANCE`, and surely so."""
+        values = np.append(self.correction.rotation, self.correction.time_offset)
+        surely = np.abs(values) > np.maximum(TOLERANCE, SURE * self.errors)  # never where an error is NaN
+        return [name for name, is_wrong in zip(NAMES, surely, strict=True) if is_wrong]
+
+    @property
+    def verdict(self) -> str:
+        """`"right"`, `"wrong"`, or `"undecided"`: the views hold too little to tell an error of `TOLERANCE`."""
+        if self.wrong:
+            return "wrong"
+        return "right" if (self.errors[:3] < TOLERANCE[:3]).all() else "undecided"
+
+    def __str__(self) -> str:
+        angles = [
+            f"{name} {value:+.2f} ± {error:.2f}°"
+            for name, value, error in zip(NAMES, self.correction.rotation, self.errors, strict=False)
+        ]
+        time = f"time {1000 * self.correction.time_offset:+.0f} ± {1000 * self.errors[3]:.0f} ms"
+        best = ", ".join([*angles, "time not looked at" if np.isnan(self.errors[3]) else time])
+        verdict = f"wrong ({', '.join(self.wrong)})" if self.wrong else self.verdict
+        return (
+            f"{verdict}; best correction: {best} ({self.num_jumps} outlines, score {self.gain:+.0%}); parallax: "
+            f"{self.parallax:.1%} of the points in view are hidden from the camera"
+        )
+
+
+def check_calibration(views: Sequence[View]) -> CalibrationReport:
+    """
+    Compare the outlines that the lidar found with those in the images, and find the correction that fits best.
+
+    A parameter is wrong if it is off by more than `TOLERANCE` and by more than three standard errors, which are told
+    by leaving out an eighth of the evidence in turn.
+
+    Args:
+        views (sequence of `View`): Of one camera; ten or so, from different places. More tell smaller errors.
+
+    Raises:
+        ValueError: there are no views.
+    """
+    if not views:
+        raise ValueError("Expected views of a camera, got none: no frame has an image of it.")
+    evidence = Evidence(views)
+    num_jumps = int(evidence.is_jump.sum())
+    parallax = evidence.num_hidden / max(evidence.num_in_view, 1)
+    nothing = Correction(np.zeros(3))
+    if num_jumps < LEAST_JUMPS:
+        return CalibrationReport(nothing, np.full(4, np.nan), num_jumps, parallax, 0.0)
+    free = np.array([True, True, True, _all_move(views)])
+    best = _search(evidence, free)
+    errors = _errors(evidence, best, free)
+    gain = evidence.score(_correction(best)) / evidence.score(nothing) - 1
+    return CalibrationReport(_correction(best), errors, num_jumps, parallax, gain)
+
+
+def _all_move(views: Sequence[View]) -> bool:
+    known = [view.velocity for view in views if view.velocity is not None]
+    return len(known) == len(views) and max(np.linalg.norm(velocity[:3]) for velocity in known) > LEAST_SPEED
+
+
+def _correction(values: np.ndarray) -> Correction:
+    return Correction(values[:3], float(values[3]))
+
+
+def _search(evidence: Evidence, free: np.ndarray) -> np.ndarray:
+    """The best optimum from three starts: no correction, the best rotation of a grid, the best time offset."""
+    angles = np.arange(-REACH, REACH + STEP / 2, STEP)
+    turns = [np.array([pitch, yaw, 0, 0]) for pitch in angles for yaw in angles]
+    offsets = [np.array([0, 0, 0, time]) for time in np.arange(-TIME_REACH, TIME_REACH + TIME_STEP / 2, TIME_STEP)]
+    starts = [np.zeros(4), _best(evidence, turns), *([_best(evidence, offsets)] if free[3] else [])]
+    return _best(evidence, [_refine(evidence, start, free) for start in starts])
+
+
+def _best(evidence: Evidence, candidates: list[np.ndarray]) -> np.ndarray:
+    return max(candidates, key=lambda values: evidence.score(_correction(values)))
+
+
+def _refine(evidence: Evidence, start: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The local optimum near `start`, by Nelder and Mead's simplex: the score has no derivative."""
+
+    def badness(steps: np.ndarray) -> float:
+        return -evidence.score(_correction(start + _spread(steps, free)))
+
+    simplex = np.vstack([np.zeros(free.sum()), np.eye(free.sum())])
+    options = {"initial_simplex": simplex, "xatol": 0.05, "fatol": 1e-5, "maxfev": 200}
+    return start + _spread(minimize(badness, simplex[0], method="Nelder-Mead", options=options).x, free)
+
+
+def _errors(evidence: Evidence, best: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """
+    Standard errors (4,) by the jackknife: how far the optimum moves when a part of the evidence is left out.
+
+    Around the optimum the score is taken for a paraboloid, fitted to it one step to each side and at the corners of
+    all pairs of directions. It has no top where the evidence does not hold a direction: then errors are infinite.
+    """
+    size = int(free.sum())
+    sides = np.vstack([np.eye(size), -np.eye(size)])
+    corners = [a + b for a, b in combinations(sides, 2) if np.abs(a + b).max() == 1]
+    steps = np.vstack([np.zeros(size), sides, corners])  # (num_steps, size)
+    scores = np.array([evidence.scores_without(_correction(best + _spread(step, free))) for step in steps])
+    rows, columns = np.triu_indices(size)
+    design = np.hstack([np.ones((len(steps), 1)), steps, steps[:, rows] * steps[:, columns]])
+    fits = np.linalg.lstsq(design, scores, rcond=None)[0].T  # (NUM_PARTS, 1 + size + size (size + 1) / 2)
+    tops = []
+    for fit in fits:
+        curvature = np.zeros((size, size))
+        curvature[rows, columns] = fit[1 + size :]
+        curvature += curvature.T
+        if np.linalg.eigvalsh(curvature).max() >= 0:
+            return np.where(free, np.inf, np.nan)
+        tops.append(np.linalg.solve(curvature, -fit[1 : 1 + size]))
+    errors = np.full(4, np.nan)
+    errors[free] = np.sqrt((NUM_PARTS - 1) * np.var(tops, axis=0)) * SCALE[free]
+    return errors
+
+
+def _spread(steps: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Steps of the free parameters as values of all four."""
+    values = np.zeros(4)
+    values[free] = steps * SCALE[free]
+    return values
