@@ -88,7 +88,9 @@ def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def validation_split(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """The official one of the nuScenes version at hand."""
+    """The official one, of SemanticKITTI or of the nuScenes version at hand."""
+    if Path(args.dataset).stem == "semantic_kitti":
+        return "val"
     versions = [args.dataset_config] if args.dataset_config else list(VALIDATION_SPLITS)
     for version in versions:
         if args.data_dir is not None and (Path(args.data_dir) / version).is_dir() and version in VALIDATION_SPLITS:

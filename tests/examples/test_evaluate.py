@@ -1,60 +1,123 @@
-"""evaluate.py through its command line: what it scores, and that several processes count the same."""
+"""evaluate.py through its command line: what it scores and writes, and that several processes count the same."""
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
+from uov_hf.evaluation.answers import Segmenter
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.segmentation import LabelledScans, segment
+from uov_hf.labels import PointLabels
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 REGIONS = ["all_points", "seen_points", "unseen_points", "teacher_seen_points"]
+EVERYTHING = ["--refine", "afi", "--test_time_augmentation", 2, "--min_range", 2, "--export", "nuscenes"]
 
 
 @pytest.fixture(scope="module")
-def evaluation(pretrained, tiny_street, street_labels) -> list:
-    return ["evaluate.py", "--model_name_or_path", pretrained, "--dataset", "nuscenes", "--data_dir", tiny_street] + [
-        "--split",
-        "all",
-        "--label_set",
-        street_labels,
-        "--min_range",
-        2,
-        "--dataloader_num_workers",
-        0,
-    ]
+def checkpoint(pretrained, tmp_path_factory) -> Path:
+    """A copy, because an evaluation writes into the card."""
+    folder = tmp_path_factory.mktemp("evaluated") / "tmp"
+    return Path(shutil.copytree(pretrained, folder, ignore=shutil.ignore_patterns("checkpoint-*")))
 
 
-def test_metrics_are_those_of_the_models_answers_on_one_process_and_on_two(
-    evaluation, pretrained, tiny_street, run_script, tmp_path
+@pytest.fixture
+def evaluate(monkeypatch):
+    """`evaluate("--split", "all")`: the script's `main` in this process."""
+
+    def run(*arguments):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / "evaluate.py"))["main"]()
+
+    return run
+
+
+def test_one_process_and_two_score_and_write_the_same_answers(
+    checkpoint, tiny_street, street_labels, run_script, tmp_path
 ):
+    evaluation = [
+        "evaluate.py",
+        "--model_name_or_path",
+        checkpoint,
+        "--dataset",
+        "nuscenes",
+        "--data_dir",
+        tiny_street,
+    ]
+    evaluation += ["--split", "all", "--label_set", street_labels, "--dataloader_num_workers", 0, *EVERYTHING]
     output = run_script(*evaluation, "--output_dir", tmp_path / "alone")
     run_script(*evaluation, "--output_dir", tmp_path / "together", num_processes=2)
     alone, together = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("alone", "together"))
     assert alone == together
     assert (tmp_path / "alone" / "table.md").read_text() in output
+    assert (tmp_path / "alone" / "confusion_matrix.png").stat().st_size > 10_000
 
-    model = UOVModel.from_pretrained(pretrained).eval()
-    extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
-    expected = ConfusionMatrix(16)
-    for frame in load_frames("nuscenes", "all", data_dir=tiny_street):
-        scored = np.hypot(*frame["points"][:, :2].T) >= 2
-        expected.update(segment(model, extractor(frame["points"]))[scored], frame["labels"][scored])
-    assert alone["all_points"]["num_points"] == expected.compute()["num_points"]
-    assert alone["all_points"]["mean_iou"] == pytest.approx(expected.compute()["mean_iou"], abs=1e-3)
-    assert [name for name in alone if name.endswith("_points")] == REGIONS
-    assert (
-        alone["seen_points"]["num_points"] + alone["unseen_points"]["num_points"] == alone["all_points"]["num_points"]
+    submissions = [tmp_path / name / "submission" for name in ("alone", "together")]
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*.*")) for folder in submissions]
+    assert files[0] == files[1] and all(
+        (submissions[0] / f).read_bytes() == (submissions[1] / f).read_bytes() for f in files[0]
     )
+    model, processor = UOVModel.from_pretrained(checkpoint).eval(), UOVProcessor.from_pretrained(checkpoint)
+    frames = load_frames("nuscenes", "all", data_dir=tiny_street)
+    expected, segmenter = ConfusionMatrix(16), Segmenter(model, processor, "afi")
+    for scan in map(LabelledScans(frames, processor.feature_extractor, None, 2.0, num_views=2).__getitem__, range(4)):
+        answer = segmenter(scan).labels
+        expected.update(answer, scan.labels)
+        written = np.fromfile(submissions[0] / "lidarseg" / "all" / f"{scan.frame_id}_lidarseg.bin", np.uint8)
+        assert (written == answer + 1)[answer != 255].mean() > 0.99 and written.min() >= 1 and written.max() <= 16
+
+    metrics = alone["all_points"]
+    assert metrics["num_points"] == expected.compute()["num_points"]
+    assert metrics["mean_iou"] == pytest.approx(expected.compute()["mean_iou"], abs=1e-3)
+    assert [name for name in alone if name.endswith("_points")] == REGIONS
+    assert alone["seen_points"]["num_points"] + alone["unseen_points"]["num_points"] == metrics["num_points"]
     assert alone["teacher_seen_points"]["num_points"] == alone["seen_points"]["num_points"]
+    assert sum(result["num_points"] for result in alone["by_range"].values()) == metrics["num_points"]
+    assert 0 <= alone["calibration"]["expected_calibration_error"] <= 1 and "panoptic" not in alone
     assert alone["num_frames"] == 4 and alone["broken_frames"] == []
+    assert alone["settings"] == {"min_range": 2.0, "test_time_augmentation": 2, "refine": "afi"}
+
+    card = ModelCard.load(checkpoint / "README.md")
+    found = {result.metric_type: result for result in card.data.eval_results}
+    assert found["mean_iou"].metric_value == metrics["mean_iou"] and len(card.data.eval_results) == 3
+    assert found["mean_iou"].dataset_name == "the synthetic street of uov-hf"  # and not nuScenes
+    assert (tmp_path / "alone" / "table.md").read_text().strip() in card.text and "Not evaluated yet" not in card.text
+    assert card.text.index("## Evaluation") < card.text.index("## Limits")
+
+
+def test_scans_without_annotation_are_exported_and_not_scored(checkpoint, tiny_street, evaluate, tmp_path):
+    root = tmp_path / "street"
+    shutil.copytree(tiny_street, root, ignore=shutil.ignore_patterns("lidarseg", "samples", "synthetic"))
+    shutil.copytree(tiny_street / "samples" / "LIDAR_TOP", root / "samples" / "LIDAR_TOP")
+    card = (checkpoint / "README.md").read_text()
+    arguments = ["--model_name_or_path", checkpoint, "--dataset", "nuscenes", "--data_dir", root, "--split", "test"]
+    evaluate(*arguments, "--export", "nuscenes", "--dataloader_num_workers", 0, "--output_dir", tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["all_points"]["num_points"] == 0 and metrics["all_points"]["mean_iou"] is None
+    written = sorted((tmp_path / "out" / "submission" / "lidarseg" / "test").iterdir())
+    frames = load_frames("nuscenes", "test", data_dir=root)
+    assert [path.name for path in written] == sorted(f"{frame_id}_lidarseg.bin" for frame_id in frames.frame_ids)
+    assert (tmp_path / "out" / "submission" / "test" / "submission.json").is_file()
+    assert (checkpoint / "README.md").read_text() == card
+
+    with pytest.raises(ValueError, match="has no ground truth to score against"):
+        evaluate(*arguments, "--dataloader_num_workers", 0, "--output_dir", tmp_path / "out")
+
+
+def test_void_is_refused_where_there_is_none(checkpoint, tiny_street, evaluate, tmp_path):
+    arguments = ["--model_name_or_path", checkpoint, "--dataset", "nuscenes", "--data_dir", tiny_street]
+    with pytest.raises(ValueError, match="--predict_void needs a converted official head"):
+        evaluate(*arguments, "--split", "test", "--predict_void", "--output_dir", tmp_path)
 
 
 def test_a_segmenter_answers_by_its_head(pretrained, tiny_street, tmp_path):
@@ -68,10 +131,13 @@ def test_a_segmenter_answers_by_its_head(pretrained, tiny_street, tmp_path):
     assert np.array_equal(segment(loaded, scan), expected)
 
 
-def test_one_needs_no_label_set_to_score_all_points(pretrained, tiny_street):
+def test_one_needs_no_label_set_to_tell_what_a_camera_saw(pretrained, tiny_street, street_labels):
     extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
-    scan = LabelledScans(load_frames("nuscenes", "test", data_dir=tiny_street), extractor)[0]
-    assert list(scan.regions) == ["all_points"] and scan.teacher_labels is None
+    frames = load_frames("nuscenes", "test", data_dir=tiny_street)
+    scan, told = LabelledScans(frames, extractor)[0], LabelledScans(frames, extractor, PointLabels(street_labels))[0]
+    assert scan.teacher_labels is None and list(scan.regions) == REGIONS[:3]
+    assert all(np.array_equal(scan.regions[region], told.regions[region]) for region in REGIONS[:3])
+    assert 0 < scan.regions["seen_points"].mean() < 1
 
 
 @pytest.mark.parametrize(

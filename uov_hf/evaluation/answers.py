@@ -1,7 +1,7 @@
 """What a checkpoint answers about a scan: once or over several views, as the network says it or refined."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Segmenter:
     """
 
     model: torch.nn.Module
-    processor: object
+    processor: Any
     refine: Literal["afi"] | None = None
     predict_void: bool = False
 

@@ -93,8 +93,9 @@ class LabelledScans(Dataset):
             dict(self.feature_extractor(seen, intensity_max=frame["intensity_max"], return_tensors="pt"))
             for seen in views(points, self.num_views)
         ]
-        seen, teacher_labels = _seen_by_calibration(frame), None
-        if self.point_labels is not None:
+        if self.point_labels is None:
+            seen, teacher_labels = _seen_by_calibration(frame), None
+        else:
             said = self.point_labels.read(frame_id, ["pair_to_point", "labels"])
             seen, teacher_labels = _mask(len(points), said["pair_to_point"]), said["labels"]
         regions = {"all_points": np.ones(len(points), dtype=bool)}
