@@ -1,5 +1,6 @@
 """A nuScenes root of any size, random in content: tables with the columns and sweeps of the real ones, and scans."""
 
+import io
 import json
 from collections.abc import Iterator
 from hashlib import md5
@@ -11,7 +12,15 @@ from PIL import Image
 from uov_hf.vocabulary import load_vocabulary
 
 
-CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
+# Where the cameras look, in degrees to the left of straight ahead.
+CAMERAS = {
+    "CAM_FRONT": 0,
+    "CAM_FRONT_RIGHT": -55,
+    "CAM_BACK_RIGHT": -110,
+    "CAM_BACK": 180,
+    "CAM_BACK_LEFT": 110,
+    "CAM_FRONT_LEFT": 55,
+}
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 # Sweeps after a key frame: 77 rows of sample_data a sample, so that 34,149 samples have 2.63 million, as trainval.
 SWEEPS = dict.fromkeys(CAMERAS, 5) | {"LIDAR_TOP": 9} | dict.fromkeys(RADARS, 5) | {"RADAR_FRONT": 6}
@@ -48,9 +57,11 @@ EGO_POSE = """{{
 }}"""
 
 
-def write_root(root: Path, num_scenes: int, num_samples: int, num_points: int = 0, image_size=(900, 1600)) -> Path:
+def write_root(
+    root: Path, num_scenes: int, num_samples: int, num_points: int = 0, picture: Image.Image | None = None
+) -> Path:
     """
-    Tables of `num_samples` samples in `num_scenes` scenes, as v1.0-trainval, without annotations.
+    Tables of `num_samples` samples in `num_scenes` scenes, as v1.0-trainval, without boxes.
 
     Args:
         root (`Path`):
@@ -58,26 +69,31 @@ def write_root(root: Path, num_scenes: int, num_samples: int, num_points: int = 
         num_scenes, num_samples (`int`):
             How many; trainval has 850 and 34,149. Scenes are called scene-0001, scene-0002, ….
         num_points (`int`):
-            Points of a scan; with 0, only the first sample has a file, of the 34,688 points of a real one, and there
-            are no images.
-        image_size (`tuple[int, int]`):
-            Height and width.
+            Points of a scan; with 0, only the first sample has a file, of the 34,688 points of a real one.
+        picture (`Image`, *optional*):
+            What every camera sees; without, there are no images.
     """
     tables = root / "v1.0-trainval"
     tables.mkdir(parents=True)
+    labels = root / "lidarseg/v1.0-trainval"
+    labels.mkdir(parents=True)
     for channel in ("LIDAR_TOP", *CAMERAS):
         (root / "samples" / channel).mkdir(parents=True)
     for name, rows in _small_tables(num_scenes, num_samples).items():
         (tables / f"{name}.json").write_text(json.dumps(rows, indent=0))
-    rng, picture = np.random.default_rng(0), Image.new("RGB", image_size[::-1])
+    rng, jpeg = np.random.default_rng(0), io.BytesIO()
+    width, height = (1600, 900) if picture is None else picture.size
+    if picture is not None:
+        picture.save(jpeg, "JPEG", quality=90)
     with open(tables / "sample_data.json", "w") as data, open(tables / "ego_pose.json", "w") as poses:
-        for number, row in enumerate(_captures(num_samples, image_size)):
+        for number, row in enumerate(_captures(num_samples, (height, width))):
             data.write(("[\n" if number == 0 else ",\n") + SAMPLE_DATA.format(**row))
             poses.write(("[\n" if number == 0 else ",\n") + EGO_POSE.format(**row, x=number * 1e-3))
             if row["is_key_frame"] == "true" and "LIDAR" in row["filename"] and (num_points or number < 100):
                 _scan(rng, num_points or 34688).tofile(root / row["filename"])
-            if row["is_key_frame"] == "true" and row["fileformat"] == "jpg" and num_points:
-                picture.save(root / row["filename"])
+                rng.integers(0, 32, num_points or 34688, np.uint8).tofile(labels / f"{row['token']}_lidarseg.bin")
+            if row["is_key_frame"] == "true" and row["fileformat"] == "jpg" and picture is not None:
+                (root / row["filename"]).write_bytes(jpeg.getvalue())
         data.write("\n]")
         poses.write("\n]")
     return root
@@ -92,7 +108,7 @@ def _small_tables(num_scenes: int, num_samples: int) -> dict[str, list[dict]]:
             "token": _token(f"mount {channel}"),
             "sensor_token": _token(channel),
             "translation": [0.9, 0.0, 1.8],
-            "rotation": [0.7, 0.0, 0.0, 0.7],
+            "rotation": _rotation(CAMERAS[channel]) if channel in CAMERAS else [1.0, 0.0, 0.0, 0.0],
             "camera_intrinsic": INTRINSICS if channel in CAMERAS else [],
         }
         for channel in SWEEPS
@@ -133,6 +149,12 @@ def _captures(num_samples: int, image_size: tuple[int, int]) -> Iterator[dict]:
                     "width": image_size[1] if is_camera else 0,
                     "filename": f"{folder}/{channel}/n015-2018-07-24-11-22-45+0800__{channel}__{token}.{suffix}",
                 }
+
+
+def _rotation(degrees: float) -> list[float]:
+    """The quaternion of a camera (z ahead, x to the right) that is turned to the left by so many degrees."""
+    cos, sin = np.cos(np.radians(degrees) / 2), np.sin(np.radians(degrees) / 2)
+    return [float(part) for part in (0.5 * (cos + sin), -0.5 * (cos + sin), 0.5 * (cos - sin), -0.5 * (cos - sin))]
 
 
 def _scan(rng: np.random.Generator, num_points: int) -> np.ndarray:
