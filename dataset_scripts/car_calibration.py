@@ -177,8 +177,9 @@ def _numbers(entry: Entry, shape: tuple[int | None, ...]) -> np.ndarray:
         want in (None, got) for want, got in zip(shape, values.shape, strict=True)
     )
     if not fits or not np.isfinite(values).all():
-        expected = " x ".join("any number of" if side is None else str(side) for side in shape) or "one"
-        raise entry.error(f"expected {entry.name} to be {expected} finite numbers, got something else.")
+        size = " x ".join("any number of" if side is None else str(side) for side in shape)
+        expected = f"{size} finite numbers" if shape else "one finite number"
+        raise entry.error(f"expected {entry.name} to be {expected}, got something else.")
     return values
 
 
