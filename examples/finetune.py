@@ -49,6 +49,7 @@ SETTINGS_IN_THE_CARD = [
     "from_scratch",
     "reuse_head",
     "linear_probe",
+    "no_augmentation",
     "optimizer",
     "learning_rate",
     "head_learning_rate",
@@ -88,6 +89,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--linear_probe", action="store_true", help="Train the head alone: the network is frozen, BatchNorm and all."
     )
+    parser.add_argument(
+        "--no_augmentation",
+        action="store_true",
+        help="Show the scans as they are, neither turned nor mirrored: to see whether a few can be learnt by heart.",
+    )
     arguments.add_data_arguments(parser)
     arguments.add_training_arguments(parser, learning_rate=0.02, num_train_epochs=30, frames_per_step=FRAMES_PER_STEP)
     parser.add_argument(
@@ -124,7 +130,8 @@ def main() -> None:
     else:
         processor = UOVProcessor.from_pretrained(args.model_name_or_path)
     frames = load_split(args, args.split, args.data_fraction)
-    samples = AnnotatedSamples(frames, processor.feature_extractor, AugmentationConfig(), args.seed)
+    augmentation = None if args.no_augmentation else AugmentationConfig()
+    samples = AnnotatedSamples(frames, processor.feature_extractor, augmentation, args.seed)
     validation = None
     if args.validation_split is not None:
         validation = AnnotatedSamples(load_split(args, args.validation_split), processor.feature_extractor)

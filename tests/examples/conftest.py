@@ -26,7 +26,7 @@ def environment(num_threads: int = 1) -> dict[str, str]:
     return os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(num_threads)}
 
 
-def run(*arguments, num_processes: int = 1, num_threads: int = 1, timeout: int = 300, fails: bool = False) -> str:
+def run(*arguments, num_processes: int = 1, num_threads: int = 1, timeout: int = 900, fails: bool = False) -> str:
     done = subprocess.run(
         command(*arguments, num_processes=num_processes),
         env=environment(num_threads),
