@@ -114,7 +114,7 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
     """
     Scores of every point after evidence has flowed along the flat surfaces that it lies on (official `afi/afi.py`).
 
-    Four times some points are picked, as far from each other as can be. A picked point remembers in which directions
+    Level by level some points are picked, as far from each other as can be. A picked point remembers in which directions
     it saw neighbours and of what classes; from the second level on only directions count that both ends of a line
     know. On the way back a point asks the nearest picked points, and those answer that know a direction along the
     line between them. Nothing is trained, and there is no gradient.
@@ -123,7 +123,8 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
       and of equally near ones, the lowest index comes first. Points within 3 cm of the origin are never picked later.
     - Picks are made on the CPU, on every device the same: each goes over the points of one slab, a tenth of a scan on
       average. Neighbours come from a k-d tree; on CUDA, or without scipy, from the distances to all points in chunks.
-    - A level has at most as many points as the one below it, and a neighbourhood at most all of them.
+    - A level that would have as many points as the one below it, or more, has the same points; a neighbourhood has at
+      most all of them.
     - A point with a coordinate that is NaN or infinite takes no part. It keeps its scores, divided by their sum.
     - A row of zeros is a point without evidence. It takes what reaches it, and stays zero where nothing does.
 
