@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from uov_hf import point_neighbors
 from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.evaluation.metrics import ConfusionMatrix
 
 
 SMALL = AFIConfig(level_sizes=(60, 20, 6))
@@ -130,6 +131,26 @@ def test_a_level_of_all_points_is_the_scan_itself():
     _, nearest = cKDTree(points).query(points, k=20)
     vote = labels_to_scores(noisy, 5)[nearest].sum(axis=1).argmax(1)
     assert (refined == truth).mean() > (vote == truth).mean()
+
+
+@pytest.mark.slow
+def test_flipped_labels_of_a_real_scan_are_mended_better_than_by_a_vote_of_as_many(shared_data):
+    """The processor's settings, chosen on other scans (benchmarks/afi_study.py)."""
+    folder = shared_data / "semantickitti" / "dataset" / "sequences" / "08"
+    points = np.fromfile(folder / "velodyne" / "000000.bin", np.float32).reshape(-1, 4)[:, :3]
+    raw = np.fromfile(folder / "labels" / "000000.label", np.uint32) & 0xFFFF
+    classes, truth = np.unique(raw, return_inverse=True)
+    rng = np.random.default_rng(1)
+    flipped = np.where(rng.random(len(truth)) < 0.2, rng.integers(0, len(classes), len(truth)), truth)
+    scores = labels_to_scores(flipped, len(classes))
+    _, nearest = cKDTree(points).query(points, k=20)
+    refined = approximate_flat_interaction(points, scores, AFIConfig(level_shares=(1.0,), base_vote=0.01)).argmax(1)
+    mean_iou = []
+    for answer in (refined, scores[nearest].sum(axis=1).argmax(1)):
+        matrix = ConfusionMatrix(len(classes))
+        matrix.update(answer, truth)
+        mean_iou.append(matrix.compute()["mean_iou"])
+    assert mean_iou[0] > mean_iou[1] + 0.05
 
 
 # --- what changes nothing -------------------------------------------------------------------------------------------
