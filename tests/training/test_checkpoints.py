@@ -24,10 +24,12 @@ CONFIG = SimpleNamespace(save_pretrained=lambda folder: (folder / "config.json")
 
 @pytest.fixture
 def run(tmp_path):
-    """A line with momentum, two steps in."""
+    """A line with momentum, two steps in; like a network without words it has two empty buffers."""
     accelerator = Accelerator(cpu=True)
     accelerator.free_memory()
     model = torch.nn.Linear(2, 1)
+    for name in ("prompt_embeds", "prompt_to_class"):
+        model.register_buffer(name, torch.zeros(0))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, dampening=0.1)
     model, optimizer = accelerator.prepare(model, optimizer)
     run = SimpleNamespace(accelerator=accelerator, model=model, optimizer=optimizer, folder=tmp_path)

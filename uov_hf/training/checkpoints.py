@@ -106,7 +106,9 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, order: TrainingO
                 f"{checkpoint} belongs to a run with {name} = {theirs}, this one has {ours}: its steps hold "
                 "other frames. Resume with the settings of that run, or start a new one in another --output_dir."
             )
-    accelerator.load_state(str(checkpoint))
+    # Not strict: of several empty buffers, which a network without words has, accelerate saves the first one only. The
+    # optimiser's state still refuses another network.
+    accelerator.load_state(str(checkpoint), strict=False)
     return state
 
 
