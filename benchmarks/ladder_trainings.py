@@ -64,6 +64,7 @@ TRAININGS = {
     "scratch_short": Training("distill.py --from_scratch", 200, 0.006, "tmp"),
 }
 WORD_TRAININGS = {
+    **{name: TRAININGS[name] for name in ("tmp", "text_head")},
     "tmp_held_out": Training(f"pretrain.py {NETWORK}", 400, 0.006, label_set="labels_held_out"),
     "text_head_held_out": Training("distill.py --head text", 200, 0.012, "tmp_held_out", "labels_held_out"),
 }
