@@ -43,9 +43,10 @@ class Table(dict):
             The table.
         parse (`Callable`):
             Row -> what is kept of it.
-        is_wanted (`Callable`, *optional*):
-            For a table of millions of rows, of which few matter: looks at the bytes of a row before it is parsed, so
-            that neither the file nor its rows are ever in memory as a whole. Such rows must be flat, without braces.
+        pattern, is_wanted (`re.Pattern` and `Callable`, *optional*):
+            For a table of millions of rows, of which few matter: only those are parsed in which the pattern has a
+            match that is wanted, so that neither the file nor its rows are ever in memory as a whole. The rows must
+            be flat, without braces in them.
 
     Raises:
         ValueError: the file is missing, cut short or no such table; it names the file.
@@ -55,7 +56,8 @@ class Table(dict):
         self,
         path: Path,
         parse: Callable[[dict[str, Any]], Any],
-        is_wanted: Callable[[bytes], Any] | None = None,
+        pattern: re.Pattern[bytes] | None = None,
+        is_wanted: Callable[[re.Match[bytes]], bool] = lambda match: True,
     ):
         self.path = path
 
@@ -64,7 +66,10 @@ class Table(dict):
 
         try:
             with open(path, "rb") as file:
-                rows = json.load(file, object_hook=keep) if is_wanted is None else map(keep, _scan(file, is_wanted))
+                if pattern is None:
+                    rows = json.load(file, object_hook=keep)
+                else:
+                    rows = map(keep, _scan(file, pattern, is_wanted))
                 super().__init__(row for row in rows if row[1] is not None)
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: expected a table of nuScenes, got: {error}") from error
@@ -75,19 +80,19 @@ class Table(dict):
         raise ValueError(f"{self.path}: expected a row with token {token!r}, as another table refers to it; got none.")
 
 
-def _scan(file: BinaryIO, is_wanted: Callable[[bytes], Any]) -> Iterator[dict[str, Any]]:
-    """The wanted rows of a table `[{…}, {…}, …]`, block by block."""
-    rest, separator = b"", b"["
+def _scan(
+    file: BinaryIO, pattern: re.Pattern[bytes], is_wanted: Callable[[re.Match[bytes]], bool]
+) -> Iterator[dict[str, Any]]:
+    """The rows of a table `[{…}, {…}, …]` with a wanted match, block by block."""
+    rest = b""
     while block := file.read(BLOCK_SIZE):
-        *rows, rest = (rest + block).split(b"}")
-        for row in rows:
-            before, brace, row = row.partition(b"{")
-            if before.strip() != separator or not brace:
-                raise json.JSONDecodeError("Expecting rows without braces in them", row[:80].decode("latin-1"), 0)
-            separator = b","
-            if is_wanted(row):
-                yield json.loads(b"{%b}" % row)
-    if rest.strip() != b"]":
+        text = rest + block
+        end = text.rfind(b"}") + 1
+        for match in pattern.finditer(text, 0, end):
+            if is_wanted(match):
+                yield json.loads(text[text.rfind(b"{", 0, match.start()) : text.find(b"}", match.end()) + 1])
+        rest = text[end:]
+    if rest.strip() not in (b"]", b"[]"):
         raise json.JSONDecodeError("Expecting ']' after the last row; the file is cut short", "", 0)
 
 
@@ -97,9 +102,8 @@ def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Ca
     sensors = Table(tables / "sensor.json", lambda row: row["channel"])
     mounts = Table(tables / "calibrated_sensor.json", lambda row: _mount(row, sensors))
     captures: dict[str, dict[str, Capture]] = defaultdict(dict)
-    for capture in Table(
-        tables / "sample_data.json", lambda row: _key_capture(row, mounts), is_wanted=KEY_FRAME.search
-    ).values():
+    rows = Table(tables / "sample_data.json", lambda row: _key_capture(row, mounts), KEY_FRAME)
+    for capture in rows.values():
         captures[capture.sample_token][capture.channel] = capture
     frames = [(samples[token], captures[token]) for token in samples | captures]
     blind = [token for token in samples if LIDAR not in captures[token]]
@@ -117,7 +121,8 @@ def read_poses(tables: Path, tokens: set[str]) -> Table:
     poses = Table(
         tables / "ego_pose.json",
         lambda row: np.array([*row["rotation"], *row["translation"]], np.float64),
-        is_wanted=lambda row: (token := TOKEN.search(row)) is None or token[1] in wanted,
+        TOKEN,
+        is_wanted=lambda match: match[1] in wanted,
     )
     for token in tokens:
         poses[token]  # now, not in the middle of a training
