@@ -11,10 +11,11 @@ from .calibration_evidence import NUM_PARTS, Correction, Evidence, View
 
 
 REACH, STEP = 3.0, 0.5  # degrees up, down, left and right in which the best place is looked for
-TIME_REACH, TIME_STEP = 0.2, 0.02  # seconds
+TIME_REACH, TIME_STEP = 0.15, 0.02  # seconds
 SCALE = np.array([0.2, 0.2, 0.4, 0.02])  # degrees about x, y, z, and seconds: the first steps of the fine search
 TOLERANCE = np.array([0.25, 0.25, 0.75, 0.02])  # what is not called wrong
 SURE = 3.0  # standard errors
+ROTATION, WITH_TIME = np.array([True, True, True, False]), np.full(4, True)  # what is looked for
 LEAST_JUMPS = 100
 LEAST_SPEED = 1.0  # m/s
 NAMES = ("pitch", "yaw", "roll", "time")  # about the camera's x, y and z
@@ -28,44 +29,52 @@ class CalibrationReport:
     Args:
         correction (`Correction`): That fits best.
         errors (`np.ndarray` of shape `(4,)`):
-            Standard errors of the three angles in degrees and of the time offset in seconds; NaN for a time offset
-            that was not looked for, because the car's motion is not known or it stood.
+            Standard errors of the three angles in degrees and of the time offset in seconds. Infinite where the views
+            do not tell an angle, NaN where they do not tell the time: the car stood, its motion is not known, or
+            the camera looks where it goes.
         num_jumps (`int`): Pairs of neighbours across an outline that were looked at.
         parallax (`float`): Share of the points in view that the camera cannot see, though the lidar does.
-        gain (`float`): By how much the correction improves the score, as a share of it.
+        score, best_score (`float`):
+            How much more colours differ across outlines than on surfaces, as calibrated and with the correction.
+        is_better (`bool`): Whether the difference of the scores is more than three of its standard errors.
     """
 
     correction: Correction
     errors: np.ndarray
     num_jumps: int
     parallax: float
-    gain: float
+    score: float
+    best_score: float
+    is_better: bool
 
     @property
     def wrong(self) -> list[str]:
         """Which of pitch, yaw, roll and time are off by more than `TOLERANCE`, and surely so."""
         values = np.append(self.correction.rotation, self.correction.time_offset)
         surely = np.abs(values) > np.maximum(TOLERANCE, SURE * self.errors)  # never where an error is NaN
-        return [name for name, is_wrong in zip(NAMES, surely, strict=True) if is_wrong]
+        return [name for name, is_wrong in zip(NAMES, surely, strict=True) if is_wrong and self.is_better]
 
     @property
     def verdict(self) -> str:
         """`"right"`, `"wrong"`, or `"undecided"`: the views hold too little to tell an error of `TOLERANCE`."""
         if self.wrong:
             return "wrong"
-        return "right" if (self.errors[:3] < TOLERANCE[:3]).all() else "undecided"
+        near = np.abs(self.correction.rotation) + self.errors[:3] < 2 * TOLERANCE[:3]
+        return "right" if near.all() else "undecided"
 
     def __str__(self) -> str:
+        if self.num_jumps < LEAST_JUMPS:
+            return f"undecided; {self.num_jumps} outlines, and {LEAST_JUMPS} are needed at least"
         angles = [
             f"{name} {value:+.2f} ± {error:.2f}°"
             for name, value, error in zip(NAMES, self.correction.rotation, self.errors, strict=False)
         ]
         time = f"time {1000 * self.correction.time_offset:+.0f} ± {1000 * self.errors[3]:.0f} ms"
-        best = ", ".join([*angles, "time not looked at" if np.isnan(self.errors[3]) else time])
+        best = ", ".join([*angles, "time not told" if np.isnan(self.errors[3]) else time])
         verdict = f"wrong ({', '.join(self.wrong)})" if self.wrong else self.verdict
         return (
-            f"{verdict}; best correction: {best} ({self.num_jumps} outlines, score {self.gain:+.0%}); parallax: "
-            f"{self.parallax:.1%} of the points in view are hidden from the camera"
+            f"{verdict}; best correction: {best} ({self.num_jumps} outlines, score {self.score:.2f} → "
+            f"{self.best_score:.2f}); parallax: {self.parallax:.1%} of the points in view are hidden from the camera"
         )
 
 
@@ -73,8 +82,10 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
     """
     Compare the outlines that the lidar found with those in the images, and find the correction that fits best.
 
-    A parameter is wrong if it is off by more than `TOLERANCE` and by more than three standard errors, which are told
-    by leaving out an eighth of the evidence in turn.
+    Rotations are looked for first, and a time offset only where it explains more. A more distant optimum is taken, and
+    a parameter called wrong, only where the score is better by three of its standard errors; and wrong is what is off
+    by more than `TOLERANCE` and three standard errors of its own. All errors are told by leaving out an eighth of the
+    evidence in turn.
 
     Args:
         views (sequence of `View`): Of one camera; ten or so, from different places. More tell smaller errors.
@@ -87,14 +98,17 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
     evidence = Evidence(views)
     num_jumps = int(evidence.is_jump.sum())
     parallax = evidence.num_hidden / max(evidence.num_in_view, 1)
-    nothing = Correction(np.zeros(3))
+    nothing = np.zeros(4)
     if num_jumps < LEAST_JUMPS:
-        return CalibrationReport(nothing, np.full(4, np.nan), num_jumps, parallax, 0.0)
-    free = np.array([True, True, True, _all_move(views)])
-    best = _search(evidence, free)
-    errors = _errors(evidence, best, free)
-    gain = evidence.score(_correction(best)) / evidence.score(nothing) - 1
-    return CalibrationReport(_correction(best), errors, num_jumps, parallax, gain)
+        unknown = np.full(4, np.nan)
+        return CalibrationReport(_correction(nothing), unknown, num_jumps, parallax, np.nan, np.nan, False)
+    best = _search(evidence, _all_move(views))
+    errors = _errors(evidence, best, WITH_TIME) if _all_move(views) else np.full(4, np.inf)
+    if not np.isfinite(errors).all():
+        errors = _errors(evidence, best, ROTATION)
+    scores = [evidence.score(_correction(values)) for values in (nothing, best)]
+    is_better = _is_better(evidence, best, nothing)
+    return CalibrationReport(_correction(best), errors, num_jumps, parallax, *scores, is_better)
 
 
 def _all_move(views: Sequence[View]) -> bool:
@@ -106,17 +120,30 @@ def _correction(values: np.ndarray) -> Correction:
     return Correction(values[:3], float(values[3]))
 
 
-def _search(evidence: Evidence, free: np.ndarray) -> np.ndarray:
-    """The best optimum from three starts: no correction, the best rotation of a grid, the best time offset."""
+def _search(evidence: Evidence, moving: bool) -> np.ndarray:
+    """The optimum beside no correction, unless another rotation, or one with a time offset, is surely better."""
     angles = np.arange(-REACH, REACH + STEP / 2, STEP)
     turns = [np.array([pitch, yaw, 0, 0]) for pitch in angles for yaw in angles]
-    offsets = [np.array([0, 0, 0, time]) for time in np.arange(-TIME_REACH, TIME_REACH + TIME_STEP / 2, TIME_STEP)]
-    starts = [np.zeros(4), _best(evidence, turns), *([_best(evidence, offsets)] if free[3] else [])]
-    return _best(evidence, [_refine(evidence, start, free) for start in starts])
+    best = _refine(evidence, np.zeros(4), ROTATION)
+    far = _refine(evidence, _best(evidence, turns), ROTATION)
+    best = far if _is_better(evidence, far, best) else best
+    if not moving:
+        return best
+    times = np.arange(-TIME_REACH, TIME_REACH + TIME_STEP / 2, TIME_STEP)
+    starts = [best, _best(evidence, [np.array([0, 0, 0, time]) for time in times])]
+    timed = _best(evidence, [_refine(evidence, start, WITH_TIME) for start in starts])
+    has_top = np.isfinite(_errors(evidence, timed, WITH_TIME)).all()
+    return timed if has_top and _is_better(evidence, timed, best) else best
 
 
 def _best(evidence: Evidence, candidates: list[np.ndarray]) -> np.ndarray:
     return max(candidates, key=lambda values: evidence.score(_correction(values)))
+
+
+def _is_better(evidence: Evidence, values: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the score is better by so much that it is no chance."""
+    gains = evidence.scores_without(_correction(values)) - evidence.scores_without(_correction(others))
+    return bool(gains.mean() > SURE * np.sqrt((NUM_PARTS - 1) * gains.var()))
 
 
 def _refine(evidence: Evidence, start: np.ndarray, free: np.ndarray) -> np.ndarray:

@@ -17,8 +17,10 @@ GRAZING = 0.75  # metres: no surface's plane passes the camera so near, so the d
 LEAST_JUMP = 0.05  # of the distance
 MARGIN = 0.03  # of the image's width, at its border: room to move
 BLUR = 0.07  # degrees
-MOST_CONTRAST = 1.5  # standard deviations of the image's colour; more says no more
-MOST_JUMPS, SMOOTH_PER_JUMP = 2400, 4  # pairs that are looked at, of all views together
+SURROUNDINGS = 1.0  # degrees
+NOISE = 4.0  # grey levels: differences that are no contrast
+MOST_CONTRAST = 2.0  # times what is usual around there; more says no more
+MOST_JUMPS, SMOOTH_PER_JUMP = 1500, 3  # pairs that are looked at, of all views together
 NUM_PARTS = 8  # of the evidence, to be left out in turn
 
 
@@ -103,7 +105,7 @@ class Evidence:
         self.part = np.arange(len(self.is_jump)) * NUM_PARTS // max(len(self.is_jump), 1)
 
     def score(self, correction: Correction) -> float:
-        """How much more the colours differ across jumps than on surfaces, in standard deviations of the images."""
+        """How much more the colours differ across jumps than on surfaces, in units of what is usual around them."""
         contrast = self._contrast(correction)
         return float(contrast[self.is_jump].mean() - contrast[~self.is_jump].mean())
 
@@ -137,8 +139,7 @@ class _Neighbours:
         in_camera = points @ view.camera.lidar2cam[:3, :3].T + view.camera.lidar2cam[:3, 3]
         near = _angle(in_camera) < WIDEST_GAP
         self.points, self.is_jump = points[near], _is_jump(in_camera[near])
-        blur = np.radians(BLUR) * view.camera.intrinsics[0, 0]
-        self._image = gaussian_filter(view.image.astype(np.float32), (blur, blur, 0)) / max(view.image.std(), 1.0)
+        self._image = _local_contrast(view.image, view.camera.intrinsics[0, 0])
 
     def thin_out(self, share: float, rng: np.random.Generator) -> None:
         """Keep a share of the jumps, and a few times as many pairs without."""
@@ -158,6 +159,19 @@ class _Neighbours:
         height, width = camera.image_size
         colors = self._image[row.clip(0, height - 1), column.clip(0, width - 1)].reshape(-1, 2, 3)
         return np.minimum(np.linalg.norm(colors[:, 0] - colors[:, 1], axis=1), MOST_CONTRAST)
+
+
+def _local_contrast(image: np.ndarray, focal_length: float) -> np.ndarray:
+    """
+    The image (height, width, 3) as differences from its surroundings, in units of what differences are usual there.
+
+    So an outline counts where it is, and that the sky is bright and the road even draws nothing up or down.
+    """
+    near, far = focal_length * np.radians([BLUR, SURROUNDINGS])
+    colors = image.astype(np.float32)
+    difference = gaussian_filter(colors, (near, near, 0)) - gaussian_filter(colors, (far, far, 0))
+    usual = np.sqrt(gaussian_filter((difference**2).sum(axis=2), far))
+    return difference / (usual + NOISE)[..., None]
 
 
 def _triangulate(pixels: np.ndarray) -> np.ndarray:
