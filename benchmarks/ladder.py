@@ -6,8 +6,7 @@
 
 For each seed there are 20 towns to train in and four others to test in, as in `make demo`, five cameras, and the
 teacher `synthetic`, whose labels are carried to the points by the preset `consolidated`. All answers are scored in the
-test towns, against the truth. Settings were chosen on the towns of seed 100; docs/results.md
-says which were searched.
+test towns, against the truth. Settings were chosen on the towns of seed 100; docs/results.md says which were searched.
 """
 
 import argparse
