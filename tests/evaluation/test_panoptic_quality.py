@@ -109,6 +109,5 @@ def test_on_a_real_scan_clusters_of_the_true_labels_find_most_true_instances(sha
             found = cluster_things(frame["points"], frame["labels"], is_thing)
         panoptic[name].update(frame["labels"], found, frame["labels"], frame["instances"])
     results = {name: quality.compute() for name, quality in panoptic.items()}
-    print(results["clusters"]["things"], panoptic["clusters"].counts)
     assert results["truth"]["pq"] == 1 and results["clusters"]["stuff"]["pq"] == 1
     assert results["clusters"]["things"]["pq"] > 0.5

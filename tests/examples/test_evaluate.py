@@ -78,7 +78,7 @@ def test_one_process_and_two_score_and_write_the_same_answers(
 
     metrics = alone["all_points"]
     assert metrics["num_points"] == expected.compute()["num_points"]
-    assert metrics["mean_iou"] == pytest.approx(expected.compute()["mean_iou"], abs=1e-3)
+    assert metrics["mean_iou"] == pytest.approx(expected.compute()["mean_iou"], abs=5e-3)
     assert [name for name in alone if name.endswith("_points")] == REGIONS
     assert alone["seen_points"]["num_points"] + alone["unseen_points"]["num_points"] == metrics["num_points"]
     assert alone["teacher_seen_points"]["num_points"] == alone["seen_points"]["num_points"]
