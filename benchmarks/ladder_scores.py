@@ -23,14 +23,14 @@ CLASS_NAMES = load_vocabulary("nuscenes").class_names
 def score_rungs(folder: Path, seed: int) -> dict[str, dict]:
     """The metrics of every rung of a seed, by region; also written to `scores.json`."""
     scans, processor = read_scans(folder), UOVProcessor.from_pretrained(folder / "tmp")
-    denser = UOVProcessor.from_pretrained(folder / "tmp")
-    denser.afi = demo.AFI
+    as_the_paper = UOVProcessor.from_pretrained(folder / "tmp")
+    as_the_paper.afi = {}
     models = {name: load_model(folder / name) for name in TRAININGS}
     torch.manual_seed(seed)
     models["untrained"] = demo.untrained(models["tmp"], LabelSet(folder / "labels"))
     contestants = {name: demo.answers_of(model, processor) for name, model in models.items()}
-    contestants["distilled_afi_paper"] = demo.answers_of(models["distilled"], processor, "afi")
-    contestants["distilled_afi"] = demo.answers_of(models["distilled"], denser, "afi")
+    contestants["distilled_afi_paper"] = demo.answers_of(models["distilled"], as_the_paper, "afi")
+    contestants["distilled_afi"] = demo.answers_of(models["distilled"], processor, "afi")
     results = {name: score(scans, segmenter) for name, segmenter in contestants.items()}
     for preset in ("paper", PRESET):
         said = PointLabels(folder / "labels", preset)

@@ -50,8 +50,6 @@ TRAINING = (
     f"--warmup_steps 50 {SCHEDULE}"
 )
 DISTILLATION = f"--head text --learning_rate 0.012 --warmup_steps 20 {SCHEDULE}"
-# The paper's constants leave few points of a scan on the first level; these, too, were chosen on another seed's towns.
-AFI = {"evidence": "scores", "level_shares": [1.0], "base_vote": 0.01, "own_weights": [0.3]}
 BASELINE_POINTS = 100_000
 IGNORED = 255
 
@@ -155,7 +153,6 @@ def distilled_segmenters(checkpoint: Path) -> dict[str, Segmenter]:
     """The distilled network, as it answers and refined by AFI."""
     model = UOVForSemanticSegmentation.from_pretrained(checkpoint).eval()
     processor = UOVProcessor.from_pretrained(checkpoint)
-    processor.afi = AFI
     return {"distilled": answers_of(model, processor), "distilled_afi": answers_of(model, processor, "afi")}
 
 
