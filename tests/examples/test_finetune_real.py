@@ -8,7 +8,7 @@ import pytest
 from uov_hf.data import load_frames
 
 
-NUM_STEPS = 80  # the budget, named before the run
+NUM_STEPS = 120  # the budget, named before the first run
 
 
 @pytest.mark.slow
