@@ -11,7 +11,7 @@ from .ground_ring import GroundRing, check_names, find_ground
 from .point_neighbors import farthest_points, nearest_points
 
 
-CHUNK_CENTRES = 4096  # so many look around at a time
+CHUNK_CENTRES = 2048  # so many look around at a time
 
 
 @dataclass(frozen=True)

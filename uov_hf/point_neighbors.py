@@ -12,7 +12,7 @@ try:
 except ImportError:  # slower, and the same neighbours
     cKDTree = None
 
-CHUNK_ELEMENTS = 1 << 22  # where distances to all points are compared, so many at a time
+CHUNK_ELEMENTS = 1 << 20  # where distances to all points are compared, so many at a time
 
 
 def farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
