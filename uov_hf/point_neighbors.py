@@ -53,23 +53,43 @@ def nearest_points(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch
     if k >= len(points):
         return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
     chunk_size = CHUNK_ELEMENTS // len(points) + 1
-    if cKDTree is not None and points.device.type == "cpu":
-        found = cKDTree(points.numpy()).query(queries.numpy(), k=k + 1, workers=torch.get_num_threads())
-        distances, neighbors = (torch.from_numpy(part) for part in found)
+    tree = cKDTree(points.numpy()) if cKDTree is not None and points.device.type == "cpu" else None
+    if tree is not None:
+        distances, neighbors = _ask(tree, queries, k + 1)
     else:
         found = [_squares(some, points).topk(k + 1, largest=False) for some in queries.split(chunk_size)]
         distances, neighbors = (torch.cat(parts) for parts in zip(*found, strict=True))  # (len(queries), k + 1)
+    kth = distances[:, k - 1] * (1 + 1e-6)
     neighbors = neighbors[:, :k].contiguous()
     # Which of equals was found is chance, and the tree calculates in float64: the next point may be as near.
-    doubtful = (distances[:, k] <= distances[:, k - 1] * (1 + 1e-6)).nonzero().squeeze(1)
+    doubtful = (distances[:, k] <= kth).nonzero().squeeze(1)
+    if tree is not None and 4 * k < len(points):
+        farther, candidates = _ask(tree, queries[doubtful], 4 * k)
+        enough = farther[:, -1] > kth[doubtful]  # no equal is missing
+        rows, candidates = doubtful[enough], candidates[enough].sort(dim=1).values
+        squares = _squares(queries[rows, None], points[candidates]).squeeze(1)
+        neighbors[rows] = candidates[_lowest(squares, k)].view(-1, k)
+        doubtful = doubtful[~enough]
     for rows in doubtful.split(chunk_size):
-        squares = _squares(queries[rows], points)
-        kth = squares.topk(k, largest=False).values[:, -1:]
-        nearer, equal = squares < kth, squares == kth
-        equal &= equal.cumsum(dim=1) <= k - nearer.sum(dim=1, keepdim=True)
-        neighbors[rows] = (nearer | equal).nonzero()[:, 1].view(-1, k)
+        neighbors[rows] = _lowest(_squares(queries[rows], points), k).nonzero()[:, 1].view(-1, k)
     return neighbors
 
 
+def _ask(tree: "cKDTree", queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances and indices, both (len(queries), k), the nearest first."""
+    found = tree.query(queries.numpy(), k=k, workers=torch.get_num_threads())
+    return tuple(torch.from_numpy(part) for part in found)
+
+
+def _lowest(values: torch.Tensor, k: int) -> torch.Tensor:
+    """Where the k lowest of each row are, bool; of equals, the first."""
+    kth = values.topk(k, largest=False).values[:, -1:]
+    lower, equal = values < kth, values == kth
+    equal &= equal.cumsum(dim=1) <= k - lower.sum(dim=1, keepdim=True)
+    return lower | equal
+
+
 def _squares(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    return sum((one[:, None] - other).square_() for one, other in zip(queries.T, points.T, strict=True))
+    """Squared distances (..., len(queries), len(points)), summed over x, y, z in this order."""
+    axes = zip(queries.unbind(dim=-1), points.unbind(dim=-1), strict=True)
+    return sum((one[..., :, None] - other[..., None, :]).square_() for one, other in axes)
