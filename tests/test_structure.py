@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "losses": [],
     "occlusion": [],
     "calibration_evidence": ["occlusion", "projection"],
-    "calibration_check": ["calibration_evidence"],
+    "calibration_check": ["calibration_evidence", "projection"],
     "projection": ["occlusion"],
     "point_neighbors": [],
     "ground_ring": [],

@@ -8,13 +8,15 @@ import numpy as np
 from scipy.optimize import minimize
 
 from .calibration_evidence import NUM_PARTS, Correction, Evidence, View
+from .projection import Camera
 
 
 REACH, STEP = 3.0, 0.5  # degrees up, down, left and right in which the best place is looked for
 TIME_REACH, TIME_STEP = 0.15, 0.02  # seconds
 SCALE = np.array([0.2, 0.2, 0.4, 0.02])  # degrees about x, y, z, and seconds: the first steps of the fine search
-TOLERANCE = np.array([0.25, 0.25, 0.75, 0.02])  # what is not called wrong
-SURE = 3.0  # standard errors
+TOLERANCE = np.array([0.5, 0.5, 1.0, 0.02])  # what is not called wrong: a few frames of 32 beams tell no less
+TOLERATED_PIXELS = 2.0  # nor is a rotation that moves the points by so little
+SURE, SURE_ENOUGH = 3.0, 2.0  # standard errors: to call a calibration wrong, to prefer one optimum to another
 ROTATION, WITH_TIME = np.array([True, True, True, False]), np.full(4, True)  # what is looked for
 LEAST_JUMPS = 100
 LEAST_SPEED = 1.0  # m/s
@@ -37,6 +39,9 @@ class CalibrationReport:
         score, best_score (`float`):
             How much more colours differ across outlines than on surfaces, as calibrated and with the correction.
         is_better (`bool`): Whether the difference of the scores is more than three of its standard errors.
+        tolerance (`np.ndarray` of shape `(4,)`):
+            Of the angles and the time offset: `TOLERANCE`, and for the angles what moves points by two pixels if that
+            is more.
     """
 
     correction: Correction
@@ -46,21 +51,22 @@ class CalibrationReport:
     score: float
     best_score: float
     is_better: bool
+    tolerance: np.ndarray
 
     @property
     def wrong(self) -> list[str]:
-        """Which of pitch, yaw, roll and time are off by more than `TOLERANCE`, and surely so."""
+        """Which of pitch, yaw, roll and time are off by more than `tolerance`, and surely so."""
         values = np.append(self.correction.rotation, self.correction.time_offset)
-        surely = np.abs(values) > np.maximum(TOLERANCE, SURE * self.errors)  # never where an error is NaN
+        surely = np.abs(values) > np.maximum(self.tolerance, SURE * self.errors)  # never where an error is NaN
         return [name for name, is_wrong in zip(NAMES, surely, strict=True) if is_wrong and self.is_better]
 
     @property
     def verdict(self) -> str:
-        """`"right"`, `"wrong"`, or `"undecided"`: the views hold too little to tell an error of `TOLERANCE`."""
+        """`"right"`, `"wrong"`, or `"undecided"`: the views hold too little to tell an error of `tolerance`."""
         if self.wrong:
             return "wrong"
-        near = np.abs(self.correction.rotation) + self.errors[:3] < 2 * TOLERANCE[:3]
-        return "right" if near.all() else "undecided"
+        within = np.maximum(np.abs(self.correction.rotation), self.errors[:3]) < self.tolerance[:3]
+        return "right" if within.all() else "undecided"
 
     def __str__(self) -> str:
         if self.num_jumps < LEAST_JUMPS:
@@ -82,10 +88,10 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
     """
     Compare the outlines that the lidar found with those in the images, and find the correction that fits best.
 
-    Rotations are looked for first, and a time offset only where it explains more. A more distant optimum is taken, and
-    a parameter called wrong, only where the score is better by three of its standard errors; and wrong is what is off
-    by more than `TOLERANCE` and three standard errors of its own. All errors are told by leaving out an eighth of the
-    evidence in turn.
+    Rotations are looked for first, and a time offset only where it explains more. A more distant optimum is
+    preferred where the score is better by two of its standard errors. A parameter is wrong if it is off by more than
+    the tolerance and by three of its standard errors, and the score is better by three of its own. All errors are told
+    by leaving out an eighth of the evidence in turn.
 
     Args:
         views (sequence of `View`): Of one camera; ten or so, from different places. More tell smaller errors.
@@ -101,14 +107,17 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
     nothing = np.zeros(4)
     if num_jumps < LEAST_JUMPS:
         unknown = np.full(4, np.nan)
-        return CalibrationReport(_correction(nothing), unknown, num_jumps, parallax, np.nan, np.nan, False)
-    best = _search(evidence, _all_move(views))
-    errors = _errors(evidence, best, WITH_TIME) if _all_move(views) else np.full(4, np.inf)
-    if not np.isfinite(errors).all():
-        errors = _errors(evidence, best, ROTATION)
+        return CalibrationReport(_correction(nothing), unknown, num_jumps, parallax, np.nan, np.nan, False, TOLERANCE)
+    best, errors = _search(evidence, _all_move(views))
     scores = [evidence.score(_correction(values)) for values in (nothing, best)]
-    is_better = _is_better(evidence, best, nothing)
-    return CalibrationReport(_correction(best), errors, num_jumps, parallax, *scores, is_better)
+    is_better = _is_better(evidence, best, nothing, SURE)
+    tolerance = _tolerance(views[0].camera)
+    return CalibrationReport(_correction(best), errors, num_jumps, parallax, *scores, is_better, tolerance)
+
+
+def _tolerance(camera: Camera) -> np.ndarray:
+    few_pixels = np.degrees(TOLERATED_PIXELS / camera.intrinsics[0, 0])
+    return np.append(TOLERANCE[:3] * max(1.0, few_pixels / TOLERANCE[0]), TOLERANCE[3])
 
 
 def _all_move(views: Sequence[View]) -> bool:
@@ -120,41 +129,46 @@ def _correction(values: np.ndarray) -> Correction:
     return Correction(values[:3], float(values[3]))
 
 
-def _search(evidence: Evidence, moving: bool) -> np.ndarray:
-    """The optimum beside no correction, unless another rotation, or one with a time offset, is surely better."""
+def _search(evidence: Evidence, moving: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The optimum beside no correction, unless another rotation, or one with a time offset, is better; its errors."""
     angles = np.arange(-REACH, REACH + STEP / 2, STEP)
     turns = [np.array([pitch, yaw, 0, 0]) for pitch in angles for yaw in angles]
-    best = _refine(evidence, np.zeros(4), ROTATION)
-    far = _refine(evidence, _best(evidence, turns), ROTATION)
-    best = far if _is_better(evidence, far, best) else best
-    if not moving:
-        return best
     times = np.arange(-TIME_REACH, TIME_REACH + TIME_STEP / 2, TIME_STEP)
-    starts = [best, _best(evidence, [np.array([0, 0, 0, time]) for time in times])]
-    timed = _best(evidence, [_refine(evidence, start, WITH_TIME) for start in starts])
-    has_top = np.isfinite(_errors(evidence, timed, WITH_TIME)).all()
-    return timed if has_top and _is_better(evidence, timed, best) else best
+    best = _refine(evidence, np.zeros(4), ROTATION)
+    errors = _errors(evidence, best, ROTATION)
+    tries = [(turns, ROTATION)]
+    if moving:
+        tries += [([best], WITH_TIME), ([np.array([0, 0, 0, time]) for time in times], WITH_TIME)]
+    for starts, free in tries:
+        start = max(starts, key=lambda values: evidence.score(_correction(values), "coarse"))
+        other = _refine(evidence, _refine(evidence, start, free, "coarse"), free)
+        other_errors = _errors(evidence, other, free)
+        # A place that is no top in all directions is high for another reason than that the outlines fit.
+        if np.isfinite(other_errors[free]).all() and (
+            np.isinf(errors[:3]).any() or _is_better(evidence, other, best, SURE_ENOUGH)
+        ):
+            best, errors = other, other_errors
+    return best, errors
 
 
-def _best(evidence: Evidence, candidates: list[np.ndarray]) -> np.ndarray:
-    return max(candidates, key=lambda values: evidence.score(_correction(values)))
-
-
-def _is_better(evidence: Evidence, values: np.ndarray, others: np.ndarray) -> bool:
-    """Whether the score is better by so much that it is no chance."""
+def _is_better(evidence: Evidence, values: np.ndarray, others: np.ndarray, num_errors: float) -> bool:
+    """Whether the score is better by so many of its standard errors."""
     gains = evidence.scores_without(_correction(values)) - evidence.scores_without(_correction(others))
-    return bool(gains.mean() > SURE * np.sqrt((NUM_PARTS - 1) * gains.var()))
+    return bool(gains.mean() > num_errors * np.sqrt((NUM_PARTS - 1) * gains.var()))
 
 
-def _refine(evidence: Evidence, start: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The local optimum near `start`, by Nelder and Mead's simplex: the score has no derivative."""
+def _refine(evidence: Evidence, start: np.ndarray, free: np.ndarray, level: str = "fine") -> np.ndarray:
+    """The local optimum near `start`, by Nelder and Mead's simplex, which needs no slope."""
 
     def badness(steps: np.ndarray) -> float:
-        return -evidence.score(_correction(start + _spread(steps, free)))
+        return -evidence.score(_correction(start + _spread(steps, free)), level)
 
-    simplex = np.vstack([np.zeros(free.sum()), np.eye(free.sum())])
-    options = {"initial_simplex": simplex, "xatol": 0.05, "fatol": 1e-5, "maxfev": 200}
-    return start + _spread(minimize(badness, simplex[0], method="Nelder-Mead", options=options).x, free)
+    steps, size = np.zeros(free.sum()), int(free.sum())
+    for first_step in (1.0, -0.5) if level == "fine" else (1.0,):
+        simplex = steps + np.vstack([np.zeros(size), first_step * np.eye(size)])
+        options = {"initial_simplex": simplex, "xatol": 0.05, "fatol": 1e-5, "maxfev": 150}
+        steps = minimize(badness, steps, method="Nelder-Mead", options=options).x
+    return start + _spread(steps, free)
 
 
 def _errors(evidence: Evidence, best: np.ndarray, free: np.ndarray) -> np.ndarray:

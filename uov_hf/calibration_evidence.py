@@ -16,11 +16,11 @@ WIDEST_GAP = 2.0  # degrees between neighbours; what lies farther apart is not c
 GRAZING = 0.75  # metres: no surface's plane passes the camera so near, so the depth jumps between such neighbours
 LEAST_JUMP = 0.05  # of the distance
 MARGIN = 0.03  # of the image's width, at its border: room to move
-BLUR = 0.07  # degrees
-SURROUNDINGS = 1.0  # degrees
+BLURS = {"coarse": 0.3, "fine": 0.07}  # degrees: the coarse score has few optima, the fine one sharp ones
+SURROUNDINGS = 1.0  # degrees, beyond the blur
 NOISE = 4.0  # grey levels: differences that are no contrast
 MOST_CONTRAST = 2.0  # times what is usual around there; more says no more
-MOST_JUMPS, SMOOTH_PER_JUMP = 1500, 3  # pairs that are looked at, of all views together
+MOST_JUMPS, SMOOTH_PER_JUMP = 1500, 2  # pairs that are looked at, of all views together
 NUM_PARTS = 8  # of the evidence, to be left out in turn
 
 
@@ -65,8 +65,13 @@ class Correction:
 
     def apply(self, camera: Camera, velocity: np.ndarray | None = None) -> Camera:
         """The corrected camera, beside a lidar that moves at `velocity` (6,)."""
-        moved = np.eye(4) if velocity is None else np.linalg.inv(travel(velocity, self.time_offset))
-        return Camera(self.turn @ camera.lidar2cam @ moved, camera.intrinsics, camera.image_size)
+        return Camera(self.correct(camera.lidar2cam, velocity), camera.intrinsics, camera.image_size)
+
+    def correct(self, lidar2cam: np.ndarray, velocity: np.ndarray | None = None) -> np.ndarray:
+        """The corrected motion (4, 4)."""
+        if velocity is None or not self.time_offset:
+            return self.turn @ lidar2cam
+        return self.turn @ lidar2cam @ np.linalg.inv(travel(velocity, self.time_offset))
 
 
 def travel(velocity: np.ndarray, seconds: float) -> np.ndarray:
@@ -104,22 +109,22 @@ class Evidence:
         # Parts are strips of the views, in which neighbours stay together.
         self.part = np.arange(len(self.is_jump)) * NUM_PARTS // max(len(self.is_jump), 1)
 
-    def score(self, correction: Correction) -> float:
+    def score(self, correction: Correction, level: str = "fine") -> float:
         """How much more the colours differ across jumps than on surfaces, in units of what is usual around them."""
-        contrast = self._contrast(correction)
+        contrast = self._contrast(correction, level)
         return float(contrast[self.is_jump].mean() - contrast[~self.is_jump].mean())
 
     def scores_without(self, correction: Correction) -> np.ndarray:
         """The score without each of the parts, (NUM_PARTS,)."""
-        contrast, means = self._contrast(correction), []
+        contrast, means = self._contrast(correction, "fine"), []
         for kind in (self.is_jump, ~self.is_jump):
             counts = np.bincount(self.part[kind], minlength=NUM_PARTS)
             sums = np.bincount(self.part[kind], contrast[kind], minlength=NUM_PARTS)
             means.append((sums.sum() - sums) / (counts.sum() - counts))
         return means[0] - means[1]
 
-    def _contrast(self, correction: Correction) -> np.ndarray:
-        return np.concatenate([pairs.contrast(correction) for pairs in self._pairs])
+    def _contrast(self, correction: Correction, level: str) -> np.ndarray:
+        return np.concatenate([pairs.contrast(correction, level) for pairs in self._pairs])
 
 
 class _Neighbours:
@@ -139,7 +144,8 @@ class _Neighbours:
         in_camera = points @ view.camera.lidar2cam[:3, :3].T + view.camera.lidar2cam[:3, 3]
         near = _angle(in_camera) < WIDEST_GAP
         self.points, self.is_jump = points[near], _is_jump(in_camera[near])
-        self._image = _local_contrast(view.image, view.camera.intrinsics[0, 0])
+        focal = view.camera.intrinsics[0, 0]
+        self._images = {level: _local_contrast(view.image, focal, blur) for level, blur in BLURS.items()}
 
     def thin_out(self, share: float, rng: np.random.Generator) -> None:
         """Keep a share of the jumps, and a few times as many pairs without."""
@@ -150,24 +156,25 @@ class _Neighbours:
         kept = np.sort(np.concatenate(rows))
         self.points, self.is_jump = self.points[kept], self.is_jump[kept]
 
-    def contrast(self, correction: Correction) -> np.ndarray:
+    def contrast(self, correction: Correction, level: str) -> np.ndarray:
         """How much the colours of each pair differ, (num_pairs,), in the corrected camera."""
-        camera = correction.apply(self._view.camera, self._view.velocity)
-        in_camera = self.points.reshape(-1, 3) @ camera.lidar2cam[:3, :3].T + camera.lidar2cam[:3, 3]
+        camera = self._view.camera
+        lidar2cam = correction.correct(camera.lidar2cam, self._view.velocity)
+        in_camera = self.points.reshape(-1, 3) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]
         on_image = in_camera @ camera.intrinsics.T
         column, row = np.rint(on_image[:, :2] / np.maximum(on_image[:, 2:], 0.1)).astype(np.int64).T
         height, width = camera.image_size
-        colors = self._image[row.clip(0, height - 1), column.clip(0, width - 1)].reshape(-1, 2, 3)
+        colors = self._images[level][row.clip(0, height - 1), column.clip(0, width - 1)].reshape(-1, 2, 3)
         return np.minimum(np.linalg.norm(colors[:, 0] - colors[:, 1], axis=1), MOST_CONTRAST)
 
 
-def _local_contrast(image: np.ndarray, focal_length: float) -> np.ndarray:
+def _local_contrast(image: np.ndarray, focal_length: float, blur: float) -> np.ndarray:
     """
     The image (height, width, 3) as differences from its surroundings, in units of what differences are usual there.
 
     So an outline counts where it is, and that the sky is bright and the road even draws nothing up or down.
     """
-    near, far = focal_length * np.radians([BLUR, SURROUNDINGS])
+    near, far = focal_length * np.radians([blur, blur + SURROUNDINGS])
     colors = image.astype(np.float32)
     difference = gaussian_filter(colors, (near, near, 0)) - gaussian_filter(colors, (far, far, 0))
     usual = np.sqrt(gaussian_filter((difference**2).sum(axis=2), far))
