@@ -74,14 +74,16 @@ def make_point_labels(folder: Path, frames) -> PointLabels:
 
 def measure(samples: DistillationSamples) -> tuple[np.ndarray, np.ndarray]:
     """Samples read after the warm-up, and megabytes resident then."""
-    order, counts, megabytes = TrainingOrder(len(samples)), [], []
+    order = TrainingOrder(len(samples))
+    counts = np.arange(0, NUM_SAMPLES, EVERY)
+    megabytes = np.full(len(counts), np.nan)  # not a list, which would grow
     gc.collect()
     for step in range(NUM_WARM_UP + NUM_SAMPLES):
         collate_scans([samples[key] for key in order.step_keys(step)])
         if step >= NUM_WARM_UP and step % EVERY == 0:
-            counts.append(step - NUM_WARM_UP)
-            megabytes.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6)
-    return np.array(counts), np.array(megabytes)
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+            megabytes[(step - NUM_WARM_UP) // EVERY] = resident / 1e6
+    return counts, megabytes
 
 
 def report(name: str, counts: np.ndarray, megabytes: np.ndarray) -> None:

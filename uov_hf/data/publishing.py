@@ -108,7 +108,9 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
         licence=builder.licence,
         may_be_published="" if builder.may_be_published else SENSOR_DATA_STAYS,
     )
-    path.write_text(content, encoding="utf-8")
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(content, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _splits(folder: Path, first: tuple[str, ...]) -> list[str]:
