@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf import UOVForSemanticSegmentation, UOVProcessor
 from uov_hf.evaluation.answers import Segmenter
 from uov_hf.evaluation.card import update_card
 from uov_hf.evaluation.export import TAXONOMIES, Submission
@@ -103,7 +103,7 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision)
 
     # Model
-    model = load_model(args.model_name_or_path).to(accelerator.device).eval()
+    model = UOVForSemanticSegmentation.from_pretrained(args.model_name_or_path).to(accelerator.device).eval()
     if args.predict_void and not model.config.has_void:
         raise ValueError("--predict_void needs a converted official head; this checkpoint has no void to predict.")
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
@@ -140,13 +140,6 @@ def main() -> None:
         if submission:
             submission.write_description()
     accelerator.end_training()
-
-
-def load_model(model_name_or_path: str) -> UOVModel | UOVForSemanticSegmentation:
-    """The model that the checkpoint was saved from: a segmenter with its head, or the network with its words."""
-    architectures = UOVConfig.from_pretrained(model_name_or_path).architectures or []
-    is_segmenter = UOVForSemanticSegmentation.__name__ in architectures
-    return (UOVForSemanticSegmentation if is_segmenter else UOVModel).from_pretrained(model_name_or_path)
 
 
 def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:

@@ -79,6 +79,12 @@ def test_without_candidates_it_answers_in_the_classes_of_the_checkpoint(request,
     np.testing.assert_allclose(result["scores"], expected.max(1), atol=1e-5)
 
 
+def test_a_pre_trained_network_needs_no_head_of_its_own(words, tmp_path):
+    save_checkpoint(tmp_path, words.model.uov, words.processor)
+    segmenter = pipeline("point-cloud-segmentation", model=str(tmp_path), device="cpu")
+    assert_same(segmenter(scan()), words(scan()))
+
+
 def test_candidates_are_classes_by_name_or_baked_prompts(words):
     result = words(scan(), candidate_labels="sky, driveable surface,sedan")
     uov, inputs = words.model.uov, words.processor(scan())

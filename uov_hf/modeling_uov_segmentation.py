@@ -43,9 +43,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
     L = cross-entropy + Lovász-softmax of the voxels (method 5). The text head has no weights of its own, so that it
     answers in other words too once they are baked (`model.uov.set_classes`).
 
-    `from_pretrained` takes the head of a segmenter's checkpoint as it is; of any other checkpoint it takes the
-    network, and draws a linear head anew, with a warning. [`~UOVForSemanticSegmentation.from_backbone`] always draws
-    it anew.
+    `from_pretrained` takes any checkpoint: a segmenter with its head, a pre-trained network with its words for a head.
+    [`~UOVForSemanticSegmentation.from_backbone`] puts a new head on a network.
 
     Args:
         config (`UOVConfig`):

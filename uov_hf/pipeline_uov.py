@@ -11,7 +11,6 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .feature_extraction_uov import as_array
 from .modeling_uov import UOVModel, best_of_prompts
-from .modeling_uov_segmentation import UOVForSemanticSegmentation
 
 
 IGNORED = 255
@@ -167,15 +166,13 @@ class PointCloudSegmentationPipeline(Pipeline):
         ]
 
     def _with_words(self) -> UOVModel:
-        if isinstance(self.model, UOVForSemanticSegmentation):
-            if self.model.classifier is not None:
-                raise ValueError(
-                    "`candidate_labels` need a network that answers by words, and the head of this checkpoint is "
-                    f"linear: its classes are {', '.join(self.model.config.id2label.values())}. Ask without "
-                    "candidates, or distil with `--head text`."
-                )
-            return self.model.uov
-        return self.model
+        if self.model.classifier is not None:
+            raise ValueError(
+                "`candidate_labels` need a network that answers by words, and the head of this checkpoint is linear: "
+                f"its classes are {', '.join(self.model.config.id2label.values())}. Ask without candidates, or "
+                "distil with `--head text`."
+            )
+        return self.model.uov
 
     def _vocabulary(
         self, uov: UOVModel, candidate_labels, candidate_embeds, hypothesis_template
