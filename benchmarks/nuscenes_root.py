@@ -25,6 +25,7 @@ RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LE
 # Sweeps after a key frame: 77 rows of sample_data a sample, so that 34,149 samples have 2.63 million, as trainval.
 SWEEPS = dict.fromkeys(CAMERAS, 5) | {"LIDAR_TOP": 9} | dict.fromkeys(RADARS, 5) | {"RADAR_FRONT": 6}
 
+MAP = "maps/one_pixel.png"
 INTRINSICS = [[1266.4, 0.0, 816.3], [0.0, 1266.4, 491.5], [0.0, 0.0, 1.0]]
 SAMPLE_DATA = """{{
 "token": "{token}",
@@ -75,6 +76,8 @@ def write_root(
     """
     tables = root / "v1.0-trainval"
     tables.mkdir(parents=True)
+    (root / MAP).parent.mkdir()
+    Image.new("L", (1, 1)).save(root / MAP)
     labels = root / "lidarseg/v1.0-trainval"
     labels.mkdir(parents=True)
     for channel in ("LIDAR_TOP", *CAMERAS):
@@ -118,8 +121,9 @@ def _small_tables(num_scenes: int, num_samples: int) -> dict[str, list[dict]]:
         for number, scene in enumerate(of_scene)
     ]
     names = load_vocabulary("nuscenes").raw_names
-    empty = ("attribute", "visibility", "instance", "sample_annotation", "log", "map")  # the devkit opens these, too
+    empty = ("attribute", "visibility", "instance", "sample_annotation", "log")  # the devkit opens these, too
     return dict.fromkeys(empty, []) | {
+        "map": [{"token": _token("map"), "log_tokens": [], "filename": MAP}],
         "category": [{"token": _token(name), "name": name, "index": index} for index, name in enumerate(names)],
         "sensor": sensors,
         "calibrated_sensor": mounts,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from nuscenes_root import write_root
+from PIL import Image
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
@@ -53,9 +54,7 @@ def main() -> None:
     parser.add_argument("--num_frames", type=int, default=2000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        root = write_root(
-            Path(folder) / "root", args.num_scenes, args.num_frames, num_points=1000, image_size=(32, 56)
-        )
+        root = write_root(Path(folder) / "root", args.num_scenes, args.num_frames, 1000, Image.new("RGB", (56, 32)))
         builder = NuScenes(data_dir=root, splits=("all",), cache_dir=str(Path(folder) / "cache"))
         write_parquet(builder, Path(folder) / "parquet")
         frames = load_frames("nuscenes", "all", data_dir=root)

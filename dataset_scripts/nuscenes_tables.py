@@ -116,11 +116,11 @@ def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Ca
 
 
 def read_poses(tables: Path, tokens: set[str]) -> Table:
-    """Quaternion and translation (7,) of these ego poses; one that is not there is an error."""
+    """Quaternion and translation, seven numbers, of these ego poses; one that is not there is an error."""
     wanted = {token.encode() for token in tokens}
     poses = Table(
         tables / "ego_pose.json",
-        lambda row: np.array([*row["rotation"], *row["translation"]], np.float64),
+        lambda row: (*row["rotation"], *row["translation"]),
         TOKEN,
         is_wanted=lambda match: match[1] in wanted,
     )
