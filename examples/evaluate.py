@@ -144,7 +144,13 @@ def main() -> None:
 
 def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
     """What the teacher said about the points; made first where it is missing, each process its share."""
-    label_points(LabelSet(args.label_set), frames, on_error=args.on_error, **sharing(accelerator))
+    label_set = LabelSet(args.label_set)
+    if label_set.class_names != frames.class_names:
+        raise ValueError(
+            f"{args.label_set}: the teacher names the classes {label_set.class_names}, the ground truth has "
+            f"{frames.class_names}: it cannot be scored."
+        )
+    label_points(label_set, frames, on_error=args.on_error, **sharing(accelerator))
     accelerator.wait_for_everyone()
     return PointLabels(args.label_set)
 

@@ -164,9 +164,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             raise ValueError("`include_void` needs a head with void (`config.has_void`), as converted ones have.")
         uov = self.uov
         if self.classifier is None:
-            voxel_embeds = uov.get_point_features(voxel_coords, voxel_features)
-            with torch.autocast(voxel_embeds.device.type, enabled=False):
-                return uov.class_scores(voxel_embeds)
+            return uov.get_voxel_logits(voxel_coords, voxel_features)
         weight = self.classifier.weight
         hidden_states = uov.backbone(voxel_coords, voxel_features.to(weight.dtype))
         with torch.autocast(hidden_states.device.type, enabled=False):
