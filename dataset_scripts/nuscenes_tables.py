@@ -90,7 +90,8 @@ def _scan(
         end = text.rfind(b"}") + 1
         for match in pattern.finditer(text, 0, end):
             if is_wanted(match):
-                yield json.loads(text[text.rfind(b"{", 0, match.start()) : text.find(b"}", match.end()) + 1])
+                row = text[text.rfind(b"{", 0, match.start()) : text.find(b"}", match.end()) + 1]
+                yield json.loads(row.decode())
         rest = text[end:]
     if rest.strip() not in (b"]", b"[]"):
         raise json.JSONDecodeError("Expecting ']' after the last row; the file is cut short", "", 0)
