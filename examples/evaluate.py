@@ -9,6 +9,7 @@ says what each number is.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -26,6 +27,7 @@ from uov_hf.evaluation.scores import Scores
 from uov_hf.evaluation.segmentation import LabelledScans, check_classes
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.card_figures import draw_confusion
+from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.training import arguments
 from uov_hf.training.broken_frames import ReportBrokenFrames, only_readable
 from uov_hf.training.launch import sharing, start
@@ -108,6 +110,8 @@ def main() -> None:
         raise ValueError("--predict_void needs a converted official head; this checkpoint has no void to predict.")
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
     segmenter = Segmenter(model, processor, args.refine, args.predict_void)
+    if args.refine and processor.afi != DEFAULT_AFI:
+        args.settings["afi"] = json.dumps(processor.afi)
 
     # Data
     frames = load_split(args, args.split)

@@ -93,6 +93,10 @@ class AFIConfig:
         return cls(**{**settings, "ground_ring": ring})
 
 
+# One level of all points, where every voter is heard: what mends wrong labels best (docs/method.md, section 5.2).
+DENSE = AFIConfig(level_shares=(1.0,), base_vote=0.01)
+
+
 def labels_to_scores(labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = 255):
     """
     One-hot scores (N, num_labels), float32, of labels (N,); a point of `ignore_index` has no evidence: a row of zeros.
@@ -190,7 +194,7 @@ def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> to
         among_ground = torch.zeros_like(answer)
         among_ground[:, ring.classes] = answer[:, ring.classes]
         # A ground point without any evidence for ground keeps its answer: zeros would read as the first class.
-        answer = torch.where((ground & among_ground.any(dim=1))[:, None], among_ground, answer)
+        answer = torch.where((ground & among_ground.any(dim=1))[:, None], _l1(among_ground), answer)
     return refined.masked_scatter(finite[:, None], answer)
 
 

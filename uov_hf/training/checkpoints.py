@@ -6,8 +6,11 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from accelerate.utils import SAFE_WEIGHTS_NAME
+from safetensors import safe_open
 
 from uov_hf.training.order import TrainingOrder
 
@@ -92,13 +95,12 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, con
     return final
 
 
-def load_checkpoint(
-    accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, order: TrainingOrder
-) -> dict:
+def load_checkpoint(accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, order: TrainingOrder) -> dict:
     """Put weights, optimiser and schedule back, and return the state that was saved with them.
 
     Raises:
-        ValueError: the run was cut into other steps, so that it could not go on where it stopped.
+        ValueError: the run was cut into other steps, so that it could not go on where it stopped, or trained another
+            network.
     """
     state = json.loads((checkpoint / STATE_FILE).read_text())
     for name, ours in order_fingerprint(order).items():

@@ -21,8 +21,6 @@ LICENSE_OF_REAL_DATA = (
     "The terms of the training data and of the teacher hold for these weights too; nuScenes, SemanticKITTI and their "
     "like allow non-commercial use only."
 )
-
-
 OPEN_TAGS = ["open-vocabulary", "zero-shot-segmentation"]
 
 
