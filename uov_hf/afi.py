@@ -118,9 +118,9 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
     """
     Scores of every point after evidence has flowed along the flat surfaces that it lies on (official `afi/afi.py`).
 
-    Level by level some points are picked, as far from each other as can be. A picked point remembers in which directions
-    it saw neighbours and of what classes; from the second level on only directions count that both ends of a line
-    know. On the way back a point asks the nearest picked points, and those answer that know a direction along the
+    Level by level some points are picked, as far from each other as can be. A picked point remembers in which
+    directions it saw neighbours and of what classes; from the second level on only directions count that both ends of
+    a line know. On the way back a point asks the nearest picked points, and those answer that know a direction along the
     line between them. Nothing is trained, and there is no gradient.
 
     - Picks start at the first point, so the order of points matters where it changes the first. Of equally far points,
