@@ -120,8 +120,8 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
 
     Level by level some points are picked, as far from each other as can be. A picked point remembers in which
     directions it saw neighbours and of what classes; from the second level on only directions count that both ends of
-    a line know. On the way back a point asks the nearest picked points, and those answer that know a direction along the
-    line between them. Nothing is trained, and there is no gradient.
+    a line know. On the way back a point asks the nearest picked points, and those answer that know a direction along
+    the line between them. Nothing is trained, and there is no gradient.
 
     - Picks start at the first point, so the order of points matters where it changes the first. Of equally far points,
       and of equally near ones, the lowest index comes first. Points within 3 cm of the origin are never picked later.
