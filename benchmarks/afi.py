@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -28,7 +28,6 @@ SCANS = {
     "SemanticKITTI": ("semantickitti/dataset/sequences/08/velodyne/*.bin", 4),
 }
 CONFIG = AFIConfig()
-DENSE = AFIConfig(level_shares=(1.0,), base_vote=0.01)
 NUM_CLASSES = 17
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 from uov_hf.evaluation.metrics import ConfusionMatrix
 
 
@@ -23,7 +23,7 @@ UNLABELLED, IGNORED = 0, 255
 SHARE = 0.2
 CONFIGS = {
     "AFI, the paper's constants": AFIConfig(),
-    "AFI, dense": AFIConfig(level_shares=(1.0,), base_vote=0.01),
+    "AFI, dense": DENSE,
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from ladder_trainings import PRESET, TRAININGS, demo  # beside this file
 from ladder_words import HELD_OUT
 
-from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf import UOVForSemanticSegmentation, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.reports import to_results, write_results
@@ -69,9 +69,8 @@ def read_scans(folder: Path) -> list[LabelledScan]:
     return [scans[index] for index in range(len(scans))]
 
 
-def load_model(checkpoint: Path) -> UOVModel | UOVForSemanticSegmentation:
-    is_segmenter = UOVForSemanticSegmentation.__name__ in UOVConfig.from_pretrained(checkpoint).architectures
-    return (UOVForSemanticSegmentation if is_segmenter else UOVModel).from_pretrained(checkpoint).eval()
+def load_model(checkpoint: Path) -> UOVForSemanticSegmentation:
+    return UOVForSemanticSegmentation.from_pretrained(checkpoint).eval()
 
 
 def score(scans: list[LabelledScan], segmenter: demo.Segmenter) -> dict[str, dict]:

@@ -195,7 +195,8 @@ def score(scans: list[LabelledScan], segmenters: dict[str, Segmenter], num_label
         "teacher_seen_points": matrix(teacher, "seen_points"),
     }
     for name, region in itertools.product(said, scans[0].regions):
-        matrices[f"{name}_{region}"] = matrix(said[name], region)
+        everywhere = name.startswith("distilled") and region == "all_points"
+        matrices[name if everywhere else f"{name}_{region}"] = matrix(said[name], region)
     return to_results(matrices)
 
 

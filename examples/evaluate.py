@@ -9,6 +9,7 @@ says what each number is.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -17,7 +18,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf import UOVForSemanticSegmentation, UOVProcessor
 from uov_hf.evaluation.answers import Segmenter
 from uov_hf.evaluation.card import update_card
 from uov_hf.evaluation.export import TAXONOMIES, Submission
@@ -26,6 +27,7 @@ from uov_hf.evaluation.scores import Scores
 from uov_hf.evaluation.segmentation import LabelledScans, check_classes
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.card_figures import draw_confusion
+from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.training import arguments
 from uov_hf.training.broken_frames import ReportBrokenFrames, only_readable
 from uov_hf.training.launch import sharing, start
@@ -103,11 +105,13 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision)
 
     # Model
-    model = load_model(args.model_name_or_path).to(accelerator.device).eval()
+    model = UOVForSemanticSegmentation.from_pretrained(args.model_name_or_path).to(accelerator.device).eval()
     if args.predict_void and not model.config.has_void:
         raise ValueError("--predict_void needs a converted official head; this checkpoint has no void to predict.")
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
     segmenter = Segmenter(model, processor, args.refine, args.predict_void)
+    if args.refine and processor.afi != DEFAULT_AFI:
+        args.settings["afi"] = json.dumps(processor.afi)
 
     # Data
     frames = load_split(args, args.split)
@@ -142,16 +146,15 @@ def main() -> None:
     accelerator.end_training()
 
 
-def load_model(model_name_or_path: str) -> UOVModel | UOVForSemanticSegmentation:
-    """The model that the checkpoint was saved from: a segmenter with its head, or the network with its words."""
-    architectures = UOVConfig.from_pretrained(model_name_or_path).architectures or []
-    is_segmenter = UOVForSemanticSegmentation.__name__ in architectures
-    return (UOVForSemanticSegmentation if is_segmenter else UOVModel).from_pretrained(model_name_or_path)
-
-
 def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
     """What the teacher said about the points; made first where it is missing, each process its share."""
-    label_points(LabelSet(args.label_set), frames, on_error=args.on_error, **sharing(accelerator))
+    label_set = LabelSet(args.label_set)
+    if label_set.class_names != frames.class_names:
+        raise ValueError(
+            f"{args.label_set}: the teacher names the classes {label_set.class_names}, the ground truth has "
+            f"{frames.class_names}: it cannot be scored."
+        )
+    label_points(label_set, frames, on_error=args.on_error, **sharing(accelerator))
     accelerator.wait_for_everyone()
     return PointLabels(args.label_set)
 

@@ -15,6 +15,7 @@ from accelerate.logging import get_logger
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor, save_checkpoint
 from uov_hf.data.augmentation import AugmentationConfig
 from uov_hf.data.collation import collate_scans
+from uov_hf.feature_extraction_uov import INTENSITY_SCALINGS, PAPER_INTENSITY_SCALINGS
 from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.training import arguments
 from uov_hf.training.launch import start
@@ -50,6 +51,7 @@ SETTINGS_IN_THE_CARD = [
     "reuse_head",
     "linear_probe",
     "no_augmentation",
+    "intensity_scaling",
     "optimizer",
     "learning_rate",
     "head_learning_rate",
@@ -94,6 +96,11 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="Show the scans as they are, neither turned nor mirrored: to see whether a few can be learnt by heart.",
     )
+    parser.add_argument(
+        "--intensity_scaling",
+        choices=INTENSITY_SCALINGS,
+        help="What the network is fed with. Default: the checkpoint's; with --preset the paper's for the dataset.",
+    )
     arguments.add_data_arguments(parser)
     arguments.add_training_arguments(parser, learning_rate=0.02, num_train_epochs=30, frames_per_step=FRAMES_PER_STEP)
     parser.add_argument(
@@ -125,11 +132,8 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
 
     # Data
-    if args.preset:
-        processor = UOVProcessor.from_teacher(UOVFeatureExtractor())
-    else:
-        processor = UOVProcessor.from_pretrained(args.model_name_or_path)
     frames = load_split(args, args.split, args.data_fraction)
+    processor = create_processor(args, frames.taxonomy)
     augmentation = None if args.no_augmentation else AugmentationConfig()
     samples = AnnotatedSamples(frames, processor.feature_extractor, augmentation, args.seed)
     validation = None
@@ -158,6 +162,18 @@ def main() -> None:
             logger.info(f"Pushed to {push_checkpoint(run.output_dir, args.hub_model_id or run.output_dir.name)}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def create_processor(args: argparse.Namespace, taxonomy: str | None) -> UOVProcessor:
+    """The checkpoint's, or one with the paper's voxels; the intensity is scaled as one says, or as it was."""
+    if args.preset:
+        scaling = PAPER_INTENSITY_SCALINGS.get(taxonomy, "raw")
+        processor = UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling=scaling))
+    else:
+        processor = UOVProcessor.from_pretrained(args.model_name_or_path)
+    if args.intensity_scaling is not None:
+        processor.feature_extractor.intensity_scaling = args.intensity_scaling
+    return processor
 
 
 def create_model(args: argparse.Namespace, class_names: list[str]) -> UOVForSemanticSegmentation:

@@ -11,7 +11,7 @@ from afi_oracle import oracle, same_but_for_ties, street
 from scipy.spatial import cKDTree
 
 from uov_hf import point_neighbors
-from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 from uov_hf.evaluation.metrics import ConfusionMatrix
 
 
@@ -124,10 +124,9 @@ def test_a_point_that_nobody_looks_at_hears_its_nearest_voters_by_their_base_vot
     assert alone.tolist() == [0] * len(wall) + [1] and not heard.any()
 
 
-def test_a_level_of_all_points_is_the_scan_itself():
+def test_with_all_points_on_one_level_it_beats_a_vote_of_as_many():
     points, truth, noisy = street(3000)
-    every = AFIConfig(level_shares=(1.0,), base_vote=0.01)
-    refined = approximate_flat_interaction(points, labels_to_scores(noisy, 5), every).argmax(1)
+    refined = approximate_flat_interaction(points, labels_to_scores(noisy, 5), DENSE).argmax(1)
     _, nearest = cKDTree(points).query(points, k=20)
     vote = labels_to_scores(noisy, 5)[nearest].sum(axis=1).argmax(1)
     assert (refined == truth).mean() > (vote == truth).mean()
@@ -144,7 +143,7 @@ def test_flipped_labels_of_a_real_scan_are_mended_better_than_by_a_vote_of_as_ma
     flipped = np.where(rng.random(len(truth)) < 0.2, rng.integers(0, len(classes), len(truth)), truth)
     scores = labels_to_scores(flipped, len(classes))
     _, nearest = cKDTree(points).query(points, k=20)
-    refined = approximate_flat_interaction(points, scores, AFIConfig(level_shares=(1.0,), base_vote=0.01)).argmax(1)
+    refined = approximate_flat_interaction(points, scores, DENSE).argmax(1)
     mean_iou = []
     for answer in (refined, scores[nearest].sum(axis=1).argmax(1)):
         matrix = ConfusionMatrix(len(classes))

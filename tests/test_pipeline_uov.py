@@ -79,6 +79,12 @@ def test_without_candidates_it_answers_in_the_classes_of_the_checkpoint(request,
     np.testing.assert_allclose(result["scores"], expected.max(1), atol=1e-5)
 
 
+def test_a_pre_trained_network_needs_no_head_of_its_own(words, tmp_path):
+    save_checkpoint(tmp_path, words.model.uov, words.processor)
+    segmenter = pipeline("point-cloud-segmentation", model=str(tmp_path), device="cpu")
+    assert_same(segmenter(scan()), words(scan()))
+
+
 def test_candidates_are_classes_by_name_or_baked_prompts(words):
     result = words(scan(), candidate_labels="sky, driveable surface,sedan")
     uov, inputs = words.model.uov, words.processor(scan())
@@ -123,6 +129,16 @@ def test_each_scan_may_have_words_of_its_own(words):
         assert_same(result, words({"points": own, "candidate_labels": labels}))
 
 
+def test_scans_with_words_and_without_share_a_batch(words):
+    scans = [{"points": scan(20, 1), "candidate_labels": "car, sky"}, {"points": scan(30, 2)}]
+    for result, own in zip(words(scans, batch_size=2), scans, strict=True):
+        assert_same(result, words(own))
+
+
+def test_two_workers_read_a_generator_once(words):
+    assert len(list(words((scan(5, seed) for seed in range(4)), num_workers=2))) == 4
+
+
 def test_a_path_a_tensor_and_a_generator_are_scans_too(words, tmp_path):
     scan().tofile(tmp_path / "scan.bin")
     expected = words(scan())
@@ -163,6 +179,7 @@ def test_afi_refines_the_answer(words):
         ),
         ("words", {"candidate_labels": ["unicorn"]}, "unicorn.*are not among the 5 baked prompts"),
         ("words", {"candidate_labels": ["car", "car"]}, "must be words, each once"),
+        ("words", {"candidate_labels": []}, "must be words, each once"),
         ("words", {"candidate_labels": [["car"], ["tree"]]}, "has 2 lists: give a list of as many scans"),
         ("words", {"candidate_embeds": {"x": np.ones(5)}}, r"of 'x' must be finite, of shape \(12,\)"),
         ("words", {"candidate_words": ["car"]}, "has no parameter candidate_words"),

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
-from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 from uov_hf.processing_uov import _letter_tokenizer
 
 
@@ -198,8 +198,7 @@ def test_a_refined_answer_is_that_of_the_interaction(processor, evidence):
 def test_the_papers_refinement_is_no_setting_at_all_and_ours_is_the_default(processor):
     points, logits = flat_scan()
     evidence = {"labels": labels_to_scores(logits.argmax(1), 2), "scores": logits.softmax(1)}
-    ours = AFIConfig(level_shares=(1.0,), base_vote=0.01)
-    for afi, kind, config in ((None, "scores", ours), ({}, "labels", AFIConfig())):
+    for afi, kind, config in ((processor.afi, "scores", DENSE), ({}, "labels", AFIConfig())):
         processor.afi = afi
         (result,) = processor.post_process_semantic_segmentation(
             logits, torch.arange(400), refine="afi", points=points
@@ -241,7 +240,9 @@ def test_background_is_a_class_among_others_until_the_end(processor):
 
 
 def test_settings_of_the_refinement_are_saved_with_the_ring_by_name(tmp_path, processor):
-    assert UOVProcessor.from_teacher(UOVFeatureExtractor()).afi is None
+    processor.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "processor_config.json").read_text())["afi"]
+    assert written == {"evidence": "scores", "level_shares": [1.0], "base_vote": 0.01}  # a later default is another's
     processor.afi = {"num_voters": 3, "ground_ring": {"classes": ["road"], "sensor_height": 1.8, "max_radius": 15.0}}
     processor.save_pretrained(tmp_path)
     loaded = UOVProcessor.from_pretrained(tmp_path)

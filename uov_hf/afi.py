@@ -93,6 +93,10 @@ class AFIConfig:
         return cls(**{**settings, "ground_ring": ring})
 
 
+# One level of all points, where every voter is heard: what mends wrong labels best (docs/method.md, section 5.2).
+DENSE = AFIConfig(level_shares=(1.0,), base_vote=0.01)
+
+
 def labels_to_scores(labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = 255):
     """
     One-hot scores (N, num_labels), float32, of labels (N,); a point of `ignore_index` has no evidence: a row of zeros.
@@ -114,10 +118,10 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
     """
     Scores of every point after evidence has flowed along the flat surfaces that it lies on (official `afi/afi.py`).
 
-    Level by level some points are picked, as far from each other as can be. A picked point remembers in which directions
-    it saw neighbours and of what classes; from the second level on only directions count that both ends of a line
-    know. On the way back a point asks the nearest picked points, and those answer that know a direction along the
-    line between them. Nothing is trained, and there is no gradient.
+    Level by level some points are picked, as far from each other as can be. A picked point remembers in which
+    directions it saw neighbours and of what classes; from the second level on only directions count that both ends of
+    a line know. On the way back a point asks the nearest picked points, and those answer that know a direction along
+    the line between them. Nothing is trained, and there is no gradient.
 
     - Picks start at the first point, so the order of points matters where it changes the first. Of equally far points,
       and of equally near ones, the lowest index comes first. Points within 3 cm of the origin are never picked later.
@@ -190,7 +194,7 @@ def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> to
         among_ground = torch.zeros_like(answer)
         among_ground[:, ring.classes] = answer[:, ring.classes]
         # A ground point without any evidence for ground keeps its answer: zeros would read as the first class.
-        answer = torch.where((ground & among_ground.any(dim=1))[:, None], among_ground, answer)
+        answer = torch.where((ground & among_ground.any(dim=1))[:, None], _l1(among_ground), answer)
     return refined.masked_scatter(finite[:, None], answer)
 
 

@@ -71,9 +71,9 @@ class UOVConfig(PreTrainedConfig):
             Weights of the superpixel-superpoint and of the text-superpoint term.
         hard_text_weight (`float`, defaults to 0.2):
             Weight of a superpoint's own prompt in its soft text target; the rest goes by similarity within the group.
-        head (`"linear"` or `"text"`, defaults to `"linear"`):
-            What [`UOVForSemanticSegmentation`] names voxels by: a linear classifier of the backbone's features, as in
-            the paper, or the similarity of their embeddings to the baked prompts.
+        head (`"linear"` or `"text"`, defaults to `"text"`):
+            What [`UOVForSemanticSegmentation`] names voxels by: a linear classifier of the backbone's features, as the
+            paper distils it, or the similarity of their embeddings to the baked prompts, which needs no training.
         has_void (`bool`, defaults to `False`):
             Whether the linear head has one more row, the last, for "none of the classes": class 0 of the official
             code. No training aims at it, and it is no answer unless one asks for it; `id2label` does not have it.
@@ -112,7 +112,7 @@ class UOVConfig(PreTrainedConfig):
     text_loss_weight: float | int = 0.5
     hard_text_weight: float | int = 0.2
     negatives: Literal["scene", "batch", "global"] = "scene"
-    head: Literal["linear", "text"] = "linear"
+    head: Literal["linear", "text"] = "text"
     has_void: bool = False
     format_version: int = FORMAT_VERSION
 

@@ -15,6 +15,7 @@ from .point_files import read_points
 DEFAULT_VOXEL_SIZES = {"cylindrical": (0.1, math.pi / 180, 0.1), "cartesian": (0.1, 0.1, 0.1)}
 VOXEL_REDUCTIONS = ("first", "mean")
 INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
+PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
 # Voxel indices of one axis fit in 16 bits: 3.2 km at 0.1 m.
 AXIS_BITS = 16
 AXIS_LIMIT = 1 << (AXIS_BITS - 1)

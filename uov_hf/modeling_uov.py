@@ -254,14 +254,15 @@ class UOVModel(UOVPreTrainedModel):
         num_classes = self.config.num_labels
         if not num_classes or not len(self.prompt_embeds):
             raise ValueError("The model has no classes to score. Bake a vocabulary with `set_classes` first.")
-        return best_of_prompts(
-            point_embeds,
-            self.prompt_embeds,
-            self.prompt_to_class,
-            self.config.logit_scale,
-            num_classes,
-            include_background,
-        )
+        with torch.autocast(point_embeds.device.type, enabled=False):
+            return best_of_prompts(
+                point_embeds,
+                self.prompt_embeds,
+                self.prompt_to_class,
+                self.config.logit_scale,
+                num_classes,
+                include_background,
+            )
 
 
 def best_of_prompts(

@@ -43,9 +43,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
     L = cross-entropy + Lovász-softmax of the voxels (method 5). The text head has no weights of its own, so that it
     answers in other words too once they are baked (`model.uov.set_classes`).
 
-    `from_pretrained` takes the head of a segmenter's checkpoint as it is; of any other checkpoint it takes the
-    network, and draws a linear head anew, with a warning. [`~UOVForSemanticSegmentation.from_backbone`] always draws
-    it anew.
+    `from_pretrained` takes any checkpoint: a segmenter with its head, a pre-trained network with its words for a head.
+    [`~UOVForSemanticSegmentation.from_backbone`] puts a new head on a network.
 
     Args:
         config (`UOVConfig`):
@@ -165,9 +164,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             raise ValueError("`include_void` needs a head with void (`config.has_void`), as converted ones have.")
         uov = self.uov
         if self.classifier is None:
-            voxel_embeds = uov.get_point_features(voxel_coords, voxel_features)
-            with torch.autocast(voxel_embeds.device.type, enabled=False):
-                return uov.class_scores(voxel_embeds)
+            return uov.get_voxel_logits(voxel_coords, voxel_features)
         weight = self.classifier.weight
         hidden_states = uov.backbone(voxel_coords, voxel_features.to(weight.dtype))
         with torch.autocast(hidden_states.device.type, enabled=False):

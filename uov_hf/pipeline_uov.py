@@ -11,7 +11,6 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .feature_extraction_uov import as_array
 from .modeling_uov import UOVModel, best_of_prompts
-from .modeling_uov_segmentation import UOVForSemanticSegmentation
 
 
 IGNORED = 255
@@ -103,6 +102,8 @@ class PointCloudSegmentationPipeline(Pipeline):
     ) -> Iterator[dict[str, Any]]:
         """As the library's, but for the batches, which it would pad."""
         kind = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
+        if kind is PipelineIterator:
+            num_workers = min(num_workers, 1)  # each worker would read all of it
         scans = kind(inputs, self.preprocess, preprocess_params)
         for batch in DataLoader(scans, num_workers=num_workers, batch_size=batch_size, collate_fn=list):
             for answer in self.forward(batch, **forward_params):
@@ -155,27 +156,29 @@ class PointCloudSegmentationPipeline(Pipeline):
         self, voxels: tuple[torch.Tensor, torch.Tensor], num_voxels: list[int], words: list[dict[str, Any]]
     ) -> list[tuple[torch.Tensor, list[str]]]:
         """For each scan of the batch the logits of its voxels, and what their columns are called."""
-        if not any(own["candidate_labels"] or own["candidate_embeds"] for own in words):
-            labels = list(self.model.config.id2label.values())
-            return [(logits, labels) for logits in self.model.get_voxel_logits(*voxels).split(num_voxels)]
+        asked = [own["candidate_labels"] is not None or own["candidate_embeds"] is not None for own in words]
+        classes = list(self.model.config.id2label.values())
+        if not any(asked):
+            return [(logits, classes) for logits in self.model.get_voxel_logits(*voxels).split(num_voxels)]
         uov = self._with_words()
-        vocabularies = [self._vocabulary(uov, **own) for own in words]  # a word that is refused costs no forward pass
+        # A word that is refused costs no forward pass.
+        vocabularies = [self._vocabulary(uov, **own) if mine else None for own, mine in zip(words, asked, strict=True)]
         embeds = uov.get_point_features(*voxels).split(num_voxels)
         return [
-            (best_of_prompts(own, *vocabulary[1:], uov.config.logit_scale), vocabulary[0])
+            (uov.class_scores(own), classes)
+            if vocabulary is None
+            else (best_of_prompts(own, *vocabulary[1:], uov.config.logit_scale), vocabulary[0])
             for own, vocabulary in zip(embeds, vocabularies, strict=True)
         ]
 
     def _with_words(self) -> UOVModel:
-        if isinstance(self.model, UOVForSemanticSegmentation):
-            if self.model.classifier is not None:
-                raise ValueError(
-                    "`candidate_labels` need a network that answers by words, and the head of this checkpoint is "
-                    f"linear: its classes are {', '.join(self.model.config.id2label.values())}. Ask without "
-                    "candidates, or distil with `--head text`."
-                )
-            return self.model.uov
-        return self.model
+        if self.model.classifier is not None:
+            raise ValueError(
+                "`candidate_labels` need a network that answers by words, and the head of this checkpoint is linear: "
+                f"its classes are {', '.join(self.model.config.id2label.values())}. Ask without candidates, or "
+                "distil with `--head text`."
+            )
+        return self.model.uov
 
     def _vocabulary(
         self, uov: UOVModel, candidate_labels, candidate_embeds, hypothesis_template
@@ -185,7 +188,7 @@ class PointCloudSegmentationPipeline(Pipeline):
             label: self._embeds_of(uov, label, hypothesis_template or "a photo of a {}.")
             for label in _as_labels(candidate_labels)
         }
-        for label, given in (candidate_embeds or {}).items():
+        for label, given in dict(candidate_embeds or {}).items():
             given = torch.atleast_2d(torch.as_tensor(given, dtype=torch.float32)).to(self.device)
             if given.ndim != 2 or given.shape[1] != uov.config.projection_dim or not given.isfinite().all():
                 raise ValueError(

@@ -7,13 +7,13 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil, CLIPTokenizer
 from transformers.processing_utils import ProcessorMixin
 
-from .afi import AFIConfig, approximate_flat_interaction, labels_to_scores
+from .afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 from .feature_extraction_uov import UOVFeatureExtractor
 
 
 AFI_EVIDENCE = ("labels", "scores")
 # Measured better than the paper's, which are an empty dictionary (docs/results.md).
-DEFAULT_AFI = {"evidence": "scores", "level_shares": [1.0], "base_vote": 0.01}
+DEFAULT_AFI = {"evidence": "scores", "level_shares": list(DENSE.level_shares), "base_vote": DENSE.base_vote}
 
 
 class UOVProcessor(ProcessorMixin):
@@ -46,8 +46,8 @@ class UOVProcessor(ProcessorMixin):
     ):
         super().__init__(feature_extractor, image_processor, tokenizer)
         self.has_text_tower = has_text_tower
-        self.afi = afi
-        ring_classes = ((afi or {}).get("ground_ring") or {}).get("classes", [])
+        self.afi = dict(DEFAULT_AFI if afi is None else afi)
+        ring_classes = (self.afi.get("ground_ring") or {}).get("classes", [])
         self._afi_settings({name: number for number, name in enumerate(ring_classes)})  # wrong ones are told now
 
     @classmethod
@@ -201,7 +201,7 @@ class UOVProcessor(ProcessorMixin):
         return approximate_flat_interaction(points, probabilities, config, num_points)
 
     def _afi_settings(self, label2id: dict[str, int] | None) -> tuple[AFIConfig, str]:
-        settings = dict(DEFAULT_AFI if self.afi is None else self.afi)
+        settings = dict(self.afi)
         evidence = settings.pop("evidence", "labels")
         if evidence not in AFI_EVIDENCE:
             raise ValueError(f"`evidence` of `afi` must be one of {', '.join(AFI_EVIDENCE)}, got {evidence!r}.")

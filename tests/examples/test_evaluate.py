@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf import UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.evaluation.answers import Segmenter
 from uov_hf.evaluation.metrics import ConfusionMatrix
-from uov_hf.evaluation.segmentation import LabelledScans, segment
+from uov_hf.evaluation.segmentation import LabelledScans
 from uov_hf.labels import PointLabels
 
 
@@ -118,17 +118,6 @@ def test_void_is_refused_where_there_is_none(checkpoint, tiny_street, evaluate, 
     arguments = ["--model_name_or_path", checkpoint, "--dataset", "nuscenes", "--data_dir", tiny_street]
     with pytest.raises(ValueError, match="--predict_void needs a converted official head"):
         evaluate(*arguments, "--split", "test", "--predict_void", "--output_dir", tmp_path)
-
-
-def test_a_segmenter_answers_by_its_head(pretrained, tiny_street, tmp_path):
-    segmenter = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(pretrained).eval())
-    segmenter.save_pretrained(tmp_path)
-    loaded = runpy.run_path(str(EXAMPLES / "evaluate.py"))["load_model"](tmp_path).eval()
-    scan = UOVProcessor.from_pretrained(pretrained).feature_extractor(
-        load_frames("nuscenes", "test", data_dir=tiny_street)[0]["points"]
-    )
-    expected = segmenter(**scan).logits.argmax(dim=1)
-    assert np.array_equal(segment(loaded, scan), expected)
 
 
 def test_one_needs_no_label_set_to_tell_what_a_camera_saw(pretrained, tiny_street, street_labels):

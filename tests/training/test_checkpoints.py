@@ -53,7 +53,7 @@ def test_a_loaded_run_goes_on_as_the_saved_one(run):
     checkpoint = save(run, 2)
     train(run, 3)
     expected = run.model.weight.detach().clone()
-    assert load_checkpoint(run.accelerator, checkpoint, ORDER)["step"] == 2
+    assert load_checkpoint(run.accelerator, run.model, checkpoint, ORDER)["step"] == 2
     train(run, 3)
     assert torch.equal(run.model.weight, expected)
 
@@ -85,9 +85,16 @@ def test_a_checkpoint_is_written_over_by_a_run_that_was_resumed_before_it(run):
 def test_a_run_of_other_steps_is_refused(run):
     checkpoint = save(run, 2)
     with pytest.raises(ValueError, match="frames_per_step = 1, this one has 4"):
-        load_checkpoint(run.accelerator, checkpoint, TrainingOrder(num_frames=3, accumulation=4))
+        load_checkpoint(run.accelerator, run.model, checkpoint, TrainingOrder(num_frames=3, accumulation=4))
     with pytest.raises(ValueError, match="local = False, this one has True"):
-        load_checkpoint(run.accelerator, checkpoint, TrainingOrder(num_frames=3, local=True))
+        load_checkpoint(run.accelerator, run.model, checkpoint, TrainingOrder(num_frames=3, local=True))
+
+
+def test_the_checkpoint_of_another_network_is_refused(run):
+    checkpoint = save(run, 2)
+    for other in (torch.nn.Linear(5, 7), torch.nn.Sequential(run.model)):
+        with pytest.raises(ValueError, match="is of another network: "):
+            load_checkpoint(run.accelerator, other, checkpoint, ORDER)
 
 
 def test_a_checkpoint_from_before_there_was_a_local_order_is_resumed(run):
@@ -95,7 +102,7 @@ def test_a_checkpoint_from_before_there_was_a_local_order_is_resumed(run):
     state = json.loads(state_file.read_text())
     del state["local"]
     state_file.write_text(json.dumps(state))
-    assert load_checkpoint(run.accelerator, state_file.parent, ORDER)["step"] == 2
+    assert load_checkpoint(run.accelerator, run.model, state_file.parent, ORDER)["step"] == 2
 
 
 def test_latest_starts_anew_where_there_is_none_and_a_wrong_folder_is_named(tmp_path):

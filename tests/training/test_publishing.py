@@ -23,6 +23,7 @@ FIELDS = {
     "validation_loss": None,
     "num_broken": 0,
     "license_note": "Other terms hold.",
+    "answers_by_words": True,
 }
 
 
@@ -37,8 +38,10 @@ def test_the_card_is_filled_from_top_to_bottom(tmp_path):
 
 
 def test_the_card_of_a_segmenter_shows_how_to_load_one(tmp_path):
-    publishing.write_model_card(tmp_path, license="other", **FIELDS | {"stage": "distill"})
+    fields = FIELDS | {"stage": "distill", "answers_by_words": False}
+    publishing.write_model_card(tmp_path, license="other", **fields)
     card = (tmp_path / "README.md").read_text()
+    assert "open-vocabulary\n" not in card
     assert 'UOVForSemanticSegmentation.from_pretrained("me/tmp")' in card and "UOVModel" not in card
 
 

@@ -47,6 +47,15 @@ def test_only_points_without_a_label_get_one_and_only_where_the_average_is_sure(
     assert start(Segmenter(1.0), step=8, confidence=0.5).complete(batch())["labels"].tolist() == [1, 1, 0, 1, 255]
 
 
+def test_whole_numbers_are_not_averaged():
+    model = Segmenter(1.0)
+    model.num_batches.fill_(3)
+    training = start(model, decay=0.9)
+    for _ in range(5):
+        training.update()
+    assert training.average.module.num_batches == 3
+
+
 def test_it_begins_so_many_epochs_before_the_end():
     for num_epochs, first in ((1, 8), (2, 6), (5, 0)):
         for step in range(10):

@@ -23,6 +23,7 @@ from uov_hf import (
 from uov_hf.convert.minkowski import run_minkunet
 from uov_hf.convert.names import Rename, backbone_names, head_names
 from uov_hf.convert.official_files import read_official
+from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
 from uov_hf.labels import LabelSet
 from uov_hf.vocabulary import load_vocabulary
 
@@ -31,7 +32,6 @@ from uov_hf.vocabulary import load_vocabulary
 TAXONOMIES = {17: "nuscenes", 20: "semantic_kitti"}
 EMBEDDINGS = {64: "SLidR's image features", 768: "the teacher's text space"}
 # What the official code feeds the network with (method 1.7).
-INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}
 SETTINGS = {"voxel_size": 0.1, "cylindrical_coordinates": True}
 TOLERANCE = 1e-9  # of the proof, in float64, relative to the largest value
 
@@ -207,7 +207,7 @@ def _bake(path: Path, model: UOVModel | UOVForSemanticSegmentation, label_set: L
 
 
 def _write(folder: Path, model, taxonomy: str | None, source: Path, difference: float) -> None:
-    scaling = INTENSITY_SCALINGS.get(taxonomy, "raw")
+    scaling = PAPER_INTENSITY_SCALINGS.get(taxonomy, "raw")
     save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling=scaling)))
     data = ModelCardData(license="other", library_name="uov-hf", tags=["uov", "lidar", "point-cloud"])
     template = (files("uov_hf.convert") / "card.md").read_text(encoding="utf-8")

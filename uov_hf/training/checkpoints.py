@@ -6,8 +6,11 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from accelerate.utils import SAFE_WEIGHTS_NAME
+from safetensors import safe_open
 
 from uov_hf.training.order import TrainingOrder
 
@@ -92,11 +95,12 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, con
     return final
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, order: TrainingOrder) -> dict:
+def load_checkpoint(accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, order: TrainingOrder) -> dict:
     """Put weights, optimiser and schedule back, and return the state that was saved with them.
 
     Raises:
-        ValueError: the run was cut into other steps, so that it could not go on where it stopped.
+        ValueError: the run was cut into other steps, so that it could not go on where it stopped, or trained another
+            network.
     """
     state = json.loads((checkpoint / STATE_FILE).read_text())
     for name, ours in order_fingerprint(order).items():
@@ -106,10 +110,27 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, order: TrainingO
                 f"{checkpoint} belongs to a run with {name} = {theirs}, this one has {ours}: its steps hold "
                 "other frames. Resume with the settings of that run, or start a new one in another --output_dir."
             )
-    # Not strict: of several empty buffers, which a network without words has, accelerate saves the first one only. The
-    # optimiser's state still refuses another network.
+    _check_same_network(accelerator.unwrap_model(model), checkpoint)
+    # Not strict: of several empty buffers, which a network without words has, accelerate saves the first one only.
     accelerator.load_state(str(checkpoint), strict=False)
     return state
+
+
+def _check_same_network(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Raise where the checkpoint lacks weights of the model, or has others."""
+    with safe_open(checkpoint / SAFE_WEIGHTS_NAME, "pt") as file:
+        saved = {name: file.get_slice(name).get_shape() for name in file.keys()}
+    expected = {name: list(value.shape) for name, value in model.state_dict().items()}
+    odd = sorted(
+        name
+        for name, shape in (saved | expected).items()
+        if saved.get(name) != expected.get(name) and not (name not in saved and 0 in shape)
+    )
+    if odd:
+        raise ValueError(
+            f"{checkpoint} is of another network: {', '.join(odd[:3])} ({len(odd)} tensors in all) are missing or "
+            "have other shapes. Resume with the settings of that run, or start a new one in another --output_dir."
+        )
 
 
 def order_fingerprint(order: TrainingOrder) -> dict[str, int]:

@@ -21,6 +21,7 @@ LICENSE_OF_REAL_DATA = (
     "The terms of the training data and of the teacher hold for these weights too; nuScenes, SemanticKITTI and their "
     "like allow non-commercial use only."
 )
+OPEN_TAGS = ["open-vocabulary", "zero-shot-segmentation"]
 
 
 def write_card(
@@ -49,6 +50,7 @@ def write_card(
     write_model_card(
         run.output_dir,
         license="apache-2.0" if args.on_street else "other",
+        answers_by_words=stage == "pretrain" or getattr(args, "head", None) == "text",
         license_note=LICENSE_OF_THE_STREET if args.on_street else LICENSE_OF_REAL_DATA,
         stage=stage,
         model_name=args.hub_model_id or run.output_dir.name,
@@ -71,7 +73,7 @@ def write_card(
     )
 
 
-def write_model_card(folder: Path, *, license: str, **fields) -> None:
+def write_model_card(folder: Path, *, license: str, answers_by_words: bool, **fields) -> None:
     """Fill the template `model_card.md` and save it as `folder/README.md`.
 
     Args:
@@ -79,13 +81,15 @@ def write_model_card(folder: Path, *, license: str, **fields) -> None:
             The checkpoint.
         license (`str`):
             Of the weights, as the Hub names licences; `other` where the terms of the training data decide.
+        answers_by_words (`bool`):
+            Whether its vocabulary is open.
         fields:
             What the template names; a missing one is an error, not an empty line.
     """
     card_data = ModelCardData(
         license=license,
         library_name="uov-hf",
-        tags=["uov", "lidar", "point-cloud", "open-vocabulary", "zero-shot-segmentation"],
+        tags=["uov", "lidar", "point-cloud", *(OPEN_TAGS if answers_by_words else [])],
     )
     text = (files("uov_hf.training") / "model_card.md").read_text(encoding="utf-8")
     template = jinja2.Template(text, undefined=jinja2.StrictUndefined)

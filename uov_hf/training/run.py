@@ -71,7 +71,7 @@ class Run:
         checkpoint = find_checkpoint(self.output_dir, resume_from)
         if checkpoint is None:
             return
-        state = load_checkpoint(self.accelerator, checkpoint, self.order)
+        state = load_checkpoint(self.accelerator, self.model, checkpoint, self.order)
         self.step, self.trained_points, self.num_broken = (
             state[name] for name in ("step", "trained_points", "num_broken")
         )

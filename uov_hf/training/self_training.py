@@ -27,7 +27,8 @@ class SelfTraining:
     """In the last epochs of a run, points without a label get the class that the averaged network is sure of.
 
     The average is part of the run's checkpoints, and a label depends on it and on the batch alone: a resumed run sees
-    the same labels, and so do two processes that share the micro-batches of one.
+    the same labels, and so do two processes that share the micro-batches of one. (Not where each of several processes
+    has BatchNorm statistics of its own, neither frozen nor synchronised: the checkpoint has those of the main one.)
 
     Args:
         run (`Run`): The training.
@@ -50,7 +51,11 @@ class SelfTraining:
 
     def update(self) -> None:
         """Count the weights in; call it after every optimiser step."""
-        self.average.update_parameters(self.run.accelerator.unwrap_model(self.run.model))
+        model = self.run.accelerator.unwrap_model(self.run.model)
+        self.average.update_parameters(model)
+        for ours, theirs in zip(self.average.module.buffers(), model.buffers(), strict=True):
+            if not theirs.is_floating_point():  # a mean of whole numbers is rounded down, even where they are equal
+                ours.copy_(theirs)
 
     def complete(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The batch of `collate_scans`, with labels added, and their probability as `confidence` where it has that."""
