@@ -28,6 +28,7 @@ class KittiObject(FrameBuilder):
     """
 
     licence = "CC BY-NC-SA 3.0 (https://www.cvlibs.net/datasets/kitti)."
+    may_be_published = False
 
     def open(self) -> "Scans":
         return self._scans

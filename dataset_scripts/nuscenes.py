@@ -47,10 +47,14 @@ class NuScenes(FrameBuilder):
     """
 
     licence = "CC BY-NC-SA 4.0 with the nuScenes terms of use (https://www.nuscenes.org/terms-of-use)."
+    may_be_published = False
 
     def __init__(self, *args, data_dir: str | Path, config_name: str | None = None, **kwargs):
         config_name = config_name or find_version(Path(data_dir))
         super().__init__(*args, data_dir=str(data_dir), config_name=config_name, **kwargs)
+        if (Path(data_dir) / "synthetic" / "segments.json").is_file():
+            self.licence = "A synthetic street of uov-hf: it shows no real place, and is under nobody's terms."
+            self.may_be_published = True
 
     def open(self) -> "KeyFrames":
         return self._key_frames

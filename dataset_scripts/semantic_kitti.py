@@ -44,6 +44,7 @@ class SemanticKitti(FrameBuilder):
         "KITTI's data is CC BY-NC-SA 3.0 (https://www.cvlibs.net/datasets/kitti), SemanticKITTI's labels are "
         "CC BY-NC-SA 4.0 (https://semantic-kitti.org)."
     )
+    may_be_published = False
 
     def open(self) -> "Scans":
         return self._scans

@@ -73,7 +73,7 @@ class Lens:
         try:
             with Image.open(path) as picture:
                 pixels, lossless = np.asarray(picture.convert("RGB")), picture.format == "PNG"
-        except OSError as error:
+        except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
             raise ValueError(f"{path}: expected a whole image file, got: {error}") from error
         if pixels.shape[:2] != self.image_size:
             raise ValueError(

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from broken_images import png_with_a_hole
 from PIL import Image
 
 from uov_hf.data import FRAME_FEATURES, Frames, decode_image
@@ -22,7 +23,7 @@ class CountingSource:
 
     def read(self, index, columns):
         self.reads.append((index, list(columns)))
-        row = {"frame_id": self.frame_ids[index], "points": np.full((index, 4), index, np.float32)}
+        row = {"frame_id": self.frame_ids[index], "points": np.full((index + 1, 4), index, np.float32)}
         return {column: row.get(column) for column in columns}
 
 
@@ -36,7 +37,7 @@ def test_nothing_is_read_before_a_frame_is_asked_for():
     frames = Frames(CountingSource())
     assert (len(frames), frames.frame_ids[4], frames.sequence_ids) == (5, "frame-4", ["a", "a", "a", "b", "b"])
     assert frames.source.reads == []
-    assert frames[3]["points"].shape == (3, 4)
+    assert frames[3]["points"].shape == (4, 4)
     assert frames.source.reads == [(3, list(FRAME_FEATURES))]
 
 
@@ -63,7 +64,7 @@ def test_the_taxonomy_names_the_classes():
 
 
 def test_frames_go_to_worker_processes():
-    assert pickle.loads(pickle.dumps(Frames(CountingSource())))[2]["points"].shape == (2, 4)
+    assert pickle.loads(pickle.dumps(Frames(CountingSource())))[2]["points"].shape == (3, 4)
 
 
 def test_a_stream_has_a_shard_for_each_sequence_and_the_same_rows():
@@ -84,7 +85,7 @@ def test_an_image_is_decoded_from_bytes_or_from_its_file(tmp_path):
         assert (picture.mode, picture.size) == ("RGB", (8, 6))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no image", jpeg()[:-200]])
+@pytest.mark.parametrize("content", [None, b"", b"no image", jpeg()[:-200], png_with_a_hole()])
 def test_an_image_that_is_missing_or_cut_short_is_named(tmp_path, content):
     path = tmp_path / "front.jpg"
     if content is not None:

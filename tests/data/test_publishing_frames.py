@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
-from tiny_frames import OwnCar, PublicCar
+from tiny_frames import OwnCar, PublicCar, SecretCar
 
 from uov_hf.data import publishing
 from uov_hf.data.publishing import push_dataset
@@ -57,11 +57,18 @@ def run(monkeypatch, car, tmp_path, *arguments):
 
 def test_sensor_data_is_not_pushed_in_public(hub, tmp_path, monkeypatch):
     with pytest.raises(PermissionError, match="sensor data of tiny_frames, which its licence does not allow") as error:
-        run(monkeypatch, OwnCar, tmp_path, "--push_to_hub", "me/car")
+        run(monkeypatch, SecretCar, tmp_path, "--push_to_hub", "me/car")
     assert "Its owner's." in str(error.value) and "--private" in str(error.value)
     assert "a label set, which holds no sensor data" in str(error.value)
     assert hub.uploads == [] and hub.repositories == {"taken": False}
     assert not (tmp_path / "out").exists()  # it is said before hours of writing
+
+
+def test_an_owner_who_has_not_said_is_told_how_to(hub, tmp_path, monkeypatch):
+    with pytest.raises(PermissionError, match="nobody has said that it may be published: Its owner's.") as error:
+        run(monkeypatch, OwnCar, tmp_path, "--push_to_hub", "me/car")
+    assert "set `may_be_published = True` in the class OwnCar" in str(error.value)
+    assert "licence does not allow" not in str(error.value) and hub.uploads == []
 
 
 def test_a_private_repository_gets_the_shards_and_the_card_and_nothing_else(hub, tmp_path, monkeypatch):
@@ -73,6 +80,7 @@ def test_a_private_repository_gets_the_shards_and_the_card_and_nothing_else(hub,
             "repo_type": "dataset",
             "folder_path": tmp_path / "out",
             "allow_patterns": ["README.md", "default/train/*.parquet"],
+            "delete_patterns": ["default/train/*.parquet"],  # what an earlier folder had
         }
     ]
 
@@ -89,7 +97,29 @@ def test_what_may_be_published_is(hub, tmp_path, monkeypatch):
     run(monkeypatch, PublicCar, tmp_path, "--push_to_hub", "me/car", "--split", "val")
     assert hub.repositories["me/car"] is False and len(hub.uploads) == 1
     card = (tmp_path / "out/README.md").read_text()
-    assert "Its owner's." in card and "may **not** be redistributed" not in card
+    assert "Its owner's." in card and "redistributed" not in card
+
+
+@pytest.mark.parametrize("content", ["", "---\npretty_name: own car\n"])
+def test_a_card_that_lists_nothing_is_written_anew(tmp_path, content):
+    car = OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/README.md").write_text(content)
+    with pytest.raises(ValueError, match="README.md: expected the card that write_parquet writes"):
+        push_dataset(PublicCar.record(tmp_path / "car"), tmp_path / "out", "me/car", private=False)
+    write_parquet(car, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "default/train/*.parquet" in card and "ask its owner" in card
+
+
+def test_a_card_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path):
+    car = OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
+    write_parquet(car, tmp_path / "out")
+    before = (tmp_path / "out/README.md").read_text()
+    (tmp_path / "out/README.md.tmp").mkdir()  # in the way
+    with pytest.raises(OSError, match=r"README.md: could not be written: .*run the same command again"):
+        write_parquet(car, tmp_path / "out")
+    assert (tmp_path / "out/README.md").read_text() == before
 
 
 def test_private_alone_is_answered_with_what_it_belongs_to(hub, tmp_path, monkeypatch, capsys):

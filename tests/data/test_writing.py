@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from broken_images import png_with_a_hole
 from tiny_frames import Files, OwnCar
 
 from uov_hf.data import load_frames, writing
@@ -123,17 +124,20 @@ def test_a_broken_frame_stops_the_conversion_or_is_counted_and_left_out(car, tmp
     assert write_parquet(car, tmp_path / "out").skipped == report.skipped  # a later run still tells
 
 
-@pytest.mark.parametrize("broken", ["half a jpeg", "another size", "no points", "no finite points"])
+@pytest.mark.parametrize("broken", ["half a jpeg", "png with a hole", "another size", "no points", "no finite points"])
 def test_what_cannot_be_trained_on_is_not_converted(car, tmp_path, broken):
     points, image = tmp_path / "car/b/0.npy", tmp_path / "car/b/0.jpg"
     if broken == "half a jpeg":
         image.write_bytes(image.read_bytes()[:-150])
+    if broken == "png with a hole":
+        image.write_bytes(png_with_a_hole())
     if broken == "another size":
         image.write_bytes(rendered(6, 9))
     if "points" in broken:
         np.save(points, np.full((0 if broken == "no points" else 3, 4), np.nan, np.float32))
     expected = {
         "half a jpeg": "b/0.jpg: expected a whole image file",
+        "png with a hole": "b/0.jpg: expected a whole image file, got: broken PNG file",
         "another size": r"b/0.jpg: expected height and width \(6, 8\).*got \(6, 9\)",
         "no points": "Frame b/0: expected a scan with finite points, got 0 points",
         "no finite points": "Frame b/0: expected a scan with finite points, got 3 points, none finite",

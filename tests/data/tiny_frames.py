@@ -36,6 +36,12 @@ class OwnCar(FrameBuilder):
         return {"train": ["a 1", "b"], "val": ["b"]}
 
 
+class SecretCar(OwnCar):
+    """The same, of an owner who does not."""
+
+    may_be_published = False
+
+
 class PublicCar(OwnCar):
     """The same, of an owner who gives it away."""
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import small_car
+from broken_images import png_with_a_hole
 from PIL import Image
 
 from uov_hf.data import decode_image, load_frames
@@ -119,6 +120,7 @@ def test_a_file_of_another_size_is_refused(drive):
     small_car.picture(0).resize((32, 24)).save(drive / "images" / "left" / "0.png")
     with pytest.raises(ValueError, match=r"left/0.png: calibrated for .* \(48, 64\), the image has \(24, 32\)"):
         frames[0]
-    (drive / "images" / "left" / "0.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="left/0.png: expected a whole image file"):
-        frames[0]
+    for content in (b"", png_with_a_hole()):
+        (drive / "images" / "left" / "0.png").write_bytes(content)
+        with pytest.raises(ValueError, match="left/0.png: expected a whole image file"):
+            frames[0]

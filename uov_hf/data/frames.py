@@ -149,7 +149,7 @@ def decode_image(image: dict[str, Any]) -> PillowImage.Image:
     try:
         with PillowImage.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as picture:
             return picture.convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
         raise ValueError(f"{image['path']}: expected a whole image file, got: {error}") from error
 
 
@@ -166,11 +166,12 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
 
     As a builder of `datasets` it also streams (one shard per sequence) and prepares Parquet. A subclass says how its
     raw folder is opened, by `open`, and which sequences make up a split, by `split_sequences`; and in `licence`, a
-    sentence or two, under which terms the data is had, and in `may_be_published` whether these allow a public copy.
+    sentence or two, under which terms the data is had, and in `may_be_published` whether these allow a public copy;
+    None where that is for the owner of the data to say.
     """
 
     licence: str = "Not stated: ask who made the dataset before you pass it on."
-    may_be_published: bool = False
+    may_be_published: bool | None = None
 
     BUILDER_CONFIG_CLASS = FrameConfig
     DEFAULT_WRITER_BATCH_SIZE = 1  # a row group of Parquet is one frame, so that any frame can be read alone

@@ -35,23 +35,40 @@ frames = load_frames("path of this folder, or id on the Hub", dataset_config="{c
 {licence}
 {may_be_published}
 """
-SENSOR_DATA_STAYS = """
+# By what `may_be_published` says.
+WHO_MAY_HAVE_IT = {
+    True: "",
+    False: """
 This is sensor data that may **not** be redistributed: keep the folder, or the repository, private. A label set made
-from it (`examples/generate_label_set.py`) holds no sensor data and may be published."""
+from it (`examples/generate_label_set.py`) holds no sensor data and may be published.""",
+    None: """
+Whether this sensor data may be redistributed was not stated when it was written: ask its owner before you pass it
+on.""",
+}
 
 
 def check_may_be_pushed(builder: FrameBuilder, private: bool) -> None:
     """
     Raises:
-        PermissionError: the licence of the dataset forbids a public copy of it, and that is what was asked for.
+        PermissionError: a public copy of the dataset was asked for, and its licence forbids it, or nobody has said
+            that it may be published.
     """
     if builder.may_be_published or private:
         return
     raise PermissionError(
-        f"--push_to_hub without --private would publish the sensor data of {builder.dataset_name}, which its licence "
-        f"does not allow: {builder.licence} Add --private for a repository of your own. To share your work, publish "
+        f"--push_to_hub without --private would publish the sensor data of {builder.dataset_name}, "
+        f"{_reason_against(builder)} Add --private for a repository of your own. To share your work, publish "
         "a label set, which holds no sensor data: make it with examples/generate_label_set.py, then "
         "`hf upload USER/NAME labels --repo-type dataset`."
+    )
+
+
+def _reason_against(builder: FrameBuilder) -> str:
+    if builder.may_be_published is False:
+        return f"which its licence does not allow: {builder.licence}"
+    return (
+        f"and nobody has said that it may be published: {builder.licence} If it is yours to give, or its terms allow "
+        f"it, set `may_be_published = True` in the class {type(builder).__name__} of its dataset script."
     )
 
 
@@ -66,30 +83,41 @@ def push_dataset(builder: FrameBuilder, folder: Path, repo_id: str, private: boo
         private (`bool`): Whether to make it private.
 
     Raises:
-        PermissionError: the licence forbids a public copy, and the repository is public.
+        PermissionError: the repository is public, and the dataset may not be, or nobody has said that it may.
+        ValueError: the folder has no card that lists its files.
     """
     check_may_be_pushed(builder, private)
+    configs = _read_configs(folder / "README.md")
+    if not configs:
+        raise ValueError(f"{folder / 'README.md'}: expected the card that write_parquet writes, got one of no files.")
     api = HfApi()
     repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
     if not builder.may_be_published and not api.repo_info(repo_id, repo_type="dataset").private:
         raise PermissionError(
             f"The dataset repository {repo_id} is there already and is public, so that --private does not make it "
-            f"private, and {builder.dataset_name} may not be published: {builder.licence} Make it private in its "
-            "settings, or give another id."
+            f"private, and it would get the sensor data of {builder.dataset_name}, {_reason_against(builder)} Make "
+            "the repository private in its settings, or give another id."
         )
-    configs = DatasetCard.load(folder / "README.md").data.configs
     paths = [split["path"] for config in configs for split in config["data_files"]]
     commit = api.upload_folder(
-        repo_id=repo_id, repo_type="dataset", folder_path=folder, allow_patterns=["README.md", *paths]
+        repo_id=repo_id,
+        repo_type="dataset",
+        folder_path=folder,
+        allow_patterns=["README.md", *paths],
+        delete_patterns=paths,  # shards of a folder that was since written anew
     )
     return str(commit)
 
 
 def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
-    """`README.md`: every config and split of which there is a whole folder, those of earlier runs too."""
+    """
+    `README.md`: every config and split of which there is a whole folder, those of earlier runs too.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; it names the file.
+    """
     path, source = folder / "README.md", builder.open()
-    earlier = DatasetCard.load(path).data.configs if path.is_file() else []
-    names = dict.fromkeys([*(config["config_name"] for config in earlier), builder.config.name])
+    names = dict.fromkeys([*(config["config_name"] for config in _read_configs(path)), builder.config.name])
     names = [name for name in names if (folder / name).is_dir()]
     splits = {name: _splits(folder / name, builder.default_splits()) for name in names}
     data = DatasetCardData(
@@ -106,11 +134,19 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
         config=builder.config.name,
         table="\n".join(_table_row(folder, name, split) for name in names for split in splits[name]),
         licence=builder.licence,
-        may_be_published="" if builder.may_be_published else SENSOR_DATA_STAYS,
+        may_be_published=WHO_MAY_HAVE_IT[builder.may_be_published],
     )
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"{path}: could not be written: {error}. Make room, and run the same command again.") from error
+
+
+def _read_configs(path: Path) -> list[dict[str, Any]]:
+    """The configs on a card; none where there is no card, or one without a list of them."""
+    return (DatasetCard.load(path).data.to_dict().get("configs") or []) if path.is_file() else []
 
 
 def _splits(folder: Path, first: tuple[str, ...]) -> list[str]:

@@ -97,7 +97,7 @@ def _whole_image(image: dict[str, Any], image_size: Sequence[int]) -> dict[str, 
             width, height = picture.size
             picture.draft("RGB", (1, 1))  # a JPEG at an eighth of its size, in half the time
             picture.load()
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
         raise ValueError(f"{image['path']}: expected a whole image file, got: {error}") from error
     if (height, width) != tuple(image_size):
         raise ValueError(
