@@ -91,7 +91,7 @@ def read_calibration(path: Path) -> Calibration:
         cameras={name: _parse_camera(name, entry) for name, entry in cameras.items()},
         lidar2body=_parse_motion(top["lidar2body"]) if "lidar2body" in top else np.eye(4),
         taxonomy=_parse_taxonomy(top["taxonomy"]) if "taxonomy" in top else None,
-        num_columns=top["num_columns"].integer() if "num_columns" in top else None,
+        num_columns=_parse_num_columns(top["num_columns"]) if "num_columns" in top else None,
     )
 
 
@@ -154,6 +154,13 @@ def _parse_lens(entry: Entry, intrinsics: np.ndarray, image_size: tuple[int, int
         return Lens(model, coefficients, intrinsics, image_size) if coefficients.any() else None
     except (ValueError, ImportError) as error:
         raise type(error)(str(entry.error(str(error)))) from error
+
+
+def _parse_num_columns(entry: Entry) -> int:
+    num_columns = entry.integer()
+    if num_columns < 3:
+        raise entry.error(f"expected `num_columns` to be 3 or more, as a point has x, y and z, got {num_columns}.")
+    return num_columns
 
 
 def _parse_taxonomy(entry: Entry) -> str:

@@ -1,5 +1,6 @@
 """One sequence of your own car: clouds with the images, labels and poses that go with them."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 
 from uov_hf.dataset_scripts.car_calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.dataset_scripts.car_trajectory import Trajectory, read_poses, read_timestamps
-from uov_hf.point_files import READERS, read_points
+from uov_hf.point_files import READERS, check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -33,7 +34,7 @@ class Recording:
     """
 
     def __init__(self, folder: Path, root: Path):
-        self.folder, self.name = folder, folder.resolve().name
+        self.folder, self.name = folder, os.path.basename(os.path.abspath(folder))  # not what it links to
         self.calibration = read_calibration(find_calibration(folder, root))
         self._clouds = _files_by_name(folder / "points", tuple(READERS))
         self._labels = _files_by_name(folder / "labels", LABEL_SUFFIXES)
@@ -95,6 +96,7 @@ class Recording:
             raise
         except Exception as error:  # libraries have many ways to say that a file is broken, most without its name
             raise ValueError(f"{path}: expected a whole cloud, got: {error}") from error
+        check_finite(points, path)
         return np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
 
     def _read_labels(self, name: str, num_points: int) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -102,7 +104,7 @@ class Recording:
         if name not in self._labels:
             return None, None
         path, instances = self._labels[name], None
-        raw = np.fromfile(path, np.uint32) if path.suffix == ".label" else np.load(path, allow_pickle=False)
+        raw = _read_raw_labels(path)
         if raw.shape != (num_points,) or raw.dtype.kind not in "iu":
             raise ValueError(
                 f"{path}: expected {num_points} whole numbers, one for each point of {self._clouds[name].name}, got "
@@ -189,6 +191,15 @@ def _files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def _natural(name: str) -> list[str | int]:
     """So that 10 comes after 9."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _read_raw_labels(path: Path) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        return np.frombuffer(path.read_bytes(), np.uint32)  # which refuses bytes that are left over
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: expected a whole file of labels, got: {error}") from error
 
 
 def _read_image(path: Path, mount: MountedCamera) -> dict[str, Any]:

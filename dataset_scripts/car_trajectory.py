@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from uov_hf.projection import Camera
+
 
 KITTI_COLUMNS, TUM_COLUMNS = 12, 8
 
@@ -60,7 +62,7 @@ def read_poses(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
     x, y, z, w).
 
     Raises:
-        ValueError: the file is neither.
+        ValueError: the file is neither, a pose is no rigid motion, or times do not rise.
     """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
     try:
@@ -75,13 +77,26 @@ def read_poses(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
     poses = np.tile(np.eye(4), (len(table), 1, 1))
     if table.shape[1] == KITTI_COLUMNS:
         poses[:, :3] = table.reshape(-1, 3, 4)
+        _check_rigid(path, poses)
         return None, poses
+    if not np.linalg.norm(table[:, 4:], axis=1).all():
+        raise ValueError(f"{path}: expected quaternions qx qy qz qw that turn, got 0 0 0 0.")
     poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
     poses[:, :3, 3] = table[:, 1:4]
     times = np.rint(table[:, 0] * 1e6).astype(np.int64)
     if (np.diff(times) <= 0).any():
         raise ValueError(f"{path}: expected times that rise from line to line.")
     return times, poses
+
+
+def _check_rigid(path: Path, poses: np.ndarray) -> None:
+    for number, pose in enumerate(poses, 1):
+        try:
+            Camera(pose, np.eye(3), (1, 1))
+        except ValueError:
+            raise ValueError(
+                f"{path}: expected poses that rotate and translate only, got {pose[:3].tolist()} as pose {number}."
+            ) from None
 
 
 def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]:
@@ -92,7 +107,7 @@ def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]
     frame has no image.
 
     Raises:
-        ValueError: a column is missing, a frame is there twice, or a time is no whole number.
+        ValueError: a column is missing, a frame or a time of the lidar is there twice, or a time is no whole number.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -102,6 +117,7 @@ def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]
                 f"{path}: expected the columns frame, {', '.join(columns)}, got none named {absent[0]!r}."
             )
         times: dict[str, dict[str, int]] = {}
+        frames_by_time: dict[int | str, str] = {}
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if row["frame"] in times:
@@ -110,4 +126,7 @@ def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]
                 times[row["frame"]] = {name: int(row[name]) for name in columns if row[name]}
             except ValueError as error:
                 raise ValueError(f"{place}: expected whole microseconds, got {error}.") from error
+            earlier = frames_by_time.setdefault(times[row["frame"]].get("lidar", row["frame"]), row["frame"])
+            if earlier != row["frame"]:
+                raise ValueError(f"{place}: expected another lidar time than that of frame {earlier!r}.")
     return times

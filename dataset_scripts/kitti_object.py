@@ -13,7 +13,7 @@ import numpy as np
 from uov_hf.data.frames import FrameBuilder
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.kitti_files import read_calibration, read_image_size, split_projection
-from uov_hf.point_files import read_points
+from uov_hf.point_files import check_finite, read_points
 
 
 SPLITS = ("training", "testing")
@@ -86,6 +86,7 @@ class Scans:
         }
         if "points" in columns:
             frame["points"] = read_points(file, num_columns=4)
+            check_finite(frame["points"], file)
         if "images" in columns or "image_sizes" in columns:
             image = _beside(file, CAMERA, "png")
             frame["images"] = [{"bytes": None, "path": str(image)}]

@@ -3,7 +3,6 @@
 `python dataset_scripts/nuscenes.py --data_dir data/nuscenes --output_dir data/nuscenes-parquet` writes Parquet.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from uov_hf.data.frames import FrameBuilder
+from uov_hf.data.frames import FrameBuilder, read_splits
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.nuscenes_tables import (
     CAMERAS,
@@ -26,7 +25,7 @@ from uov_hf.dataset_scripts.nuscenes_tables import (
     read_poses,
     transform,
 )
-from uov_hf.point_files import read_points
+from uov_hf.point_files import check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -77,7 +76,7 @@ class NuScenes(FrameBuilder):
 
     def _named_splits(self) -> dict[str, set[str]]:
         path = Path(self.config.data_dir) / "splits.json"
-        splits = json.loads(path.read_text()) if path.is_file() else {}
+        splits = read_splits(path) if path.is_file() else {}
         absent = sorted({scene for scenes in splits.values() for scene in scenes} - set(self._key_frames.scenes))
         if absent:
             raise ValueError(f"{path}: names scenes that {self.config.name} does not have: {', '.join(absent)}.")
@@ -151,8 +150,7 @@ class KeyFrames:
 
     def _read_points(self, lidar: Capture) -> np.ndarray:
         points = read_points(self._file(lidar), POINT_COLUMNS)
-        if not len(points):
-            raise ValueError(f"{self._file(lidar)}: expected points, got an empty file.")
+        check_finite(points, self._file(lidar))
         return points
 
     def _num_points(self, lidar: Capture) -> int:

@@ -16,8 +16,11 @@ import numpy as np
 from uov_hf.data.frames import FrameBuilder
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.kitti_files import read_label_words, to_classes
-from uov_hf.point_files import read_points
+from uov_hf.point_files import check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
+
+
+MOMENT = ("lidar_timestamp", "camera_timestamp", "lidar2world", "lidar2cam")  # of every scan in `calib.json`
 
 
 class PandaSet(FrameBuilder):
@@ -73,6 +76,11 @@ class Scans:
         if file.stem not in calibration["frames"]:
             raise ValueError(f"{file.parents[1] / 'calib.json'}: expected scan {file.stem} under `frames`, got none.")
         moment = calibration["frames"][file.stem]
+        if absent := [key for key in MOMENT if key not in moment]:
+            raise ValueError(
+                f"{file.parents[1] / 'calib.json'}: expected {', '.join(MOMENT)} of scan {file.stem}, got none of the "
+                f"name {absent[0]}."
+            )
         frame: dict[str, Any] = {
             "frame_id": self.frame_ids[index],
             "sequence_id": self.sequence_ids[index],
@@ -89,6 +97,7 @@ class Scans:
         }
         if "points" in columns:
             frame["points"] = read_points(file, num_columns=4)
+            check_finite(frame["points"], file)
         if "labels" in columns:
             frame["labels"] = self._read_labels(file)
         if "images" in columns:

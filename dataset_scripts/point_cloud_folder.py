@@ -4,14 +4,13 @@
 says whether the calibration is right; with `--output_dir`, the folder becomes Parquet. docs/own_car.md has the layout.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from uov_hf.data.frames import FrameBuilder
+from uov_hf.data.frames import FrameBuilder, read_splits
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.car_recording import Recording
 
@@ -38,7 +37,7 @@ class PointCloudFolder(FrameBuilder):
     def split_sequences(self) -> dict[str, list[str]]:
         sequences = list(dict.fromkeys(self._folder.sequence_ids))
         path = Path(self.config.data_dir) / "splits.json"
-        splits = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        splits = read_splits(path) if path.is_file() else {}
         absent = sorted({name for members in splits.values() for name in members} - set(sequences))
         if absent:
             raise ValueError(f"{path}: names sequences that are not here: {', '.join(absent)}.")

@@ -20,7 +20,7 @@ from uov_hf.dataset_scripts.kitti_files import (
     split_projection,
     to_classes,
 )
-from uov_hf.point_files import read_points
+from uov_hf.point_files import check_finite, read_points
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -149,7 +149,10 @@ class Scan:
 
     @property
     def points(self) -> np.ndarray:
-        return read_points(self._file("velodyne", "bin"), num_columns=4)
+        path = self._file("velodyne", "bin")
+        points = read_points(path, num_columns=4)
+        check_finite(points, path)
+        return points
 
     @property
     def labels(self) -> np.ndarray | None:

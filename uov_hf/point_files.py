@@ -37,6 +37,15 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
     return _read_bin(path, num_columns) if reader is _read_bin else reader(path)
 
 
+def check_finite(points: np.ndarray, path: Path) -> None:
+    """
+    Raises:
+        ValueError: none of the points is finite, or there is none; it names the file.
+    """
+    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # in a sound scan the first point is
+        raise ValueError(f"{path}: expected a scan with finite points, got {len(points)} points, none finite.")
+
+
 def _read_bin(path: Path, num_columns: int | None = None) -> np.ndarray:
     size = path.stat().st_size
     values = np.fromfile(path, np.float32)

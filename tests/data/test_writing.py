@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import datasets
@@ -15,7 +16,7 @@ from broken_images import png_with_a_hole
 from tiny_frames import Files, OwnCar
 
 from uov_hf.data import load_frames, writing
-from uov_hf.data.writing import write_parquet
+from uov_hf.data.writing import write_from_command_line, write_parquet
 
 
 TWO_FRAMES = 20_000  # bytes: the second frame reaches it
@@ -178,11 +179,32 @@ def test_files_of_sequences_that_the_split_no_longer_has_are_not_taken_in(car, t
         write_parquet(car, tmp_path / "out")
 
 
+def test_all_is_written_as_train_where_there_is_no_other_split(car, tmp_path, monkeypatch):
+    monkeypatch.setattr(OwnCar, "default_splits", lambda self: ("all",))
+    monkeypatch.setattr(OwnCar, "split_sequences", lambda self: {"all": ["a 1", "b"]})
+    write_parquet(car, tmp_path / "out")
+    for split in (None, "train", "all"):
+        assert load_frames(str(tmp_path / "out"), split).frame_ids == Files.frame_ids
+    assert len(datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))["train"]) == 5
+    both = OwnCar(data_dir=car.config.data_dir, splits=("all", "val"), cache_dir=car._cache_dir_root)
+    with pytest.raises(ValueError, match="Expected `all` alone, or splits without it, got all, val"):
+        write_parquet(both, tmp_path / "out")
+
+
+def test_asked_for_all_beside_other_splits_the_command_line_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["own_car.py", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path), "--split", "all"]
+    )
+    with pytest.raises(ValueError, match=r"--split all: .*\(train where --split is left out\); `load_frames"):
+        write_from_command_line(OwnCar, "Own car.")
+
+
 def test_a_split_is_added_and_those_that_are_there_stay(car, tmp_path):
     write_parquet(car, tmp_path / "out")
     val = OwnCar(data_dir=car.config.data_dir, splits=("val",), cache_dir=car._cache_dir_root)
     assert write_parquet(val, tmp_path / "out").num_frames == 2
     assert len(load_frames(str(tmp_path / "out"))) == 5 and len(load_frames(str(tmp_path / "out"), "val")) == 2
+    assert load_frames(str(tmp_path / "out"), "all").frame_ids == Files.frame_ids  # b is in both splits, and once here
     odd = OwnCar(data_dir=car.config.data_dir, splits=("rainy-day",), cache_dir=car._cache_dir_root)
     with pytest.raises(ValueError, match="names of letters, digits, _ and inner dots, got rainy-day"):
         write_parquet(odd, tmp_path / "out")

@@ -73,6 +73,7 @@ def test_a_sequence_that_nobody_labelled_has_no_labels(root):
     ("file", "content", "column", "message"),
     [
         ("lidar/00.bin", b"\0" * 20, "points", "00.bin: expected a whole number of points of 4 float32, got 20 bytes"),
+        ("lidar/00.bin", b"", "points", "00.bin: expected a scan with finite points, got 0 points"),
         ("labels/00.label", b"\0" * 4, "labels", "00.label: expected 30 labels of 4 bytes.*of 00.bin, got 4 bytes"),
         ("labels/00.label", b"\x2b\0\0\0" * 30, "labels", r"00.label: The labels hold ids that .*: \[43\]"),
         ("labels/00.label", None, "labels", "00.label: expected the labels of .*00.bin, got no file"),
@@ -95,6 +96,15 @@ def test_a_scan_without_calibration_is_named(root):
     del calibration["frames"]["01"]
     path.write_text(json.dumps(calibration))
     with pytest.raises(ValueError, match="calib.json: expected scan 01 under `frames`, got none"):
+        load(root)[1]
+
+
+def test_a_moment_without_a_pose_or_a_time_is_named(root):
+    path = root / "001/calib.json"
+    calibration = json.loads(path.read_text())
+    del calibration["frames"]["01"]["lidar2cam"]
+    path.write_text(json.dumps(calibration))
+    with pytest.raises(ValueError, match="calib.json: expected lidar_timestamp, .* of scan 01, got none .*lidar2cam"):
         load(root)[1]
 
 

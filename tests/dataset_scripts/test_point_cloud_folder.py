@@ -191,6 +191,9 @@ def test_broken_files_are_named(drive):
         ("points/0.bin", lambda path: path.write_bytes(path.read_bytes()[:-3]), "expected a whole number of points"),
         ("labels/0.label", lambda path: path.write_bytes(bytes(4 * 49)), r"expected 50 .* of 0.bin, got .*\(49,\)"),
         ("labels/0.label", lambda path: np.full(50, 7, np.uint32).tofile(path), r"ids that .* does not have: \[7\]"),
+        ("labels/0.label", lambda path: path.write_bytes(bytes(4 * 50 + 3)), "expected a whole file of labels"),
+        ("points/0.bin", lambda path: path.write_bytes(b""), "expected a scan with finite points, got 0 points"),
+        ("points/0.bin", lambda path: np.full((9, 4), np.nan, np.float32).tofile(path), "got 9 points, none finite"),
         ("images/left/1.png", lambda path: path.write_bytes(b""), "expected an image file"),
         ("images/left/1.png", lambda path: path.unlink(), "expected an image file"),
         ("images/left/1.png", lambda path: small_car.picture(0).resize((32, 24)).save(path), r"has \(24, 32\)"),
@@ -201,6 +204,21 @@ def test_broken_files_are_named(drive):
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):
             list(frames)
         (drive / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 40, 150])
+def test_a_label_array_that_is_cut_short_is_named(drive, num_bytes):
+    (drive / "labels/0.label").unlink()
+    path = drive / "labels/0.npy"
+    np.save(path, np.full(50, 40))
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    with pytest.raises(ValueError, match="0.npy: expected a whole file of labels"):
+        frames_of(drive)[0]
+
+
+def test_a_linked_sequence_has_the_name_of_the_link(drive):
+    (drive.parent / "again").symlink_to(drive, target_is_directory=True)
+    assert sorted(set(frames_of(drive).sequence_ids)) == ["again", "drive"]
 
 
 def test_clouds_that_other_libraries_cannot_read_are_named(drive):
@@ -233,6 +251,15 @@ def test_what_does_not_fit_together_is_said_when_the_folder_is_opened(drive):
         (lambda: replace("timestamps.csv", "2,200000", "3,300000"), "a time of lidar for frame '2'"),
         (lambda: replace("timestamps.csv", "200000", "0.2"), "line 4: expected whole microseconds.*'0.2'"),
         (lambda: replace("timestamps.csv", "2,200000", "1,200000"), "line 4: frame '1' is there twice"),
+        (lambda: replace("timestamps.csv", "2,200000", "2,100000"), "line 4: .*lidar time than that of frame '1'"),
+        (lambda: (drive.parent / "splits.json").write_text('{"a":'), "splits.json: expected .*got: Expecting value"),
+        (lambda: (drive.parent / "splits.json").write_text("[]"), "splits.json: expected .*got: a list"),
+        (
+            lambda: edit(drive.parent / "calibration.yaml", num_columns=2),
+            "line .*`num_columns` to be 3 or.*got 2",
+        ),
+        (lambda: replace("poses.txt", "1.0 0.0 0.0", "2.0 0.0 0.0"), "poses.txt: .*rotate and translate only.*pose 1"),
+        (lambda: (drive / "poses.txt").write_text("1 0 0 0 0 0 0 0"), "poses.txt: expected quaternions"),
         (lambda: (drive / "poses.txt").write_text("1 2 3"), "poses.txt: expected lines of 12 numbers"),
         (lambda: replace("poses.txt", "\n", "\n\n1 0 0 0 0 1 0 0 0 0 1 0\n"), "expected 3 lines"),
         (lambda: (drive / "poses.txt").write_text("1 0 0 0 0 0 0 1\n1 0 0 0 0 0 0 1"), "times that rise"),

@@ -1,9 +1,11 @@
 """Frames: one lidar scan with the cameras around it, in the same columns whatever they are read from."""
 
 import io
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -210,6 +212,22 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
     def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
         for frame in _chain(sequences):
             yield frame["frame_id"], frame
+
+
+def read_splits(path: Path) -> dict[str, list[str]]:
+    """
+    The sequences of every split that a `splits.json` names.
+
+    Raises:
+        ValueError: it is something else; it names the file.
+    """
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
+            raise ValueError(f"a {type(splits).__name__} that is none")
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path}: expected {{"split": ["sequence", …], …}}, got: {error}') from error
+    return splits
 
 
 def _check_points(frame: dict[str, Any], frame_id: str) -> None:

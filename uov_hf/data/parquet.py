@@ -29,7 +29,7 @@ Place = tuple[str, int, int]  # file, row group, row in it
 
 class ParquetFrames:
     """
-    Parquet files of frames, as a `FrameSource`.
+    Parquet files of frames, as a `FrameSource`. A frame that came before, as where splits overlap, is left out.
 
     Args:
         files (`Sequence[str]`):
@@ -46,15 +46,15 @@ class ParquetFrames:
     def __init__(self, files: Sequence[str], taxonomy: str | None, fraction_of: str = "sequences"):
         self.taxonomy = taxonomy
         self.fraction_of = fraction_of
-        self.frame_ids: list[str] = []
-        self.sequence_ids: list[str] = []
-        self._places: list[Place] = []
         self._open_files: dict[tuple[int, str], pq.ParquetFile] = {}
         with ThreadPoolExecutor(NUM_INDEXING_THREADS) as pool:
-            for frame_ids, sequence_ids, places in pool.map(_index, files):
-                self.frame_ids += frame_ids
-                self.sequence_ids += sequence_ids
-                self._places += places
+            places: dict[tuple[str, str], Place] = {}
+            for indexed in pool.map(_index, files):
+                for sequence_id, frame_id, place in zip(*indexed, strict=True):
+                    places.setdefault((sequence_id, frame_id), place)
+        self.sequence_ids: list[str] = [sequence_id for sequence_id, _ in places]
+        self.frame_ids: list[str] = [frame_id for _, frame_id in places]
+        self._places = list(places.values())
 
     def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
         file, row_group, row = self._places[index]
@@ -95,7 +95,7 @@ def _open(file: str) -> pq.ParquetFile:
 
 
 def _index(file: str) -> tuple[list[str], list[str], list[Place]]:
-    """Frame id, sequence id and place of every frame in a file."""
+    """Sequence id, frame id and place of every frame in a file."""
     try:
         parquet = _open(file)
     except (pa.ArrowInvalid, OSError) as error:
@@ -116,7 +116,7 @@ def _index(file: str) -> tuple[list[str], list[str], list[Place]]:
     places = [(file, group, row) for group, num_rows in enumerate(sizes) for row in range(num_rows)]
     if len(places) != len(frame_ids):
         raise ValueError(f"{file}: expected {len(frame_ids)} frames, as its footer says, got {len(places)}.")
-    return frame_ids, sequence_ids, places
+    return sequence_ids, frame_ids, places
 
 
 def _files_of(dataset: str, split: str | None, splits: dict[str, list[str]]) -> list[str]:

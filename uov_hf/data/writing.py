@@ -125,7 +125,8 @@ def write_parquet(
     `datasets.load_dataset(output_dir, config_name)` and `load_frames(output_dir)` find them.
 
     A split is in `output_dir/<config name>/<split>`, one row group per frame. It gets that name when it is whole;
-    until then it is a hidden folder that nobody reads, and the same call continues it.
+    until then it is a hidden folder that nobody reads, and the same call continues it. The split `all` is written as
+    `train`, because `datasets` reads none of that name.
 
     Args:
         builder (`FrameBuilder`):
@@ -148,8 +149,13 @@ def write_parquet(
     splits = builder.config.splits or builder.default_splits()
     if odd := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
         raise ValueError(f"Splits in Parquet have names of letters, digits, _ and inner dots, got {', '.join(odd)}.")
+    if "all" in splits and len(splits) > 1:
+        raise ValueError(
+            f"Expected `all` alone, or splits without it, got {', '.join(splits)}: their frames are in it."
+        )
     for split in splits:
-        for written in _write_split(folder, split, builder.as_frames(split).by_sequence(), num_proc or 1, **how):
+        name = "train" if split == "all" else split  # `datasets` refuses to read a split of the name `all`
+        for written in _write_split(folder, name, builder.as_frames(split).by_sequence(), num_proc or 1, **how):
             report.num_frames += written.num_frames
             report.num_done_before += written.num_done_before
             report.skipped |= written.skipped
@@ -169,6 +175,11 @@ def write_from_command_line(builder_class: type[FrameBuilder], description: str)
         splits=args.split,
         dataset_name=Path(inspect.getfile(builder_class)).stem,
     )
+    if "all" in (args.split or ()) and (default := builder.default_splits()) != ("all",):
+        raise ValueError(
+            f"--split all: `datasets` reads no split of this name. Name those you want ({', '.join(default)} where "
+            "--split is left out); `load_frames(folder, 'all')` reads them as one."
+        )
     if args.push_to_hub:
         check_may_be_pushed(builder, args.private)
     logger.info("%s", write_parquet(builder, args.output_dir, args.num_proc, args.on_error))
