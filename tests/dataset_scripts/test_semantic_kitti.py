@@ -190,7 +190,7 @@ def test_a_broken_file_is_named(root, file, content, column, message):
 def test_a_scan_without_points_is_named(root):
     for file in ("velodyne/000000.bin", "labels/000000.label"):
         (root / "sequences/00" / file).write_bytes(b"")
-    with pytest.raises(ValueError, match="Frame 00/000000: expected a scan with finite points, got 0 points"):
+    with pytest.raises(ValueError, match="velodyne/000000.bin: expected a scan with finite points, got 0 points"):
         load(root)[0]
 
 
