@@ -60,10 +60,12 @@ def test_a_background_segment_decides_for_no_class(label_set, frames, teacher, v
     assert read(label_set, frames)["labels"].tolist() == [CAR, NONE, NONE, NONE]
 
 
-def test_a_scan_without_points_has_empty_rows(label_set, frames):
+def test_a_scan_without_points_is_named_or_skipped(label_set, frames):
     frames.source.rows[0]["points"] = np.empty((0, 4), np.float32)
-    row = read(label_set, frames)
-    assert len(row["labels"]) == len(row["pair_to_point"]) == 0 and row["pair_pixel"].shape == (0, 2)
+    frame_id = frames.source.rows[0]["frame_id"]
+    with pytest.raises(ValueError, match=f"Frame {frame_id}: .* got 0 points"):
+        label_points(label_set, frames)
+    assert list(label_points(label_set, frames, on_error="skip").skipped) == [frame_id]
 
 
 def test_a_frame_without_label_is_an_error(label_set, frames):

@@ -74,6 +74,7 @@ class TwoFrames:
             "images": [{"bytes": None, "path": str(self.folder / f"{image_id}.jpg")} for image_id in image_ids],
             "image_sizes": np.array([[HEIGHT, WIDTH]] * 4),
         }
+        frame["points"] = np.zeros((4, 4), np.float32)
         return {column: frame.get(column, [None] * 4) for column in columns}
 
 
