@@ -19,7 +19,7 @@ SMALL = {"hidden_sizes": [8] * 8, "stem_channels": 8, "projection_dim": 12, "spa
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    config = UOVConfig.from_preset("tiny", **SMALL, id2label=CLASSES, has_void=True)
+    config = UOVConfig.from_preset("tiny", **SMALL, id2label=CLASSES, head="linear", has_void=True)
     return UOVForSemanticSegmentation(config).eval()
 
 
