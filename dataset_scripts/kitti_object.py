@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,13 @@ class KittiObject(FrameBuilder):
     may_be_published = False
 
     def open(self) -> "Scans":
-        return self._scans
-
-    @cached_property
-    def _scans(self) -> "Scans":
         return Scans(Path(self.config.data_dir))
 
     def default_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if split in self.split_sequences())
 
     def split_sequences(self) -> dict[str, list[str]]:
-        sequences = list(dict.fromkeys(self._scans.sequence_ids))
+        sequences = list(dict.fromkeys(self.source.sequence_ids))
         splits = {split: [name for name in sequences if name.startswith(split)] for split in SPLITS}
         return {split: members for split, members in splits.items() if members} | {"all": sequences}
 

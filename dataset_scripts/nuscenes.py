@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +55,6 @@ class NuScenes(FrameBuilder):
             self.may_be_published = True
 
     def open(self) -> "KeyFrames":
-        return self._key_frames
-
-    @cached_property
-    def _key_frames(self) -> "KeyFrames":
         return KeyFrames(Path(self.config.data_dir), self.config.name)
 
     def default_splits(self) -> tuple[str, ...]:
@@ -69,7 +64,7 @@ class NuScenes(FrameBuilder):
         return tuple(official or named or ["all"])
 
     def split_sequences(self) -> dict[str, list[str]]:
-        scenes = self._key_frames.scenes
+        scenes = self.source.scenes
         splits = read_official_splits() | self._named_splits() | {"all": scenes}
         here = {name: [scene for scene in scenes if scene in members] for name, members in splits.items()}
         return {name: members for name, members in here.items() if members}
@@ -77,7 +72,7 @@ class NuScenes(FrameBuilder):
     def _named_splits(self) -> dict[str, set[str]]:
         path = Path(self.config.data_dir) / "splits.json"
         splits = read_splits(path) if path.is_file() else {}
-        absent = sorted({scene for scenes in splits.values() for scene in scenes} - set(self._key_frames.scenes))
+        absent = sorted({scene for scenes in splits.values() for scene in scenes} - set(self.source.scenes))
         if absent:
             raise ValueError(f"{path}: names scenes that {self.config.name} does not have: {', '.join(absent)}.")
         return {name: set(scenes) for name, scenes in splits.items()}

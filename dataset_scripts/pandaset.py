@@ -7,7 +7,6 @@ data/pandaset-parquet` writes Parquet.
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +32,13 @@ class PandaSet(FrameBuilder):
     licence = "CC BY 4.0 with PandaSet's terms of use (https://pandaset.org)."
 
     def open(self) -> "Scans":
-        return self._scans
-
-    @cached_property
-    def _scans(self) -> "Scans":
         return Scans(Path(self.config.data_dir))
 
     def default_splits(self) -> tuple[str, ...]:
         return ("train",)
 
     def split_sequences(self) -> dict[str, list[str]]:
-        return dict.fromkeys(("train", "all"), list(dict.fromkeys(self._scans.sequence_ids)))
+        return dict.fromkeys(("train", "all"), list(dict.fromkeys(self.source.sequence_ids)))
 
 
 class Scans:

@@ -6,7 +6,6 @@ says whether the calibration is right; with `--output_dir`, the folder becomes P
 
 import sys
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,13 @@ class PointCloudFolder(FrameBuilder):
     licence = "Your own recordings: the people and number plates in them may have a say."
 
     def open(self) -> "Folder":
-        return self._folder
-
-    @cached_property
-    def _folder(self) -> "Folder":
         return Folder(Path(self.config.data_dir))
 
     def default_splits(self) -> tuple[str, ...]:
         return tuple(name for name in self.split_sequences() if name != "all") or ("all",)
 
     def split_sequences(self) -> dict[str, list[str]]:
-        sequences = list(dict.fromkeys(self._folder.sequence_ids))
+        sequences = list(dict.fromkeys(self.source.sequence_ids))
         path = Path(self.config.data_dir) / "splits.json"
         splits = read_splits(path) if path.is_file() else {}
         absent = sorted({name for members in splits.values() for name in members} - set(sequences))

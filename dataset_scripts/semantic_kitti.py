@@ -47,10 +47,6 @@ class SemanticKitti(FrameBuilder):
     may_be_published = False
 
     def open(self) -> "Scans":
-        return self._scans
-
-    @cached_property
-    def _scans(self) -> "Scans":
         return Scans(Path(self.config.data_dir))
 
     def default_splits(self) -> tuple[str, ...]:
@@ -58,7 +54,7 @@ class SemanticKitti(FrameBuilder):
         return tuple(split for split in SPLITS if split in here) or ("all",)
 
     def split_sequences(self) -> dict[str, list[str]]:
-        sequences = list(dict.fromkeys(self._scans.sequence_ids))
+        sequences = list(dict.fromkeys(self.source.sequence_ids))
         splits = {split: [name for name in sequences if name in members] for split, members in SPLITS.items()}
         return {split: members for split, members in splits.items() if members} | {"all": sequences}
 

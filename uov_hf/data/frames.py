@@ -5,6 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -182,6 +183,11 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
     def open(self) -> FrameSource:
         """The raw folder, `config.data_dir`, ready to be read."""
 
+    @cached_property
+    def source(self) -> FrameSource:
+        """What `open` gives, opened once."""
+        return self.open()
+
     @abstractmethod
     def split_sequences(self) -> dict[str, list[str]]:
         """The sequences of every split that has any here."""
@@ -197,7 +203,7 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
         if split not in sequences:
             offer = ", ".join(f"{name} ({len(members)} sequences)" for name, members in sequences.items())
             raise ValueError(f"{self.config.data_dir}: split {split!r} has no sequence here; there are {offer}.")
-        frames, members = Frames(self.open()), set(sequences[split])
+        frames, members = Frames(self.source), set(sequences[split])
         return frames.select([index for index, name in enumerate(frames.sequence_ids) if name in members])
 
     def _info(self) -> DatasetInfo:

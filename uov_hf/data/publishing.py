@@ -116,7 +116,7 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
     Raises:
         OSError: it cannot be written, as on a full disk; it names the file.
     """
-    path, source = folder / "README.md", builder.open()
+    path, source = folder / "README.md", builder.source
     names = dict.fromkeys([*(config["config_name"] for config in _read_configs(path)), builder.config.name])
     names = [name for name in names if (folder / name).is_dir()]
     splits = {name: _splits(folder / name, builder.default_splits()) for name in names}

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from uov_hf.data.broken import BROKEN, MAX_BROKEN_IN_A_ROW, report_lines
 from uov_hf.data.frames import FrameBuilder, Frames
 from uov_hf.data.parquet import read_shard_index
 from uov_hf.data.publishing import check_may_be_pushed, push_dataset, write_dataset_card
@@ -24,9 +25,6 @@ from uov_hf.data.shard_file import ShardFile, to_arrow
 logger = logging.getLogger(__name__)
 
 MAX_SHARD_BYTES = 500_000_000
-# So many broken frames one after another are no accident: the disk is gone, or the folder is another dataset's.
-MAX_BROKEN_IN_A_ROW = 20
-BROKEN = (OSError, ValueError, KeyError)
 
 
 @dataclass
@@ -48,13 +46,8 @@ class ParquetReport:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.folder}: {self.num_frames} frames in {self.seconds:.1f} s"]
-        if self.num_done_before:
-            lines[0] += f"; {self.num_done_before} were there already"
-        if self.skipped:
-            lines[0] += f"; {len(self.skipped)} broken and skipped:"
-            lines += [f"  {frame_id}: {error}" for frame_id, error in self.skipped.items()]
-        return "\n".join(lines)
+        first = f"{self.folder}: {self.num_frames} frames in {self.seconds:.1f} s"
+        return "\n".join(report_lines(first, self.num_done_before, self.skipped))
 
 
 @dataclass

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from uov_hf.data.broken import BROKEN
 from uov_hf.labels.consolidation import Consolidation
 from uov_hf.labels.label_set import LabelSet, decode_segmentation
 from uov_hf.labels.shards import Row
@@ -17,7 +18,6 @@ from uov_hf.vocabulary import IGNORED
 
 
 FAR = 1e6  # metres
-BROKEN = (OSError, ValueError, KeyError)  # what a frame, or what was said about it, is unreadable by
 GEOMETRY = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from uov_hf.data.broken import report_lines
 from uov_hf.labels.estimate import Forecast
 
 
@@ -112,13 +113,8 @@ class WriteReport:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.num_frames} frames in {self.seconds:.1f} s, {self.num_bytes / 1e6:.1f} MB"]
-        if self.num_done_before:
-            lines[0] += f"; {self.num_done_before} were there already"
-        if self.skipped:
-            lines[0] += f"; {len(self.skipped)} broken and skipped:"
-            lines += [f"  {frame_id}: {error}" for frame_id, error in self.skipped.items()]
-        return "\n".join(lines)
+        first = f"{self.num_frames} frames in {self.seconds:.1f} s, {self.num_bytes / 1e6:.1f} MB"
+        return "\n".join(report_lines(first, self.num_done_before, self.skipped))
 
 
 def write_shards(

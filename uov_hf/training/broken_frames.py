@@ -6,14 +6,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from uov_hf.data.broken import BROKEN, MAX_BROKEN_IN_A_ROW
 from uov_hf.training.order import FrameKey
-
-
-# So many broken frames one after another are no accident: the disk is gone, or the label set is another's.
-MAX_IN_A_ROW = 20
-
-# What reading a broken file raises; any other error is a fault of the program, and stops it.
-BROKEN = (OSError, ValueError, KeyError)
 
 
 class SkipBrokenFrames(Dataset):
@@ -32,7 +26,7 @@ class SkipBrokenFrames(Dataset):
     def __getitem__(self, key: FrameKey) -> dict:
         epoch, index = key
         broken = []
-        for offset in range(min(MAX_IN_A_ROW, len(self))):
+        for offset in range(min(MAX_BROKEN_IN_A_ROW, len(self))):
             try:
                 sample = self.dataset[epoch, (index + offset) % len(self)]
             except BROKEN as error:
