@@ -11,7 +11,7 @@ import numpy as np
 
 from uov_hf import UOVModel, UOVProcessor
 from uov_hf.data import load_frames
-from uov_hf.evaluation.segmentation import LabelledScans, evaluate_segmentation, new_matrices
+from uov_hf.evaluation.segmentation import LabelledScans, score_segmenter
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, label_points
 
 
@@ -75,10 +75,10 @@ def train_students(folder: Path, seed: int, augmentations: list[str], max_train_
 def score_student(street: Path, labels: Path, checkpoint: Path) -> dict[str, float]:
     """Mean IoU in the test towns, by region."""
     model = UOVModel.from_pretrained(checkpoint).eval()
-    feature_extractor = UOVProcessor.from_pretrained(checkpoint).feature_extractor
+    processor = UOVProcessor.from_pretrained(checkpoint)
     frames = load_frames("nuscenes", "test", data_dir=street)
     label_points(LabelSet(labels), frames, "paper")  # whose pairs are all points that a camera sees
-    scans = LabelledScans(frames, feature_extractor, PointLabels(labels, "paper"), demo.MIN_RANGE)
+    scans = LabelledScans(frames, processor.feature_extractor, PointLabels(labels, "paper"), demo.MIN_RANGE)
     loader = (scans[index] for index in range(len(scans)))
-    matrices = evaluate_segmentation(model, loader, new_matrices(scans, model.config.num_labels))
+    matrices = score_segmenter(demo.answers_of(model, processor), loader, model.config.num_labels)
     return {region: matrices[region].compute()["mean_iou"] for region in REGIONS}

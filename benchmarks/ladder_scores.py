@@ -10,9 +10,8 @@ from ladder_words import HELD_OUT
 
 from uov_hf import UOVForSemanticSegmentation, UOVProcessor
 from uov_hf.data import load_frames
-from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.reports import to_results, write_results
-from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans
+from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans, score_segmenter
 from uov_hf.labels import LabelSet, PointLabels
 from uov_hf.vocabulary import IGNORED, load_vocabulary
 
@@ -75,12 +74,7 @@ def load_model(checkpoint: Path) -> UOVForSemanticSegmentation:
 
 def score(scans: list[LabelledScan], segmenter: demo.Segmenter) -> dict[str, dict]:
     """The metrics of what a segmenter says, by region."""
-    matrices = {region: ConfusionMatrix(len(CLASS_NAMES), IGNORED) for region in scans[0].regions}
-    for scan in scans:
-        answer = segmenter(scan)
-        for region, inside in scan.regions.items():
-            matrices[region].update(answer[inside], scan.labels[inside])
-    return to_results(matrices)
+    return to_results(score_segmenter(segmenter, scans, len(CLASS_NAMES)))
 
 
 def ask_all_words(folder: Path) -> UOVForSemanticSegmentation:

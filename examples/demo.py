@@ -26,9 +26,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.evaluation import answers
-from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.reports import results_table, to_results, write_results
-from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans
+from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans, score_segmenter
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.synthetic import generate_street
 from uov_hf.visualization import draw_birds_eye_view, write_viewer
@@ -181,22 +180,15 @@ def point_features(points: np.ndarray) -> np.ndarray:
 def score(scans: list[LabelledScan], segmenters: dict[str, Segmenter], num_labels: int) -> dict[str, dict]:
     """Metrics of every contestant, on all points and on those that a camera sees and that none does."""
 
-    def matrix(answers: list[np.ndarray], region: str) -> ConfusionMatrix:
-        counts = ConfusionMatrix(num_labels, IGNORED)
-        for scan, answer in zip(scans, answers, strict=True):
-            inside = scan.regions[region]
-            counts.update(answer[inside], scan.labels[inside])
-        return counts
-
-    said = {name: [segmenter(scan) for scan in scans] for name, segmenter in segmenters.items()}
-    teacher = [scan.teacher_labels for scan in scans]
+    said = {name: score_segmenter(segmenter, scans, num_labels) for name, segmenter in segmenters.items()}
+    teacher = score_segmenter(lambda scan: scan.teacher_labels, scans, num_labels)
     matrices = {
-        "untrained": matrix(said.pop("untrained"), "all_points"),
-        "teacher_seen_points": matrix(teacher, "seen_points"),
+        "untrained": said.pop("untrained")["all_points"],
+        "teacher_seen_points": teacher["seen_points"],
     }
     for name, region in itertools.product(said, scans[0].regions):
         everywhere = name.startswith("distilled") and region == "all_points"
-        matrices[name if everywhere else f"{name}_{region}"] = matrix(said[name], region)
+        matrices[name if everywhere else f"{name}_{region}"] = said[name][region]
     return to_results(matrices)
 
 

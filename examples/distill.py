@@ -25,6 +25,7 @@ from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_checkpoint, write_card
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import DistillationSamples, load_labelled_frames
+from uov_hf.training.segmenters import LOSSES, STREET_DEFAULTS, TERMS
 from uov_hf.training.self_training import SelfTraining, average_weights
 
 
@@ -32,20 +33,6 @@ logger = get_logger("uov_hf.distill")
 
 FRAMES_PER_STEP = 16
 
-# The paper's schedule is for 28,000 frames; the street is small.
-STREET_DEFAULTS = {
-    "split": "train",
-    "validation_split": "test",
-    "num_train_epochs": 5,
-    "per_device_train_batch_size": 2,
-    "optimizer": "adamw",
-    "learning_rate": 3e-3,
-    "head_learning_rate": 3e-3,
-    "weight_decay": 0.01,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 10,
-    "dataloader_num_workers": 0,
-}
 SETTINGS_IN_THE_CARD = [
     "model_name_or_path",
     "from_scratch",
@@ -65,7 +52,6 @@ SETTINGS_IN_THE_CARD = [
     "mixed_precision",
     "seed",
 ]
-TERMS = {"total": "loss", "cross-entropy": "cross_entropy", "Lovász-softmax": "lovasz_loss"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -136,12 +122,7 @@ def main() -> None:
     # Training
     run = create_run(accelerator, args, model, parameter_groups(args, model), len(samples), FRAMES_PER_STEP)
     accelerator.init_trackers("uov-distill", {name: str(value) for name, value in vars(args).items()})
-    objective = Objective(
-        collate=collate_scans,
-        count=count_labelled_voxels,
-        counted="num_labelled_voxels",
-        terms=("cross_entropy", "lovasz_loss"),
-    )
+    objective = Objective(collate_scans, count_labelled_voxels, "num_labelled_voxels", LOSSES)
     if average is not None:
         self_training = SelfTraining(run, average, args.self_training_epochs, args.self_training_confidence)
         objective = replace(objective, complete_batch=self_training.complete, after_step=self_training.update)

@@ -23,6 +23,7 @@ from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_checkpoint, write_card
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import AnnotatedSamples, load_split
+from uov_hf.training.segmenters import LOSSES, STREET_DEFAULTS, TERMS
 
 
 logger = get_logger("uov_hf.finetune")
@@ -30,20 +31,6 @@ logger = get_logger("uov_hf.finetune")
 FRAMES_PER_STEP = 16
 HEAD_LEARNING_RATE, PROBE_LEARNING_RATE = 2.0, 0.05
 
-# The paper's schedule is for 28,000 frames; the street is small.
-STREET_DEFAULTS = {
-    "split": "train",
-    "validation_split": "test",
-    "num_train_epochs": 5,
-    "per_device_train_batch_size": 2,
-    "optimizer": "adamw",
-    "learning_rate": 3e-3,
-    "head_learning_rate": 3e-3,
-    "weight_decay": 0.01,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 10,
-    "dataloader_num_workers": 0,
-}
 SETTINGS_IN_THE_CARD = [
     "model_name_or_path",
     "preset",
@@ -64,7 +51,6 @@ SETTINGS_IN_THE_CARD = [
     "mixed_precision",
     "seed",
 ]
-TERMS = {"total": "loss", "cross-entropy": "cross_entropy", "Lovász-softmax": "lovasz_loss"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -146,12 +132,7 @@ def main() -> None:
     # Training
     run = create_run(accelerator, args, model, parameter_groups(args, model), len(samples), FRAMES_PER_STEP)
     accelerator.init_trackers("uov-finetune", {name: str(value) for name, value in vars(args).items()})
-    objective = Objective(
-        collate=collate_scans,
-        count=count_labelled_voxels,
-        counted="num_labelled_voxels",
-        terms=("cross_entropy", "lovasz_loss"),
-    )
+    objective = Objective(collate_scans, count_labelled_voxels, "num_labelled_voxels", LOSSES)
     train(run, args, objective, samples, validation)
 
     # What others load

@@ -7,13 +7,7 @@ import pytest
 import torch
 
 from uov_hf.evaluation.reports import results_table, to_results, write_results
-from uov_hf.evaluation.segmentation import (
-    LabelledScans,
-    check_classes,
-    evaluate_segmentation,
-    new_matrices,
-    segment,
-)
+from uov_hf.evaluation.segmentation import LabelledScans, check_classes, count, new_matrices, score_segmenter
 
 
 # Four points on the x axis at 1, 3, 5 and 7 m, each its own voxel but the last, which is in none.
@@ -51,15 +45,9 @@ def one_voxel_per_point(points, intensity_max, return_tensors):
     }
 
 
-class AnswersBy(torch.nn.Module):
-    """A model that gives voxel v the class `classes[v]`."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.scores = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(classes), 2).float())
-
-    def get_voxel_logits(self, voxel_coords, voxel_features):
-        return self.scores[voxel_coords[:, 1].long()]
+def answers_by(classes):
+    """A segmenter that gives voxel v the class `classes[v]`, and 255 to a point without a voxel."""
+    return lambda scan: np.array([*classes, 255])[scan.voxels["point_to_voxel"]]
 
 
 TEACHER = SimpleNamespace(
@@ -72,12 +60,15 @@ TEACHER = SimpleNamespace(
 
 def results_of(classes, labels, **settings):
     scans = LabelledScans(OneFrame(np.array(labels, dtype=np.uint8)), one_voxel_per_point, **settings)
-    matrices = evaluate_segmentation(AnswersBy(classes), [scans[0]], new_matrices(scans, num_labels=2))
+    matrices = new_matrices(num_labels=2, with_teacher="point_labels" in settings)
+    count(matrices, answers_by(classes)(scans[0]), scans[0])
     return to_results(matrices)
 
 
-def test_a_point_has_the_class_of_its_voxel_and_255_without_one():
-    assert segment(AnswersBy([0, 1, 1]), one_voxel_per_point(POINTS, 255, "pt")).tolist() == [0, 1, 1, 255]
+def test_a_segmenter_is_scored_on_all_scans():
+    scans = LabelledScans(OneFrame(np.array([0, 1, 1, 1], dtype=np.uint8)), one_voxel_per_point)
+    matrices = score_segmenter(answers_by([0, 0, 1]), [scans[0], scans[0]], num_labels=2)
+    assert matrices["all_points"].counts.sum() == 8 and np.diag(matrices["all_points"].counts).sum() == 4
 
 
 def test_seen_and_unseen_points_are_scored_apart_and_the_teacher_on_those_it_saw():

@@ -28,7 +28,7 @@ class Scores:
 
     def __init__(self, scans: LabelledScans, taxonomy: str):
         self.is_thing = load_vocabulary(taxonomy).is_thing
-        self.regions = new_matrices(scans, len(self.is_thing))
+        self.regions = new_matrices(len(self.is_thing), with_teacher=scans.point_labels is not None)
         self.ranges = {name: ConfusionMatrix(len(self.is_thing), IGNORED) for name in RANGE_NAMES}
         self.calibration = CalibrationBins()
         self.panoptic = PanopticQuality(self.is_thing, MIN_POINTS.get(taxonomy, 30), IGNORED)

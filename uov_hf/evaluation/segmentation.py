@@ -1,7 +1,7 @@
 """Segmentation, scored: on all points of a scan, and apart on those that a camera saw and those none did."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,44 +151,28 @@ def _mask(num_points: int, rows: np.ndarray) -> np.ndarray:
     return mask
 
 
-@torch.no_grad()
-def segment(model, voxels: dict[str, torch.Tensor]) -> np.ndarray:
-    """Class `(num_points,)` of every point: that of its voxel, by the prompts or the head; 255 without a voxel."""
-    device = next(model.parameters()).device
-    coords, features = voxels["voxel_coords"].to(device), voxels["voxel_features"].to(device)
-    voxel_classes = model.get_voxel_logits(coords, features).argmax(dim=1)  # (num_voxels,)
-    point_to_voxel = voxels["point_to_voxel"].to(device)
-    padded = torch.cat([voxel_classes, voxel_classes.new_tensor([IGNORED])])  # row −1: no voxel
-    return padded[point_to_voxel].cpu().numpy()
-
-
-def new_matrices(scans: LabelledScans, num_labels: int) -> Matrices:
+def new_matrices(num_labels: int, with_teacher: bool = False) -> Matrices:
     """Empty matrices for all regions that scans may have, and for the teacher where it spoke about these."""
-    regions = ["all_points", "seen_points", "unseen_points"]
-    if scans.point_labels is not None:
-        regions.append("teacher_seen_points")
+    regions = ["all_points", "seen_points", "unseen_points", *(["teacher_seen_points"] if with_teacher else [])]
     return {region: ConfusionMatrix(num_labels, IGNORED) for region in regions}
 
 
 def count(matrices: Matrices, predictions: np.ndarray, scan: LabelledScan) -> None:
-    """Hold the predictions `(num_points,)` for one scan, and the teacher's, against its labels, region by region."""
+    """Hold predictions `(num_points,)` for one scan, and the teacher's where it has a matrix, against the labels."""
     for region, inside in scan.regions.items():
         matrices[region].update(predictions[inside], scan.labels[inside])
-    if scan.teacher_labels is not None:
+    if "teacher_seen_points" in matrices:
         seen = scan.regions["seen_points"]
         matrices["teacher_seen_points"].update(scan.teacher_labels[seen], scan.labels[seen])
 
 
-def evaluate_segmentation(model, loader: Iterable[LabelledScan], matrices: Matrices) -> Matrices:
-    """Segment scans one by one and count the answers, the teacher's beside the model's; nothing else is kept.
-
-    Args:
-        model (`UOVModel` or `UOVForSemanticSegmentation`): In evaluation mode, and able to name classes.
-        loader: The scans of this process, from `LabelledScans`.
-        matrices: From `new_matrices`; they are counted into, and returned.
-    """
-    for scan in loader:
-        count(matrices, segment(model, scan.voxels), scan)
+def score_segmenter(
+    segmenter: Callable[[LabelledScan], np.ndarray], scans: Iterable[LabelledScan], num_labels: int
+) -> Matrices:
+    """The answers `(num_points,)` of a segmenter held against the truth of scans, by region."""
+    matrices = new_matrices(num_labels)
+    for scan in scans:
+        count(matrices, segmenter(scan), scan)
     return matrices
 
 
