@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow style clean
+# What runs apt-get: nobody, sudo or, elsewhere, a `make browser AS_ROOT=doas`.
+AS_ROOT ?= $(if $(filter 0,$(shell id -u)),,sudo --non-interactive)
 
-.venv/pip-demo .venv/pip-dev: .venv/pip-%: pyproject.toml constraints.txt
+.PHONY: demo test test-slow browser style clean
+
+.venv/pip-demo .venv/pip-dev .venv/pip-browser: .venv/pip-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
@@ -21,6 +24,10 @@ test: .venv/pip-dev  ## lint, then every test that is not slow
 
 test-slow: .venv/pip-dev  ## the long tests
 	$(BIN)/python -m pytest -m slow
+
+browser: .venv/pip-browser  ## what tests/browser needs: Debian's chromium, and playwright to drive it
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ $(AS_ROOT) apt-get update && $(AS_ROOT) apt-get install --yes chromium fonts-dejavu-core; }
 
 style: .venv/pip-dev
 	$(BIN)/ruff check --fix .

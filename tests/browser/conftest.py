@@ -1,0 +1,44 @@
+"""A page of the system's Chromium, headless and cut off from the network; `make browser` installs what it needs."""
+
+import shutil
+
+import pytest
+
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# WebGL on the CPU, the same on every machine.
+SOFTWARE_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+AT_HOME = ("file:", "data:", "blob:", "about:", "http://127.0.0.1", "http://localhost", "ws://127.0.0.1")
+
+
+@pytest.fixture(scope="module")  # playwright keeps an event loop running, which other tests must not meet
+def browser():
+    """Debian's `chromium`, or Chrome, driven by playwright."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make browser`")
+    executable = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if executable is None:
+        pytest.skip(f"no browser on this machine, none of {', '.join(CHROMIUMS)}: run `make browser`")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=SOFTWARE_WEBGL)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """An empty page, 1280 × 800, that reaches this machine only; `page.goto(path.as_uri())` opens a file."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.route(lambda url: not url.startswith(AT_HOME), lambda route: route.abort())
+    page = context.new_page()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def complaints(page):
+    """What goes wrong on the page, as it happens: exceptions, console errors, requests for other machines."""
+    found = []
+    page.on("pageerror", lambda error: found.append(f"exception: {error}"))
+    page.on("console", lambda message: message.type == "error" and found.append(f"console: {message.text}"))
+    page.on("request", lambda request: request.url.startswith(AT_HOME) or found.append(f"request: {request.url}"))
+    return found
