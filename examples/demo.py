@@ -193,9 +193,10 @@ def score(scans: list[LabelledScan], segmenters: dict[str, Segmenter], num_label
 
 
 def draw(output_dir: Path, scan: LabelledScan, segmenter: Segmenter, class_names: list[str]) -> None:
-    """An answer for one scan: an interactive viewer, and the view from above."""
+    """One scan as a file, and the answer for it: an interactive viewer, and the view from above."""
     colors, segmentation = load_vocabulary("nuscenes").colors, segmenter(scan)
     title = "What the distilled student says about a town it has never seen"
+    scan.points.tofile(output_dir / "scan.bin")
     write_viewer(
         output_dir / "viewer.html",
         scan.points,
