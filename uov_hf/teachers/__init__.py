@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from uov_hf.teachers.pictures import embed_pictures
 from uov_hf.teachers.protocol import ImageSegments, Teacher
 
 
-__all__ = ["TEACHERS", "ImageSegments", "Teacher", "load_teacher"]
+__all__ = ["TEACHERS", "ImageSegments", "Teacher", "embed_pictures", "load_teacher"]
 
 # name -> module and class, imported when asked for
 TEACHERS = {

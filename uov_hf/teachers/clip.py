@@ -12,6 +12,7 @@ class CLIPSpace(ClipSpace):
     CLIP", ECCV 2022)."""
 
     model_class = CLIPModel
+    any_size = {"interpolate_pos_encoding": True}
 
     @property
     def embed_dim(self) -> int:

@@ -62,6 +62,7 @@ class ClipSpace(ABC):
     """
 
     model_class: ClassVar[type[PreTrainedModel]]
+    any_size: ClassVar[dict[str, bool]] = {}  # what lets `get_image_features` look at pictures of any size
 
     def __init__(
         self,
@@ -98,6 +99,11 @@ class ClipSpace(ABC):
     @abstractmethod
     def patch_embeds(self, pixel_values: Tensor) -> Tensor:
         """`(batch, h * w, embed_dim)` of `(batch, 3, height, width)`, row by row, of any length."""
+
+    def picture_embeds(self, pixel_values: Tensor) -> Tensor:
+        """`(batch, embed_dim)` float32 of whole pictures `(batch, 3, height, width)`, of any length."""
+        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
+        return self.model.get_image_features(pixel_values, **self.any_size).pooler_output.float()
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,0 +1,275 @@
+"""Scan files in, a folder of labels and pictures out: what `examples/segment.py` and `uov-hf segment` do."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import pipeline
+
+from uov_hf import PointCloudSegmentationPipeline
+from uov_hf.point_files import READERS, check_finite, read_points
+from uov_hf.teachers import embed_pictures
+from uov_hf.vocabulary import IGNORED, available_vocabularies, load_vocabulary
+
+
+@dataclass(frozen=True)
+class SegmentedScan:
+    """
+    A scan, what the network says about it, and where that was written.
+
+    Args:
+        scan (`Path`): The file.
+        folder (`Path`): With `labels.npy`, `scores.npy`, `classes.json`, and the pictures.
+        points (`np.ndarray` of shape `(num_points, 3 or 4)`, float32): Metres; intensity as in the file.
+        labels (`np.ndarray` of shape `(num_points,)`, uint8): Rows of `class_names`; 255 for none.
+        scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of that label among all.
+        class_names (`list[str]`): The candidates, or the classes of the checkpoint.
+    """
+
+    scan: Path
+    folder: Path
+    points: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    class_names: list[str]
+
+    def points_per_class(self) -> dict[str, int]:
+        counts = np.bincount(self.labels, minlength=IGNORED + 1)
+        return {name: int(count) for name, count in zip(self.class_names, counts, strict=False)}
+
+
+def load_segmenter(
+    model_name_or_path: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+) -> PointCloudSegmentationPipeline:
+    """The pipeline of a checkpoint, from a folder or the Hub; by default on the GPU where there is one.
+
+    Raises:
+        OSError, ValueError: there is no such checkpoint; transformers says why.
+    """
+    path = str(model_name_or_path)
+    return pipeline("point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision)
+
+
+def segment_file(
+    model_name_or_path: str | Path | PointCloudSegmentationPipeline,
+    scan: str | Path,
+    output_dir: str | Path,
+    *,
+    candidate_labels: str | Sequence[str] | None = None,
+    candidate_embeds: Mapping[str, Any] | None = None,
+    intensity_max: float | None = None,
+    threshold: float = 0.0,
+    refine: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    viewer: bool = True,
+) -> SegmentedScan:
+    """Segment one scan and write what came out.
+
+    In `output_dir`: `labels.npy` (`(num_points,)` uint8, rows of the classes, 255 for none), `scores.npy`
+    (`(num_points,)` float32), `classes.json` (names, colours and numbers of points of the classes),
+    `birds_eye_view.png` and, unless `viewer` is off, `viewer.html`.
+
+    Args:
+        model_name_or_path (`str`, `Path` or `PointCloudSegmentationPipeline`):
+            Folder or Hub id of a checkpoint, or what [`load_segmenter`] made of it: for many scans it is loaded once.
+        scan (`str` or `Path`):
+            A file that [`read_points`] reads.
+        output_dir (`str` or `Path`):
+            Made if it is not there; what an earlier run left in it is overwritten.
+        candidate_labels, candidate_embeds, intensity_max, threshold, refine:
+            As [`PointCloudSegmentationPipeline`] takes them.
+        device, dtype:
+            As [`load_segmenter`] takes them.
+        viewer (`bool`, *optional*, defaults to `True`):
+            Whether to write `viewer.html`, several megabytes for a large scan.
+
+    Raises:
+        ValueError: the scan cannot be read or segmented; the message names the file.
+    """
+    scan, folder = Path(scan), Path(output_dir)
+    points = read_points(scan)
+    check_finite(points, scan)
+    segmenter = model_name_or_path
+    if not isinstance(segmenter, PointCloudSegmentationPipeline):
+        segmenter = load_segmenter(segmenter, device, dtype)
+    asked = {
+        "candidate_labels": candidate_labels,
+        "candidate_embeds": candidate_embeds,
+        "intensity_max": intensity_max,
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    try:
+        answer = segmenter(points, threshold=threshold, refine=refine, **asked)
+    except ValueError as error:
+        raise ValueError(f"{scan}: {error}") from error
+    labels = answer["segmentation"].astype(np.uint8)
+    result = SegmentedScan(scan, folder, points, labels, answer["scores"], answer["labels"])
+    _write(result, viewer)
+    return result
+
+
+def segment_files(
+    segmenter: PointCloudSegmentationPipeline, scans: Iterable[str | Path], output_dir: str | Path, **options: Any
+) -> Iterator[SegmentedScan]:
+    """Segment scans one after the other: a single one into `output_dir`, several into a folder each in it.
+
+    A folder is called as its scan without the suffix, below those of the scan's folders that not all scans share.
+    The progress bar is shown only on a terminal.
+
+    Args:
+        segmenter (`PointCloudSegmentationPipeline`):
+            See [`load_segmenter`].
+        scans (iterable of `str` or `Path`):
+            Files, and folders whose files are taken, as [`find_scans`] finds them.
+        output_dir (`str` or `Path`):
+            Where the results go.
+        options:
+            As [`segment_file`] takes them.
+
+    Raises:
+        ValueError: there is no scan, or one cannot be segmented; what was done before it is kept.
+    """
+    scans, output_dir = find_scans(scans), Path(output_dir)
+    names = _folder_names(scans)
+    bar = tqdm(zip(scans, names, strict=True), total=len(scans), unit="scan", disable=True if len(scans) < 2 else None)
+    for scan, name in bar:
+        yield segment_file(segmenter, scan, output_dir / name, **options)
+
+
+def find_scans(sources: Iterable[str | Path]) -> list[Path]:
+    """The files among `sources`, and of folders all files in them that can be scans, in the order of their names.
+
+    Raises:
+        ValueError: a folder has none.
+    """
+    scans = []
+    for source in map(Path, sources):
+        found = [source]
+        if source.is_dir():
+            found = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in READERS)
+            if not found:
+                raise ValueError(f"{source}: expected files that end in one of {', '.join(READERS)}, found none.")
+        scans += found
+    return scans
+
+
+def read_pictures(words: Sequence[str] = (), file: str | Path | None = None) -> dict[str, list[Path]]:
+    """Classes by pictures, as a command line names them.
+
+    Args:
+        words (sequence of `str`):
+            Such as `"tuk-tuk=a.jpg,b.jpg"`.
+        file (`str` or `Path`, *optional*):
+            JSON such as `{"tuk-tuk": ["a.jpg", "b.jpg"]}`; its paths start from the folder that it is in.
+
+    Raises:
+        ValueError: either is of another form, or a class comes twice.
+    """
+    named = []
+    if file is not None:
+        try:
+            content = json.loads(Path(file).read_text(encoding="utf-8"))
+            named = [(name, [Path(file).parent / own for own in paths]) for name, paths in content.items()]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f'{file}: expected JSON as {{"tuk-tuk": ["a.jpg", "b.jpg"]}}: {error}') from error
+    for word in words:
+        name, _, paths = word.partition("=")
+        if not name.strip() or not all(path.strip() for path in paths.split(",")):
+            raise ValueError(f"A class by pictures is given as tuk-tuk=a.jpg,b.jpg, got {word!r}.")
+        named.append((name.strip(), [Path(path.strip()) for path in paths.split(",")]))
+    if len(dict(named)) < len(named):
+        raise ValueError(f"Each class by pictures must be given once, got {', '.join(name for name, _ in named)}.")
+    return dict(named)
+
+
+def embed_pictures_for(
+    segmenter: PointCloudSegmentationPipeline,
+    pictures: Mapping[str, Sequence[Any]],
+    teacher_name_or_path: str | None = None,
+) -> dict[str, np.ndarray]:
+    """[`embed_pictures`] in the space of a checkpoint's points, on its device: goes to `candidate_embeds`."""
+    config = segmenter.model.config
+    return embed_pictures(pictures, teacher_name_or_path, config=config, device=segmenter.device)
+
+
+def class_colors(class_names: Sequence[str]) -> np.ndarray:
+    """An RGB colour for each of any words, `(C, 3)` uint8.
+
+    Words of the built-in vocabularies have their class's, so that cars are orange in every picture; others, and a
+    second word of one class, get hues far from each other.
+    """
+    from uov_hf.scan_colors import distinct_colors
+
+    colors, others = [], distinct_colors(len(class_names)).tolist()
+    for name, other in zip(class_names, others, strict=True):
+        color = _known_colors().get(_plain(name))
+        colors.append(other if color is None or color in colors else color)
+    return np.array(colors, np.uint8).reshape(-1, 3)
+
+
+@cache
+def _known_colors() -> dict[str, list[int]]:
+    """Of the classes of all vocabularies, then of their prompts."""
+    vocabularies = [load_vocabulary(name) for name in ("nuscenes", *available_vocabularies())]
+    named = [pair for words in vocabularies for pair in zip(words.class_names, words.colors.tolist(), strict=True)]
+    for words in vocabularies:
+        classes = zip(words.prompts, words.prompt_to_class.tolist(), strict=True)
+        named += [(prompt, words.colors[row].tolist()) for prompt, row in classes if row != IGNORED]
+    return {_plain(name): color for name, color in reversed(named)}
+
+
+def _plain(word: str) -> str:
+    return word.replace("_", " ").lower()
+
+
+def _folder_names(scans: list[Path]) -> list[str]:
+    """Where the results of each scan go below the output folder."""
+    if len(scans) == 1:
+        return ["."]
+    shared = os.path.commonpath([path.absolute().parent for path in scans])
+    files = [path.absolute().relative_to(shared) for path in scans]
+    names = [str(file.parent / file.name.split(".")[0]) for file in files]
+    return names if len(set(names)) == len(names) else [str(file) for file in files]
+
+
+def _write(result: SegmentedScan, viewer: bool) -> None:
+    from uov_hf.viewer import write_viewer  # slow to import, both of them
+    from uov_hf.visualization import draw_birds_eye_view
+
+    folder, names, colors = result.folder, result.class_names, class_colors(result.class_names)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "labels.npy", result.labels)
+    np.save(folder / "scores.npy", result.scores)
+    counts = result.points_per_class()
+    classes = [
+        {"id": row, "name": name, "color": color, "num_points": counts[name]}
+        for row, (name, color) in enumerate(zip(names, colors.tolist(), strict=True))
+    ]
+    about = {"scan": result.scan.name, "num_points": len(result.points), "classes": classes, "ignored_index": IGNORED}
+    (folder / "classes.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    title = f"{result.scan.name}: {len(result.points):,} points"
+    figure = draw_birds_eye_view(result.points, result.labels, names, colors, title=title)
+    figure.savefig(folder / "birds_eye_view.png")
+    if viewer:
+        intensity = result.points[:, 3] if result.points.shape[1] > 3 else None
+        write_viewer(
+            folder / "viewer.html",
+            result.points,
+            result.labels,
+            names,
+            colors,
+            scores=result.scores,
+            intensity=intensity,
+            title=title,
+        )
