@@ -1,5 +1,10 @@
 """`pipeline("point-cloud-segmentation")`: three lines from a scan and words to a label for every point."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +24,26 @@ from uov_hf import (
 
 CLASSES = ["car", "driveable_surface", "tree"]
 PROMPTS = ["car", "road", "tree", "sedan", "sky"]
+
+SEGMENT_WITHOUT_THE_PACKAGE = """
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name == "uov_hf" or name.startswith("uov_hf."):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+
+import numpy as np
+from transformers import pipeline
+
+folder, points, result = sys.argv[1:]
+segmenter = pipeline("point-cloud-segmentation", model=folder, trust_remote_code=True, device="cpu")
+assert type(segmenter).__module__.startswith("transformers_modules."), type(segmenter).__module__
+answer = segmenter(points, candidate_labels=["sky", "car"], threshold=0.1)
+np.savez(result, **answer)
+"""
 
 
 def unit(*shape):
@@ -189,3 +214,27 @@ def test_afi_refines_the_answer(words):
 def test_what_it_cannot_do_it_says(request, head, options, message):
     with pytest.raises(ValueError, match=message):
         request.getfixturevalue(head)(scan(), **options)
+
+
+def test_without_the_package_the_code_in_the_checkpoint_is_the_pipeline(checkpoints, words, tmp_path):
+    np.save(tmp_path / "scan.npy", scan())
+    command = [sys.executable, "-c", SEGMENT_WITHOUT_THE_PACKAGE, str(checkpoints["text"]), "scan.npy", "result.npz"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result, expected = np.load(tmp_path / "result.npz"), words(scan(), candidate_labels=["sky", "car"], threshold=0.1)
+    assert_same({**result, "labels": result["labels"].tolist()}, expected)
+
+
+def test_with_the_package_a_checkpoint_that_carries_its_pipeline_needs_no_trust(checkpoints):
+    config = json.loads((checkpoints["text"] / "config.json").read_text())
+    assert "point-cloud-segmentation" in config["custom_pipelines"]
+    segmenter = pipeline("point-cloud-segmentation", model=str(checkpoints["text"]), device="cpu")
+    assert type(segmenter) is PointCloudSegmentationPipeline and type(segmenter.model) is UOVForSemanticSegmentation
+
+
+def test_with_the_package_trust_may_be_given_too(checkpoints, words):
+    segmenter = pipeline(
+        "point-cloud-segmentation", model=str(checkpoints["text"]), trust_remote_code=True, device="cpu"
+    )
+    assert_same(segmenter(scan()), words(scan()))

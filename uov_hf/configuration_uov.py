@@ -119,6 +119,9 @@ class UOVConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         # JSON has no tuples: a configuration equals the one that is read back.
         self.hidden_sizes, self.depths, self.prompts = list(self.hidden_sizes), list(self.depths), list(self.prompts)
+        if __name__.startswith("uov_hf."):
+            # For whom the package is not installed; where it is, the task is registered, and needs no trust.
+            kwargs.pop("custom_pipelines", None)
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = {}  # the library's default would be two classes named LABEL_0 and LABEL_1
         super().__post_init__(**kwargs)
