@@ -33,3 +33,28 @@ def tiny_street(tmp_path_factory) -> Path:
         azimuth_steps=120,
         splits={"train": 1, "test": 1},
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_segmenter(tmp_path_factory) -> Path:
+    """A checkpoint, random and tiny, that answers in the words car, road and tree. Do not write into it."""
+    import torch
+
+    from uov_hf import (
+        UOVConfig,
+        UOVFeatureExtractor,
+        UOVForSemanticSegmentation,
+        UOVModel,
+        UOVProcessor,
+        save_checkpoint,
+    )
+
+    folder, words = tmp_path_factory.mktemp("tiny_segmenter"), ["car", "road", "tree"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        uov = UOVModel(UOVConfig.from_preset("tiny", projection_dim=8))
+        embeds = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
+    uov.set_classes(words, embeds, torch.arange(3), words)
+    model = UOVForSemanticSegmentation.from_backbone(uov, head="text")
+    save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor()))
+    return folder

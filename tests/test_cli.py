@@ -1,12 +1,38 @@
-"""The command `uov-hf`: what it prints, and with which status it ends."""
+"""The command `uov-hf`: what it prints and writes, with which status it ends, and what it does not import."""
 
+import json
 import os
+import runpy
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from uov_hf.cli import main
 from uov_hf.vocabulary import available_vocabularies, load_vocabulary
+from uov_hf_cli.__main__ import COMMANDS, main
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run_command(*arguments, **options) -> subprocess.CompletedProcess:
+    """`uov-hf …` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "uov_hf_cli", *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+@pytest.fixture
+def scan(tmp_path) -> Path:
+    generator = np.random.default_rng(0)
+    points = generator.uniform([-10, -10, -2, 0], [10, 10, 2, 1], (300, 4)).astype(np.float32)
+    path = tmp_path / "scan.npy"
+    np.save(path, points)
+    return path
 
 
 def test_a_prompt_stands_beside_its_class_and_raw_id(capsys):
@@ -55,10 +81,29 @@ def test_a_wrong_name_and_a_wrong_command_end_differently(capsys):
         assert end.value.code == 2
 
 
-def test_help_has_an_example(capsys):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_has_an_example_that_it_understands(name, capsys, monkeypatch):
     with pytest.raises(SystemExit) as end:
-        main(["vocabulary", "--help"])
-    assert end.value.code == 0 and "uov-hf vocabulary nuscenes" in capsys.readouterr().out
+        main([name, "--help"])
+    help_text = capsys.readouterr().out
+    examples = [line.strip() for line in help_text.replace("\\\n", " ").splitlines() if f"  uov-hf {name}" in line]
+    assert end.value.code == 0 and examples
+    monkeypatch.setattr(f"uov_hf_cli.{name.replace('-', '_')}.run", lambda args: ["understood"])
+    for example in examples:
+        words = [word.strip('"') for word in example.split("    ")[0].split(" > ")[0].replace(", ", ",").split()[1:]]
+        assert main(words) == 0, example
+        assert capsys.readouterr().out == "understood\n"
+
+
+def test_help_imports_no_torch():
+    """It is to be there at once: `benchmarks/imports.py` measures how soon."""
+    program = (
+        "import sys\nfrom uov_hf_cli.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print('imported:', *sorted({'torch', 'transformers', 'numpy', 'uov_hf'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert all(f"    {name} " in printed for name in COMMANDS) and printed.endswith("imported:\n")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
@@ -67,3 +112,121 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
     with os.fdopen(writing, "w") as nobody_reads:
         monkeypatch.setattr(sys, "stdout", nobody_reads)
         assert main(["vocabulary", "nuscenes"]) == 0
+
+
+def test_completion_knows_the_commands_and_their_options():
+    shtab = pytest.importorskip("shtab")
+    script = run_command("--print_completion", "bash").stdout
+    words = 'COMP_WORDS=(uov-hf {}); COMP_CWORD={}; _shtab_uov_hf; echo "${{COMPREPLY[@]}}"'
+    ask = "\n".join([script, words.format("seg", 1), words.format("segment --cand", 2)])
+    answers = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+    assert answers == ["segment", "--candidate_labels"]
+    assert "zsh" in shtab.SUPPORTED_SHELLS
+    wrong = run_command("--print_completion", "csh")
+    assert wrong.returncode == 2 and "bash, zsh, tcsh" in wrong.stderr
+
+
+def test_a_scan_is_segmented_in_words_and_shown(tiny_segmenter, scan, tmp_path, capsys):
+    folder = tmp_path / "out"
+    asked = ["segment", str(scan), "--model_name_or_path", str(tiny_segmenter), "--output_dir", str(folder)]
+    assert main([*asked, "--candidate_labels", "tree, car"]) == 0
+    assert "300 points: " in capsys.readouterr().out
+    labels, classes = np.load(folder / "labels.npy"), json.loads((folder / "classes.json").read_text())["classes"]
+    assert labels.shape == (300,) and set(labels) <= {0, 1, 255}
+    assert [entry["name"] for entry in classes] == ["tree", "car"]
+    assert (folder / "viewer.html").stat().st_size > 1000
+
+    page = tmp_path / "again.html"
+    asked = ["view", str(scan), "--labels", str(folder / "labels.npy"), "--scores", str(folder / "scores.npy")]
+    assert main([*asked, "--output", str(page)]) == 0
+    assert f"{page}: 300 points" in capsys.readouterr().out
+    present = {entry["name"] for entry in classes if entry["num_points"]}
+    assert present and all(f'"{name}"' in page.read_text(encoding="utf-8") for name in present)
+
+
+def test_what_cannot_be_segmented_is_said_in_one_line(tiny_segmenter, scan, tmp_path, capsys):
+    model = ["--model_name_or_path", str(tiny_segmenter), "--output_dir", str(tmp_path / "out")]
+    for asked, complaint in [
+        ([str(tmp_path / "missing.bin")], "missing.bin"),
+        ([str(scan), "--candidate_labels", "tuk-tuk"], "tuk-tuk"),
+    ]:
+        assert main(["segment", *asked, *model]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("uov-hf: ") and complaint in error
+
+
+def test_without_a_terminal_there_are_no_progress_bars(tiny_segmenter, scan, tmp_path):
+    (tmp_path / "scans").mkdir()
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / "scans" / name).write_bytes(scan.read_bytes())
+    done = run_command("segment", tmp_path / "scans", "--model_name_or_path", tiny_segmenter, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.count("300 points") == 2
+    assert "%|" not in done.stderr and "it/s" not in done.stderr
+
+
+def test_the_command_and_the_example_take_the_same_arguments(monkeypatch):
+    """`uov-hf segment` and examples/segment.py."""
+    words = ["a.bin", "b.bin", "--model_name_or_path", "out/uov", "--picture", "tuk-tuk=a.jpg", "--threshold", "0.5"]
+    seen = []
+    monkeypatch.setattr("uov_hf_cli.segment.run", lambda args: seen.append(vars(args)) or [])
+    assert main(["segment", *words]) == 0
+    monkeypatch.setattr(sys, "argv", ["segment.py", *words])
+    theirs = vars(runpy.run_path(str(EXAMPLES / "segment.py"))["parse_args"]())
+    assert {name: value for name, value in seen[0].items() if name != "run"} == theirs
+
+
+def test_raw_labels_are_shown_as_classes_of_their_vocabulary(scan, tmp_path, capsys):
+    page, label_file = tmp_path / "page.html", tmp_path / "scan.label"
+    (np.full(300, 40, np.uint32) | (7 << 16)).astype(np.uint32).tofile(label_file)  # instance 7 of road
+    asked = ["view", str(scan), "--ground_truth", str(label_file), "--output", str(page)]
+    assert main(asked) == 1 and "--vocabulary" in capsys.readouterr().err
+    assert main([*asked, "--vocabulary", "semantic_kitti"]) == 0
+    assert '"road"' in page.read_text(encoding="utf-8")
+    np.zeros(299, np.uint32).tofile(label_file)
+    assert main([*asked, "--vocabulary", "semantic_kitti"]) == 1
+    assert "scan.label: expected a value for each of the 300 points, got shape (299,)" in capsys.readouterr().err
+
+
+def test_images_of_a_dataset_get_segments_words_and_a_picture(tiny_street, tmp_path, capsys):
+    asked = ["label-images", "--dataset", "nuscenes", "--data_dir", str(tiny_street), "--split", "all"]
+    assert main([*asked, "--teacher", "synthetic", "--max_frames", "1", "--output_dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(" segments: ") == 6
+    path = next(tmp_path.glob("*CAM_FRONT.json"))
+    segments = json.loads(path.read_text())["segments"]
+    ids = np.asarray(Image.open(path.with_suffix(".png")))
+    assert ids.shape == (64, 112)
+    assert {segment["id"]: segment["num_pixels"] for segment in segments} == {
+        int(value): int(np.sum(ids == value)) for value in np.unique(ids) if value
+    }
+    assert {segment["class"] for segment in segments} <= {*load_vocabulary("nuscenes").class_names, "(ignored)"}
+    assert Image.open(path.with_suffix(".overlay.png")).width >= 112
+
+
+def test_images_of_a_folder_are_labelled_in_words(tmp_path, capsys):
+    clip = runpy.run_path(str(EXAMPLES / "make_tiny_clip.py"))["save_tiny_clip"]
+    clip(str(tmp_path / "clip"), projection_dim=32)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(
+        tmp_path / "photos" / "a.b.png"
+    )
+    asked = ["label-images", str(tmp_path / "photos"), "--teacher_model_name_or_path", str(tmp_path / "clip")]
+    assert main([*asked, "--words", "car, road", "--output_dir", str(tmp_path / "said")]) == 0
+    assert sorted(path.name for path in (tmp_path / "said").iterdir()) == ["a.b.json", "a.b.overlay.png", "a.b.png"]
+    said = json.loads((tmp_path / "said" / "a.b.json").read_text())
+    assert said["segments"] and {segment["word"] for segment in said["segments"]} <= {"car", "road"}
+    capsys.readouterr()
+    (tmp_path / "photos" / "note.jpg").write_text("no image")
+    assert main([*asked, "--words", "car", "--output_dir", str(tmp_path / "said")]) == 1
+    assert "note.jpg" in capsys.readouterr().err
+
+
+def test_a_card_is_printed_and_rendered_anew(tiny_segmenter, tmp_path, capsys):
+    folder = shutil.copytree(tiny_segmenter, tmp_path / "copy")
+    (folder / "README.md").unlink(missing_ok=True)
+    assert main(["card", str(folder)]) == 1
+    assert str(folder) in capsys.readouterr().err
+    assert main(["card", str(folder), "--render"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("---\n") and printed.rstrip() == (folder / "README.md").read_text().rstrip()
+    assert main(["card", str(tmp_path), "--render"]) == 1
+    assert "config.json" in capsys.readouterr().err

@@ -1,8 +1,12 @@
-"""The command `uov-hf`: looks at what the package works with."""
+"""Print the classes of a vocabulary, and the class and raw id that each prompt stands for.
+
+examples:
+  uov-hf vocabulary                list the vocabularies
+  uov-hf vocabulary nuscenes       print one of them
+  uov-hf vocabulary my.yaml        print, and so check, your own
+"""
 
 import argparse
-import os
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,47 +15,13 @@ if TYPE_CHECKING:
     from uov_hf.vocabulary import Vocabulary
 
 Row = tuple[int | str, ...]
-EXAMPLES = """\
-examples:
-  uov-hf vocabulary                list the vocabularies
-  uov-hf vocabulary nuscenes       print one of them
-  uov-hf vocabulary my.yaml        print, and so check, your own
-"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns its exit status: 0, or 1 where what was asked for is wrong (2: how it was asked)."""
-    args = _parser().parse_args(arguments)
-    try:
-        for line in args.command(args):
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough; nor may Python complain when it closes the pipe at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        print(f"uov-hf: {error}", file=sys.stderr)
-        return 1
-    return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="its name, or the path of a .yaml file; without it, list the names")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="uov-hf", description=__doc__)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    vocabulary = commands.add_parser(
-        "vocabulary",
-        help="print the classes of a vocabulary, and what each prompt stands for",
-        description="Print the classes of a vocabulary, and the class and raw id that each prompt stands for.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    vocabulary.add_argument(
-        "name", nargs="?", help="its name, or the path of a .yaml file; without it, list the names"
-    )
-    vocabulary.set_defaults(command=_vocabulary)
-    return parser
-
-
-def _vocabulary(args: argparse.Namespace) -> Iterable[str]:
+def run(args: argparse.Namespace) -> Iterable[str]:
     from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
     return _show_vocabulary(load_vocabulary(args.name)) if args.name else available_vocabularies()
@@ -105,7 +75,3 @@ def _align(header: Sequence[str], rows: Iterable[Row]) -> list[str]:
         ).rstrip()
         for line in zip(*columns, strict=True)
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,124 @@
+"""`uov-hf doctor`: it sees what is broken, says what is missing and for what it is, and tests the engines."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+from uov_hf.sparse_conv import KernelMap
+from uov_hf_cli import doctor, self_test
+from uov_hf_cli.__main__ import main
+
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def run_doctor(folder: Path) -> tuple[int, dict]:
+    """Status and report of a doctor that finds the packages in `folder` before any other."""
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "uov_hf_cli", "doctor", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_sound_installation_is_said_to_be_sound(capsys, one_thread):
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "Nothing is broken."
+    assert f"torch    {torch.__version__}" in lines[1]
+    tests = lines[lines.index("self-test") + 1 :]
+    assert any("torch engine on cpu, a convolution: differs by" in line for line in tests)
+    assert not any("✗" in line for line in lines)
+
+
+def test_each_extra_is_named_with_what_it_is_for():
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(doctor.EXTRAS) == set(extras) - {"dev", "browser"}
+
+
+def test_what_is_absent_is_named_with_the_line_that_installs_it(monkeypatch):
+    def version(name):
+        if name in ("laspy", "plyfile", "pypcd4"):
+            raise metadata.PackageNotFoundError(name)
+        return metadata.distribution(name).version
+
+    monkeypatch.setattr(metadata, "version", version)
+    report = doctor.Report(versions={"uov-hf": "0"}, packages=list(doctor.find_packages()))
+    lines = list(doctor.describe(report))
+    assert "  – scans in .laz, .las, .ply and .pcd files: pip install 'uov-hf[clouds]'" in lines
+    assert lines[-1] == "Nothing is broken."
+
+
+def test_a_version_out_of_range_is_a_problem_and_the_status_says_so(tmp_path):
+    stale = tmp_path / "transformers-4.0.0.dist-info"
+    stale.mkdir()
+    (stale / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 4.0.0\n")
+    status, report = run_doctor(tmp_path)
+    assert status == 1
+    (problem,) = report["problems"]
+    assert problem.startswith("transformers <6,>=5.23 is expected, and 4.0.0 is installed: pip install")
+    assert all(test["passed"] for test in report["self_test"])
+
+
+def test_a_torch_that_cannot_be_imported_is_told_and_not_thrown(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object')")
+    status, report = run_doctor(tmp_path)
+    assert status == 1 and report["self_test"] == []
+    assert report["problems"] == ["torch cannot be imported: OSError: libcudart.so.13: cannot open shared object"]
+
+
+def test_an_spconv_that_cannot_be_imported_is_told(tmp_path):
+    (tmp_path / "spconv-2.3.8.dist-info").mkdir()
+    (tmp_path / "spconv-2.3.8.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: spconv\nVersion: 2.3.8\n"
+    )
+    (tmp_path / "spconv").mkdir()
+    (tmp_path / "spconv" / "__init__.py").write_text("raise RuntimeError('built for another torch')")
+    status, report = run_doctor(tmp_path)
+    assert status == 1 and report["spconv"]["imports"] is False
+    assert report["problems"] == ["spconv is installed and cannot be imported: RuntimeError: built for another torch"]
+
+
+def test_a_convolution_that_computes_something_else_is_found(monkeypatch, one_thread):
+    right = KernelMap.convolve
+    assert self_test.convolve("cpu") < 1e-6
+    monkeypatch.setattr(KernelMap, "convolve", lambda *args: right(*args) * 1.001)
+    report = doctor.Report()
+    self_test.examine_engines(report)
+    assert report.problems[0].startswith("torch engine on cpu, a convolution: differs by 1e-03")
+
+
+def test_both_engines_are_held_against_each_other_where_spconv_is_here(one_thread):
+    pytest.importorskip("spconv")
+    assert self_test.compare_engines("cpu") < 1e-5
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    "build, problems, notes", [(None, 0, 1), ("13.0", 1, 0)], ids=["a CPU build", "a driver that is too old"]
+)
+def test_a_gpu_that_torch_does_not_use_is_told(build, problems, notes, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 470.82'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(torch.version, "cuda", build)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    report = doctor.examine()
+    assert report.gpus == [{"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "470.82"}]
+    assert (len(report.problems), len(report.notes)) == (problems, notes)

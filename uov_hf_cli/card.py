@@ -1,0 +1,37 @@
+"""Print the card of a checkpoint, a label set or a dataset, from its folder or from the Hub.
+
+With --render the card of a checkpoint in a folder is written anew from its configuration, where an earlier one is lost
+or wrong; how it was trained and evaluated is then not in it. The card of a label set, with figures and a gallery, is
+made by `python -m uov_hf.labels.card`.
+
+examples:
+  uov-hf card out/demo/uov
+  uov-hf card out/demo/labels
+  uov-hf card out/demo/uov --render
+"""
+
+import argparse
+from collections.abc import Iterable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name_or_path", help="a folder, or an id on the Hub")
+    parser.add_argument(
+        "--repo_type", choices=("model", "dataset"), default="model", help="on the Hub; default: model"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument("--render", action="store_true", help="write it anew first; a folder only")
+
+
+def run(args: argparse.Namespace) -> Iterable[str]:
+    from pathlib import Path
+
+    from uov_hf.cards import read_card, write_default_card
+
+    if args.render:
+        if not (Path(args.name_or_path) / "config.json").is_file():
+            raise ValueError(
+                f"{args.name_or_path}: --render is for a folder with a checkpoint; it has no config.json."
+            )
+        write_default_card(Path(args.name_or_path))
+    yield read_card(args.name_or_path, args.repo_type, args.revision).rstrip()

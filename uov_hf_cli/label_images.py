@@ -1,0 +1,191 @@
+"""Show what a 2D teacher says about images: of a folder, or of a dataset.
+
+For each image: <name>.png with the ids of its segments (0 = none), <name>.json with what each of them is, and
+<name>.overlay.png to look at. Label sets to train on are made by examples/generate_label_set.py.
+
+examples:
+  uov-hf label-images photos/ --words "car, road, tree" --teacher clip \\
+      --teacher_model_name_or_path openai/clip-vit-base-patch16 --output_dir out/said
+  uov-hf label-images --dataset nuscenes --data_dir out/demo/street --split all --teacher synthetic --max_frames 1
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="*", type=Path, help="image files, or folders of them; or give --dataset")
+    parser.add_argument("--dataset", help="a dataset script, its short name, a Parquet folder, or a Hub id")
+    parser.add_argument("--data_dir", help="root folder of the raw dataset")
+    parser.add_argument("--dataset_config", help="such as v1.0-mini; default: the only one in --data_dir")
+    parser.add_argument("--split", help="default: what fits the configuration")
+    parser.add_argument("--max_frames", type=int, help="of the dataset; default: all")
+    parser.add_argument("--words", help='what to look for, such as "car, road, tree"')
+    parser.add_argument("--vocabulary", help="or a vocabulary: see `uov-hf vocabulary`; default: nuscenes")
+    parser.add_argument("--teacher", default="clip", help="default: %(default)s; a wrong name lists them")
+    parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights")
+    parser.add_argument("--teacher_revision", help="branch, tag or commit of the teacher on the Hub")
+    parser.add_argument(
+        "--teacher_settings",
+        nargs="*",
+        type=parse_setting,
+        default=[],
+        metavar="NAME=VALUE",
+        help="the teacher's own arguments, such as short_side=640",
+    )
+    parser.add_argument("--device", help="such as cuda:0 or cpu; default: the GPU where there is one")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--output_dir", type=Path, default=Path("label_images"), help="default: %(default)s")
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`name=value`, the value as JSON where it is JSON, else as it stands"""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def run(args: argparse.Namespace) -> Iterable[str]:
+    import torch
+    from tqdm.auto import tqdm
+
+    from uov_hf.labels.label_set import segment_frame
+    from uov_hf.teachers import load_teacher
+
+    if bool(args.images) == bool(args.dataset):
+        raise ValueError("give images or --dataset, one of the two.")
+    prompts, meanings, colors = _find_words(args)
+    frames = list(_find_images(args.images)) if args.images else _load_frames(args)
+    teacher = load_teacher(
+        args.teacher,
+        args.teacher_model_name_or_path,
+        prompts=prompts,
+        revision=args.teacher_revision,
+        data_dir=args.data_dir,
+        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        dtype=getattr(torch, args.dtype),
+        **dict(args.teacher_settings),
+    )
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    for frame in tqdm(frames, unit="frame", disable=None):
+        row = segment_frame(frame, teacher)
+        for camera, name in enumerate(frame["camera_names"]):
+            segments = _describe_segments(row, camera, prompts, meanings)
+            path = args.output_dir / _file_name(frame, name)
+            path.with_suffix(".png").write_bytes(row["segmentation"][camera])
+            about = {"image": frame["image_ids"][camera], "teacher": teacher.name, "segments": segments}
+            path.with_suffix(".json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            figure = _draw(frame["images"][camera], row["segmentation"][camera], segments, colors)
+            figure.savefig(path.with_suffix(".overlay.png"))
+            words = dict.fromkeys(segment["word"] for segment in segments)
+            yield f"{path.with_suffix('.json')}: {len(segments)} segments: {', '.join(words)}"
+
+
+def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[str, np.ndarray]]":
+    """The prompts, the class that each means, and the colours of classes."""
+    from uov_hf.segmenting import class_colors
+    from uov_hf.vocabulary import IGNORED, load_vocabulary
+
+    if args.words and args.vocabulary:
+        raise ValueError("give --words or --vocabulary, one of the two.")
+    if args.words:
+        words = [word.strip() for word in args.words.split(",")]
+        if not all(words) or len(set(words)) < len(words):
+            raise ValueError(f"--words: expected words with commas between them, each once, got {args.words!r}.")
+        return words, words, dict(zip(words, class_colors(words), strict=True))
+    vocabulary = load_vocabulary(args.vocabulary or "nuscenes")
+    names = dict(enumerate(vocabulary.class_names)) | {IGNORED: "(ignored)"}
+    meanings = [names[int(class_id)] for class_id in vocabulary.prompt_to_class]
+    return vocabulary.prompts, meanings, dict(zip(vocabulary.class_names, vocabulary.colors, strict=True))
+
+
+def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
+    """Each image as a frame of one camera.
+
+    Raises:
+        ValueError: a folder has no image, or a file is none.
+    """
+    from PIL import Image
+
+    for source in sources:
+        found = [source]
+        if source.is_dir():
+            found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise ValueError(f"{source}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none.")
+        for path in found:
+            with Image.open(path) as image:  # an OSError that names the file where it is none
+                size = (image.height, image.width)
+            missing = dict.fromkeys(("camera_timestamps", "lidar2cam", "intrinsics"), [None])
+            shown = {"camera_names": [""], "image_ids": [path.name], "images": [{"bytes": None, "path": str(path)}]}
+            yield {"frame_id": path.stem, "image_sizes": [size], **shown, **missing}
+
+
+def _load_frames(args: argparse.Namespace):
+    from uov_hf.data import load_frames
+
+    frames = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config)
+    return frames.select(range(min(args.max_frames or len(frames), len(frames))))
+
+
+def _file_name(frame: dict[str, Any], camera: str) -> str:
+    name = "_".join(filter(None, [frame["frame_id"], camera])).replace("/", "_")
+    return f"{name}.json"  # a suffix, so that `with_suffix` never takes a part of the name
+
+
+def _describe_segments(row: dict[str, Any], camera: int, prompts: list[str], meanings: list[str]) -> list[dict]:
+    import numpy as np
+
+    from uov_hf.labels.label_set import decode_segmentation
+
+    sizes = np.bincount(
+        decode_segmentation(row["segmentation"][camera]).ravel(), minlength=len(row["segment_camera"]) + 1
+    )
+    return [
+        {
+            "id": int(index) + 1,
+            "word": prompts[row["segment_labels"][index]],
+            "class": meanings[row["segment_labels"][index]],
+            "score": round(float(row["segment_scores"][index]), 4),
+            "num_pixels": int(sizes[index + 1]),
+        }
+        for index in np.flatnonzero(np.asarray(row["segment_camera"]) == camera)
+    ]
+
+
+def _draw(image: dict[str, Any], png: bytes, segments: list[dict], colors: "dict[str, np.ndarray]"):
+    """The image under the colours of what its segments are, with a legend below."""
+    import numpy as np
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    from uov_hf.data.frames import decode_image
+    from uov_hf.labels.label_set import decode_segmentation
+
+    ids, pixels = decode_segmentation(png), np.asarray(decode_image(image))
+    shades = np.zeros((max([segment["id"] for segment in segments], default=0) + 1, 4))
+    for segment in segments:
+        shades[segment["id"]] = [*np.asarray(colors.get(segment["class"], (128, 128, 128))) / 255, 0.55]
+    figure = Figure(figsize=(10, 10 * ids.shape[0] / ids.shape[1] + 0.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(pixels)
+    axes.imshow(shades[np.where(ids < len(shades), ids, 0)])
+    axes.axis("off")
+    classes = {name: colors.get(name, np.array([128] * 3)) for name in dict.fromkeys(s["class"] for s in segments)}
+    handles = [Patch(color=color / 255, label=name) for name, color in classes.items()]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    return figure

@@ -1,0 +1,53 @@
+"""Name every point of lidar scans, in words of your own; `examples/segment.py` is the same program.
+
+It writes labels.npy, scores.npy, classes.json, birds_eye_view.png and viewer.html to the output folder; of several
+scans, to a folder each in it. Without --candidate_labels the answer is in the classes of the checkpoint.
+
+examples:
+  uov-hf segment scan.bin --model_name_or_path out/demo/uov --output_dir out/scan
+  uov-hf segment scan.bin --model_name_or_path out/demo/uov --candidate_labels "car, road, tree" --refine afi
+  uov-hf segment recording/ --model_name_or_path out/demo/uov --intensity_max 255 --output_dir out/recording
+"""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scans", nargs="+", type=Path, help="files (.bin, .npy, .pcd, .ply, .las, .laz), or folders")
+    parser.add_argument("--model_name_or_path", required=True, help="folder or Hub id of a checkpoint")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument("--output_dir", type=Path, default=Path("out/segment"), help="default: %(default)s")
+    parser.add_argument("--candidate_labels", help='words to choose from: "car, road"; default: the checkpoint\'s')
+    parser.add_argument("--picture", action="append", default=[], metavar="WORD=FILE,…", help="a class by pictures")
+    parser.add_argument("--pictures", type=Path, metavar="JSON", help='more of them: {"tuk-tuk": ["a.jpg", "b.jpg"]}')
+    parser.add_argument("--teacher_model_name_or_path", help="who looks at the pictures; default: the teacher")
+    parser.add_argument("--intensity_max", type=float, help="full scale of the intensity: 255 (nuScenes), 1 (KITTI)")
+    parser.add_argument("--threshold", type=float, default=0.0, help="points that are less sure get no label")
+    parser.add_argument("--refine", choices=["afi"], help="clean the answer by approximate flat interaction")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: the GPU if there is one")
+    parser.add_argument("--dtype", default="auto", help="of the network: float32, bfloat16, …")
+
+
+def run(args: argparse.Namespace) -> Iterable[str]:
+    from uov_hf.segmenting import embed_pictures_for, load_segmenter, read_pictures, segment_files
+
+    segmenter = load_segmenter(args.model_name_or_path, args.device, args.dtype, args.revision)
+    pictures = read_pictures(args.picture, args.pictures)
+    embeds = embed_pictures_for(segmenter, pictures, args.teacher_model_name_or_path) if pictures else None
+    answers = segment_files(
+        segmenter,
+        args.scans,
+        args.output_dir,
+        candidate_labels=args.candidate_labels,
+        candidate_embeds=embeds,
+        intensity_max=args.intensity_max,
+        threshold=args.threshold,
+        refine=args.refine,
+    )
+    for answer in answers:
+        counts = sorted(answer.points_per_class().items(), key=lambda item: -item[1])
+        found = ", ".join(f"{name} {count:,}" for name, count in counts if count)
+        yield f"{answer.scan}: {len(answer.points):,} points: {found or 'none has a label'}"
+        yield f"  to look at: {answer.folder / 'viewer.html'}"

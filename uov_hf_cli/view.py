@@ -1,0 +1,132 @@
+"""Show a scan in the browser or in rerun, with the labels, scores and ground truth of its points where there are any.
+
+Labels are a .npy of class ids, as `uov-hf segment` writes it with its classes.json, or a file of raw ids: a .label of
+SemanticKITTI or a .bin of nuScenes-lidarseg, whose classes are those of --vocabulary.
+
+examples:
+  uov-hf view scan.bin
+  uov-hf view scan.bin --labels out/scan/labels.npy --scores out/scan/scores.npy --output out/scan/viewer.html
+  uov-hf view 000000.bin --labels labels.npy --ground_truth 000000.label --vocabulary semantickitti --open
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from uov_hf.vocabulary import Vocabulary
+
+IGNORED = 255
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scan", type=Path, help="a file: .bin, .npy, .pcd, .ply, .las, .laz")
+    parser.add_argument("--labels", type=Path, help="of its points: .npy, .label, or .bin")
+    parser.add_argument("--scores", type=Path, help="of its points: .npy")
+    parser.add_argument("--ground_truth", type=Path, help="of its points: .npy, .label, or .bin")
+    parser.add_argument("--vocabulary", help="the classes: a name of `uov-hf vocabulary`, or a .yaml")
+    parser.add_argument("--classes", type=Path, help="the classes: a classes.json. Default: the one beside --labels")
+    parser.add_argument("--viewer", choices=("html", "rerun"), default="html", help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("viewer.html"), help="the page, or a .rrd. Default: %(default)s"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+
+
+def run(args: argparse.Namespace) -> Iterable[str]:
+    from uov_hf import viewer
+    from uov_hf.point_files import check_finite, read_points
+    from uov_hf.vocabulary import load_vocabulary
+
+    points = read_points(args.scan)
+    check_finite(points, args.scan)
+    vocabulary = load_vocabulary(args.vocabulary) if args.vocabulary else None
+    labels, ground_truth = (
+        path and _read_labels(path, len(points), vocabulary) for path in (args.labels, args.ground_truth)
+    )
+    names, colors = _find_classes(args, vocabulary, [ids for ids in (labels, ground_truth) if ids is not None])
+    shown = {
+        "segmentation": labels,
+        "class_names": names,
+        "colors": colors,
+        "scores": args.scores and _read_values(args.scores, len(points)),
+        "intensity": points[:, 3] if points.shape[1] > 3 else None,
+        "ground_truth": ground_truth,
+        "title": args.scan.name,
+    }
+    if args.viewer == "rerun":
+        recording = args.output if args.output.suffix == ".rrd" else None
+        viewer.show_in_rerun(points, **shown, path=recording)
+        yield f"{recording or 'rerun'}: {len(points):,} points"
+        return
+    path = viewer.write_viewer(args.output, points, **shown)
+    yield f"{path}: {len(points):,} points"
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(path.absolute().as_uri())
+
+
+def _read_values(path: Path, num_points: int) -> "np.ndarray":
+    """One number per point, from a .npy."""
+    import numpy as np
+
+    if path.suffix != ".npy":
+        raise ValueError(f"{path}: expected a .npy file.")
+    return _check_length(path, np.load(path, allow_pickle=False), num_points)
+
+
+def _read_labels(path: Path, num_points: int, vocabulary: "Vocabulary | None") -> "np.ndarray":
+    """Class ids; raw ids become classes of the vocabulary."""
+    import numpy as np
+
+    if path.suffix not in (".label", ".bin"):
+        return _read_values(path, num_points)
+    if vocabulary is None:
+        raise ValueError(f"{path}: it has raw ids: give the --vocabulary that says which classes they are.")
+    if path.suffix == ".label":
+        raw = np.fromfile(path, np.uint32) & 0xFFFF  # the upper half numbers instances
+    else:
+        raw = np.fromfile(path, np.uint8)
+    raw = _check_length(path, raw, num_points)
+    try:
+        return vocabulary.classes_of(raw)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_length(path: Path, values: "np.ndarray", num_points: int) -> "np.ndarray":
+    if values.shape != (num_points,):
+        raise ValueError(f"{path}: expected a value for each of the {num_points} points, got shape {values.shape}.")
+    return values
+
+
+def _find_classes(
+    args: argparse.Namespace, vocabulary: "Vocabulary | None", seen: list["np.ndarray"]
+) -> "tuple[list[str] | None, np.ndarray | None]":
+    """Names and colours: of the vocabulary, of classes.json, or numbers where neither is there."""
+    import numpy as np
+
+    from uov_hf.segmenting import class_colors
+
+    if vocabulary is not None:
+        return vocabulary.class_names, vocabulary.colors
+    path = args.classes or (args.labels and args.labels.with_name("classes.json"))
+    if args.classes or (path and path.is_file()):
+        try:
+            classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+            return [entry["name"] for entry in classes], np.array([entry["color"] for entry in classes], np.uint8)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path}: expected `classes`, each with name and color, as `segment` writes them."
+            ) from error
+    if not seen:
+        return [], None
+    num_classes = max(int(ids[ids != IGNORED].max(initial=-1)) for ids in seen) + 1
+    names = [f"class {number}" for number in range(num_classes)]
+    return names, class_colors(names)
