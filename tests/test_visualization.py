@@ -1,30 +1,20 @@
-"""Pictures and the viewer show what they were given, and the viewer needs nothing but itself."""
+"""Pictures show what they were given."""
 
-import base64
 import io
-import json
-import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from uov_hf.projection import Camera
-from uov_hf.visualization import (
-    draw_birds_eye_view,
-    draw_camera_overlay,
-    draw_camera_overlays,
-    label_colors,
-    value_colors,
-    write_viewer,
-)
+from uov_hf.scan_colors import distinct_colors, label_colors, value_colors
+from uov_hf.visualization import draw_birds_eye_view, draw_camera_overlay, draw_camera_overlays, draw_range_image
 
 
 CLASS_NAMES = ["car", "road", "tree <low>"]
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
 POINTS = np.array([[5.0, 0, 0, 9], [6, 1, 0, 8], [7, -1, 0, 7], [8, 0, 1, 6], [np.nan, 0, 0, 5]], dtype=np.float32)
 SEGMENTATION = np.array([0, 1, 1, 255, 2])
-GROUND_TRUTH = np.array([0, 1, 2, 2, 255])
 
 
 def looking_along_x(height=60, width=80):
@@ -36,35 +26,6 @@ def pixels_of(figure):
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return np.asarray(Image.open(file).convert("RGB"))
-
-
-def traces_of(page):
-    """The traces that the page hands to plotly, with their arrays decoded."""
-
-    def decode(node):
-        if set(node) >= {"dtype", "bdata"}:
-            return np.frombuffer(base64.b64decode(node["bdata"]), node["dtype"])
-        return node
-
-    text = page.read_text(encoding="utf-8")
-    call = text.index("Plotly.newPlot(", text.rindex('class="plotly-graph-div"'))
-    decoder = json.JSONDecoder(object_hook=decode)
-    traces, _ = decoder.raw_decode(text, text.index("[", call))
-    return {trace["name"]: trace for trace in traces}
-
-
-def full_viewer(folder):
-    return write_viewer(
-        folder / "deep" / "viewer.html",
-        POINTS,
-        SEGMENTATION,
-        CLASS_NAMES,
-        COLORS,
-        scores=np.linspace(0, 1, 5),
-        intensity=POINTS[:, 3],
-        ground_truth=GROUND_TRUTH,
-        title="A <scan>",
-    )
 
 
 def test_points_are_drawn_on_their_pixels_in_their_colors():
@@ -115,45 +76,6 @@ def test_the_view_from_above_names_the_classes_within_its_extent():
     assert not (picture == COLORS[2]).all(-1).any()
 
 
-def test_the_viewer_loads_nothing_from_elsewhere(tmp_path):
-    text = full_viewer(tmp_path).read_text(encoding="utf-8")
-    page = re.sub(r"<script[^>]*>.*?</script>", "", text, flags=re.S)
-    assert not re.search(r"<script[^>]*\ssrc\s*=", text)
-    assert not re.search(r"""(src|href)\s*=|url\(|@import""", page)
-    assert "plotly.js v" in text and "<title>A &lt;scan&gt;</title>" in page
-
-
-def test_every_class_is_a_trace_of_its_own_with_all_its_points(tmp_path):
-    traces = traces_of(write_viewer(tmp_path / "viewer.html", POINTS, SEGMENTATION, CLASS_NAMES, COLORS))
-    assert list(traces) == ["car (1)", "road (2)", "unlabelled (1)"]  # the NaN point, the only tree, is left out
-    assert traces["road (2)"]["marker"]["color"] == "rgb(0,255,0)"
-    assert np.array_equal(traces["road (2)"]["y"], np.array([1, -1], np.float32))
-    assert all(trace["visible"] for trace in traces.values())
-
-
-def test_errors_are_counted_where_there_is_ground_truth(tmp_path):
-    traces = traces_of(full_viewer(tmp_path))
-    assert {"right (2)", "wrong (2)"} <= set(traces)
-    assert sorted(traces["wrong (2)"]["x"].tolist()) == [7, 8]
-    assert "tree &lt;low&gt; (2)" in traces
-
-
-def test_values_are_colored_by_value(tmp_path):
-    traces = traces_of(full_viewer(tmp_path))
-    intensity = next(trace for name, trace in traces.items() if name.startswith("intensity"))
-    assert intensity["marker"]["color"].tolist() == [9, 8, 7, 6]
-    assert intensity["marker"]["cmin"] < intensity["marker"]["cmax"]
-
-
-def test_every_button_shows_one_view_and_hides_the_others(tmp_path):
-    text = full_viewer(tmp_path).read_text(encoding="utf-8")
-    buttons, _ = json.JSONDecoder().raw_decode(text, text.rindex('"buttons":') + len('"buttons":'))
-    assert [button["label"] for button in buttons] == ["class", "score", "intensity", "ground truth", "error"]
-    shown = np.array([button["args"][0]["visible"] for button in buttons])
-    assert (shown.sum(axis=0) == 1).all()
-    assert shown.sum(axis=1).tolist() == [3, 1, 1, 3, 2]
-
-
 def test_a_dark_class_is_lightened_in_its_hue():
     assert label_colors(np.array([0, 1]), np.array([[75, 0, 75], [0, 0, 230]])).tolist() == [
         [160, 0, 160],
@@ -169,24 +91,57 @@ def test_colors_of_labels_and_values():
     assert value_colors(np.zeros(3)).shape == (3, 3)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"points": POINTS[:, :2]}, r"`points` must have shape .*got \(5, 2\)"),
-        ({"segmentation": SEGMENTATION[:3]}, r"`segmentation` must have one value per point.*got \(3,\)"),
-        ({"segmentation": np.array([0, 1, 1, 24, 2])}, r"`segmentation` must hold .*0…2.*\[24\].*vocabulary"),
-        ({"segmentation": SEGMENTATION.astype(float)}, r"`segmentation` must hold integer class ids"),
-        ({"ground_truth": np.full(5, -1)}, r"`ground_truth` must hold .*\[-1\]"),
-        ({"scores": np.zeros((5, 3))}, r"`score` must have one value per point.*got \(5, 3\)"),
-        ({"colors": COLORS[:2]}, r"`colors` must be integers .*\(3, 3\)"),
-        ({"colors": COLORS / 255}, r"`colors` must be integers .*float64"),
-    ],
-)
-def test_what_does_not_fit_is_said(tmp_path, arguments, message):
-    fitting = {"points": POINTS, "segmentation": SEGMENTATION, "class_names": CLASS_NAMES, "colors": COLORS}
-    with pytest.raises(ValueError, match=message):
-        write_viewer(tmp_path / "viewer.html", **{**fitting, **arguments})
-    assert not (tmp_path / "viewer.html").exists()
+def test_classes_without_colors_get_some_that_differ():
+    colors = distinct_colors(40).astype(int)
+    difference = np.abs(colors[:, None] - colors).sum(axis=-1) + 1000 * np.eye(40)
+    assert difference.min() > 15
+    assert np.abs(np.diff(colors, axis=0)).sum(axis=1).min() > 150  # neighbours in the list
+
+
+def all_around(elevations, num_columns=360):
+    """A point in every direction: `len(elevations)` beams of `num_columns` points, 10 m away."""
+    elevation, azimuth = np.meshgrid(np.deg2rad(elevations), np.deg2rad(np.arange(num_columns) + 0.5), indexing="ij")
+    directions = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    return 10 * np.stack(directions, axis=-1).reshape(-1, 3), np.repeat(np.arange(len(elevations)), num_columns)
+
+
+def picture_of(figure):
+    return np.asarray(figure.axes[0].images[0].get_array())
+
+
+def test_a_range_image_has_a_row_for_each_beam_and_the_left_on_the_left():
+    points, ring = all_around([-20, 0, 3])  # numbered from below, as nuScenes does
+    colors = np.zeros((len(points), 3), np.uint8)
+    colors[ring == 2] = COLORS[0]
+    left = np.abs(np.arctan2(points[:, 1], points[:, 0]) - np.pi / 2) < 0.1
+    colors[left] = COLORS[2]
+    picture = picture_of(draw_range_image(points, colors, ring, num_columns=360))
+    assert picture.shape == (3, 360, 3)
+    assert picture[0, 180].tolist() == [255, 0, 0] and picture[1, 180].tolist() == [0, 0, 0]
+    assert (picture[:, 90] == COLORS[2]).all() and not (picture[:, 270] == COLORS[2]).all(-1).any()
+
+
+def test_a_range_image_without_rings_has_rows_of_elevation():
+    points, _ = all_around(np.linspace(-25, 10, 32))
+    higher = np.where((points[:, 2] > 0)[:, None], COLORS[0], COLORS[1])
+    picture = picture_of(draw_range_image(points, higher, num_rows=32, num_columns=360))
+    assert picture.shape == (32, 360, 3)
+    assert (picture[0] == COLORS[0]).all() and (picture[-1] == COLORS[1]).all()
+
+
+def test_in_a_range_image_the_near_point_hides_the_far_one():
+    points = np.array([[30.0, 0.01, 0], [4.0, 0.001, 0], [np.nan, 0, 0]])
+    for order in ([0, 1, 2], [2, 1, 0]):
+        shades = np.array([[0, 0, 255], [255, 0, 0], [0, 255, 0]])[order]
+        picture = picture_of(draw_range_image(points[order], shades, num_rows=4))
+        assert (picture == [255, 0, 0]).all(-1).sum() == 1
+        assert not (picture == [0, 0, 255]).all(-1).any() and not (picture == [0, 255, 0]).all(-1).any()
+
+
+def test_a_range_image_without_points_is_black():
+    assert not picture_of(draw_range_image(np.zeros((0, 3)))).any()
+    with pytest.raises(ValueError, match="`ring` must have one value per point"):
+        draw_range_image(POINTS, ring=np.zeros(3))
 
 
 def test_a_picture_leaves_the_users_matplotlib_alone():

@@ -11,13 +11,8 @@ from uov_hf.data.frames import decode_image
 from uov_hf.labels.card_statistics import RANGE_NAMES
 from uov_hf.labels.point_labels import PointLabels
 from uov_hf.projection import Camera
-from uov_hf.visualization import (
-    VERDICT_COLORS,
-    VERDICTS,
-    draw_birds_eye_view,
-    draw_camera_overlays,
-    label_colors,
-)
+from uov_hf.scan_colors import VERDICT_COLORS, VERDICTS, label_colors
+from uov_hf.visualization import draw_birds_eye_view, draw_camera_overlays
 from uov_hf.vocabulary import IGNORED, available_vocabularies, load_vocabulary
 
 
