@@ -2,14 +2,17 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import pipeline
+from transformers import CLIPModel, CLIPTextModelWithProjection, pipeline
+from transformers.utils.logging import get_logger
 
 from uov_hf import (
     PointCloudSegmentationPipeline,
@@ -72,6 +75,31 @@ def words(checkpoints) -> PointCloudSegmentationPipeline:
 @pytest.fixture(scope="module")
 def classes(checkpoints) -> PointCloudSegmentationPipeline:
     return pipeline("point-cloud-segmentation", model=str(checkpoints["linear"]), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory) -> PointCloudSegmentationPipeline:
+    """It has its teacher's text tower, and a network that scales intensities."""
+    folder = tmp_path_factory.mktemp("reader")
+    example = Path(__file__).parents[1] / "examples" / "make_tiny_clip.py"
+    runpy.run_path(str(example))["save_tiny_clip"](str(folder / "clip"), projection_dim=12)
+    clip = CLIPModel.from_pretrained(folder / "clip")
+    clip.config.text_config.projection_dim = 12
+    tower = CLIPTextModelWithProjection(clip.config.text_config)
+    tower.text_model, tower.text_projection = clip.text_model, clip.text_projection
+    uov = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12, teacher="clip"))
+    uov.set_classes(CLASSES, unit(5, 12), torch.tensor([0, 1, 2, 0, 255]), PROMPTS)
+    uov.set_text_tower(tower, source="clip")
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling="unit"), str(folder / "clip"))
+    save_checkpoint(folder / "uov", uov, processor)
+    return pipeline("point-cloud-segmentation", model=str(folder / "uov"), device="cpu")
+
+
+@pytest.fixture
+def warnings(caplog):
+    """What the pipeline warns of, whatever it warned of before."""
+    type(get_logger("uov_hf.pipeline_uov")).warning_once.cache_clear()
+    return caplog
 
 
 def scan(num_points=60, seed=0):
@@ -194,6 +222,93 @@ def test_afi_refines_the_answer(words):
     np.testing.assert_array_equal(refined["segmentation"], expected["segmentation"])
 
 
+def test_top_k_gives_the_best_labels_of_each_point(words):
+    points = scan()
+    points[3, 0] = np.nan
+    result, probabilities = words(points, top_k=2, threshold=0.99), by_hand(words, points)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    named = np.arange(60) != 3
+    np.testing.assert_array_equal(result["top_labels"][named], order[named])
+    np.testing.assert_allclose(
+        result["top_scores"][named], np.take_along_axis(probabilities, order, 1)[named], atol=1e-5
+    )
+    assert result["top_labels"][3].tolist() == [255, 255] and result["top_scores"][3].tolist() == [0, 0]
+    assert words(points, top_k=99)["top_labels"].shape == (60, 3)
+    assert "top_labels" not in words(points)
+
+
+def test_words_that_are_not_baked_go_to_the_text_tower_once(reader, monkeypatch):
+    read, uov = [], reader.model.uov
+    get_text_features = type(uov).get_text_features
+
+    def count(self, input_ids, attention_mask=None):
+        read.append(len(input_ids))
+        return get_text_features(self, input_ids, attention_mask)
+
+    monkeypatch.setattr(type(uov), "get_text_features", count)
+    result = reader(scan(), ["tuk-tuk", "car", "horse cart"], intensity_max=255)
+    assert result["labels"] == ["tuk-tuk", "car", "horse cart"] and read == [2]
+    reader(scan(), "horse cart, tuk-tuk", intensity_max=255)
+    assert read == [2]
+    reader(scan(), "horse cart, tuk-tuk", hypothesis_template="a drawing of a {}", intensity_max=255)
+    assert read == [2, 2]
+
+
+def test_the_sentence_is_what_the_text_tower_reads(reader):
+    inputs, uov = reader.processor(scan(), intensity_max=255), reader.model.uov
+    with torch.no_grad():
+        embeds = uov.get_point_features(inputs["voxel_coords"], inputs["voxel_features"], inputs["point_to_voxel"])
+        text = uov.get_text_features(**reader.processor(text=["the tuk-tuk", "the cart"]))
+        expected = (uov.config.logit_scale * embeds @ text.T).softmax(1)
+    result = reader(scan(), "tuk-tuk, cart", hypothesis_template="the {}", intensity_max=255)
+    np.testing.assert_array_equal(result["segmentation"], expected.argmax(1))
+    np.testing.assert_allclose(result["scores"], expected.amax(1), atol=1e-5)
+
+
+def test_a_word_may_have_embeddings_besides(words):
+    own = words.model.uov.prompt_embeds
+    both = words(scan(), ["tree", "sky"], candidate_embeds={"tree": own[1].numpy()})
+    apart = words(scan(), ["tree", "sky", "road"])
+    np.testing.assert_array_equal(both["segmentation"], np.array([0, 1, 0])[apart["segmentation"]])
+
+
+@pytest.mark.parametrize("largest, scale", [(0.99, 1), (254.0, 255), (60000.0, 65535)])
+def test_the_full_scale_of_the_intensity_is_guessed_aloud(reader, warnings, largest, scale):
+    points = scan()
+    points[:, 3] *= largest / points[:, 3].max()
+    points[0, 3] = np.nan
+    assert_same(reader(points), reader(points, intensity_max=scale))
+    assert f"the sensor's full scale were {scale}" in warnings.text
+
+
+def test_scans_with_intensity_and_without_share_a_batch(reader, warnings):
+    scans = [scan(20, 1), scan(30, 2)[:, :3], {"points": scan(9, 3), "intensity_max": 511}]
+    for result, own in zip(reader(scans, batch_size=3), scans, strict=True):
+        assert_same(result, reader(own))
+    assert "A scan has no intensity: the network reads 0.0" in warnings.text
+
+
+def test_columns_beyond_the_intensity_are_not_looked_at(words, tmp_path):
+    five = np.column_stack([scan(), np.arange(60, dtype=np.float32)])
+    five.tofile(tmp_path / "scan.pcd.bin")
+    assert_same(words(five), words(scan()))
+    assert_same(words(str(tmp_path / "scan.pcd.bin")), words(scan()))
+
+
+def test_bfloat16_answers_nearly_as_float32(reader, checkpoints, words):
+    for folder, expected in ((reader.model.name_or_path, reader), (checkpoints["text"], words)):
+        half = pipeline("point-cloud-segmentation", model=str(folder), dtype=torch.bfloat16, device="cpu")
+        assert half.model.dtype == torch.bfloat16
+        result = half(scan(200), intensity_max=255, top_k=3)
+        assert result["scores"].dtype == np.float32
+        np.testing.assert_allclose(result["scores"], expected(scan(200), intensity_max=255)["scores"], atol=0.05)
+    assert half(scan(200), candidate_labels="sky, car")["labels"] == ["sky", "car"]
+
+
+def test_no_scans_have_no_answers(words):
+    assert words([]) == []
+
+
 @pytest.mark.parametrize(
     "head, options, message",
     [
@@ -208,12 +323,28 @@ def test_afi_refines_the_answer(words):
         ("words", {"candidate_labels": [["car"], ["tree"]]}, "has 2 lists: give a list of as many scans"),
         ("words", {"candidate_embeds": {"x": np.ones(5)}}, r"of 'x' must be finite, of shape \(12,\)"),
         ("words", {"candidate_words": ["car"]}, "has no parameter candidate_words"),
+        (
+            "words",
+            {"candidate_embeds": {str(row): np.ones(12) for row in range(256)}},
+            "at most 255 candidates, got 256",
+        ),
+        (
+            "words",
+            {"candidate_labels": "car, sky", "hypothesis_template": "a car"},
+            "must have {} where the word goes",
+        ),
+        ("words", {"top_k": 0}, "`top_k` must be at least 1, got 0"),
+        (
+            "reader",
+            {"intensity_max": None, "points": 1e6 * np.ones((5, 4), "f")},
+            "full scale, must be given: .*1000000",
+        ),
         ("words", {"refine": "crf"}, '`refine` must be "afi" or None'),
     ],
 )
 def test_what_it_cannot_do_it_says(request, head, options, message):
     with pytest.raises(ValueError, match=message):
-        request.getfixturevalue(head)(scan(), **options)
+        request.getfixturevalue(head)(**{"points": scan()} | options)
 
 
 def test_without_the_package_the_code_in_the_checkpoint_is_the_pipeline(checkpoints, words, tmp_path):

@@ -3,17 +3,23 @@
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+from transformers.utils import logging
 
 from .feature_extraction_uov import as_array
 from .modeling_uov import UOVModel, best_of_prompts
 
 
+logger = logging.get_logger(__name__)
+
 IGNORED = 255
+FULL_SCALES = (1, 255, 65535)  # of the intensity, in the files of most sensors
+DEFAULT_TEMPLATE = "a photo of a {}."
 WORDS = ("candidate_labels", "candidate_embeds", "hypothesis_template")
 
 
@@ -59,24 +65,31 @@ class PointCloudSegmentationPipeline(Pipeline):
                 The words to choose from: with commas between them, or in a list; for a list of scans perhaps one list
                 for each.
             candidate_embeds (`dict[str, array]`, *optional*):
-                Further labels by embeddings of the teacher's space: `(D,)`, or `(num_prompts, D)`, whose best counts.
+                Labels by embeddings of the teacher's space: `(D,)`, or `(num_prompts, D)`, whose best counts. Of photos
+                [`~uov_hf.teachers.embed_pictures`] makes them. They stand beside the words; those of a word add to it.
             hypothesis_template (`str`, *optional*, defaults to `"a photo of a {}."`):
                 The sentence that the text tower reads. Baked words were embedded in the templates of their teacher.
             intensity_max (`float`, *optional*):
-                The sensor's full scale, as [`UOVFeatureExtractor`] takes it.
+                The sensor's full scale, as [`UOVFeatureExtractor`] takes it. Where the network needs it, it is by
+                default the least of 1, 255 and 65535 that no point of the scan exceeds, and a warning says so.
             threshold (`float`, *optional*, defaults to 0.0):
-                Points whose best label has less probability than this get 255.
+                Points whose best label has less probability than this get 255 in `segmentation`.
+            top_k (`int`, *optional*):
+                How many labels to give for each point, best first; all where there are fewer candidates.
             refine (`"afi"`, *optional*):
                 Clean the answer by approximate flat interaction.
 
         Returns:
             For each scan a dictionary: `segmentation` `(num_points,)` int64, rows of `labels`, 255 for a point that is
             in no voxel or below the threshold; `scores` `(num_points,)` float32, the probability among the candidates;
-            `labels`, a list of words.
+            `labels`, a list of words. With `top_k` also `top_labels` `(num_points, top_k)` int64 and `top_scores`
+            `(num_points, top_k)` float32, whatever the threshold is.
 
         Raises:
             ValueError: if the head is linear and there are candidates, or a word cannot be embedded.
         """
+        if isinstance(points, list) and not points:
+            return []
         if _is_list_per_scan(points, candidate_labels):
             points = [
                 {**_as_dict(scan), "candidate_labels": own} for scan, own in zip(points, candidate_labels, strict=True)
@@ -86,16 +99,41 @@ class PointCloudSegmentationPipeline(Pipeline):
             kwargs["candidate_labels"] = candidate_labels
         return super().__call__(points, **kwargs)
 
-    def _sanitize_parameters(self, threshold=None, refine=None, **asked):
+    def _sanitize_parameters(self, threshold=None, top_k=None, refine=None, **asked):
         unknown = sorted(set(asked) - {*WORDS, "intensity_max"})
         if unknown:
             raise ValueError(f"The pipeline has no parameter {', '.join(unknown)}.")
-        read_out = {"threshold": threshold, "refine": refine}
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+        read_out = {"threshold": threshold, "top_k": top_k, "refine": refine}
         return asked, {}, {name: value for name, value in read_out.items() if value is not None}
 
     def preprocess(self, scan: Any, **asked) -> dict[str, Any]:
         asked = {**asked, **_as_dict(scan)}
-        return {**asked, "points": as_array(asked["points"])}
+        points = as_array(asked["points"])
+        words = {name: asked.get(name) for name in WORDS}
+        return {**words, "points": points, "intensity_max": self._full_scale(points, asked.get("intensity_max"))}
+
+    def _full_scale(self, points: np.ndarray, given: float | None) -> float:
+        """Of the intensity of a scan: as given, or the likeliest; 1 where it does not matter."""
+        extractor = self.processor.feature_extractor
+        if points.ndim == 2 and points.shape[1] == 3:
+            logger.warning_once(
+                f"A scan has no intensity: the network reads {extractor.missing_intensity} (`missing_intensity`) for "
+                "each of its points, and may never have seen such scans."
+            )
+            return 1.0
+        if given is not None or extractor.intensity_scaling == "raw" or points.ndim != 2:
+            return 1.0 if given is None else given
+        largest = np.max(points[:, 3], initial=0, where=np.isfinite(points[:, 3]))
+        for scale in FULL_SCALES:
+            if largest <= scale:
+                logger.warning_once(
+                    f"`intensity_max` is not given: intensities up to {scale} look as if the sensor's full scale were "
+                    f"{scale}. Give it to be sure (255 for nuScenes, 1 for KITTI)."
+                )
+                return float(scale)
+        raise ValueError(f"`intensity_max`, the sensor's full scale, must be given: intensities go up to {largest}.")
 
     def get_iterator(
         self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
@@ -114,16 +152,12 @@ class PointCloudSegmentationPipeline(Pipeline):
 
     def _forward(self, scans: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """For each scan its points, their voxels, the logits of these, and what the logits are of."""
-        scales = [scan.get("intensity_max") for scan in scans]
-        if None in scales:
-            if any(scale is not None for scale in scales):
-                raise ValueError(f"`intensity_max` must be given for every scan of a batch or for none, got {scales}.")
-            scales = None
+        scales = [scan["intensity_max"] for scan in scans]
         inputs = self.processor([scan["points"] for scan in scans], intensity_max=scales)
         voxels = inputs["voxel_coords"].to(self.device), inputs["voxel_features"].to(self.device)
         num_voxels = torch.bincount(inputs["voxel_coords"][:, 0], minlength=len(scans))
         starts = num_voxels.cumsum(0) - num_voxels
-        named = self._name(voxels, num_voxels.tolist(), [{key: scan.get(key) for key in WORDS} for scan in scans])
+        named = self._name(voxels, num_voxels.tolist(), [{name: scan[name] for name in WORDS} for scan in scans])
         to_voxel = inputs["point_to_voxel"].split(inputs["num_points"].tolist())
         return [
             {
@@ -135,22 +169,20 @@ class PointCloudSegmentationPipeline(Pipeline):
             for scan, rows, start, (logits, labels) in zip(scans, to_voxel, starts, named, strict=True)
         ]
 
-    def postprocess(self, answer: dict[str, Any], threshold: float = 0.0, refine: str | None = None) -> dict[str, Any]:
-        (result,) = self.processor.post_process_semantic_segmentation(
+    def postprocess(
+        self, answer: dict[str, Any], threshold: float = 0.0, top_k: int | None = None, refine: str | None = None
+    ) -> dict[str, Any]:
+        (found,) = self.processor.post_process_semantic_segmentation(
             answer["logits"],
             answer["point_to_voxel"],
             per_voxel=True,
             refine=refine,
             points=answer["points"],
             label2id={label: row for row, label in enumerate(answer["labels"])},
+            top_k=top_k,
         )
-        below = result["scores"] < threshold
-        segmentation = result["segmentation"].masked_fill(below, IGNORED)
-        return {
-            "segmentation": segmentation.numpy(),
-            "scores": result["scores"].numpy(),
-            "labels": answer["labels"],
-        }
+        found["segmentation"] = found["segmentation"].masked_fill(found["scores"] < threshold, IGNORED)
+        return {name: values.numpy() for name, values in found.items()} | {"labels": answer["labels"]}
 
     def _name(
         self, voxels: tuple[torch.Tensor, torch.Tensor], num_voxels: list[int], words: list[dict[str, Any]]
@@ -184,10 +216,10 @@ class PointCloudSegmentationPipeline(Pipeline):
         self, uov: UOVModel, candidate_labels, candidate_embeds, hypothesis_template
     ) -> tuple[list[str], torch.Tensor, torch.LongTensor]:
         """The candidates, the embeddings `(P, D)` of their prompts, and the candidate of each `(P,)`."""
-        embeds = {
-            label: self._embeds_of(uov, label, hypothesis_template or "a photo of a {}.")
-            for label in _as_labels(candidate_labels)
-        }
+        template = hypothesis_template or DEFAULT_TEMPLATE
+        if template.format("a") == template.format("b"):
+            raise ValueError(f"`hypothesis_template` must have {{}} where the word goes, got {template!r}.")
+        embeds = self._embeds_of(uov, _as_labels(candidate_labels), template)
         for label, given in dict(candidate_embeds or {}).items():
             given = torch.atleast_2d(torch.as_tensor(given, dtype=torch.float32)).to(self.device)
             if given.ndim != 2 or given.shape[1] != uov.config.projection_dim or not given.isfinite().all():
@@ -195,23 +227,35 @@ class PointCloudSegmentationPipeline(Pipeline):
                     f"`candidate_embeds` of {label!r} must be finite, of shape ({uov.config.projection_dim},) or "
                     f"(num_prompts, {uov.config.projection_dim}), got shape {tuple(given.shape)}."
                 )
-            embeds[label] = F.normalize(given, dim=1)
+            given = F.normalize(given, dim=1)
+            embeds[label] = torch.cat([embeds[label], given]) if label in embeds else given
+        if len(embeds) > IGNORED:
+            raise ValueError(f"There may be at most {IGNORED} candidates, got {len(embeds)}.")
         rows = [torch.full((len(own),), row) for row, own in enumerate(embeds.values())]
         return list(embeds), torch.cat(list(embeds.values())), torch.cat(rows).to(self.device)
 
-    def _embeds_of(self, uov: UOVModel, label: str, template: str) -> torch.Tensor:
-        """`(num_prompts, D)`: the prompts of a class, a baked prompt, or what the text tower says."""
-        config = uov.config
+    def _embeds_of(self, uov: UOVModel, labels: list[str], template: str) -> dict[str, torch.Tensor]:
+        """`(num_prompts, D)` each: the prompts of a class, a baked prompt, or what the text tower says."""
+        config, embeds, sentences = uov.config, {}, {}
         names = {_plain(name): index for name, index in config.label2id.items()}
-        if _plain(label) in names and len(uov.prompt_embeds):
-            return uov.prompt_embeds[uov.prompt_to_class == names[_plain(label)]]
-        if label in config.prompts or not config.has_teachers_text_tower:
-            return uov.get_prompt_features([label])  # which refuses a word that is not baked, and says why
-        sentence = template.format(label)
-        if sentence not in self._embeds_of_words:
-            tokens = self.processor(text=sentence).to(self.device)
-            self._embeds_of_words[sentence] = uov.get_text_features(**tokens)
-        return self._embeds_of_words[sentence]
+        for label in labels:
+            if _plain(label) in names and len(uov.prompt_embeds):
+                embeds[label] = uov.prompt_embeds[uov.prompt_to_class == names[_plain(label)]]
+            elif label in config.prompts or not config.has_teachers_text_tower:
+                embeds[label] = uov.get_prompt_features(
+                    [label]
+                )  # which refuses a word that is not baked, and says why
+            else:
+                sentences[label] = template.format(label)
+        self._read(uov, [sentence for sentence in sentences.values() if sentence not in self._embeds_of_words])
+        embeds |= {label: self._embeds_of_words[sentence] for label, sentence in sentences.items()}
+        return {label: embeds[label] for label in labels}
+
+    def _read(self, uov: UOVModel, sentences: list[str]) -> None:
+        """Let the text tower read sentences that it has not read before."""
+        if sentences:
+            tokens = self.processor(text=sentences).to(self.device)
+            self._embeds_of_words |= zip(sentences, uov.get_text_features(**tokens).split(1), strict=True)
 
 
 def _as_dict(scan: Any) -> dict[str, Any]:

@@ -137,6 +137,7 @@ class UOVProcessor(ProcessorMixin):
         refine: str | None = None,
         points: Any = None,
         label2id: dict[str, int] | None = None,
+        top_k: int | None = None,
     ) -> list[dict[str, torch.Tensor]]:
         """Labels and scores of the original points, scan by scan.
 
@@ -160,10 +161,13 @@ class UOVProcessor(ProcessorMixin):
                 The scans as they were given to the processor, or concatenated: only for `refine`.
             label2id (`dict[str, int]`, *optional*):
                 `model.config.label2id`: only where a ground ring is configured.
+            top_k (`int`, *optional*):
+                How many of the best labels to give besides; all where there are fewer.
 
         Returns:
             For each scan a dictionary of `segmentation` (`(num_points,)`, long) and `scores` (`(num_points,)`, the
-            softmax probability of that label, or its share of what AFI gathered).
+            softmax probability of that label, or its share of what AFI gathered). With `top_k` also `top_labels` and
+            `top_scores` (`(num_points, top_k)`), best first.
 
         Raises:
             ValueError: if the rows are not those of the points, or of the voxels, or `points` are missing or others.
@@ -184,13 +188,18 @@ class UOVProcessor(ProcessorMixin):
             num_in_grid = [scan.sum().item() for scan in in_grid.split(num_points)]
             probabilities = self._refine(points, probabilities[rows], num_in_grid, label2id)
             rows = torch.arange(len(rows), device=rows.device)
-        scores, labels = probabilities.max(dim=-1)  # (rows,)
-        if include_background:
-            labels = labels.masked_fill(labels == class_scores.shape[1] - 1, ignored_index)
-        point_labels = torch.full_like(point_to_voxel, ignored_index).masked_scatter(in_grid, labels[rows])
-        point_scores = scores.new_zeros(len(point_to_voxel)).masked_scatter(in_grid, scores[rows])
-        per_scan = zip(point_labels.split(num_points), point_scores.split(num_points), strict=True)
-        return [{"segmentation": segmentation, "scores": scores} for segmentation, scores in per_scan]
+        found = dict(zip(("scores", "segmentation"), probabilities.max(dim=-1), strict=True))  # (rows,)
+        if top_k is not None:
+            best = probabilities.sort(dim=-1, descending=True, stable=True)  # (rows, C)
+            found |= {"top_scores": best.values[:, :top_k], "top_labels": best.indices[:, :top_k]}
+        for name, values in found.items():
+            is_label = name in ("segmentation", "top_labels")
+            if is_label and include_background:
+                values = values.masked_fill(values == class_scores.shape[1] - 1, ignored_index)
+            of_points = values.new_full((len(point_to_voxel), *values.shape[1:]), ignored_index if is_label else 0)
+            of_points[in_grid] = values[rows]
+            found[name] = of_points.split(num_points)
+        return [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
 
     def _refine(
         self, points: torch.Tensor, probabilities: torch.Tensor, num_points: list[int], label2id: dict | None
