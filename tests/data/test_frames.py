@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from broken_images import png_with_a_hole
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from uov_hf.data import FRAME_FEATURES, Frames, decode_image
 
@@ -76,6 +77,32 @@ def test_a_stream_has_a_shard_for_each_sequence_and_the_same_rows():
         np.testing.assert_array_equal(streamed["points"], frame["points"])
         assert streamed["points"].dtype == np.float32
     assert [frame["frame_id"] for frame in stream.shard(num_shards=2, index=1)] == ["frame-3", "frame-4"]
+
+
+class StaysHere(CountingSource):
+    """A source as large as tables are: whoever pickles or hashes it is told."""
+
+    def __reduce_ex__(self, protocol):
+        raise AssertionError("the source was pickled")
+
+
+def test_a_stream_does_not_pickle_its_source_also_with_workers():
+    stream = Frames(StaysHere()).select_columns(["frame_id", "points"]).stream()
+    assert [row["frame_id"] for row in stream.shuffle(seed=0, buffer_size=1)] != []
+    loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert sorted(row["frame_id"] for row in loader) == CountingSource.frame_ids
+
+
+def test_a_stream_continues_where_its_state_says():
+    stream = Frames(CountingSource()).select_columns(["frame_id"]).stream()
+    first = []
+    for row in stream:
+        first.append(row["frame_id"])
+        if len(first) == 2:
+            state = stream.state_dict()
+            break
+    stream.load_state_dict(state)
+    assert [*first, *(row["frame_id"] for row in stream)] == CountingSource.frame_ids
 
 
 def test_an_image_is_decoded_from_bytes_or_from_its_file(tmp_path):

@@ -23,6 +23,7 @@ from datasets import (
     SplitGenerator,
     Value,
 )
+from datasets.iterable_dataset import ExamplesIterable
 from PIL import Image as PillowImage
 
 from uov_hf.vocabulary import load_vocabulary
@@ -139,7 +140,8 @@ class Frames(Sequence):
 
     def stream(self) -> IterableDataset:
         """The same rows as a stream, one shard per sequence."""
-        return IterableDataset.from_generator(_chain, gen_kwargs={"sequences": self.by_sequence()})
+        # Not `from_generator`, which pickles the whole source, for a fingerprint of a cache that a stream has not.
+        return IterableDataset(ExamplesIterable(_with_keys, {"sequences": self.by_sequence()}))
 
 
 def decode_image(image: dict[str, Any]) -> PillowImage.Image:
@@ -216,8 +218,7 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
         ]
 
     def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for frame in _chain(sequences):
-            yield frame["frame_id"], frame
+        return _with_keys(sequences)
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
@@ -252,6 +253,6 @@ def _check_points(frame: dict[str, Any], frame_id: str) -> None:
             )
 
 
-def _chain(sequences: list[Frames]) -> Iterator[dict[str, Any]]:
+def _with_keys(sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
     for sequence in sequences:
-        yield from sequence
+        yield from zip(sequence.frame_ids, sequence, strict=True)
