@@ -22,7 +22,7 @@ from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.training import arguments
 from uov_hf.training.launch import start
 from uov_hf.training.loop import Objective, train
-from uov_hf.training.publishing import push_checkpoint, write_card
+from uov_hf.training.publishing import push_run, write_card
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import DistillationSamples, load_labelled_frames
 from uov_hf.training.segmenters import LOSSES, STREET_DEFAULTS, TERMS
@@ -106,7 +106,7 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
 
     # Data
-    label_set = LabelSet(args.label_set)
+    label_set = LabelSet.open(args.label_set)
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
     samples = make_samples(
         accelerator, args, args.split, label_set, processor, AugmentationConfig(), args.data_fraction
@@ -133,7 +133,7 @@ def main() -> None:
         save_checkpoint(run.output_dir, accelerator.unwrap_model(run.model), processor)
         write_card(run, args, label_set, "distill", TERMS, SETTINGS_IN_THE_CARD, args.split, len(samples))
         if args.push_to_hub:
-            logger.info(f"Pushed to {push_checkpoint(run.output_dir, args.hub_model_id or run.output_dir.name)}")
+            logger.info(f"Pushed to {push_run(run, args)}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
 

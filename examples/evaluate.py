@@ -148,7 +148,7 @@ def main() -> None:
 
 def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
     """What the teacher said about the points; made first where it is missing, each process its share."""
-    label_set = LabelSet(args.label_set)
+    label_set = LabelSet.open(args.label_set)
     if label_set.class_names != frames.class_names:
         raise ValueError(
             f"{args.label_set}: the teacher names the classes {label_set.class_names}, the ground truth has "
@@ -156,7 +156,7 @@ def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
         )
     label_points(label_set, frames, on_error=args.on_error, **sharing(accelerator))
     accelerator.wait_for_everyone()
-    return PointLabels(args.label_set)
+    return PointLabels(label_set.folder)
 
 
 def make_loader(accelerator: Accelerator, args, scans: Dataset):

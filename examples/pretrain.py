@@ -26,7 +26,7 @@ from uov_hf.teachers import load_teacher
 from uov_hf.training import arguments
 from uov_hf.training.launch import start
 from uov_hf.training.loop import Objective, train
-from uov_hf.training.publishing import push_checkpoint, write_card
+from uov_hf.training.publishing import push_run, write_card
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import TMPSamples, load_labelled_frames
 from uov_hf.training.steps import add_negatives, count_superpoints
@@ -125,7 +125,7 @@ def main() -> None:
             use_embedded_street(args)
 
     # Data
-    label_set = LabelSet(args.label_set)
+    label_set = LabelSet.open(args.label_set)
     feature_extractor = UOVFeatureExtractor(
         voxel_size=args.voxel_size,
         coordinate_system=args.coordinate_system,
@@ -159,7 +159,7 @@ def main() -> None:
         save_checkpoint(run.output_dir, accelerator.unwrap_model(run.model).uov, processor)
         write_card(run, args, label_set, "pretrain", TERMS, SETTINGS_IN_THE_CARD, training_split(args), len(samples))
         if args.push_to_hub:
-            logger.info(f"Pushed to {push_checkpoint(run.output_dir, args.hub_model_id or run.output_dir.name)}")
+            logger.info(f"Pushed to {push_run(run, args)}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
 

@@ -2,14 +2,11 @@
 
 import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor
 
 from uov_hf import (
@@ -20,6 +17,7 @@ from uov_hf import (
     UOVProcessor,
     save_checkpoint,
 )
+from uov_hf.cards import write_model_card
 from uov_hf.convert.minkowski import run_minkunet
 from uov_hf.convert.names import Rename, backbone_names, head_names
 from uov_hf.convert.official_files import read_official
@@ -33,6 +31,10 @@ TAXONOMIES = {17: "nuscenes", 20: "semantic_kitti"}
 EMBEDDINGS = {64: "SLidR's image features", 768: "the teacher's text space"}
 # What the official code feeds the network with (method 1.7).
 SETTINGS = {"voxel_size": 0.1, "cylindrical_coordinates": True}
+LICENSE_NOTE = (
+    "the terms of whoever published them hold, and those of the data they were trained on: nuScenes, SemanticKITTI "
+    "and their like allow non-commercial use only."
+)
 TOLERANCE = 1e-9  # of the proof, in float64, relative to the largest value
 
 
@@ -209,16 +211,19 @@ def _bake(path: Path, model: UOVModel | UOVForSemanticSegmentation, label_set: L
 def _write(folder: Path, model, taxonomy: str | None, source: Path, difference: float) -> None:
     scaling = PAPER_INTENSITY_SCALINGS.get(taxonomy, "raw")
     save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling=scaling)))
-    data = ModelCardData(license="other", library_name="uov-hf", tags=["uov", "lidar", "point-cloud"])
-    template = (files("uov_hf.convert") / "card.md").read_text(encoding="utf-8")
-    text = jinja2.Template(template, undefined=jinja2.StrictUndefined).render(
-        card_data=data.to_yaml(),
-        name=folder.name,
+    write_model_card(
+        folder,
+        license="other",
+        answers_by_words=taxonomy is None,
+        license_note=LICENSE_NOTE,
+        stage="convert",
+        model_name=folder.resolve().name,
         source=source.name,
         digest=hashlib.sha256(source.read_bytes()).hexdigest(),
-        model_class=type(model).__name__,
-        class_names=list(model.config.id2label.values()),
-        is_segmenter=taxonomy is not None,
         difference=f"{difference:.0e}",
+        model_class=type(model).__name__,
+        taxonomy=taxonomy or "its label set",
+        class_names=list(model.config.id2label.values()),
+        num_prompts=len(model.config.prompts),
+        teacher_id=model.config.teacher,
     )
-    ModelCard(text).save(folder / "README.md")

@@ -49,7 +49,7 @@ def load_frames(
     Raises:
         ValueError: where something is not there; it says what was looked for and what there is.
     """
-    builder = _find_builder(dataset)
+    builder = find_builder(dataset)
     if builder is None:
         frames = open_parquet(dataset, split, dataset_config, download=download and not streaming)
     elif data_dir is None:
@@ -81,7 +81,7 @@ def keep_fraction(frames: Frames, data_fraction: float) -> Frames:
     return frames.select([index for index, name in enumerate(frames.sequence_ids) if name in kept])
 
 
-def _find_builder(dataset: str) -> type[FrameBuilder] | None:
+def find_builder(dataset: str) -> type[FrameBuilder] | None:
     """The builder of a dataset script; None where `dataset` is no script."""
     if dataset.endswith(".py"):
         path = Path(dataset)

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from huggingface_hub import DatasetCard, DatasetCardData, HfApi
+from huggingface_hub import DatasetCard, DatasetCardData
 
 from uov_hf.data.frames import FrameBuilder
+from uov_hf.data.loading import find_builder
 from uov_hf.data.parquet import read_shard_index
+from uov_hf.upload import hide_folders, upload
 
 
 CARD = """---
@@ -59,7 +61,7 @@ def check_may_be_pushed(builder: FrameBuilder, private: bool) -> None:
         f"--push_to_hub without --private would publish the sensor data of {builder.dataset_name}, "
         f"{_reason_against(builder)} Add --private for a repository of your own. To share your work, publish "
         "a label set, which holds no sensor data: make it with examples/generate_label_set.py, then "
-        "`hf upload USER/NAME labels --repo-type dataset`."
+        "`python -m uov_hf.labels.publishing labels/ USER/NAME`."
     )
 
 
@@ -72,41 +74,55 @@ def _reason_against(builder: FrameBuilder) -> str:
     )
 
 
-def push_dataset(builder: FrameBuilder, folder: Path, repo_id: str, private: bool) -> str:
+def push_dataset(
+    builder: FrameBuilder,
+    folder: Path,
+    repo_id: str,
+    private: bool = False,
+    *,
+    revision: str | None = None,
+    commit_message: str = "Upload frames",
+    token: str | None = None,
+) -> str:
     """
-    Upload what the card of a folder lists, and return its address. An interrupted upload is run again.
+    Upload what the card of a folder lists, in one commit, and return its address.
 
     Args:
         builder (`FrameBuilder`): Knows the licence.
         folder (`Path`): As `write_parquet` left it.
-        repo_id (`str`): Made where it is not there.
-        private (`bool`): Whether to make it private.
+        repo_id, private, revision, commit_message, token: As of [`~uov_hf.upload.upload`].
 
     Raises:
         PermissionError: the repository is public, and the dataset may not be, or nobody has said that it may.
         ValueError: the folder has no card that lists its files.
+        ConnectionError, HfHubHTTPError: as `upload`.
     """
     check_may_be_pushed(builder, private)
     configs = _read_configs(folder / "README.md")
     if not configs:
         raise ValueError(f"{folder / 'README.md'}: expected the card that write_parquet writes, got one of no files.")
-    api = HfApi()
-    repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
-    if not builder.may_be_published and not api.repo_info(repo_id, repo_type="dataset").private:
-        raise PermissionError(
-            f"The dataset repository {repo_id} is there already and is public, so that --private does not make it "
-            f"private, and it would get the sensor data of {builder.dataset_name}, {_reason_against(builder)} Make "
-            "the repository private in its settings, or give another id."
-        )
-    paths = [split["path"] for config in configs for split in config["data_files"]]
-    commit = api.upload_folder(
-        repo_id=repo_id,
+    patterns = [split["path"] for config in configs for split in config["data_files"]]
+    files = {
+        path.relative_to(folder).as_posix(): path for pattern in patterns for path in sorted(folder.glob(pattern))
+    }
+    return upload(
+        repo_id,
+        {"README.md": folder / "README.md", **files},
         repo_type="dataset",
-        folder_path=folder,
-        allow_patterns=["README.md", *paths],
-        delete_patterns=paths,  # shards of a folder that was since written anew
+        private=private,
+        revision=revision,
+        commit_message=commit_message,
+        replaces=patterns,  # shards of a folder that was since written anew
+        token=token,
     )
-    return str(commit)
+
+
+def licence_of(dataset: str, data_dir: str | Path | None = None, dataset_config: str | None = None) -> str:
+    """Under which terms a dataset is had, in a sentence or two; the arguments are those of `load_frames`."""
+    builder = find_builder(dataset)
+    if builder is None:
+        return f"as the card of {hide_folders(dataset)} says."
+    return builder(data_dir=str(data_dir), config_name=dataset_config).licence
 
 
 def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:

@@ -58,7 +58,7 @@ def eval_results(metrics: dict[str, Any], dataset: dict[str, str], settings: dic
     suffix = f" ({as_flags(settings)})" if settings else ""
     return [
         EvalResult(
-            task_type="point-cloud-segmentation",
+            task_type="semantic-segmentation",  # of the Hub's list, which knows no points
             task_name="LiDAR semantic segmentation",
             dataset_type=dataset["type"],
             dataset_name=dataset["name"],

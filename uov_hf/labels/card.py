@@ -33,6 +33,7 @@ from uov_hf.labels.consolidation import PRESETS
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.labels.point_labels import PointLabels, label_points
 from uov_hf.labels.shards import write_atomically
+from uov_hf.upload import hide_folders
 
 
 logger = logging.getLogger("uov_hf.labels.card")
@@ -172,12 +173,6 @@ def render(name: str, **fields: Any) -> str:
 
 def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def hide_folders(value: Any) -> Any:
-    """A setting; of a folder or file on this machine the last name only, where it lies is nobody's business."""
-    is_path = isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists())
-    return Path(value).resolve().name if is_path else value
 
 
 def as_cell(value: Any) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from safetensors.numpy import load_file, save
 
 from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
+from uov_hf.upload import is_hub_id
 
 
 FORMAT_VERSION = 2
@@ -108,6 +109,50 @@ class LabelSet:
             write_atomically(folder / "prompt_embeds.safetensors", save({"prompt_embeds": prompt_embeds}))
             write_atomically(folder / "label_set.json", content.encode())
         return cls(folder)
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        revision: str | None = None,
+        local_dir: str | Path | None = None,
+        token: str | None = None,
+    ) -> "LabelSet":
+        """
+        A label set of the Hub, downloaded once.
+
+        Args:
+            repo_id (`str`):
+                The dataset repository, `user/name`.
+            revision (`str`, *optional*):
+                Branch, tag or commit.
+            local_dir (`str` or `Path`, *optional*):
+                Where it goes; by default into the cache of the Hub.
+            token (`str`, *optional*):
+                By default the one of `hf auth login`, or `HF_TOKEN`.
+
+        Raises:
+            huggingface_hub.errors.RepositoryNotFoundError: it is not there, or private and not ours.
+            FileNotFoundError: there is no label set in the repository.
+        """
+        return cls(
+            snapshot_download(repo_id, repo_type="dataset", revision=revision, local_dir=local_dir, token=token)
+        )
+
+    @classmethod
+    def open(cls, folder_or_id: str | Path) -> "LabelSet":
+        """The label set in a folder; or, where there is no such folder and it can be an id, of the Hub."""
+        is_id = "/" in str(folder_or_id) and is_hub_id(str(folder_or_id))
+        try:
+            return cls.from_hub(str(folder_or_id)) if is_id else cls(folder_or_id)
+        except LocalEntryNotFoundError as error:
+            raise FileNotFoundError(f"There is no folder {folder_or_id}, and the Hub said: {error}") from error
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload it, and return the address; `options` are those of [`~uov_hf.labels.publishing.push_label_set`]."""
+        from uov_hf.labels.publishing import push_label_set  # which imports this file
+
+        return push_label_set(self, repo_id, **options)
 
     @cached_property
     def prompt_embeds(self) -> np.ndarray:
@@ -266,17 +311,9 @@ def _concatenate(arrays: list[np.ndarray], dtype) -> np.ndarray:
 
 
 def _model_id(source: str, revision: str | None) -> str:
-    if not _is_hub_id(source):
+    if not is_hub_id(source):
         return Path(source).resolve().name
     return f"{source}@{revision}" if revision else source
-
-
-def _is_hub_id(model_name_or_path: str) -> bool:
-    try:
-        validate_repo_id(model_name_or_path)
-    except HFValidationError:
-        return False
-    return not Path(model_name_or_path).is_dir()
 
 
 def _check_answer(answer: ImageSegments, frame: Row, camera: int, augmentation: str | None, teacher: Teacher) -> None:

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import whoami
+
 from uov_hf.labels import PRESETS
 from uov_hf.training.optimization import OPTIMIZERS, SCHEDULES
 
@@ -93,13 +95,17 @@ def add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--eval_steps", type=int, help="Optimiser steps between validations. Default: an epoch.")
     group.add_argument("--report_to", choices=("none", "tensorboard", "trackio"), default="none")
-    group.add_argument("--push_to_hub", action="store_true")
+    group.add_argument("--push_to_hub", action="store_true", help="Upload the finished checkpoint, with its card.")
     group.add_argument("--hub_model_id", help="Default: the name of --output_dir.")
+    group.add_argument("--hub_private_repo", action="store_true", help="The repository must be private.")
+    group.add_argument("--hub_revision", help="The branch; made where it is not there. Default: main.")
 
 
 def parse_or_street(parser: argparse.ArgumentParser, street_defaults: dict[str, Any]) -> argparse.Namespace:
     """The arguments, and `on_street`: without --dataset it is the embedded street's turn, with defaults of its own."""
     args = parser.parse_args()
+    if args.push_to_hub:
+        whoami()  # raises: without a token all the training would end in an error
     if args.dataset is not None:
         if getattr(args, "label_set", "") is None:
             parser.error("--dataset needs --label_set: make one with examples/generate_label_set.py.")

@@ -1,0 +1,127 @@
+"""Frames on the Hub: the same rows come back, downloaded or streamed, and through plain `datasets`."""
+
+import io
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from huggingface_hub import DatasetCard, HfApi
+
+from uov_hf.data import load_frames
+from uov_hf.data.publishing import push_dataset
+from uov_hf.data.writing import write_from_command_line, write_parquet
+from uov_hf.dataset_scripts.nuscenes import NuScenes
+
+
+class SecretScenes(NuScenes):
+    """The street, as if it were of somebody who forbids to publish it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.licence, self.may_be_published = "Its owner's.", False
+
+
+@pytest.fixture
+def run(monkeypatch, tiny_street, tmp_path):
+    """A dataset script as a program."""
+
+    def run(*arguments, builder=NuScenes):
+        paths = ["--data_dir", str(tiny_street), "--output_dir", str(tmp_path / "parquet")]
+        monkeypatch.setattr(sys, "argv", ["nuscenes.py", *paths, *arguments])
+        write_from_command_line(builder, "nuScenes.")
+
+    return run
+
+
+def assert_same_frames(found, expected):
+    found = list(found)
+    assert [frame["frame_id"] for frame in found] == expected.frame_ids and found
+    for frame, wanted in zip(found, expected, strict=True):
+        for name in ("points", "labels", "lidar2cam", "intrinsics", "image_sizes", "camera_timestamps"):
+            assert np.asarray(frame[name]).dtype == wanted[name].dtype, name
+            assert np.array_equal(frame[name], wanted[name]), name
+        assert frame["camera_names"] == wanted["camera_names"]
+        for image, original in zip(frame["images"], wanted["images"], strict=True):
+            with open(original["path"], "rb") as file:
+                assert image["bytes"] == file.read()
+
+
+def test_frames_come_back_bit_for_bit_by_id(hub, run, tiny_street):
+    run("--push_to_hub", "me/street", "--split", "train", "test")
+    for split in ("train", "test"):
+        assert_same_frames(load_frames("me/street", split), load_frames("nuscenes", split, data_dir=tiny_street))
+    whole = load_frames("me/street", "all")
+    assert len(whole) == 4 and whole.taxonomy == "nuscenes"
+
+
+def test_streamed_frames_are_the_same_and_nothing_is_downloaded_whole(hub, run, tiny_street):
+    run("--push_to_hub", "me/street")
+    expected = load_frames("nuscenes", "train", data_dir=tiny_street)
+    hub.requests.clear()
+    assert_same_frames(load_frames("me/street", "train", streaming=True), expected)
+    assert not list(hub.home.rglob("*.parquet")) and any("/large/" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_plain_datasets_reads_them_too(hub, run, tiny_street, streaming):
+    run("--push_to_hub", "me/street")
+    expected = load_frames("nuscenes", "train", data_dir=tiny_street)
+    rows = list(load_dataset("me/street", split="train", streaming=streaming).with_format("numpy"))
+    assert [str(row["frame_id"]) for row in rows] == expected.frame_ids
+    assert all(np.array_equal(row["points"], frame["points"]) for row, frame in zip(rows, expected, strict=True))
+
+
+def test_what_is_written_anew_leaves_no_shard_of_before(hub, tiny_street, tmp_path):
+    builder = NuScenes(data_dir=str(tiny_street))
+    write_parquet(builder, tmp_path / "small", max_shard_bytes=1)  # a shard for every frame
+    push_dataset(builder, tmp_path / "small", "me/street")
+    before = set(hub.files("me/street", "datasets"))
+    write_parquet(builder, tmp_path / "whole")
+    push_dataset(builder, tmp_path / "whole", "me/street", commit_message="Larger shards")
+    after = {name for name in hub.files("me/street", "datasets") if name.endswith(".parquet")}
+    assert len(before) > len(after) == len(list((tmp_path / "whole").rglob("*.parquet")))
+    assert_same_frames(load_frames("me/street", "train"), load_frames("nuscenes", "train", data_dir=tiny_street))
+
+
+def test_an_interrupted_upload_shows_nothing_until_it_is_run_again(hub, run, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    HfApi().create_repo("me/street", repo_type="dataset")
+    hub.drop["POST /api/datasets/me/street/commit"] = 1000
+    with pytest.raises(ConnectionError, match="Run it again"):
+        run("--push_to_hub", "me/street")
+    assert list(hub.files("me/street", "datasets")) == [".gitattributes"]
+    hub.drop.clear()
+    run("--push_to_hub", "me/street")
+    assert len(load_frames("me/street", "train")) == 2
+
+
+def test_the_card_says_what_there_is_and_where_nothing_lay(hub, run, tiny_street, tmp_path):
+    run("--push_to_hub", "me/street")
+    card = DatasetCard.load("me/street")
+    assert card.validate() is None and "A synthetic street of uov-hf" in card.text
+    for name, content in hub.files("me/street", "datasets").items():
+        footer = str(pq.read_metadata(io.BytesIO(content)).metadata) if name.endswith("parquet") else ""
+        for folder in (tiny_street, tmp_path):
+            assert str(folder).encode() not in content and str(folder) not in footer
+
+
+def test_what_may_not_be_published_goes_only_into_a_private_repository(hub, run):
+    with pytest.raises(PermissionError, match="which its licence does not allow: Its owner's."):
+        run("--push_to_hub", "me/street", builder=SecretScenes)
+    assert not hub.repos
+    HfApi().create_repo("me/open", repo_type="dataset")
+    with pytest.raises(PermissionError, match="me/open is there already and is public"):
+        run("--push_to_hub", "me/open", "--private", builder=SecretScenes)
+    assert list(hub.files("me/open", "datasets")) == [".gitattributes"]
+    run("--push_to_hub", "me/street", "--private", builder=SecretScenes)
+    assert hub.repos["datasets", "me/street"].private and len(load_frames("me/street", "train")) == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_private_frames_without_a_token_are_the_hubs_to_refuse(hub, run, without_token, streaming):
+    run("--push_to_hub", "me/street", "--private")
+    without_token()
+    with pytest.raises(OSError, match="'me/street' doesn't exist on the Hub or cannot be accessed"):
+        load_frames("me/street", "train", streaming=streaming)

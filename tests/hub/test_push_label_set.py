@@ -1,0 +1,125 @@
+"""A label set on the Hub: the same rows come back, tables for others, and nothing of the machine it was made on."""
+
+import io
+import json
+import shutil
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from uov_hf.data import load_frames
+from uov_hf.labels import LabelSet, PointLabels, label_points, publishing
+from uov_hf.teachers import load_teacher
+from uov_hf.vocabulary import load_vocabulary
+
+
+@pytest.fixture(scope="module")
+def made(tiny_street, tmp_path_factory):
+    """A label set of the tiny street with point labels, whose teacher and settings name folders of this machine."""
+    folder = tmp_path_factory.mktemp("at_home") / "labels"
+    vocabulary = load_vocabulary("nuscenes")
+    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
+    teacher.model_name_or_path = str(folder.with_name("weights") / "my-teacher")
+    frames = load_frames("nuscenes", "all", data_dir=tiny_street)
+    settings = {"cameras": None, "files": [str(folder.with_name("masks"))]}
+    label_set = LabelSet.create(folder, teacher, vocabulary, settings)
+    label_set.write(frames, teacher)
+    label_points(label_set, frames)
+    (folder / "notes.txt").write_text("at home")
+    return label_set
+
+
+def assert_same_rows(one, other):
+    assert one.frame_ids == other.frame_ids and one.frame_ids
+    for frame_id in one.frame_ids:
+        rows = one.read(frame_id), other.read(frame_id)
+        assert rows[0].keys() == rows[1].keys()
+        for name in rows[0]:
+            assert np.array_equal(rows[0][name], rows[1][name]), name
+
+
+def test_a_label_set_and_its_point_labels_come_back_as_they_went(hub, made):
+    made.push_to_hub("labels")
+    pulled = LabelSet.from_hub("me/labels")
+    assert_same_rows(made, pulled)
+    assert_same_rows(PointLabels(made.folder), PointLabels(pulled.folder))
+    assert np.array_equal(made.prompt_embeds, pulled.prompt_embeds)
+    assert (made.teacher_id, made.prompts, made.class_names) == (pulled.teacher_id, pulled.prompts, pulled.class_names)
+
+
+def test_an_id_stands_where_a_folder_may_and_a_folder_comes_first(hub, made):
+    made.push_to_hub("labels")
+    assert LabelSet.open(made.folder).folder == made.folder
+    assert LabelSet.open("me/labels").frame_ids == made.frame_ids
+    with pytest.raises(FileNotFoundError, match="There is no label set in labels"):
+        LabelSet.open("labels")
+
+
+def test_others_read_it_as_tables(hub, made):
+    made.push_to_hub("labels")
+    images = load_dataset("me/labels", split="train")
+    assert list(images["frame_id"]) == made.frame_ids
+    assert np.array_equal(images[0]["segment_labels"], made.read(made.frame_ids[0])["segment_labels"])
+    points = load_dataset("me/labels", "points_paper", split="train", streaming=True)
+    row, expected = next(iter(points)), PointLabels(made.folder).read(made.frame_ids[0])
+    assert row["frame_id"] == made.frame_ids[0] and np.array_equal(row["labels"], expected["labels"])
+
+
+def test_neither_paths_nor_sensor_data_nor_other_files_go_with_it(hub, made, tiny_street):
+    made.push_to_hub("labels")
+    files = hub.files("me/labels", "datasets")
+    kinds = {name.rsplit(".", 1)[-1] for name in files if name != ".gitattributes"}
+    assert kinds == {"json", "parquet", "safetensors", "md"} and "notes.txt" not in files
+    for secret in (str(made.folder.parent), str(tiny_street)):
+        assert not any(secret.encode() in content for content in files.values())
+        assert not any(secret in str(pq.read_metadata(io.BytesIO(files[n])).metadata) for n in files if "images/" in n)
+    description = json.loads(files["label_set.json"])
+    assert description["teacher"]["model_name_or_path"] == "my-teacher"
+    assert description["settings"]["files"] == ["masks"]
+    columns = set().union(*(pq.read_schema(io.BytesIO(files[n])).names for n in files if n.endswith("parquet")))
+    assert not columns & {"points", "images", "image", "intensity"}
+
+
+def test_its_card_is_the_label_card_where_there_is_one(hub, made, tmp_path):
+    made = LabelSet(shutil.copytree(made.folder, tmp_path / "labels"))
+    made.push_to_hub("labels")
+    card = DatasetCard.load("me/labels")
+    assert "What the 2D open-vocabulary teacher `my-teacher` says" in card.text and "{" not in card.text
+    assert [config["config_name"] for config in card.data.to_dict()["configs"]] == ["images", "points_paper"]
+    (made.folder / "card" / "figures").mkdir(parents=True)
+    (made.folder / "card" / "README.md").write_text("---\nlicense: other\npretty_name: Mine\n---\n\n# Point labels\n")
+    (made.folder / "card" / "figures" / "classes.png").write_bytes(b"a picture")
+    made.push_to_hub("labels", private=False, commit_message="With its card")
+    card = DatasetCard.load("me/labels", ignore_metadata_errors=False)
+    assert card.data.pretty_name == "Mine" and "# Point labels" in card.text and "LabelSet.from_hub" in card.text
+    assert hub.files("me/labels", "datasets")["figures/classes.png"] == b"a picture"
+    assert hub.repos["datasets", "me/labels"].at("main").title == "With its card"
+
+
+def test_the_command_line_pushes_to_a_private_branch(hub, made, monkeypatch, without_token):
+    arguments = [str(made.folder), "me/labels", "--private", "--revision", "v2"]
+    monkeypatch.setattr(sys, "argv", ["publishing", *arguments])
+    publishing.main()
+    assert list(hub.files("me/labels", "datasets")) == [".gitattributes"]
+    assert LabelSet.from_hub("me/labels", revision="v2").frame_ids == made.frame_ids
+    without_token()
+    with pytest.raises(RepositoryNotFoundError, match="make sure you are authenticated"):
+        LabelSet.from_hub("me/labels", revision="v2", local_dir=made.folder.with_name("elsewhere"))
+
+
+def test_a_label_set_without_a_word_said_is_not_pushed(hub, made, tmp_path):
+    for name in ("label_set.json", "prompt_embeds.safetensors"):
+        (tmp_path / name).write_bytes((made.folder / name).read_bytes())
+    with pytest.raises(ValueError, match="has no shards yet"):
+        LabelSet(tmp_path).push_to_hub("labels")
+    assert not hub.repos
+
+
+def test_what_is_not_there_is_named_by_the_hub(hub):
+    with pytest.raises(RepositoryNotFoundError, match="Repository Not Found"):
+        LabelSet.open("me/nothing")
