@@ -65,8 +65,9 @@ class PointCloudSegmentationPipeline(Pipeline):
                 The words to choose from: with commas between them, or in a list; for a list of scans perhaps one list
                 for each.
             candidate_embeds (`dict[str, array]`, *optional*):
-                Labels by embeddings of the teacher's space: `(D,)`, or `(num_prompts, D)`, whose best counts. Of photos
-                [`~uov_hf.teachers.embed_pictures`] makes them. They stand beside the words; those of a word add to it.
+                Labels by embeddings of the teacher's space: `(D,)`, or `(num_prompts, D)`, whose best counts.
+                [`~uov_hf.teachers.embed_pictures`] makes them of photos. They stand beside the words; those of a word
+                add to it.
             hypothesis_template (`str`, *optional*, defaults to `"a photo of a {}."`):
                 The sentence that the text tower reads. Baked words were embedded in the templates of their teacher.
             intensity_max (`float`, *optional*):

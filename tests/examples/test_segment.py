@@ -1,0 +1,143 @@
+"""examples/segment.py as a user runs it: scans in, a folder of labels and pictures out."""
+
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uov_hf.segmenting import (
+    class_colors,
+    embed_pictures_for,
+    find_scans,
+    load_segmenter,
+    read_pictures,
+    segment_file,
+    segment_files,
+)
+from uov_hf.teachers import embed_pictures
+
+
+def write_scan(path, num_points=300, seed=0):
+    rng = np.random.default_rng(seed)
+    points = np.column_stack([rng.uniform(-9, 9, (num_points, 3)), rng.integers(0, 256, num_points)])
+    points.astype(np.float32).tofile(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_segmenter):
+    return load_segmenter(tiny_segmenter, device="cpu")
+
+
+def test_the_program_writes_labels_and_pictures_of_a_scan(run_script, segmenter, tiny_segmenter, tmp_path):
+    scan, folder = write_scan(tmp_path / "scan.bin"), tmp_path / "out"
+    options = ["--candidate_labels", "tree, car", "--threshold", 0.5, "--refine", "afi", "--device", "cpu"]
+    said = run_script("segment.py", "--model_name_or_path", tiny_segmenter, scan, "--output_dir", folder, *options)
+    expected = segmenter(str(scan), "tree, car", threshold=0.5, refine="afi")
+    labels, scores = np.load(folder / "labels.npy"), np.load(folder / "scores.npy")
+    np.testing.assert_array_equal(labels, expected["segmentation"])
+    np.testing.assert_allclose(scores, expected["scores"], atol=1e-6)
+    assert labels.dtype == np.uint8 and scores.dtype == np.float32
+    about = json.loads((folder / "classes.json").read_text())
+    assert [own["name"] for own in about["classes"]] == ["tree", "car"]
+    assert [own["num_points"] for own in about["classes"]] == [int((labels == row).sum()) for row in (0, 1)]
+    assert (folder / "birds_eye_view.png").read_bytes().startswith(b"\x89PNG")
+    assert "scan.bin: 300 points" in (folder / "viewer.html").read_text()
+    assert "scan.bin: 300 points" in said and str(folder / "viewer.html") in said
+    assert "scan/s" not in said and "Loading weights" not in said  # progress bars are for terminals
+
+
+def test_several_scans_get_a_folder_each(segmenter, tmp_path):
+    for sequence in ("00", "01"):
+        (tmp_path / sequence).mkdir()
+        write_scan(tmp_path / sequence / "000000.bin", seed=int(sequence))
+    write_scan(tmp_path / "00" / "000001.bin", seed=2)
+    (tmp_path / "00" / "calib.txt").write_text("no scan")
+    answers = list(segment_files(segmenter, [tmp_path / "00", tmp_path / "01"], tmp_path / "out", viewer=False))
+    names = ["00/000000", "00/000001", "01/000000"]
+    assert [answer.folder for answer in answers] == [tmp_path / "out" / name for name in names]
+    for answer in answers:
+        np.testing.assert_array_equal(np.load(answer.folder / "labels.npy"), answer.labels)
+        assert not (answer.folder / "viewer.html").exists()
+
+
+def test_scans_that_differ_in_their_suffix_only_do_not_overwrite_each_other(segmenter, tmp_path):
+    scan = write_scan(tmp_path / "a.bin")
+    shutil.copy(scan, tmp_path / "a.pcd.bin")
+    answers = list(segment_files(segmenter, [tmp_path], tmp_path / "out", viewer=False))
+    assert [answer.folder.name for answer in answers] == ["a.bin", "a.pcd.bin"]
+    assert [len(np.load(answer.folder / "labels.npy")) for answer in answers] == [300, 240]
+
+
+def test_a_scan_without_intensity_and_one_of_five_columns_are_segmented(tiny_segmenter, segmenter, tmp_path):
+    points = np.fromfile(write_scan(tmp_path / "scan.bin"), np.float32).reshape(-1, 4)
+    np.save(tmp_path / "bare.npy", points[:, :3])
+    np.column_stack([points, np.arange(300) % 32]).astype(np.float32).tofile(tmp_path / "five.pcd.bin")
+    bare = segment_file(tiny_segmenter, tmp_path / "bare.npy", tmp_path / "bare", device="cpu")
+    assert bare.points.shape == (300, 3) and bare.class_names == ["car", "road", "tree"]
+    five = segment_file(segmenter, tmp_path / "five.pcd.bin", tmp_path / "five", viewer=False)
+    np.testing.assert_array_equal(five.labels, segmenter(points)["segmentation"])
+
+
+def test_an_error_names_the_file(segmenter, run_script, tiny_segmenter, tmp_path):
+    np.save(tmp_path / "far.npy", np.full((4, 4), 1e7, np.float32))
+    with pytest.raises(ValueError, match="far.npy: `points` must lie within"):
+        segment_file(segmenter, tmp_path / "far.npy", tmp_path / "out")
+    np.save(tmp_path / "nan.npy", np.full((4, 4), np.nan, np.float32))
+    with pytest.raises(ValueError, match="nan.npy: expected a scan with finite points"):
+        segment_file(segmenter, tmp_path / "nan.npy", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: expected files that end in one of .bin"):
+        find_scans([tmp_path / "empty"])
+    assert not (tmp_path / "out").exists()
+    said = run_script("segment.py", "--model_name_or_path", tiny_segmenter, tmp_path / "absent.bin", fails=True)
+    assert said.splitlines()[-1].endswith("absent.bin: expected a file with points, got none.")
+    assert "Traceback" not in said
+
+
+def test_a_class_may_be_given_by_pictures(run_script, segmenter, tiny_segmenter, tmp_path):
+    scan, clip = write_scan(tmp_path / "scan.bin"), tmp_path / "clip"
+    Image.effect_noise((80, 80), 90).save(tmp_path / "yak.png")
+    example = Path(__file__).parents[2] / "examples" / "make_tiny_clip.py"
+    runpy.run_path(str(example))["save_tiny_clip"](str(clip), projection_dim=8)
+    asked = ["segment.py", "--model_name_or_path", tiny_segmenter, scan, "--output_dir", tmp_path / "out"]
+    asked += ["--candidate_labels", "car", "--picture", f"yak={tmp_path / 'yak.png'}"]
+    run_script(*asked, "--teacher_model_name_or_path", clip, "--device", "cpu")
+    about = json.loads((tmp_path / "out" / "classes.json").read_text())
+    embeds = embed_pictures({"yak": [tmp_path / "yak.png"]}, str(clip))
+    expected = segmenter(str(scan), ["car"], candidate_embeds=embeds)
+    assert [own["name"] for own in about["classes"]] == ["car", "yak"]
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "labels.npy"), expected["segmentation"])
+    with pytest.raises(ValueError, match="Nothing says which teacher embeds the pictures"):
+        embed_pictures_for(segmenter, {"yak": [tmp_path / "yak.png"]})
+
+
+def test_pictures_are_read_from_words_and_from_json(tmp_path):
+    (tmp_path / "words.json").write_text('{"cow": ["c.jpg"]}')
+    pictures = read_pictures(["tuk-tuk=a.jpg, b.jpg"], tmp_path / "words.json")
+    assert {name: [str(path) for path in own] for name, own in pictures.items()} == {
+        "cow": [str(tmp_path / "c.jpg")],
+        "tuk-tuk": ["a.jpg", "b.jpg"],
+    }
+    for wrong in ("tuk-tuk", "=a.jpg", "tuk-tuk=a.jpg,"):
+        with pytest.raises(ValueError, match="is given as tuk-tuk=a.jpg,b.jpg"):
+            read_pictures([wrong])
+    with pytest.raises(ValueError, match="must be given once"):
+        read_pictures(["cow=a.jpg"], tmp_path / "words.json")
+    (tmp_path / "words.json").write_text('["c.jpg"]')
+    with pytest.raises(ValueError, match="words.json: expected JSON as"):
+        read_pictures([], tmp_path / "words.json")
+
+
+def test_known_words_have_the_colours_of_their_classes_and_no_two_are_alike():
+    from uov_hf.vocabulary import load_vocabulary
+
+    nuscenes = load_vocabulary("nuscenes")
+    np.testing.assert_array_equal(class_colors(nuscenes.class_names), nuscenes.colors)
+    colors = class_colors(["car", "sedan", "unicorn", "driveable surface", "yeti"])
+    np.testing.assert_array_equal(colors[[0, 3]], nuscenes.colors[[3, 10]])
+    assert len({tuple(color) for color in colors.tolist()}) == 5
