@@ -30,7 +30,8 @@ from uov_hf.evaluation.reports import results_table, to_results, write_results
 from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans, score_segmenter
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.synthetic import generate_street
-from uov_hf.visualization import draw_birds_eye_view, write_viewer
+from uov_hf.viewer import write_viewer
+from uov_hf.visualization import draw_birds_eye_view
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -75,16 +76,17 @@ def main() -> None:
     for folder in (street, labels, pretrained, distilled):  # an earlier run's
         shutil.rmtree(folder, ignore_errors=True)
     make_towns(args, street)
+    costs = {"towns": {"seconds": round(time.perf_counter() - started, 1)}}
     on_street = f"--dataset nuscenes --data_dir {street}"
-    launch(
-        f"generate_label_set.py --teacher synthetic {on_street} --split all --cameras {CAMERAS} --output_dir {labels}"
-    )
     training = f"{on_street} --split train --label_set {labels} --seed {args.seed}"
-    launch(f"pretrain.py {training} --max_train_steps {args.max_train_steps} {TRAINING} --output_dir {pretrained}")
-    launch(
+    for command in (
+        f"generate_label_set.py --teacher synthetic {on_street} --split all --cameras {CAMERAS} --output_dir {labels}",
+        f"label_points.py --label_set {labels} {on_street} --split all",
+        f"pretrain.py {training} --max_train_steps {args.max_train_steps} {TRAINING} --output_dir {pretrained}",
         f"distill.py --model_name_or_path {pretrained} {training} --max_train_steps {args.distillation_steps} "
-        f"{DISTILLATION} --output_dir {distilled}"
-    )
+        f"{DISTILLATION} --output_dir {distilled}",
+    ):
+        costs[command.split(".")[0]] = launch(command)
 
     model, processor = UOVModel.from_pretrained(pretrained).eval(), UOVProcessor.from_pretrained(pretrained)
     train, test = (read_scans(street, split, labels, processor.feature_extractor) for split in ("train", "test"))
@@ -97,7 +99,9 @@ def main() -> None:
     results = score(test, segmenters, model.config.num_labels)
     class_names = list(model.config.id2label.values())
     seconds = round(time.perf_counter() - started)
-    write_results(args.output_dir / "results.json", results | {"class_names": class_names, "seconds": seconds})
+    write_results(
+        args.output_dir / "results.json", results | {"class_names": class_names, "seconds": seconds, "stages": costs}
+    )
     draw(args.output_dir, test[0], segmenters["distilled"], class_names)
     print(f"\n{results_table(results, class_names)}\n")
     print(f"{seconds} s. A scan of a test town to look at: {args.output_dir / 'viewer.html'}")
@@ -117,13 +121,19 @@ def make_towns(args: argparse.Namespace, street: Path) -> None:
     )
 
 
-def launch(command: str) -> None:
-    """Run one of the example scripts as a user would, on two CPU processes."""
+def launch(command: str) -> dict[str, float]:
+    """Run one of the example scripts as a user would, on two CPU processes; what it cost, GB of the larger process."""
     launcher = f"accelerate launch --multi_gpu --num_processes {NUM_PROCESSES} --main_process_port 0"
     print(f"\n$ ACCELERATE_USE_CPU=true {launcher} examples/{command}", flush=True)
     script, *options = shlex.split(command)
     words = [sys.executable, "-m", "accelerate.commands.launch", *launcher.split()[2:], EXAMPLES / script, *options]
-    subprocess.run(words, check=True, env=os.environ | {"ACCELERATE_USE_CPU": "true"})
+    started = time.perf_counter()
+    process = subprocess.Popen(words, env=os.environ | {"ACCELERATE_USE_CPU": "true"})
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    return {"seconds": round(time.perf_counter() - started, 1), "gigabytes": round(usage.ru_maxrss / 2**20, 2)}
 
 
 def read_scans(street: Path, split: str, labels: Path, feature_extractor) -> list[LabelledScan]:

@@ -17,6 +17,9 @@ def test_the_demo_leaves_a_table_of_every_contestant_and_a_viewer(run_script, tm
     output = run_script("demo.py", *size, "--output_dir", tmp_path / "demo", timeout=1500)
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     assert len(results["class_names"]) == 16
+    stages = {"towns", "generate_label_set", "label_points", "pretrain", "distill"}
+    assert set(results["stages"]) == stages and all(cost["seconds"] > 0 for cost in results["stages"].values())
+    assert 0.1 < results["stages"]["pretrain"]["gigabytes"] < 10
     contestants = ("majority_class", "point_classifier", "student")
     for name in [
         "untrained",

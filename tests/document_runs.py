@@ -1,0 +1,210 @@
+"""Commands of the documents, run as a user would, but on little data: what is on that user's disk, and how."""
+
+import argparse
+import multiprocessing
+import os
+import pkgutil
+import runpy
+import sys
+import tomllib
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+
+from document_blocks import REPOSITORY
+
+
+# Only these are asked for besides what a document says: the smallest run that goes all the way.
+SMALLEST = {
+    "examples/pretrain.py": ["--preset", "tiny", "--max_train_steps", "1", "--dataloader_num_workers", "0"],
+    "examples/distill.py": ["--max_train_steps", "1", "--per_device_train_batch_size", "1"],
+    "examples/finetune.py": ["--max_train_steps", "1", "--per_device_train_batch_size", "1", "--data_fraction", "1"],
+    "uov_hf.synthetic": ["--frames_per_scene", "2"],
+}
+ENTRY_POINT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]["uov-hf"]
+CLIP = "openai/clip-vit-large-patch14-336"
+OFFICIAL_SCENES = {"scene-9001": "scene-0061", "scene-9002": "scene-0008", "scene-9003": "scene-0003"}
+TINY_STREET = {"frames_per_scene": 2, "image_size": (64, 112), "azimuth_steps": 120}
+
+
+def save_nuscenes(path: Path) -> None:
+    """The street as a part of v1.0-trainval: one scene each of `parametrizing`, `verifying` and `val`."""
+    from uov_hf.synthetic import generate_street
+
+    generate_street(path, num_scenes=3, version="v1.0-trainval", **TINY_STREET)
+    scenes = path / "v1.0-trainval" / "scene.json"
+    text = scenes.read_text()
+    for name, official in OFFICIAL_SCENES.items():
+        text = text.replace(name, official)
+    scenes.write_text(text)
+    (path / "splits.json").unlink()
+
+
+def save_kitti(path: Path) -> None:
+    from uov_hf.synthetic import generate_semantic_kitti
+
+    generate_semantic_kitti(path, num_scenes=2, **TINY_STREET | {"frames_per_scene": 6})
+
+
+def save_scan(path: Path) -> None:
+    from uov_hf.data import load_frames
+
+    load_frames("nuscenes", "all", data_dir="data/nuscenes")[0]["points"].tofile(path)
+
+
+def save_clip(path: Path) -> None:
+    example = runpy.run_path(str(REPOSITORY / "examples" / "make_tiny_clip.py"))
+    example["save_tiny_clip"](str(path))
+
+
+def save_labels(path: Path) -> None:
+    """What the tiny CLIP says, by the settings that the first command of the recipe has."""
+    save_label_set(path, "clip", teacher_name_or_path=CLIP)
+
+
+def save_label_set(path: Path, teacher: str, **settings):
+    from uov_hf.data import load_frames
+    from uov_hf.labels import LabelSet
+    from uov_hf.teachers import load_teacher
+    from uov_hf.vocabulary import load_vocabulary
+
+    vocabulary, frames = load_vocabulary("nuscenes"), load_frames("nuscenes", "all", data_dir="data/nuscenes")
+    name_or_path = settings.pop("teacher_name_or_path", None)
+    teacher = load_teacher(teacher, name_or_path, prompts=vocabulary.prompts, data_dir="data/nuscenes", **settings)
+    label_set = LabelSet.create(path, teacher, vocabulary, settings={"cameras": None, "augmentations": []})
+    label_set.write(frames, teacher)
+    return label_set
+
+
+def save_checkpoints(label_set, pretrained: Path, distilled: Path, head: str, clip: str | None = None) -> None:
+    """What `pretrain.py` and `distill.py` leave behind, but untrained."""
+    import torch
+
+    from uov_hf import (
+        UOVConfig,
+        UOVFeatureExtractor,
+        UOVForSemanticSegmentation,
+        UOVModel,
+        UOVProcessor,
+        save_checkpoint,
+    )
+    from uov_hf.cards import write_default_card
+
+    torch.manual_seed(0)
+    config = UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim, teacher=label_set.teacher_id)
+    model, processor = UOVModel(config), UOVProcessor.from_teacher(UOVFeatureExtractor(), clip)
+    words = label_set.class_names, torch.from_numpy(label_set.prompt_embeds), label_set.prompt_to_class
+    model.set_classes(*words, label_set.prompts)
+    save_checkpoint(pretrained, model, processor)
+    save_checkpoint(distilled, UOVForSemanticSegmentation.from_backbone(model, head), processor)
+    for folder in (pretrained, distilled):
+        write_default_card(folder)
+
+
+def save_recipe(path: Path) -> None:
+    from uov_hf.labels import LabelSet
+
+    save_checkpoints(LabelSet("labels"), path / "tmp", path / "uov", "linear", CLIP)
+
+
+def save_demo(path: Path) -> None:
+    label_set = save_label_set(path / "labels", "synthetic")
+    save_checkpoints(label_set, path / "tmp", path / "uov", "text")
+    save_scan(path / "scan.bin")
+
+
+def save_official(path: Path) -> None:
+    """A file of the official code's names and shapes, with random numbers."""
+    import torch
+
+    official = runpy.run_path(str(REPOSITORY / "tests" / "convert" / "official_tensors.py"))
+    torch.save({"model_points": official["official_tensors"](768, **official["FULL"])}, path)
+
+
+def save_photos(path: Path) -> None:
+    from PIL import Image
+
+    path.mkdir()
+    for number, color in enumerate([(200, 180, 20), (40, 120, 60)], start=1):
+        Image.new("RGB", (80, 60), color).save(path / f"tuk-tuk-{number}.jpg")
+
+
+# What stands on the disk of a reader, in the order in which it came there.
+DISK: dict[str, Callable[[Path], None]] = {
+    "data/nuscenes": save_nuscenes,
+    "data/kitti": save_kitti,
+    "scan.bin": save_scan,
+    CLIP: save_clip,
+    "labels": save_labels,
+    "photos": save_photos,
+    "out": save_recipe,
+    "out/demo": save_demo,
+}
+# Only where a page names it: it is large.
+ON_DEMAND = {"AFOV_pretrain_san.pt": save_official}
+
+
+def prepare(folder: Path) -> None:
+    """Put everything of `DISK`, and this repository's programs, into a folder."""
+    for room in ("examples", "dataset_scripts", "benchmarks"):
+        (folder / room).symlink_to(REPOSITORY / room)
+    with chdir(folder):
+        for name, save in DISK.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            save(Path(name))
+
+
+def start_server() -> multiprocessing.context.ForkServerContext:
+    """Where programs are started: each is a fork of a process that has imported what all of them take seconds for."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["accelerate", "datasets", "uov_hf", "uov_hf.labels", "uov_hf.training.arguments"])
+    return context
+
+
+def run(context, words: list[str], folder: Path, arguments_only: bool = False) -> tuple[int, str]:
+    """Run a program of this repository as `[script.py or -m module or uov-hf, arguments …]`.
+
+    Returns:
+        Its exit status, and what it printed. With `arguments_only` it ends where its parser has accepted them.
+    """
+    log = folder / ".said"
+    process = context.Process(target=_run, args=(words, str(folder), str(log), arguments_only))
+    process.start()
+    process.join()
+    return process.exitcode, log.read_text(errors="replace")
+
+
+class _AcceptedArguments(Exception):
+    pass
+
+
+def _run(words: list[str], folder: str, log: str, arguments_only: bool) -> None:
+    os.chdir(folder)
+    for stream, file in ((1, log), (2, log)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if stream == 1 else os.O_APPEND)), stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "MPLBACKEND": "agg"}
+    name, *arguments = words[1:] if words[0] == "-m" else words
+    sys.argv = [name, *arguments, *([] if arguments_only else SMALLEST.get(name, []))]
+    if arguments_only:
+        _stop_after_arguments()
+    try:
+        if words[0].endswith(".py"):
+            sys.path.insert(0, str(Path(name).resolve().parent))
+            runpy.run_path(name, run_name="__main__")
+        elif words[0] == "-m":
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        else:
+            sys.exit(pkgutil.resolve_name(ENTRY_POINT)())
+    except _AcceptedArguments:
+        sys.exit(0)
+
+
+def _stop_after_arguments() -> None:
+    accept = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser, *arguments, **options):
+        accept(parser, *arguments, **options)
+        raise _AcceptedArguments
+
+    argparse.ArgumentParser.parse_args = parse_args

@@ -1,0 +1,245 @@
+"""The documents say what is so: their code runs, their commands are understood, their links and options exist."""
+
+import ast
+import re
+import shlex
+import shutil
+import tomllib
+import traceback
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+import yaml
+from document_blocks import (
+    PAGES,
+    REPOSITORY,
+    Block,
+    anchors_of,
+    blocks_of,
+    commands_of,
+    links_of,
+    options_named_in,
+    options_of_the_repository,
+    program_of,
+    read,
+)
+from document_runs import ON_DEMAND, prepare, run, start_server
+
+
+# Code that no test of this file runs, and why. Its arguments are held against the program's parser all the same.
+NOT_RUN = {
+    r"^make ": "whole runs of their own: tests/examples/test_demo.py runs the demo, `make test` runs this test",
+    r"examples/demo\.py": "tests/examples/test_demo.py runs it",
+    r"^pip ": "needs a package index",
+    r"--multi_gpu|^sbatch ": "needs several GPUs or machines; tests/examples runs two processes, and the Slurm script",
+    r"--teacher (clipseg|tipsv2|sam2)": "needs published weights; tests/teachers runs every teacher with random ones",
+    r"--teacher files": "needs what other programs wrote; tests/teachers/test_files_teacher.py makes and reads it",
+    r"push_checkpoint": "needs the Hub; tests/hub pushes to and pulls from a server of its own",
+    r"examples/space/app\.py": "serves until it is stopped; tests/browser/test_space.py clicks through it",
+    r"^class NewSpace": "a pattern that names a model which its reader writes",
+}
+# What the quick test of the newcomer's lines leaves to the slow test of all pages.
+SLOW = r"^accelerate launch"
+LANGUAGES = {"python", "bash", "yaml", "json", "csv", "text"}
+COMMAND = re.compile(r"^\s*[$>]?\s*(accelerate|python|pip|uov-hf|make|hf|sbatch|export)\s", re.MULTILINE)
+BLOCKS = {str(page): blocks_of(str(page), read(page)) for page in PAGES}
+ALL_BLOCKS = [block for blocks in BLOCKS.values() for block in blocks]
+CODE = [page for page, blocks in BLOCKS.items() if any(block.language in ("python", "bash") for block in blocks)]
+COMMANDS = [(block, words) for block in ALL_BLOCKS if block.language == "bash" for words in commands_of(block)]
+
+
+def reason_not_to_run(code: str | list[str]) -> str | None:
+    text = code if isinstance(code, str) else shlex.join(code)
+    return next((reason for pattern, reason in NOT_RUN.items() if re.search(pattern, text)), None)
+
+
+@pytest.fixture(scope="session")
+def server():
+    return start_server()
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory) -> Path:
+    """What stands on the disk of a reader. Do not write into it."""
+    folder = tmp_path_factory.mktemp("disk")
+    prepare(folder)
+    return folder
+
+
+def run_blocks(blocks: list[Block], folder: Path, server) -> None:
+    """Run the Python and bash of a page from top to bottom, in a folder; its Python shares one namespace.
+
+    A block of YAML or CSV that opens with a file name in a comment is that file.
+
+    Raises:
+        AssertionError: a block fails; the message has its place in the page and what it printed.
+    """
+    for block in blocks:
+        if name := re.match(r"# ([\w.]+)\n", block.code if block.language in ("yaml", "csv") else ""):
+            (folder / name.group(1)).write_text(block.code, encoding="utf-8")
+    namespace = {"__name__": "__main__"}
+    for block in blocks:
+        if block.language == "python":
+            run_python(block, namespace, folder)
+        for words in commands_of(block) if block.language == "bash" else ():
+            run_command(block, words, folder, server)
+
+
+def run_python(block: Block, namespace: dict, folder: Path) -> None:
+    tree = ast.parse("\n" * (block.line - 1) + block.code, block.page)
+    if reason_not_to_run(block.code):
+        tree.body = [statement for statement in tree.body if isinstance(statement, (ast.Import, ast.ImportFrom))]
+    with chdir(folder):
+        try:
+            exec(compile(tree, block.page, "exec"), namespace)
+        except Exception as error:
+            raise AssertionError(f"{block}: {''.join(traceback.format_exception(error))}") from error
+
+
+def run_command(block: Block, words: list[str], folder: Path, server) -> None:
+    if reason_not_to_run(words):
+        return
+    assert program_of(words), f"{block}: {words[0]} is neither ours nor in NOT_RUN"
+    status, said = run(server, program_of(words), folder)
+    assert status == 0, f"{block}: {shlex.join(words)}\n{said}"
+
+
+@pytest.fixture
+def reader(disk, tmp_path, monkeypatch) -> Path:
+    """A disk of one's own, to write into."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    return Path(shutil.copytree(disk, tmp_path / "reader", symlinks=True))
+
+
+def test_the_first_lines_of_the_readme_run(reader, server, monkeypatch):
+    monkeypatch.setitem(NOT_RUN, SLOW, "left to the test below")
+    run_blocks(BLOCKS["README.md"], reader, server)
+    assert (reader / "out" / "scan" / "labels.npy").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", CODE)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, reader, server):
+    for name, save in ON_DEMAND.items():
+        if name in read(Path(page)):
+            save(reader / name)
+    run_blocks(BLOCKS[page], reader, server)
+
+
+@pytest.mark.parametrize("checkpoint", ["tmp", "uov"])
+def test_the_usage_in_a_model_card_runs(checkpoint, reader, server):
+    card = (reader / "out" / "demo" / checkpoint / "README.md").read_text(encoding="utf-8")
+    blocks = [block for block in blocks_of(f"{checkpoint}'s card", card) if block.language == "python"]
+    assert blocks
+    run_blocks(blocks, reader / "out" / "demo", server)
+
+
+def test_the_arguments_of_every_command_are_known_to_its_program(disk, server):
+    refused = []
+    for block, words in COMMANDS:
+        if (program := program_of(words)) and has_a_parser(program):
+            status, said = run(server, [word for word in program if word != "…"], disk, arguments_only=True)
+            refused += [f"{block}: {shlex.join(words)}\n{said}"] if status else []
+        elif program:
+            refused += [f"{block}: {program[0]} takes no arguments"] if program[1:] else []
+        elif words[0] == "make":
+            refused += [f"{block}: {words}"] * (f"\n{words[1]}:" not in (REPOSITORY / "Makefile").read_text())
+        elif words[0] == "pip":
+            refused += [f"{block}: {words}"] * (not extras_named_in(words) <= extras_of_the_package())
+        else:
+            refused.append(f"{block}: {words[0]} is no program that this test knows")
+    assert COMMANDS and not refused, "\n".join(refused)
+
+
+def has_a_parser(program: list[str]) -> bool:
+    return program[0] != "examples/space/app.py"
+
+
+def extras_named_in(words: list[str]) -> set[str]:
+    return {extra for word in words for names in re.findall(r"\[([\w,]+)\]", word) for extra in names.split(",")}
+
+
+def extras_of_the_package() -> set[str]:
+    return set(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+
+
+def test_every_fence_of_every_page_is_a_block_of_a_known_language():
+    for page in PAGES:
+        fences = re.findall(r"^\s*```", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) == 2 * len(BLOCKS[str(page)]), page
+    assert {"README.md", "docs/training.md", "examples/README.md", "dataset_scripts/README.md"} <= set(CODE)
+    for block in ALL_BLOCKS:
+        assert block.language in LANGUAGES, f"{block}: nobody runs a block of the language {block.language!r}"
+
+
+def test_no_command_hides_in_a_block_that_is_not_run():
+    for block in ALL_BLOCKS:
+        if block.language not in ("python", "bash"):
+            assert not COMMAND.search(block.code), f"{block}: a command must stand in a block of bash"
+
+
+def test_every_exception_has_a_block_that_needs_it():
+    code = [shlex.join(words) for _, words in COMMANDS]
+    code += [block.code for block in ALL_BLOCKS if block.language == "python"]
+    for pattern in NOT_RUN:
+        assert any(re.search(pattern, text) for text in code), f"{pattern} is not needed any more"
+
+
+def test_yaml_and_json_are_read_as_what_they_are():
+    blocks = [block for block in ALL_BLOCKS if block.language in ("yaml", "json")]
+    for block in blocks:
+        assert isinstance(yaml.safe_load(block.code), dict), block
+    assert any("classes" in yaml.safe_load(block.code) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    "page, expected",
+    [
+        (
+            "```python\nright = 1\n```\n\n```python\n\nwrong = right + no_such_name\n```\n",
+            'page.md", line 7.*NameError',
+        ),
+        ("```bash\nuov-hf vocabulary no_such_vocabulary\n```\n", "page.md:2.*no_such_vocabulary"),
+        ("```bash\nfrobnicate --all\n```\n", "page.md:2: frobnicate is neither ours"),
+    ],
+)
+def test_a_wrong_block_fails_with_its_place_in_the_page(page, expected, server, tmp_path):
+    with pytest.raises(AssertionError, match=f"(?s){expected}"):
+        run_blocks(blocks_of("page.md", page), tmp_path, server)
+
+
+def test_a_renamed_option_of_a_command_that_is_not_run_is_refused(server, tmp_path):
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    block = Block(
+        "page.md", 1, "bash", "accelerate launch --multi_gpu examples/pretrain.py \\\n  --batchsize 3  # no\n"
+    )
+    (words,) = commands_of(block)
+    assert reason_not_to_run(words)
+    status, said = run(server, program_of(words), tmp_path, arguments_only=True)
+    assert status == 2 and "unrecognized arguments: --batchsize 3" in said
+
+
+def test_bash_that_bash_does_not_read_is_no_block():
+    with pytest.raises(ValueError, match="page.md:1: bash does not read"):
+        commands_of(Block("page.md", 1, "bash", "python a.py 'no end"))
+
+
+@pytest.mark.parametrize("page", [str(page) for page in PAGES])
+def test_every_link_and_figure_leads_somewhere(page):
+    for link in links_of(read(Path(page))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+        assert target.exists(), f"{page}: there is no {link}"
+        if anchor:
+            anchors = anchors_of(read(target.resolve().relative_to(REPOSITORY)))
+            assert anchor in anchors, f"{page}: {link} has no such heading; there are {sorted(anchors)}"
+
+
+@pytest.mark.parametrize("page", [str(page) for page in PAGES if page.name != "CHANGELOG.md"])
+def test_every_option_in_the_prose_is_one_of_a_program(page):
+    # argparse adds --help; the others are those of `accelerate launch`
+    known = options_of_the_repository() | {"--help", "--multi_gpu", "--num_processes"}
+    assert options_named_in(read(Path(page))) <= known
