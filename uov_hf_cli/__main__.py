@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 
-COMMANDS = ("segment", "label-images", "view", "vocabulary", "card", "convert", "doctor")
+COMMANDS = ("segment", "label-images", "view", "vocabulary", "card", "push", "convert", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

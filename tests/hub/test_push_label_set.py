@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,9 +12,10 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from uov_hf.data import load_frames
-from uov_hf.labels import LabelSet, PointLabels, label_points, publishing
+from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
+from uov_hf_cli.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +101,9 @@ def test_its_card_is_the_label_card_where_there_is_one(hub, made, tmp_path):
     assert hub.repos["datasets", "me/labels"].at("main").title == "With its card"
 
 
-def test_the_command_line_pushes_to_a_private_branch(hub, made, monkeypatch, without_token):
-    arguments = [str(made.folder), "me/labels", "--private", "--revision", "v2"]
-    monkeypatch.setattr(sys, "argv", ["publishing", *arguments])
-    publishing.main()
+def test_the_command_line_pushes_to_a_private_branch(hub, made, without_token, capsys):
+    assert main(["push", str(made.folder), "me/labels", "--private", "--revision", "v2"]) == 0
+    assert capsys.readouterr().out.startswith(f"{hub.endpoint}/me/labels/commit/")
     assert list(hub.files("me/labels", "datasets")) == [".gitattributes"]
     assert LabelSet.from_hub("me/labels", revision="v2").frame_ids == made.frame_ids
     without_token()

@@ -11,11 +11,13 @@ import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import RepositoryNotFoundError
+from transformers import pipeline
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
 from uov_hf.cards import read_card
 from uov_hf.evaluation.card import update_card
 from uov_hf.hub import push_checkpoint
+from uov_hf_cli.__main__ import main
 
 
 CLASSES = ["car", "road"]
@@ -178,6 +180,8 @@ def test_a_private_repository_is_not_found_without_a_token_and_the_hub_says_so(h
         UOVModel.from_pretrained("me/secret")
     with pytest.raises(OSError, match="If you are trying to access a private or gated repo"):
         UOVProcessor.from_pretrained("me/secret")
+    with pytest.raises(OSError, match="If this is a private repository, make sure to pass a token"):
+        pipeline("point-cloud-segmentation", model="me/secret")
     with pytest.raises(RepositoryNotFoundError, match="make sure you are authenticated"):
         read_card("me/secret")
 
@@ -185,6 +189,8 @@ def test_a_private_repository_is_not_found_without_a_token_and_the_hub_says_so(h
 def test_a_private_repository_is_read_with_its_token(hub, model, checkpoint):
     push_checkpoint(checkpoint, "secret", private=True)
     assert_same_weights(model, UOVModel.from_pretrained("me/secret"))
+    answer = pipeline("point-cloud-segmentation", model="me/secret")(np.zeros((3, 4), np.float32), intensity_max=255)
+    assert answer["labels"] == CLASSES and answer["segmentation"].shape == (3,)
 
 
 def test_a_private_push_into_a_public_repository_is_refused(hub, checkpoint):
@@ -207,6 +213,17 @@ def test_a_folder_without_a_checkpoint_is_named(hub, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no checkpoint in .*: no config.json"):
         push_checkpoint(tmp_path, "tiny")
     assert not hub.repos
+
+
+def test_the_command_line_pushes_a_checkpoint_and_says_why_not(hub, model, checkpoint, without_token, capsys):
+    assert main(["push", str(checkpoint), "me/tiny", "--commit_message", "By hand"]) == 0
+    assert_same_weights(model, UOVModel.from_pretrained("me/tiny"))
+    assert hub.repos["models", "me/tiny"].at("main").title == "By hand"
+    assert main(["push", str(checkpoint.parent), "me/tiny"]) == 1
+    assert "neither config.json nor label_set.json" in capsys.readouterr().err
+    without_token()
+    assert main(["push", str(checkpoint), "me/other"]) == 1
+    assert "uov-hf: " in capsys.readouterr().err and len(hub.repos) == 1
 
 
 def test_the_pushed_configuration_is_the_saved_one(hub, checkpoint):

@@ -61,7 +61,7 @@ def check_may_be_pushed(builder: FrameBuilder, private: bool) -> None:
         f"--push_to_hub without --private would publish the sensor data of {builder.dataset_name}, "
         f"{_reason_against(builder)} Add --private for a repository of your own. To share your work, publish "
         "a label set, which holds no sensor data: make it with examples/generate_label_set.py, then "
-        "`python -m uov_hf.labels.publishing labels/ USER/NAME`."
+        "`uov-hf push labels/ USER/NAME`."
     )
 
 

@@ -1,18 +1,10 @@
-"""A label set goes to the Hub, with a card, and without sensor data or paths of the machine it was made on.
+"""A label set goes to the Hub, with a card, and without sensor data or paths of the machine it was made on."""
 
-    python -m uov_hf.labels.publishing labels/ user/name
-
-It comes back by `LabelSet.from_hub("user/name")`, or as tables by `datasets.load_dataset("user/name")`.
-"""
-
-import argparse
 import hashlib
 import json
-import logging
 import re
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -20,8 +12,6 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.upload import hide_folders, upload
 
-
-logger = logging.getLogger("uov_hf.labels.publishing")
 
 SHARDS = ("images/*.parquet", "points/*/*.parquet")
 # What another label set, or card, left in the repository.
@@ -41,7 +31,8 @@ def push_label_set(
     Upload a label set and its point labels as a dataset repository, in one commit, and return the address.
 
     Its card is the one that `python -m uov_hf.labels.card` wrote, if it did, with a section about loading. What the
-    folder holds besides does not go, and of folders and files that its settings name only the last name goes.
+    folder holds besides does not go, and of folders and files that its settings name only the last name goes. It comes
+    back by [`LabelSet.from_hub`], or as tables by `datasets.load_dataset`.
 
     Args:
         label_set (`LabelSet`): Finished: with a shard for every sequence.
@@ -117,28 +108,3 @@ def render_card(label_set: LabelSet, repo_id: str, names: list[str]) -> str:
         presets=presets,
         tables=tables,
     )
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m uov_hf.labels.publishing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("label_set", type=Path, help="The folder that generate_label_set.py wrote.")
-    parser.add_argument("repo_id", help="user/name of the dataset repository; made where it is not there.")
-    parser.add_argument("--private", action="store_true", help="The repository must be private.")
-    parser.add_argument("--revision", help="The branch; made where it is not there. Default: main.")
-    parser.add_argument("--commit_message", default="Upload label set")
-    return parser.parse_args()
-
-
-def main() -> None:
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    logger.setLevel(logging.INFO)
-    args: dict[str, Any] = vars(parse_args())
-    logger.info("Pushed to %s", push_label_set(LabelSet(args.pop("label_set")), **args))
-
-
-if __name__ == "__main__":
-    main()
