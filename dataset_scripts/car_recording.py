@@ -43,6 +43,7 @@ class Recording:
         self._check_files()
         self._has_times = (folder / "timestamps.csv").is_file()
         self._times = self._read_times() if self._has_times else self._count_frames()
+        self._check_offsets()
         self.frame_names = sorted(self._clouds, key=lambda name: self._times[name]["lidar"])
         self._trajectory = self._read_trajectory(folder / "poses.txt")
         self._vocabulary = load_vocabulary(self.calibration.taxonomy) if self._labels else None
@@ -135,6 +136,17 @@ class Recording:
                 raise ValueError(
                     f"{calibration.path}: there are labels in {self.folder / 'labels'}, so expected a line "
                     "`taxonomy: …` with the vocabulary of their ids (one of `uov-hf vocabulary`, or your own .yaml)."
+                )
+
+    def _check_offsets(self) -> None:
+        """That a time offset has a time to be added to."""
+        if self._has_times:
+            return
+        for camera in self._images:
+            if offset := self.calibration.cameras[camera].time_offset:
+                raise ValueError(
+                    f"{self.calibration.path}: camera {camera!r} has `time_offset: {offset}`, but there is no "
+                    f"{self.folder / 'timestamps.csv'} with times to add it to. Give one, or leave the offset out."
                 )
 
     def _check_names(self, folder: Path, files: dict[str, Path]) -> None:

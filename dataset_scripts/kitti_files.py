@@ -1,5 +1,6 @@
 """The files of KITTI beside scans and images: labels, calibration, poses, times; and what a projection matrix says."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,3 +99,20 @@ def _floats(path: Path, words: Sequence) -> np.ndarray:
         return np.array(words, np.float64)
     except ValueError as error:
         raise ValueError(f"{path}: expected numbers, got: {error}") from error
+
+
+def is_synthetic(root: Path) -> bool:
+    """
+    Whether all sequences of a root are those that the generator of the synthetic street says it wrote.
+
+    Raises:
+        ValueError: what it says cannot be read; it names the file.
+    """
+    path = root / "synthetic" / "street.json"
+    if not path.is_file():
+        return False
+    try:
+        written = set(json.loads(path.read_text(encoding="utf-8"))["sequences"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path}: expected {{"sequences": [names]}}, got: {error!r}') from error
+    return {folder.name for folder in root.glob("sequences/*")} <= written

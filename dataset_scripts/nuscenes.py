@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from uov_hf.data.frames import FrameBuilder, read_splits
+from uov_hf.data.frames import SYNTHETIC_LICENCE, FrameBuilder, disjoint_splits, read_splits
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.nuscenes_tables import (
     CAMERAS,
@@ -51,7 +51,7 @@ class NuScenes(FrameBuilder):
         config_name = config_name or find_version(Path(data_dir))
         super().__init__(*args, data_dir=str(data_dir), config_name=config_name, **kwargs)
         if (Path(data_dir) / "synthetic" / "segments.json").is_file():
-            self.licence = "A synthetic street of uov-hf: it shows no real place, and is under nobody's terms."
+            self.licence = SYNTHETIC_LICENCE
             self.may_be_published = True
 
     def open(self) -> "KeyFrames":
@@ -60,8 +60,7 @@ class NuScenes(FrameBuilder):
     def default_splits(self) -> tuple[str, ...]:
         here = self.split_sequences()
         official = [name for name in OFFICIAL_SPLITS.get(self.config.name, ()) if name in here]
-        named = [name for name in self._named_splits() if name in here]
-        return tuple(official or named or ["all"])
+        return tuple(official) or disjoint_splits({name: here[name] for name in self._named_splits() if name in here})
 
     def split_sequences(self) -> dict[str, list[str]]:
         scenes = self.source.scenes

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uov_hf.data.frames import FrameBuilder, read_splits
+from uov_hf.data.frames import FrameBuilder, disjoint_splits, read_splits
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.car_recording import Recording
 
@@ -27,7 +27,7 @@ class PointCloudFolder(FrameBuilder):
         return Folder(Path(self.config.data_dir))
 
     def default_splits(self) -> tuple[str, ...]:
-        return tuple(name for name in self.split_sequences() if name != "all") or ("all",)
+        return disjoint_splits(self.split_sequences())
 
     def split_sequences(self) -> dict[str, list[str]]:
         sequences = list(dict.fromkeys(self.source.sequence_ids))

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from uov_hf.data.frames import FrameBuilder, Frames
+from uov_hf.data.frames import SYNTHETIC_LICENCE, FrameBuilder, Frames
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.kitti_files import (
+    is_synthetic,
     read_calibration,
     read_image_size,
     read_label_words,
@@ -45,6 +46,12 @@ class SemanticKitti(FrameBuilder):
         "CC BY-NC-SA 4.0 (https://semantic-kitti.org)."
     )
     may_be_published = False
+
+    def __init__(self, *args, data_dir: str | Path, **kwargs):
+        super().__init__(*args, data_dir=str(data_dir), **kwargs)
+        if is_synthetic(Path(data_dir)):
+            self.licence = SYNTHETIC_LICENCE
+            self.may_be_published = True
 
     def open(self) -> "Scans":
         return Scans(Path(self.config.data_dir))

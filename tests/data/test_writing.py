@@ -125,6 +125,32 @@ def test_a_broken_frame_stops_the_conversion_or_is_counted_and_left_out(car, tmp
     assert write_parquet(car, tmp_path / "out").skipped == report.skipped  # a later run still tells
 
 
+def test_a_skipped_frame_is_tried_again_and_taken_in_once_it_is_mended(car, tmp_path):
+    write_parquet(car, tmp_path / "whole")
+    images = [tmp_path / "car/a 1/1.jpg", tmp_path / "car/b/1.jpg"]
+    contents = [image.read_bytes() for image in images]
+    for image in images:
+        image.write_bytes(b"")
+    write_parquet(car, tmp_path / "out", on_error="skip")
+    images[0].write_bytes(contents[0])
+    report = write_parquet(car, tmp_path / "out")
+    assert (report.num_frames, report.num_done_before, list(report.skipped)) == (4, 3, ["b/1"])
+    assert load_frames(str(tmp_path / "out")).frame_ids == ["a 1/0", "a 1/1", "a 1/2", "b/0"]
+    images[1].write_bytes(contents[1])
+    assert write_parquet(car, tmp_path / "out").skipped == {}
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+
+
+def test_a_mended_frame_does_not_move_the_frames_of_the_files_after_it(car, tmp_path):
+    image = tmp_path / "car/a 1/0.jpg"
+    content = image.read_bytes()
+    image.write_bytes(b"")
+    write_parquet(car, tmp_path / "out", on_error="skip", max_shard_bytes=10_000)  # less than a frame
+    image.write_bytes(content)
+    assert write_parquet(car, tmp_path / "out", max_shard_bytes=10_000).num_frames == 5
+    assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
+
+
 @pytest.mark.parametrize("broken", ["half a jpeg", "png with a hole", "another size", "no points", "no finite points"])
 def test_what_cannot_be_trained_on_is_not_converted(car, tmp_path, broken):
     points, image = tmp_path / "car/b/0.npy", tmp_path / "car/b/0.jpg"

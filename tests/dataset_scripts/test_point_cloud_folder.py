@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 import uov_hf.dataset_scripts
 from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
+from uov_hf.dataset_scripts.point_cloud_folder import PointCloudFolder
 from uov_hf.projection import Camera, project_points
 
 
@@ -90,6 +91,15 @@ def test_a_late_clock_is_corrected_by_time_offset(drive):
     np.testing.assert_allclose(frame["lidar2cam"][0], small_car.LIDAR2CAM["left"], atol=1e-12)
 
 
+def test_a_time_offset_without_times_is_refused(drive):
+    content = small_car.calibration()
+    content["cameras"]["left"]["time_offset"] = -20_000
+    small_car.write_calibration(drive.parent, content)
+    (drive / "timestamps.csv").unlink()
+    with pytest.raises(ValueError, match="camera 'left' has `time_offset: -20000`, but there is no .*timestamps.csv"):
+        frames_of(drive)
+
+
 def test_what_is_optional_may_be_missing(drive):
     """Only clouds, and the one line that must be known of the lidar."""
     for path in ("labels", "images"):
@@ -160,6 +170,16 @@ def test_splits_json_names_splits(drive):
     (drive.parent / "splits.json").write_text(json.dumps({"train": ["garage"]}))
     with pytest.raises(ValueError, match="splits.json: names sequences that are not here: garage"):
         frames_of(drive)
+
+
+def test_splits_that_share_a_sequence_are_not_both_written_by_default(drive):
+    small_car.write_car(drive.parent, sequence="yard")
+    splits = {"train": ["yard"], "both": ["yard", "drive"], "val": ["drive"], "none": []}
+    (drive.parent / "splits.json").write_text(json.dumps(splits))
+    builder = PointCloudFolder(data_dir=str(drive.parent), cache_dir=str(drive.parent / "cache"))
+    assert builder.default_splits() == ("train", "val")
+    (drive.parent / "splits.json").unlink()
+    assert builder.default_splits() == ("all",)
 
 
 def test_columns_that_are_not_asked_for_open_no_file(drive):

@@ -1,6 +1,8 @@
 """Panoptic PNGs with JSON, COCO's and Cityscapes' among them: named by their categories, embedded by looking."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +121,27 @@ def test_an_image_is_found_by_its_id_or_by_the_name_of_its_file(folder, picture,
     with pytest.raises(FileNotFoundError, match="expected other.png or aachen_000000_000019_leftImg8bit.png"):
         (folder / "aachen_000000_000019_leftImg8bit.png").unlink()
         read_halves(folder, picture | {"image_ids": ["other"]}, tiny_clip)
+
+
+def numbered(picture, image_id):
+    """The frame of a dataset whose pictures are numbered, sequence by sequence."""
+    path = Path(picture["images"][0]["path"]).with_name("000000.png")
+    shutil.copy(picture["images"][0]["path"], path)
+    return picture | {"image_ids": [image_id], "images": [{"bytes": None, "path": str(path)}]}
+
+
+def test_a_number_in_a_flat_folder_is_not_taken_for_the_image_of_every_sequence(folder, picture, tiny_clip):
+    write_panoptic(folder, name="000000")
+    with pytest.raises(FileNotFoundError, match="expected 08/000000.png"):
+        read_halves(folder, numbered(picture, "08/000000"), tiny_clip)
+    write_panoptic(folder, name="08/000000")
+    assert len(read_halves(folder, numbered(picture, "08/000000"), tiny_clip)[1].labels) == 2
+
+
+def test_one_file_is_not_of_two_images(folder, picture, tiny_clip):
+    teacher, _ = read_halves(write_panoptic(folder, name="aachen_000000_000019_leftImg8bit"), picture, tiny_clip)
+    with pytest.raises(ValueError, match="leftImg8bit.png would be of two images, token and a/aachen"):
+        teacher.segment(picture | {"image_ids": ["a/aachen_000000_000019_leftImg8bit"]})
 
 
 def test_ids_may_be_grey_values_of_16_bits(folder, picture, tiny_clip):

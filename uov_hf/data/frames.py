@@ -29,6 +29,7 @@ from PIL import Image as PillowImage
 from uov_hf.vocabulary import load_vocabulary
 
 
+SYNTHETIC_LICENCE = "A synthetic street of uov-hf: it shows no real place, and is under nobody's terms."
 FRAME_FEATURES = Features(
     {
         "frame_id": Value("string"),
@@ -219,6 +220,16 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
 
     def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
         return _with_keys(sequences)
+
+
+def disjoint_splits(splits: dict[str, list[str]]) -> tuple[str, ...]:
+    """The splits that share no sequence with one that is named before them: `all` only where it is alone."""
+    chosen, taken = [], set()
+    for name, members in splits.items():
+        if name != "all" and members and taken.isdisjoint(members):
+            chosen.append(name)
+            taken.update(members)
+    return tuple(chosen or ["all"])
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import logging
+import math
 import multiprocessing
 import re
 import time
@@ -67,6 +68,7 @@ class SequenceWriter:
 
     A sequence becomes `<place>_<sequence id>_<part>.parquet`, part after part, so that the names sort as the frames.
     The footer of each part says which frames it covers, the skipped ones too: that is what a later run continues from.
+    A skipped frame is then tried again, and its file written anew if it is whole now.
     """
 
     folder: Path
@@ -85,25 +87,22 @@ class SequenceWriter:
             if not was_there:
                 self._write_shard(path, sequence, covered)
             index = _check_same(path, sequence, covered)
-            covered += len(index["frame_ids"]) + len(index["skipped"])
+            part = sequence[covered : covered + len(index["frame_ids"]) + len(index["skipped"])]
+            written.num_done_before += len(index["frame_ids"]) if was_there else 0
+            if was_there and any(_is_mended(part, frame_id) for frame_id in index["skipped"]):
+                # All of it, however large: the files after it begin where it ends.
+                _write_frames(path, part, "skip", math.inf)
+                index = _check_same(path, sequence, covered)
+            covered += len(part)
             written.files.append(path)
             written.num_frames += len(index["frame_ids"])
-            written.num_done_before += len(index["frame_ids"]) if was_there else 0
             written.skipped |= index["skipped"]
         return written
 
     def _write_shard(self, path: Path, sequence: Frames, first: int) -> None:
         if not self.may_write:
             raise ValueError(f"{self.folder}: expected {path.name} in it; remove the folder to write it anew.")
-        frame_ids, skipped = [], {}
-        with ShardFile(path) as shard:
-            for frame_id, row in _rows(sequence[first:], self.on_error, skipped):
-                if row is not None:
-                    shard.add(row)
-                    frame_ids.append(frame_id)
-                if shard.num_bytes >= self.max_shard_bytes:
-                    break
-            shard.publish({"sequence_id": sequence.sequence_ids[0], "frame_ids": frame_ids, "skipped": skipped})
+        _write_frames(path, sequence[first:], self.on_error, self.max_shard_bytes)
 
 
 def write_parquet(
@@ -253,6 +252,28 @@ def _rows(frames: Frames, on_error: str, skipped: dict[str, str]) -> Iterator[tu
                 raise
             row, skipped[frame_id] = None, f"{type(error).__name__}: {error}"
         yield frame_id, row
+
+
+def _write_frames(path: Path, frames: Frames, on_error: str, max_bytes: float) -> None:
+    """A file of these frames, up to the one with which it reaches `max_bytes`."""
+    frame_ids, skipped = [], {}
+    with ShardFile(path) as shard:
+        for frame_id, row in _rows(frames, on_error, skipped):
+            if row is not None:
+                shard.add(row)
+                frame_ids.append(frame_id)
+            if shard.num_bytes >= max_bytes:
+                break
+        shard.publish({"sequence_id": frames.sequence_ids[0], "frame_ids": frame_ids, "skipped": skipped})
+
+
+def _is_mended(frames: Frames, frame_id: str) -> bool:
+    """Whether a frame that was broken can be read now."""
+    try:
+        to_arrow(frames[frames.frame_ids.index(frame_id)])
+    except BROKEN:
+        return False
+    return True
 
 
 def _check_same(path: Path, sequence: Frames, first: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The same drives written as SemanticKITTI: the folders of KITTI odometry, and a label on every point."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -101,6 +102,9 @@ def generate_semantic_kitti(
     if (root / "sequences").exists():
         raise FileExistsError(f"{root / 'sequences'} exists: remove it, or choose another `output_dir`.")
     record_all(partial(record_sequence, names), settings, num_scenes, num_workers)
+    # By this file the dataset script tells the street from a real recording, which must not be published.
+    (root / "synthetic").mkdir(exist_ok=True)
+    (root / "synthetic" / "street.json").write_text(json.dumps({"seed": seed, "sequences": names}), encoding="utf-8")
     return root
 
 

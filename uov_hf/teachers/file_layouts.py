@@ -78,9 +78,8 @@ class Layout(ABC):
         paths = [self.folder / f"{name}.png" for name in names]
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
-            raise FileNotFoundError(
-                f"{self.folder} has no segments of this image: expected {' or '.join(path.name for path in paths)}."
-            )
+            expected = " or ".join(f"{name}.png" for name in names)
+            raise FileNotFoundError(f"{self.folder} has no segments of this image: expected {expected}.")
         return found
 
 

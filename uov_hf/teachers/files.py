@@ -16,7 +16,7 @@ class FilesTeacher(Teacher):
     """
     Reads what is known of each image from a folder: the official label files of UOV and AFOV, or panoptic PNGs with
     JSON, COCO's and Cityscapes' among them (docs/vocabularies.md has the layouts). An image is found by its `image_id`
-    or by the name of its file.
+    or by the name of its file; not by one that is only a number, where the `image_id` says of which sequence.
 
     Official folders bring embeddings along. For the others they are pooled, over the pixels of each segment, from what
     a second model sees in the image, a CLIP or a TIPSv2; never from the words of the segment's own label.
@@ -57,6 +57,7 @@ class FilesTeacher(Teacher):
         if self.model_name_or_path is None:
             raise ValueError("The teacher `files` needs `model_name_or_path`, the folder with the label files.")
         self.layout = open_layout(Path(self.model_name_or_path), layout, self.prompts)
+        self._image_of: dict[Path, str] = {}
         _check_source_of_embeds(self.layout, embed_model_name_or_path)
         self.embed_model_name_or_path = embed_model_name_or_path
         self.space: ClipSpace | None = None
@@ -119,9 +120,15 @@ class FilesTeacher(Teacher):
         ]
 
     def _read(self, frame: dict[str, Any], camera: int) -> FiledSegments:
-        path = frame["images"][camera].get("path")
-        names = dict.fromkeys([str(frame["image_ids"][camera]), *([Path(path).stem] if path else [])])
-        filed = self.layout.read(list(names))
+        image_id, path = str(frame["image_ids"][camera]), frame["images"][camera].get("path")
+        stem = Path(path).stem if path else image_id
+        # Every sequence and camera of KITTI has a 000000.png: a number alone names no image.
+        names = [image_id] if "/" in image_id and stem.isdigit() else list(dict.fromkeys([image_id, stem]))
+        filed = self.layout.read(names)
+        if (other := self._image_of.setdefault(filed.path, image_id)) != image_id:
+            raise ValueError(
+                f"{filed.path} would be of two images, {other} and {image_id}: give each its own, called by these ids."
+            )
         size = tuple(int(side) for side in frame["image_sizes"][camera])
         if filed.segmentation.shape != size:
             raise ValueError(
