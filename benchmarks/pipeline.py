@@ -1,0 +1,195 @@
+"""Where the time of a scan goes, end to end through the pipeline, from its file to a label for each of its points.
+
+    python benchmarks/pipeline.py --output out/pipeline.json                        a synthetic scan of 120,000 points
+    python benchmarks/pipeline.py --model_name_or_path out/demo/uov --scan scan.bin
+
+Stages are timed inside whole calls of the pipeline, on two threads, after a call to warm up: `read` (file to array),
+`voxelise`, `network` (voxels to embeddings), `text` (what the text tower takes for words that no call had before),
+`back to points` (similarities, probabilities, labels and scores of all points), and `rest`, whatever else the call
+takes. Without a model it is the paper's MinkUNet34 and the text tower of a CLIP ViT-B/16, both with random weights.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, pipeline
+
+from uov_hf import (
+    PointCloudSegmentationPipeline,
+    UOVConfig,
+    UOVFeatureExtractor,
+    UOVForSemanticSegmentation,
+    UOVModel,
+    UOVProcessor,
+    pipeline_uov,
+)
+from uov_hf.point_files import read_points
+from uov_hf.synthetic import generate_street
+from uov_hf.vocabulary import load_vocabulary
+
+
+NUM_POINTS = 120_000
+STAGES = ("read", "voxelise", "network", "text", "back to points", "rest")
+
+
+class Stopwatch:
+    """Adds up what the calls of wrapped functions take, one stage inside another counted for the inner one only."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._inner: list[float] = []
+
+    def wrap(self, owner: object, name: str, stage: str) -> None:
+        """Let calls of `owner.name` count as `stage`."""
+        function = getattr(owner, name)
+
+        def timed(*args, **kwargs):
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - start
+                self.seconds[stage] += took - self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += took
+
+        setattr(owner, name, timed)
+
+    def measure(self, call: Callable[[], object]) -> dict[str, float]:
+        """Milliseconds of every stage of one call."""
+        self.seconds.clear()
+        start = time.perf_counter()
+        call()
+        total = time.perf_counter() - start
+        self.seconds["rest"] = total - sum(self.seconds.values())
+        return {stage: 1000 * self.seconds[stage] for stage in STAGES} | {"total": 1000 * total}
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(args.num_threads)
+    segmenter = load(args.model_name_or_path)
+    with tempfile.TemporaryDirectory() as folder:
+        scan = args.scan or synthetic_scan(Path(folder))
+        results = {
+            "machine": describe_machine(args.num_threads),
+            "scan": describe_scan(segmenter, scan),
+            "milliseconds": measure(segmenter, scan, args.refine, args.repeats),
+        }
+    print(to_markdown(results))
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(results, indent=2))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model_name_or_path", help="a checkpoint; by default random weights"
+    )
+    parser.add_argument("--scan", type=Path, help="a file; by default a synthetic scan of 120,000 points")
+    parser.add_argument("--refine", choices=["afi"], help="refine the answers, which is part of `back to points`")
+    parser.add_argument("--num_threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls; the median of each stage is reported")
+    parser.add_argument("--output", type=Path, help="where to write the results as JSON")
+    return parser.parse_args()
+
+
+def load(model_name_or_path: str | None) -> PointCloudSegmentationPipeline:
+    if model_name_or_path:
+        return pipeline("point-cloud-segmentation", model=model_name_or_path, device="cpu")
+    torch.manual_seed(0)
+    vocabulary = load_vocabulary("nuscenes")
+    uov = UOVModel(UOVConfig(projection_dim=512, teacher="clip")).eval()
+    embeds = normalize(torch.randn(len(vocabulary.prompts), 512), dim=1)
+    uov.set_classes(vocabulary.class_names, embeds, vocabulary.prompt_to_class, vocabulary.prompts)
+    uov.set_text_tower(CLIPTextModelWithProjection(CLIPTextConfig(projection_dim=512)).eval(), source="clip")
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor())
+    processor.has_text_tower = True
+    model = UOVForSemanticSegmentation.from_backbone(uov, head="text")
+    return PointCloudSegmentationPipeline(model=model, processor=processor, device="cpu")
+
+
+def synthetic_scan(folder: Path) -> Path:
+    """A turn of the street's lidar through a town, of NUM_POINTS points, as nuScenes's files hold it."""
+    street = generate_street(folder / "street", 1, 1, image_size=(36, 64), azimuth_steps=5500, splits={"all": 1})
+    (path,) = (street / "samples" / "LIDAR_TOP").glob("*.pcd.bin")
+    points = np.fromfile(path, np.float32).reshape(-1, 5)
+    rows = np.sort(np.random.default_rng(0).permutation(len(points))[:NUM_POINTS])
+    points[rows].tofile(folder / "synthetic.pcd.bin")
+    return folder / "synthetic.pcd.bin"
+
+
+def measure(
+    segmenter: PointCloudSegmentationPipeline, scan: Path, refine: str | None, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Median milliseconds of every stage: with the words in the cache and, where there is a text tower, new ones."""
+    watch, uov = Stopwatch(), segmenter.model.uov
+    watch.wrap(segmenter, "preprocess", "read")
+    watch.wrap(segmenter.processor.feature_extractor, "voxelize", "voxelise")
+    watch.wrap(segmenter.model, "get_voxel_logits", "network")
+    watch.wrap(uov, "get_point_features", "network")
+    watch.wrap(uov, "get_text_features", "text")
+    watch.wrap(pipeline_uov, "best_of_prompts", "back to points")
+    watch.wrap(segmenter, "postprocess", "back to points")
+    options = {"intensity_max": 255, "refine": refine}
+    classes = list(uov.config.id2label.values()) if segmenter.model.classifier is None else None
+    segmenter(str(scan), classes, **options)  # warms up
+    cases = {"cached words": lambda _: segmenter(str(scan), classes, **options)}
+    if uov.config.has_teachers_text_tower:
+        cases["16 new words"] = lambda number: segmenter(str(scan), new_words(number), **options)
+    rounds = [
+        {name: watch.measure(partial(call, number)) for name, call in cases.items()}
+        for number in tqdm(range(repeats), unit="round", disable=None)
+    ]
+    return {
+        name: {stage: statistics.median(one[name][stage] for one in rounds) for stage in rounds[0][name]}
+        for name in cases
+    }
+
+
+def new_words(number: int) -> list[str]:
+    """Sixteen that no call has read before."""
+    return [f"thing {number} {letter}" for letter in "abcdefghijklmnop"]
+
+
+def describe_scan(segmenter: PointCloudSegmentationPipeline, scan: Path) -> str:
+    batch = segmenter.processor(read_points(scan), intensity_max=255)
+    parameters = sum(weight.numel() for weight in segmenter.model.parameters()) / 1e6
+    return (
+        f"{scan.name}: {int(batch['num_points'][0]):,} points in {len(batch['voxel_coords']):,} voxels; "
+        f"{len(segmenter.model.config.id2label)} classes, {parameters:.1f} million parameters"
+    )
+
+
+def describe_machine(num_threads: int) -> str:
+    machine = platform.processor() or platform.machine()
+    return f"{machine}, {os.cpu_count()} cores, {num_threads} threads, torch {torch.__version__}"
+
+
+def to_markdown(results: dict) -> str:
+    cases = results["milliseconds"]
+    lines = [results["machine"], results["scan"], "", f"| ms | {' | '.join(cases)} |", f"|---|{'---|' * len(cases)}"]
+    without = {name: stages["total"] - stages["network"] - stages["text"] for name, stages in cases.items()}
+    rows = {stage: [stages[stage] for stages in cases.values()] for stage in (*STAGES, "total")}
+    rows["total without network and text"] = list(without.values())
+    lines += [f"| {stage} | {' | '.join(f'{cell:.0f}' for cell in cells)} |" for stage, cells in rows.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
