@@ -9,10 +9,8 @@ Without --dataset it renders a small synthetic street beside the label set, whos
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -24,6 +22,7 @@ from uov_hf.training import arguments
 from uov_hf.training.launch import sharing, start
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_vocabulary
+from uov_hf_cli.label_images import parse_setting
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--teacher_settings",
         nargs="*",
-        type=setting,
+        type=parse_setting,
         default=[],
         metavar="NAME=VALUE",
         help="The teacher's own arguments, e.g. short_side=640 templates=photo.",
@@ -55,17 +54,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output_dir", default="labels")
     parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="What a broken frame does.")
     return parser.parse_args()
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """`name=value`, the value as JSON where it is JSON, else as it stands"""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def use_embedded_street(args: argparse.Namespace) -> None:

@@ -106,7 +106,16 @@ def test_a_convolution_that_computes_something_else_is_found(monkeypatch, one_th
 def test_both_engines_are_held_against_each_other_where_spconv_is_here(one_thread):
     pytest.importorskip("spconv")
     assert self_test.compare_engines("cpu") < 1e-5
-    assert torch.get_num_threads() == 1
+
+
+def test_the_self_test_leaves_the_number_of_threads_as_it_was():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        self_test.examine_engines(doctor.Report())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

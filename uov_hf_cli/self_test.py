@@ -18,7 +18,19 @@ SPCONVS = ("spconv-cu126", "spconv-cu124", "spconv-cu121", "spconv-cu120", "spco
 
 
 def examine_engines(report: Report) -> None:
-    """Run the tests that this machine can run, and write what they say into the report."""
+    """Run the tests that this machine can run, and write what they say into the report.
+
+    On one thread: two of them wait for each other for long on a busy machine, and spconv's CPU build has a data race.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _examine(report)
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _examine(report: Report) -> None:
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     report.spconv = find_spconv()
     report.engine = dict.fromkeys(devices, "torch")
@@ -77,20 +89,9 @@ def train_a_step(device: str) -> float:
 
 def compare_engines(device: str) -> float:
     """Largest difference between spconv and the torch engine; on CUDA also of the gradients."""
-    num_threads = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)  # its CPU build has a data race
-    try:
-        results = [_answer(device, engine) for engine in ("torch", "spconv")]
-        if device == "cuda":  # its CPU build has no backward
-            results = [
-                [answer, *_gradients(device, engine)]
-                for answer, engine in zip(results, ("torch", "spconv"), strict=True)
-            ]
-        else:
-            results = [[answer] for answer in results]
-    finally:
-        torch.set_num_threads(num_threads)
+    results = [[_answer(device, engine)] for engine in ("torch", "spconv")]
+    if device == "cuda":  # its CPU build has no backward
+        results = [own + _gradients(device, engine) for own, engine in zip(results, ("torch", "spconv"), strict=True)]
     return max(_difference(theirs, ours) for ours, theirs in zip(*results, strict=True))
 
 

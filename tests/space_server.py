@@ -1,0 +1,56 @@
+"""The Space as its README starts it, for as long as a test needs it."""
+
+import os
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+SPACE = Path(__file__).parents[1] / "examples" / "space"
+
+
+@contextmanager
+def running_space(python: str | Path, checkpoint: Path, folder: Path, app: Path = SPACE / "app.py") -> Iterator[str]:
+    """Its address, once it answers.
+
+    Args:
+        python (`str` or `Path`): The interpreter.
+        checkpoint (`Path`): What it is to segment with.
+        folder (`Path`): Where it runs; its output goes to `log.txt` there.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "HF_MODEL_ID": str(checkpoint),
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    with (folder / "log.txt").open("w") as log:
+        command = [str(python), "-u", str(app)]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    try:
+        _wait(process, f"http://127.0.0.1:{port}", folder / "log.txt")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(process: subprocess.Popen, address: str, log: Path, seconds: int = 180) -> None:
+    for _ in range(seconds):
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            try:
+                process.wait(1)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+    raise RuntimeError(f"The app does not answer:\n{log.read_text()}")
