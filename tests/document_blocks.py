@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,13 +101,14 @@ def links_of(text: str) -> list[str]:
 
 def anchors_of(text: str) -> set[str]:
     """What `#…` may follow a link to this page: its headings, spelt as GitHub spells them."""
-    tokens, anchors = tokens_of(text), []
+    tokens, seen, anchors = tokens_of(text), Counter(), set()
     for token, inline in zip(tokens, tokens[1:], strict=False):
         if token.type == "heading_open":
             words = "".join(part.content for part in inline.children if part.type in ("text", "code_inline"))
             slug = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")
-            anchors.append(f"{slug}-{number}" if (number := anchors.count(slug)) else slug)
-    return set(anchors)
+            anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+            seen[slug] += 1
+    return anchors
 
 
 def options_named_in(text: str) -> set[str]:
