@@ -154,19 +154,13 @@ def test_the_code_in_the_checkpoint_is_that_of_the_package(checkpoint):
     assert all(copy.read_bytes() == (package / copy.name).read_bytes() for copy in copies)
 
 
-def test_weights_cut_otherwise_by_an_earlier_save_do_not_stay(checkpoint, tmp_path, monkeypatch):
+def test_weights_cut_otherwise_by_an_earlier_save_do_not_stay(checkpoint, tmp_path):
     processor = UOVProcessor.from_pretrained(checkpoint[0] / "model")
     old, new = (UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8)) for _ in range(2))
-    save_whole = UOVModel.save_pretrained
-
-    def save_in_shards(model, folder):
-        save_whole(model, folder, max_shard_size="100KB")
-
     whole = {"model.safetensors"}
     shards = {f"model-0000{i}-of-00002.safetensors" for i in (1, 2)} | {"model.safetensors.index.json"}
-    for model, save, expected in ((old, save_whole, whole), (new, save_in_shards, shards), (old, save_whole, whole)):
-        monkeypatch.setattr(UOVModel, "save_pretrained", save)
-        save_checkpoint(tmp_path, model, processor)
+    for model, size, expected in ((old, None, whole), (new, "100KB", shards), (old, "1GB", whole)):
+        save_checkpoint(tmp_path, model, processor, max_shard_size=size)
         assert {file.name for file in tmp_path.glob("model*.safetensors*")} == expected
         loaded = UOVModel.from_pretrained(tmp_path).state_dict()
         assert all(torch.equal(loaded[name], weight) for name, weight in model.state_dict().items())

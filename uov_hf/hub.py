@@ -40,7 +40,12 @@ WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetens
 CHECKPOINT_FILES = ("*.json", "*.jsonl", "*.safetensors", "*.py", "*.txt", "*.md")
 
 
-def save_checkpoint(folder: str | os.PathLike, model: UOVPreTrainedModel, processor: UOVProcessor) -> None:
+def save_checkpoint(
+    folder: str | os.PathLike,
+    model: UOVPreTrainedModel,
+    processor: UOVProcessor,
+    max_shard_size: int | str | None = None,
+) -> None:
     """Write a whole checkpoint: weights, configuration, processor, tokenizer, and the code that reads them.
 
     It loads by `UOVModel.from_pretrained` and `UOVProcessor.from_pretrained`; by `AutoModel`, `AutoProcessor` and
@@ -58,13 +63,15 @@ def save_checkpoint(folder: str | os.PathLike, model: UOVPreTrainedModel, proces
             Unwrapped. On several processes, only the main one calls this.
         processor (`UOVProcessor`):
             Told here whether the model has the text tower that its tokenizer is for.
+        max_shard_size (`int` or `str`, *optional*):
+            Such as `"2GB"`: larger weights are cut into files of this size. By default into those of transformers.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     processor.has_text_tower = model.config.has_teachers_text_tower
     with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
         temporary = Path(temporary)
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
         processor.save_pretrained(temporary)
         _add_code(temporary)
         new = sorted(file.name for file in temporary.iterdir() if file.name != "config.json")

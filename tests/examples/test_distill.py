@@ -59,7 +59,7 @@ def test_the_segmenter_loads_and_answers_in_the_label_sets_classes(distilled, st
     assert list(model.config.id2label.values()) == label_set.class_names and model.config.prompts == label_set.prompts
     assert model(**processor(points=points)).logits.shape == (len(points), 16)
     card = (distilled / "README.md").read_text()
-    assert "UOVForSemanticSegmentation" in card and "| confidence_weighting | True |" in card
+    assert 'pipeline("point-cloud-segmentation"' in card and "| confidence_weighting | True |" in card
 
 
 def test_two_processes_follow_the_curve_of_one(distillation, distilled, run_script, tmp_path):

@@ -1,6 +1,8 @@
 """Frames on the Hub: the same rows come back, downloaded or streamed, and through plain `datasets`."""
 
 import io
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,6 +12,7 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi
 
 from uov_hf.data import load_frames
+from uov_hf.data.parquet import read_shard_index
 from uov_hf.data.publishing import push_dataset
 from uov_hf.data.writing import write_from_command_line, write_parquet
 from uov_hf.dataset_scripts.nuscenes import NuScenes
@@ -107,6 +110,23 @@ def test_the_card_says_what_there_is_and_where_nothing_lay(hub, run, tiny_street
             assert str(folder).encode() not in content and str(folder) not in footer
 
 
+def test_a_frame_that_was_skipped_does_not_say_where_it_lay(hub, tiny_street, tmp_path):
+    root = shutil.copytree(tiny_street, tmp_path / "street")
+    (broken,) = sorted((root / "samples" / "LIDAR_TOP").iterdir())[:1]
+    broken.write_bytes(b"half")
+    builder = NuScenes(data_dir=str(root))
+    assert len(write_parquet(builder, tmp_path / "parquet", on_error="skip").skipped) == 1
+    push_dataset(builder, tmp_path / "parquet", "me/street", revision="v2")
+    contents = hub.files("me/street", "datasets", revision="v2")
+    footers = [
+        json.dumps(read_shard_index(pq.read_metadata(io.BytesIO(content))))
+        for name, content in contents.items()
+        if name.endswith("parquet")
+    ]
+    assert any(f"samples/LIDAR_TOP/{broken.name}" in footer for footer in footers)
+    assert not any(str(tmp_path) in footer for footer in footers)
+
+
 def test_what_may_not_be_published_goes_only_into_a_private_repository(hub, run):
     with pytest.raises(PermissionError, match="which its licence does not allow: Its owner's."):
         run("--push_to_hub", "me/street", builder=SecretScenes)
@@ -117,6 +137,7 @@ def test_what_may_not_be_published_goes_only_into_a_private_repository(hub, run)
     assert list(hub.files("me/open", "datasets")) == [".gitattributes"]
     run("--push_to_hub", "me/street", "--private", builder=SecretScenes)
     assert hub.repos["datasets", "me/street"].private and len(load_frames("me/street", "train")) == 2
+    assert next(iter(load_frames("me/street", "train", streaming=True)))["points"].shape[1] == 4
 
 
 @pytest.mark.parametrize("streaming", [False, True])

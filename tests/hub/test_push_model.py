@@ -141,9 +141,15 @@ def test_only_files_of_the_checkpoint_go_and_none_says_where_it_lay(hub, checkpo
     assert not any("/" in name for name in files)
 
 
-def test_weights_that_were_cut_otherwise_do_not_stay(hub, model, checkpoint):
-    model.push_to_hub("tiny", max_shard_size="50KB")
+def test_a_checkpoint_goes_up_in_shards_and_other_shards_do_not_stay(hub, model, processor, checkpoint):
+    other = make_model(seed=1)
+    save_checkpoint(checkpoint, other, processor, max_shard_size="50KB")
     push_checkpoint(checkpoint, "tiny")
+    assert_same_weights(other, UOVModel.from_pretrained("me/tiny"))
+    assert "model.safetensors" not in hub.files("me/tiny")
+    save_checkpoint(checkpoint, model, processor)
+    push_checkpoint(checkpoint, "tiny")
+    assert_same_weights(model, UOVModel.from_pretrained("me/tiny"))
     assert [name for name in hub.files("me/tiny") if "safetensors" in name] == ["model.safetensors"]
 
 

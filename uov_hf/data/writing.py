@@ -5,6 +5,7 @@ import inspect
 import logging
 import math
 import multiprocessing
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ class SequenceWriter:
     sequences: list[Frames]
     on_error: str
     max_shard_bytes: int
+    data_dir: str
     may_write: bool = True
 
     def write(self, place: int) -> WrittenSequence:
@@ -91,7 +93,7 @@ class SequenceWriter:
             written.num_done_before += len(index["frame_ids"]) if was_there else 0
             if was_there and any(_is_mended(part, frame_id) for frame_id in index["skipped"]):
                 # All of it, however large: the files after it begin where it ends.
-                _write_frames(path, part, "skip", math.inf)
+                _write_frames(path, part, "skip", math.inf, self.data_dir)
                 index = _check_same(path, sequence, covered)
             covered += len(part)
             written.files.append(path)
@@ -102,7 +104,7 @@ class SequenceWriter:
     def _write_shard(self, path: Path, sequence: Frames, first: int) -> None:
         if not self.may_write:
             raise ValueError(f"{self.folder}: expected {path.name} in it; remove the folder to write it anew.")
-        _write_frames(path, sequence[first:], self.on_error, self.max_shard_bytes)
+        _write_frames(path, sequence[first:], self.on_error, self.max_shard_bytes, self.data_dir)
 
 
 def write_parquet(
@@ -137,7 +139,8 @@ def write_parquet(
         OSError: a file cannot be written, as on a full disk; it names the file.
     """
     folder, start = Path(output_dir) / builder.config.name, time.perf_counter()
-    report, how = ParquetReport(folder), {"on_error": on_error, "max_shard_bytes": max_shard_bytes}
+    report = ParquetReport(folder)
+    how = {"on_error": on_error, "max_shard_bytes": max_shard_bytes, "data_dir": str(builder.config.data_dir)}
     splits = builder.config.splits or builder.default_splits()
     if odd := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
         raise ValueError(f"Splits in Parquet have names of letters, digits, _ and inner dots, got {', '.join(odd)}.")
@@ -176,7 +179,8 @@ def write_from_command_line(builder_class: type[FrameBuilder], description: str)
         check_may_be_pushed(builder, args.private)
     logger.info("%s", write_parquet(builder, args.output_dir, args.num_proc, args.on_error))
     if args.push_to_hub:
-        logger.info("%s", push_dataset(builder, Path(args.output_dir), args.push_to_hub, args.private))
+        where = {"private": args.private, "revision": args.revision}
+        logger.info("%s", push_dataset(builder, Path(args.output_dir), args.push_to_hub, **where))
 
 
 def _parse_args(description: str) -> argparse.Namespace:
@@ -190,10 +194,12 @@ def _parse_args(description: str) -> argparse.Namespace:
         "--on_error", choices=("raise", "skip"), default="raise", help="skip: leave out broken frames, and count them."
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="Upload the folder to this dataset repository.")
-    parser.add_argument("--private", action="store_true", help="The repository is private.")
+    parser.add_argument("--private", action="store_true", help="The repository must be private.")
+    parser.add_argument("--revision", help="Its branch; made where it is not there. Default: main.")
     args = parser.parse_args()
-    if args.private and not args.push_to_hub:
-        parser.error("--private says what the repository of --push_to_hub is; give that, too.")
+    for name in ("private", "revision"):
+        if getattr(args, name) and not args.push_to_hub:
+            parser.error(f"--{name} says what the repository of --push_to_hub is; give that, too.")
     return args
 
 
@@ -254,8 +260,11 @@ def _rows(frames: Frames, on_error: str, skipped: dict[str, str]) -> Iterator[tu
         yield frame_id, row
 
 
-def _write_frames(path: Path, frames: Frames, on_error: str, max_bytes: float) -> None:
-    """A file of these frames, up to the one with which it reaches `max_bytes`."""
+def _write_frames(path: Path, frames: Frames, on_error: str, max_bytes: float, data_dir: str) -> None:
+    """A file of these frames, up to the one with which it reaches `max_bytes`.
+
+    What it says about broken files counts from `data_dir`: it may be published, and where that lies is not.
+    """
     frame_ids, skipped = [], {}
     with ShardFile(path) as shard:
         for frame_id, row in _rows(frames, on_error, skipped):
@@ -264,7 +273,8 @@ def _write_frames(path: Path, frames: Frames, on_error: str, max_bytes: float) -
                 frame_ids.append(frame_id)
             if shard.num_bytes >= max_bytes:
                 break
-        shard.publish({"sequence_id": frames.sequence_ids[0], "frame_ids": frame_ids, "skipped": skipped})
+        said = {frame_id: error.replace(f"{data_dir}{os.sep}", "") for frame_id, error in skipped.items()}
+        shard.publish({"sequence_id": frames.sequence_ids[0], "frame_ids": frame_ids, "skipped": said})
 
 
 def _is_mended(frames: Frames, frame_id: str) -> bool:
