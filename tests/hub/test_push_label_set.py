@@ -122,3 +122,11 @@ def test_a_label_set_without_a_word_said_is_not_pushed(hub, made, tmp_path):
 def test_what_is_not_there_is_named_by_the_hub(hub):
     with pytest.raises(RepositoryNotFoundError, match="Repository Not Found"):
         LabelSet.open("me/nothing")
+
+
+def test_a_mistyped_folder_is_named_where_the_hub_cannot_be_asked(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no folder out/labels, and the Hub said"):
+        LabelSet.open("out/labels")
+    with pytest.raises(FileNotFoundError, match="There is no label set in labels"):
+        LabelSet.open("labels/")
