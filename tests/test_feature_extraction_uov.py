@@ -124,6 +124,12 @@ def test_intensity_is_scaled_as_named():
         unit(points)
 
 
+@pytest.mark.parametrize("scaling, value", [("raw", 0), ("unit", 0.25), ("unit_plus_one", 1.25)])
+def test_missing_intensity_is_something_that_the_network_knows(scaling, value):
+    bare = UOVFeatureExtractor(intensity_scaling=scaling)(scan()[:, :3])
+    assert bare["voxel_features"].unique().tolist() == [value]
+
+
 def test_missing_intensity_has_a_value_of_its_own():
     assert UOVFeatureExtractor(missing_intensity=18)(scan()[:, :3])["voxel_features"].unique().tolist() == [18]
 

@@ -285,7 +285,7 @@ def test_scans_with_intensity_and_without_share_a_batch(reader, warnings):
     scans = [scan(20, 1), scan(30, 2)[:, :3], {"points": scan(9, 3), "intensity_max": 511}]
     for result, own in zip(reader(scans, batch_size=3), scans, strict=True):
         assert_same(result, reader(own))
-    assert "A scan has no intensity: the network reads 0.0" in warnings.text
+    assert "A scan has no intensity: the network reads 0.25" in warnings.text
 
 
 def test_columns_beyond_the_intensity_are_not_looked_at(words, tmp_path):

@@ -15,6 +15,7 @@ from .point_files import read_points
 DEFAULT_VOXEL_SIZES = {"cylindrical": (0.1, math.pi / 180, 0.1), "cartesian": (0.1, 0.1, 0.1)}
 VOXEL_REDUCTIONS = ("first", "mean")
 INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
+MISSING_INTENSITIES = {"raw": 0.0, "unit": 0.25, "unit_plus_one": 1.25}
 PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
 # Voxel indices of one axis fit in 16 bits: 3.2 km at 0.1 m.
 AXIS_BITS = 16
@@ -46,8 +47,10 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         intensity_scaling (`"raw"`, `"unit"` or `"unit_plus_one"`, defaults to `"raw"`):
             `"raw"`: as in the file (the paper on nuScenes: 0 to 255). `"unit"`: divided by the sensor's full scale
             `intensity_max`. `"unit_plus_one"`: that plus 1 (the paper on SemanticKITTI).
-        missing_intensity (`float`, defaults to 0.0):
-            The feature of points without intensity (three columns), taken as it is.
+        missing_intensity (`float`, *optional*):
+            The feature of points without intensity (three columns), taken as it is. By default a quarter of the full
+            scale as `intensity_scaling` gives it, which is nearer to what the network was trained on than none at all;
+            0 where that is `"raw"` and the full scale not known.
 
     Raises:
         ValueError: where a setting is unknown or does not fit the others; it names it.
@@ -62,7 +65,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         point_cloud_range: Sequence[float] | None = None,
         voxel_reduction: str = "first",
         intensity_scaling: str = "raw",
-        missing_intensity: float = 0.0,
+        missing_intensity: float | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -75,7 +78,9 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         self.point_cloud_range = None if point_cloud_range is None else [float(bound) for bound in point_cloud_range]
         self.voxel_reduction = voxel_reduction
         self.intensity_scaling = intensity_scaling
-        self.missing_intensity = float(missing_intensity)
+        self.missing_intensity = float(
+            MISSING_INTENSITIES[intensity_scaling] if missing_intensity is None else missing_intensity
+        )
         if len(self.voxel_size) != 3 or not all(0 < size < math.inf for size in self.voxel_size):
             raise ValueError(f"`voxel_size` must be three positive finite numbers, got {self.voxel_size}.")
         bounds = np.reshape(self.point_cloud_range or [0] * 3 + [1] * 3, (2, -1))
