@@ -143,6 +143,9 @@ def test_a_scan_is_segmented_in_words_and_shown(tiny_segmenter, scan, tmp_path, 
     present = {entry["name"] for entry in classes if entry["num_points"]}
     assert present and all(f'"{name}"' in page.read_text(encoding="utf-8") for name in present)
 
+    assert main([*asked, "--vocabulary", "nuscenes"]) == 1  # its class 0 is no tree
+    assert "classes.json: the classes of the labels are tree, car, not those" in capsys.readouterr().err
+
 
 def test_what_cannot_be_segmented_is_said_in_one_line(tiny_segmenter, scan, tmp_path, capsys):
     model = ["--model_name_or_path", str(tiny_segmenter), "--output_dir", str(tmp_path / "out")]
@@ -230,3 +233,19 @@ def test_a_card_is_printed_and_rendered_anew(tiny_segmenter, tmp_path, capsys):
     assert printed.startswith("---\n") and printed.rstrip() == (folder / "README.md").read_text().rstrip()
     assert main(["card", str(tmp_path), "--render"]) == 1
     assert "config.json" in capsys.readouterr().err
+
+
+def test_a_scan_goes_to_rerun(scan, tmp_path, capsys):
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'uov-hf[rerun]'")
+    recording = tmp_path / "scan.rrd"
+    assert main(["view", str(scan), "--viewer", "rerun", "--output", str(recording)]) == 0
+    assert f"{recording}: 300 points" in capsys.readouterr().out
+    assert recording.read_bytes().startswith(b"RRF")
+
+
+def test_a_library_that_a_file_needs_and_is_not_here_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "plyfile", None)
+    path = tmp_path / "scan.ply"
+    path.write_text("ply\n")
+    assert main(["view", str(path), "--output", str(tmp_path / "page.html")]) == 1
+    assert "scan.ply: .ply files are read by a library that is not installed: pip install" in capsys.readouterr().err

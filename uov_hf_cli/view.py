@@ -108,25 +108,42 @@ def _check_length(path: Path, values: "np.ndarray", num_points: int) -> "np.ndar
 
 def _find_classes(
     args: argparse.Namespace, vocabulary: "Vocabulary | None", seen: list["np.ndarray"]
-) -> "tuple[list[str] | None, np.ndarray | None]":
-    """Names and colours: of the vocabulary, of classes.json, or numbers where neither is there."""
-    import numpy as np
+) -> "tuple[list[str], np.ndarray | None]":
+    """Names and colours: of the vocabulary, of classes.json, or numbers where neither is there.
 
+    Raises:
+        ValueError: vocabulary and classes.json are there, and not of the same classes.
+    """
     from uov_hf.segmenting import class_colors
 
+    path = args.classes or (args.labels.with_name("classes.json") if args.labels else None)
+    is_there = path is not None and (path is args.classes or (path.is_file() and args.labels.suffix == ".npy"))
+    names, colors = _read_classes(path) if is_there else ([], None)
     if vocabulary is not None:
-        return vocabulary.class_names, vocabulary.colors
-    path = args.classes or (args.labels and args.labels.with_name("classes.json"))
-    if args.classes or (path and path.is_file()):
-        try:
-            classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
-            return [entry["name"] for entry in classes], np.array([entry["color"] for entry in classes], np.uint8)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        if names and _plain(names) != _plain(vocabulary.class_names):
             raise ValueError(
-                f"{path}: expected `classes`, each with name and color, as `segment` writes them."
-            ) from error
+                f"{path}: the classes of the labels are {', '.join(names)}, not those of the vocabulary "
+                f"{vocabulary.name}: both are shown in one set of classes."
+            )
+        return vocabulary.class_names, vocabulary.colors
+    if names:
+        return names, colors
     if not seen:
         return [], None
     num_classes = max(int(ids[ids != IGNORED].max(initial=-1)) for ids in seen) + 1
     names = [f"class {number}" for number in range(num_classes)]
     return names, class_colors(names)
+
+
+def _read_classes(path: Path) -> "tuple[list[str], np.ndarray]":
+    import numpy as np
+
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
+        return [entry["name"] for entry in classes], np.array([entry["color"] for entry in classes], np.uint8)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: expected `classes`, each with name and color, as `segment` writes them.") from error
+
+
+def _plain(names: list[str]) -> list[str]:
+    return [name.replace("_", " ").lower() for name in names]
