@@ -177,11 +177,12 @@ def test_no_command_hides_in_a_block_that_is_not_run():
             assert not COMMAND.search(block.code), f"{block}: a command must stand in a block of bash"
 
 
-def test_every_exception_has_a_block_that_needs_it():
+def test_every_exception_has_a_block_that_needs_it_and_a_test_that_is_there():
     code = [shlex.join(words) for _, words in COMMANDS]
     code += [block.code for block in ALL_BLOCKS if block.language == "python"]
-    for pattern in NOT_RUN:
+    for pattern, reason in NOT_RUN.items():
         assert any(re.search(pattern, text) for text in code), f"{pattern} is not needed any more"
+        assert all((REPOSITORY / path).exists() for path in re.findall(r"tests/\w+(?:/\w+\.py)?", reason)), reason
 
 
 def test_yaml_and_json_are_read_as_what_they_are():
