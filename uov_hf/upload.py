@@ -71,7 +71,7 @@ def upload(
             f"The {repo_type} repository {repo_id} is there already and is public, so that a private upload into it "
             "would be seen by all. Make it private in its settings, or give another id."
         )
-    if revision is not None:
+    if revision is not None and not revision.startswith("refs/"):  # such as that of a pull request
         api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
     where = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision}
     for pause in (*PAUSES, None):
