@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from uov_hf.calibration_check import Correction, View, check_calibration
+from uov_hf.calibration_check import TOLERANCE, Correction, View, check_calibration
 from uov_hf.calibration_evidence import travel, velocity_between
 from uov_hf.data import load_frames
 from uov_hf.dataset_scripts.check_calibration import views_of_cameras
@@ -59,7 +59,7 @@ def views(rotation=(0, 0, 0), time_offset=0.0, velocity=None, num_views=4, num_b
     """Views whose calibration is off by this: the correction to be found."""
     truth = Camera(LIDAR2CAM, INTRINSICS, (HEIGHT, WIDTH))
     moved = truth if velocity is None else Correction(np.zeros(3), time_offset).apply(truth, velocity)
-    doubted = Correction(-np.array(rotation, float)).apply(truth)
+    doubted = Camera(Correction(-np.array(rotation, float)).turn @ LIDAR2CAM, INTRINSICS, (HEIGHT, WIDTH))
     scenes = [Boards(seed, num_boards) for seed in range(num_views)]
     return [View(scene.scan(), scene.photograph(moved.lidar2cam), doubted, velocity) for scene in scenes]
 
@@ -87,6 +87,18 @@ def test_a_wrong_time_is_found_back_and_not_taken_for_a_rotation():
     assert report.wrong == ["time"]
     assert report.correction.time_offset == pytest.approx(0.06, abs=0.01)
     assert "time +" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "time_offset"),
+    [((0, 1.2, 0), 0.06), pytest.param((1.1, -0.9, 0), -0.07, marks=pytest.mark.slow)],
+)
+def test_a_wrong_rotation_and_a_wrong_time_are_told_apart(rotation, time_offset):
+    """Each alone looks like the other: the best rotation beside the wrong time is a third one."""
+    report = check_calibration(views(rotation, time_offset, velocity=BESIDE_THE_ROAD))
+    assert {"yaw", "time"} <= set(report.wrong)
+    assert (np.abs(report.correction.rotation - rotation) < TOLERANCE[:3]).all()
+    assert report.correction.time_offset == pytest.approx(time_offset, abs=0.01)
 
 
 def test_with_the_right_time_a_moving_car_is_called_right():

@@ -88,8 +88,8 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
     """
     Compare the outlines that the lidar found with those in the images, and find the correction that fits best.
 
-    Rotations are looked for first, and a time offset only where it explains more. A more distant optimum is
-    preferred where the score is better by two of its standard errors. A parameter is wrong if it is off by more than
+    Rotations are looked for first, then a time offset with a rotation, which counts only where it explains more. A more
+    distant optimum is preferred where the score is better by two of its standard errors. A parameter is wrong if it is off by more than
     the tolerance and by three of its standard errors, and the score is better by three of its own. All errors are told
     by leaving out an eighth of the evidence in turn.
 
@@ -133,21 +133,30 @@ def _search(evidence: Evidence, moving: bool) -> tuple[np.ndarray, np.ndarray]:
     """The optimum beside no correction, unless another rotation, or one with a time offset, is better; its errors."""
     angles = np.arange(-REACH, REACH + STEP / 2, STEP)
     turns = [np.array([pitch, yaw, 0, 0]) for pitch in angles for yaw in angles]
-    times = np.arange(-TIME_REACH, TIME_REACH + TIME_STEP / 2, TIME_STEP)
-    best = _refine(evidence, np.zeros(4), ROTATION)
-    errors = _errors(evidence, best, ROTATION)
-    tries = [(turns, ROTATION)]
-    if moving:
-        tries += [([best], WITH_TIME), ([np.array([0, 0, 0, time]) for time in times], WITH_TIME)]
-    for starts, free in tries:
-        start = max(starts, key=lambda values: evidence.score(_correction(values), "coarse"))
-        other = _refine(evidence, _refine(evidence, start, free, "coarse"), free)
-        other_errors = _errors(evidence, other, free)
-        # A place that is no top in all directions is high for another reason than that the outlines fit.
-        if np.isfinite(other_errors[free]).all() and (
-            np.isinf(errors[:3]).any() or _is_better(evidence, other, best, SURE_ENOUGH)
-        ):
-            best, errors = other, other_errors
+    nearest = _refine(evidence, np.zeros(4), ROTATION)
+    best, errors = _prefer(evidence, turns, ROTATION, nearest, _errors(evidence, nearest, ROTATION))
+    if not moving:
+        return best, errors
+    # A wrong time looks like a wrong yaw, and hides one: time is tried beside no rotation, the one found, and many.
+    times = [np.array([0, 0, 0, time]) for time in np.arange(-TIME_REACH, TIME_REACH + TIME_STEP / 2, TIME_STEP)]
+    many = [turn + time for turn in turns if turn[0] % (2 * STEP) == 0 for time in times]
+    for starts in ([nearest], times, [best], many):
+        best, errors = _prefer(evidence, starts, WITH_TIME, best, errors)
+    return best, errors
+
+
+def _prefer(
+    evidence: Evidence, starts: list[np.ndarray], free: np.ndarray, best: np.ndarray, errors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The optimum near the highest of some places, and its errors, if it is surely higher than the best so far."""
+    start = max(starts, key=lambda values: evidence.score(_correction(values), "coarse"))
+    other = _refine(evidence, _refine(evidence, start, free, "coarse"), free)
+    other_errors = _errors(evidence, other, free)
+    # A place that is no top in all directions is high for another reason than that the outlines fit.
+    if np.isfinite(other_errors[free]).all() and (
+        np.isinf(errors[:3]).any() or _is_better(evidence, other, best, SURE_ENOUGH)
+    ):
+        return other, other_errors
     return best, errors
 
 

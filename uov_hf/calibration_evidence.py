@@ -68,17 +68,18 @@ class Correction:
         return Camera(self.correct(camera.lidar2cam, velocity), camera.intrinsics, camera.image_size)
 
     def correct(self, lidar2cam: np.ndarray, velocity: np.ndarray | None = None) -> np.ndarray:
-        """The corrected motion (4, 4)."""
+        """The corrected motion (4, 4), or motions (num_views, 4, 4) at velocities (num_views, 6)."""
         if velocity is None or not self.time_offset:
             return self.turn @ lidar2cam
-        return self.turn @ lidar2cam @ np.linalg.inv(travel(velocity, self.time_offset))
+        return self.turn @ lidar2cam @ travel(velocity, -self.time_offset)
 
 
 def travel(velocity: np.ndarray, seconds: float) -> np.ndarray:
-    """The motion (4, 4) of what moves steadily at `velocity` (6,), in its own axes."""
-    motion, turn = np.eye(4), velocity[3:] * seconds
-    motion[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
-    motion[:3, 3] = Rotation.from_rotvec(turn / 2).apply(velocity[:3] * seconds)
+    """The motion (…, 4, 4) of what moves steadily at `velocity` (…, 6), in its own axes."""
+    motion = np.tile(np.eye(4), (*velocity.shape[:-1], 1, 1))
+    turn = velocity[..., 3:] * seconds
+    motion[..., :3, :3] = Rotation.from_rotvec(turn).as_matrix()
+    motion[..., :3, 3] = Rotation.from_rotvec(turn / 2).apply(velocity[..., :3] * seconds)
     return motion
 
 
@@ -99,15 +100,22 @@ class Evidence:
     """
 
     def __init__(self, views: Sequence[View]):
-        self._pairs = [_Neighbours(view) for view in views]
-        rng, num_jumps = np.random.default_rng(0), sum(int(pairs.is_jump.sum()) for pairs in self._pairs)
-        for pairs in self._pairs:
-            pairs.thin_out(min(1.0, MOST_JUMPS / max(num_jumps, 1)), rng)
-        self.is_jump = np.concatenate([pairs.is_jump for pairs in self._pairs])
-        self.num_hidden = sum(pairs.num_hidden for pairs in self._pairs)
-        self.num_in_view = sum(pairs.num_in_view for pairs in self._pairs)
+        pairs = [_Neighbours(view) for view in views]
+        rng, num_jumps = np.random.default_rng(0), sum(int(of_view.is_jump.sum()) for of_view in pairs)
+        for of_view in pairs:
+            of_view.thin_out(min(1.0, MOST_JUMPS / max(num_jumps, 1)), rng)
+        self.is_jump = np.concatenate([of_view.is_jump for of_view in pairs])
+        self.num_hidden = sum(of_view.num_hidden for of_view in pairs)
+        self.num_in_view = sum(of_view.num_in_view for of_view in pairs)
         # Parts are strips of the views, in which neighbours stay together.
         self.part = np.arange(len(self.is_jump)) * NUM_PARTS // max(len(self.is_jump), 1)
+        self._points = [of_view.points.reshape(-1, 3) for of_view in pairs]
+        self._view = np.repeat(np.arange(len(views)), [len(points) for points in self._points])
+        self._lidar2cam = np.array([view.camera.lidar2cam for view in views])
+        self._intrinsics = np.array([view.camera.intrinsics for view in views])
+        known = all(view.velocity is not None for view in views)
+        self._velocity = np.array([view.velocity for view in views]) if known else None
+        self._pixels = {level: _Pixels(views, blur) for level, blur in BLURS.items()}
 
     def score(self, correction: Correction, level: str = "fine") -> float:
         """How much more the colours differ across jumps than on surfaces, in units of what is usual around them."""
@@ -124,14 +132,37 @@ class Evidence:
         return means[0] - means[1]
 
     def _contrast(self, correction: Correction, level: str) -> np.ndarray:
-        return np.concatenate([pairs.contrast(correction, level) for pairs in self._pairs])
+        """How much the colours of each pair differ, (num_pairs,), in the corrected cameras."""
+        to_image = self._intrinsics @ correction.correct(self._lidar2cam, self._velocity)[:, :3]  # (num_views, 3, 4)
+        parts = zip(self._points, to_image, strict=True)
+        on_image = np.concatenate([points @ matrix[:, :3].T + matrix[:, 3] for points, matrix in parts])
+        column, row = (on_image[:, :2] / np.maximum(on_image[:, 2:], 0.1)).T
+        colors = self._pixels[level].at(self._view, column, row).reshape(-1, 2, 3)
+        return np.minimum(np.linalg.norm(colors[:, 0] - colors[:, 1], axis=1), MOST_CONTRAST)
+
+
+class _Pixels:
+    """The local contrast of all images, of whatever sizes, in one array: one look-up serves all views."""
+
+    def __init__(self, views: Sequence[View], blur: float):
+        self._height, self._width = np.array([view.camera.image_size for view in views]).T
+        self._first = np.cumsum(self._height * self._width) - self._height * self._width
+        self._colors = np.empty((int((self._height * self._width).sum()), 3), np.float32)
+        for view, first in zip(views, self._first, strict=True):
+            contrast = _local_contrast(view.image, view.camera.intrinsics[0, 0], blur).reshape(-1, 3)
+            self._colors[first : first + len(contrast)] = contrast
+
+    def at(self, view: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """The values (num_points, 3) at pixels of views; at the border for those beyond it."""
+        column = np.rint(column).clip(0, self._width[view] - 1).astype(np.int64)
+        row = np.rint(row).clip(0, self._height[view] - 1).astype(np.int64)
+        return self._colors[self._first[view] + row * self._width[view] + column]
 
 
 class _Neighbours:
     """The pairs of one view: `points` (num_pairs, 2, 3) in the lidar frame, and `is_jump` (num_pairs,)."""
 
     def __init__(self, view: View):
-        self._view = view
         pixels, in_view = project_points(view.points, view.camera)
         visible = visible_points(view.points, view.camera, OcclusionConfig())
         self.num_in_view, self.num_hidden = int(in_view.sum()), int((in_view & ~visible).sum())
@@ -144,8 +175,6 @@ class _Neighbours:
         in_camera = points @ view.camera.lidar2cam[:3, :3].T + view.camera.lidar2cam[:3, 3]
         near = _angle(in_camera) < WIDEST_GAP
         self.points, self.is_jump = points[near], _is_jump(in_camera[near])
-        focal = view.camera.intrinsics[0, 0]
-        self._images = {level: _local_contrast(view.image, focal, blur) for level, blur in BLURS.items()}
 
     def thin_out(self, share: float, rng: np.random.Generator) -> None:
         """Keep a share of the jumps, and a few times as many pairs without."""
@@ -155,17 +184,6 @@ class _Neighbours:
         rows = [rng.choice(jumps, num_jumps, replace=False), rng.choice(smooth, num_smooth, replace=False)]
         kept = np.sort(np.concatenate(rows))
         self.points, self.is_jump = self.points[kept], self.is_jump[kept]
-
-    def contrast(self, correction: Correction, level: str) -> np.ndarray:
-        """How much the colours of each pair differ, (num_pairs,), in the corrected camera."""
-        camera = self._view.camera
-        lidar2cam = correction.correct(camera.lidar2cam, self._view.velocity)
-        in_camera = self.points.reshape(-1, 3) @ lidar2cam[:3, :3].T + lidar2cam[:3, 3]
-        on_image = in_camera @ camera.intrinsics.T
-        column, row = np.rint(on_image[:, :2] / np.maximum(on_image[:, 2:], 0.1)).astype(np.int64).T
-        height, width = camera.image_size
-        colors = self._images[level][row.clip(0, height - 1), column.clip(0, width - 1)].reshape(-1, 2, 3)
-        return np.minimum(np.linalg.norm(colors[:, 0] - colors[:, 1], axis=1), MOST_CONTRAST)
 
 
 def _local_contrast(image: np.ndarray, focal_length: float, blur: float) -> np.ndarray:

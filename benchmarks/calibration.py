@@ -1,0 +1,122 @@
+"""How often the calibration check finds a wrong camera, on scenes that its constants were not chosen on.
+
+    python benchmarks/calibration.py [--pandaset_dir data/pandaset]
+
+Every case is a camera of twelve frames of a synthetic street (two drives, 32 beams, 225 x 400 pixels) or of a genuine
+PandaSet sequence, and an error of its calibration that is drawn: a rotation of 0.5 to 2 degrees (in any direction of
+pitch and yaw, and a quarter of it in roll), a time offset of 30 to 100 ms, both, or none. Time is drawn for cameras
+that look to the side only, because one that looks where the car goes cannot tell it.
+
+- called wrong: the verdict is "wrong". With no error, each of these is a false alarm.
+- named: so, and pitch, yaw or roll is named where the rotation is wrong, time where the time is, and nothing else.
+- mended: what is left of the error after the printed correction is less than the tolerance in pitch, yaw and time.
+"""
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from uov_hf.calibration_check import TOLERANCE, CalibrationReport, Correction, View, check_calibration
+from uov_hf.data import load_frames
+from uov_hf.dataset_scripts.check_calibration import views_of_cameras
+from uov_hf.synthetic import generate_street
+
+
+SEEDS = (200, 201)  # the check was made on street 100
+LOOKING_ALONG = ("CAM_FRONT", "CAM_BACK", "front_camera")
+KINDS = ("none", "rotation", "time", "both")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A camera of a scene, with the correction that its calibration needs."""
+
+    kind: str
+    views: list[View]
+    truth: Correction
+
+    def doubted_views(self) -> list[View]:
+        """The views with the error put in."""
+        turn = Correction(-self.truth.rotation).turn
+        late = Correction(np.zeros(3), -self.truth.time_offset)
+        return [
+            replace(
+                view, camera=replace(view.camera, lidar2cam=turn @ late.correct(view.camera.lidar2cam, view.velocity))
+            )
+            for view in self.views
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="Of the streets.")
+    parser.add_argument("--num_cases", type=int, default=3, help="Of each kind and each street.")
+    parser.add_argument("--pandaset_dir", help="A PandaSet root: rotations of its front camera, too.")
+    args = parser.parse_args()
+    counts: dict[tuple[str, str], Counter] = {}
+    for scene, case in all_cases(args):
+        report = check_calibration(case.doubted_views())
+        verdict = judge(case, report)
+        counts.setdefault((scene, case.kind), Counter()).update(verdict)
+        print(f"{scene}, {_text(case.truth)}: {', '.join(verdict)}; {report}", flush=True)
+    print("\n| scenes | error | cases | called wrong | named | mended |\n|---|---|---:|---:|---:|---:|")
+    for (scene, kind), count in counts.items():
+        print(f"| {scene} | {kind} | {' | '.join(str(count[key]) for key in ('case', 'wrong', 'named', 'mended'))} |")
+
+
+def all_cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            root = generate_street(Path(folder) / "street", 2, 6, seed, azimuth_steps=1084, splits={"train": 2})
+            cameras = read_cameras("nuscenes", root)
+        rng = np.random.default_rng(seed)
+        for kind in KINDS:
+            yield from (("street", draw(kind, cameras, rng)) for _ in range(args.num_cases))
+    if args.pandaset_dir:
+        cameras, rng = read_cameras("pandaset", args.pandaset_dir), np.random.default_rng(0)
+        for kind in KINDS[:2]:
+            number = 1 if kind == "none" else len(args.seeds) * args.num_cases  # without an error there is one only
+            yield from (("PandaSet", draw(kind, cameras, rng)) for _ in range(number))
+
+
+def read_cameras(dataset: str, root: str | Path) -> dict[str, list[View]]:
+    frames = load_frames(dataset, "all", data_dir=root)
+    return dict(views_of_cameras(frames, len(frames)))
+
+
+def draw(kind: str, cameras: dict[str, list[View]], rng: np.random.Generator) -> Case:
+    names = [name for name in cameras if kind in ("none", "rotation") or name not in LOOKING_ALONG]
+    views = cameras[names[rng.integers(len(names))]]
+    size, angle = rng.uniform(0.5, 2), rng.uniform(0, 2 * np.pi)
+    rotation = size * np.array([np.cos(angle), np.sin(angle), rng.uniform(-0.25, 0.25)])
+    time_offset = rng.choice([-1, 1]) * rng.uniform(0.03, 0.1)
+    with_rotation, with_time = kind in ("rotation", "both"), kind in ("time", "both")
+    return Case(kind, views, Correction(rotation * with_rotation, float(time_offset * with_time)))
+
+
+def judge(case: Case, report: CalibrationReport) -> list[str]:
+    expected = {"none": set(), "rotation": {"rotation"}, "time": {"time"}, "both": {"rotation", "time"}}[case.kind]
+    named = {"time" if name == "time" else "rotation" for name in report.wrong}
+    left = np.abs(report.correction.rotation - case.truth.rotation)[:2]
+    time_left = abs(report.correction.time_offset - case.truth.time_offset)
+    mended = (left < TOLERANCE[:2]).all() and time_left < TOLERANCE[3]
+    return [
+        "case",
+        *["wrong"] * (report.verdict == "wrong"),
+        *["named"] * (named == expected),
+        *["mended"] * bool(mended),
+    ]
+
+
+def _text(correction: Correction) -> str:
+    pitch, yaw, roll = correction.rotation
+    return f"pitch {pitch:+.2f}, yaw {yaw:+.2f}, roll {roll:+.2f}°, time {1000 * correction.time_offset:+.0f} ms"
+
+
+if __name__ == "__main__":
+    main()
