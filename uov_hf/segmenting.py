@@ -54,10 +54,18 @@ def load_segmenter(
     """The pipeline of a checkpoint, from a folder or the Hub; by default on the GPU where there is one.
 
     Raises:
-        OSError, ValueError: there is no such checkpoint; transformers says why.
+        OSError: there is no such checkpoint; it names it, and transformers says why.
+        ValueError: there is no such device on this machine, or no such dtype.
     """
+    if dtype != "auto" and not isinstance(getattr(torch, str(dtype).removeprefix("torch."), None), torch.dtype):
+        raise ValueError(f"`dtype` must be auto or one of torch's, such as float32 or bfloat16, got {dtype!r}.")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"`device` is {str(device)!r}, and torch finds no GPU on this machine: take cpu.")
     path = str(model_name_or_path)
-    return pipeline("point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision)
+    try:
+        return pipeline("point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision)
+    except OSError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def segment_file(

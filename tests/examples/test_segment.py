@@ -99,6 +99,17 @@ def test_an_error_names_the_file(segmenter, run_script, tiny_segmenter, tmp_path
     assert "Traceback" not in said
 
 
+def test_what_cannot_be_loaded_is_named(tiny_segmenter, tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="absent: "):
+        load_segmenter(tmp_path / "absent")
+    with pytest.raises(ValueError, match="such as float32 or bfloat16, got 'float17'"):
+        load_segmenter(tiny_segmenter, dtype="float17")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="`device` is 'cuda:0', and torch finds no GPU"):
+        load_segmenter(tiny_segmenter, device="cuda:0")
+    assert str(load_segmenter(tiny_segmenter, dtype="bfloat16").model.dtype) == "torch.bfloat16"
+
+
 def test_a_class_may_be_given_by_pictures(run_script, segmenter, tiny_segmenter, tmp_path):
     scan, clip = write_scan(tmp_path / "scan.bin"), tmp_path / "clip"
     Image.effect_noise((80, 80), 90).save(tmp_path / "yak.png")
