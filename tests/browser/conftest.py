@@ -29,6 +29,7 @@ def page(browser):
     """An empty page, 1280 × 800, that reaches this machine only; `page.goto(path.as_uri())` opens a file."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.route(lambda url: not url.startswith(AT_HOME), lambda route: route.abort())
+    context.set_default_timeout(120_000)  # a busy machine draws slowly without a graphics card
     page = context.new_page()
     yield page
     context.close()
