@@ -48,7 +48,8 @@ def make_app(segmenter: PointCloudSegmentationPipeline, example_scans: list[Path
             # Where the upload lies on the server is nobody's business.
             return complain(str(error).replace(f"{Path(scan).parent}{os.sep}", "")), []
 
-    with gr.Blocks(title="LiDAR segmentation in your words") as app:
+    keep = (3600, 3600)  # seconds: uploads are looked for every hour, and deleted when they are as old
+    with gr.Blocks(title="LiDAR segmentation in your words", delete_cache=keep) as app:
         gr.Markdown(introduce(segmenter))
         with gr.Accordion("Which words it knows", open=False):
             gr.Markdown(describe_vocabulary(segmenter))
