@@ -17,6 +17,7 @@ SCALE = np.array([0.2, 0.2, 0.4, 0.02])  # degrees about x, y, z, and seconds: t
 TOLERANCE = np.array([0.5, 0.5, 1.0, 0.02])  # what is not called wrong: a few frames of 32 beams tell no less
 TOLERATED_PIXELS = 2.0  # nor is a rotation that moves the points by so little
 SURE, SURE_ENOUGH = 3.0, 2.0  # standard errors: to call a calibration wrong, to prefer one optimum to another
+FARTHEST = np.array([*[REACH + STEP] * 3, TIME_REACH + TIME_STEP])  # an optimum beyond it was not searched for
 ROTATION, WITH_TIME = np.array([True, True, True, False]), np.full(4, True)  # what is looked for
 LEAST_JUMPS = 100
 LEAST_SPEED = 1.0  # m/s
@@ -88,10 +89,11 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
     """
     Compare the outlines that the lidar found with those in the images, and find the correction that fits best.
 
-    Rotations are looked for first, then a time offset with a rotation, which counts only where it explains more. A more
-    distant optimum is preferred where the score is better by two of its standard errors. A parameter is wrong if it is off by more than
-    the tolerance and by three of its standard errors, and the score is better by three of its own. All errors are told
-    by leaving out an eighth of the evidence in turn.
+    Rotations are looked for first, then a rotation with a time offset, which counts only where it explains more. A
+    more distant optimum is preferred where the score is better by two of its standard errors, unless it lies beyond
+    what was searched. A parameter is wrong if it is off by more than the tolerance and by three of its standard
+    errors, and the score is better by three of its own. All errors are told by leaving out an eighth of the evidence
+    in turn.
 
     Args:
         views (sequence of `View`): Of one camera; ten or so, from different places. More tell smaller errors.
@@ -153,9 +155,8 @@ def _prefer(
     other = _refine(evidence, _refine(evidence, start, free, "coarse"), free)
     other_errors = _errors(evidence, other, free)
     # A place that is no top in all directions is high for another reason than that the outlines fit.
-    if np.isfinite(other_errors[free]).all() and (
-        np.isinf(errors[:3]).any() or _is_better(evidence, other, best, SURE_ENOUGH)
-    ):
+    is_top = np.isfinite(other_errors[free]).all() and (np.abs(other) < FARTHEST).all()
+    if is_top and (np.isinf(errors[:3]).any() or _is_better(evidence, other, best, SURE_ENOUGH)):
         return other, other_errors
     return best, errors
 
