@@ -98,9 +98,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--model_name_or_path", help="a checkpoint; by default random weights"
-    )
+    parser.add_argument("--model_name_or_path", help="a checkpoint; by default random weights")
     parser.add_argument("--scan", type=Path, help="a file; by default a synthetic scan of 120,000 points")
     parser.add_argument("--refine", choices=["afi"], help="refine the answers, which is part of `back to points`")
     parser.add_argument("--num_threads", type=int, default=2)

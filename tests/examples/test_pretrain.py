@@ -45,7 +45,8 @@ def test_the_log_shows_a_falling_loss_and_a_validation_that_used_no_truth(pretra
 def test_the_card_says_what_was_trained_on_how_and_with_what_limits(pretrained):
     card = (pretrained / "README.md").read_text()
     loss = read_log(pretrained / "train_log.jsonl")[-1]["loss"]
-    for part in ("license: apache-2.0", "`synthetic`", "4 frames", "--negatives global", "## Limits", f"| {loss:.3f} |"):
+    parts = ("license: apache-2.0", "`synthetic`", "4 frames", "--negatives global", "## Limits", f"| {loss:.3f} |")
+    for part in parts:
         assert part in card
 
 
