@@ -19,6 +19,7 @@ import gc
 import multiprocessing
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +85,9 @@ def main() -> None:
         for name, where in sources.items():
             runs = []
             for _ in range(args.num_runs):
-                with multiprocessing.get_context("spawn").Pool(1) as process:
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                     how = (where, Path(folder) / "labels", args.num_warm_up, args.num_samples)
-                    runs.append(process.apply(measure, how))
+                    runs.append(process.submit(measure, *how).result())
                 report(name, runs[-1])
             slopes = [run.slope for run in runs]
             if len(runs) > 1:

@@ -3,8 +3,8 @@
     python benchmarks/streaming_tables.py [--devkit_python devkit/bin/python]
 
 The tables are generated (1.5 GB of JSON); those of boxes are left empty, which spares nuscenes-devkit a lot.
-Each reader is a process of its own, which imports, opens the root, and reads and voxelises one scan, by index or as the
-first of a stream; the first reader only imports. Its time counts from its start, its memory is the most it ever had.
+Each reader is a process of its own, which imports, opens the root, and reads and voxelises one scan, by index or as
+the first of a stream; the first reader only imports. Its time counts from its start, its memory is the most it had.
 nuscenes-devkit needs numpy < 2, hence an interpreter of its own:
 `python -m venv devkit && devkit/bin/pip install nuscenes-devkit`.
 """
