@@ -25,7 +25,7 @@ background: [sky, clouds]
 def test_the_ten_lines_are_those_of_the_documentation():
     document = Path(__file__).parents[2] / "docs/vocabularies.md"
     assert len(TEN_LINES.splitlines()) == 10
-    assert f"```yaml\n{TEN_LINES}```" in document.read_text(encoding="utf-8")
+    assert f"```yaml\n# yard.yaml\n{TEN_LINES}```" in document.read_text(encoding="utf-8")
 
 
 def written(tmp_path, text: str):
