@@ -3,8 +3,9 @@
     python benchmarks/streaming.py
 
 A nuScenes root of random scans of 34,688 points and six images of 900 x 1600, of each of which a label set has 80
-segments with embeddings of 768 dimensions. All ways take turns, frame by frame, in one process with warm file caches.
-Times are medians of those on the processor: what else runs on the machine counts less so.
+segments with embeddings of 768 dimensions. All ways take turns, frame by frame, in one process with warm file caches;
+their order is drawn for every frame, because the second one that reads a file finds it in the processor's cache. Times
+are medians of those on the processor: what else runs on the machine counts less so.
 
 - bare: `np.fromfile` and the feature extractor; no labels, no tables, no checks.
 - distillation: `DistillationSamples` without augmentation: points, voxels, point labels joined by frame id.
@@ -126,15 +127,15 @@ def parquet_ways(frames: Frames, shard: Path, label_set: LabelSet) -> dict:
 
 def measure(ways: dict, num_frames: int, num_rounds: int) -> dict[str, float]:
     """Median seconds on the processor."""
-    seconds = defaultdict(list)
+    seconds, order = defaultdict(list), np.random.default_rng(0)
     for epoch in range(num_rounds + 1):
         for index in range(num_frames):
-            for name, way in ways.items():
+            for name in order.permutation(list(ways)):
                 start = time.process_time()
-                way(epoch, index)
+                ways[name](epoch, index)
                 if epoch:  # the first round fills caches
                     seconds[name].append(time.process_time() - start)
-    return {name: float(np.median(times)) for name, times in seconds.items()}
+    return {name: float(np.median(seconds[name])) for name in ways}
 
 
 def report(seconds: dict[str, float]) -> None:

@@ -148,7 +148,15 @@ def _cell(column: pa.ChunkedArray) -> Any:
     if array.null_count:
         return None
     if isinstance(array, pa.ExtensionArray):
-        return np.array(array.to_numpy(zero_copy_only=False)[0])
+        return _as_numpy(array)
     if pa.types.is_list(array.type) and pa.types.is_integer(array.type.value_type):
         return np.array(array[0].values)
     return array[0].as_py()
+
+
+def _as_numpy(array: pa.ExtensionArray) -> np.ndarray:
+    """The one array in a column of them: its numbers lie in a row; `datasets` would go through its rows one by one."""
+    values = array.storage
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    return np.array(values).reshape([-1 if size is None else size for size in array.type.shape])
