@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,9 @@ def write_default_card(folder: Path) -> None:
     )
 
 
-def name_repository(card: str, folder: Path, repo_id: str) -> str:
-    """The text of a card whose examples load the checkpoint from the Hub instead of by the name of its folder."""
-    return card.replace(f'"{folder.resolve().name}"', f'"{repo_id}"')
+def name_repository(card: str, repo_id: str) -> str:
+    """The text of a card whose examples load the checkpoint from there."""
+    return re.sub(r'(model=|from_pretrained\()"[^"]*"', rf'\1"{repo_id}"', card)
 
 
 def read_card(name_or_path: str | os.PathLike, repo_type: str = "model", revision: str | None = None) -> str:

@@ -36,8 +36,18 @@ PIPELINES = {
 }
 # In one file, or in shards with an index; `from_pretrained` reads the one file wherever it is there.
 WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-# What a checkpoint has; a folder that is also something else keeps the rest at home.
-CHECKPOINT_FILES = ("*.json", "*.jsonl", "*.safetensors", "*.py", "*.txt", "*.md")
+# What goes up beside the weights, the code and the card; a folder that is also something else keeps the rest at home.
+CHECKPOINT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "train_log.jsonl",
+)
 
 
 def save_checkpoint(
@@ -112,13 +122,12 @@ def push_checkpoint(
         raise FileNotFoundError(f"There is no checkpoint in {folder}: no config.json. `save_checkpoint` writes one.")
     if not (folder / "README.md").is_file():
         write_default_card(folder)
-    files = {
-        file.name: file for pattern in CHECKPOINT_FILES for file in sorted(folder.glob(pattern)) if file.is_file()
-    }
+    patterns = (*CHECKPOINT_FILES, *WEIGHT_FILES, *(file.name for file in _code_files()))
+    files = {file.name: file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()}
     if "/" not in repo_id:
         repo_id = f"{whoami(token)['name']}/{repo_id}"
     card = (folder / "README.md").read_text(encoding="utf-8")
-    files["README.md"] = name_repository(card, folder, repo_id).encode()
+    files["README.md"] = name_repository(card, repo_id).encode()
     return upload(
         repo_id,
         files,
@@ -132,12 +141,17 @@ def push_checkpoint(
 
 def _add_code(folder: Path) -> None:
     """What `register_for_auto_class` would add, without a lasting mark on the classes."""
-    classes = [*MODEL_CLASSES.values(), *PROCESSOR_CLASSES.values(), PointCloudSegmentationPipeline]
-    for file in {sys.modules[c.__module__].__file__ for c in classes}:
-        for source in [file, *get_relative_import_files(file)]:
-            shutil.copy(source, folder)
+    for source in _code_files():
+        shutil.copy(source, folder)
     _edit_json(folder / "config.json", MODEL_CLASSES, custom_pipelines=PIPELINES)
     _edit_json(folder / "processor_config.json", PROCESSOR_CLASSES, also_in="feature_extractor")
+
+
+def _code_files() -> list[Path]:
+    """The modules of the classes that a checkpoint names, and those that they import."""
+    classes = [*MODEL_CLASSES.values(), *PROCESSOR_CLASSES.values(), PointCloudSegmentationPipeline]
+    modules = {sys.modules[c.__module__].__file__ for c in classes}
+    return sorted({Path(source) for file in modules for source in [file, *get_relative_import_files(file)]})
 
 
 def _edit_json(file: Path, classes: dict[str, type], also_in: str | None = None, **further: Any) -> None:

@@ -91,3 +91,23 @@ def test_private_alone_is_answered_with_what_it_belongs_to(uploads, tmp_path, mo
     with pytest.raises(SystemExit):
         run(monkeypatch, OwnCar, tmp_path, "--private")
     assert "--private says what the repository of --push_to_hub is" in capsys.readouterr().err
+
+
+def test_a_folder_has_frames_of_one_set_of_terms_only(tmp_path):
+    secret = SecretCar.record(tmp_path / "secret", cache_dir=str(tmp_path / "cache"))
+    public = PublicCar.record(tmp_path / "public", cache_dir=str(tmp_path / "cache"))
+    public.licence = "Anybody's."
+    write_parquet(secret, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"README.md: the folder holds frames under other terms .* \(Anybody's"):
+        write_parquet(public, tmp_path / "out")
+
+
+def test_a_shard_that_may_not_be_published_is_not_whoever_pushes_it(uploads, tmp_path):
+    secret = SecretCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
+    write_parquet(secret, tmp_path / "out")
+    public = PublicCar(data_dir=str(tmp_path / "car"), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(PermissionError, match=r"\.parquet: holds sensor data that may not be published"):
+        push_dataset(public, tmp_path / "out", "me/car")
+    assert uploads == []
+    push_dataset(public, tmp_path / "out", "me/car", private=True)
+    assert len(uploads) == 1

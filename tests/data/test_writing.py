@@ -141,6 +141,19 @@ def test_a_skipped_frame_is_tried_again_and_taken_in_once_it_is_mended(car, tmp_
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
 
 
+def test_a_mended_frame_costs_none_that_was_whole_and_is_broken_now(car, tmp_path):
+    images = [tmp_path / "car/a 1" / name for name in ("0.jpg", "1.jpg")]
+    content = images[0].read_bytes()
+    images[0].write_bytes(b"")
+    write_parquet(car, tmp_path / "out", on_error="skip")
+    before = hashes(tmp_path / "out")
+    images[0].write_bytes(content)
+    images[1].write_bytes(b"")
+    with pytest.raises(ValueError, match="a 1/1.jpg: expected a whole image file"):
+        write_parquet(car, tmp_path / "out", on_error="skip")
+    assert hashes(tmp_path / "out") == before
+
+
 def test_a_mended_frame_does_not_move_the_frames_of_the_files_after_it(car, tmp_path):
     image = tmp_path / "car/a 1/0.jpg"
     content = image.read_bytes()

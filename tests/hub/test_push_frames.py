@@ -115,7 +115,7 @@ def test_a_frame_that_was_skipped_does_not_say_where_it_lay(hub, tiny_street, tm
     root = shutil.copytree(tiny_street, tmp_path / "street")
     (broken,) = sorted((root / "samples" / "LIDAR_TOP").iterdir())[:1]
     broken.write_bytes(b"half")
-    builder = NuScenes(data_dir=str(root))
+    builder = NuScenes(data_dir=f"{root}/")  # as a shell completes it
     assert len(write_parquet(builder, tmp_path / "parquet", on_error="skip").skipped) == 1
     push_dataset(builder, tmp_path / "parquet", "me/street", revision="v2")
     contents = hub.files("me/street", "datasets", revision="v2")

@@ -111,6 +111,15 @@ def test_the_command_line_pushes_to_a_private_branch(hub, made, without_token, c
         LabelSet.from_hub("me/labels", revision="v2", local_dir=made.folder.with_name("elsewhere"))
 
 
+def test_point_labels_of_another_label_set_are_not_pushed(hub, made, tmp_path):
+    made = LabelSet(shutil.copytree(made.folder, tmp_path / "labels"))
+    (path,) = made.folder.glob("points/*/point_labels.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"label_set_sha256": "0" * 64}))
+    with pytest.raises(ValueError, match="point_labels.json: these point labels were made from another label set"):
+        made.push_to_hub("labels")
+    assert not hub.repos
+
+
 def test_a_label_set_without_a_word_said_is_not_pushed(hub, made, tmp_path):
     for name in ("label_set.json", "prompt_embeds.safetensors"):
         (tmp_path / name).write_bytes((made.folder / name).read_bytes())

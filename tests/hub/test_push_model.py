@@ -132,7 +132,8 @@ def test_a_whole_checkpoint_works_where_the_package_is_not_installed(hub, model,
 
 
 def test_only_files_of_the_checkpoint_go_and_none_says_where_it_lay(hub, checkpoint, tmp_path):
-    for name in ("street/v1.0-mini/scene.json", "checkpoint-2/optimizer.bin", "scan.bin", ".env", "viewer.html"):
+    others = ("secrets.json", "todo.txt", "private_script.py", "metrics.json", "scan.bin", ".env", "viewer.html")
+    for name in ("street/v1.0-mini/scene.json", "checkpoint-2/optimizer.bin", *others):
         (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
         (checkpoint / name).write_text("at home")
     push_checkpoint(checkpoint, "tiny")
@@ -172,6 +173,13 @@ def test_the_card_on_the_hub_names_the_repository_and_its_results_are_read(hub, 
     card.data.eval_results[0].task_type = "no task of the Hub's"
     with pytest.raises(ValueError, match="not in the list of tasks"):
         card.push_to_hub("me/tiny")
+
+
+def test_the_card_names_the_repository_also_after_the_folder_was_moved(hub, checkpoint, tmp_path):
+    push_checkpoint(checkpoint, "tiny")
+    moved = checkpoint.rename(tmp_path / "moved")
+    push_checkpoint(moved, "other")
+    assert 'model="me/other"' in read_card("me/other")
 
 
 def test_a_push_of_the_same_files_makes_no_commit(hub, checkpoint):

@@ -74,6 +74,29 @@ def _reason_against(builder: FrameBuilder) -> str:
     )
 
 
+def check_same_terms(builder: FrameBuilder, folder: Path) -> None:
+    """
+    Raises:
+        ValueError: the card of the folder is of frames that are had under other terms; one card cannot say both.
+    """
+    card = folder / "README.md"
+    if _read_configs(card) and builder.licence not in card.read_text(encoding="utf-8"):
+        raise ValueError(
+            f"{card}: the folder holds frames under other terms than those of {builder.dataset_name} ("
+            f"{builder.licence}): give another --output_dir."
+        )
+
+
+def _check_shards(files: list[Path]) -> None:
+    """Raise where a shard is of frames that may not be published, whoever pushes it."""
+    for path in files:
+        if not (read_shard_index(pq.read_metadata(path)) or {}).get("may_be_published"):
+            raise PermissionError(
+                f"{path}: holds sensor data that may not be published, or of which nobody said that it may. Push the "
+                "folder with --private, or write what may be published to a folder of its own."
+            )
+
+
 def push_dataset(
     builder: FrameBuilder,
     folder: Path,
@@ -105,6 +128,8 @@ def push_dataset(
     files = {
         path.relative_to(folder).as_posix(): path for pattern in patterns for path in sorted(folder.glob(pattern))
     }
+    if not private:
+        _check_shards([*files.values()])
     return upload(
         repo_id,
         {"README.md": folder / "README.md", **files},

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from uov_hf.data.broken import BROKEN, MAX_BROKEN_IN_A_ROW, report_lines
 from uov_hf.data.frames import FrameBuilder, Frames
 from uov_hf.data.parquet import read_shard_index
-from uov_hf.data.publishing import check_may_be_pushed, push_dataset, write_dataset_card
+from uov_hf.data.publishing import check_may_be_pushed, check_same_terms, push_dataset, write_dataset_card
 from uov_hf.data.shard_file import ShardFile, to_arrow
 
 
@@ -77,6 +77,7 @@ class SequenceWriter:
     on_error: str
     max_shard_bytes: int
     data_dir: str
+    may_be_published: bool | None
     may_write: bool = True
 
     def write(self, place: int) -> WrittenSequence:
@@ -93,7 +94,7 @@ class SequenceWriter:
             written.num_done_before += len(index["frame_ids"]) if was_there else 0
             if was_there and any(_is_mended(part, frame_id) for frame_id in index["skipped"]):
                 # All of it, however large: the files after it begin where it ends.
-                _write_frames(path, part, "skip", math.inf, self.data_dir)
+                self._write(path, part, "skip", math.inf, was_whole=index["frame_ids"])
                 index = _check_same(path, sequence, covered)
             covered += len(part)
             written.files.append(path)
@@ -104,7 +105,27 @@ class SequenceWriter:
     def _write_shard(self, path: Path, sequence: Frames, first: int) -> None:
         if not self.may_write:
             raise ValueError(f"{self.folder}: expected {path.name} in it; remove the folder to write it anew.")
-        _write_frames(path, sequence[first:], self.on_error, self.max_shard_bytes, self.data_dir)
+        self._write(path, sequence[first:], self.on_error, self.max_shard_bytes)
+
+    def _write(
+        self, path: Path, frames: Frames, on_error: str, max_bytes: float, was_whole: Sequence[str] = ()
+    ) -> None:
+        """A file of these frames, up to the one with which it reaches `max_bytes`.
+
+        A frame that was whole before is not skipped if it is broken now: the file stays as it was. What is said about
+        broken files counts from `data_dir`: it may be published, and where that lies is not.
+        """
+        frame_ids, skipped, here = [], {}, f"{Path(self.data_dir)}{os.sep}"
+        with ShardFile(path) as shard:
+            for frame_id, row in _rows(frames, on_error, skipped, frozenset(was_whole)):
+                if row is not None:
+                    shard.add(row)
+                    frame_ids.append(frame_id)
+                if shard.num_bytes >= max_bytes:
+                    break
+            said = {frame_id: error.replace(here, "") for frame_id, error in skipped.items()}
+            about = {"sequence_id": frames.sequence_ids[0], "frame_ids": frame_ids, "skipped": said}
+            shard.publish(about | {"may_be_published": self.may_be_published})
 
 
 def write_parquet(
@@ -126,7 +147,7 @@ def write_parquet(
         builder (`FrameBuilder`):
             Of the raw dataset.
         output_dir (`str` or `Path`):
-            Other configs and splits in it stay.
+            Other configs and splits of the dataset in it stay.
         num_proc (`int`, *optional*):
             Processes that write, each a sequence at a time.
         on_error (`str`, *optional*, defaults to `"raise"`):
@@ -135,12 +156,14 @@ def write_parquet(
             A file is closed by the frame that reaches this size.
 
     Raises:
-        ValueError: a frame is broken, or the folder holds other frames; it names the file.
+        ValueError: a frame is broken, or the folder holds other frames, or some under other terms; it names the file.
         OSError: a file cannot be written, as on a full disk; it names the file.
     """
     folder, start = Path(output_dir) / builder.config.name, time.perf_counter()
     report = ParquetReport(folder)
     how = {"on_error": on_error, "max_shard_bytes": max_shard_bytes, "data_dir": str(builder.config.data_dir)}
+    how["may_be_published"] = builder.may_be_published
+    check_same_terms(builder, Path(output_dir))
     splits = builder.config.splits or builder.default_splits()
     if odd := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
         raise ValueError(f"Splits in Parquet have names of letters, digits, _ and inner dots, got {', '.join(odd)}.")
@@ -245,7 +268,9 @@ def _write_in_worker(place: int) -> WrittenSequence:
     return _writer_of_this_worker.write(place)
 
 
-def _rows(frames: Frames, on_error: str, skipped: dict[str, str]) -> Iterator[tuple[str, Any]]:
+def _rows(
+    frames: Frames, on_error: str, skipped: dict[str, str], was_whole: frozenset[str]
+) -> Iterator[tuple[str, Any]]:
     """Id and row of every frame; None where it is broken and skipped, and `skipped` then says why."""
     num_in_a_row = 0
     for index, frame_id in enumerate(frames.frame_ids):
@@ -254,27 +279,10 @@ def _rows(frames: Frames, on_error: str, skipped: dict[str, str]) -> Iterator[tu
             num_in_a_row = 0
         except BROKEN as error:
             num_in_a_row += 1
-            if on_error != "skip" or num_in_a_row == MAX_BROKEN_IN_A_ROW:
+            if on_error != "skip" or frame_id in was_whole or num_in_a_row == MAX_BROKEN_IN_A_ROW:
                 raise
             row, skipped[frame_id] = None, f"{type(error).__name__}: {error}"
         yield frame_id, row
-
-
-def _write_frames(path: Path, frames: Frames, on_error: str, max_bytes: float, data_dir: str) -> None:
-    """A file of these frames, up to the one with which it reaches `max_bytes`.
-
-    What it says about broken files counts from `data_dir`: it may be published, and where that lies is not.
-    """
-    frame_ids, skipped = [], {}
-    with ShardFile(path) as shard:
-        for frame_id, row in _rows(frames, on_error, skipped):
-            if row is not None:
-                shard.add(row)
-                frame_ids.append(frame_id)
-            if shard.num_bytes >= max_bytes:
-                break
-        said = {frame_id: error.replace(f"{data_dir}{os.sep}", "") for frame_id, error in skipped.items()}
-        shard.publish({"sequence_id": frames.sequence_ids[0], "frame_ids": frame_ids, "skipped": said})
 
 
 def _is_mended(frames: Frames, frame_id: str) -> bool:

@@ -52,7 +52,7 @@ def push_label_set(
     files["label_set.json"] = description
     files["prompt_embeds.safetensors"] = folder / "prompt_embeds.safetensors"
     for path in sorted(folder.glob("points/*/point_labels.json")):
-        files[path.relative_to(folder).as_posix()] = _refer_to(description, path)
+        files[path.relative_to(folder).as_posix()] = _refer_to(label_set, description, path)
     for path in (*sorted(folder.glob("card/figures/*.png")), folder / "card" / "card.json"):
         if path.is_file():
             files[path.relative_to(folder / "card").as_posix()] = path
@@ -77,9 +77,14 @@ def publishable_description(label_set: LabelSet) -> bytes:
     return json.dumps(label_set.description | shown, indent=2, ensure_ascii=False).encode()
 
 
-def _refer_to(description: bytes, path: Path) -> bytes:
+def _refer_to(label_set: LabelSet, description: bytes, path: Path) -> bytes:
     """A `point_labels.json` that belongs to the `label_set.json` that is uploaded."""
     content = json.loads(path.read_text(encoding="utf-8"))
+    if content["label_set_sha256"] != hashlib.sha256((label_set.folder / "label_set.json").read_bytes()).hexdigest():
+        raise ValueError(
+            f"{path}: these point labels were made from another label set than the one in {label_set.folder}: delete "
+            "their folder, and make them again."
+        )
     return json.dumps(content | {"label_set_sha256": hashlib.sha256(description).hexdigest()}, indent=2).encode()
 
 
@@ -91,7 +96,7 @@ def render_card(label_set: LabelSet, repo_id: str, names: list[str]) -> str:
         repo_id (`str`): Where it goes.
         names (`list[str]`): The files that go.
     """
-    presets = sorted({name.split("/")[1] for name in names if name.startswith("points/")})
+    presets = sorted({name.split("/")[1] for name in names if re.match(r"points/.*\.parquet$", name)})
     tables = {"images": "images/*.parquet"} | {f"points_{p}": f"points/{p}/*.parquet" for p in presets}
     configs = [{"config_name": name, "data_files": pattern} for name, pattern in tables.items()]
     configs[0]["default"] = True
