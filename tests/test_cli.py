@@ -249,3 +249,45 @@ def test_a_library_that_a_file_needs_and_is_not_here_is_named(tmp_path, monkeypa
     path.write_text("ply\n")
     assert main(["view", str(path), "--output", str(tmp_path / "page.html")]) == 1
     assert "scan.ply: .ply files are read by a library that is not installed: pip install" in capsys.readouterr().err
+
+
+def test_labelled_images_are_never_overwritten_by_results(tmp_path, capsys):
+    photos = [tmp_path / "left" / "a.png", tmp_path / "right" / "a.png", tmp_path / "both" / "b.png"]
+    photos += [tmp_path / "both" / "b.jpg"]
+    for path in photos:
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 4)).save(path)
+    before = [path.read_bytes() for path in photos]
+    for sources, folder, complaint in [
+        (["left"], "left", "a.png: this image would be overwritten by a result"),
+        (["left", "right"], "out", "a.png: the results of "),
+        (["both"], "out", "b.png: the results of "),
+    ]:
+        asked = [*(str(tmp_path / source) for source in sources), "--output_dir", str(tmp_path / folder)]
+        assert main(["label-images", *asked, "--words", "car"]) == 1
+        assert complaint in capsys.readouterr().err
+    assert [path.read_bytes() for path in photos] == before and not (tmp_path / "out").exists()
+
+
+def test_rerun_is_not_asked_for_a_page(scan, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["view", str(scan), "--viewer", "rerun", "--output", str(page)]) == 1
+    assert "page.html: with --viewer rerun it must end in .rrd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_where_no_browser_starts_the_page_to_open_is_named(starts, scan, tmp_path, capsys, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or starts)
+    page = tmp_path / "page.html"
+    assert main(["view", str(scan), "--output", str(page), "--open"]) == 0
+    assert opened == [page.as_uri()]
+    assert (f"open {page.as_uri()}" in capsys.readouterr().out) is not starts
+
+
+@pytest.mark.parametrize("color", [[300, 0, 0], ["red", 0, 0]])
+def test_a_colour_that_is_none_is_told_with_its_file(color, scan, tmp_path, capsys):
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps({"classes": [{"name": "car", "color": color}]}))
+    assert main(["view", str(scan), "--classes", str(classes), "--output", str(tmp_path / "page.html")]) == 1
+    assert "classes.json: expected `classes`, each with name and color" in capsys.readouterr().err

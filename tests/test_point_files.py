@@ -112,3 +112,17 @@ def test_files_that_cannot_be_scans_are_named(tmp_path):
     pypcd4.PointCloud.from_points(POINTS[:, :2], ("a", "b"), (np.float32,) * 2).save(tmp_path / "ab.pcd")
     with pytest.raises(ValueError, match="ab.pcd: expected the fields x, y and z, got a, b"):
         read_points(tmp_path / "ab.pcd")
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing that a scan begins with"], ids=["empty", "broken"])
+@pytest.mark.parametrize(
+    "suffix, library",
+    [(".npy", None), (".pcd", "pypcd4"), (".ply", "plyfile"), (".las", "laspy"), (".laz", "laspy")],
+)
+def test_a_broken_file_is_named(tmp_path, suffix, library, content):
+    if library:
+        pytest.importorskip(library)
+    path = tmp_path / f"scan{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path}: expected a scan, and it cannot be read: "):
+        read_points(path)

@@ -8,7 +8,13 @@ from PIL import Image
 
 from uov_hf.projection import Camera
 from uov_hf.scan_colors import distinct_colors, label_colors, value_colors
-from uov_hf.visualization import draw_birds_eye_view, draw_camera_overlay, draw_camera_overlays, draw_range_image
+from uov_hf.visualization import (
+    draw_birds_eye_view,
+    draw_calibrations,
+    draw_camera_overlay,
+    draw_camera_overlays,
+    draw_range_image,
+)
 
 
 CLASS_NAMES = ["car", "road", "tree <low>"]
@@ -150,3 +156,18 @@ def test_a_picture_leaves_the_users_matplotlib_alone():
     before = dict(pyplot.rcParams)
     draw_birds_eye_view(POINTS, SEGMENTATION, CLASS_NAMES, COLORS)
     assert pyplot.get_fignums() == [] and dict(pyplot.rcParams) == before
+
+
+def test_a_dollar_in_a_name_is_no_formula():
+    name = "a$b_$c"
+    colors = COLORS[:1]
+    draw = [
+        draw_birds_eye_view(POINTS[:2], np.zeros(2, int), [name], colors, title=name),
+        draw_camera_overlays(POINTS, [np.zeros((60, 80, 3), np.uint8)], [looking_along_x()], camera_names=[name]),
+        draw_calibrations(POINTS, np.zeros((60, 80, 3), np.uint8), {name: looking_along_x()}),
+        draw_range_image(POINTS, title=name),
+    ]
+    for figure in draw:
+        assert pixels_of(figure).any()
+    legend = draw[0].legends[0].get_texts()[0]
+    assert legend.get_text() == "a$b_$c (2)" and not legend.get_parse_math()

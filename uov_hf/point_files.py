@@ -25,7 +25,7 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
         `np.ndarray` of shape `(num_points, 4)`, float32, or `(num_points, 3)` where there is no intensity.
 
     Raises:
-        ValueError: where the suffix is unknown, or the file is missing, cut short, or without x, y and z; it names it.
+        ValueError: where the suffix is unknown, or the file is missing, broken, or without x, y and z; it names it.
         ImportError: where the library that reads the suffix is not installed; it says which.
     """
     path = Path(path)
@@ -34,7 +34,14 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     if not path.is_file():
         raise ValueError(f"{path}: expected a file with points, got none.")
-    return _read_bin(path, num_columns) if reader is _read_bin else reader(path)
+    try:
+        return _read_bin(path, num_columns) if reader is _read_bin else reader(path)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # of a broken file each library raises something else
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: expected a scan, and it cannot be read: {type(error).__name__}: {error}") from error
 
 
 def check_finite(points: np.ndarray, path: Path) -> None:

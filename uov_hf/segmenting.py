@@ -158,6 +158,8 @@ def segment_files(
 def find_scans(sources: Iterable[str | Path]) -> list[Path]:
     """The files among `sources`, and of folders all files in them that can be scans, in the order of their names.
 
+    The `labels.npy` and `scores.npy` that [`segment_file`] left in a folder are none.
+
     Raises:
         ValueError: a folder has none.
     """
@@ -165,7 +167,8 @@ def find_scans(sources: Iterable[str | Path]) -> list[Path]:
     for source in map(Path, sources):
         found = [source]
         if source.is_dir():
-            found = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in READERS)
+            files = [path for path in source.iterdir() if path.is_file() and path.suffix.lower() in READERS]
+            found = sorted(path for path in files if not _is_result(path))
             if not found:
                 raise ValueError(f"{source}: expected files that end in one of {', '.join(READERS)}, found none.")
         scans += found
@@ -245,10 +248,20 @@ def _folder_names(scans: list[Path]) -> list[str]:
     """Where the results of each scan go below the output folder."""
     if len(scans) == 1:
         return ["."]
-    shared = os.path.commonpath([path.absolute().parent for path in scans])
-    files = [path.absolute().relative_to(shared) for path in scans]
-    names = [str(file.parent / file.name.split(".")[0]) for file in files]
+    scans = [Path(os.path.abspath(path)) for path in scans]  # `absolute` keeps "..", which leads out of the folder
+    shared = os.path.commonpath([path.parent for path in scans])
+    files = [path.relative_to(shared) for path in scans]
+    names = [str(file.parent / _without_suffix(file.name)) for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]
+
+
+def _is_result(path: Path) -> bool:
+    return path.name in ("labels.npy", "scores.npy") and path.with_name("classes.json").is_file()
+
+
+def _without_suffix(name: str) -> str:
+    cut = name[: -len(".pcd.bin")] if name.lower().endswith(".pcd.bin") else Path(name).stem
+    return cut if cut.strip(".") else name
 
 
 def _write(result: SegmentedScan, viewer: bool) -> None:
@@ -281,3 +294,5 @@ def _write(result: SegmentedScan, viewer: bool) -> None:
             intensity=intensity,
             title=title,
         )
+    else:
+        (folder / "viewer.html").unlink(missing_ok=True)  # it shows the labels of an earlier run

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -85,7 +86,7 @@ def draw_camera_overlays(
         shades = shades if point_colors is None else point_colors[seen]
         axes = figure.add_subplot(num_rows, num_columns, number)
         _overlay(axes, image, pixel_coords[seen], shades, point_size=1.6)
-        axes.set_title(f"{name}: {len(seen):,} points", color=FOREGROUND, fontsize=10)
+        axes.set_title(f"{name}: {len(seen):,} points", parse_math=False, color=FOREGROUND, fontsize=10)
     return figure
 
 
@@ -115,7 +116,12 @@ def draw_calibrations(points: np.ndarray, image: Image.Image | np.ndarray, camer
         shades = np.concatenate([shades, np.tile(np.array(HIDDEN, np.uint8), (len(hidden), 1))])
         axes = figure.add_subplot(len(cameras), 1, number)
         _overlay(axes, image, pixel_coords[order], shades, point_size=2)
-        axes.set_title(f"{title}: {len(hidden):,} of {in_view.sum():,} points hidden", color=FOREGROUND, fontsize=11)
+        axes.set_title(
+            f"{title}: {len(hidden):,} of {in_view.sum():,} points hidden",
+            parse_math=False,
+            color=FOREGROUND,
+            fontsize=11,
+        )
     return figure
 
 
@@ -147,7 +153,7 @@ def draw_birds_eye_view(
     axes = figure.add_subplot(facecolor=BACKGROUND, aspect="equal", xlim=(-extent, extent), ylim=(-extent, extent))
     axes.scatter(*points[shown, :2].T, s=1.2, c=shades[shown] / 255, linewidths=0)
     axes.plot(0, 0, marker="+", color=FOREGROUND, markersize=10)  # the sensor
-    axes.set_title(title, color=FOREGROUND)
+    axes.set_title(title, parse_math=False, color=FOREGROUND)
     axes.set_xlabel("x (m)", color=FOREGROUND)
     axes.set_ylabel("y (m)", color=FOREGROUND)
     axes.tick_params(colors=FOREGROUND)
@@ -155,8 +161,14 @@ def draw_birds_eye_view(
         Line2D([], [], marker="o", linestyle="", color=np.divide(color, 255), label=f"{name} ({count:,})")
         for _, name, color, count in present_classes(labels[shown], class_names, colors, "unlabelled")
     ]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, labelcolor=FOREGROUND)
+    add_legend(figure, handles, loc="outside right upper", labelcolor=FOREGROUND)
     return figure
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], **options) -> None:
+    """A legend without a frame that shows the labels of `handles` as they stand: a `$` in a name is no formula."""
+    for text in figure.legend(handles=handles, frameon=False, **options).get_texts():
+        text.set_parse_math(False)
 
 
 def draw_range_image(
@@ -198,7 +210,7 @@ def draw_range_image(
     figure = Figure(figsize=(16, 3.4), facecolor=BACKGROUND, layout="constrained")
     axes = figure.add_subplot(facecolor=BACKGROUND)
     axes.imshow(picture, aspect="auto", interpolation="nearest", extent=(180, -180, num_rows, 0))
-    axes.set_title(title, color=FOREGROUND)
+    axes.set_title(title, parse_math=False, color=FOREGROUND)
     axes.set_xlabel("azimuth from the x axis, left is positive (°)", color=FOREGROUND)
     axes.set_ylabel("beam" if ring is not None else "elevation", color=FOREGROUND)
     axes.set_xticks(range(180, -181, -45))

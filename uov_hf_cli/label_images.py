@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+RESULT_SUFFIXES = (".png", ".json", ".overlay.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +70,8 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         raise ValueError("give images or --dataset, one of the two.")
     prompts, meanings, colors = _find_words(args)
     frames = list(_find_images(args.images)) if args.images else _load_frames(args)
+    if args.images:
+        _check_results(frames, args.output_dir)
     teacher = load_teacher(
         args.teacher,
         args.teacher_model_name_or_path,
@@ -134,6 +137,22 @@ def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
             yield {"frame_id": path.stem, "image_sizes": [size], **shown, **missing}
 
 
+def _check_results(frames: list[dict[str, Any]], folder: Path) -> None:
+    """
+    Raises:
+        ValueError: the results of an image would overwrite those of another, or an image itself.
+    """
+    images = [Path(frame["images"][0]["path"]).resolve() for frame in frames]
+    owners: dict[Path, Path] = {}
+    for frame, image in zip(frames, images, strict=True):
+        for suffix in RESULT_SUFFIXES:
+            target = (folder / _file_name(frame, "")).with_suffix(suffix)
+            if target.resolve() in images:
+                raise ValueError(f"{target}: this image would be overwritten by a result: give another --output_dir.")
+            if owners.setdefault(target, image) != image:
+                raise ValueError(f"{target}: the results of {owners[target]} and {image} would overwrite each other.")
+
+
 def _load_frames(args: argparse.Namespace):
     from uov_hf.data import load_frames
 
@@ -174,6 +193,7 @@ def _draw(image: dict[str, Any], png: bytes, segments: list[dict], colors: "dict
 
     from uov_hf.data.frames import decode_image
     from uov_hf.labels.label_set import decode_segmentation
+    from uov_hf.visualization import add_legend
 
     ids, pixels = decode_segmentation(png), np.asarray(decode_image(image))
     shades = np.zeros((max([segment["id"] for segment in segments], default=0) + 1, 4))
@@ -187,5 +207,5 @@ def _draw(image: dict[str, Any], png: bytes, segments: list[dict], colors: "dict
     classes = {name: colors.get(name, np.array([128] * 3)) for name in dict.fromkeys(s["class"] for s in segments)}
     handles = [Patch(color=color / 255, label=name) for name, color in classes.items()]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+        add_legend(figure, handles, loc="outside lower center", ncols=6)
     return figure

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=Path, help="the classes: a classes.json. Default: the one beside --labels")
     parser.add_argument("--viewer", choices=("html", "rerun"), default="html", help="default: %(default)s")
     parser.add_argument(
-        "--output", type=Path, default=Path("viewer.html"), help="the page, or a .rrd. Default: %(default)s"
+        "--output", type=Path, help="the page, or with --viewer rerun a .rrd. Default: viewer.html, or rerun's window"
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     from uov_hf.point_files import check_finite, read_points
     from uov_hf.vocabulary import load_vocabulary
 
+    if args.viewer == "rerun" and args.output and args.output.suffix != ".rrd":
+        raise ValueError(f"--output {args.output}: with --viewer rerun it must end in .rrd.")
     points = read_points(args.scan)
     check_finite(points, args.scan)
     vocabulary = load_vocabulary(args.vocabulary) if args.vocabulary else None
@@ -60,16 +62,17 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         "title": args.scan.name,
     }
     if args.viewer == "rerun":
-        recording = args.output if args.output.suffix == ".rrd" else None
-        viewer.show_in_rerun(points, **shown, path=recording)
-        yield f"{recording or 'rerun'}: {len(points):,} points"
+        viewer.show_in_rerun(points, **shown, path=args.output)
+        yield f"{args.output or 'rerun'}: {len(points):,} points"
         return
-    path = viewer.write_viewer(args.output, points, **shown)
+    path = viewer.write_viewer(args.output or Path("viewer.html"), points, **shown)
     yield f"{path}: {len(points):,} points"
     if args.open:
         import webbrowser
 
-        webbrowser.open(path.absolute().as_uri())
+        address = path.absolute().as_uri()
+        if not webbrowser.open(address):
+            yield f"no browser could be started here: open {address}"
 
 
 def _read_values(path: Path, num_points: int) -> "np.ndarray":
@@ -141,8 +144,10 @@ def _read_classes(path: Path) -> "tuple[list[str], np.ndarray]":
     try:
         classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
         return [entry["name"] for entry in classes], np.array([entry["color"] for entry in classes], np.uint8)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: expected `classes`, each with name and color, as `segment` writes them.") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path}: expected `classes`, each with name and color (three numbers, 0…255), as `segment` writes them."
+        ) from error
 
 
 def _plain(names: list[str]) -> list[str]:

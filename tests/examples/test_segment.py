@@ -152,3 +152,47 @@ def test_known_words_have_the_colours_of_their_classes_and_no_two_are_alike():
     colors = class_colors(["car", "sedan", "unicorn", "driveable surface", "yeti"])
     np.testing.assert_array_equal(colors[[0, 3]], nuscenes.colors[[3, 10]])
     assert len({tuple(color) for color in colors.tolist()}) == 5
+
+
+def test_results_of_scans_elsewhere_stay_in_the_output_folder(segmenter, tmp_path, monkeypatch):
+    for sequence in ("00", "01"):
+        (tmp_path / sequence).mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    scans = [write_scan(Path("..") / "00" / "a.bin"), write_scan(Path("..") / "01" / "a.bin")]
+    answers = list(segment_files(segmenter, scans, "out", viewer=False))
+    assert [answer.folder for answer in answers] == [Path("out/00/a"), Path("out/01/a")]
+    assert all((tmp_path / "run" / answer.folder / "labels.npy").is_file() for answer in answers)
+
+
+def test_of_the_name_of_a_scan_only_the_suffix_is_cut(segmenter, tmp_path):
+    for name in ("1700.01.bin", "1701.02.bin", ".a.bin", "b.c.pcd.bin", "...bin"):
+        write_scan(tmp_path / name)
+    answers = list(segment_files(segmenter, [tmp_path], tmp_path / "out", viewer=False))
+    folders = {answer.scan.name: answer.folder.relative_to(tmp_path / "out") for answer in answers}
+    expected = {"1700.01.bin": "1700.01", "1701.02.bin": "1701.02", ".a.bin": ".a", "b.c.pcd.bin": "b.c"}
+    assert folders == {name: Path(folder) for name, folder in (expected | {"...bin": "...bin"}).items()}
+
+
+def test_a_folder_of_results_has_no_old_viewer_and_no_new_scans(segmenter, tmp_path):
+    scan, folder = write_scan(tmp_path / "scan.bin"), tmp_path / "out"
+    segment_file(segmenter, scan, folder)
+    assert (folder / "viewer.html").is_file()
+    segment_file(segmenter, scan, folder, viewer=False)
+    assert not (folder / "viewer.html").exists()
+    with pytest.raises(ValueError, match="out: expected files that end in one of .bin"):
+        find_scans([folder])
+    shutil.copy(scan, folder / "scan.bin")
+    assert find_scans([folder]) == [folder / "scan.bin"]
+    (folder / "classes.json").unlink()  # then nothing says that they are results
+    assert [path.name for path in find_scans([folder])] == ["labels.npy", "scan.bin", "scores.npy"]
+
+
+def test_a_library_that_a_scan_needs_is_named_without_a_traceback(run_script, tiny_segmenter, tmp_path, monkeypatch):
+    (tmp_path / "missing").mkdir()
+    (tmp_path / "missing" / "plyfile.py").write_text("raise ImportError('plyfile')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "missing"))
+    (tmp_path / "scan.ply").touch()
+    said = run_script("segment.py", "--model_name_or_path", tiny_segmenter, tmp_path / "scan.ply", fails=True)
+    assert "scan.ply: .ply files are read by a library that is not installed" in said.splitlines()[-1]
+    assert "Traceback" not in said

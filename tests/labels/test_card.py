@@ -13,7 +13,7 @@ from PIL import Image
 from uov_hf.data import load_frames
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, label_points
 from uov_hf.labels.card import as_cell, hide_folders, main, spread
-from uov_hf.labels.card_figures import class_colors
+from uov_hf.labels.card_figures import class_colors, draw_class_histogram, draw_confusion
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -181,3 +181,11 @@ def test_a_folder_among_the_settings_is_named_without_its_path(tmp_path):
 
 def test_a_setting_fits_its_cell():
     assert [as_cell(value) for value in (None, [], "a|b", 0.5, ["x"])] == ["–", "–", "a\\|b", "0.5", '["x"]']
+
+
+def test_a_dollar_in_a_class_name_is_no_formula(tmp_path):
+    names = [r"a$\x$", "b"]
+    histogram = draw_class_histogram([{"name": name, "num_points": 5} for name in names], np.zeros((2, 3)))
+    for figure in (histogram, draw_confusion(np.ones((2, 3)), names)):
+        figure.savefig(tmp_path / "figure.png")
+        assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == names

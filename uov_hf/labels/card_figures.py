@@ -36,7 +36,9 @@ def draw_class_histogram(classes: list[dict[str, Any]], colors: np.ndarray) -> F
     names, counts = zip(*((entry["name"].replace("_", " "), entry["num_points"]) for entry in classes), strict=True)
     figure = Figure(figsize=(8, 0.3 * len(names) + 1), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="points", xlim=(0.7, 3 * max(1, *counts)))
-    bars = axes.barh(names, np.maximum(counts, 0.7), color=colors / 255, edgecolor="#555555", linewidth=0.5)
+    rows = range(len(names))
+    bars = axes.barh(rows, np.maximum(counts, 0.7), color=colors / 255, edgecolor="#555555", linewidth=0.5)
+    axes.set_yticks(rows, names, parse_math=False)
     axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
@@ -83,8 +85,8 @@ def draw_confusion(counts: np.ndarray, class_names: list[str]) -> Figure:
     figure = Figure(figsize=(0.5 * len(names) + 3, 0.42 * len(names) + 2), layout="constrained")
     axes = figure.add_subplot(xlabel="label", ylabel="truth")
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    axes.set_xticks(range(len(names) + 1), [*names, "no label"], rotation=60, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names) + 1), [*names, "no label"], rotation=60, ha="right", parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     for (row, column), value in np.ndenumerate(percent):
         if value >= 0.5:
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black")
