@@ -333,6 +333,15 @@ def test_no_scans_have_no_answers(words):
             {"candidate_labels": "car, sky", "hypothesis_template": "a car"},
             "must have {} where the word goes",
         ),
+        ("words", {"candidate_labels": "car", "hypothesis_template": "a {word}"}, "must have {} where the word goes"),
+        ("words", {"candidate_embeds": {}}, "There must be a candidate"),
+        ("words", {"candidate_embeds": {"x": np.ones((0, 12))}}, r"of 'x' must be .*, got shape \(0, 12\)"),
+        (
+            "words",
+            {"points": {"points": scan(), "candidate_label": "car"}},
+            "dictionary has .*got points, candidate_l",
+        ),
+        ("words", {"points": {"candidate_labels": "car"}}, "A scan's dictionary has `points`, .*got candidate_labels"),
         ("words", {"top_k": 0}, "`top_k` must be at least 1, got 0"),
         (
             "reader",

@@ -218,20 +218,21 @@ class PointCloudSegmentationPipeline(Pipeline):
     ) -> tuple[list[str], torch.Tensor, torch.LongTensor]:
         """The candidates, the embeddings `(P, D)` of their prompts, and the candidate of each `(P,)`."""
         template = hypothesis_template or DEFAULT_TEMPLATE
-        if template.format("a") == template.format("b"):
+        if not _has_a_place(template):
             raise ValueError(f"`hypothesis_template` must have {{}} where the word goes, got {template!r}.")
         embeds = self._embeds_of(uov, _as_labels(candidate_labels), template)
         for label, given in dict(candidate_embeds or {}).items():
             given = torch.atleast_2d(torch.as_tensor(given, dtype=torch.float32)).to(self.device)
-            if given.ndim != 2 or given.shape[1] != uov.config.projection_dim or not given.isfinite().all():
+            fits = given.ndim == 2 and len(given) and given.shape[1] == uov.config.projection_dim
+            if not fits or not given.isfinite().all():
                 raise ValueError(
                     f"`candidate_embeds` of {label!r} must be finite, of shape ({uov.config.projection_dim},) or "
                     f"(num_prompts, {uov.config.projection_dim}), got shape {tuple(given.shape)}."
                 )
             given = F.normalize(given, dim=1)
             embeds[label] = torch.cat([embeds[label], given]) if label in embeds else given
-        if len(embeds) > IGNORED:
-            raise ValueError(f"There may be at most {IGNORED} candidates, got {len(embeds)}.")
+        if not 0 < len(embeds) <= IGNORED:
+            raise ValueError(f"There must be a candidate, and may be at most {IGNORED} candidates, got {len(embeds)}.")
         rows = [torch.full((len(own),), row) for row, own in enumerate(embeds.values())]
         return list(embeds), torch.cat(list(embeds.values())), torch.cat(rows).to(self.device)
 
@@ -260,7 +261,23 @@ class PointCloudSegmentationPipeline(Pipeline):
 
 
 def _as_dict(scan: Any) -> dict[str, Any]:
-    return dict(scan) if isinstance(scan, Mapping) else {"points": scan}
+    if not isinstance(scan, Mapping):
+        return {"points": scan}
+    unknown = set(scan) - {"points", "intensity_max", *WORDS}
+    if unknown or "points" not in scan:
+        raise ValueError(
+            f"A scan's dictionary has `points`, and may have {', '.join(WORDS)} and intensity_max: got "
+            f"{', '.join(map(str, scan)) or 'an empty one'}."
+        )
+    return dict(scan)
+
+
+def _has_a_place(template: str) -> bool:
+    """Whether the word, and nothing else, is asked for by a template."""
+    try:
+        return template.format("a") != template.format("b")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        return False
 
 
 def _as_labels(candidate_labels: str | list[str] | None) -> list[str]:
