@@ -26,7 +26,7 @@ test-slow: .venv/pip-dev  ## the long tests
 	$(BIN)/python -m pytest -m slow
 
 browser: .venv/pip-browser  ## what tests/browser needs: Debian's chromium, and playwright to drive it
-	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	chromium --version || chromium-browser --version || google-chrome --version || \
 		{ $(AS_ROOT) apt-get update && $(AS_ROOT) apt-get install --yes chromium fonts-dejavu-core; }
 
 style: .venv/pip-dev

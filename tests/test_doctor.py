@@ -131,3 +131,24 @@ def test_a_gpu_that_torch_does_not_use_is_told(build, problems, notes, tmp_path,
     report = doctor.examine()
     assert report.gpus == [{"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "470.82"}]
     assert (len(report.problems), len(report.notes)) == (problems, notes)
+
+
+def test_a_package_that_cannot_be_imported_is_not_told_as_torch(tmp_path):
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "__init__.py").write_text("raise RuntimeError('half of it is gone')")
+    status, report = run_doctor(tmp_path)
+    assert status == 1 and report["torch"]["version"] == torch.__version__
+    assert report["problems"] == ["uov_hf cannot be imported: RuntimeError: half of it is gone"]
+
+
+def test_a_checkout_that_is_not_installed_is_examined_too(monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    monkeypatch.setattr(metadata, "requires", absent)
+    monkeypatch.setattr(self_test, "examine_engines", lambda report: None)
+    report = doctor.examine()
+    assert report.versions["uov-hf"] == "(not installed)" and not report.packages and not report.problems
+    assert "uov-hf is not installed" in report.notes[0]
+    assert list(doctor.describe(report))[-1] == "Nothing is broken."

@@ -73,7 +73,10 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 def examine() -> Report:
     """Look at everything; what is broken becomes a problem of the report, never an error of this function."""
     report = Report()
-    report.versions = {"uov-hf": metadata.version("uov-hf"), "python": platform.python_version()}
+    own_version = installed_version("uov-hf")
+    if own_version is None:
+        report.notes.append("uov-hf is not installed, so nothing says which packages it needs: pip install -e .")
+    report.versions = {"uov-hf": own_version or "(not installed)", "python": platform.python_version()}
     report.versions["platform"] = f"{platform.system()} {platform.machine()}"
     report.packages = list(find_packages())
     for package in report.packages:
@@ -88,11 +91,15 @@ def examine() -> Report:
 
         report.torch = {"version": torch.__version__, "cuda": torch.version.cuda, "threads": torch.get_num_threads()}
         report.torch["sees_gpu"] = torch.cuda.is_available()
-        from uov_hf_cli import self_test
     except Exception as error:  # whatever a broken installation raises is what is to be told
         report.problems.append(f"torch cannot be imported: {one_line(error)}")
         return report
     _judge_gpu(report)
+    try:
+        from uov_hf_cli import self_test
+    except Exception as error:
+        report.problems.append(f"uov_hf cannot be imported: {one_line(error)}")
+        return report
     self_test.examine_engines(report)
     return report
 
@@ -101,6 +108,8 @@ def find_packages() -> Iterator[Package]:
     """Each requirement in the metadata of the installed package, but those of the package itself and of `dev`."""
     from packaging.requirements import Requirement
 
+    if installed_version("uov-hf") is None:
+        return
     for line in metadata.requires("uov-hf") or []:
         requirement = Requirement(line)
         extra = next((name for name in EXTRAS if _is_of(requirement, name)), None)

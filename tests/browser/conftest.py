@@ -1,6 +1,7 @@
 """A page of the system's Chromium, headless and cut off from the network; `make browser` installs what it needs."""
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -11,15 +12,29 @@ SOFTWARE_WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 AT_HOME = ("file:", "data:", "blob:", "about:", "http://127.0.0.1", "http://localhost", "ws://127.0.0.1")
 
 
+def find_browser() -> str | None:
+    """The first that says its version: Ubuntu's `chromium-browser` only says that a snap is to be installed."""
+    for executable in filter(None, map(shutil.which, CHROMIUMS)):
+        try:
+            subprocess.run([executable, "--version"], capture_output=True, timeout=60, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return executable
+    return None
+
+
 @pytest.fixture(scope="module")  # playwright keeps an event loop running, which other tests must not meet
 def browser():
     """Debian's `chromium`, or Chrome, driven by playwright."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make browser`")
-    executable = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    executable = find_browser()
     if executable is None:
         pytest.skip(f"no browser on this machine, none of {', '.join(CHROMIUMS)}: run `make browser`")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=SOFTWARE_WEBGL)
+        try:
+            browser = playwright.chromium.launch(executable_path=executable, args=SOFTWARE_WEBGL)
+        except api.Error as error:
+            pytest.skip(f"{executable} cannot be started: {error}")
         yield browser
         browser.close()
 

@@ -1,5 +1,12 @@
 """The browser that the other tests of this folder look through: it draws WebGL, and stays at home."""
 
+import os
+import subprocess
+import sys
+
+import pytest
+
+
 DRAW = """() => {
   const gl = document.createElement("canvas").getContext("webgl2");
   gl.clearColor(1, 0.5, 0, 1);
@@ -22,3 +29,17 @@ def test_what_goes_wrong_on_a_page_is_heard(page, complaints):
     page.wait_for_load_state()
     assert "request: https://example.org/x.png" in complaints
     assert "console: one" in complaints and "exception: two" in complaints
+
+
+@pytest.mark.parametrize(
+    "program, reason",
+    [("exit 1", "no browser on this machine"), ('test "$1" = --version', "chromium cannot be started")],
+    ids=["a stub", "one that does not start"],
+)
+def test_a_browser_that_is_none_is_passed_over(program, reason, tmp_path):
+    stub = tmp_path / "chromium"
+    stub.write_text(f"#!/bin/sh\n{program}\n")
+    stub.chmod(0o755)
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", f"{__file__}::test_a_page_draws_webgl"]
+    done = subprocess.run(command, env=os.environ | {"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 skipped" in done.stdout and reason in done.stdout, done.stdout
