@@ -155,13 +155,12 @@ def test_known_words_have_the_colours_of_their_classes_and_no_two_are_alike():
 
 
 def test_results_of_scans_elsewhere_stay_in_the_output_folder(segmenter, tmp_path, monkeypatch):
-    for sequence in ("00", "01"):
-        (tmp_path / sequence).mkdir()
-    (tmp_path / "run").mkdir()
+    for folder in ("there", "run", "run/here"):
+        (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "run")
-    scans = [write_scan(Path("..") / "00" / "a.bin"), write_scan(Path("..") / "01" / "a.bin")]
+    scans = [write_scan(Path("..") / "there" / "a.bin"), write_scan(Path("here") / "a.bin")]
     answers = list(segment_files(segmenter, scans, "out", viewer=False))
-    assert [answer.folder for answer in answers] == [Path("out/00/a"), Path("out/01/a")]
+    assert [answer.folder for answer in answers] == [Path("out/there/a"), Path("out/run/here/a")]
     assert all((tmp_path / "run" / answer.folder / "labels.npy").is_file() for answer in answers)
 
 
