@@ -147,10 +147,28 @@ def test_a_scan_is_segmented_in_words_and_shown(tiny_segmenter, scan, tmp_path, 
     assert "classes.json: the classes of the labels are tree, car, not those" in capsys.readouterr().err
 
 
+def test_labels_without_names_are_shown_by_number(scan, tmp_path):
+    np.save(tmp_path / "own.npy", np.full(300, 2, np.uint8))
+    page = tmp_path / "page.html"
+    assert main(["view", str(scan), "--labels", str(tmp_path / "own.npy"), "--output", str(page)]) == 0
+    assert '"class 2"' in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [("nowhere/at/all", "there is no such folder"), (".", "got one without config.json")],
+)
+def test_a_mistyped_checkpoint_is_no_riddle_of_the_hub(place, complaint, scan, tmp_path, capsys):
+    assert main(["segment", str(scan), "--model_name_or_path", str(tmp_path / place)]) == 1
+    assert complaint in capsys.readouterr().err
+
+
 def test_what_cannot_be_segmented_is_said_in_one_line(tiny_segmenter, scan, tmp_path, capsys):
     model = ["--model_name_or_path", str(tiny_segmenter), "--output_dir", str(tmp_path / "out")]
     for asked, complaint in [
         ([str(tmp_path / "missing.bin")], "missing.bin"),
+        ([str(tmp_path / "nowhere")], "nowhere: expected a file with points, got none"),
+        ([str(scan), "--threshold", "2"], "from 0 to 1, got 2.0"),
         ([str(scan), "--candidate_labels", "tuk-tuk"], "tuk-tuk"),
     ]:
         assert main(["segment", *asked, *model]) == 1

@@ -98,6 +98,7 @@ def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):
 def test_files_that_cannot_be_scans_are_named(tmp_path):
     (tmp_path / "cut.pcd.bin").write_bytes(bytes(4 * 5 * 7 - 3))
     (tmp_path / "cut.bin").write_bytes(bytes(4 * 7))
+    (tmp_path / "scan.txt").write_text("1 2 3")
     np.save(tmp_path / "flat.npy", np.ones(4))
     for name, message in [
         ("cut.pcd.bin", "5 float32, got 137 bytes"),

@@ -106,6 +106,8 @@ class PointCloudSegmentationPipeline(Pipeline):
             raise ValueError(f"The pipeline has no parameter {', '.join(unknown)}.")
         if top_k is not None and top_k < 1:
             raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"`threshold` must be a probability, from 0 to 1, got {threshold}.")
         read_out = {"threshold": threshold, "top_k": top_k, "refine": refine}
         return asked, {}, {name: value for name, value in read_out.items() if value is not None}
 

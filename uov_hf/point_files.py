@@ -30,10 +30,10 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     if not path.is_file():
         raise ValueError(f"{path}: expected a file with points, got none.")
+    if reader is None:
+        raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     try:
         return _read_bin(path, num_columns) if reader is _read_bin else reader(path)
     except (ImportError, MemoryError):

@@ -62,10 +62,20 @@ def load_segmenter(
     if str(device).startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"`device` is {str(device)!r}, and torch finds no GPU on this machine: take cpu.")
     path = str(model_name_or_path)
+    _check_place(path)
     try:
         return pipeline("point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision)
     except OSError as error:
         raise OSError(f"{path}: {error}") from error
+
+
+def _check_place(path: str) -> None:
+    """Raise where it can be neither a folder with a checkpoint nor an id: the Hub's own message speaks of ids only."""
+    if Path(path).is_dir():
+        if not (Path(path) / "config.json").is_file():
+            raise OSError(f"{path}: expected a folder with a checkpoint, got one without config.json.")
+    elif path.count("/") > 1 or path.startswith((".", "/", "~")):
+        raise OSError(f"{path}: there is no such folder, and ids on the Hub look like user/name.")
 
 
 def segment_file(

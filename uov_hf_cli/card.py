@@ -6,7 +6,7 @@ made by `python -m uov_hf.labels.card`.
 
 examples:
   uov-hf card out/demo/uov
-  uov-hf card out/demo/labels
+  uov-hf card user/name --repo_type dataset
   uov-hf card out/demo/uov --render
 """
 

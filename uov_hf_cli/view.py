@@ -6,7 +6,7 @@ SemanticKITTI or a .bin of nuScenes-lidarseg, whose classes are those of --vocab
 examples:
   uov-hf view scan.bin
   uov-hf view scan.bin --labels out/scan/labels.npy --scores out/scan/scores.npy --output out/scan/viewer.html
-  uov-hf view 000000.bin --labels labels.npy --ground_truth 000000.label --vocabulary semantickitti --open
+  uov-hf view 000000.bin --labels labels.npy --ground_truth 000000.label --vocabulary semantic_kitti --open
 """
 
 import argparse
@@ -133,7 +133,7 @@ def _find_classes(
         return names, colors
     if not seen:
         return [], None
-    num_classes = max(int(ids[ids != IGNORED].max(initial=-1)) for ids in seen) + 1
+    num_classes = max(int(ids[ids != IGNORED].astype("int64").max(initial=-1)) for ids in seen) + 1
     names = [f"class {number}" for number in range(num_classes)]
     return names, class_colors(names)
 
