@@ -22,23 +22,13 @@ from uov_hf.training import arguments
 from uov_hf.training.launch import sharing, start
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_vocabulary
-from uov_hf_cli.label_images import parse_setting
+from uov_hf_cli.label_images import add_teacher_arguments
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", choices=list(TEACHERS), default="synthetic")
-    parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights.")
-    parser.add_argument("--teacher_revision", help="Branch, tag or commit of the teacher on the Hub.")
-    parser.add_argument(
-        "--teacher_settings",
-        nargs="*",
-        type=parse_setting,
-        default=[],
-        metavar="NAME=VALUE",
-        help="The teacher's own arguments, e.g. short_side=640 templates=photo.",
-    )
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    add_teacher_arguments(parser)
     parser.add_argument(
         "--cameras", type=lambda names: names.split(","), help="Only these, e.g. CAM_FRONT,CAM_BACK. Default: all."
     )

@@ -33,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", help='what to look for, such as "car, road, tree"')
     parser.add_argument("--vocabulary", help="or a vocabulary: see `uov-hf vocabulary`; default: nuscenes")
     parser.add_argument("--teacher", default="clip", help="default: %(default)s; a wrong name lists them")
+    add_teacher_arguments(parser)
+    parser.add_argument("--device", help="such as cuda:0 or cpu; default: the GPU where there is one")
+    parser.add_argument("--output_dir", type=Path, default=Path("label_images"), help="default: %(default)s")
+
+
+def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which weights a teacher has, and how it is set; examples/generate_label_set.py asks for them, too."""
     parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights")
     parser.add_argument("--teacher_revision", help="branch, tag or commit of the teacher on the Hub")
     parser.add_argument(
@@ -43,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="the teacher's own arguments, such as short_side=640",
     )
-    parser.add_argument("--device", help="such as cuda:0 or cpu; default: the GPU where there is one")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    parser.add_argument("--output_dir", type=Path, default=Path("label_images"), help="default: %(default)s")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

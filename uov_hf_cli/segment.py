@@ -49,5 +49,6 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     for answer in answers:
         counts = sorted(answer.points_per_class().items(), key=lambda item: -item[1])
         found = ", ".join(f"{name} {count:,}" for name, count in counts if count)
-        yield f"{answer.scan}: {len(answer.points):,} points: {found or 'none has a label'}"
+        unnamed = len(answer.points) - sum(count for _, count in counts)
+        yield f"{answer.scan}: {len(answer.points):,} points: {found or 'nothing'}; {unnamed:,} without a label"
         yield f"  to look at: {answer.folder / 'viewer.html'}"
