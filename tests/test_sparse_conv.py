@@ -3,7 +3,10 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from uov_hf import voxel_pyramid
 from uov_hf.sparse_conv import SparseConv
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 
@@ -193,24 +196,94 @@ def test_memory_of_an_inference_run_can_be_written_by_training():
     assert conv.weight.grad.isfinite().all()
 
 
-def test_both_gemms_give_the_same_convolution(monkeypatch):
-    from uov_hf import sparse_conv
-
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        pytest.skip("this build of torch has no oneDNN")
-    coords = random_voxels(density=0.5)
-    pyramid, _ = build_pyramid(coords)
-    conv, features = SparseConv(16, 32, 3), torch.randn(len(coords), 16, requires_grad=True)
-    results = []
-    for slow in (False, True):
-        monkeypatch.setattr(sparse_conv, "_mkl_is_slow", lambda slow=slow: slow)
-        output = conv(features, pyramid.submanifold(0, 3))
-        results.append((output, *torch.autograd.grad(output.square().sum(), (features, conv.weight))))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
 def test_initial_weights_are_uniform_in_the_fan_of_the_paper():
     down, up = SparseConv(16, 64, 2), SparseConv(16, 64, 2, transposed=True)
     assert down.weight.abs().max().item() == pytest.approx((16 * 8) ** -0.5, rel=0.01)
     assert up.weight.abs().max().item() == pytest.approx((64 * 8) ** -0.5, rel=0.01)
+
+
+def scan_like(num_voxels, seed):
+    """Random voxels of a few planes, as many as asked for or a few less, sorted into a pyramid."""
+    generator = torch.Generator().manual_seed(seed)
+    coords = torch.randint(0, 60, (num_voxels, 4), generator=generator)
+    coords[:, 0], coords[:, 3] = 0, coords[:, 3] % 5
+    return build_pyramid(torch.unique(coords, dim=0).int(), num_levels=5)[0]
+
+
+def weight_gradient(kernel_map, dtype):
+    """Of features and gradients that are not centred, so that rounding does not cancel."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 3, 3, 3, 8, generator=generator, dtype=torch.float64)
+    rows, grads = (torch.rand(kernel_map.sizes[0], 8, generator=generator).bfloat16() for _ in range(2))
+    weight = weight.bfloat16().to(dtype).requires_grad_()
+    kernel_map.convolve(rows.to(dtype), weight).backward(grads.to(dtype))
+    return weight.grad.double()
+
+
+@pytest.mark.parametrize("group_pairs", [16, 1 << 30])
+def test_gradients_of_half_precision_weights_are_summed_in_float32(monkeypatch, group_pairs):
+    """All that is lost is the rounding of the sum, however many groups it has: at most 2^-8."""
+    monkeypatch.setattr(voxel_pyramid, "GROUP_PAIRS", {"cpu": group_pairs})
+    kernel_map = scan_like(4000, seed=0).submanifold(0, 3)
+    exact = weight_gradient(kernel_map, torch.float64)
+    assert ((weight_gradient(kernel_map, torch.bfloat16) - exact).abs() <= 2**-7.99 * exact.abs()).all()
+
+
+def test_gradients_of_float32_weights_are_not_rounded_to_the_precision_of_autocast():
+    kernel_map = scan_like(2000, seed=0).submanifold(0, 3)
+    weight = torch.randn(8, 3, 3, 3, 8, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kernel_map.convolve(torch.randn(kernel_map.sizes[0], 8), weight).sum().backward()
+    assert weight.grad.dtype == torch.float32
+    assert not torch.equal(weight.grad, weight.grad.bfloat16().float())
+
+
+class Work(TorchDispatchMode):
+    """Multiply-adds of products, and values that everything else reads and writes."""
+
+    # What holds no values, or only looks at them from another side.
+    FREE = {"aten.empty", "aten.new_empty", "aten.detach", "aten.as_strided"}
+
+    def __init__(self):
+        super().__init__()
+        self.products, self.moved, self.names = 0, 0, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result, name = func(*args, **(kwargs or {})), str(func.overloadpacket)
+        if func.is_view or name in self.FREE:
+            return result
+        self.names.add(name)
+        if name in ("aten.bmm", "aten.mm"):
+            left, right = args[:2]
+            assert all(map(is_taken_by_blas, args[:2])), f"{name} of strides {left.stride()}, {right.stride()}"
+            self.products += left.numel() * right.shape[-1]
+        else:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+            self.moved += sum(tensor.numel() for tensor in tensors)
+        return result
+
+
+def is_taken_by_blas(matrix):
+    """Whether a product reads the last two axes as they lie: as rows, or as columns, one after another."""
+    (rows, columns), (down, right) = matrix.shape[-2:], matrix.stride()[-2:]
+    return (right == 1 and down >= columns) or (down == 1 and right >= rows)
+
+
+MOVING_A_VALUE = 8  # multiply-adds that one thread does while it reads or writes a value
+
+
+@pytest.mark.parametrize("channels", [16, 96])
+def test_a_convolution_costs_at_most_ten_times_its_products_on_every_new_size(channels):
+    """On every processor: only public products, of strides that BLAS takes, and not too much around them."""
+    conv = SparseConv(channels, channels, 3)
+    for seed in range(4):
+        kernel_map = scan_like(2000 + 371 * seed, seed).submanifold(0, 3)
+        features = torch.randn(kernel_map.sizes[0], channels, requires_grad=True)
+        with Work() as forward:
+            output = conv(features, kernel_map)
+        with Work() as backward:
+            output.backward(torch.ones_like(output))
+        for work in (forward, backward):
+            assert {name.split(".")[0] for name in work.names} == {"aten"}
+            assert not any("mkldnn" in name or "linear" in name for name in work.names)
+            assert work.products + MOVING_A_VALUE * work.moved <= 10 * work.products, work.names

@@ -146,7 +146,6 @@ def with_value(tensor, value, *position):
 
 
 BAD_INPUT = {
-    "int64 coordinates": (spoil(coords=lambda c: c.long()), "must be torch.int32"),
     "int16 coordinates": (spoil(coords=lambda c: c.short()), "must be torch.int32"),
     "float coordinates": (spoil(coords=lambda c: c.float()), "must be torch.int32"),
     "three columns": (spoil(coords=lambda c: c[:, 1:]), "4 columns"),
@@ -169,6 +168,12 @@ def test_bad_input_is_refused(case):
     make, message = BAD_INPUT[case]
     with pytest.raises(ValueError, match=message):
         tiny_network()(*make())
+
+
+def test_int64_coordinates_as_datasets_gives_them_back_are_read_right():
+    network, (coords, features) = tiny_network().eval(), random_scan()
+    with torch.no_grad():
+        assert torch.equal(network(coords.long(), features), network(coords, features))
 
 
 def test_coordinates_that_are_not_contiguous_are_read_right():

@@ -11,8 +11,7 @@ thread count: no atomics, no flag and no thread count of the process is touched.
 import math
 import threading
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -110,29 +109,8 @@ class KernelMap:
     def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """From `(num_inputs, in)` and a `(out, k, k, k, in)` weight to `(num_outputs, out)`; casts under autocast."""
         if torch.is_autocast_enabled(features.device.type):
-            dtype = torch.get_autocast_dtype(features.device.type)
-            features, weight = features.to(dtype), weight.to(dtype)
+            features = features.to(torch.get_autocast_dtype(features.device.type))
         return _SparseConvolution.apply(features, weight, self)
-
-
-@cache
-def _mkl_is_slow() -> bool:
-    """Whether oneDNN's float32 GEMM is there and the better one: MKL keeps its fast kernels for Intel's processors."""
-    try:
-        vendor = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    has_both = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return has_both and "vendor_id" in vendor and "GenuineIntel" not in vendor
-
-
-def _multiply(rows: torch.Tensor, taps: torch.Tensor, out: torch.Tensor) -> None:
-    """`(B, n, in)` rows by `(B, in, out)` taps."""
-    if rows.dtype == torch.float32 and rows.device.type == "cpu" and _mkl_is_slow():
-        for matrix, tap, product in zip(rows, taps, out, strict=True):
-            product.copy_(torch.ops.mkldnn._linear_pointwise(matrix, tap.t(), None, "none", [], ""))
-    else:
-        torch.bmm(rows, taps, out=out)
 
 
 def _gather(features: torch.Tensor, rows: torch.Tensor | None, num_pairs: int, workspace: str) -> torch.Tensor:
@@ -143,21 +121,31 @@ def _gather(features: torch.Tensor, rows: torch.Tensor | None, num_pairs: int, w
     return features.view(-1, num_pairs, features.shape[1])
 
 
+def _multiply_in(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The product in `dtype`, which may be wider than theirs: a sum over all pairs is not rounded to half precision."""
+    with torch.autocast(left.device.type, enabled=False):
+        if left.dtype == dtype:
+            return torch.bmm(left, right)
+        if left.is_cuda and torch.version.hip is None:
+            return torch.bmm(left, right, out_dtype=dtype)
+        return torch.bmm(left.to(dtype), right.to(dtype))
+
+
 class _SparseConvolution(torch.autograd.Function):
     """y_o = Σ_k W_k x_i(o,k); backward: dx_i = Σ_k W_kᵀ dy_o(i,k) and dW_k = Σ_pairs dy_o x_iᵀ."""
 
     @staticmethod
     def forward(ctx, features, weight, kernel_map):
+        ctx.kernel_map, ctx.weight_dtype = kernel_map, weight.dtype
+        features, weight, sizes = features.contiguous(), weight.to(features.dtype), kernel_map.sizes
         ctx.save_for_backward(features, weight)
-        ctx.kernel_map = kernel_map
-        features, sizes = features.contiguous(), kernel_map.sizes
         taps = weight.flatten(1, 3).permute(1, 2, 0)  # (K, in, out)
         if taps[0].numel() <= TRANSPOSE_UP_TO and sum(sizes) >= TRANSPOSE_FROM * len(taps):
             taps = taps.contiguous()
         products = _workspace("products", sum(sizes), len(weight), features)
         for group, product in zip(kernel_map.groups, products.split(sizes), strict=True):
             rows = _gather(features, group.inputs, group.num_pairs, "inputs")
-            _multiply(rows, taps[group.offsets], product.view(-1, group.num_pairs, len(weight)))
+            torch.bmm(rows, taps[group.offsets], out=product.view(-1, group.num_pairs, len(weight)))
         return kernel_map.by_output.sum(products)
 
     @staticmethod
@@ -165,19 +153,23 @@ class _SparseConvolution(torch.autograd.Function):
     def backward(ctx, grad_output):
         features, weight = ctx.saved_tensors
         needs_features, needs_weight, _ = ctx.needs_input_grad
-        features, grad_output, kernel_map = features.contiguous(), grad_output.contiguous(), ctx.kernel_map
+        grad_output, kernel_map = grad_output.contiguous(), ctx.kernel_map
         taps = weight.flatten(1, 3).transpose(0, 1)  # (K, out, in)
-        grad_taps = torch.zeros_like(weight).flatten(1, 3).transpose(0, 1) if needs_weight else None
+        grad_taps = None
+        if needs_weight:
+            grad_taps = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+            grad_taps = grad_taps.flatten(1, 3).transpose(0, 1)  # (K, out, in)
         products = _workspace("products", sum(kernel_map.sizes), features.shape[1], features)
         for group, product in zip(kernel_map.groups, products.split(kernel_map.sizes), strict=True):
             grads = _gather(grad_output, group.outputs, group.num_pairs, "grads")
             if needs_features:
-                _multiply(grads, taps[group.offsets], product.view(-1, group.num_pairs, features.shape[1]))
+                torch.bmm(grads, taps[group.offsets], out=product.view(-1, group.num_pairs, features.shape[1]))
             if needs_weight:
                 rows = _gather(features, group.inputs, group.num_pairs, "inputs")
-                grad_taps[group.offsets] += torch.bmm(grads.transpose(1, 2), rows)
+                grad_taps[group.offsets].add_(_multiply_in(grad_taps.dtype, grads.transpose(1, 2), rows))
         grad_features = kernel_map.sums_by_input.sum(products) if needs_features else None
-        return grad_features, grad_taps.transpose(0, 1).view_as(weight) if needs_weight else None, None
+        grad_weight = grad_taps.transpose(0, 1).view_as(weight).to(ctx.weight_dtype) if needs_weight else None
+        return grad_features, grad_weight, None
 
 
 class SparseConv(nn.Module):
@@ -205,5 +197,6 @@ class SparseConv(nn.Module):
         bound = 1 / math.sqrt(fan * self.kernel_size**3)
         nn.init.uniform_(self.weight, -bound, bound)
 
+    @torch.compiler.disable(reason="its sizes are those of the scan")
     def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
         return kernel_map.convolve(features, self.weight)

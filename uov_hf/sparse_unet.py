@@ -19,21 +19,23 @@ SPCONV_MAX_CELLS = 2**31 - 1
 
 
 def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in_channels: int) -> None:
-    """Raise for what an engine would compute silently wrong or crash on; an empty cloud is fine.
+    """Raise for shapes, dtypes and devices that an engine cannot compute with; `sort_voxels` checks the values.
 
     Args:
-        voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32):
-            Batch index, x, y, z.
+        voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32 or int64):
+            Batch index, x, y, z. `datasets` gives int64 back.
         voxel_features (`torch.Tensor` of shape `(num_voxels, in_channels)`):
-            Features of the voxels, finite.
+            Features of the voxels.
     """
     if voxel_coords.ndim != 2 or voxel_coords.shape[1] != 4:
         raise ValueError(
             f"`voxel_coords` must have 4 columns (batch, x, y, z), got shape {tuple(voxel_coords.shape)}. "
             "Raw points go through `UOVFeatureExtractor` first."
         )
-    if voxel_coords.dtype != torch.int32:
-        raise ValueError(f"`voxel_coords` must be torch.int32, got {voxel_coords.dtype}. Use `voxel_coords.int()`.")
+    if voxel_coords.dtype not in (torch.int32, torch.int64):
+        raise ValueError(
+            f"`voxel_coords` must be torch.int32 or torch.int64, got {voxel_coords.dtype}. Use `voxel_coords.int()`."
+        )
     if voxel_features.shape != (len(voxel_coords), in_channels):
         raise ValueError(
             f"`voxel_features` must have shape {(len(voxel_coords), in_channels)}: one row per row of `voxel_coords` "
@@ -44,13 +46,6 @@ def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in
     if voxel_features.device != voxel_coords.device:
         raise ValueError(
             f"`voxel_coords` is on {voxel_coords.device}, `voxel_features` on {voxel_features.device}. Move one."
-        )
-    if len(voxel_coords) and voxel_coords[:, 0].min() < 0:
-        raise ValueError(f"The batch index (column 0 of `voxel_coords`) starts at 0, got {voxel_coords[:, 0].min()}.")
-    if not voxel_features.isfinite().all():
-        raise ValueError(
-            "`voxel_features` hold NaN or infinity, which batch normalisation would spread to every voxel. "
-            "`UOVFeatureExtractor` leaves such points out."
         )
 
 
@@ -142,20 +137,31 @@ class SpconvPyramid:
 
 
 class VoxelBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of a result that nobody else holds: without gradients, in evaluation, it works in place.
+    """Batch normalisation of a result that nobody else holds: on a CPU, in evaluation without gradients, in place.
 
-    In training, fewer than two voxels have no variance: they are normalised by the running statistics.
+    In training, fewer than two voxels have no variance: they are normalised by the running statistics. A batch counts
+    once in these, also where gradient checkpointing computes it a second time.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.training and features.shape[0] > 1:
+            if is_recomputation():
+                spare = self.running_mean.clone(), self.running_var.clone()
+                return nn.functional.batch_norm(features, *spare, self.weight, self.bias, training=True, eps=self.eps)
             return super().forward(features)
-        if torch.is_grad_enabled() or features.dtype != self.weight.dtype:
+        if torch.is_grad_enabled() or features.dtype != self.weight.dtype or features.device.type != "cpu":
             statistics = self.running_mean, self.running_var
             return nn.functional.batch_norm(features, *statistics, self.weight, self.bias, eps=self.eps)
+        # Six launches instead of one, but no second array of this size: what costs on a CPU.
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         shift = self.bias - self.running_mean * scale
         return torch.addcmul(shift, features, scale, out=features)
+
+
+def is_recomputation() -> bool:
+    """Whether a module is run within a backward pass: gradient checkpointing computes again what it did not keep."""
+    # There is no public way to ask; `torch.utils.checkpoint` itself asks like this.
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 class ConvNormReLU(nn.Module):
@@ -257,7 +263,7 @@ class SparseUNet(nn.Module):
         """`(num_voxels, hidden_sizes[-1])` features of the voxels, in the order of the input.
 
         Args:
-            voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32):
+            voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32 or int64):
                 Batch index, x, y, z; unique. Samples of a batch, and the batch itself, may be empty.
             voxel_features (`torch.Tensor` of shape `(num_voxels, in_channels)`):
                 Finite, floating point, of the dtype of the weights (or under autocast).
@@ -267,19 +273,22 @@ class SparseUNet(nn.Module):
             RuntimeError: where `config.sparse_backend` is "spconv" and spconv cannot do this right.
         """
         validate_voxels(voxel_coords, voxel_features, self.config.in_channels)
-        num_stages = len(self.encoder)
-        finest, order = sort_voxels(voxel_coords, num_stages + 1)
-        pyramid = self._pyramid(finest, voxel_features)
+        order, rows, pyramid = self._sort(voxel_coords, voxel_features)
         features = self.stem(voxel_features[order], pyramid.submanifold(0, self.config.stem_kernel_size))
         skips = []
         for level, stage in enumerate(self.encoder):
             skips.append(features)
             features = stage(features, pyramid.down(level), pyramid.submanifold(level + 1, 3))
-        for level, stage in zip(reversed(range(num_stages)), self.decoder, strict=True):
+        for level, stage in zip(reversed(range(len(skips))), self.decoder, strict=True):
             features = stage(features, pyramid.up(level), pyramid.submanifold(level, 3), skips.pop())
-        rows = torch.empty_like(order)
-        rows[order] = torch.arange(len(order), device=order.device)
         return features.index_select(0, rows)
+
+    @torch.compiler.disable(reason="its sizes are those of the scan")
+    def _sort(self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor) -> tuple:
+        """The row of each sorted voxel in the input, the reverse, and the maps of the sorted voxels."""
+        finest, order = sort_voxels(voxel_coords, len(self.encoder) + 1, voxel_features)
+        rows = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return order, rows, self._pyramid(finest, voxel_features)
 
     def _pyramid(self, finest: VoxelLevel, voxel_features: torch.Tensor) -> VoxelPyramid | SpconvPyramid:
         """The engine for these voxels; "auto" takes spconv on CUDA wherever it is right."""

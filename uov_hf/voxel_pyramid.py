@@ -1,10 +1,16 @@
-"""Voxels at strides 1, 2, 4, … as sorted keys, and the kernel maps between them."""
+"""Voxels at strides 1, 2, 4, … as sorted keys, and the kernel maps between them.
 
+Sizes that the host must have (counts of pairs, voxels of the next level) are fetched together: one transfer to find
+the extent of the coordinates, one to check them, then one a level. On an accelerator each of them stops its queue.
+"""
+
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .sparse_conv import KernelMap, OffsetGroup, Segments
 
@@ -14,8 +20,11 @@ from .sparse_conv import KernelMap, OffsetGroup, Segments
 GUARD_CELLS = 2
 MAX_KEY_BITS = 62
 
-# Pairs of one product: what is gathered for it should still be in the cache when it is multiplied.
-GROUP_PAIRS = 4096
+BLOCK_KERNEL_SIZE = 3  # of the convolutions on every level; its map is made with the level
+
+# Pairs of one product on a CPU: what is gathered for it should still be in the cache when it is multiplied. On an
+# accelerator a product has all pairs of its offset: every launch costs, and nothing stays in a cache.
+GROUP_PAIRS = {"cpu": 4096}
 
 
 @dataclass(frozen=True)
@@ -27,10 +36,13 @@ class VoxelLevel:
             Ascending and without duplicates.
         bits (`tuple[int, int, int]`):
             Width of the x, y and z field; the batch index has the rest.
+        num_coarser (`int`):
+            How often the stride can be doubled: cells of that size still begin at a multiple of it.
     """
 
     keys: torch.Tensor
     bits: tuple[int, int, int]
+    num_coarser: int
 
     def fields(self) -> list[torch.Tensor]:
         """Batch index, x, y and z of every voxel (shifted to be non-negative)."""
@@ -48,7 +60,9 @@ def _pack(fields, bits: tuple[int, int, int]) -> torch.Tensor:
     return (((batch << x_bits | x) << y_bits | y) << z_bits) | z
 
 
-def sort_voxels(voxel_coords: torch.Tensor, num_levels: int) -> tuple[VoxelLevel, torch.Tensor]:
+def sort_voxels(
+    voxel_coords: torch.Tensor, num_levels: int, voxel_features: torch.Tensor | None = None
+) -> tuple[VoxelLevel, torch.Tensor]:
     """Sort voxels by key; (finest level, row of `voxel_coords` that each sorted voxel came from).
 
     Coordinates may be negative: a shift by a multiple of the total stride keeps the cells of all levels.
@@ -58,25 +72,28 @@ def sort_voxels(voxel_coords: torch.Tensor, num_levels: int) -> tuple[VoxelLevel
             Batch index, x, y, z.
         num_levels (`int`):
             Number of strides 1, 2, 4, ….
+        voxel_features (`torch.Tensor`, *optional*):
+            Checked to be finite in the same transfer as the coordinates.
 
     Raises:
-        ValueError: where a voxel occurs twice, or the coordinates span more cells than an int64 key can tell apart.
+        ValueError: where a batch index is negative, a feature is not finite, a voxel occurs twice, or the coordinates
+            span more cells than an int64 key can tell apart.
     """
-    stride = 2 ** (num_levels - 1)
     coords = voxel_coords.long()
     if len(coords) == 0:
-        return VoxelLevel(coords[:, 0], (1, 1, 1)), coords[:, 0]
-    low = (torch.div(coords.amin(0), stride, rounding_mode="floor") - GUARD_CELLS) * stride
-    low[0] = 0
-    coords = coords - low
-    batch_bits, *bits = (high.bit_length() for high in coords.amax(0).tolist())
+        return VoxelLevel(coords[:, 0], (1, 1, 1), num_levels - 1), coords[:, 0]
+    low, high = _extent(coords, voxel_features)
+    stride = 2 ** (num_levels - 1)
+    low = [0, *((axis // stride - GUARD_CELLS) * stride for axis in low[1:])]
+    batch_bits, *bits = ((top - bottom).bit_length() for bottom, top in zip(low, high, strict=True))
     if batch_bits + sum(bits) > MAX_KEY_BITS:
         raise ValueError(
             f"`voxel_coords` span 2^{sum(bits)} cells in {2**batch_bits} samples, more than the 2^{MAX_KEY_BITS} "
             "that a voxel key can number. Remove far outliers, e.g. with `point_cloud_range` of `UOVFeatureExtractor`."
         )
     bits, dtype = tuple(bits), torch.int32 if batch_bits + sum(bits) <= 30 else torch.int64
-    keys, order = torch.sort(_pack(coords.to(dtype).unbind(1), bits))
+    fields = [(column - start).to(dtype) for column, start in zip(coords.unbind(1), low, strict=True)]
+    keys, order = torch.sort(_pack(fields, bits))
     repeated = keys[1:] == keys[:-1]
     if repeated.any():
         row = voxel_coords[order[:-1][repeated][0]].tolist()
@@ -84,40 +101,49 @@ def sort_voxels(voxel_coords: torch.Tensor, num_levels: int) -> tuple[VoxelLevel
             f"`voxel_coords` must be unique, but {int(repeated.sum())} voxels occur again, the first being {row} "
             "(batch, x, y, z). `UOVFeatureExtractor` gives one row per voxel."
         )
-    return VoxelLevel(keys, bits), order
+    return VoxelLevel(keys, bits, num_levels - 1), order
 
 
-def _coarsen(fine: VoxelLevel) -> tuple[VoxelLevel, torch.Tensor, torch.Tensor]:
-    """The level of twice the stride, and for each fine voxel its parent's row and its place 0…7 in the parent."""
-    batch, *axes = fine.fields()
-    bits = tuple(max(width - 1, 1) for width in fine.bits)
-    keys, parents = torch.unique(_pack([batch, *(axis >> 1 for axis in axes)], bits), return_inverse=True)
-    x, y, z = (axis & 1 for axis in axes)
-    return VoxelLevel(keys, bits), parents, x * 4 + y * 2 + z
+def _extent(coords: torch.Tensor, voxel_features: torch.Tensor | None) -> tuple[list[int], list[int]]:
+    """Lowest and highest value of each column, and a check of what else is seen in the same transfer."""
+    parts = [coords.amin(0), coords.amax(0)]
+    if voxel_features is not None:
+        parts.append(voxel_features.isfinite().all().long().view(1))
+    values = torch.cat(parts).tolist()
+    low, high, are_finite = values[:4], values[4:8], values[8:] != [0]
+    if low[0] < 0:
+        raise ValueError(f"The batch index (column 0 of `voxel_coords`) starts at 0, got {low[0]}.")
+    if not are_finite:
+        raise ValueError(
+            "`voxel_features` contain NaN or infinity, which batch normalisation would spread to every voxel. "
+            "`UOVFeatureExtractor` leaves such points out."
+        )
+    return low, high
 
 
-def _submanifold_map(level: VoxelLevel, kernel_size: int) -> KernelMap:
-    """Every voxel with its neighbours in the cube of `kernel_size` cells around it.
+def _submanifold_map(neighbours: torch.Tensor, counts: list[int]) -> KernelMap:
+    """Every voxel with its neighbours in the cube around it: `(K // 2, num_voxels)` rows, and how many of each row.
 
     A pair (i, k, o) is there again as (o, -k, i), so that opposite offsets have equally many pairs and form a group.
     """
-    neighbours, centre = _neighbours(level, kernel_size), kernel_size**3 // 2
-    present, num_voxels = neighbours >= 0, neighbours.shape[1]
-    counts = present.sum(1).tolist()
-    steps = [step for step, count in enumerate(counts, start=1) for _ in range(0, count, GROUP_PAIRS)]
-    counts = [min(count - first, GROUP_PAIRS) for count in counts for first in range(0, count, GROUP_PAIRS)]
-    offsets, lower = present.nonzero().unbind(1)
-    higher = neighbours.flatten().index_select(0, offsets * num_voxels + lower).split(counts)
-    lower = lower.int().split(counts)
-    rows = torch.arange(num_voxels, dtype=torch.int32, device=neighbours.device)
+    num_voxels, device = neighbours.shape[1], neighbours.device
+    rows = torch.arange(num_voxels, dtype=torch.int32, device=device)
+    if not num_voxels:
+        return KernelMap([], [], _segments(rows, 0))
+    centre = len(counts)
+    group_pairs = GROUP_PAIRS.get(device.type, sys.maxsize)
+    steps = [step for step, count in enumerate(counts, start=1) for _ in range(0, count, group_pairs)]
+    counts = [min(count - first, group_pairs) for count in counts for first in range(0, count, group_pairs)]
+    pairs = torch.nonzero_static(neighbours.flatten() >= 0, size=sum(counts)).squeeze(1)
+    higher = neighbours.flatten().index_select(0, pairs).split(counts)
+    lower = pairs.remainder(num_voxels).int().split(counts)
     inputs, outputs = _interleave(lower, higher, rows), _interleave(higher, lower, rows)
 
     sizes = [2 * count for count in counts]
-    groups = [OffsetGroup(slice(centre, centre + 1), num_voxels, None, None)] if num_voxels else []
-    for step, count, *pairs in zip(steps, counts, inputs.split(sizes), outputs.split(sizes), strict=True):
-        groups.append(OffsetGroup(slice(centre - step, centre + step + 1, 2 * step), count, *pairs))
-    by_output = _segments(torch.cat([rows, outputs]), num_voxels)
-    return KernelMap(groups, [num_voxels, *sizes] if num_voxels else [], by_output)
+    groups = [OffsetGroup(slice(centre, centre + 1), num_voxels, None, None)]
+    for step, count, *rows_of_group in zip(steps, counts, inputs.split(sizes), outputs.split(sizes), strict=True):
+        groups.append(OffsetGroup(slice(centre - step, centre + step + 1, 2 * step), count, *rows_of_group))
+    return KernelMap(groups, [num_voxels, *sizes], _segments(torch.cat([rows, outputs]), num_voxels))
 
 
 def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
@@ -130,7 +156,7 @@ def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
     keys, radius, (_, y_bits, z_bits) = level.keys, kernel_size // 2, level.bits
     columns = [divmod(column, kernel_size) for column in range(kernel_size**2 // 2 + 1, kernel_size**2)]
     shifts = [((x - radius) << (y_bits + z_bits)) + ((y - radius) << z_bits) - radius for x, y in columns]
-    targets = keys + keys.new_tensor(shifts).unsqueeze(1)  # (columns, num_voxels), the lowest cell of each column
+    targets = torch.stack([keys + shift for shift in shifts])  # (columns, num_voxels), each column's lowest cell
     candidates = torch.searchsorted(keys, targets, out_int32=True)
     padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
     above = torch.arange(1, len(keys) + 1, dtype=torch.int32, device=keys.device)
@@ -148,27 +174,56 @@ def _follow(keys: torch.Tensor, targets: torch.Tensor, candidates: torch.Tensor,
     return torch.stack(found, -2)
 
 
-def _down_map(parents: torch.Tensor, places: torch.Tensor, num_outputs: int) -> KernelMap:
-    """Every voxel with the cell of twice the size that it lies in, `places` (0…7) telling where in it."""
-    children = torch.full((8, num_outputs), -1, dtype=torch.int32, device=parents.device)
-    rows = torch.arange(parents.numel(), dtype=torch.int32, device=parents.device)
-    children.view(-1)[places * num_outputs + parents] = rows
-    present = children >= 0
-    counts = present.sum(1).tolist()
-    inputs, outputs = children[present], present.nonzero()[:, 1].int()
-    order = torch.empty_like(inputs)
-    order[inputs] = rows
-    pairs = zip(counts, inputs.split(counts), outputs.split(counts), strict=True)
-    groups = [OffsetGroup(slice(place, place + 1), *pair) for place, pair in enumerate(pairs) if pair[0]]
+@dataclass(frozen=True)
+class _Parents:
+    """The cells of twice the size that voxels lie in, before their number is on the host.
+
+    Args:
+        keys (`torch.Tensor` of shape `(num_voxels,)`): ascending keys of the cells, as often as they have voxels.
+        ranks (`torch.Tensor` of shape `(num_voxels,)`): the row of each of these keys among those without duplicates.
+        rows (`torch.Tensor` of shape `(num_voxels,)`): the cell's row for each voxel.
+        places (`torch.Tensor` of shape `(num_voxels,)`): where in its cell a voxel lies, 0…7.
+        bits (`tuple[int, int, int]`): of the cells' level.
+    """
+
+    keys: torch.Tensor
+    ranks: torch.Tensor
+    rows: torch.Tensor
+    places: torch.Tensor
+    bits: tuple[int, int, int]
+
+
+def _find_parents(fine: VoxelLevel) -> _Parents:
+    batch, *axes = fine.fields()
+    bits = tuple(max(width - 1, 1) for width in fine.bits)
+    keys, order = torch.sort(_pack([batch, *(axis >> 1 for axis in axes)], bits))
+    is_next = torch.cat([keys[:1] != keys[:1], keys[1:] != keys[:-1]])  # of the cell after the last key's
+    ranks = is_next.cumsum(0)
+    rows = torch.empty_like(ranks).scatter_(0, order, ranks)
+    x, y, z = (axis & 1 for axis in axes)
+    return _Parents(keys, ranks, rows, x * 4 + y * 2 + z, bits)
+
+
+def _down_map(parents: _Parents, num_outputs: int, counts: list[int]) -> KernelMap:
+    """Every voxel with the cell of twice the size that it lies in; `counts` voxels lie in each of the 8 places."""
+    num_inputs, device = len(parents.rows), parents.rows.device
+    rows = torch.arange(num_inputs, dtype=torch.int32, device=device)
+    children = torch.full((8 * num_outputs,), -1, dtype=torch.int32, device=device)
+    children.scatter_(0, parents.places.long() * num_outputs + parents.rows, rows)
+    pairs = torch.nonzero_static(children >= 0, size=num_inputs).squeeze(1)
+    inputs, outputs = children.index_select(0, pairs), pairs.remainder(num_outputs).int()
+    order = torch.empty_like(inputs).scatter_(0, inputs.long(), rows)
+    pairs_of_place = zip(counts, inputs.split(counts), outputs.split(counts), strict=True)
+    groups = [OffsetGroup(slice(place, place + 1), *pair) for place, pair in enumerate(pairs_of_place) if pair[0]]
     sizes = [group.num_pairs for group in groups]
     return KernelMap(groups, sizes, by_output=_segments(outputs, num_outputs), by_input=Segments(order, None))
 
 
 def _segments(rows: torch.Tensor, num_rows: int) -> Segments:
     """The places at which each of `num_rows` rows occurs in `rows`."""
-    order = _stable_order(rows)
-    ends = torch.bincount(rows, minlength=num_rows).cumsum(0)
-    return Segments(order.int(), torch.cat([ends.new_zeros(1), ends]).int())
+    counts = torch.zeros(num_rows + 1, dtype=torch.int32, device=rows.device)
+    counts.scatter_add_(0, rows.long() + 1, torch.ones_like(rows))
+    return Segments(_stable_order(rows).int(), counts.cumsum(0, dtype=torch.int32))
 
 
 def _stable_order(rows: torch.Tensor) -> torch.Tensor:
@@ -181,29 +236,52 @@ def _stable_order(rows: torch.Tensor) -> torch.Tensor:
 
 
 class VoxelPyramid:
-    """Sorted voxels at strides 1, 2, 4, … and their kernel maps, each computed when first asked for."""
+    """Sorted voxels at strides 1, 2, 4, … and their kernel maps; a level is made when a map first needs it."""
 
     def __init__(self, finest: VoxelLevel):
         self._levels, self._submanifold, self._down = [finest], {}, []
+        self._num_made = 0
 
+    @torch.compiler.disable
     def submanifold(self, level: int, kernel_size: int) -> KernelMap:
         """Map of a stride-1 convolution with an odd kernel on the voxels of `level`."""
+        self._reach(level)
         if (level, kernel_size) not in self._submanifold:
-            self._reach(level)
-            self._submanifold[level, kernel_size] = _submanifold_map(self._levels[level], kernel_size)
+            neighbours = _neighbours(self._levels[level], kernel_size)
+            counts = (neighbours >= 0).sum(1).tolist()
+            self._submanifold[level, kernel_size] = _submanifold_map(neighbours, counts)
         return self._submanifold[level, kernel_size]
 
+    @torch.compiler.disable
     def down(self, level: int) -> KernelMap:
         """Map of the kernel-2, stride-2 convolution from `level` to `level + 1`."""
-        self._reach(level + 1)
+        self._reach(level)
         return self._down[level]
 
+    @torch.compiler.disable
     def up(self, level: int) -> KernelMap:
         """Map of the inverse of `down(level)`: from `level + 1` back onto the voxels of `level`."""
         return self.down(level).transposed()
 
     def _reach(self, level: int) -> None:
-        while len(self._levels) <= level:
-            coarse, parents, places = _coarsen(self._levels[-1])
-            self._down.append(_down_map(parents, places, len(coarse.keys)))
-            self._levels.append(coarse)
+        while self._num_made <= level:
+            self._make(self._num_made)
+            self._num_made += 1
+
+    def _make(self, number: int) -> None:
+        """The map of the blocks' kernel on a level, the next level and the map down to it, in one transfer."""
+        level = self._levels[number]
+        neighbours = _neighbours(level, BLOCK_KERNEL_SIZE)
+        counts = (neighbours >= 0).sum(1)
+        parents = _find_parents(level) if level.num_coarser else None
+        if parents is not None:
+            num_cells = F.pad(parents.ranks + 1, (1, 0))[-1:]
+            per_place = counts.new_zeros(8).scatter_add_(0, parents.places.long(), torch.ones_like(parents.ranks))
+            counts = torch.cat([counts, per_place, num_cells])
+        counts = counts.tolist()
+        self._submanifold[number, BLOCK_KERNEL_SIZE] = _submanifold_map(neighbours, counts[: len(neighbours)])
+        if parents is not None:
+            *per_place, num_cells = counts[len(neighbours) :]
+            keys = level.keys.new_empty(num_cells).scatter_(0, parents.ranks, parents.keys)
+            self._levels.append(VoxelLevel(keys, parents.bits, level.num_coarser - 1))
+            self._down.append(_down_map(parents, num_cells, per_place))
