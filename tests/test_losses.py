@@ -237,3 +237,23 @@ def test_sizes_that_do_not_agree_are_refused():
         text_superpoint_loss(superpoints, prompts, labels, torch.eye(3))
     with pytest.raises(ValueError, match=r"`segment_labels` .* each of the 3 superpoints, got shape \(1,\)"):
         text_superpoint_loss(superpoints, prompts, labels[:1], torch.eye(2))
+
+
+def test_superpoints_that_are_left_out_count_neither_as_superpoints_nor_as_segments(scenes):
+    superpoints, segments, scene_ids = scenes
+    has_points = torch.tensor([True, False, True, False, True, True, True, False, True, True, False])
+    superpoints = superpoints.masked_fill(~has_points[:, None], 0).requires_grad_()
+    prompts, labels = unit(4, 6), torch.arange(11) % 4
+    targets = soft_text_targets(prompts, torch.tensor([0, 0, 1, 1]))
+    losses = {
+        "image": lambda rows, **mask: superpixel_superpoint_loss(
+            superpoints[rows], segments[rows], scene_ids[rows], negative_embeds=segments[:2], **mask
+        ),
+        "text": lambda rows, **mask: text_superpoint_loss(superpoints[rows], prompts, labels[rows], targets, **mask),
+    }
+    for loss in losses.values():
+        selected, masked = loss(has_points.nonzero().squeeze(1)), loss(torch.arange(11), has_points=has_points)
+        torch.testing.assert_close(masked, selected)
+        gradients = [torch.autograd.grad(value, superpoints)[0] for value in (masked, selected)]
+        torch.testing.assert_close(*gradients)
+        assert loss(torch.arange(11), has_points=torch.zeros(11, dtype=torch.bool)).item() == 0

@@ -267,3 +267,21 @@ def test_its_voxel_logits_go_back_to_points_by_the_processor(batch):
     )
     expected = model(**batch).logits.argmax(dim=1).masked_fill(batch["point_to_voxel"] < 0, 255)
     assert torch.equal(torch.cat([scan["segmentation"] for scan in scans]), expected)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_fifty_steps_with_gradient_checkpointing_end_in_the_same_bits(batch, use_reentrant):
+    """Weights and running statistics: a batch that is computed twice counts once in them."""
+    plain = segmenter().train()
+    checkpointed = copy.deepcopy(plain)
+    checkpointed.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    for model in (plain, checkpointed):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        for step in range(50):
+            features = batch["voxel_features"] * (1 + step % 7)
+            model(**batch | {"voxel_features": features}).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    state, other = plain.state_dict(), checkpointed.state_dict()
+    assert [name for name in state if not torch.equal(state[name], other[name])] == []
+    assert state["uov.backbone.encoder.0.blocks.0.norm1.num_batches_tracked"] == 50

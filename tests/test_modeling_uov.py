@@ -78,6 +78,16 @@ def test_point_embeddings_have_unit_length_and_points_outside_the_grid_none(scan
     assert torch.equal(output.point_embeds[~outside], output.voxel_embeds[scans["point_to_voxel"][~outside]])
 
 
+def test_logits_stay_float32_under_autocast(scans):
+    model = UOVModel(config()).eval()
+    with_classes(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**scans)
+    assert output.logits_per_point.dtype == torch.float32
+    expected = model.config.logit_scale * output.point_embeds @ model.prompt_embeds.T
+    torch.testing.assert_close(output.logits_per_point, expected)
+
+
 def test_without_points_there_is_an_embedding_for_each_voxel(scans):
     model = UOVModel(config()).eval()
     output = model(scans["voxel_coords"], scans["voxel_features"])

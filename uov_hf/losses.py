@@ -1,4 +1,7 @@
-"""The two contrastive terms of tri-modal pre-training (TMP), and the Lovász-softmax of segmentation."""
+"""The two contrastive terms of tri-modal pre-training (TMP), and the Lovász-softmax of segmentation.
+
+Nothing here waits for an accelerator: what is left out is masked, not selected, so that no size depends on values.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +29,9 @@ def pool_superpoints(
     Returns:
         `torch.Tensor` of shape `(S, D)`; a superpoint without a pair is zero.
 
+    Raises:
+        ValueError: if an id is out of range. An accelerator would have to wait for that check; there, all is NaN.
+
     Source: method 4.2. The official code divides by n_b + 1e-6.
     """
     if point_rows is None:
@@ -38,13 +44,15 @@ def pool_superpoints(
     # A bag of rows per superpoint. Its gradient adds up in a fixed order: that of indexing or `index_add` depends on
     # the threads, and both are ten times slower.
     sorted_ids, order = superpoint_ids.sort(stable=True)
-    if len(order) and not 0 <= sorted_ids[0] <= sorted_ids[-1] < num_superpoints:
+    right = ((sorted_ids >= 0) & (sorted_ids < num_superpoints)).all()
+    if right.device.type == "cpu" and not right:
         raise ValueError(
             f"`superpoint_ids` must lie between 0 and {num_superpoints - 1}, got {sorted_ids[0]} to {sorted_ids[-1]}. "
             "Leave out the pairs of no superpoint."
         )
     starts = torch.searchsorted(sorted_ids, torch.arange(num_superpoints, device=order.device))
-    return F.embedding_bag(point_rows[order], point_embeds, starts, mode="mean")  # (S, D)
+    means = F.embedding_bag(point_rows[order], point_embeds, starts, mode="mean")  # (S, D)
+    return nan_unless(right, means)
 
 
 def superpixel_superpoint_loss(
@@ -53,6 +61,7 @@ def superpixel_superpoint_loss(
     scene_ids: torch.Tensor | None = None,
     temperature: float = 0.07,
     negative_embeds: torch.Tensor | None = None,
+    has_points: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """L_IP = -1/S Σ_b log( exp(k_b·q_b / τ) / Σ_b' exp(k_b·q_b' / τ) ): pulls a superpoint to its own image segment.
 
@@ -69,6 +78,8 @@ def superpixel_superpoint_loss(
             τ.
         negative_embeds (`torch.Tensor` of shape `(K, D)`, *optional*):
             Segments of elsewhere, pushed from by every superpoint: other micro-batches' and other ranks'.
+        has_points (`torch.BoolTensor` of shape `(S,)`, *optional*):
+            Which superpoints are in the loss; the others count neither as superpoints nor as segments.
 
     Returns:
         The mean over superpoints, a scalar; zero, with its graph intact, where there is none.
@@ -90,8 +101,12 @@ def superpixel_superpoint_loss(
             )
         elsewhere = scene_ids[:, None] != scene_ids[None, :]  # (S, S)
         logits = logits.masked_fill(F.pad(elsewhere, (0, logits.shape[1] - len(scene_ids))), -torch.inf)
+    if has_points is not None:
+        left_out = F.pad(~has_points, (0, logits.shape[1] - len(has_points)))  # (S + K,)
+        # The rows that are left out need finite logits: their gradient is multiplied by zero.
+        logits = logits.masked_fill(left_out, -torch.inf).masked_fill(~has_points[:, None], 0.0)
     own_segment = torch.arange(len(logits), device=logits.device)
-    return _mean(F.cross_entropy(logits, own_segment, reduction="none"))
+    return _mean(F.cross_entropy(logits, own_segment, reduction="none"), has_points)
 
 
 def soft_text_targets(
@@ -119,7 +134,8 @@ def soft_text_targets(
         )
     same_group = prompt_groups[:, None] == prompt_groups[None, :]  # (P, P)
     similarity = torch.where(same_group, prompt_embeds @ prompt_embeds.T, 0)
-    targets = hard_weight * torch.eye(len(similarity)).to(similarity) + (1 - hard_weight) * similarity
+    one_hot = torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
+    targets = hard_weight * one_hot + (1 - hard_weight) * similarity
     return targets / targets.sum(dim=1, keepdim=True)
 
 
@@ -129,6 +145,7 @@ def text_superpoint_loss(
     segment_labels: torch.Tensor,
     targets: torch.Tensor,
     temperature: float = 0.07,
+    has_points: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """L_TP = -1/S Σ_b Σ_c y_b[c] log softmax_c(k_b·t_c / τ): pulls a superpoint to the words for it, from all others.
 
@@ -143,6 +160,8 @@ def text_superpoint_loss(
             [`soft_text_targets`]: row l is the distribution of a superpoint labelled l.
         temperature (`float`, *optional*, defaults to 0.07):
             τ.
+        has_points (`torch.BoolTensor` of shape `(S,)`, *optional*):
+            Which superpoints are in the loss.
 
     Returns:
         The mean over superpoints, a scalar; zero, with its graph intact, where there is none.
@@ -161,7 +180,7 @@ def text_superpoint_loss(
             f"got shape {tuple(segment_labels.shape)}."
         )
     log_probabilities = F.log_softmax(superpoint_embeds @ prompt_embeds.T / temperature, dim=1)  # (S, P)
-    return _mean(-(targets[segment_labels] * log_probabilities).sum(dim=1))
+    return _mean(-(targets[segment_labels] * log_probabilities).sum(dim=1), has_points)
 
 
 def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_index: int = 255) -> torch.Tensor:
@@ -188,15 +207,15 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_ind
             f"`labels` must have one class for each of the {len(probabilities)} rows of `probabilities`, "
             f"got shape {tuple(labels.shape)}."
         )
-    labelled = labels != ignore_index
-    probabilities, labels = probabilities[labelled], labels[labelled]
-    present = labels.unique()  # (K,)
-    of_class = labels[:, None] == present  # (N', K)
-    errors = (of_class.to(probabilities.dtype) - probabilities[:, present]).abs()
-    # A stable order, so that the gradients of equal errors do not depend on the threads.
-    errors, order = errors.sort(dim=0, descending=True, stable=True)
-    slopes = _jaccard_slopes(of_class.gather(0, order), errors.dtype)
-    return (errors * slopes).sum() / max(len(present), 1)
+    labelled = (labels != ignore_index)[:, None]  # (N, 1)
+    of_class = (labels[:, None] == torch.arange(probabilities.shape[1], device=labels.device)) & labelled  # (N, C)
+    errors = (of_class.to(probabilities.dtype) - probabilities).abs()
+    # Rows without a label come last, where they change no slope. A stable order, so that the gradients of equal errors
+    # do not depend on the threads.
+    order = errors.detach().masked_fill(~labelled, -1).argsort(dim=0, descending=True, stable=True)
+    errors = errors.masked_fill(~labelled, 0).gather(0, order)
+    losses = (errors * _jaccard_slopes(of_class.gather(0, order), errors.dtype)).sum(dim=0)  # (C,)
+    return _mean(losses, of_class.any(dim=0))
 
 
 def _jaccard_slopes(of_class: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -211,6 +230,13 @@ def _jaccard_slopes(of_class: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.where(of_class, 1 / union, intersection / (union * (union - 1)).clamp(min=1))
 
 
-def _mean(losses: torch.Tensor) -> torch.Tensor:
-    """The mean, which of nothing is zero: a rank without superpoints still takes part in the backward pass."""
-    return losses.sum() / max(len(losses), 1)
+def _mean(losses: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+    """The mean of those counted, which of nothing is zero: a rank without superpoints still takes part in backward."""
+    if counted is None:
+        return losses.sum() / max(len(losses), 1)
+    return losses.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
+
+
+def nan_unless(right: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`values`, or NaN in all of them where a check failed whose answer the host does not wait for."""
+    return torch.where(right, values, torch.nan)

@@ -121,9 +121,11 @@ class UOVModel(UOVPreTrainedModel):
         if input_ids is not None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
         elif len(self.prompt_embeds):
-            text_embeds = self.prompt_embeds.to(point_embeds.dtype)
+            text_embeds = self.prompt_embeds
         if text_embeds is not None:
-            logits_per_point = self.config.logit_scale * point_embeds @ text_embeds.T  # (num_points, num_texts)
+            # In half precision, logits of up to 14 could not tell similar words apart.
+            with torch.autocast(point_embeds.device.type, enabled=False):
+                logits_per_point = self.config.logit_scale * point_embeds @ text_embeds.to(point_embeds.dtype).T
         return UOVOutput(point_embeds, text_embeds, logits_per_point, voxel_embeds)
 
     def get_point_features(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_uov import UOVConfig
@@ -85,32 +86,39 @@ class UOVForPreTraining(UOVPreTrainedModel):
         """
         self._check_negatives(scene_ids, negative_embeds)
         voxel_embeds = self.uov.get_point_features(voxel_coords, voxel_features)  # (num_voxels, D)
+        if not len(voxel_embeds):
+            voxel_embeds = F.pad(voxel_embeds, (0, 0, 0, 1))  # a row for the pairs outside the grid
+        num_superpoints = len(segment_labels)
         pair_to_voxel = point_to_voxel[pair_to_point]  # (M,)
-        in_grid = pair_to_voxel >= 0
-        pair_to_voxel, superpoint_ids = pair_to_voxel[in_grid], superpoint_ids[in_grid]
-        kept, superpoint_ids = superpoint_ids.unique(return_inverse=True)  # (S',) superpoints that have a pair
+        # Pairs outside the grid form one more superpoint, the last.
+        superpoint_ids = torch.where(pair_to_voxel >= 0, superpoint_ids, num_superpoints)
+        has_points = torch.zeros(num_superpoints + 1, dtype=torch.bool, device=superpoint_ids.device)
+        has_points = has_points.scatter_(0, superpoint_ids, True)[:-1]  # (S,)
 
         with torch.autocast(voxel_embeds.device.type, enabled=False):
-            superpoint_embeds = pool_superpoints(voxel_embeds, superpoint_ids, len(kept), pair_to_voxel)  # (S', D)
+            superpoint_embeds = pool_superpoints(
+                voxel_embeds, superpoint_ids, num_superpoints + 1, pair_to_voxel.clamp(min=0)
+            )[:-1]  # (S, D)
             dtype = superpoint_embeds.dtype
             image_loss = superpixel_superpoint_loss(
                 superpoint_embeds,
-                segment_embeds[kept].to(dtype),
-                scene_ids=scene_ids[kept] if self.config.negatives == "scene" else None,
+                segment_embeds.to(dtype),
+                scene_ids=scene_ids if self.config.negatives == "scene" else None,
                 temperature=self.config.temperature,
                 negative_embeds=None if negative_embeds is None else negative_embeds.to(dtype),
+                has_points=has_points,
             )
             prompt_embeds = prompt_embeds.to(dtype)
             text_loss = text_superpoint_loss(
                 superpoint_embeds,
                 prompt_embeds,
-                segment_labels[kept],
+                segment_labels,
                 soft_text_targets(prompt_embeds, prompt_groups, self.config.hard_text_weight),
                 temperature=self.config.temperature,
+                has_points=has_points,
             )
             loss = self.config.image_loss_weight * image_loss + self.config.text_loss_weight * text_loss
-        num_superpoints = torch.tensor(len(kept), device=loss.device)
-        return UOVPreTrainingOutput(loss, image_loss.detach(), text_loss.detach(), num_superpoints)
+        return UOVPreTrainingOutput(loss, image_loss.detach(), text_loss.detach(), has_points.sum())
 
     def _check_negatives(self, scene_ids: torch.Tensor | None, negative_embeds: torch.Tensor | None) -> None:
         scope = self.config.negatives

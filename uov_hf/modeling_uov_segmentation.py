@@ -9,7 +9,7 @@ from torch import nn
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_uov import UOVConfig
-from .losses import lovasz_softmax
+from .losses import lovasz_softmax, nan_unless
 from .modeling_uov import UOVModel, UOVPreTrainedModel, at_least_float32, voxels_to_points
 
 
@@ -130,18 +130,21 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
                 Weight of each label in the cross-entropy, a weighted mean. Lovász-softmax is of sets, and has none.
 
         Raises:
-            ValueError: if labels are not one for each point, or are no classes.
+            ValueError: if labels are not one for each point, or are no classes. An accelerator would have to wait for
+                the second check; there, the loss is NaN.
         """
         voxel_logits = self.get_voxel_logits(voxel_coords, voxel_features)  # (num_voxels, num_labels)
         logits = voxel_logits if point_to_voxel is None else voxels_to_points(voxel_logits, point_to_voxel)
         if labels is None:
             return UOVSegmentationOutput(logits=logits, voxel_logits=voxel_logits)
-        self._check_labels(labels, confidence, len(logits))
+        right = self._check_labels(labels, confidence, len(logits))
+        labels = torch.where(right, labels, self.config.ignored_index)
         if point_to_voxel is not None:
             labels, confidence = first_of_each_voxel(
                 labels, confidence, point_to_voxel, len(voxel_logits), self.config.ignored_index
             )
         cross_entropy, lovasz_loss = self._losses(voxel_logits, labels, confidence)
+        cross_entropy = nan_unless(right, cross_entropy)
         return UOVSegmentationOutput(
             cross_entropy + lovasz_loss, logits, voxel_logits, cross_entropy.detach(), lovasz_loss.detach()
         )
@@ -184,19 +187,23 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             cross_entropy = (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(logits.dtype).tiny)
             return cross_entropy, lovasz_softmax(logits.softmax(dim=1), labels, ignored)
 
-    def _check_labels(self, labels: torch.Tensor, confidence: torch.Tensor | None, num_rows: int) -> None:
+    def _check_labels(self, labels: torch.Tensor, confidence: torch.Tensor | None, num_rows: int) -> torch.Tensor:
+        """Raise where labels are wrong; whether their values are right, which the host does not ask an accelerator."""
         for name, values in (("labels", labels), ("confidence", confidence)):
             if values is not None and values.shape != (num_rows,):
                 raise ValueError(
                     f"`{name}` must have one entry for each of the {num_rows} rows of the logits (points where "
                     f"`point_to_voxel` is given, else voxels), got shape {tuple(values.shape)}."
                 )
-        named = labels[labels != self.config.ignored_index]
-        if len(named) and not 0 <= named.min() <= named.max() < self.config.num_labels:
+        ignored, num_labels = self.config.ignored_index, self.config.num_labels
+        right = (((labels >= 0) & (labels < num_labels)) | (labels == ignored)).all()
+        if right.device.type == "cpu" and not right:
+            named = labels[labels != ignored]
             raise ValueError(
-                f"`labels` must be classes from 0 to {self.config.num_labels - 1}, or {self.config.ignored_index} for "
-                f"none; got {named.min()} to {named.max()}. Are they of another taxonomy?"
+                f"`labels` must be classes from 0 to {num_labels - 1}, or {ignored} for none; got {named.min()} to "
+                f"{named.max()}. Are they of another taxonomy?"
             )
+        return right
 
 
 def first_of_each_voxel(

@@ -122,7 +122,7 @@ def _gather(features: torch.Tensor, rows: torch.Tensor | None, num_pairs: int, w
 
 
 def _multiply_in(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """The product in `dtype`, which may be wider than theirs: a sum over all pairs is not rounded to half precision."""
+    """The product in `dtype`, which may be wider than theirs: a sum over all pairs is not rounded on the way."""
     with torch.autocast(left.device.type, enabled=False):
         if left.dtype == dtype:
             return torch.bmm(left, right)
