@@ -10,7 +10,8 @@ thread count: no atomics, no flag and no thread count of the process is touched.
 
 import math
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -21,6 +22,10 @@ from torch.autograd.function import once_differentiable
 # A GEMM with a small weight is some 15 % faster if the weight lies transposed: worth a copy where it is used often.
 TRANSPOSE_UP_TO = 128 * 128
 TRANSPOSE_FROM = 500
+
+# What is gathered should still be in a CPU's cache when it is multiplied. On an accelerator only memory limits it.
+GATHER_BYTES = {"cpu": 2 << 20}
+GATHER_BYTES_ON_ACCELERATORS = 256 << 20
 
 _workspaces = threading.local()
 
@@ -60,16 +65,18 @@ class OffsetGroup:
     Args:
         offsets (`slice`):
             The B offsets, of 0…K − 1 with the last axis fastest.
+        pairs (`slice`):
+            Their B · n pairs in the lists of the map, offset after offset.
         num_pairs (`int`):
-            Number n of pairs of each of them.
-        inputs, outputs (`torch.Tensor` of shape `(B · n,)`, *optional*):
-            The rows that meet, offset after offset. None where every row meets itself: nothing to gather.
+            Number n of pairs of each offset.
+        is_identity (`bool`):
+            Whether every row meets itself, in order: nothing to gather.
     """
 
     offsets: slice
+    pairs: slice
     num_pairs: int
-    inputs: torch.Tensor | None
-    outputs: torch.Tensor | None
+    is_identity: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,28 +85,33 @@ class KernelMap:
 
     Args:
         groups (`list[OffsetGroup]`):
-            All pairs.
-        sizes (`list[int]`):
-            Number of pairs of every group, B · n.
+            All pairs, one group after another.
+        inputs, outputs (`torch.Tensor` of shape `(num_pairs,)`):
+            The rows that meet, int32.
         by_output, by_input (`Segments`):
-            The pairs of every output and input row, pairs being numbered group after group. `by_input` is None for
-            a submanifold map: the mirror image of a pair is in the other half of its group.
+            The pairs of every output and input row. `by_input` is None for a submanifold map: the mirror image of a
+            pair is in the other half of its group.
     """
 
     groups: list[OffsetGroup]
-    sizes: list[int]
+    inputs: torch.Tensor
+    outputs: torch.Tensor
     by_output: Segments
     by_input: Segments | None = None
 
+    @property
+    def sizes(self) -> list[int]:
+        """Number of pairs of every group."""
+        return [group.pairs.stop - group.pairs.start for group in self.groups]
+
     def transposed(self) -> "KernelMap":
         """The map of the inverse convolution: the same pairs under the same offsets, from output to input."""
-        groups = [replace(group, inputs=group.outputs, outputs=group.inputs) for group in self.groups]
-        return KernelMap(groups, self.sizes, by_output=self.sums_by_input, by_input=self.by_output)
+        return KernelMap(self.groups, self.outputs, self.inputs, self.sums_by_input, by_input=self.by_output)
 
     @cached_property
     def sums_by_input(self) -> Segments:
         """`by_input`, or what it is by symmetry; only gradients need it."""
-        if self.by_input is not None or not self.sizes:
+        if self.by_input is not None or not self.groups:
             return self.by_input or self.by_output
         order = self.by_output.order
         centre, *others = torch.arange(order.numel(), dtype=order.dtype, device=order.device).split(self.sizes)
@@ -112,13 +124,39 @@ class KernelMap:
             features = features.to(torch.get_autocast_dtype(features.device.type))
         return _SparseConvolution.apply(features, weight, self)
 
+    def gather(
+        self, features: torch.Tensor, rows: torch.Tensor, workspace: str
+    ) -> Iterator[tuple[OffsetGroup, torch.Tensor]]:
+        """Each group, and the rows `(B, n, C)` of its pairs, valid until the next ones are asked for.
 
-def _gather(features: torch.Tensor, rows: torch.Tensor | None, num_pairs: int, workspace: str) -> torch.Tensor:
-    """The `rows` of `features`, `(B, num_pairs, C)`, valid until the next gather into the same workspace."""
-    if rows is not None:
-        gathered = _workspace(workspace, rows.numel(), features.shape[1], features)
-        features = torch.index_select(features, 0, rows, out=gathered)
-    return features.view(-1, num_pairs, features.shape[1])
+        Args:
+            features (`torch.Tensor` of shape `(num_rows, C)`): What is gathered.
+            rows (`torch.Tensor` of shape `(num_pairs,)`): `inputs` or `outputs`.
+            workspace (`str`): Names the memory that is used.
+        """
+        num_columns = features.shape[1]
+        limit = GATHER_BYTES.get(features.device.type, GATHER_BYTES_ON_ACCELERATORS)
+        for groups in self._gathered_together(limit // (num_columns * features.element_size())):
+            first = groups[0].pairs.start
+            if groups[0].is_identity:
+                gathered = features
+            else:
+                gathered = _workspace(workspace, groups[-1].pairs.stop - first, num_columns, features)
+                torch.index_select(features, 0, rows[first : groups[-1].pairs.stop], out=gathered)
+            for group in groups:
+                own = gathered[group.pairs.start - first : group.pairs.stop - first]
+                yield group, own.view(-1, group.num_pairs, num_columns)
+
+    def _gathered_together(self, most_pairs: int) -> Iterator[list[OffsetGroup]]:
+        """The groups in runs of at most so many pairs, but of one group at least."""
+        run = []
+        for group in self.groups:
+            if run and (run[0].is_identity or group.pairs.stop - run[0].pairs.start > most_pairs):
+                yield run
+                run = []
+            run.append(group)
+        if run:
+            yield run
 
 
 def _multiply_in(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -137,15 +175,15 @@ class _SparseConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features, weight, kernel_map):
         ctx.kernel_map, ctx.weight_dtype = kernel_map, weight.dtype
-        features, weight, sizes = features.contiguous(), weight.to(features.dtype), kernel_map.sizes
+        features, weight, num_pairs = features.contiguous(), weight.to(features.dtype), len(kernel_map.inputs)
         ctx.save_for_backward(features, weight)
         taps = weight.flatten(1, 3).permute(1, 2, 0)  # (K, in, out)
-        if taps[0].numel() <= TRANSPOSE_UP_TO and sum(sizes) >= TRANSPOSE_FROM * len(taps):
+        if taps[0].numel() <= TRANSPOSE_UP_TO and num_pairs >= TRANSPOSE_FROM * len(taps):
             taps = taps.contiguous()
-        products = _workspace("products", sum(sizes), len(weight), features)
-        for group, product in zip(kernel_map.groups, products.split(sizes), strict=True):
-            rows = _gather(features, group.inputs, group.num_pairs, "inputs")
-            torch.bmm(rows, taps[group.offsets], out=product.view(-1, group.num_pairs, len(weight)))
+        products = _workspace("products", num_pairs, len(weight), features)
+        for group, rows in kernel_map.gather(features, kernel_map.inputs, "inputs"):
+            product = products[group.pairs].view(-1, group.num_pairs, len(weight))
+            torch.bmm(rows, taps[group.offsets], out=product)
         return kernel_map.by_output.sum(products)
 
     @staticmethod
@@ -153,22 +191,22 @@ class _SparseConvolution(torch.autograd.Function):
     def backward(ctx, grad_output):
         features, weight = ctx.saved_tensors
         needs_features, needs_weight, _ = ctx.needs_input_grad
-        grad_output, kernel_map = grad_output.contiguous(), ctx.kernel_map
+        grad_output, kernel_map, num_columns = grad_output.contiguous(), ctx.kernel_map, features.shape[1]
         taps = weight.flatten(1, 3).transpose(0, 1)  # (K, out, in)
-        grad_taps = None
+        grad_features = grad_weight = None
+        if needs_features:
+            products = _workspace("products", len(kernel_map.inputs), num_columns, features)
+            for group, grads in kernel_map.gather(grad_output, kernel_map.outputs, "grads"):
+                torch.bmm(grads, taps[group.offsets], out=products[group.pairs].view(-1, group.num_pairs, num_columns))
+            grad_features = kernel_map.sums_by_input.sum(products)
         if needs_weight:
-            grad_taps = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-            grad_taps = grad_taps.flatten(1, 3).transpose(0, 1)  # (K, out, in)
-        products = _workspace("products", sum(kernel_map.sizes), features.shape[1], features)
-        for group, product in zip(kernel_map.groups, products.split(kernel_map.sizes), strict=True):
-            grads = _gather(grad_output, group.outputs, group.num_pairs, "grads")
-            if needs_features:
-                torch.bmm(grads, taps[group.offsets], out=product.view(-1, group.num_pairs, features.shape[1]))
-            if needs_weight:
-                rows = _gather(features, group.inputs, group.num_pairs, "inputs")
+            grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+            grad_taps = grad_weight.flatten(1, 3).transpose(0, 1)  # (K, out, in)
+            all_rows = kernel_map.gather(features, kernel_map.inputs, "inputs")
+            all_grads = kernel_map.gather(grad_output, kernel_map.outputs, "grads")
+            for (group, rows), (_, grads) in zip(all_rows, all_grads, strict=True):
                 grad_taps[group.offsets].add_(_multiply_in(grad_taps.dtype, grads.transpose(1, 2), rows))
-        grad_features = kernel_map.sums_by_input.sum(products) if needs_features else None
-        grad_weight = grad_taps.transpose(0, 1).view_as(weight).to(ctx.weight_dtype) if needs_weight else None
+            grad_weight = grad_weight.to(ctx.weight_dtype)
         return grad_features, grad_weight, None
 
 

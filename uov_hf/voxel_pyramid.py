@@ -5,8 +5,9 @@ the extent of the coordinates, one to check them, then one a level. On an accele
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 
 import numpy as np
 import torch
@@ -129,26 +130,26 @@ def _submanifold_map(neighbours: torch.Tensor, counts: list[int]) -> KernelMap:
     num_voxels, device = neighbours.shape[1], neighbours.device
     rows = torch.arange(num_voxels, dtype=torch.int32, device=device)
     if not num_voxels:
-        return KernelMap([], [], _segments(rows, 0))
-    centre = len(counts)
-    group_pairs = GROUP_PAIRS.get(device.type, sys.maxsize)
+        return KernelMap([], rows, rows, _segments(rows, 0))
+    centre, group_pairs = len(counts), GROUP_PAIRS.get(device.type, sys.maxsize)
     steps = [step for step, count in enumerate(counts, start=1) for _ in range(0, count, group_pairs)]
     counts = [min(count - first, group_pairs) for count in counts for first in range(0, count, group_pairs)]
     pairs = torch.nonzero_static(neighbours.flatten() >= 0, size=sum(counts)).squeeze(1)
     higher = neighbours.flatten().index_select(0, pairs).split(counts)
     lower = pairs.remainder(num_voxels).int().split(counts)
-    inputs, outputs = _interleave(lower, higher, rows), _interleave(higher, lower, rows)
+    inputs, outputs = (torch.cat([rows, *_interleave(*halves)]) for halves in ((lower, higher), (higher, lower)))
 
-    sizes = [2 * count for count in counts]
-    groups = [OffsetGroup(slice(centre, centre + 1), num_voxels, None, None)]
-    for step, count, *rows_of_group in zip(steps, counts, inputs.split(sizes), outputs.split(sizes), strict=True):
-        groups.append(OffsetGroup(slice(centre - step, centre + step + 1, 2 * step), count, *rows_of_group))
-    return KernelMap(groups, [num_voxels, *sizes], _segments(torch.cat([rows, outputs]), num_voxels))
+    groups, start = [OffsetGroup(slice(centre, centre + 1), slice(0, num_voxels), num_voxels, True)], num_voxels
+    for step, count in zip(steps, counts, strict=True):
+        offsets = slice(centre - step, centre + step + 1, 2 * step)
+        groups.append(OffsetGroup(offsets, slice(start, start + 2 * count), count))
+        start += 2 * count
+    return KernelMap(groups, inputs, outputs, _segments(outputs, num_voxels))
 
 
-def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    """first[0], second[0], first[1], … in one tensor."""
-    return torch.cat([like[:0], *(part for pair in zip(first, second, strict=True) for part in pair)])
+def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """first[0], second[0], first[1], …"""
+    return chain.from_iterable(zip(first, second, strict=True))
 
 
 def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
@@ -157,11 +158,19 @@ def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
     columns = [divmod(column, kernel_size) for column in range(kernel_size**2 // 2 + 1, kernel_size**2)]
     shifts = [((x - radius) << (y_bits + z_bits)) + ((y - radius) << z_bits) - radius for x, y in columns]
     targets = torch.stack([keys + shift for shift in shifts])  # (columns, num_voxels), each column's lowest cell
-    candidates = torch.searchsorted(keys, targets, out_int32=True)
+    candidates = _search(keys, targets)
     padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
     above = torch.arange(1, len(keys) + 1, dtype=torch.int32, device=keys.device)
     own_column = _follow(padded, keys + 1, above, radius)
     return torch.cat([own_column, _follow(padded, targets, candidates, kernel_size).flatten(0, 1)])
+
+
+def _search(keys: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Rows (int32) of the first keys that are not below `targets`, each row of which ascends."""
+    if keys.device.type != "cpu":
+        return torch.searchsorted(keys, targets, out_int32=True)
+    # numpy begins where the last search ended, and is three times as fast on one thread.
+    return torch.from_numpy(np.searchsorted(keys.numpy(), targets.numpy()).astype(np.int32))
 
 
 def _follow(keys: torch.Tensor, targets: torch.Tensor, candidates: torch.Tensor, num_cells: int) -> torch.Tensor:
@@ -213,10 +222,13 @@ def _down_map(parents: _Parents, num_outputs: int, counts: list[int]) -> KernelM
     pairs = torch.nonzero_static(children >= 0, size=num_inputs).squeeze(1)
     inputs, outputs = children.index_select(0, pairs), pairs.remainder(num_outputs).int()
     order = torch.empty_like(inputs).scatter_(0, inputs.long(), rows)
-    pairs_of_place = zip(counts, inputs.split(counts), outputs.split(counts), strict=True)
-    groups = [OffsetGroup(slice(place, place + 1), *pair) for place, pair in enumerate(pairs_of_place) if pair[0]]
-    sizes = [group.num_pairs for group in groups]
-    return KernelMap(groups, sizes, by_output=_segments(outputs, num_outputs), by_input=Segments(order, None))
+    ends = list(accumulate(counts))
+    groups = [
+        OffsetGroup(slice(place, place + 1), slice(end - count, end), count)
+        for place, (count, end) in enumerate(zip(counts, ends, strict=True))
+        if count
+    ]
+    return KernelMap(groups, inputs, outputs, _segments(outputs, num_outputs), by_input=Segments(order, None))
 
 
 def _segments(rows: torch.Tensor, num_rows: int) -> Segments:
