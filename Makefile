@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-# What runs apt-get: nobody, sudo or, elsewhere, a `make browser AS_ROOT=doas`.
+# What runs apt-get as root: nothing, sudo or, elsewhere, `make browser AS_ROOT=doas`.
 AS_ROOT ?= $(if $(filter 0,$(shell id -u)),,sudo --non-interactive)
 
-.PHONY: demo test test-slow browser style clean
+.PHONY: demo test test-slow test-browser browser style clean
 
-.venv/pip-demo .venv/pip-dev .venv/pip-browser: .venv/pip-%: pyproject.toml constraints.txt
+.venv/pip-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
@@ -22,10 +22,13 @@ test: .venv/pip-dev  ## lint, then every test that is not slow
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: .venv/pip-dev  ## the long tests
+test-slow: .venv/pip-slow  ## the long tests
 	$(BIN)/python -m pytest -m slow
 
-browser: .venv/pip-browser  ## what tests/browser needs: Debian's chromium, and playwright to drive it
+test-browser: browser .venv/pip-dev  ## the tests of tests/browser, which `make test` skips without a browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/browser
+
+browser: .venv/pip-browser  ## playwright, and Debian's chromium where there is no Chrome or Chromium
 	chromium --version || chromium-browser --version || google-chrome --version || \
 		{ $(AS_ROOT) apt-get update && $(AS_ROOT) apt-get install --yes chromium fonts-dejavu-core; }
 

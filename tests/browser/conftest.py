@@ -1,4 +1,4 @@
-"""A page of the system's Chromium, headless and cut off from the network; `make browser` installs what it needs."""
+"""A page of the system's Chromium, headless and cut off from the network; `make test-browser` installs both."""
 
 import shutil
 import subprocess
@@ -23,17 +23,22 @@ def find_browser() -> str | None:
     return None
 
 
+@pytest.fixture(scope="session")
+def playwright_api():
+    """The module `playwright.sync_api`; a test that asks for it skips where playwright is missing."""
+    return pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make test-browser`")
+
+
 @pytest.fixture(scope="module")  # playwright keeps an event loop running, which other tests must not meet
-def browser():
+def browser(playwright_api):
     """Debian's `chromium`, or Chrome, driven by playwright."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make browser`")
     executable = find_browser()
     if executable is None:
-        pytest.skip(f"no browser on this machine, none of {', '.join(CHROMIUMS)}: run `make browser`")
-    with api.sync_playwright() as playwright:
+        pytest.skip(f"no browser on this machine, none of {', '.join(CHROMIUMS)}: run `make test-browser`")
+    with playwright_api.sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=executable, args=SOFTWARE_WEBGL)
-        except api.Error as error:
+        except playwright_api.Error as error:
             pytest.skip(f"{executable} cannot be started: {error}")
         yield browser
         browser.close()

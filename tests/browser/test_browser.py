@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,7 @@ def test_what_goes_wrong_on_a_page_is_heard(page, complaints):
     assert "console: one" in complaints and "exception: two" in complaints
 
 
+@pytest.mark.usefixtures("playwright_api")
 @pytest.mark.parametrize(
     "program, reason",
     [("exit 1", "no browser on this machine"), ('test "$1" = --version', "chromium cannot be started")],
@@ -40,6 +42,17 @@ def test_a_browser_that_is_none_is_passed_over(program, reason, tmp_path):
     stub = tmp_path / "chromium"
     stub.write_text(f"#!/bin/sh\n{program}\n")
     stub.chmod(0o755)
-    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", f"{__file__}::test_a_page_draws_webgl"]
-    done = subprocess.run(command, env=os.environ | {"PATH": str(tmp_path)}, capture_output=True, text=True)
+    done = run_pytest(f"{__file__}::test_a_page_draws_webgl", PATH=str(tmp_path))
     assert done.returncode == 0 and "1 skipped" in done.stdout and reason in done.stdout, done.stdout
+
+
+def test_without_playwright_the_tests_of_this_folder_skip_and_none_fails(tmp_path):
+    (tmp_path / "playwright.py").write_text("raise ModuleNotFoundError(name='playwright')\n")
+    others = "not test_without_playwright"  # this test would start itself again, and again
+    done = run_pytest(str(Path(__file__).parent), "-k", others, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0 and "playwright is not installed: run `make test-browser`" in done.stdout, done.stdout
+
+
+def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
