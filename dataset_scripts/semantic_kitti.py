@@ -164,9 +164,9 @@ class Scan:
 
     @property
     def instances(self) -> np.ndarray | None:
-        """The file's upper 16 bits. A number is that of one thing of a class; another class may have it, too."""
+        """The whole label word as int32, 0 where its upper half is 0: each raw class numbers its own instances."""
         words = self._read_label_words()
-        return None if words is None else (words >> 16).astype(np.int32)
+        return None if words is None else np.where(words >> 16 > 0, words, 0).view(np.int32)
 
     @property
     def images(self) -> list[dict[str, Any]]:

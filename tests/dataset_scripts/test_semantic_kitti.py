@@ -13,6 +13,7 @@ from tiny_kitti import IMAGE_SIZE, NUM_POINTS, write_root
 import uov_hf.dataset_scripts
 from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
 from uov_hf.dataset_scripts.semantic_kitti import SemanticKitti, merge_scans
+from uov_hf.evaluation.panoptic import PanopticQuality
 from uov_hf.projection import Camera, project_points
 from uov_hf.vocabulary import load_vocabulary
 
@@ -61,12 +62,30 @@ def test_points_are_those_of_the_file_to_the_bit(root):
     assert load(root)[1]["points"].tobytes() == path.read_bytes()
 
 
-def test_the_lower_half_of_a_label_is_the_class_and_the_upper_half_the_instance(root):
-    words = np.array([0, 252 + (7 << 16), 10 + (65535 << 16), *([70] * (NUM_POINTS - 3))], np.uint32)
+def write_words(root, words):
+    """The words, and vegetation without an instance for the other points, as labels of the first scan."""
+    words = np.array([*words, *[70] * (NUM_POINTS - len(words))], np.uint32)
     words.tofile(root / "sequences/00/labels/000000.label")
+
+
+def test_the_lower_half_of_a_label_is_the_class_and_the_whole_of_it_the_instance(root):
+    words = [0, 252 + (7 << 16), 10 + (65535 << 16)]
+    write_words(root, words)
     frame, names = load(root)[0], load_vocabulary("semantic_kitti").class_names
     assert frame["labels"][:4].tolist() == [255, names.index("car"), names.index("car"), names.index("vegetation")]
-    assert frame["instances"][:4].tolist() == [0, 7, 65535, 0]
+    assert frame["instances"].view(np.uint32)[:4].tolist() == [0, *words[1:], 0]
+
+
+@pytest.mark.parametrize("number", [7, 65535])  # the second one makes the int32 of the column negative
+def test_two_raw_classes_of_one_class_may_use_a_number_each(root, tmp_path, monkeypatch, number):
+    """A parked car and a moving one, both of this number, are two cars; read in place and from Parquet."""
+    write_words(root, [10 + (number << 16)] * 4 + [252 + (number << 16)] * 3)
+    is_thing = load_vocabulary("semantic_kitti").is_thing
+    for frame in (load(root)[0], write_parquet(root, tmp_path / "parquet", monkeypatch)("train")[0]):
+        quality = PanopticQuality(is_thing, min_points=1)
+        quality.update(frame["labels"], frame["instances"], frame["labels"], frame["instances"])
+        hits = dict(zip(load_vocabulary("semantic_kitti").class_names, quality.counts[0], strict=True))
+        assert hits["car"] == 2 and hits["vegetation"] == 1
 
 
 def test_without_a_folder_of_labels_there_are_none(tmp_path):
@@ -199,11 +218,17 @@ def test_a_folder_without_scans_is_told_what_was_expected(root):
         load(root / "sequences")
 
 
-def test_as_a_program_it_writes_parquet_with_the_same_frames(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data_dir", str(root), "--output_dir", str(tmp_path / "parquet")])
+def write_parquet(root, folder, monkeypatch):
+    """What loads a split of the Parquet that the program writes."""
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data_dir", str(root), "--output_dir", str(folder)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
+    return lambda split: load_frames(str(folder), split)
+
+
+def test_as_a_program_it_writes_parquet_with_the_same_frames(root, tmp_path, monkeypatch):
+    load_written = write_parquet(root, tmp_path / "parquet", monkeypatch)
     for split in ("train", "val", "test"):
-        raw, written = load(root, split), load_frames(str(tmp_path / "parquet"), split)
+        raw, written = load(root, split), load_written(split)
         assert written.taxonomy == "semantic_kitti" and written.frame_ids == raw.frame_ids
         for frame, expected in zip(written, raw, strict=True):
             assert_same_frame(frame, expected)
