@@ -1,5 +1,6 @@
 """Segmenter: several views of a scan are averaged by point, void is silent, AFI goes through the processor."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -44,15 +45,52 @@ def scan_of(points, processor, num_views=1):
     return scans[0]
 
 
-def test_views_are_turned_evenly_and_every_other_one_is_mirrored():
+def test_views_are_turned_evenly_and_by_parts_of_a_cell_and_every_other_one_is_mirrored():
     points = np.array([[1, 0, 3, 9], [0, 2, 4, 8]], dtype=np.float32)
-    seen = views(points, 4)
+    seen = views(points, 4, azimuth_cell=math.radians(2))
     assert seen[0] is points and len(seen) == 4
-    for view, turned in enumerate(seen):
-        angle, sign = math.pi / 2 * view, (-1) ** view
+    for turned, degrees, sign in zip(seen, [0, 90.5, 181, 271.5], [1, -1, 1, -1], strict=True):
+        angle = math.radians(degrees)
         expected = [[math.cos(angle), sign * math.sin(angle)], [-2 * math.sin(angle), sign * 2 * math.cos(angle)]]
         np.testing.assert_allclose(turned[:, :2], expected, atol=1e-6)
         assert np.array_equal(turned[:, 2:], points[:, 2:])
+
+
+@pytest.mark.parametrize("num_views", [2, 3, 4, 19])
+def test_no_two_views_of_a_scan_put_the_same_points_into_a_voxel(num_views):
+    """In the paper's grid. Two views that only number the voxels differently show the network the same scan twice."""
+    generator = np.random.default_rng(0)
+    points = generator.uniform([-4, -4, 0, 0], [4, 4, 0.3, 255], (20_000, 4)).astype(np.float32)
+    scan = scan_of(points, UOVProcessor.from_teacher(UOVFeatureExtractor()), num_views)
+    # Voxels are numbered in the order of their first points: equal groups have equal numbers.
+    groups = [voxels["point_to_voxel"].numpy() for voxels in (scan.voxels, *scan.further_views)]
+    for first, second in itertools.combinations(groups, 2):
+        num_common = len(np.unique([first, second], axis=1).T)
+        assert num_common > 1.02 * max(first.max(), second.max())
+
+
+def test_the_mean_over_views_of_a_perfect_model_is_perfect(processor):
+    """It names every point by the distance of its voxel, which is the same in every view."""
+
+    class Perfect(torch.nn.Module):
+        config = SimpleNamespace(label2id={"near": 0, "far": 1})
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(20.0))
+
+        def get_voxel_logits(self, voxel_coords, voxel_features):
+            is_far = voxel_coords[:, 1] >= 10  # of 0.5 m
+            return self.scale * torch.stack([~is_far, is_far], dim=1)
+
+    generator = np.random.default_rng(0)
+    radius, azimuth = (
+        np.r_[generator.uniform(1, 4.9, 200), generator.uniform(5.1, 9, 200)],
+        generator.uniform(0, 7, 400),
+    )
+    points = np.column_stack([radius * np.cos(azimuth), radius * np.sin(azimuth), np.zeros(400), np.ones(400)])
+    answer = Segmenter(Perfect(), processor)(scan_of(points.astype(np.float32), processor, num_views=4))
+    assert np.array_equal(answer.labels, radius > 5) and answer.confidences.min() > 0.999
 
 
 def test_probabilities_are_averaged_over_the_views_in_which_a_point_has_a_voxel():
@@ -71,7 +109,7 @@ def test_several_views_give_the_mean_of_what_each_of_them_gives(model, processor
     scan = scan_of(points, processor, num_views=3)
     answer = Segmenter(model, processor)(scan)
     mean = 0.0
-    for turned in views(points, 3):
+    for turned in views(points, 3, azimuth_cell=0.1):
         voxels = processor.feature_extractor(turned, intensity_max=255.0, return_tensors="pt")
         logits = model(**voxels).logits
         mean = mean + logits.softmax(dim=1).detach() / 3

@@ -45,6 +45,9 @@ def one_voxel_per_point(points, intensity_max, return_tensors):
     }
 
 
+one_voxel_per_point.voxel_size = [1.0, 1.0, 1.0]
+
+
 def answers_by(classes):
     """A segmenter that gives voxel v the class `classes[v]`, and 255 to a point without a voxel."""
     return lambda scan: np.array([*classes, 255])[scan.voxels["point_to_voxel"]]

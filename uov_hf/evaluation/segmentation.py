@@ -91,7 +91,7 @@ class LabelledScans(Dataset):
         frame_id, points = frame["frame_id"], frame["points"]
         voxels = [
             dict(self.feature_extractor(seen, intensity_max=frame["intensity_max"], return_tensors="pt"))
-            for seen in views(points, self.num_views)
+            for seen in views(points, self.num_views, self.feature_extractor.voxel_size[1])
         ]
         if self.point_labels is None:
             seen, teacher_labels = _seen_by_calibration(frame), None
@@ -126,12 +126,20 @@ class LabelledScans(Dataset):
         return np.where(near, IGNORED, labels)
 
 
-def views(points: np.ndarray, num_views: int) -> list[np.ndarray]:
-    """The points `(num_points, 4)`, and then again, each time turned further about z and every other time mirrored."""
+def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.ndarray]:
+    """The points `(num_points, 4)`, and then again, each time turned further about z and every other time mirrored.
+
+    Args:
+        azimuth_cell (`float`): Width of a cylindrical voxel in radians. For a Cartesian grid any number will do: there
+            a turn only has to differ from a right angle.
+    """
     seen = [points]
     for view in range(1, num_views):
+        # A turn by whole cells, mirrored or not, moves the voxels and leaves the same points in each. So every view
+        # is turned by another fraction of a cell on top, and its borders cut the scan in other places.
+        cells = round(2 * math.pi * view / (num_views * azimuth_cell)) + view / num_views
         turned = points.copy()
-        turned[:, :2] = rotated(points[:, :2], 2 * math.pi * view / num_views)
+        turned[:, :2] = rotated(points[:, :2], cells * azimuth_cell)
         turned[:, 1] *= (-1) ** view
         seen.append(turned)
     return seen
