@@ -94,6 +94,15 @@ def test_a_cuboid_is_cancelled_when_an_image_would_keep_too_few_pairs():
     assert same is points and same_pairs is pairs
 
 
+def test_a_camera_without_pairs_does_not_cancel_the_cuboid():
+    points, pairs = scene()
+    of_camera_1 = {name: values[pairs["pair_camera"] == 1] for name, values in pairs.items()}
+    fewer, _ = drop_cuboid(
+        points, of_camera_1, AugmentationConfig(cuboid_size=1.0, min_pairs=10), np.random.default_rng(3)
+    )
+    assert len(fewer) < len(points)
+
+
 def test_a_crop_keeps_the_pairs_inside_its_box():
     pixels = np.array([[10, 5], [49, 24], [9, 5], [10, 4], [50, 24], [49, 25]])  # column, row
     kept = inside_box(pixels, box=(10, 5, 40, 20), crop_size=(20, 40))

@@ -31,7 +31,7 @@ class AugmentationConfig:
         crop_size (`tuple[int, int]`):
             Height and width the paper resizes a crop to; its rounding decides about pairs on the crop's border.
         min_pairs (`int`):
-            Every image keeps at least so many pairs when a cuboid is dropped, and more when it is cropped.
+            Every image that has pairs keeps at least so many when a cuboid is dropped, and more when it is cropped.
         min_pair_share (`float`):
             A crop that keeps more than this share of the image's pairs is fine, too.
         max_redraws (`int`):
@@ -110,7 +110,10 @@ def rotated(xy: np.ndarray, angle: float) -> np.ndarray:
 def drop_cuboid(
     points: np.ndarray, pairs: Pairs, config: AugmentationConfig, generator: np.random.Generator
 ) -> tuple[np.ndarray, Pairs]:
-    """Drop the points strictly inside a random cuboid, unless an image would keep fewer than `min_pairs` pairs."""
+    """Drop the points strictly inside a random cuboid.
+
+    Cancelled where an image would keep fewer than `min_pairs` pairs; images without any pair do not count.
+    """
     xyz = points[:, :3]
     finite = np.flatnonzero(np.isfinite(xyz).all(axis=1))
     if not len(finite):
@@ -120,6 +123,7 @@ def drop_cuboid(
     kept = ~(np.abs(xyz - xyz[generator.choice(finite)]) < half_size).all(axis=1)  # (num_points,)
 
     pairs_kept = kept[pairs["pair_to_point"]]  # (num_pairs,)
+    # The official code also counts images without pairs, and then never ends their crop (docs/method.md, section 1.6).
     cameras = np.unique(pairs["pair_camera"])
     num_pairs = np.bincount(pairs["pair_camera"][pairs_kept], minlength=cameras.max(initial=-1) + 1)[cameras]
     if (num_pairs < config.min_pairs).any():
