@@ -71,9 +71,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         self.classifier = None
         if config.head == "linear":
             self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels + config.has_void)
-            # The way into the text space takes no part, and would make DDP wait for its gradient.
-            self.uov.point_projection.requires_grad_(False)
         self.post_init()
+        self.train()
 
     @classmethod
     def from_backbone(
@@ -107,6 +106,15 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         if model.classifier is not None:
             model.classifier.to_empty(device=uov.device).to(uov.dtype).reset_parameters()
         return model.train(uov.training)
+
+    def train(self, mode: bool = True) -> "UOVForSemanticSegmentation":
+        """As of any module, but a linear head keeps the projection into the text space frozen."""
+        super().train(mode)
+        if self.classifier is not None:
+            # It takes no part, and DDP would wait for its gradient. `from_pretrained` makes every weight trainable,
+            # and then calls `eval`: frozen in the constructor alone, it would not stay so.
+            self.uov.point_projection.requires_grad_(False)
+        return self
 
     @can_return_tuple
     def forward(
