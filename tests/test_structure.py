@@ -73,7 +73,7 @@ MAY_IMPORT = {
         "visualization",
         "upload",
     ],
-    "training": ["data", "labels", "evaluation.metrics", "upload", "cards", "hub"],
+    "training": ["data", "labels", "evaluation.metrics", "upload", "cards", "hub", "sparse_unet"],
     "evaluation": ["data", "labels", "vocabulary", "projection"],
     "convert": ANYTHING,
     "segmenting": ANYTHING,

@@ -21,6 +21,7 @@ from uov_hf.training.checkpoints import (
 )
 from uov_hf.training.optimization import create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
+from uov_hf.training.sync_batch_norm import synchronize_batch_norm
 
 
 logger = get_logger(__name__)
@@ -123,8 +124,8 @@ def create_run(
     batch_size = args.per_device_train_batch_size or max(1, frames_per_step // (num_processes * accumulation))
     order = TrainingOrder(num_frames, batch_size, num_processes, accumulation, args.seed, local=args.streaming)
     num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
-    if num_processes > 1 and accelerator.device.type == "cuda":
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # it keeps the parameters themselves
+    if num_processes > 1 and accelerator.device.type != "cpu":
+        synchronize_batch_norm(model)
     optimizer = create_optimizer(args.optimizer, parameters, args.learning_rate, args.weight_decay)
     scheduler = create_scheduler(args.lr_scheduler_type, optimizer, order, num_steps, args.warmup_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
