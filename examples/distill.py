@@ -120,7 +120,7 @@ def main() -> None:
     average = average_weights(model, args.ema_decay) if args.self_training_epochs else None
 
     # Training
-    run = create_run(accelerator, args, model, parameter_groups(args, model), len(samples), FRAMES_PER_STEP)
+    run = create_run(accelerator, args, model, parameter_groups(args, model), samples, FRAMES_PER_STEP)
     accelerator.init_trackers("uov-distill", {name: str(value) for name, value in vars(args).items()})
     objective = Objective(collate_scans, count_labelled_voxels, "num_labelled_voxels", LOSSES)
     if average is not None:

@@ -130,7 +130,7 @@ def main() -> None:
     model = create_model(args, frames.class_names)
 
     # Training
-    run = create_run(accelerator, args, model, parameter_groups(args, model), len(samples), FRAMES_PER_STEP)
+    run = create_run(accelerator, args, model, parameter_groups(args, model), samples, FRAMES_PER_STEP)
     accelerator.init_trackers("uov-finetune", {name: str(value) for name, value in vars(args).items()})
     objective = Objective(collate_scans, count_labelled_voxels, "num_labelled_voxels", LOSSES)
     train(run, args, objective, samples, validation)

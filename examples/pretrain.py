@@ -143,7 +143,7 @@ def main() -> None:
     model, processor = create_model(args, label_set, feature_extractor)
 
     # Training
-    run = create_run(accelerator, args, model, model.parameters(), len(samples), FRAMES_PER_STEP)
+    run = create_run(accelerator, args, model, model.parameters(), samples, FRAMES_PER_STEP)
     accelerator.init_trackers("uov-pretrain", {name: str(value) for name, value in vars(args).items()})
     objective = Objective(
         collate=collate_tmp,

@@ -92,6 +92,14 @@ def test_a_fine_tuning_killed_at_any_moment_and_resumed_ends_in_the_same_weights
     assert without_times(tmp_path) == without_times(finetuned)
 
 
+def test_a_fine_tuning_is_not_resumed_with_other_settings(finetuning, finetuned, run_script, tmp_path):
+    checkpoint = ["--resume_from_checkpoint", finetuned / "checkpoint-8", "--output_dir", tmp_path]
+    changes = ["--gradient_accumulation_steps", 2, "--learning_rate", 0.5, "--intensity_scaling", "unit"]
+    output = run_script(*finetuning, *changes, *checkpoint, fails=True)
+    assert "learning_rate = 0.02, now 0.5; " in output
+    assert 'feature_extractor.intensity_scaling = "raw", now "unit"' in output
+
+
 def test_the_defaults_are_the_papers(script):
     args = script.parse("--dataset", "nuscenes")
     assert (args.learning_rate, args.head_learning_rate, args.num_train_epochs) == (0.02, 2.0, 30)

@@ -12,13 +12,11 @@ from uov_hf.training.checkpoints import (
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
-    order_fingerprint,
     save_checkpoint,
 )
-from uov_hf.training.order import TrainingOrder
 
 
-ORDER = TrainingOrder(num_frames=3)
+SETTINGS = {"learning_rate": 0.1, "output_dir": "out"}
 CONFIG = SimpleNamespace(save_pretrained=lambda folder: (folder / "config.json").write_text("{}"))
 
 
@@ -46,14 +44,14 @@ def train(run, num_steps):
 
 
 def save(run, step, **settings):
-    return save_checkpoint(run.accelerator, run.folder, {"step": step, **order_fingerprint(ORDER)}, CONFIG, **settings)
+    return save_checkpoint(run.accelerator, run.folder, {"step": step, "settings": SETTINGS}, CONFIG, **settings)
 
 
 def test_a_loaded_run_goes_on_as_the_saved_one(run):
     checkpoint = save(run, 2)
     train(run, 3)
     expected = run.model.weight.detach().clone()
-    assert load_checkpoint(run.accelerator, run.model, checkpoint, ORDER)["step"] == 2
+    assert load_checkpoint(run.accelerator, run.model, checkpoint, SETTINGS)["step"] == 2
     train(run, 3)
     assert torch.equal(run.model.weight, expected)
 
@@ -82,27 +80,29 @@ def test_a_checkpoint_is_written_over_by_a_run_that_was_resumed_before_it(run):
     assert not (save(run, 2) / "old").exists()
 
 
-def test_a_run_of_other_steps_is_refused(run):
+def test_a_run_of_other_settings_is_refused_before_anything_is_loaded(run):
     checkpoint = save(run, 2)
-    with pytest.raises(ValueError, match="frames_per_step = 1, this one has 4"):
-        load_checkpoint(run.accelerator, run.model, checkpoint, TrainingOrder(num_frames=3, accumulation=4))
-    with pytest.raises(ValueError, match="local = False, this one has True"):
-        load_checkpoint(run.accelerator, run.model, checkpoint, TrainingOrder(num_frames=3, local=True))
+    train(run, 1)
+    before = run.model.weight.detach().clone()
+    with pytest.raises(ValueError, match="learning_rate = 0.1, now 0.2"):
+        load_checkpoint(run.accelerator, run.model, checkpoint, SETTINGS | {"learning_rate": 0.2})
+    assert torch.equal(run.model.weight, before)
+    assert load_checkpoint(run.accelerator, run.model, checkpoint, SETTINGS | {"output_dir": "moved"})["step"] == 2
 
 
 def test_the_checkpoint_of_another_network_is_refused(run):
     checkpoint = save(run, 2)
     for other in (torch.nn.Linear(5, 7), torch.nn.Sequential(run.model)):
         with pytest.raises(ValueError, match="is of another network: "):
-            load_checkpoint(run.accelerator, other, checkpoint, ORDER)
+            load_checkpoint(run.accelerator, other, checkpoint, SETTINGS)
 
 
-def test_a_checkpoint_from_before_there_was_a_local_order_is_resumed(run):
+def test_a_checkpoint_from_before_there_were_settings_is_resumed_by_what_it_has(run):
     state_file = save(run, 2) / "trainer_state.json"
-    state = json.loads(state_file.read_text())
-    del state["local"]
-    state_file.write_text(json.dumps(state))
-    assert load_checkpoint(run.accelerator, run.model, state_file.parent, ORDER)["step"] == 2
+    state_file.write_text(json.dumps({"step": 2, "seed": 0}))
+    assert load_checkpoint(run.accelerator, run.model, state_file.parent, SETTINGS | {"seed": 0})["step"] == 2
+    with pytest.raises(ValueError, match="seed = 0, now 1"):
+        load_checkpoint(run.accelerator, run.model, state_file.parent, SETTINGS | {"seed": 1})
 
 
 def test_latest_starts_anew_where_there_is_none_and_a_wrong_folder_is_named(tmp_path):
@@ -127,4 +127,4 @@ def test_a_run_that_goes_back_drops_what_it_will_write_again(run):
 
 
 def test_the_state_is_readable_json(run):
-    assert json.loads((save(run, 2) / "trainer_state.json").read_text())["num_frames"] == 3
+    assert json.loads((save(run, 2) / "trainer_state.json").read_text())["settings"] == SETTINGS

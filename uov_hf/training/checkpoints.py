@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +13,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import SAFE_WEIGHTS_NAME
 from safetensors import safe_open
 
-from uov_hf.training.order import TrainingOrder
+from uov_hf.training.settings import check_settings
 
 
 logger = get_logger(__name__)
@@ -71,7 +72,8 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, con
 
     Args:
         state (`dict`):
-            JSON; its `step` is the number of optimiser steps done, and names the folder.
+            JSON; its `step` is the number of optimiser steps done, and names the folder; its `settings` are those
+            of the run.
         config (`UOVConfig`):
             Saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too.
         keep (`int`, *optional*):
@@ -95,21 +97,19 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, con
     return final
 
 
-def load_checkpoint(accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, order: TrainingOrder) -> dict:
+def load_checkpoint(
+    accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Put weights, optimiser and schedule back, and return the state that was saved with them.
 
+    Args:
+        settings (`dict`): Of the run that goes on.
+
     Raises:
-        ValueError: the run was cut into other steps, so that it could not go on where it stopped, or trained another
-            network.
+        ValueError: the checkpoint belongs to a run with other settings (`check_settings`), or of another network.
     """
     state = json.loads((checkpoint / STATE_FILE).read_text())
-    for name, ours in order_fingerprint(order).items():
-        theirs = state.get(name, False)  # `local` is younger than some checkpoints
-        if theirs != ours:
-            raise ValueError(
-                f"{checkpoint} belongs to a run with {name} = {theirs}, this one has {ours}: its steps hold "
-                "other frames. Resume with the settings of that run, or start a new one in another --output_dir."
-            )
+    check_settings(state.get("settings", state), settings, checkpoint)  # older states have a few of them at the top
     _check_same_network(accelerator.unwrap_model(model), checkpoint)
     # Not strict: of several empty buffers, which a network without words has, accelerate saves the first one only.
     accelerator.load_state(str(checkpoint), strict=False)
@@ -131,17 +131,6 @@ def _check_same_network(model: torch.nn.Module, checkpoint: Path) -> None:
             f"{checkpoint} is of another network: {', '.join(odd[:3])} ({len(odd)} tensors in all) are missing or "
             "have other shapes. Resume with the settings of that run, or start a new one in another --output_dir."
         )
-
-
-def order_fingerprint(order: TrainingOrder) -> dict[str, int]:
-    """What must not change when a run is resumed. Processes may, against accumulation."""
-    return {
-        "seed": order.seed,
-        "num_frames": order.num_frames,
-        "batch_size": order.batch_size,
-        "frames_per_step": order.frames_per_step,
-        "local": order.local,
-    }
 
 
 def _step(checkpoint: Path) -> int:

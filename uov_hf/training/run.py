@@ -1,7 +1,7 @@
 """A run: what a training loop works on, and how far it is."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from uov_hf.training.checkpoints import (
     drop_later,
     find_checkpoint,
     load_checkpoint,
-    order_fingerprint,
     save_checkpoint,
 )
 from uov_hf.training.optimization import create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
+from uov_hf.training.settings import run_settings
 from uov_hf.training.sync_batch_norm import synchronize_batch_norm
 
 
@@ -38,6 +38,7 @@ class Run:
         order (`TrainingOrder`): Which frames a step holds.
         num_steps (`int`): Optimiser steps of the whole run.
         output_dir (`Path`): Where checkpoints go.
+        settings (`dict`): From `run_settings`: what a resumed run is compared by.
         keep (`int`, *optional*): How many of them stay.
         step, trained_points, num_broken (`int`): Done so far: optimiser steps, points, frames that could not be read.
     """
@@ -49,6 +50,7 @@ class Run:
     order: TrainingOrder
     num_steps: int
     output_dir: Path
+    settings: dict[str, Any] = field(default_factory=dict)
     keep: int | None = None
     step: int = 0
     trained_points: int = 0
@@ -72,7 +74,7 @@ class Run:
         checkpoint = find_checkpoint(self.output_dir, resume_from)
         if checkpoint is None:
             return
-        state = load_checkpoint(self.accelerator, self.model, checkpoint, self.order)
+        state = load_checkpoint(self.accelerator, self.model, checkpoint, self.settings)
         self.step, self.trained_points, self.num_broken = (
             state[name] for name in ("step", "trained_points", "num_broken")
         )
@@ -96,7 +98,7 @@ class Run:
             "epoch": self.order.epoch(self.step),
             "trained_points": self.trained_points,
             "num_broken": self.num_broken,
-            **order_fingerprint(self.order),
+            "settings": self.settings,
         }
         config = self.accelerator.unwrap_model(self.model).config
         save_checkpoint(self.accelerator, self.output_dir, state, config, self.keep)
@@ -107,7 +109,7 @@ def create_run(
     args: Any,
     model: torch.nn.Module,
     parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]],
-    num_frames: int,
+    samples: Dataset,
     frames_per_step: int,
 ) -> Run:
     """Cut the frames into steps, make optimiser and schedule, and hand all of it to the accelerator.
@@ -117,18 +119,19 @@ def create_run(
         args (`argparse.Namespace`): The script's, with the shared training arguments.
         model (`torch.nn.Module`): What is trained.
         parameters: Its parameters, or groups of them, as `create_optimizer` takes them.
-        num_frames (`int`): Frames of an epoch.
+        samples (`Dataset`): What it is trained on, of `uov_hf.training.samples`.
         frames_per_step (`int`): Of a step, where `--per_device_train_batch_size` does not say otherwise.
     """
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
     batch_size = args.per_device_train_batch_size or max(1, frames_per_step // (num_processes * accumulation))
-    order = TrainingOrder(num_frames, batch_size, num_processes, accumulation, args.seed, local=args.streaming)
+    order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)
     num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
     if num_processes > 1 and accelerator.device.type != "cpu":
         synchronize_batch_norm(model)
+    settings = run_settings(args, order, num_steps, accelerator.mixed_precision, samples, model.config)
     optimizer = create_optimizer(args.optimizer, parameters, args.learning_rate, args.weight_decay)
     scheduler = create_scheduler(args.lr_scheduler_type, optimizer, order, num_steps, args.warmup_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler)
     output_dir, keep = Path(args.output_dir), args.checkpoints_total_limit
-    return Run(accelerator, model, optimizer, scheduler, order, num_steps, output_dir, keep)
+    return Run(accelerator, model, optimizer, scheduler, order, num_steps, output_dir, settings, keep)
