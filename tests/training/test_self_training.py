@@ -63,6 +63,12 @@ def test_it_begins_so_many_epochs_before_the_end():
             assert (labels[0] == 1) == (step >= first), (num_epochs, step)
 
 
+@pytest.mark.parametrize("num_epochs", [6, -1])
+def test_more_epochs_than_the_run_has_are_refused(num_epochs):
+    with pytest.raises(ValueError, match=f"`--self_training_epochs` {num_epochs} are .* steps, and the run has 10"):
+        start(Segmenter(1.0), num_epochs=num_epochs)
+
+
 def test_the_weight_of_such_a_label_is_its_probability():
     weighted = batch() | {"confidence": torch.full((5,), 0.25)}
     confidence = start(Segmenter(1.0), step=8).complete(weighted)["confidence"]

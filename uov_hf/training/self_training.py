@@ -37,7 +37,7 @@ class SelfTraining:
         confidence (`float`): What the probability of the class must reach, from 0 to 1.
 
     Raises:
-        ValueError: if `confidence` is no probability.
+        ValueError: if `confidence` is no probability, or the run has fewer epochs.
     """
 
     def __init__(self, run: Run, average: AveragedModel, num_epochs: int, confidence: float):
@@ -46,6 +46,12 @@ class SelfTraining:
         self.run = run
         self.average = average.to(run.accelerator.device)
         self.start_step = run.num_steps - run.order.num_steps(num_epochs)
+        if not 0 <= self.start_step <= run.num_steps:
+            raise ValueError(
+                f"`--self_training_epochs` {num_epochs} are {run.order.num_steps(num_epochs)} optimiser steps, and "
+                f"the run has {run.num_steps}. Give at most as many epochs as the run has (`--num_train_epochs`, "
+                "`--max_train_steps`), and at least 0."
+            )
         self.confidence = confidence
         run.accelerator.register_for_checkpointing(average)
 
@@ -73,7 +79,9 @@ class SelfTraining:
     def _predict(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Probability and class of every point, those of its voxel; of a point without a voxel 0 and 0."""
         accelerator = self.run.accelerator
-        coords, features = (batch[name].to(accelerator.device) for name in ("voxel_coords", "voxel_features"))
+        coords, features = (
+            batch[name].to(accelerator.device, non_blocking=True) for name in ("voxel_coords", "voxel_features")
+        )
         with accelerator.autocast():
             logits = self.average.module.get_voxel_logits(coords, features)  # (num_voxels, num_labels)
         best = logits.softmax(dim=1).max(dim=1)
