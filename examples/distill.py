@@ -20,7 +20,7 @@ from uov_hf.data.collation import collate_scans
 from uov_hf.labels import LabelSet
 from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.training import arguments
-from uov_hf.training.launch import start
+from uov_hf.training.launch import start, wait_for_all
 from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_run, write_card
 from uov_hf.training.run import create_run
@@ -134,7 +134,7 @@ def main() -> None:
         write_card(run, args, label_set, "distill", TERMS, SETTINGS_IN_THE_CARD, args.split, len(samples))
         if args.push_to_hub:
             logger.info(f"Pushed to {push_run(run, args)}")
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     accelerator.end_training()
 
 

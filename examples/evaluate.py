@@ -30,7 +30,7 @@ from uov_hf.labels.card_figures import draw_confusion
 from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.training import arguments
 from uov_hf.training.broken_frames import ReportBrokenFrames, only_readable
-from uov_hf.training.launch import sharing, start
+from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 
 
@@ -155,7 +155,7 @@ def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
             f"{frames.class_names}: it cannot be scored."
         )
     label_points(label_set, frames, on_error=args.on_error, **sharing(accelerator))
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     return PointLabels(label_set.folder)
 
 

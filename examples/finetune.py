@@ -18,7 +18,7 @@ from uov_hf.data.collation import collate_scans
 from uov_hf.feature_extraction_uov import INTENSITY_SCALINGS, PAPER_INTENSITY_SCALINGS
 from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.training import arguments
-from uov_hf.training.launch import start
+from uov_hf.training.launch import start, wait_for_all
 from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_run, write_card
 from uov_hf.training.run import create_run
@@ -141,7 +141,7 @@ def main() -> None:
         write_card(run, args, frames, "finetune", TERMS, SETTINGS_IN_THE_CARD, args.split, len(samples))
         if args.push_to_hub:
             logger.info(f"Pushed to {push_run(run, args)}")
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     accelerator.end_training()
 
 

@@ -19,7 +19,7 @@ from uov_hf.labels import LabelSet, WriteReport
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.training import arguments
-from uov_hf.training.launch import sharing, start
+from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_vocabulary
 from uov_hf_cli.label_images import add_teacher_arguments
@@ -85,6 +85,7 @@ def main() -> None:
         settings = {"cameras": args.cameras, "augmentations": args.augmentations}
         label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings)
     report = label_set.write(frames, teacher, args.cameras, on_error=args.on_error, **sharing(accelerator))
+    wait_for_all(accelerator)
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
     accelerator.end_training()

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, WriteReport, label_points
 from uov_hf.training import arguments
-from uov_hf.training.launch import sharing, start
+from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import IGNORED
 
@@ -41,6 +41,7 @@ def main() -> None:
 
     frames = load_split(args, args.split)
     report = label_points(label_set, frames, args.preset, on_error=args.on_error, **sharing(accelerator))
+    wait_for_all(accelerator)
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Point labels ({args.preset}) in {args.label_set}: {report}")
     if accelerator.is_main_process:

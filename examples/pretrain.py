@@ -24,7 +24,7 @@ from uov_hf.labels import LabelSet
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
 from uov_hf.training import arguments
-from uov_hf.training.launch import start
+from uov_hf.training.launch import start, wait_for_all
 from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_run, write_card
 from uov_hf.training.run import create_run
@@ -160,7 +160,7 @@ def main() -> None:
         write_card(run, args, label_set, "pretrain", TERMS, SETTINGS_IN_THE_CARD, training_split(args), len(samples))
         if args.push_to_hub:
             logger.info(f"Pushed to {push_run(run, args)}")
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     accelerator.end_training()
 
 

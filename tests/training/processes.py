@@ -1,4 +1,4 @@
-"""Two processes of one test, over gloo on the CPU."""
+"""Two processes of one test, on the CPU."""
 
 import os
 import socket
@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 
 
 def run_on_two(work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """What `work(rank, *arguments)` returned on either of two processes; it must be a function of a module."""
+    """What `work(rank, *arguments)`, a function of a module, returned on either of two processes.
+
+    They have the environment that a launch gives them; the process group is `work`'s.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -21,7 +24,4 @@ def run_on_two(work: Callable[..., Any], folder: Path, *arguments: Any) -> list[
 
 def _process(rank: int, port: int, work: Callable[..., Any], folder: Path, arguments: tuple) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
-    distributed.init_process_group("gloo")
     torch.save(work(rank, *arguments), folder / f"{rank}.pt")
-    distributed.barrier()
-    distributed.destroy_process_group()

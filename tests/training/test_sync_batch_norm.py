@@ -3,7 +3,7 @@
 import pytest
 import torch
 from processes import run_on_two
-from torch import nn
+from torch import distributed, nn
 
 from uov_hf.sparse_unet import VoxelBatchNorm
 from uov_hf.training.sync_batch_norm import SyncVoxelBatchNorm, synchronize_batch_norm
@@ -41,7 +41,10 @@ def on_a_half(rank: int, sizes: tuple[int, int]) -> dict[str, torch.Tensor]:
 
 
 def on_all_halves(rank: int) -> dict[str, dict[str, torch.Tensor]]:
-    return {name: on_a_half(rank, sizes) for name, sizes in HALVES.items()}
+    distributed.init_process_group("gloo")
+    results = {name: on_a_half(rank, sizes) for name, sizes in HALVES.items()}
+    distributed.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,13 @@ from typing import Any
 
 from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
+from torch import distributed
+
+
+# After it, a process that waits for the others in training ends the run: one of them is stuck.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# Labels and uploads may keep a process busy for longer (`wait_for_all`).
+LONGEST_WAIT = timedelta(days=30)
 
 
 def start(output_dir: str, seed: int, mixed_precision: str | None = None, report_to: str = "none") -> Accelerator:
@@ -20,8 +27,7 @@ def start(output_dir: str, seed: int, mixed_precision: str | None = None, report
         project_config=ProjectConfiguration(project_dir=output_dir, logging_dir=str(Path(output_dir) / "logs")),
         # Otherwise accelerate would cut every tensor of a ragged batch to the length of the first one.
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
-        # The main process may make point labels for a long while before the others hear from it.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
     )
     check_num_processes(accelerator.num_processes)
     set_seed(seed)
@@ -36,6 +42,22 @@ def sharing(accelerator: Accelerator) -> dict[str, Any]:
         "num_processes": accelerator.num_processes,
         "show_progress": accelerator.is_main_process,
     }
+
+
+def wait_for_all(accelerator: Accelerator) -> None:
+    """Wait until all processes have come here, however long it takes them; all of them call this equally often.
+
+    They meet at the store that the launch has set up, not in a collective call: that has a time-out, which is for
+    training, and on GPUs it keeps the device busy.
+    """
+    if accelerator.num_processes == 1:
+        return
+    store, _, num_processes = next(distributed.rendezvous("env://"))
+    num_arrived = store.add("uov_hf/arrived", 1)
+    turn = -(-num_arrived // num_processes)  # nobody comes to the next one before all have come to this one
+    if num_arrived == turn * num_processes:
+        store.set(f"uov_hf/complete/{turn}", "")
+    store.wait([f"uov_hf/complete/{turn}"], LONGEST_WAIT)
 
 
 def check_num_processes(num_processes: int) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from uov_hf.data import Frames, load_frames
 from uov_hf.data.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.labels import LabelSet, PointLabels, label_points
-from uov_hf.training.launch import sharing
+from uov_hf.training.launch import sharing, wait_for_all
 
 
 VOXELS = ("voxel_coords", "voxel_features", "point_to_voxel")
@@ -38,7 +38,7 @@ def load_labelled_frames(
     """
     frames = load_split(args, split, data_fraction)
     label_points(label_set, frames, args.point_labels_preset, on_error=args.on_error, **sharing(accelerator))
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     return frames, PointLabels(label_set.folder, args.point_labels_preset)
 
 

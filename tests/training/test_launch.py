@@ -1,0 +1,34 @@
+"""Processes wait for each other as long as it takes, and without a collective call, which would time out."""
+
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+from processes import run_on_two
+from torch import distributed
+
+from uov_hf.training.launch import COLLECTIVE_TIMEOUT, wait_for_all
+
+
+NUM_TURNS = 5
+
+
+def leave_traces(rank: int, folder: Path) -> list[bool]:
+    """Whether what the other process wrote before each wait is there after it; there is no process group."""
+    store, *_ = next(distributed.rendezvous("env://"))  # keeps it alive, as a process group does
+    met = []
+    for turn in range(NUM_TURNS):
+        (folder / f"{turn}-{rank}").touch()
+        wait_for_all(SimpleNamespace(num_processes=2))
+        met.append((folder / f"{turn}-{1 - rank}").exists())
+    return met
+
+
+def test_nobody_goes_on_before_all_have_come_and_no_process_group_is_needed(tmp_path):
+    assert run_on_two(leave_traces, tmp_path, tmp_path) == [[True] * NUM_TURNS] * 2
+
+
+def test_a_process_alone_does_not_wait(monkeypatch):
+    monkeypatch.setattr(distributed, "rendezvous", lambda url: 1 / 0)
+    wait_for_all(SimpleNamespace(num_processes=1))
+    assert COLLECTIVE_TIMEOUT <= timedelta(hours=1)
