@@ -167,6 +167,25 @@ def test_a_linear_probe_changes_the_head_alone(script, start_of_distillation, ti
 
 
 @pytest.mark.slow
+def test_two_processes_fine_tune_a_reused_head_along_the_curve_of_one(finetuned, tiny_street, run_script, tmp_path):
+    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all", "--dataloader_num_workers", 0]
+    steps = [
+        "--max_train_steps",
+        3,
+        "--per_device_train_batch_size",
+        1,
+        "--freeze_batch_norm",
+        "--learning_rate",
+        0.01,
+    ]
+    reuse = ["finetune.py", "--model_name_or_path", finetuned, "--reuse_head", "--head_learning_rate", 0.02]
+    run_script(*reuse, *data, *steps, "--gradient_accumulation_steps", 2, "--output_dir", tmp_path / "one")
+    run_script(*reuse, *data, *steps, "--output_dir", tmp_path / "two", num_processes=2)
+    assert losses(tmp_path / "two").shape == (3, 1)
+    assert torch.allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_words_as_a_head_are_fine_tuned_and_cannot_be_probed(
     finetuning, start_of_distillation, street_labels, tiny_street, run_script, tmp_path
 ):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import Dataset
 
 from uov_hf.data import load_frames
@@ -33,7 +34,8 @@ class Scans(Dataset):
 def load(scans, rank: int, local: bool, start: int = 0) -> list:
     """The micro-batches that the training loop of a rank loads when `start` steps are done."""
     order = TrainingOrder(len(scans), batch_size=1, num_processes=NUM_RANKS, accumulation=3, local=local)
-    run = Run(SimpleNamespace(process_index=rank), None, None, None, order, NUM_STEPS, Path(), step=start)
+    accelerator = SimpleNamespace(process_index=rank, device=torch.device("cpu"))
+    run = Run(accelerator, None, None, None, order, NUM_STEPS, Path(), step=start)
     return list(run.make_loader(scans, tuple, NUM_WORKERS, on_error="raise"))
 
 

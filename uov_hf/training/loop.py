@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from uov_hf.training.loaders import make_loader, to_device
 from uov_hf.training.run import Run
 from uov_hf.training.steps import StepBatch, freeze_batch_norm, load_step
 from uov_hf.training.tracking import LOG_FILE, TrainLog
@@ -33,7 +34,8 @@ class Objective:
             counted.
         complete_step (`Callable`, *optional*): Called with the accelerator and this rank's micro-batches of a step,
             to add to them what they need of each other.
-        after_step (`Callable`, *optional*): Called without arguments when the optimiser has taken a step.
+        after_step (`Callable`, *optional*): Called without arguments when the optimiser has taken a step;
+            not when it skipped one.
     """
 
     collate: Callable[[list[dict]], dict]
@@ -62,6 +64,9 @@ def train(run: Run, args: Any, objective: Objective, samples: Dataset, validatio
     batches = iter(run.make_loader(samples, collate, args.dataloader_num_workers, args.on_error))
     if objective.complete_batch is not None:
         batches = map(objective.complete_batch, batches)
+    validation_batches = None
+    if validation is not None:
+        validation_batches = make_validation_loader(run, objective, validation, args.dataloader_num_workers)
     set_train_mode(run.model, args.freeze_batch_norm)
     bar = tqdm(total=run.num_steps, initial=run.step, unit="step", disable=not accelerator.is_main_process)
     while run.step < run.num_steps:
@@ -73,8 +78,8 @@ def train(run: Run, args: Any, objective: Objective, samples: Dataset, validatio
             raise
         record = train_step(run, objective, step_batch)
         record["seconds"] = time.perf_counter() - started
-        if validation is not None and run.is_due(args.eval_steps):
-            record["validation_loss"] = validate(run, objective, validation, args.dataloader_num_workers)
+        if validation_batches is not None and run.is_due(args.eval_steps):
+            record["validation_loss"] = validate(run, objective, validation_batches)
             set_train_mode(run.model, args.freeze_batch_norm)
         accelerator.log(record, step=run.step)
         if log is not None:
@@ -97,14 +102,16 @@ def train_step(run: Run, objective: Objective, step_batch: StepBatch) -> dict[st
             outputs = run.model(**model_inputs(batch, accelerator.device))
             # The weights sum to one over all ranks, and gradients are averaged over them.
             accelerator.backward(outputs.loss * (weight * accelerator.num_processes))
-        losses = weight * torch.stack([outputs.loss.detach(), *(outputs[name] for name in objective.terms)])
-        sums += torch.cat([losses, losses.new_tensor([len(batch["broken_frames"])])])
-    loss, *terms, num_broken = accelerator.reduce(sums, "sum").tolist()
+        sums[:-1] += weight * torch.stack([outputs.loss.detach(), *(outputs[name] for name in objective.terms)])
+    sums[-1] = gradient_norm(run.model)
+    loss, *terms, norm = accelerator.reduce(sums, "sum").tolist()  # the one time in a step that the host waits
     learning_rate = run.scheduler.get_last_lr()[0]
-    if not math.isfinite(loss):
+    # With a gradient scaler, an overflow of the gradients is normal: it skips the step.
+    if not math.isfinite(loss) or (accelerator.scaler is None and not math.isfinite(norm)):
         raise RuntimeError(
-            f"The loss is {loss} at step {run.step + 1}: training has diverged. Lower --learning_rate "
-            f"(it is at {learning_rate:g}) or give it --warmup_steps, and go on from a checkpoint or start again."
+            f"The loss is {loss} and the norm of its gradients {norm / accelerator.num_processes} at step "
+            f"{run.step + 1}: training has diverged. Start again with a lower --learning_rate (it is at "
+            f"{learning_rate:g}) or with --warmup_steps, in another --output_dir."
         )
     record = {
         "step": run.step + 1,
@@ -115,29 +122,37 @@ def train_step(run: Run, objective: Objective, step_batch: StepBatch) -> dict[st
         objective.counted: step_batch.count,
         "num_points": step_batch.num_points,
     }
-    run.advance(step_batch.num_points, int(num_broken))
-    if objective.after_step is not None:
+    was_taken = run.advance(step_batch.num_points, step_batch.num_broken)
+    if not was_taken:
+        record["skipped_in_a_row"] = run.skipped_in_a_row
+    elif objective.after_step is not None:
         objective.after_step()
     return record
 
 
+def gradient_norm(model: torch.nn.Module) -> torch.Tensor:
+    """The norm of all gradients together, a scalar on their device."""
+    return get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+
+
+def make_validation_loader(run: Run, objective: Objective, validation: Dataset, num_workers: int) -> DataLoader:
+    """This rank's share of the samples, one at a time."""
+    accelerator = run.accelerator
+    share = range(accelerator.process_index, len(validation), accelerator.num_processes)
+    keys = [[(0, index)] for index in share]
+    return make_loader(validation, keys, objective.collate, num_workers, accelerator.device)
+
+
 @torch.no_grad()
-def validate(run: Run, objective: Objective, validation: Dataset, num_workers: int = 0) -> float:
+def validate(run: Run, objective: Objective, batches: Iterable[dict]) -> float:
     """The loss on samples that are not trained on; the model is left in evaluation mode."""
     accelerator, model = run.accelerator, run.accelerator.unwrap_model(run.model)
-    share = range(accelerator.process_index, len(validation), accelerator.num_processes)
-    loader = DataLoader(
-        validation,
-        batch_sampler=[[(0, index)] for index in share],
-        collate_fn=objective.collate,
-        num_workers=num_workers,
-    )
     model.eval()
     sums = torch.zeros(2, device=accelerator.device)
-    for batch in loader:
+    for batch in batches:
         count = objective.count(batch)
-        loss = model(**model_inputs(batch, accelerator.device)).loss
-        sums += torch.stack([loss * count, loss.new_tensor(count)])
+        sums[0] += model(**model_inputs(batch, accelerator.device)).loss * count
+        sums[1] += count
     loss_sum, total = accelerator.reduce(sums, "sum").tolist()
     return loss_sum / total if total else 0.0
 
@@ -149,7 +164,7 @@ def collate_with_broken(collate: Callable[[list[dict]], dict], samples: list[dic
 
 
 def model_inputs(batch: dict, device: torch.device) -> dict:
-    return send_to_device({name: value for name, value in batch.items() if name != "broken_frames"}, device)
+    return to_device({name: value for name, value in batch.items() if name != "broken_frames"}, device)
 
 
 def set_train_mode(model: torch.nn.Module, batch_norm_is_frozen: bool) -> None:

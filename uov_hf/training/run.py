@@ -18,6 +18,8 @@ from uov_hf.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from uov_hf.training.launch import wait_for_all
+from uov_hf.training.loaders import make_loader
 from uov_hf.training.optimization import create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
 from uov_hf.training.settings import run_settings
@@ -25,6 +27,10 @@ from uov_hf.training.sync_batch_norm import synchronize_batch_norm
 
 
 logger = get_logger(__name__)
+
+COUNTERS = ("step", "trained_points", "num_broken", "skipped_in_a_row")
+# The gradient scaler starts at 2^16 and halves at every skip: after so many it scales the loss by 1/16.
+MAX_SKIPPED_IN_A_ROW = 20
 
 
 @dataclass
@@ -34,13 +40,14 @@ class Run:
     Args:
         accelerator (`Accelerator`): Of this process.
         model, optimizer: Prepared by the accelerator.
-        scheduler (`LambdaLR`): Stepped once an optimiser step.
+        scheduler (`LambdaLR`): Stepped with the optimiser.
         order (`TrainingOrder`): Which frames a step holds.
         num_steps (`int`): Optimiser steps of the whole run.
         output_dir (`Path`): Where checkpoints go.
         settings (`dict`): From `run_settings`: what a resumed run is compared by.
         keep (`int`, *optional*): How many of them stay.
-        step, trained_points, num_broken (`int`): Done so far: optimiser steps, points, frames that could not be read.
+        step, trained_points, num_broken (`int`): Done so far: steps, points, frames that could not be read.
+        skipped_in_a_row (`int`): How many of the last steps the optimiser skipped (`advance`).
     """
 
     accelerator: Accelerator
@@ -55,6 +62,7 @@ class Run:
     step: int = 0
     trained_points: int = 0
     num_broken: int = 0
+    skipped_in_a_row: int = 0
 
     def is_due(self, every: int | None) -> bool:
         """Whether something happens now that happens every so many steps, by default every epoch, and at the end."""
@@ -62,12 +70,11 @@ class Run:
 
     def make_loader(self, dataset: Dataset, collate, num_workers: int, on_error: str) -> DataLoader:
         """This rank's micro-batches from the current step to the last; `on_error="skip"` lets others stand in."""
-        return DataLoader(
-            SkipBrokenFrames(dataset) if on_error == "skip" else dataset,
-            batch_sampler=MicroBatchSampler(self.order, self.accelerator.process_index, self.step, self.num_steps),
-            collate_fn=collate,
-            num_workers=num_workers,
-        )
+        if on_error == "skip":
+            dataset = SkipBrokenFrames(dataset)
+        rank, device = self.accelerator.process_index, self.accelerator.device
+        sampler = MicroBatchSampler(self.order, rank, self.step, self.num_steps)
+        return make_loader(dataset, sampler, collate, num_workers, device)
 
     def resume(self, resume_from: str | None) -> None:
         """Go on from a checkpoint, where `resume_from` names one (`find_checkpoint`)."""
@@ -75,29 +82,46 @@ class Run:
         if checkpoint is None:
             return
         state = load_checkpoint(self.accelerator, self.model, checkpoint, self.settings)
-        self.step, self.trained_points, self.num_broken = (
-            state[name] for name in ("step", "trained_points", "num_broken")
-        )
+        for name in COUNTERS:
+            setattr(self, name, state.get(name, 0))  # the last one is younger than some checkpoints
         if self.accelerator.is_main_process:
             drop_later(self.output_dir, self.step)
         logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
 
-    def advance(self, num_points: int, num_broken: int) -> None:
-        """Let the optimiser take the step whose gradients are gathered, and count it."""
+    def advance(self, num_points: int, num_broken: int) -> bool:
+        """Let the optimiser take the step whose gradients are gathered, and count it.
+
+        The optimiser skips a step whose gradients overflow float16. The step counts and the data goes on; weights and
+        learning rate stay.
+
+        Returns:
+            Whether the optimiser took the step.
+
+        Raises:
+            RuntimeError: the optimiser skipped too many steps in a row.
+        """
         self.optimizer.step()
-        self.scheduler.step()
         self.optimizer.zero_grad()
+        was_taken = not self.accelerator.optimizer_step_was_skipped
+        if was_taken:
+            self.scheduler.step()
+        self.skipped_in_a_row = 0 if was_taken else self.skipped_in_a_row + 1
         self.step += 1
         self.trained_points += num_points
         self.num_broken += num_broken
+        if self.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
+            raise RuntimeError(
+                f"The gradients of {self.skipped_in_a_row} steps in a row overflowed float16, up to step {self.step}, "
+                "although the scale of the loss was halved each time. Start again with --mixed_precision bf16 or no, "
+                "or with a lower --learning_rate, in another --output_dir."
+            )
+        return was_taken
 
     def save(self) -> None:
         """Write a checkpoint of this step; all ranks call this."""
         state = {
-            "step": self.step,
+            **{name: getattr(self, name) for name in COUNTERS},
             "epoch": self.order.epoch(self.step),
-            "trained_points": self.trained_points,
-            "num_broken": self.num_broken,
             "settings": self.settings,
         }
         config = self.accelerator.unwrap_model(self.model).config
@@ -122,6 +146,7 @@ def create_run(
         samples (`Dataset`): What it is trained on, of `uov_hf.training.samples`.
         frames_per_step (`int`): Of a step, where `--per_device_train_batch_size` does not say otherwise.
     """
+    wait_for_all(accelerator)  # reading the dataset may take the processes different times
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
     batch_size = args.per_device_train_batch_size or max(1, frames_per_step // (num_processes * accumulation))
     order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)

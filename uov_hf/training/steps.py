@@ -17,13 +17,14 @@ class StepBatch:
         weights (`list[float]`): The share of each in the step: their means, so weighted, add up to the mean of the
             step over all ranks.
         count (`float`): What that mean is over, in number, over all micro-batches of all ranks.
-        num_points (`int`): Points of the step, likewise.
+        num_points, num_broken (`int`): Points of the step, and frames that could not be read, likewise.
     """
 
     micro_batches: list[dict]
     weights: list[float]
     count: float
     num_points: int
+    num_broken: int
 
 
 def count_superpoints(batch: dict) -> int:
@@ -54,15 +55,18 @@ def load_step(
         error = caught
     counts = [count(batch) for batch in micro_batches]
     points = [int(batch["num_points"].sum()) for batch in micro_batches]
-    totals = [sum(counts), sum(points), int(error is not None)]
-    totals = torch.tensor(totals, dtype=torch.float64, device=accelerator.device)
-    total, num_points, num_failed = accelerator.reduce(totals, "sum").tolist()
+    num_broken = sum(len(batch.get("broken_frames", ())) for batch in micro_batches)
+    # A process alone has nothing to ask of the device.
+    device = accelerator.device if accelerator.num_processes > 1 else "cpu"
+    totals = [sum(counts), sum(points), num_broken, int(error is not None)]
+    totals = accelerator.reduce(torch.tensor(totals, dtype=torch.float64, device=device), "sum")
+    total, num_points, num_broken, num_failed = totals.tolist()
     if error is not None:
         raise error
     if num_failed:
         raise RuntimeError("Loading data failed on another process; its message names the frame.")
     weights = [own / total if total else 0.0 for own in counts]
-    return StepBatch(micro_batches, weights, total, int(num_points))
+    return StepBatch(micro_batches, weights, total, int(num_points), int(num_broken))
 
 
 def add_negatives(accelerator: Accelerator, micro_batches: list[dict]) -> None:

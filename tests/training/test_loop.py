@@ -1,0 +1,150 @@
+"""The training loop: what stops it before the weights change, and what a skipped step leaves alone."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+
+from uov_hf.training.loop import Objective, train
+from uov_hf.training.optimization import create_scheduler
+from uov_hf.training.order import TrainingOrder
+from uov_hf.training.run import MAX_SKIPPED_IN_A_ROW, Run
+
+
+ARGS = {
+    "resume_from_checkpoint": "latest",
+    "dataloader_num_workers": 0,
+    "on_error": "raise",
+    "freeze_batch_norm": False,
+    "eval_steps": None,
+    "checkpointing_steps": 2,
+}
+
+
+class Outputs(dict):
+    __getattr__ = dict.__getitem__
+
+
+class Line(nn.Module):
+    """A weight times a number, squared; where `edge` is 0, its loss is finite and its gradient infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.config = SimpleNamespace(save_pretrained=lambda folder: (folder / "config.json").write_text("{}"))
+
+    def forward(self, number, edge, num_points):
+        loss = ((self.weight * number).square() + (self.weight - self.weight.detach() + edge).sqrt()).sum()
+        return Outputs(loss=loss, term=loss.detach())
+
+
+class Numbers(Dataset):
+    """Four frames with a number each; `infinite` are those whose gradient is."""
+
+    def __init__(self, infinite=()):
+        self.infinite = infinite
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, key):
+        edge = 0.0 if key[1] in self.infinite else 1.0
+        return {"number": torch.tensor(0.1 + key[1]), "edge": torch.tensor(edge), "num_points": torch.tensor([5])}
+
+
+def start_run(folder, num_steps=8, with_scaler=False) -> Run:
+    """A run of which nothing is on the disk; with the scaler that float16 has, as on a GPU."""
+    folder.mkdir(exist_ok=True)
+    accelerator = Accelerator(cpu=True)
+    accelerator.free_memory()
+    if with_scaler:
+        accelerator.scaler = torch.amp.GradScaler("cpu")
+    order, model = TrainingOrder(num_frames=4), Line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    scheduler = create_scheduler("cosine", optimizer, order, num_steps)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.register_for_checkpointing(scheduler)
+    return Run(accelerator, model, optimizer, scheduler, order, num_steps, folder)
+
+
+def train_on(run: Run, samples: Numbers, **hooks) -> list[dict]:
+    """The log of the run."""
+    objective = Objective(lambda frames: frames[0], lambda batch: 1, "num_frames", ("term",), **hooks)
+    train(run, SimpleNamespace(**ARGS), objective, samples)
+    return [json.loads(line) for line in (run.output_dir / "train_log.jsonl").read_text().splitlines()]
+
+
+def steps_of(frame: int, run: Run) -> list[int]:
+    """The steps, from 0, that train on a frame."""
+    return [step for step in range(run.num_steps) if run.order.step_keys(step)[0][1] == frame]
+
+
+def test_infinite_gradients_of_a_finite_loss_stop_the_run_and_are_not_saved(tmp_path):
+    run = start_run(tmp_path)
+    first = steps_of(3, run)[0]
+    with pytest.raises(
+        RuntimeError, match=rf"the norm of its gradients inf at step {first + 1}: training has diverged"
+    ):
+        train_on(run, Numbers(infinite={3}))
+    assert run.step == first and run.model.weight.isfinite().all()
+    assert all(int(path.name.split("-")[1]) <= first for path in tmp_path.glob("checkpoint-*"))
+
+
+def test_an_infinite_loss_stops_the_run_with_a_scaler_too(tmp_path):
+    run = start_run(tmp_path, with_scaler=True)
+    run.model.weight.data.fill_(1e30)
+    with pytest.raises(RuntimeError, match="The loss is inf"):
+        train_on(run, Numbers())
+
+
+def test_a_skipped_step_moves_the_data_on_but_neither_schedule_nor_average(tmp_path):
+    run, averaged = start_run(tmp_path, with_scaler=True), []
+    skipped = steps_of(3, run)
+    records = train_on(run, Numbers(infinite={3}), after_step=lambda: averaged.append(run.step - 1))
+    taken = [step for step in range(8) if step not in skipped]
+    assert len(skipped) == 2 and averaged == taken
+    assert run.step == 8 and run.trained_points == 40 and run.scheduler.last_epoch == len(taken)
+    assert [step for step, record in enumerate(records) if record.get("skipped_in_a_row")] == skipped
+    for step in skipped:
+        assert records[step]["learning_rate"] == records[min(step + 1, 7)]["learning_rate"]
+
+
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_a_run_stopped_after_any_step_ends_as_without_the_stop_though_steps_are_skipped(stop, tmp_path):
+    def fail_after(batch):
+        if run.step == stop:
+            raise OSError("the scan is truncated")
+        return batch
+
+    samples = Numbers(infinite={1, 3})
+    whole = start_run(tmp_path / "whole", with_scaler=True)
+    train_on(whole, samples)
+    run = start_run(tmp_path / "stopped", with_scaler=True)
+    with pytest.raises(OSError, match="truncated"):
+        train_on(run, samples, complete_batch=fail_after)
+    resumed = start_run(tmp_path / "stopped", with_scaler=True)
+    train_on(resumed, samples)
+    assert torch.equal(resumed.model.weight, whole.model.weight)
+    for name in ("step", "trained_points", "skipped_in_a_row"):
+        assert getattr(resumed, name) == getattr(whole, name)
+    assert resumed.scheduler.state_dict()["last_epoch"] == whole.scheduler.state_dict()["last_epoch"] == 4
+    assert resumed.accelerator.scaler.get_scale() == whole.accelerator.scaler.get_scale()
+
+
+def test_steps_that_are_all_skipped_end_the_run_also_where_it_was_resumed_among_them(tmp_path):
+    def fail_after_ten(batch):
+        if run.step == 10:
+            raise OSError("the scan is truncated")
+        return batch
+
+    run = start_run(tmp_path, num_steps=50, with_scaler=True)
+    with pytest.raises(OSError, match="truncated"):
+        train_on(run, Numbers(infinite=range(4)), complete_batch=fail_after_ten)
+    run = start_run(tmp_path, num_steps=50, with_scaler=True)
+    with pytest.raises(RuntimeError, match=f"of {MAX_SKIPPED_IN_A_ROW + 1} steps in a row .* --mixed_precision bf16"):
+        train_on(run, Numbers(infinite=range(4)))
+    assert run.step == MAX_SKIPPED_IN_A_ROW + 1
