@@ -7,12 +7,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
-from uov_hf.training.loop import Objective, train
+from uov_hf.training.loop import Objective, train, train_step
 from uov_hf.training.optimization import create_scheduler
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.run import MAX_SKIPPED_IN_A_ROW, Run
+from uov_hf.training.steps import load_step
 
 
 ARGS = {
@@ -81,6 +83,32 @@ def train_on(run: Run, samples: Numbers, **hooks) -> list[dict]:
 def steps_of(frame: int, run: Run) -> list[int]:
     """The steps, from 0, that train on a frame."""
     return [step for step in range(run.num_steps) if run.order.step_keys(step)[0][1] == frame]
+
+
+class HostTraffic(TorchDispatchMode):
+    """Collects the operations that make a tensor of the host's numbers, or a number of a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.lift_fresh, torch.ops.aten._local_scalar_dense):
+            self.found.append(function)
+        return function(*args, **kwargs or {})
+
+
+def test_a_step_moves_no_numbers_between_host_and_device_but_its_one_list(tmp_path, monkeypatch):
+    run, lists = start_run(tmp_path), []
+    objective = Objective(None, lambda batch: 1, "num_frames", ("term",))
+    frame = {**Numbers()[0, 1], "broken_frames": ["one"]}
+    step_batch = load_step(run.accelerator, iter([frame] * 3), accumulation=3, count=objective.count)
+    as_list = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda values: lists.append(values.shape) or as_list(values))
+    with HostTraffic() as traffic:
+        train_step(run, objective, step_batch)
+    assert traffic.found == [] and lists == [torch.Size([3])]  # loss, term, gradient norm
+    assert run.num_broken == 3
 
 
 def test_infinite_gradients_of_a_finite_loss_stop_the_run_and_are_not_saved(tmp_path):
