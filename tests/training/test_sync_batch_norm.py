@@ -4,6 +4,7 @@ import pytest
 import torch
 from processes import run_on_two
 from torch import distributed, nn
+from torch.utils.checkpoint import checkpoint
 
 from uov_hf.sparse_unet import VoxelBatchNorm
 from uov_hf.training.sync_batch_norm import SyncVoxelBatchNorm, synchronize_batch_norm
@@ -21,28 +22,30 @@ def layer() -> VoxelBatchNorm:
     return norm
 
 
-def train_on(norm: nn.Module, rows: slice, num_rows: int) -> dict[str, torch.Tensor]:
+def train_on(norm: nn.Module, rows: slice, num_rows: int, is_checkpointed: bool = False) -> dict[str, torch.Tensor]:
     """Steps on some rows of the batch, far from zero; the loss is a sum over rows that is different for each."""
     torch.manual_seed(2)
     result = {}
     for step in range(NUM_STEPS):
         features = (torch.randn(num_rows, CHANNELS, dtype=torch.float64) * 3 + 1000 * step)[rows].requires_grad_()
         targets = torch.randn(num_rows, CHANNELS, dtype=torch.float64)[rows]
-        output = torch.relu_(norm(features))
+        output = torch.relu_(checkpoint(norm, features, use_reentrant=False) if is_checkpointed else norm(features))
         (output * targets + output.square()).sum().backward()
         result |= {f"output {step}": output.detach(), f"gradient {step}": features.grad}
     gradients = {f"gradient of {name}": parameter.grad for name, parameter in norm.named_parameters()}
     return result | gradients | norm.state_dict()
 
 
-def on_a_half(rank: int, sizes: tuple[int, int]) -> dict[str, torch.Tensor]:
+def on_a_half(rank: int, sizes: tuple[int, int], is_checkpointed: bool = False) -> dict[str, torch.Tensor]:
     norm = synchronize_batch_norm(layer())
-    return train_on(norm, slice(0, sizes[0]) if rank == 0 else slice(sizes[0], None), sum(sizes))
+    rows = slice(0, sizes[0]) if rank == 0 else slice(sizes[0], None)
+    return train_on(norm, rows, sum(sizes), is_checkpointed)
 
 
 def on_all_halves(rank: int) -> dict[str, dict[str, torch.Tensor]]:
     distributed.init_process_group("gloo")
     results = {name: on_a_half(rank, sizes) for name, sizes in HALVES.items()}
+    results["checkpointed"] = on_a_half(rank, HALVES["unequal"], is_checkpointed=True)
     distributed.destroy_process_group()
     return results
 
@@ -65,6 +68,11 @@ def test_two_processes_with_halves_are_one_with_the_whole_batch(halves, name):
             found = [first[key], second[key]]
         for value in found:
             torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_what_gradient_checkpointing_computes_twice_counts_once(halves):
+    for half in halves:
+        assert all(torch.equal(half["checkpointed"][key], value) for key, value in half["unequal"].items())
 
 
 def test_fewer_than_two_voxels_in_all_leave_the_statistics_alone(halves):

@@ -20,6 +20,7 @@ MAY_CHANGE = {
     *("dataset", "data_dir", "label_set", "model_name_or_path", "output_dir", "on_street"),
     # Who does the work: the frames of a step are compared.
     *("num_processes", "gradient_accumulation_steps", "dataloader_num_workers", "model.sparse_backend"),
+    "gradient_checkpointing",
     # What is saved and reported, and when.
     *("checkpointing_steps", "checkpoints_total_limit", "eval_steps", "validation_split", "report_to"),
     *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision"),

@@ -6,7 +6,7 @@ import torch
 from torch import distributed, nn
 from torch.autograd.function import once_differentiable
 
-from uov_hf.sparse_unet import VoxelBatchNorm
+from uov_hf.sparse_unet import VoxelBatchNorm, is_recomputation
 
 
 class SyncVoxelBatchNorm(VoxelBatchNorm):
@@ -23,10 +23,11 @@ class SyncVoxelBatchNorm(VoxelBatchNorm):
         with torch.no_grad():
             mean, var, count = _gather_statistics(features)
             is_enough = count > 1
-            weight = self.momentum * is_enough.to(mean.dtype)
-            self.running_mean.lerp_(mean, weight)
-            self.running_var.lerp_(var * count / (count - 1).clamp(min=1), weight)
-            self.num_batches_tracked.add_(is_enough.squeeze())
+            if not is_recomputation():
+                weight = self.momentum * is_enough.to(mean.dtype)
+                self.running_mean.lerp_(mean, weight)
+                self.running_var.lerp_(var * count / (count - 1).clamp(min=1), weight)
+                self.num_batches_tracked.add_(is_enough.squeeze())
             mean = torch.where(is_enough, mean, self.running_mean)
             var = torch.where(is_enough, var, self.running_var)
             share = torch.where(is_enough, 1 / count.clamp(min=1), 0.0)
