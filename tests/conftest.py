@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import fake_gpu  # noqa: F401  registers its device before autograd first runs
 import pytest
 
 
