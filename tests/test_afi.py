@@ -239,7 +239,7 @@ def test_scans_of_a_batch_do_not_see_each_other():
     assert np.array_equal(together, np.concatenate(alone))
 
 
-def test_without_scipy_and_on_other_devices_the_neighbours_are_the_same(monkeypatch):
+def test_without_scipy_the_neighbours_are_the_same(monkeypatch):
     points, _, labels = street(1500)
     scores = labels_to_scores(labels, 5).astype(np.float64)
     with_tree = approximate_flat_interaction(points, scores, SMALL)

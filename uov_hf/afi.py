@@ -8,16 +8,18 @@ import torch
 import torch.nn.functional as F
 
 from .ground_ring import GroundRing, check_names, find_ground
-from .point_neighbors import farthest_points, nearest_points
+from .point_neighbors import farthest_points, nearest_points, where_to_search
 
 
-CHUNK_CENTRES = 2048  # so many look around at a time
+CHUNK_CENTRES = 2048  # so many look around at a time on a CPU: what a cache holds
+DEVICE_CHUNK_ELEMENTS = 1 << 27  # of one tensor on an accelerator (0.5 GB), where each chunk is a hundred launches
 
 
 @dataclass(frozen=True)
 class AFIConfig:
     """
-    Constants of AFI; the defaults are the paper's (AFI keys of the official `config/annotation_free_*.yaml`).
+    Constants of AFI; the defaults are the paper's (AFI keys of the official `config/annotation_free_*.yaml`), without
+    the ground ring and the mask of the vehicle, which the paper's evaluation always has: they need a `ground_ring`.
 
     Args:
         level_sizes (`tuple[int, ...]`): points of the levels above the scan; 4096 divided by 3, 9, 27 and 81.
@@ -33,7 +35,8 @@ class AFIConfig:
         own_weights (`tuple[float, ...]`, *optional*): what a point's own evidence weighs on the way back, for each
             level from the scan up. By default 0.3 where a level has three times the points of the one above it,
             0.01 elsewhere.
-        ground_ring ([`GroundRing`], *optional*): how the ground around the vehicle is treated; as any, by default.
+        ground_ring ([`GroundRing`], *optional*): how the ground around the vehicle, and the vehicle, are treated; as
+            any other points, by default.
     """
 
     level_sizes: tuple[int, ...] = (1365, 455, 151, 50)
@@ -125,8 +128,10 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
 
     - Picks start at the first point, so the order of points matters where it changes the first. Of equally far points,
       and of equally near ones, the lowest index comes first. Points within 3 cm of the origin are never picked later.
-    - Picks are made on the CPU, on every device the same: each goes over the points of one slab, a tenth of a scan on
-      average. Neighbours come from a k-d tree; on CUDA, or without scipy, from the distances to all points in chunks.
+    - Picks and neighbours are found on the CPU, for every device the same: each pick goes over the points of one slab,
+      a tenth of a scan on average, and neighbours come from a k-d tree. Positions and indices go to the device of
+      `scores`; its launches grow by a hundred with every 100,000 points of a level, and not otherwise. Without scipy
+      neighbours come from the distances to all points, in chunks, on that device.
     - A level that would have as many points as the one below it, or more, has the same points; a neighbourhood has at
       most all of them.
     - A point with a coordinate that is NaN or infinite takes no part. It keeps its scores, divided by their sum.
@@ -136,7 +141,7 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
         points (`(num_points, 3 or more)`): metres, in the lidar frame; only the first three columns are looked at.
         scores (`(num_points, C)`): one-hot labels ([`labels_to_scores`]) or probabilities; a row that sums to less is
             weaker evidence.
-        config ([`AFIConfig`], *optional*): the constants, by default the paper's.
+        config ([`AFIConfig`], *optional*): the constants, by default the paper's without its ground ring.
         num_points (`(num_scans,)`, *optional*): points of each scan of a batch; by default there is one scan.
 
     Returns:
@@ -150,7 +155,7 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
         tensors = torch.tensor(np.asarray(points)), torch.tensor(np.asarray(scores))
         return approximate_flat_interaction(*tensors, config, num_points).numpy()
     config = AFIConfig() if config is None else config
-    points = torch.as_tensor(points, device=scores.device)
+    points = where_to_search(torch.as_tensor(points), scores.device)
     num_points = [len(points)] if num_points is None else torch.as_tensor(num_points).tolist()
     _check(points, scores, num_points, config)
 
@@ -168,7 +173,7 @@ def _check(points: torch.Tensor, scores: torch.Tensor, num_points: list[int], co
             "`points` must have shape (num_points, 3 or more) and `scores` (num_points, number of classes), got "
             f"{tuple(points.shape)} and {tuple(scores.shape)}. Labels become scores by `labels_to_scores`."
         )
-    if scores.numel() and not (scores.min() >= 0 and scores.max() < math.inf):
+    if not ((scores >= 0) & (scores < math.inf)).all():
         raise ValueError(
             "`scores` must be finite and not negative: one-hot labels or probabilities, got values from "
             f"{scores.min()} to {scores.max()}. Logits go through a softmax first."
@@ -182,20 +187,21 @@ def _check(points: torch.Tensor, scores: torch.Tensor, num_points: list[int], co
 def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
     """One scan: points that are not finite put aside, the ground ring before and after, the network between."""
     finite = points.isfinite().all(dim=1)
-    refined = torch.where(finite[:, None], 0, _l1(scores))
-    points, scores, ring = points[finite], scores[finite], config.ground_ring
+    if not finite.all():
+        rows = finite.nonzero().squeeze(1)
+        of_scores = rows.to(scores.device)
+        return _l1(scores).index_copy(0, of_scores, _refine(points[rows], scores[of_scores], config))
     if not len(points):
-        return refined
-    if ring is None:
-        answer = _interact(points, scores, config)
-    else:
-        ground, vehicle = find_ground(points, ring)
-        answer = _interact(points, scores.masked_fill((ground | vehicle)[:, None], 0), config)
-        among_ground = torch.zeros_like(answer)
-        among_ground[:, ring.classes] = answer[:, ring.classes]
-        # A ground point without any evidence for ground keeps its answer: zeros would read as the first class.
-        answer = torch.where((ground & among_ground.any(dim=1))[:, None], _l1(among_ground), answer)
-    return refined.masked_scatter(finite[:, None], answer)
+        return scores
+    if config.ground_ring is None:
+        return _interact(points, scores, config)
+    ground, vehicle = (found.to(scores.device) for found in find_ground(points, config.ground_ring))
+    answer = _interact(points, scores.masked_fill((ground | vehicle)[:, None], 0), config)
+    is_other = torch.ones(scores.shape[1], dtype=torch.bool)
+    is_other[list(config.ground_ring.classes)] = False
+    among_ground = answer.masked_fill(is_other.to(scores.device), 0)
+    # A ground point without any evidence for ground keeps its answer: zeros would read as the first class.
+    return torch.where((ground & among_ground.any(dim=1))[:, None], _l1(among_ground), answer)
 
 
 @dataclass
@@ -210,14 +216,28 @@ class _Level:
 
 
 def _interact(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
-    levels = [_Level(points, scores)]
+    levels, all_voters = [_Level(points.to(scores.device), scores)], []
+    directions = _sphere(config.num_directions).to(scores.device, points.dtype)
     for size in config.sizes_for(len(points)):
-        levels.append(_encode(levels[-1], min(size, len(levels[-1].points)), config))
+        centres, neighbors, voters = _look_up(points, min(size, len(points)), config)
+        points = points[centres]
+        levels.append(_encode(levels[-1], centres.to(scores.device), neighbors.to(scores.device), directions, config))
+        all_voters.append(voters.to(scores.device))
     answer = levels[-1].scores
-    for number in reversed(range(len(levels) - 1)):
+    for number in reversed(range(len(all_voters))):
         coarse, fine = levels[number + 1], levels[number]
-        answer = _decode(answer, coarse, fine, _own_weight(number, coarse, fine, config), config)
+        own_weight = _own_weight(number, coarse, fine, config)
+        answer = _decode(answer, coarse, fine, all_voters[number], own_weight, config)
     return answer
+
+
+def _look_up(points: torch.Tensor, size: int, config: AFIConfig) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of points (N, 3): rows of those picked (M,), of each pick's neighbours (M, k), and the nearest picks (N, v)."""
+    everyone = torch.arange(len(points), device=points.device)
+    centres = everyone if size == len(points) else farthest_points(points, size)
+    picked = points[centres]
+    neighbors = nearest_points(picked, points, config.num_neighbors)
+    return centres, neighbors, nearest_points(points, picked, config.num_voters)
 
 
 def _own_weight(number: int, coarse: _Level, fine: _Level, config: AFIConfig) -> float:
@@ -227,26 +247,30 @@ def _own_weight(number: int, coarse: _Level, fine: _Level, config: AFIConfig) ->
     return 0.3 if len(fine.points) == 3 * len(coarse.points) else 0.01
 
 
-def _encode(parent: _Level, size: int, config: AFIConfig) -> _Level:
+def _encode(parent: _Level, centres, neighbors, directions, config: AFIConfig) -> _Level:
     """X_s = l1( I Σ_a rho_a H_a + 0.1 X_parent[centre] + 1e-8 max_neighbours X_parent )"""
-    everyone = torch.arange(len(parent.points), device=parent.points.device)
-    centres = everyone if size == len(everyone) else farthest_points(parent.points, size)
-    neighbors = nearest_points(parent.points[centres], parent.points, config.num_neighbors)  # (M, k)
-    some = zip(centres.split(CHUNK_CENTRES), neighbors.split(CHUNK_CENTRES), strict=True)
-    views = [_look_around(parent, *rows, config) for rows in some]
+    width = neighbors.shape[1] * max(3 * len(directions), parent.scores.shape[1])
+    chunk = _chunk_size(centres, width)
+    some = zip(centres.split(chunk), neighbors.split(chunk), strict=True)
+    views = [_look_around(parent, *rows, directions, config) for rows in some]
     seen, least, strength, trust, headings, lengths = (torch.cat(parts) for parts in zip(*views, strict=True))
     if parent.trust is not None:
         strength = strength / (strength.mean() + 1e-8)
     return _Level(parent.points[centres], _l1(strength * seen + least), trust, headings, lengths)
 
 
-def _look_around(parent: _Level, centres, neighbors, config: AFIConfig) -> tuple[torch.Tensor, ...]:
+def _chunk_size(rows: torch.Tensor, width: int) -> int:
+    """Rows at a time, where a tensor has `width` elements for each."""
+    return CHUNK_CENTRES if rows.device.type == "cpu" else DEVICE_CHUNK_ELEMENTS // width + 1
+
+
+def _look_around(parent: _Level, centres, neighbors, directions, config: AFIConfig) -> tuple[torch.Tensor, ...]:
     """Of centres (M,) and their neighbours (M, k): scores seen (M, C), the least, strength (M, 1), and directions."""
     offsets = parent.points[neighbors] - parent.points[centres][:, None]  # (M, k, 3)
     lines = _unit(offsets)
-    directions = _sphere(config.num_directions).to(offsets)  # (A, 3)
     sector = _dot(lines[:, :, None], directions).argmax(dim=-1)  # (M, k); the centre itself falls in sector 0
-    in_sector = F.one_hot(sector, config.num_directions).mT.to(offsets.dtype)  # (M, A, k)
+    sectors = torch.arange(len(directions), device=sector.device)
+    in_sector = (sector[..., None] == sectors).mT.to(offsets.dtype)  # (M, A, k)
     counts = in_sector.sum(dim=-1)
     counts[:, 0] -= 1
     mean_offsets = (in_sector @ offsets) / (counts + 1e-8)[..., None]  # (M, A, 3)
@@ -278,15 +302,21 @@ def _agreement(parent, centres, neighbors, lines, distances, min_cosine) -> tupl
 
 def _look_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of points `rows`, for lines (M, k, 3): trust in the headings along them, their length ahead, and behind."""
-    cosines, lengths = _dot(lines[:, :, None], level.headings[rows]), level.lengths[rows]  # (M, k, A)
-    knows = (level.trust[rows] * (cosines.abs() > min_cosine)).sum(dim=-1)
+    knows, cosines = _trust_along(lines, level, rows, min_cosine)
+    lengths = level.lengths[rows]  # (M, k, A)
     return knows, (lengths * (cosines > min_cosine)).amax(dim=-1), (lengths * (-cosines > min_cosine)).amax(dim=-1)
 
 
-def _decode(answer: torch.Tensor, coarse: _Level, fine: _Level, own_weight: float, config: AFIConfig) -> torch.Tensor:
+def _trust_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Tensor]:
+    """Σ_a trust_a 1(|line · heading_a| > min_cosine) of points `rows` (M, k), and the cosines (M, k, A)."""
+    cosines = _dot(lines[:, :, None], level.headings[rows])
+    return (level.trust[rows] * (cosines.abs() > min_cosine)).sum(dim=-1), cosines
+
+
+def _decode(answer, coarse: _Level, fine: _Level, voters, own_weight: float, config: AFIConfig) -> torch.Tensor:
     """Z = l1( S Σ_voters w Z[voter] + (1e-8 + b mean(S)) X_fine )"""
-    voters = nearest_points(fine.points, coarse.points, config.num_voters)  # (N, v)
-    weights = _votes(fine.points, voters, coarse, config.min_cosine) + config.base_vote  # (N, v)
+    votes = _votes_in_long_rows if voters.device.type == "cpu" else _votes
+    weights = votes(fine.points, voters, coarse, config.min_cosine) + config.base_vote  # (N, v)
     support = weights.sum(dim=1, keepdim=True) + 1e-8
     weights = weights / support + 1e-6 + 1e-10
     weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-8)
@@ -295,7 +325,15 @@ def _decode(answer: torch.Tensor, coarse: _Level, fine: _Level, own_weight: floa
 
 
 def _votes(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosine: float) -> torch.Tensor:
-    """Σ_a trust_a 1(|line · heading_a| > min_cosine) of each voter (N, v): only those that look along the line."""
+    """Trust of each voter (N, v) in directions along the line to the point: only those vote that look along it."""
+    chunk = _chunk_size(voters, voters.shape[1] * 3 * coarse.trust.shape[1])
+    some = zip(points.split(chunk), voters.split(chunk), strict=True)
+    lines = ((_unit(coarse.points[who] - here[:, None]), who) for here, who in some)
+    return torch.cat([_trust_along(line, coarse, who, min_cosine)[0] for line, who in lines])
+
+
+def _votes_in_long_rows(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosine: float) -> torch.Tensor:
+    """The same sums: on a CPU, with the paper's constants, in half the time; elsewhere it would be 240 launches."""
     trust, order = coarse.trust.sort(dim=1, descending=True)
     headings = coarse.headings.gather(1, order[..., None].expand_as(coarse.headings))
     # With the best informed voters first, and the pairs in the order of their voters, the pairs whose voter trusts an

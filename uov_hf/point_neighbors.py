@@ -12,7 +12,14 @@ try:
 except ImportError:  # slower, and the same neighbours
     cKDTree = None
 
-CHUNK_ELEMENTS = 1 << 20  # where distances to all points are compared, so many at a time
+# Where distances to all points are compared, so many at a time: what a cache holds, and on an accelerator, where each
+# chunk is some ten launches, what its memory spares (0.25 GB each of a few).
+CHUNK_ELEMENTS, DEVICE_CHUNK_ELEMENTS = 1 << 20, 1 << 26
+
+
+def where_to_search(points: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The points on the CPU, where a k-d tree finds neighbours for every device; without scipy on that device."""
+    return points.cpu() if cKDTree is not None else points.to(device)
 
 
 def farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
@@ -52,8 +59,9 @@ def nearest_points(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch
     """Indices (len(queries), k) of the nearest points, or of all where they are fewer. Of equals, the lowest index."""
     if k >= len(points):
         return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
-    chunk_size = CHUNK_ELEMENTS // len(points) + 1
-    tree = cKDTree(points.numpy()) if cKDTree is not None and points.device.type == "cpu" else None
+    on_cpu = points.device.type == "cpu"
+    chunk_size = (CHUNK_ELEMENTS if on_cpu else DEVICE_CHUNK_ELEMENTS) // len(points) + 1
+    tree = cKDTree(points.numpy()) if on_cpu and cKDTree is not None else None
     if tree is not None:
         distances, neighbors = _ask(tree, queries, k + 1)
     else:
