@@ -81,26 +81,26 @@ def find_hidden(
     Returns:
         bool of shape `(num_points,)`; False for points that are not in view.
     """
-    hidden = torch.zeros_like(in_view)
-    if not in_view.any():
+    hidden, seen = torch.zeros_like(in_view), in_view.nonzero().squeeze(1)
+    if not len(seen):
         return hidden
     distance = in_camera.norm(dim=1)
     angles = _angles(in_camera)
-    spacing = _beam_spacing(angles[in_view]) if config.beam_spacing is None else config.beam_spacing
+    spacing = _beam_spacing(angles[seen]) if config.beam_spacing is None else config.beam_spacing
     cells = torch.floor(angles * (CELLS_PER_BEAM / spacing)).long()
     radius = torch.round(config.reach * CELLS_PER_BEAM * (lidar_range / distance).clamp(1, MOST_STRETCH)).long()
 
-    margin = int(radius.max()) + 1
-    first, last = cells[in_view].amin(0) - margin, cells[in_view].amax(0) + margin
-    near = ((first <= cells) & (cells <= last)).all(dim=1)
+    margin, low, high = radius.amax() + 1, *cells[seen].aminmax(dim=0)
+    first, last = low - margin, high + margin
+    near = ((first <= cells) & (cells <= last)).all(dim=1).nonzero().squeeze(1)
     num_columns, num_rows = (last - first + 1).tolist()
     column, row = (cells[near] - first).unbind(1)
     cell, distance = row * num_columns + column, distance[near]
     covered = _cover(cell, distance, radius[near], (num_rows, num_columns))
     shrinkage = round(config.reach * CELLS_PER_BEAM) - round(config.outline * CELLS_PER_BEAM)
     surface = _running_max(covered, shrinkage).view(-1)[cell]
-    hidden[near] = distance - surface > config.tolerance + config.relative_tolerance * distance
-    return hidden & in_view
+    behind = distance - surface > config.tolerance + config.relative_tolerance * distance
+    return hidden.index_copy(0, near, behind) & in_view
 
 
 def _angles(in_camera: torch.Tensor) -> torch.Tensor:
@@ -111,8 +111,10 @@ def _angles(in_camera: torch.Tensor) -> torch.Tensor:
 
 def _beam_spacing(angles: torch.Tensor) -> float:
     """Side of the square that a point has to itself, in the patch in which the median point stands."""
-    column, row = torch.floor(angles / PATCH).long().unbind(1)
-    _, patch, count = torch.unique(360 * column + row, return_inverse=True, return_counts=True)
+    half = math.ceil(90 / PATCH)  # patches from straight ahead to the side
+    column, row = (torch.floor(angles / PATCH).long() + half).unbind(1)
+    patch = (2 * half + 1) * column + row
+    count = patch.new_zeros((2 * half + 1) ** 2).index_add(0, patch, torch.ones_like(patch))
     return min(PATCH / math.sqrt(count[patch].median()), WIDEST_SPACING)
 
 
@@ -122,8 +124,8 @@ def _cover(cell: torch.Tensor, distance: torch.Tensor, radius: torch.Tensor, siz
     radii = [*reversed(radius.unique().tolist()), 0]
     # Widest first: what has grown by the difference to the next radius grows on together with the points of that one.
     for this, following in zip(radii, radii[1:], strict=False):
-        here = radius == this
-        negative = negative.reshape(-1).scatter_reduce(0, cell[here], -distance[here], "amax")
+        of_these = (-distance).masked_fill(radius != this, -torch.inf)
+        negative = negative.reshape(-1).scatter_reduce(0, cell, of_these, "amax")
         negative = _running_max(negative.view(size), this - following)
     return -negative
 
