@@ -195,7 +195,7 @@ def test_a_refined_answer_is_that_of_the_interaction(processor, evidence):
     assert np.allclose(result["scores"][~nowhere], expected.max(1))
 
 
-def test_the_papers_refinement_is_no_setting_at_all_and_ours_is_the_default(processor):
+def test_no_setting_at_all_is_the_papers_constants_and_ours_are_the_default(processor):
     points, logits = flat_scan()
     evidence = {"labels": labels_to_scores(logits.argmax(1), 2), "scores": logits.softmax(1)}
     for afi, kind, config in ((processor.afi, "scores", DENSE), ({}, "labels", AFIConfig())):

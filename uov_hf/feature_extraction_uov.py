@@ -121,6 +121,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         scans = list(points) if isinstance(points, (list, tuple)) else [points]
         if not scans:
             raise ValueError("`points` must be a scan or a list of scans, got an empty list.")
+        if isinstance(intensity_max, torch.Tensor):
+            intensity_max = intensity_max.tolist()  # all at once
         scales = [intensity_max] * len(scans) if np.ndim(intensity_max) == 0 else list(intensity_max)
         if len(scales) != len(scans):
             raise ValueError(f"`intensity_max` must be one number, or {len(scans)} (one per scan), got {len(scales)}.")

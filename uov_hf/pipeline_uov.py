@@ -202,7 +202,7 @@ class PointCloudSegmentationPipeline(Pipeline):
         return [
             (uov.class_scores(own), classes)
             if vocabulary is None
-            else (best_of_prompts(own, *vocabulary[1:], uov.config.logit_scale), vocabulary[0])
+            else (best_of_prompts(own, *vocabulary[1:], uov.config.logit_scale, len(vocabulary[0])), vocabulary[0])
             for own, vocabulary in zip(embeds, vocabularies, strict=True)
         ]
 
@@ -224,7 +224,7 @@ class PointCloudSegmentationPipeline(Pipeline):
             raise ValueError(f"`hypothesis_template` must have {{}} where the word goes, got {template!r}.")
         embeds = self._embeds_of(uov, _as_labels(candidate_labels), template)
         for label, given in dict(candidate_embeds or {}).items():
-            given = torch.atleast_2d(torch.as_tensor(given, dtype=torch.float32)).to(self.device)
+            given = torch.atleast_2d(torch.as_tensor(given, dtype=torch.float32)).cpu()
             fits = given.ndim == 2 and len(given) and given.shape[1] == uov.config.projection_dim
             if not fits or not given.isfinite().all():
                 raise ValueError(
@@ -236,21 +236,22 @@ class PointCloudSegmentationPipeline(Pipeline):
         if not 0 < len(embeds) <= IGNORED:
             raise ValueError(f"There must be a candidate, and may be at most {IGNORED} candidates, got {len(embeds)}.")
         rows = [torch.full((len(own),), row) for row, own in enumerate(embeds.values())]
-        return list(embeds), torch.cat(list(embeds.values())), torch.cat(rows).to(self.device)
+        return list(embeds), torch.cat(list(embeds.values())).to(self.device), torch.cat(rows).to(self.device)
 
     def _embeds_of(self, uov: UOVModel, labels: list[str], template: str) -> dict[str, torch.Tensor]:
-        """`(num_prompts, D)` each: the prompts of a class, a baked prompt, or what the text tower says."""
-        config, embeds, sentences = uov.config, {}, {}
+        """`(num_prompts, D)` each, on the CPU: the prompts of a class, a baked prompt, or those of the text tower."""
+        config, embeds, baked, sentences = uov.config, {}, [], {}
         names = {_plain(name): index for name, index in config.label2id.items()}
+        prompt_embeds, prompt_to_class = uov.prompt_embeds.cpu(), uov.prompt_to_class.cpu()
         for label in labels:
-            if _plain(label) in names and len(uov.prompt_embeds):
-                embeds[label] = uov.prompt_embeds[uov.prompt_to_class == names[_plain(label)]]
+            if _plain(label) in names and len(prompt_embeds):
+                embeds[label] = prompt_embeds[prompt_to_class == names[_plain(label)]]
             elif label in config.prompts or not config.has_teachers_text_tower:
-                embeds[label] = uov.get_prompt_features(
-                    [label]
-                )  # which refuses a word that is not baked, and says why
+                baked.append(label)
             else:
                 sentences[label] = template.format(label)
+        if baked:  # a word that is not is refused here
+            embeds |= zip(baked, uov.get_prompt_features(baked).cpu().split(1), strict=True)
         self._read(uov, [sentence for sentence in sentences.values() if sentence not in self._embeds_of_words])
         embeds |= {label: self._embeds_of_words[sentence] for label, sentence in sentences.items()}
         return {label: embeds[label] for label in labels}
@@ -259,7 +260,7 @@ class PointCloudSegmentationPipeline(Pipeline):
         """Let the text tower read sentences that it has not read before."""
         if sentences:
             tokens = self.processor(text=sentences).to(self.device)
-            self._embeds_of_words |= zip(sentences, uov.get_text_features(**tokens).split(1), strict=True)
+            self._embeds_of_words |= zip(sentences, uov.get_text_features(**tokens).cpu().split(1), strict=True)
 
 
 def _as_dict(scan: Any) -> dict[str, Any]:

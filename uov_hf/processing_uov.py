@@ -12,7 +12,7 @@ from .feature_extraction_uov import UOVFeatureExtractor
 
 
 AFI_EVIDENCE = ("labels", "scores")
-# Measured better than the paper's, which are an empty dictionary (docs/results.md).
+# Measured better than the paper's constants, which are an empty dictionary (docs/results.md).
 DEFAULT_AFI = {"evidence": "scores", "level_shares": list(DENSE.level_shares), "base_vote": DENSE.base_vote}
 
 
@@ -33,7 +33,9 @@ class UOVProcessor(ProcessorMixin):
             Settings of approximate flat interaction, for refined answers: fields of [`AFIConfig`], the ground ring's
             classes by name (`{"ground_ring": {"classes": ["road"]}}`), and `evidence`: `"labels"` (each point speaks
             for its best class alone, as in the paper) or `"scores"` (for each class with its probability). What is
-            not named is as in the paper, so that `{}` is the paper's; by default `DEFAULT_AFI`.
+            not named has the paper's constant. `{}` is these constants and no more: the paper's evaluation has a
+            ground ring besides, which takes the evidence of the ground around the vehicle and of the vehicle itself
+            away. By default `DEFAULT_AFI`.
     """
 
     def __init__(
@@ -155,8 +157,9 @@ class UOVProcessor(ProcessorMixin):
             ignored_index (`int`, *optional*, defaults to 255):
                 The label of points that have none.
             refine (`"afi"`, *optional*):
-                Clean the answer by approximate flat interaction, with the settings `afi` of this processor. It runs on
-                the device of `class_scores`. Points outside the grid neither take part nor get a label.
+                Clean the answer by approximate flat interaction, with the settings `afi` of this processor. Its
+                arithmetic runs on the device of `class_scores`. Points outside the grid neither take part nor get a
+                label.
             points (array of shape `(num_points, 3 or more)`, or a list of them, *optional*):
                 The scans as they were given to the processor, or concatenated: only for `refine`.
             label2id (`dict[str, int]`, *optional*):
@@ -177,17 +180,20 @@ class UOVProcessor(ProcessorMixin):
             raise ValueError(
                 f"`num_points` sums to {sum(num_points)}, `point_to_voxel` has {len(point_to_voxel)} points."
             )
+        point_to_voxel = point_to_voxel.cpu()  # each count and look-up in it would stop an accelerator
         self._check_rows(len(class_scores), point_to_voxel, per_voxel)
         if refine not in (None, "afi"):
             raise ValueError(f'`refine` must be "afi" or None, got {refine!r}.')
         in_grid = point_to_voxel >= 0
-        rows = point_to_voxel[in_grid] if per_voxel else in_grid.nonzero().squeeze(1)
+        kept = in_grid.nonzero().squeeze(1)
+        rows = (point_to_voxel[kept] if per_voxel else kept).to(class_scores.device)
         probabilities = class_scores.float().softmax(dim=-1)  # (rows, C)
         if refine == "afi":
-            points = _concatenate(points, num_points, probabilities.device)[in_grid]
-            num_in_grid = [scan.sum().item() for scan in in_grid.split(num_points)]
+            points = _concatenate(points, num_points)[kept]
+            num_in_grid = [int(scan.sum()) for scan in in_grid.split(num_points)]
             probabilities = self._refine(points, probabilities[rows], num_in_grid, label2id)
             rows = torch.arange(len(rows), device=rows.device)
+        kept = kept.to(class_scores.device)
         found = dict(zip(("scores", "segmentation"), probabilities.max(dim=-1), strict=True))  # (rows,)
         if top_k is not None:
             best = probabilities.sort(dim=-1, descending=True, stable=True)  # (rows, C)
@@ -197,8 +203,7 @@ class UOVProcessor(ProcessorMixin):
             if is_label and include_background:
                 values = values.masked_fill(values == class_scores.shape[1] - 1, ignored_index)
             of_points = values.new_full((len(point_to_voxel), *values.shape[1:]), ignored_index if is_label else 0)
-            of_points[in_grid] = values[rows]
-            found[name] = of_points.split(num_points)
+            found[name] = of_points.index_copy(0, kept, values[rows]).split(num_points)
         return [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
 
     def _refine(
@@ -253,15 +258,15 @@ class UOVProcessor(ProcessorMixin):
         return self.tokenizer.pad(tokens, return_tensors="pt")
 
 
-def _concatenate(points: Any, num_points: list[int], device: torch.device) -> torch.Tensor:
-    """Positions (num_points, 3) of the points of all scans."""
+def _concatenate(points: Any, num_points: list[int]) -> torch.Tensor:
+    """Positions (num_points, 3) of the points of all scans, on the CPU."""
     if points is None:
         raise ValueError("`refine` needs the `points`, as they were given to the processor.")
     scans = [torch.as_tensor(scan)[:, :3] for scan in (points if isinstance(points, (list, tuple)) else [points])]
     sizes = [len(scan) for scan in scans]
     if sizes not in (num_points, [sum(num_points)]):
         raise ValueError(f"`points` must be scans of {num_points} points, or all of them in one, got {sizes}.")
-    return torch.cat(scans).to(device)
+    return torch.cat(scans).cpu()
 
 
 def _letter_tokenizer() -> CLIPTokenizer:
