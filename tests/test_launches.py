@@ -1,0 +1,214 @@
+"""What each public path costs on an accelerator: launches, waits of the host, and copies, counted on the fake GPU."""
+
+import numpy as np
+import pytest
+import torch
+from afi_oracle import street
+from fake_gpu import NAME, FakeGPU, to_gpu
+from transformers import pipeline
+
+from uov_hf import UOVFeatureExtractor, UOVProcessor, point_neighbors
+from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.ground_ring import GroundRing
+from uov_hf.occlusion import OcclusionConfig
+from uov_hf.projection import Camera, project_points, visible_points
+
+
+# The most that a call may cost, whatever the number of points: launches, syncs, copies.
+BUDGETS = {
+    "AFI, the paper's constants": (680, 2, 15),
+    "AFI, dense": (130, 2, 6),
+    "AFI, with a ground ring": (690, 2, 18),
+    "AFI, points on the host": (130, 1, 5),
+    "labels_to_scores": (10, 1, 0),
+    "project_points": (30, 1, 2),
+    "visible_points": (130, 7, 4),
+    "post_process, of points": (18, 1, 3),
+    "post_process, of voxels": (18, 1, 3),
+    "post_process, refined": (145, 2, 8),
+    "feature extractor, of two scans": (0, 3, 3),
+    "pipeline, but for the network": (0, 1, 3),
+    "pipeline with candidates, but for the network": (0, 3, 7),
+}
+NUSCENES = 34_688  # points of a scan
+
+
+@pytest.fixture
+def traffic():
+    with FakeGPU() as traffic:
+        yield traffic
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return UOVProcessor.from_teacher(UOVFeatureExtractor())
+
+
+def hold(traffic: FakeGPU, path: str, made_by: str = "") -> None:
+    """Fail where the path cost more than its budget; the lines that cost it are in the message."""
+    counts = traffic.launches, traffic.syncs, traffic.copies
+    spent = [sum(times for (_, where), times in count.items() if where.startswith(made_by)) for count in counts]
+    assert all(cost <= most for cost, most in zip(spent, BUDGETS[path], strict=True)), f"{path}: {spent}\n{traffic}"
+
+
+def scan(num_points: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points `(N, 3)` of a street and one-hot scores `(N, 5)`, on the host."""
+    points, _, labels = street(num_points, dtype=np.float32)
+    return torch.from_numpy(points), torch.from_numpy(labels_to_scores(labels, 5))
+
+
+def looking_ahead() -> Camera:
+    lidar2cam = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    return Camera(lidar2cam, np.array([[126, 0, 80], [0, 126, 45], [0, 0, 1]]), (90, 160))
+
+
+# --- approximate flat interaction -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_points", [1500, 6000, pytest.param(NUSCENES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "path, config",
+    [
+        ("AFI, the paper's constants", AFIConfig()),
+        ("AFI, dense", DENSE),
+        ("AFI, with a ground ring", AFIConfig(ground_ring=GroundRing((0, 4)))),
+    ],
+)
+def test_afi_costs_the_same_for_every_number_of_points(traffic, path, config, num_points):
+    points, scores = scan(num_points)
+    expected = approximate_flat_interaction(points, scores, config)
+    on_gpu = to_gpu([points, scores])
+    traffic.clear()
+    refined = approximate_flat_interaction(*on_gpu, config)
+    hold(traffic, path)
+    assert refined.device.type == NAME and (refined.cpu() - expected).abs().max() < 1e-5
+
+
+def test_afi_takes_points_from_the_host_and_those_that_are_not_finite(traffic):
+    points, scores = scan(1500)
+    on_gpu = to_gpu(scores)
+    traffic.clear()
+    refined = approximate_flat_interaction(points, on_gpu, DENSE)
+    hold(traffic, "AFI, points on the host")
+    assert (refined.cpu() - approximate_flat_interaction(points, scores, DENSE)).abs().max() < 1e-5
+    points[::9] = torch.nan
+    refined = approximate_flat_interaction(points, on_gpu, DENSE)
+    assert (refined.cpu() - approximate_flat_interaction(points, scores, DENSE)).abs().max() < 1e-5
+
+
+def test_without_scipy_a_search_on_an_accelerator_is_a_few_launches_for_many_points_at_a_time(traffic, monkeypatch):
+    monkeypatch.setattr(point_neighbors, "cKDTree", None)
+    points, _ = scan(3000)
+    expected = point_neighbors.nearest_points(points, points, 6)
+    on_gpu = to_gpu(points)
+    traffic.clear()
+    found = point_neighbors.nearest_points(on_gpu, on_gpu, 6)
+    assert traffic.launches.total() < 50
+    assert torch.equal(found.cpu().sort().values, expected.sort().values)
+
+
+@pytest.mark.parametrize("config", [AFIConfig(), DENSE])
+def test_without_scipy_afi_is_the_same_on_an_accelerator(traffic, monkeypatch, config):
+    points, scores = scan(1500)
+    expected = approximate_flat_interaction(points, scores, config)
+    monkeypatch.setattr(point_neighbors, "cKDTree", None)
+    refined = approximate_flat_interaction(*to_gpu([points, scores]), config)
+    assert (refined.cpu() - expected).abs().max() < 1e-5
+
+
+def test_labels_become_scores_where_they_lie(traffic):
+    labels = torch.arange(300) % 5
+    on_gpu = to_gpu(labels)
+    scores = labels_to_scores(on_gpu, 5)
+    hold(traffic, "labels_to_scores")
+    assert torch.equal(scores.cpu(), labels_to_scores(labels, 5))
+
+
+# --- cameras --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_points", [1000, 20_000])
+def test_projection_costs_the_same_for_every_number_of_points(traffic, num_points):
+    points, _ = scan(num_points)
+    expected, on_gpu = project_points(points, looking_ahead()), to_gpu(points)
+    traffic.clear()
+    pixels, in_view = project_points(on_gpu, looking_ahead())
+    hold(traffic, "project_points")
+    assert torch.equal(in_view.cpu(), expected[1]) and in_view.cpu().any()
+    assert torch.allclose(pixels.cpu(), expected[0], equal_nan=True)
+
+
+@pytest.mark.parametrize("num_points", [1000, 20_000])
+def test_the_occlusion_test_costs_the_same_for_every_number_of_points(traffic, num_points):
+    points, _ = scan(num_points)
+    camera, occlusion = looking_ahead(), OcclusionConfig()
+    expected, on_gpu = visible_points(points, camera, occlusion), to_gpu(points)
+    traffic.clear()
+    visible = visible_points(on_gpu, camera, occlusion)
+    hold(traffic, "visible_points")
+    in_view = project_points(points, camera)[1]
+    assert torch.equal(visible.cpu(), expected) and 0 < expected.sum() < in_view.sum()
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path, per_voxel, refine",
+    [
+        ("post_process, of points", False, None),
+        ("post_process, of voxels", True, None),
+        ("post_process, refined", True, "afi"),
+        ("post_process, refined", False, "afi"),
+    ],
+)
+def test_answers_of_many_scans_are_read_out_at_once(traffic, processor, path, per_voxel, refine):
+    num_points = [700, 0, 800]
+    points, scores = scan(1500)
+    to_voxel = torch.arange(1500).flip(0).masked_fill(torch.arange(1500) % 50 == 0, -1)
+    asked = {"per_voxel": per_voxel, "refine": refine, "points": points, "top_k": 2}
+    expected = processor.post_process_semantic_segmentation(3 * scores, to_voxel, num_points, **asked)
+    on_gpu = to_gpu([3 * scores, to_voxel])
+    traffic.clear()
+    found = processor.post_process_semantic_segmentation(*on_gpu, num_points, **asked)
+    if refine is None:
+        hold(traffic, path)
+    for one, other in zip(found, expected, strict=True):
+        assert (one["segmentation"].cpu() == other["segmentation"]).float().mean().nan_to_num(1) > 0.99
+        assert torch.allclose(one["scores"].cpu(), other["scores"], atol=1e-5)
+
+
+def test_a_refined_answer_costs_what_the_interaction_does(traffic, processor):
+    points, scores = scan(1500)
+    on_gpu = to_gpu([scores, torch.arange(1500)])
+    traffic.clear()
+    processor.post_process_semantic_segmentation(*on_gpu, refine="afi", points=points)
+    hold(traffic, "post_process, refined")
+
+
+def test_scans_on_the_device_are_read_once_and_their_full_scales_together(traffic):
+    scans, full_scales = [torch.rand(300, 4) * 20, torch.rand(200, 4) * 20], torch.tensor([255.0, 20.0])
+    extractor, on_gpu = UOVFeatureExtractor(intensity_scaling="unit"), to_gpu([scans, full_scales])
+    voxels = extractor(*on_gpu)
+    hold(traffic, "feature extractor, of two scans")
+    expected = extractor(scans, full_scales)
+    assert all(torch.equal(voxels[name], expected[name]) for name in ("voxel_coords", "voxel_features"))
+
+
+@pytest.mark.parametrize(
+    "path, asked",
+    [
+        ("pipeline, but for the network", {"refine": "afi"}),
+        ("pipeline with candidates, but for the network", {"candidate_labels": ["tree", "car"]}),
+    ],
+)
+def test_the_pipeline_itself_costs_two_copies_in_and_one_out(traffic, tiny_segmenter, path, asked):
+    points = scan(800)[0].numpy()
+    on_host = pipeline("point-cloud-segmentation", model=tiny_segmenter, device="cpu")(points, **asked)
+    segmenter = pipeline("point-cloud-segmentation", model=tiny_segmenter, device=NAME)
+    traffic.clear()
+    on_gpu = segmenter(points, **asked)
+    assert traffic.launches, "The network ran on the device."
+    hold(traffic, path, made_by="pipeline_uov.py")
+    assert on_gpu["labels"] == on_host["labels"]
+    assert (on_gpu["segmentation"] == on_host["segmentation"]).mean() > 0.99
