@@ -44,7 +44,7 @@ def processor():
     return UOVProcessor.from_teacher(UOVFeatureExtractor())
 
 
-def hold(traffic: FakeGPU, path: str, made_by: str = "") -> None:
+def check_budget(traffic: FakeGPU, path: str, made_by: str = "") -> None:
     """Fail where the path cost more than its budget; the lines that cost it are in the message."""
     counts = traffic.launches, traffic.syncs, traffic.copies
     spent = [sum(times for (_, where), times in count.items() if where.startswith(made_by)) for count in counts]
@@ -80,7 +80,7 @@ def test_afi_costs_the_same_for_every_number_of_points(traffic, path, config, nu
     on_gpu = to_gpu([points, scores])
     traffic.clear()
     refined = approximate_flat_interaction(*on_gpu, config)
-    hold(traffic, path)
+    check_budget(traffic, path)
     assert refined.device.type == NAME and (refined.cpu() - expected).abs().max() < 1e-5
 
 
@@ -89,7 +89,7 @@ def test_afi_takes_points_from_the_host_and_those_that_are_not_finite(traffic):
     on_gpu = to_gpu(scores)
     traffic.clear()
     refined = approximate_flat_interaction(points, on_gpu, DENSE)
-    hold(traffic, "AFI, points on the host")
+    check_budget(traffic, "AFI, points on the host")
     assert (refined.cpu() - approximate_flat_interaction(points, scores, DENSE)).abs().max() < 1e-5
     points[::9] = torch.nan
     refined = approximate_flat_interaction(points, on_gpu, DENSE)
@@ -120,7 +120,7 @@ def test_labels_become_scores_where_they_lie(traffic):
     labels = torch.arange(300) % 5
     on_gpu = to_gpu(labels)
     scores = labels_to_scores(on_gpu, 5)
-    hold(traffic, "labels_to_scores")
+    check_budget(traffic, "labels_to_scores")
     assert torch.equal(scores.cpu(), labels_to_scores(labels, 5))
 
 
@@ -133,7 +133,7 @@ def test_projection_costs_the_same_for_every_number_of_points(traffic, num_point
     expected, on_gpu = project_points(points, looking_ahead()), to_gpu(points)
     traffic.clear()
     pixels, in_view = project_points(on_gpu, looking_ahead())
-    hold(traffic, "project_points")
+    check_budget(traffic, "project_points")
     assert torch.equal(in_view.cpu(), expected[1]) and in_view.cpu().any()
     assert torch.allclose(pixels.cpu(), expected[0], equal_nan=True)
 
@@ -145,7 +145,7 @@ def test_the_occlusion_test_costs_the_same_for_every_number_of_points(traffic, n
     expected, on_gpu = visible_points(points, camera, occlusion), to_gpu(points)
     traffic.clear()
     visible = visible_points(on_gpu, camera, occlusion)
-    hold(traffic, "visible_points")
+    check_budget(traffic, "visible_points")
     in_view = project_points(points, camera)[1]
     assert torch.equal(visible.cpu(), expected) and 0 < expected.sum() < in_view.sum()
 
@@ -172,7 +172,7 @@ def test_answers_of_many_scans_are_read_out_at_once(traffic, processor, path, pe
     traffic.clear()
     found = processor.post_process_semantic_segmentation(*on_gpu, num_points, **asked)
     if refine is None:
-        hold(traffic, path)
+        check_budget(traffic, path)
     for one, other in zip(found, expected, strict=True):
         assert (one["segmentation"].cpu() == other["segmentation"]).float().mean().nan_to_num(1) > 0.99
         assert torch.allclose(one["scores"].cpu(), other["scores"], atol=1e-5)
@@ -183,14 +183,14 @@ def test_a_refined_answer_costs_what_the_interaction_does(traffic, processor):
     on_gpu = to_gpu([scores, torch.arange(1500)])
     traffic.clear()
     processor.post_process_semantic_segmentation(*on_gpu, refine="afi", points=points)
-    hold(traffic, "post_process, refined")
+    check_budget(traffic, "post_process, refined")
 
 
 def test_scans_on_the_device_are_read_once_and_their_full_scales_together(traffic):
     scans, full_scales = [torch.rand(300, 4) * 20, torch.rand(200, 4) * 20], torch.tensor([255.0, 20.0])
     extractor, on_gpu = UOVFeatureExtractor(intensity_scaling="unit"), to_gpu([scans, full_scales])
     voxels = extractor(*on_gpu)
-    hold(traffic, "feature extractor, of two scans")
+    check_budget(traffic, "feature extractor, of two scans")
     expected = extractor(scans, full_scales)
     assert all(torch.equal(voxels[name], expected[name]) for name in ("voxel_coords", "voxel_features"))
 
@@ -209,6 +209,6 @@ def test_the_pipeline_itself_costs_two_copies_in_and_one_out(traffic, tiny_segme
     traffic.clear()
     on_gpu = segmenter(points, **asked)
     assert traffic.launches, "The network ran on the device."
-    hold(traffic, path, made_by="pipeline_uov.py")
+    check_budget(traffic, path, made_by="pipeline_uov.py")
     assert on_gpu["labels"] == on_host["labels"]
     assert (on_gpu["segmentation"] == on_host["segmentation"]).mean() > 0.99
