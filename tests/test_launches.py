@@ -1,5 +1,7 @@
 """What each public path costs on an accelerator: launches, waits of the host, and copies, counted on the fake GPU."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,15 +9,30 @@ from afi_oracle import street
 from fake_gpu import NAME, FakeGPU, to_gpu
 from transformers import pipeline
 
-from uov_hf import UOVFeatureExtractor, UOVProcessor, point_neighbors
+from uov_hf import (
+    UOVConfig,
+    UOVFeatureExtractor,
+    UOVForPreTraining,
+    UOVForSemanticSegmentation,
+    UOVModel,
+    UOVProcessor,
+    point_neighbors,
+)
 from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
+from uov_hf.data.augmentation import rotated
 from uov_hf.ground_ring import GroundRing
+from uov_hf.losses import pool_superpoints
 from uov_hf.occlusion import OcclusionConfig
 from uov_hf.projection import Camera, project_points, visible_points
 
 
 # The most that a call may cost, whatever the number of points: launches, syncs, copies.
 BUDGETS = {
+    "MinkUNet34, inference": (1600, 7, 6),
+    "MinkUNet34, distillation, forward": (1700, 7, 6),
+    "MinkUNet34, distillation, backward": (2750, 0, 0),
+    "MinkUNet34, pre-training, forward": (1700, 7, 6),
+    "MinkUNet34, pre-training, backward": (2750, 0, 0),
     "AFI, the paper's constants": (680, 2, 15),
     "AFI, dense": (130, 2, 6),
     "AFI, with a ground ring": (690, 2, 18),
@@ -148,6 +165,107 @@ def test_the_occlusion_test_costs_the_same_for_every_number_of_points(traffic, n
     check_budget(traffic, "visible_points")
     in_view = project_points(points, camera)[1]
     assert torch.equal(visible.cpu(), expected) and 0 < expected.sum() < in_view.sum()
+
+
+# --- the network ----------------------------------------------------------------------------------------------------
+
+
+def voxels(num_scans: int = 1) -> dict[str, torch.Tensor]:
+    """A batch of scans of a street, each turned by another angle, in voxels of the paper."""
+    scans = []
+    for number in range(num_scans):
+        points, _, _ = street(17_000, dtype=np.float32)
+        intensity = np.arange(len(points)) % 255
+        scans.append(np.c_[rotated(points[:, :2], number), points[:, 2], intensity].astype(np.float32))
+    return dict(UOVFeatureExtractor()(scans, intensity_max=255.0))
+
+
+def what_a_label_set_adds(num_points: int, projection_dim: int) -> dict[str, torch.Tensor]:
+    """20,000 pairs of points with 100 segments, a tenth of them outside the grid, and 60 prompts."""
+    generator = torch.Generator().manual_seed(0)
+    embeds = torch.nn.functional.normalize(torch.randn(160, projection_dim, generator=generator), dim=1)
+    return {
+        "pair_to_point": torch.randint(num_points, (20_000,), generator=generator),
+        "superpoint_ids": torch.randint(100, (20_000,), generator=generator),
+        "segment_embeds": embeds[:100],
+        "segment_labels": torch.arange(100) % 60,
+        "prompt_embeds": embeds[100:],
+        "prompt_groups": torch.arange(60) // 6,
+        "scene_ids": torch.zeros(100, dtype=torch.long),
+    }
+
+
+def segmenter(preset: str = "minkunet34") -> UOVForSemanticSegmentation:
+    torch.manual_seed(0)
+    network = UOVModel(UOVConfig.from_preset(preset))
+    return UOVForSemanticSegmentation.from_backbone(network, "linear", ["car", "road", "tree"])
+
+
+def test_inference_makes_few_launches_and_waits_once_a_level(traffic):
+    batch, model = voxels(), segmenter().eval()
+    assert 12_000 < len(batch["voxel_coords"]) < 20_000
+    with torch.no_grad():
+        expected = model(**batch).logits
+        model, batch = to_gpu(model), to_gpu(batch)
+        traffic.clear()
+        logits = model(**batch).logits
+    check_budget(traffic, "MinkUNet34, inference")
+    torch.testing.assert_close(logits.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_sixteen_scans_make_as_many_products_as_one_and_few_more_gathers(traffic):
+    model, batch = to_gpu(segmenter().eval()), to_gpu(voxels(num_scans=16))
+    with torch.no_grad():
+        traffic.clear()
+        model(**batch)
+    made = [times for (name, _), times in traffic.launches.items() if name in ("bmm", "mm", "addmm", "index_select")]
+    assert sum(made) <= 1500
+    assert traffic.syncs.total() <= BUDGETS["MinkUNet34, inference"][1]
+
+
+@pytest.mark.parametrize("stage", ["distillation", "pre-training"])
+@pytest.mark.parametrize("preset, precision", [("minkunet34", "float32"), ("tiny", "bfloat16")])
+def test_a_training_step_never_waits_but_for_the_sizes_of_its_levels(traffic, stage, preset, precision):
+    batch = voxels()
+    num_points = len(batch["point_to_voxel"])
+    if stage == "distillation":
+        model, batch = segmenter(preset), batch | {"labels": torch.arange(num_points) % 3}
+    else:
+        torch.manual_seed(0)
+        model = UOVForPreTraining(UOVConfig.from_preset(preset))
+        batch |= what_a_label_set_adds(num_points, model.config.projection_dim)
+    model, batch = to_gpu(model.train()), to_gpu(batch)
+    traffic.clear()
+    with torch.autocast(NAME, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = model(**batch).loss
+    check_budget(traffic, f"MinkUNet34, {stage}, forward")
+    traffic.clear()
+    loss.backward()
+    check_budget(traffic, f"MinkUNet34, {stage}, backward")
+    assert loss.cpu().isfinite()
+
+
+def test_gradients_on_an_accelerator_are_those_of_the_cpu(traffic):
+    """There products have all pairs of an offset, sums another order, and checks of values no answer on the host."""
+    batch, model = voxels(num_scans=2), segmenter("tiny").train()
+    batch["labels"] = torch.arange(len(batch["point_to_voxel"])) % 3
+    on_gpu, batch_on_gpu = to_gpu(copy.deepcopy(model)), to_gpu(batch)
+    losses = [model(**batch).loss, on_gpu(**batch_on_gpu).loss]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(losses[1].cpu(), losses[0])
+    for (name, parameter), other in zip(model.named_parameters(), on_gpu.parameters(), strict=True):
+        if parameter.grad is not None:
+            torch.testing.assert_close(other.grad.cpu(), parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_wrong_labels_and_ids_make_a_loss_nan_where_the_host_does_not_wait(traffic):
+    batch, model = voxels(), segmenter("tiny").train()
+    batch["labels"] = torch.full((len(batch["point_to_voxel"]),), 7)  # there are three classes
+    assert to_gpu(model)(**to_gpu(batch)).loss.cpu().isnan()
+    embeds, ids = to_gpu([torch.randn(4, 5), torch.tensor([0, 1, 2, 3])])
+    assert pool_superpoints(embeds, ids, 3).cpu().isnan().all()
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
