@@ -11,6 +11,7 @@ from PIL import Image
 
 from uov_hf.dataset_scripts.car_calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.dataset_scripts.car_trajectory import Trajectory, read_poses, read_timestamps
+from uov_hf.dataset_scripts.kitti_files import instances_of
 from uov_hf.point_files import READERS, check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
 
@@ -112,7 +113,7 @@ class Recording:
                 f"{raw.dtype} of shape {raw.shape}."
             )
         if path.suffix == ".label":  # as SemanticKITTI's: the class in the low 16 bits
-            raw, instances = raw & 0xFFFF, (raw >> 16).astype(np.int32)
+            raw, instances = raw & 0xFFFF, instances_of(raw)
         try:
             return self._vocabulary.classes_of(raw), instances
         except ValueError as error:

@@ -36,6 +36,12 @@ def to_classes(raw_labels: np.ndarray, vocabulary: Vocabulary, path: Path) -> np
         raise ValueError(f"{path}: {error}") from error
 
 
+def instances_of(words: np.ndarray) -> np.ndarray:
+    """The whole label word as int32, 0 where its upper half is 0: each raw class numbers its own instances."""
+    words = words.astype(np.uint32)
+    return np.where(words >> 16 > 0, words, 0).view(np.int32)
+
+
 def read_calibration(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """
     The matrices of a calibration file, by name, float64 of shape `(3, 4)` or, where a line has nine numbers, `(3, 3)`.

@@ -13,6 +13,7 @@ import numpy as np
 from uov_hf.data.frames import SYNTHETIC_LICENCE, FrameBuilder, Frames
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.dataset_scripts.kitti_files import (
+    instances_of,
     is_synthetic,
     read_calibration,
     read_image_size,
@@ -164,9 +165,8 @@ class Scan:
 
     @property
     def instances(self) -> np.ndarray | None:
-        """The whole label word as int32, 0 where its upper half is 0: each raw class numbers its own instances."""
         words = self._read_label_words()
-        return None if words is None else np.where(words >> 16 > 0, words, 0).view(np.int32)
+        return None if words is None else instances_of(words)
 
     @property
     def images(self) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def test_everything_in_the_folder_becomes_a_column(drive):
     frame = frames[1]
     assert list(frame) == list(FRAME_FEATURES)
     np.testing.assert_array_equal(frame["points"], small_car.points_of(1))
-    assert frames.class_names[frame["labels"][0]] == "road" and set(frame["instances"]) == {1}
+    assert frames.class_names[frame["labels"][0]] == "road" and set(frame["instances"]) == {(1 << 16) + 40}
     assert (frame["timestamp"], frame["camera_timestamps"].tolist()) == (100_000, [120_000, 120_000])
     assert frame["camera_names"] == ["left", "right"] and frame["image_ids"] == ["drive/left/1", "drive/right/1"]
     assert frame["image_sizes"].tolist() == [[48, 64]] * 2 and frame["intensity_max"] == 200
