@@ -82,7 +82,7 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         ({"text_loss_weight": -1.0}, "`text_loss_weight` must not be negative"),
         ({"hard_text_weight": 2}, "`hard_text_weight` must lie between 0 and 1"),
         ({"negatives": "node"}, "'scene', 'batch', 'global'"),
-        ({"sparse_backend": "minkowski"}, "'auto', 'spconv', 'torch'"),
+        ({"sparse_backend": "minkowski"}, "'auto', 'spconv', 'spconv_triton', 'torch'"),
         ({"text_config": {"projection_dim": 512, **CLIP_TEXT}}, "words and points must share one space"),
         ({"id2label": {0: "car", 2: "road"}}, "from 0 without a gap"),
         ({"id2label": {0: "car", 1: "road"}, "ignored_index": 1}, "`ignored_index` 1 is one of the 2 classes"),

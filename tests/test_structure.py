@@ -17,7 +17,7 @@ FILES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.p
 SHIPPED = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in OURS]
 PROGRAMS = [path for path in FILES if path.relative_to(REPOSITORY).parts[0] in ("examples", "benchmarks")]
 
-NETWORK = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_unet", "losses"]
+NETWORK = ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_engines", "sparse_unet", "losses"]
 MODEL = [*NETWORK, "modeling_uov", "modeling_uov_pretraining", "modeling_uov_segmentation"]
 INPUT = ["occlusion", "projection", "point_files", "feature_extraction_uov"]
 BORDER = [*INPUT, "point_neighbors", "ground_ring", "afi", "processing_uov", "pipeline_uov"]
@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "afi": ["point_neighbors", "ground_ring"],
     "evaluation.metrics": [],
     "vocabulary": [],
-    "sparse_unet": ["configuration_uov", "sparse_conv", "voxel_pyramid"],
+    "sparse_engines": ["voxel_pyramid"],
+    "sparse_unet": ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_engines"],
     "modeling_uov": ["configuration_uov", "sparse_unet", "sparse_conv"],
     "modeling_uov_pretraining": ["configuration_uov", "modeling_uov", "losses"],
     "point_files": [],

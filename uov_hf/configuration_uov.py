@@ -38,7 +38,7 @@ class UOVConfig(PreTrainedConfig):
         stem_channels (`int`, defaults to 32):
             Channels of the first convolution, at full resolution.
         stem_kernel_size (`int`, defaults to 3):
-            Kernel of the first convolution; odd.
+            Kernel of the first convolution; odd, at least 3.
         hidden_sizes (`list[int]` of length 8):
             Channels of the four stages down, then of the four stages up; the last is the width of the backbone.
         depths (`list[int]` of length 8):
@@ -48,8 +48,10 @@ class UOVConfig(PreTrainedConfig):
         block_batch_norm_momentum (`float`, defaults to 0.1):
             Momentum of the BatchNorms inside the residual blocks. The official code does not forward its setting to
             them, so that they keep PyTorch's default; a checkpoint's running statistics were gathered with it.
-        sparse_backend (`"auto"`, `"spconv"` or `"torch"`, defaults to `"auto"`):
-            The engine of the sparse convolutions; `"auto"` is spconv on CUDA where it is installed, else torch.
+        sparse_backend (`"auto"`, `"spconv"`, `"spconv_triton"` or `"torch"`, defaults to `"auto"`):
+            The engine of the sparse convolutions. `"auto"` is, on a GPU, the first of spconv, spconv-triton and plain
+            torch that is installed and computes the dtype right, and plain torch elsewhere. It is one engine for all
+            batches; [`SparseUNet.engine`] tells which, and why.
         projection_dim (`int`, defaults to 768):
             Dimension D of the space that points, segments and words share: the teacher's.
         logit_scale (`float`, defaults to 1 / 0.07):
@@ -97,7 +99,7 @@ class UOVConfig(PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = (2, 3, 4, 6, 2, 2, 2, 2)
     batch_norm_momentum: float | int = 0.05
     block_batch_norm_momentum: float | int = 0.1
-    sparse_backend: Literal["auto", "spconv", "torch"] = "auto"
+    sparse_backend: Literal["auto", "spconv", "spconv_triton", "torch"] = "auto"
 
     projection_dim: int = 768
     logit_scale: float | int = 1 / 0.07
@@ -177,8 +179,8 @@ class UOVConfig(PreTrainedConfig):
         for name in ("in_channels", "stem_channels", "projection_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
-        if self.stem_kernel_size < 1 or self.stem_kernel_size % 2 == 0:
-            raise ValueError(f"`stem_kernel_size` must be odd and positive, got {self.stem_kernel_size}.")
+        if self.stem_kernel_size < 3 or self.stem_kernel_size % 2 == 0:
+            raise ValueError(f"`stem_kernel_size` must be odd and at least 3, got {self.stem_kernel_size}.")
         for name in ("batch_norm_momentum", "block_batch_norm_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")

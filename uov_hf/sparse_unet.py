@@ -1,21 +1,20 @@
-"""The paper's MinkUNet34: a sparse 3D U-Net on two engines, spconv or plain torch, with one set of weights."""
+"""The paper's MinkUNet34: a sparse 3D U-Net on plain torch, spconv or spconv-triton, with one set of weights."""
 
-import math
-from dataclasses import dataclass
-from functools import cache
+import logging
+from dataclasses import astuple
+from functools import cached_property
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_uov import UOVConfig
 from .sparse_conv import SparseConv
+from .sparse_engines import Engine, SpconvPyramid, choose_engine, compute_dtype
 from .voxel_pyramid import VoxelLevel, VoxelPyramid, sort_voxels
 
 
-# spconv numbers the cells of a batch in an int32 and its own check of that overflows: beyond, neighbours are made up.
-SPCONV_MAX_CELLS = 2**31 - 1
+logger = logging.getLogger(__name__)
 
 
 def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in_channels: int) -> None:
@@ -47,93 +46,6 @@ def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in
         raise ValueError(
             f"`voxel_coords` is on {voxel_coords.device}, `voxel_features` on {voxel_features.device}. Move one."
         )
-
-
-@cache
-def _spconv():
-    """The spconv package, or None where it is not installed. Late, because its import is slow and warns."""
-    try:
-        import spconv.pytorch
-
-        return spconv.pytorch
-    except ImportError:
-        return None
-
-
-@dataclass(frozen=True)
-class SpconvMap:
-    """One kind of convolution between two levels; spconv finds its pairs and keeps them under `key`."""
-
-    pyramid: "SpconvPyramid"
-    kind: str
-    input_level: int
-    output_level: int
-    kernel_size: int
-    key: str
-
-    def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """What `KernelMap.convolve` computes, by spconv."""
-        pyramid = self.pyramid
-        module = _spconv_module(
-            self.kind,
-            weight.shape[-1],
-            weight.shape[0],
-            self.kernel_size,
-            self.key,
-            not features.is_cuda,
-            pyramid.training,
-        )
-        # spconv's own autocast knows float16 only, and not in evaluation: cast here, and switch it off inside.
-        if torch.is_autocast_enabled(features.device.type):
-            dtype = torch.get_autocast_dtype(features.device.type)
-            features, weight = features.to(dtype), weight.to(dtype)
-        with torch.autocast(features.device.type, enabled=False):
-            inputs = _spconv().SparseConvTensor(
-                features.contiguous(), *pyramid.levels[self.input_level], pyramid.batch_size, indice_dict=pyramid.pairs
-            )
-            outputs = functional_call(module, {"weight": weight}, (inputs,))
-        pyramid.pairs.update(outputs.indice_dict)
-        if self.output_level == len(pyramid.levels):
-            pyramid.levels.append((outputs.indices, outputs.spatial_shape))
-        return outputs.features
-
-
-@cache
-def _spconv_module(kind, in_channels, out_channels, kernel_size, key, native, training):
-    """An spconv module without weights of its own. `training` also asks spconv for the pairs that backward needs."""
-    spconv = _spconv()
-    options = {"bias": False, "indice_key": key, "algo": spconv.ConvAlgo.Native if native else None}
-    with torch.device("meta"):
-        if kind == "submanifold":
-            module = spconv.SubMConv3d(in_channels, out_channels, kernel_size, **options)
-        elif kind == "down":
-            module = spconv.SparseConv3d(in_channels, out_channels, kernel_size, stride=kernel_size, **options)
-        else:
-            module = spconv.SparseInverseConv3d(in_channels, out_channels, kernel_size, **options)
-    return module.train(training)
-
-
-class SpconvPyramid:
-    """The maps of `VoxelPyramid`, looked up by spconv. A level exists once the convolution down to it has run."""
-
-    def __init__(self, finest: VoxelLevel, total_stride: int):
-        indices = torch.stack(finest.fields(), 1).int().contiguous()
-        self.batch_size, *sizes = (high + 1 for high in indices.amax(0).tolist())
-        # spconv drops the last plane of an odd grid on the way down: round up to the total stride.
-        shape = [-(-size // total_stride) * total_stride for size in sizes]
-        self.num_cells = self.batch_size * math.prod(shape)
-        self.levels = [(indices, shape)]
-        self.pairs = {}
-        self.training = torch.is_grad_enabled()
-
-    def submanifold(self, level: int, kernel_size: int) -> SpconvMap:
-        return SpconvMap(self, "submanifold", level, level, kernel_size, f"submanifold{level}.{kernel_size}")
-
-    def down(self, level: int) -> SpconvMap:
-        return SpconvMap(self, "down", level, level + 1, 2, f"down{level}")
-
-    def up(self, level: int) -> SpconvMap:
-        return SpconvMap(self, "up", level + 1, level, 2, f"down{level}")
 
 
 class VoxelBatchNorm(nn.BatchNorm1d):
@@ -236,6 +148,7 @@ class SparseUNet(nn.Module):
     def __init__(self, config: UOVConfig):
         super().__init__()
         self.config = config
+        self._logged_engines = set()
         num_stages = len(config.hidden_sizes) // 2
         down_widths = [config.stem_channels, *config.hidden_sizes[:num_stages]]
         up_widths = config.hidden_sizes[num_stages - 1 :]
@@ -270,7 +183,7 @@ class SparseUNet(nn.Module):
 
         Raises:
             ValueError: where the voxels are not as described.
-            RuntimeError: where `config.sparse_backend` is "spconv" and spconv cannot do this right.
+            RuntimeError: where `config.sparse_backend` names an engine that cannot do this right.
         """
         validate_voxels(voxel_coords, voxel_features, self.config.in_channels)
         order, rows, pyramid = self._sort(voxel_coords, voxel_features)
@@ -290,36 +203,41 @@ class SparseUNet(nn.Module):
         rows = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         return order, rows, self._pyramid(finest, voxel_features)
 
-    def _pyramid(self, finest: VoxelLevel, voxel_features: torch.Tensor) -> VoxelPyramid | SpconvPyramid:
-        """The engine for these voxels; "auto" takes spconv on CUDA wherever it is right."""
-        backend = self.config.sparse_backend
-        device = voxel_features.device.type
-        if backend == "torch" or (backend == "auto" and device != "cuda") or len(voxel_features) == 0:
-            return VoxelPyramid(finest)
-        reason = self._why_not_spconv(voxel_features)
-        if reason is None:
-            pyramid = SpconvPyramid(finest, 2 ** len(self.encoder))
-            if pyramid.num_cells <= SPCONV_MAX_CELLS:
-                return pyramid
-            reason = f"it numbers at most {SPCONV_MAX_CELLS} cells, and these voxels span {pyramid.num_cells}"
-        if backend == "spconv":
-            raise RuntimeError(f"spconv cannot be used here: {reason}. Use `sparse_backend='torch'` or 'auto'.")
-        return VoxelPyramid(finest)
+    def engine(self, device: torch.device | str, dtype: torch.dtype) -> Engine:
+        """What computes the convolutions on such a device in such a dtype, and why; logged when it is first asked for.
 
-    def _why_not_spconv(self, voxel_features: torch.Tensor) -> str | None:
-        device, dtype = voxel_features.device.type, voxel_features.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-        supported = {"cuda": (torch.float16, torch.float32), "cpu": (torch.float32, torch.float64)}
-        if _spconv() is None:
-            return "it is not installed (on CUDA: `pip install uov-hf[cuda]`)"
-        if dtype not in supported.get(device, ()):
-            return f"it has no kernels for {dtype} on {device}"
-        if device == "cpu" and torch.get_num_threads() > 1:
-            return (
-                "its CPU build has a data race and gives wrong numbers with more than one thread (OMP_NUM_THREADS=1)"
-            )
-        largest = len(voxel_features) * max(self.config.hidden_sizes) * dtype.itemsize
-        if largest >= 2**31:
-            return f"a tensor of {largest} bytes is beyond the 2^31 it can address"
-        return None
+        Args:
+            device (`torch.device` or `str`):
+                Of the voxels.
+            dtype (`torch.dtype`):
+                Of the weights, or autocast's.
+
+        Raises:
+            RuntimeError: where `config.sparse_backend` names an engine that cannot do this right.
+        """
+        device, backend = torch.device(device), self.config.sparse_backend
+        engine = choose_engine(backend, device, dtype)
+        if (engine, device.type, dtype) not in self._logged_engines:
+            self._logged_engines.add((engine, device.type, dtype))
+            is_slow = backend == "auto" and device.type == "cuda" and engine.name == "torch"
+            message = "Sparse convolutions on %s in %s: %s (%s)."
+            logger.log(logging.WARNING if is_slow else logging.INFO, message, device.type, dtype, *astuple(engine))
+        return engine
+
+    def _pyramid(self, finest: VoxelLevel, voxel_features: torch.Tensor) -> VoxelPyramid | SpconvPyramid:
+        """The maps between these voxels, of the engine of the run; those of no voxels are always plain torch's."""
+        dtype = compute_dtype(voxel_features)
+        engine = self.engine(voxel_features.device, dtype)
+        if engine.name == "torch" or len(voxel_features) == 0:
+            return VoxelPyramid(finest)
+        channels, kernel_size = self._largest
+        return SpconvPyramid(
+            engine.name, finest, 2 ** len(self.encoder), channels * dtype.itemsize, kernel_volume=kernel_size**3
+        )
+
+    @cached_property
+    def _largest(self) -> tuple[int, int]:
+        """Channels of the widest input or output of a convolution, and the largest kernel size."""
+        convs = [module for module in self.modules() if isinstance(module, SparseConv)]
+        channels = max(max(conv.in_channels, conv.out_channels) for conv in convs)
+        return channels, max(conv.kernel_size for conv in convs)

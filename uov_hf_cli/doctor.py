@@ -22,6 +22,7 @@ from typing import Any
 # What each extra of the package is for.
 EXTRAS = {
     "cuda": "spconv, the faster engine on NVIDIA GPUs",
+    "triton": "spconv-triton, the engine on AMD GPUs, and of bfloat16 and Python 3.14",
     "clouds": "scans in .laz, .las, .ply and .pcd files",
     "lenses": "cameras with lens distortion, of your own recordings",
     "tensorboard": "curves of a training: --report_to tensorboard",
