@@ -1,51 +1,51 @@
-"""The torch engine against spconv's CPU build, by turns in one run, on the MinkUNet34 of the paper and real scans.
+"""The torch engine against spconv's CPU build and against its own bare products, on scans that are all different.
 
     python benchmarks/sparse_conv.py --output out/sparse_conv.json
 
-spconv runs on one thread, the only mode in which its CPU build is right (with more, its gather races); torch's engine
-runs on `--num_threads`. Both compute the same network from the same weights, and the largest difference between their
-outputs is part of the table. Scans are voxelised as the paper does. Peak is the fastest large float32 product that
-torch reaches on as many threads; its share is that of all multiply-adds of the forward pass in the time it takes.
+A training never sees a scan twice in the same shape: its augmentation changes the number of voxels, and so the number
+of rows of every matrix product. What a library prepares for a shape is lost there, so each scan here is new as well.
+Both engines take the scans by turns in one run, with the same weights; ratios are taken scan by scan, and the tables
+have their medians. spconv runs on one thread, the only mode in which its CPU build is right (with more, its gather
+races); torch's engine runs on `--num_threads`. "Bare products" are the matrix products of the torch engine's forward
+pass alone, in the memory and with the strides of the engine. Peak is the fastest large float32 product that torch
+reaches on as many threads; its share is that of all products of the forward pass in the time it takes.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
-from torch import nn
+from scans import REAL_SAMPLES, SENSORS, find_scans, make_scans
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from uov_hf import UOVConfig, UOVFeatureExtractor
-from uov_hf.sparse_conv import SparseConv
+from uov_hf import UOVConfig
 from uov_hf.sparse_unet import SparseUNet
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-# The scan, and how the paper scales its intensity.
-SCANS = {
-    "nuScenes": ("nuscenes/samples/LIDAR_TOP/*.pcd.bin", {"intensity_scaling": "raw"}),
-    "SemanticKITTI": (
-        "semantickitti/dataset/sequences/08/velodyne/*.bin",
-        {"intensity_scaling": "unit_plus_one"},
-    ),
-}
+PRESETS = {"MinkUNet34": "minkunet34", "tiny": "tiny"}
+PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.baddbmm}
 
 
 def main():
     args = parse_args()
     disarm_spconv()
-    torch.manual_seed(0)
-    network = SparseUNet(UOVConfig())
-    results = {"machine": describe_machine(), "scans": {}}
-    for name, (pattern, settings) in SCANS.items():
-        path = find_scan(args.data_dir, pattern)
-        batch = UOVFeatureExtractor(**settings)(path, intensity_max=1.0)
-        results["scans"][name] = compare(network, batch["voxel_coords"], batch["voxel_features"], args)
+    results = {"machine": describe_machine(), "num_threads": args.num_threads, "scans": []}
+    for sensor_name, sensor in SENSORS.items():
+        extract = sensor.extractor()
+        kind = "real" if find_scans(sensor, args.data_dir) else "synthetic"
+        scans = [extract(scan, intensity_max=1.0) for scan in make_scans(sensor, args.data_dir, args.num_scans + 1)]
+        for network_name in args.networks:
+            torch.manual_seed(0)
+            network = SparseUNet(UOVConfig.from_preset(PRESETS[network_name]))
+            rows = [measure(network, scan["voxel_coords"], scan["voxel_features"], args.num_threads) for scan in scans]
+            about = {"network": network_name, "sensor": sensor_name, "kind": kind}
+            results["scans"] += [about | row for row in rows[1:]]  # the first one warms up
     print(to_markdown(results))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,12 @@ def main():
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", type=Path, default=REPOSITORY.parent / "shared" / "data", help="the real scans")
+    parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="real scans; synthetic ones where absent")
+    parser.add_argument(
+        "--num_scans", type=int, default=8, help="different scans of each sensor, after one to warm up"
+    )
+    parser.add_argument("--networks", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--num_threads", type=int, default=2, help="of the torch engine")
-    parser.add_argument("--repeats", type=int, default=9, help="timed rounds, after one to warm up")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     return parser.parse_args()
 
@@ -68,46 +71,21 @@ def disarm_spconv():
     spconv.pytorch.ops.get_current_stream = lambda: 0
 
 
-def find_scan(data_dir: Path, pattern: str) -> Path:
-    paths = sorted(data_dir.glob(pattern))
-    if not paths:
-        raise SystemExit(f"No scan at {data_dir / pattern}. `--data_dir` is the folder of real samples.")
-    return paths[0]
-
-
-def compare(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor, args) -> dict:
-    """Times of both engines, by turns, and what they were spent on."""
-    engines = {"spconv": 1, "torch": args.num_threads}
-    times = {"kernel maps": []} | {(engine, mode): [] for engine in engines for mode in ("forward", "training")}
-    peaks = {engine: [] for engine in engines}
-    for _ in range(args.repeats + 1):
-        outputs = {}
-        for mode, run in {"forward": forward, "training": train}.items():
-            for engine, num_threads in engines.items():
-                torch.set_num_threads(num_threads)
-                network.config.sparse_backend = engine
-                seconds, outputs[engine, mode] = timed(lambda run=run: run(network, coords, features))
-                times[engine, mode].append(seconds)
-                peaks[engine].append(measure_peak())
-        times["kernel maps"].append(timed(lambda: build_maps(coords, len(network.encoder)))[0])
-    fast = {key: statistics.median(rounds[1:]) for key, rounds in times.items()}
-    least = {key: min(rounds[1:]) for key, rounds in times.items()}
-    flops = count_flops(network, coords, features)
-    result = {"num_voxels": len(coords), "gflop": flops / 1e9, "kernel_map_ms": 1000 * fast["kernel maps"]}
-    result["kernel_map_share"] = fast["kernel maps"] / fast["torch", "forward"]
-    result["largest_difference"] = (outputs["torch", "forward"] - outputs["spconv", "forward"]).abs().max().item()
-    for engine, num_threads in engines.items():
-        result[engine] = {
-            "num_threads": num_threads,
-            "forward_ms": 1000 * fast[engine, "forward"],
-            "training_ms": 1000 * fast[engine, "training"],
-            "peak_gflops": max(peaks[engine]) / 1e9,
-            "share_of_peak": flops / fast[engine, "forward"] / max(peaks[engine]),
-        }
-    for mode in ("forward", "training"):
-        result[f"{mode}_ratio"] = fast["spconv", mode] / fast["torch", mode]
-        result[f"{mode}_ratio_of_fastest_rounds"] = least["spconv", mode] / least["torch", mode]
-    return result
+def measure(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor, num_threads: int) -> dict:
+    """Seconds of both engines and of the bare products on one scan, and what they were spent on."""
+    row, outputs = {"num_voxels": len(coords)}, {}
+    for mode, run in MODES.items():
+        for engine, threads in {"spconv": 1, "torch": num_threads}.items():
+            torch.set_num_threads(threads)
+            network.config.sparse_backend = engine
+            row[f"{engine} {mode}"], outputs[engine, mode] = timed(lambda run=run: run(network, coords, features))
+            row[f"{engine} peak"] = measure_peak()
+    # The products come last: the engine must meet this scan's shapes for the first time.
+    products = record_products(lambda: forward(network, coords, features))
+    row["products"] = min(timed(products.run)[0] for _ in range(3))
+    row["kernel maps"] = timed(lambda: build_maps(coords, len(network.encoder)))[0]
+    row["difference"] = (outputs["torch", "forward"] - outputs["spconv", "forward"]).abs().max().item()
+    return row | {"flops": products.count_flops()}
 
 
 def timed(function):
@@ -127,6 +105,9 @@ def train(network, coords, features):
     network.zero_grad()
 
 
+MODES = {"forward": forward, "training": train}
+
+
 def build_maps(coords, num_stages):
     """All that the torch engine computes from coordinates alone."""
     pyramid = VoxelPyramid(sort_voxels(coords, num_stages + 1)[0])
@@ -134,33 +115,41 @@ def build_maps(coords, num_stages):
         pyramid.submanifold(level, 3)
 
 
+class ProductRecorder(TorchDispatchMode):
+    """Matrix products of what runs under it, each with its own operands and result."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket in PRODUCTS:
+            self.calls.append((function.overloadpacket, args, result))
+        return result
+
+    @torch.no_grad()
+    def run(self):
+        """The products again, into the memory of their first results."""
+        for product, operands, result in self.calls:
+            product(*operands, out=result)
+
+    def count_flops(self) -> int:
+        """Multiplications and additions."""
+        return sum(2 * operands[-1].shape[-2] * result.numel() for _, operands, result in self.calls)
+
+
+def record_products(function) -> ProductRecorder:
+    with ProductRecorder() as recorder:
+        function()
+    return recorder
+
+
 def measure_peak(size: int = 1536) -> float:
     """Operations per second of a large product, with the threads that are set."""
     left, right, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
     torch.mm(left, right, out=out)
     return 2 * size**3 / min(timed(lambda: torch.mm(left, right, out=out))[0] for _ in range(3))
-
-
-def count_flops(network, coords, features) -> int:
-    """Multiplications and additions of all convolutions and linear layers of a forward pass."""
-    counts = []
-
-    def count_conv(module, inputs):
-        counts.append(2 * sum(inputs[1].sizes) * module.in_channels * module.out_channels)
-
-    def count_linear(module, inputs):
-        counts.append(2 * len(inputs[0]) * module.in_features * module.out_features)
-
-    hooks = []
-    for module in network.modules():
-        if isinstance(module, (SparseConv, nn.Linear)):
-            count = count_conv if isinstance(module, SparseConv) else count_linear
-            hooks.append(module.register_forward_pre_hook(count))
-    network.config.sparse_backend = "torch"
-    forward(network, coords, features)
-    for hook in hooks:
-        hook.remove()
-    return sum(counts)
 
 
 def describe_machine() -> dict:
@@ -181,33 +170,49 @@ def read_cpuinfo() -> list[str]:
 
 def to_markdown(results: dict) -> str:
     machine = results["machine"]
+    groups = {}
+    for row in results["scans"]:
+        groups.setdefault((row["network"], f"{row['sensor']} ({row['kind']})"), []).append(row)
     lines = [
         f"{machine['processor']}, {machine['num_cores']} cores, load average {machine['load_average']:.1f}, "
         f"torch {machine['torch']}",
         "",
-        "| scan | voxels | GFLOP | engine | threads | forward | forward + backward | peak | of peak |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, scan in results["scans"].items():
-        for engine in ("spconv", "torch"):
-            row = scan[engine]
-            lines.append(
-                f"| {name} | {scan['num_voxels']} | {scan['gflop']:.1f} | {engine} | {row['num_threads']} | "
-                f"{row['forward_ms']:.0f} ms | {row['training_ms']:.0f} ms | {row['peak_gflops']:.0f} GFLOP/s | "
-                f"{row['share_of_peak']:.0%} |"
-            )
-    lines += [
+        "| network | scans | voxels | GFLOP | engine | threads | forward | forward + backward | peak | of peak |",
+        "|---|---|---|---:|---|---:|---:|---:|---:|---:|",
+        *(row for names, rows in groups.items() for row in engine_rows(names, rows, results["num_threads"])),
         "",
-        "| scan | forward | forward + backward | kernel maps | largest difference |",
-        "|---|---|---|---|---|",
+        "| network | scans | forward, spconv / torch | forward + backward, spconv / torch | forward / bare products "
+        "| kernel maps | largest difference |",
+        "|---|---|---:|---:|---:|---:|---:|",
+        *(ratio_row(names, rows) for names, rows in groups.items()),
+        "",
+        "Medians over different scans; in brackets the least and the greatest.",
     ]
-    for name, scan in results["scans"].items():
-        lines.append(
-            f"| {name} | {scan['forward_ratio']:.2f}× ({scan['forward_ratio_of_fastest_rounds']:.2f}×) | "
-            f"{scan['training_ratio']:.2f}× ({scan['training_ratio_of_fastest_rounds']:.2f}×) | "
-            f"{scan['kernel_map_share']:.1%} of the forward | {scan['largest_difference']:.0e} |"
+    return "\n".join(lines)
+
+
+def engine_rows(names: tuple[str, str], rows: list[dict], num_threads: int):
+    """A line of the first table for each engine."""
+    voxels = sorted(row["num_voxels"] for row in rows)
+    gflop = median(row["flops"] for row in rows) / 1e9
+    for engine, threads in {"spconv": 1, "torch": num_threads}.items():
+        peak = max(row[f"{engine} peak"] for row in rows)
+        share = median(row["flops"] / row[f"{engine} forward"] for row in rows) / peak
+        times = " | ".join(f"{1000 * median(row[f'{engine} {mode}'] for row in rows):.0f} ms" for mode in MODES)
+        yield (
+            f"| {' | '.join(names)} | {voxels[0]}…{voxels[-1]} | {gflop:.1f} | {engine} | {threads} | {times} | "
+            f"{peak / 1e9:.0f} GFLOP/s | {share:.0%} |"
         )
-    return "\n".join([*lines, "", "Ratios are of medians; in brackets, of the fastest rounds."])
+
+
+def ratio_row(names: tuple[str, str], rows: list[dict]) -> str:
+    """A line of the second table."""
+    pairs = [*((f"spconv {mode}", f"torch {mode}") for mode in MODES), ("torch forward", "products")]
+    ratios = [sorted(row[first] / row[second] for row in rows) for first, second in pairs]
+    cells = [f"{median(values):.2f}× ({values[0]:.2f}…{values[-1]:.2f})" for values in ratios]
+    maps = median(row["kernel maps"] / row["torch forward"] for row in rows)
+    difference = max(row["difference"] for row in rows)
+    return f"| {' | '.join([*names, *cells])} | {maps:.1%} of the forward | {difference:.0e} |"
 
 
 if __name__ == "__main__":
