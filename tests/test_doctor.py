@@ -1,4 +1,4 @@
-"""`uov-hf doctor`: it sees what is broken, says what is missing and for what it is, and tests the engines."""
+"""`uov-hf doctor`: it finds what is broken and what is missing, and tests the engines and their speed."""
 
 import json
 import os
@@ -6,12 +6,14 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from uov_hf.sparse_conv import KernelMap
+from uov_hf.sparse_conv import KernelMap, SparseConv
 from uov_hf_cli import doctor, self_test
 from uov_hf_cli.__main__ import main
 
@@ -35,6 +37,23 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of the self-test's own, which moves a millisecond when it is looked at; the speed is of one scan."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            self.now += 0.001
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(self_test, "time", clock)
+    monkeypatch.setattr(self_test, "SECONDS_OF_SPEED", 0)
+    return clock
+
+
 def test_a_sound_installation_is_said_to_be_sound(capsys, one_thread):
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -43,6 +62,8 @@ def test_a_sound_installation_is_said_to_be_sound(capsys, one_thread):
     tests = lines[lines.index("self-test") + 1 :]
     assert any("torch engine on cpu, a convolution: differs by" in line for line in tests)
     assert not any("✗" in line for line in lines)
+    assert any(line.startswith("speed    the torch engine computes") for line in lines)
+    assert "  spconv_triton: not installed, only needed for speed on GPUs" in lines or find_spec("spconv_triton")
 
 
 def test_each_extra_is_named_with_what_it_is_for():
@@ -82,19 +103,97 @@ def test_a_torch_that_cannot_be_imported_is_told_and_not_thrown(tmp_path):
     assert report["problems"] == ["torch cannot be imported: OSError: libcudart.so.13: cannot open shared object"]
 
 
-def test_an_spconv_that_cannot_be_imported_is_told(tmp_path):
-    (tmp_path / "spconv-2.3.8.dist-info").mkdir()
-    (tmp_path / "spconv-2.3.8.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: spconv\nVersion: 2.3.8\n"
-    )
-    (tmp_path / "spconv").mkdir()
-    (tmp_path / "spconv" / "__init__.py").write_text("raise RuntimeError('built for another torch')")
+@pytest.mark.parametrize("name", ["spconv", "spconv_triton"])
+def test_an_engine_that_cannot_be_imported_is_told(name, tmp_path):
+    distribution = tmp_path / f"{name}-2.3.8.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 2.3.8\n")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise RuntimeError('built for another torch')")
     status, report = run_doctor(tmp_path)
-    assert status == 1 and report["spconv"]["imports"] is False
-    assert report["problems"] == ["spconv is installed and cannot be imported: RuntimeError: built for another torch"]
+    engine = next(engine for engine in report["engines"] if engine["name"] == name)
+    assert status == 1 and engine["imports"] is False and engine["installed"] == f"{name.replace('_', '-')} 2.3.8"
+    assert report["problems"] == [f"{name} is installed and cannot be imported: RuntimeError: built for another torch"]
 
 
-def test_a_convolution_that_computes_something_else_is_found(monkeypatch, one_thread):
+@pytest.mark.parametrize("answers, used", [("right right", "spconv"), ("wrong right", "spconv_triton")])
+def test_on_a_gpu_the_first_engine_that_is_right_is_used(answers, used, monkeypatch, clock):
+    """The devices are CPUs here: only what is concluded from the comparisons is tested."""
+    differences = {
+        name: {"right": 0.0, "wrong": 1.0}[answer]
+        for name, answer in zip(self_test.DISTRIBUTIONS, answers.split(), strict=True)
+    }
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(self_test, "convolve", lambda device: 0.0)
+    monkeypatch.setattr(self_test, "train_a_step", lambda device: 0.0)
+    monkeypatch.setattr(self_test, "compare_engines", lambda name, device: differences[name])
+    monkeypatch.setattr(self_test, "find_engine", lambda name: doctor.Engine(name, f"{name} 1.0", True, ""))
+    report = doctor.Report()
+    self_test.examine_engines(report)
+    assert report.engine == {"cpu": "torch", "cuda": used}
+    verdicts = {engine.name: engine.verdict for engine in report.engines}
+    assert verdicts[used] == "used on cuda"
+    assert verdicts["spconv_triton" if used == "spconv" else "spconv"] == (
+        "right on cuda" if used == "spconv" else "wrong here: pip uninstall it"
+    )
+
+
+def test_the_speed_counts_all_products_of_a_training_step(one_thread):
+    """Each convolution and linear layer, three times over: its result, and the gradients of its input and weight."""
+    coords, features = self_test._scan()
+    network, products = self_test._network("torch"), []
+
+    def count(module, inputs, output):
+        rows, widths = (
+            (sum(inputs[1].sizes), (module.in_channels, module.out_channels))
+            if isinstance(module, SparseConv)
+            else (len(output), (module.in_features, module.out_features))
+        )
+        is_stem = module is network.stem.conv  # nothing needs the gradient of the network's input
+        products.append(2 * rows * widths[0] * widths[1] * (2 if is_stem else 3))
+
+    for module in network.modules():
+        if isinstance(module, (SparseConv, nn.Linear)):
+            module.register_forward_hook(count)
+    assert self_test.count_operations(network, coords, features) == sum(products) > 0
+
+
+def test_the_share_is_operations_over_time_beside_those_of_a_large_product(monkeypatch, clock, one_thread):
+    monkeypatch.setattr(self_test, "count_operations", lambda *args: 3e6)
+    speed = self_test.measure_speed()
+    # A step and a product look at the clock twice, and so take a millisecond each.
+    assert speed["gflops"] == pytest.approx(3.0)
+    assert speed["share"] == pytest.approx(3e6 / (2 * 1024**3))
+    assert speed["num_scans"] == 1
+
+
+def test_each_scan_of_the_speed_has_another_number_of_voxels(monkeypatch, clock, one_thread):
+    monkeypatch.setattr(self_test, "SECONDS_OF_SPEED", 0.02)
+    monkeypatch.setattr(self_test, "count_operations", lambda *args: 3e6)
+    sizes = []
+    monkeypatch.setattr(self_test, "_train", lambda network, coords, features: sizes.append(len(coords)))
+    assert self_test.measure_speed()["num_scans"] == len(sizes) == len(set(sizes)) > 1
+
+
+def test_slow_products_are_a_problem_and_fast_ones_are_none(monkeypatch, clock, one_thread):
+    report = doctor.Report()
+    self_test.examine_engines(report)
+    assert report.speed["share"] > self_test.LEAST_SHARE and not report.problems
+    right = KernelMap.convolve
+
+    def slow(*args):
+        clock.now += 1
+        return right(*args)
+
+    monkeypatch.setattr(KernelMap, "convolve", slow)
+    report = doctor.Report()
+    self_test.examine_engines(report)
+    (problem,) = report.problems
+    assert problem.startswith("the torch engine reaches 0.") and "5% is expected" in problem
+    assert list(doctor.describe(report))[-1] == "Something is broken."
+
+
+def test_a_convolution_that_computes_something_else_is_found(monkeypatch, clock, one_thread):
     right = KernelMap.convolve
     assert self_test.convolve("cpu") < 1e-6
     monkeypatch.setattr(KernelMap, "convolve", lambda *args: right(*args) * 1.001)
@@ -105,10 +204,10 @@ def test_a_convolution_that_computes_something_else_is_found(monkeypatch, one_th
 
 def test_both_engines_are_held_against_each_other_where_spconv_is_here(one_thread):
     pytest.importorskip("spconv")
-    assert self_test.compare_engines("cpu") < 1e-5
+    assert self_test.compare_engines("spconv", "cpu") < 1e-5
 
 
-def test_the_self_test_leaves_the_number_of_threads_as_it_was():
+def test_the_self_test_leaves_the_number_of_threads_as_it_was(clock):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

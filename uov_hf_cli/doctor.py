@@ -1,4 +1,4 @@
-"""Say which engine, spconv, GPU and packages are here, what is missing, and run a self-test of a few seconds.
+"""Say which engines, GPU and packages are here and what is missing; test the engines and their speed in seconds.
 
 The status is 1 if something that the package needs is broken. What is merely absent is no error: optional packages
 stand there with what they are for.
@@ -46,6 +46,16 @@ class Package:
 
 
 @dataclass
+class Engine:
+    """An engine that is a package of its own: `installed` names its distribution and version, or is None."""
+
+    name: str
+    installed: str | None
+    imports: bool
+    verdict: str
+
+
+@dataclass
 class Report:
     """What was found; `problems` is what must be repaired, `notes` is what might be better."""
 
@@ -53,8 +63,9 @@ class Report:
     packages: list[Package] = field(default_factory=list)
     torch: dict[str, Any] = field(default_factory=dict)
     gpus: list[dict[str, str]] = field(default_factory=list)
-    spconv: dict[str, Any] = field(default_factory=dict)
+    engines: list[Engine] = field(default_factory=list)
     engine: dict[str, str] = field(default_factory=dict)
+    speed: dict[str, Any] = field(default_factory=dict)
     self_test: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -145,16 +156,22 @@ def installed_version(distribution: str) -> str | None:
 
 def describe(report: Report) -> Iterator[str]:
     """The report as lines to read."""
-    torch, spconv = report.torch, report.spconv
+    torch = report.torch
     yield ", ".join(f"{name} {version}" for name, version in report.versions.items())
     if torch:
         build = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU build"
         yield f"torch    {torch['version']} ({build}), {torch['threads']} threads"
     found = [f"{gpu['name']}, {gpu['memory']}, driver {gpu['driver']}" for gpu in report.gpus]
     yield f"GPU      {'; '.join(found) or 'none of NVIDIA (nvidia-smi names none)'}"
-    if spconv:
-        yield f"spconv   {spconv['installed'] or 'not installed'}: {spconv['verdict']}"
+    if report.engine:
         yield f"engine   {', '.join(f'{engine} on {device}' for device, engine in report.engine.items())}"
+    for engine in report.engines:
+        yield f"  {engine.name}: {engine.installed or 'not installed'}, {engine.verdict}"
+    if report.speed:
+        yield (
+            f"speed    the torch engine computes {report.speed['gflops']:.1f} GFLOP/s on one thread of the processor, "
+            f"{report.speed['share']:.0%} of a large product ({report.speed['num_scans']} scans of different sizes)"
+        )
     needed = [package for package in report.packages if package.extra is None]
     wrong = [package for package in needed if not package.is_right]
     yield f"\nneeded   {len(needed) - len(wrong)} of {len(needed)} packages are here, in versions that fit"

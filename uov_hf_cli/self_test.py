@@ -1,20 +1,31 @@
 """The self-test of `uov-hf doctor`: what each engine that can be used here computes, held against another way."""
 
+import importlib
 import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from torch.nn.functional import conv3d
+from torch.utils.flop_counter import FlopCounterMode
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.sparse_conv import SparseConv
 from uov_hf.sparse_unet import SparseUNet
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
-from uov_hf_cli.doctor import Report, installed_version, one_line
+from uov_hf_cli.doctor import Engine, Report, installed_version, one_line
 
 
 TOLERANCE = 1e-4  # of the largest value, in float32
-SPCONVS = ("spconv-cu126", "spconv-cu124", "spconv-cu121", "spconv-cu120", "spconv-cu118", "spconv")
+# The engines beside torch's, the first being taken on a GPU where there are several, and the packages they come in.
+DISTRIBUTIONS = {
+    "spconv": ("spconv-cu126", "spconv-cu124", "spconv-cu121", "spconv-cu120", "spconv-cu118", "spconv"),
+    "spconv_triton": ("spconv-triton",),
+}
+SECONDS_OF_SPEED = 2.0
+# A network as small as this one reaches a tenth to a fifth of the speed of a large product. Far below, the products
+# themselves are slow: a library that prepares each new shape for long brings it below one percent.
+LEAST_SHARE = 0.05
 
 
 def examine_engines(report: Report) -> None:
@@ -32,36 +43,94 @@ def examine_engines(report: Report) -> None:
 
 def _examine(report: Report) -> None:
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    report.spconv = find_spconv()
     report.engine = dict.fromkeys(devices, "torch")
     for device in devices:
         _run(report, f"torch engine on {device}, a convolution", lambda device=device: convolve(device))
         _run(report, f"torch engine on {device}, a network", lambda device=device: train_a_step(device))
-    if report.spconv["installed"] is None or not report.spconv["imports"]:
-        if report.spconv["installed"]:
-            report.problems.append(f"spconv is installed and cannot be imported: {report.spconv['verdict']}")
-        return
+    report.speed = measure_speed()
+    if report.speed["share"] < LEAST_SHARE:
+        report.problems.append(_complain_of_speed(report.speed["share"]))
+    for name in DISTRIBUTIONS:
+        engine = find_engine(name)
+        report.engines.append(engine)
+        if engine.imports:
+            _try(report, engine, devices)
+        elif engine.installed:
+            report.problems.append(f"{name} is installed and cannot be imported: {engine.verdict}")
+
+
+def _try(report: Report, engine: Engine, devices: list[str]) -> None:
+    """Compare an engine with torch's where it can run, and decide where it is used."""
+    name = engine.name
     if "cuda" in devices:
-        passed = _run(report, "spconv against the torch engine on cuda", lambda: compare_engines("cuda"))
-        report.engine["cuda"] = "spconv" if passed else "torch"
-        report.spconv["verdict"] = "used on cuda" if passed else "wrong here: pip uninstall it"
-    else:
-        report.spconv["verdict"] = (
-            "not used: it is for GPUs (on a CPU it is right on one thread only, and forwards only)"
+        passed = _run(report, f"{name} against the torch engine on cuda", lambda: compare_engines(name, "cuda"))
+        is_first = report.engine["cuda"] == "torch"
+        if passed and is_first:
+            report.engine["cuda"] = name
+        engine.verdict = (
+            ("used on cuda" if is_first else "right on cuda") if passed else "wrong here: pip uninstall it"
         )
-        _run(report, "spconv against the torch engine on one thread", lambda: compare_engines("cpu"))
+    else:
+        engine.verdict = "not used: it is for GPUs, and torch sees none"
+        if name == "spconv":  # its CPU build is right on one thread, and forwards only
+            _run(report, "spconv against the torch engine on one thread", lambda: compare_engines(name, "cpu"))
 
 
-def find_spconv() -> dict:
-    """Which build is `installed`, whether it `imports`, and what to think of it."""
-    installed = [f"{name} {installed_version(name)}" for name in SPCONVS if installed_version(name)]
+def find_engine(name: str) -> Engine:
+    """Which build of an engine's package is installed, and whether it can be imported."""
+    installed = [f"{build} {installed_version(build)}" for build in DISTRIBUTIONS[name] if installed_version(build)]
     if not installed:
-        return {"installed": None, "imports": False, "verdict": "only needed for speed on NVIDIA GPUs"}
+        return Engine(name, None, False, "only needed for speed on GPUs")
     try:
-        import spconv.pytorch  # noqa: F401
+        importlib.import_module(f"{name}.pytorch")
     except Exception as error:  # a broken binary may raise anything
-        return {"installed": ", ".join(installed), "imports": False, "verdict": one_line(error)}
-    return {"installed": ", ".join(installed), "imports": True, "verdict": ""}
+        return Engine(name, ", ".join(installed), False, one_line(error))
+    return Engine(name, ", ".join(installed), True, "")
+
+
+def measure_speed() -> dict[str, float]:
+    """How fast the torch engine multiplies in training steps on the CPU, beside one large product.
+
+    Every scan has another number of voxels, as in a training: what a library prepares for a shape does not help. The
+    `share` is that of each scan's operations per second in those of the product measured beside it, their median.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network, shares, speeds = _network("torch"), [], []
+    end = time.perf_counter() + SECONDS_OF_SPEED
+    while not shares or time.perf_counter() < end:
+        voxels = _scan(side=40, num_voxels=int(torch.randint(7000, 9000, (), generator=generator)))
+        seconds = _seconds(lambda voxels=voxels: _train(network, *voxels))
+        speeds.append(count_operations(network, *voxels) / seconds)
+        shares.append(speeds[-1] / product_speed())
+    return {"share": median(shares), "gflops": median(speeds) / 1e9, "num_scans": len(shares)}
+
+
+def count_operations(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor) -> int:
+    """Multiplications and additions in the products of a training step, forwards and backwards."""
+    with FlopCounterMode(display=False) as counter:
+        _train(network, coords, features)
+    return counter.get_total_flops()
+
+
+def product_speed(size: int = 1024) -> float:
+    """Operations per second of a large product."""
+    left, right = torch.ones(size, size), torch.ones(size, size)
+    return 2 * size**3 / min(_seconds(lambda: torch.mm(left, right)) for _ in range(3))
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _complain_of_speed(share: float) -> str:
+    return (
+        f"the torch engine reaches {share:.1%} of the speed of a large product on this processor, and at least "
+        f"{LEAST_SHARE:.0%} is expected: something is wrong with small products here. Run this again while nothing "
+        "else computes; if it stays, install another build of torch (https://pytorch.org/get-started/locally), and "
+        "report the output of `uov-hf doctor --json` to the authors"
+    )
 
 
 def convolve(device: str) -> float:
@@ -87,11 +156,11 @@ def train_a_step(device: str) -> float:
     return max(_difference(ours, theirs) for ours, theirs in zip(first, second, strict=True))
 
 
-def compare_engines(device: str) -> float:
-    """Largest difference between spconv and the torch engine; on CUDA also of the gradients."""
-    results = [[_answer(device, engine)] for engine in ("torch", "spconv")]
-    if device == "cuda":  # its CPU build has no backward
-        results = [own + _gradients(device, engine) for own, engine in zip(results, ("torch", "spconv"), strict=True)]
+def compare_engines(name: str, device: str) -> float:
+    """Largest difference between an engine and torch's; on CUDA also of the gradients."""
+    results = [[_answer(device, engine)] for engine in ("torch", name)]
+    if device == "cuda":  # spconv's CPU build has no backward
+        results = [own + _gradients(device, engine) for own, engine in zip(results, ("torch", name), strict=True)]
     return max(_difference(theirs, ours) for ours, theirs in zip(*results, strict=True))
 
 
@@ -119,7 +188,7 @@ def _answer(device: str, engine: str) -> torch.Tensor:
 def _gradients(device: str, engine: str) -> list[torch.Tensor]:
     coords, features = _scan()
     network = _network(engine).to(device)
-    network(coords.to(device), features.to(device)).square().mean().backward()
+    _train(network, coords.to(device), features.to(device))
     return [parameter.grad for parameter in network.parameters()]
 
 
@@ -128,11 +197,15 @@ def _network(engine: str) -> SparseUNet:
     return SparseUNet(UOVConfig.from_preset("tiny", sparse_backend=engine))
 
 
-def _scan(channels: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Some 400 voxels of a grid of 16³."""
+def _train(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor) -> None:
+    network(coords, features).square().mean().backward()
+
+
+def _scan(channels: int = 1, side: int = 16, num_voxels: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
+    """Different voxels of a cube, as many as wanted, and features for them."""
     generator = torch.Generator().manual_seed(0)
-    cells = torch.randperm(16**3, generator=generator)[:400]
-    coords = torch.stack([torch.zeros_like(cells), cells // 256, cells // 16 % 16, cells % 16], dim=1).int()
+    cells = torch.randperm(side**3, generator=generator)[:num_voxels]
+    coords = torch.stack([torch.zeros_like(cells), cells // side**2, cells // side % side, cells % side], dim=1).int()
     return coords, torch.rand(len(cells), channels, generator=generator)
 
 
