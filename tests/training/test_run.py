@@ -32,12 +32,15 @@ ARGS = {
 
 
 @pytest.mark.parametrize("device, expected", [("cuda", SyncVoxelBatchNorm), ("cpu", VoxelBatchNorm)])
-def test_batch_normalisation_is_synchronised_between_gpus_alone(device, expected, tiny_street, tmp_path, monkeypatch):
+def test_batch_normalisation_is_synchronised_between_gpus_alone(
+    device, expected, tiny_street, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="uov_hf")
     monkeypatch.setattr(run_module, "wait_for_all", lambda accelerator: None)
     accelerator = SimpleNamespace(
         num_processes=2,
         device=torch.device(device),
-        mixed_precision="no",
+        mixed_precision="bf16",
         prepare=lambda *prepared: prepared,
         register_for_checkpointing=lambda scheduler: None,
     )
@@ -45,6 +48,7 @@ def test_batch_normalisation_is_synchronised_between_gpus_alone(device, expected
     samples = AnnotatedSamples(load_frames("nuscenes", "all", data_dir=tiny_street), UOVFeatureExtractor())
     args = Namespace(**ARGS, output_dir=tmp_path)
     run = create_run(accelerator, args, model, model.parameters(), samples, frames_per_step=4)
+    assert f"Sparse convolutions on {device} in torch.bfloat16: torch" in caplog.text
     norms = [module for module in run.model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
     assert norms and all(type(norm) is expected for norm in norms)
     assert run.settings["frames_per_step"] == 2 and run.settings["num_steps"] == 3

@@ -28,6 +28,7 @@ from uov_hf.training.sync_batch_norm import synchronize_batch_norm
 
 logger = get_logger(__name__)
 
+COMPUTE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 COUNTERS = ("step", "trained_points", "num_broken", "skipped_in_a_row")
 # The gradient scaler starts at 2^16 and halves at every skip: after so many it scales the loss by 1/16.
 MAX_SKIPPED_IN_A_ROW = 20
@@ -153,6 +154,10 @@ def create_run(
     num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
     if num_processes > 1 and accelerator.device.type != "cpu":
         synchronize_batch_norm(model)
+    # Logs which engine, and refuses one that cannot do it, before anything is computed.
+    model.base_model.backbone.engine(
+        accelerator.device, COMPUTE_DTYPES.get(accelerator.mixed_precision, torch.float32)
+    )
     settings = run_settings(args, order, num_steps, accelerator.mixed_precision, samples, model.config)
     optimizer = create_optimizer(args.optimizer, parameters, args.learning_rate, args.weight_decay)
     scheduler = create_scheduler(args.lr_scheduler_type, optimizer, order, num_steps, args.warmup_steps)
