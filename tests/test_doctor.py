@@ -68,7 +68,7 @@ def test_a_sound_installation_is_said_to_be_sound(capsys, one_thread):
 
 def test_each_extra_is_named_with_what_it_is_for():
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(doctor.EXTRAS) == set(extras) - {"dev", "browser"}
+    assert set(doctor.EXTRAS) == set(extras) - {"dev", "browser", "slow"}
 
 
 def test_what_is_absent_is_named_with_the_line_that_installs_it(monkeypatch):
