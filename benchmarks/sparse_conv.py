@@ -7,8 +7,10 @@ of rows of every matrix product. What a library prepares for a shape is lost the
 Both engines take the scans by turns in one run, with the same weights; ratios are taken scan by scan, and the tables
 have their medians. spconv runs on one thread, the only mode in which its CPU build is right (with more, its gather
 races); torch's engine runs on `--num_threads`. "Bare products" are the matrix products of the torch engine's forward
-pass alone, in the memory and with the strides of the engine. Peak is the fastest large float32 product that torch
-reaches on as many threads; its share is that of all products of the forward pass in the time it takes.
+pass alone, in the memory and with the strides of the engine. The forward pass that they are compared with comes right
+after that of another scan, as in a stream, and is on scans that no engine has met. Peak is the fastest large float32
+product that torch reaches on as many threads; its share is that of all products of the forward pass in the time it
+takes.
 """
 
 import argparse
@@ -39,13 +41,18 @@ def main():
     for sensor_name, sensor in SENSORS.items():
         extract = sensor.extractor()
         kind = "real" if find_scans(sensor, args.data_dir) else "synthetic"
-        scans = [extract(scan, intensity_max=1.0) for scan in make_scans(sensor, args.data_dir, args.num_scans + 1)]
+        scans = [
+            extract(scan, intensity_max=1.0) for scan in make_scans(sensor, args.data_dir, 2 * args.num_scans + 2)
+        ]
+        voxels = [(scan["voxel_coords"], scan["voxel_features"]) for scan in scans]
         for network_name in args.networks:
             torch.manual_seed(0)
             network = SparseUNet(UOVConfig.from_preset(PRESETS[network_name]))
-            rows = [measure(network, scan["voxel_coords"], scan["voxel_features"], args.num_threads) for scan in scans]
+            rows = [compare_engines(network, *scan, args.num_threads) for scan in voxels[::2]]
+            parts = [compare_with_products(network, *scan) for scan in voxels[1::2]]
             about = {"network": network_name, "sensor": sensor_name, "kind": kind}
-            results["scans"] += [about | row for row in rows[1:]]  # the first one warms up
+            # The first ones warm up.
+            results["scans"] += [about | row | part for row, part in zip(rows[1:], parts[1:], strict=True)]
     print(to_markdown(results))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +78,8 @@ def disarm_spconv():
     spconv.pytorch.ops.get_current_stream = lambda: 0
 
 
-def measure(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor, num_threads: int) -> dict:
-    """Seconds of both engines and of the bare products on one scan, and what they were spent on."""
+def compare_engines(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor, num_threads: int) -> dict:
+    """Seconds of both engines on one scan, forwards and with backward, the torch engine last."""
     row, outputs = {"num_voxels": len(coords)}, {}
     for mode, run in MODES.items():
         for engine, threads in {"spconv": 1, "torch": num_threads}.items():
@@ -80,12 +87,16 @@ def measure(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor, n
             network.config.sparse_backend = engine
             row[f"{engine} {mode}"], outputs[engine, mode] = timed(lambda run=run: run(network, coords, features))
             row[f"{engine} peak"] = measure_peak()
-    # The products come last: the engine must meet this scan's shapes for the first time.
+    row["difference"] = (outputs["torch", "forward"] - outputs["spconv", "forward"]).abs().max().item()
+    return row | {"flops": record_products(lambda: forward(network, coords, features)).count_flops()}
+
+
+def compare_with_products(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor) -> dict:
+    """Seconds of the torch engine's forward pass on a scan that it has not met, and of two parts of it."""
+    row = {"forward": timed(lambda: forward(network, coords, features))[0]}
     products = record_products(lambda: forward(network, coords, features))
     row["products"] = min(timed(products.run)[0] for _ in range(3))
-    row["kernel maps"] = timed(lambda: build_maps(coords, len(network.encoder)))[0]
-    row["difference"] = (outputs["torch", "forward"] - outputs["spconv", "forward"]).abs().max().item()
-    return row | {"flops": products.count_flops()}
+    return row | {"kernel maps": timed(lambda: build_maps(coords, len(network.encoder)))[0]}
 
 
 def timed(function):
@@ -207,10 +218,10 @@ def engine_rows(names: tuple[str, str], rows: list[dict], num_threads: int):
 
 def ratio_row(names: tuple[str, str], rows: list[dict]) -> str:
     """A line of the second table."""
-    pairs = [*((f"spconv {mode}", f"torch {mode}") for mode in MODES), ("torch forward", "products")]
+    pairs = [*((f"spconv {mode}", f"torch {mode}") for mode in MODES), ("forward", "products")]
     ratios = [sorted(row[first] / row[second] for row in rows) for first, second in pairs]
     cells = [f"{median(values):.2f}× ({values[0]:.2f}…{values[-1]:.2f})" for values in ratios]
-    maps = median(row["kernel maps"] / row["torch forward"] for row in rows)
+    maps = median(row["kernel maps"] / row["forward"] for row in rows)
     difference = max(row["difference"] for row in rows)
     return f"| {' | '.join([*names, *cells])} | {maps:.1%} of the forward | {difference:.0e} |"
 

@@ -94,7 +94,7 @@ def sort_voxels(
         )
     bits, dtype = tuple(bits), torch.int32 if batch_bits + sum(bits) <= 30 else torch.int64
     fields = [(column - start).to(dtype) for column, start in zip(coords.unbind(1), low, strict=True)]
-    keys, order = torch.sort(_pack(fields, bits))
+    keys, order = _sort(_pack(fields, bits))
     repeated = keys[1:] == keys[:-1]
     if repeated.any():
         row = voxel_coords[order[:-1][repeated][0]].tolist()
@@ -122,8 +122,8 @@ def _extent(coords: torch.Tensor, voxel_features: torch.Tensor | None) -> tuple[
     return low, high
 
 
-def _submanifold_map(neighbours: torch.Tensor, counts: list[int]) -> KernelMap:
-    """Every voxel with its neighbours in the cube around it: `(K // 2, num_voxels)` rows, and how many of each row.
+def _submanifold_map(present: torch.Tensor, neighbours: torch.Tensor, counts: list[int]) -> KernelMap:
+    """Every voxel with its neighbours in the cube around it, as `_neighbours` finds them, and how many of each offset.
 
     A pair (i, k, o) is there again as (o, -k, i), so that opposite offsets have equally many pairs and form a group.
     """
@@ -134,7 +134,7 @@ def _submanifold_map(neighbours: torch.Tensor, counts: list[int]) -> KernelMap:
     centre, group_pairs = len(counts), GROUP_PAIRS.get(device.type, sys.maxsize)
     steps = [step for step, count in enumerate(counts, start=1) for _ in range(0, count, group_pairs)]
     counts = [min(count - first, group_pairs) for count in counts for first in range(0, count, group_pairs)]
-    pairs = torch.nonzero_static(neighbours.flatten() >= 0, size=sum(counts)).squeeze(1)
+    pairs = _places(present.flatten(), sum(counts))
     higher = neighbours.flatten().index_select(0, pairs).split(counts)
     lower = pairs.remainder(num_voxels).int().split(counts)
     inputs, outputs = (torch.cat([rows, *_interleave(*halves)]) for halves in ((lower, higher), (higher, lower)))
@@ -152,17 +152,17 @@ def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -
     return chain.from_iterable(zip(first, second, strict=True))
 
 
-def _neighbours(level: VoxelLevel, kernel_size: int) -> torch.Tensor:
-    """`(K // 2, num_voxels)` rows of the neighbours under the offsets after the centre, -1 where there is none."""
+def _neighbours(level: VoxelLevel, kernel_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which voxels have a neighbour under each offset after the centre, and its row: `(K // 2, num_voxels)` each."""
     keys, radius, (_, y_bits, z_bits) = level.keys, kernel_size // 2, level.bits
     columns = [divmod(column, kernel_size) for column in range(kernel_size**2 // 2 + 1, kernel_size**2)]
     shifts = [((x - radius) << (y_bits + z_bits)) + ((y - radius) << z_bits) - radius for x, y in columns]
     targets = torch.stack([keys + shift for shift in shifts])  # (columns, num_voxels), each column's lowest cell
-    candidates = _search(keys, targets)
     padded = torch.cat([keys, keys.new_full((1,), torch.iinfo(keys.dtype).max)])
     above = torch.arange(1, len(keys) + 1, dtype=torch.int32, device=keys.device)
     own_column = _follow(padded, keys + 1, above, radius)
-    return torch.cat([own_column, _follow(padded, targets, candidates, kernel_size).flatten(0, 1)])
+    others = _follow(padded, targets, _search(keys, targets), kernel_size)
+    return tuple(torch.cat([own, other.flatten(0, 1)]) for own, other in zip(own_column, others, strict=True))
 
 
 def _search(keys: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -173,14 +173,31 @@ def _search(keys: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.searchsorted(keys.numpy(), targets.numpy()).astype(np.int32))
 
 
-def _follow(keys: torch.Tensor, targets: torch.Tensor, candidates: torch.Tensor, num_cells: int) -> torch.Tensor:
-    """Rows of the keys `targets`, `targets + 1`, …, -1 where missing: they follow one another from `candidates` on."""
-    found = []
+def _follow(
+    keys: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, num_cells: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whether the keys `targets`, `targets + 1`, … are there, and their rows: one after another from `rows` on."""
+    present, found = [], []
     for step in range(num_cells):
-        hits = keys.index_select(0, candidates.flatten()).view_as(targets) == targets + step
-        found.append(torch.where(hits, candidates, -1))
-        candidates = candidates + hits
-    return torch.stack(found, -2)
+        present.append(keys.index_select(0, rows.flatten()).view_as(targets) == targets + step)
+        found.append(rows)
+        rows = rows + present[-1]
+    return torch.stack(present, -2), torch.stack(found, -2)
+
+
+def _sort(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending keys, and where they were; of equal ones in any order."""
+    if keys.device.type != "cpu":
+        return torch.sort(keys)
+    order = torch.from_numpy(np.argsort(keys.numpy()))  # five times as fast as torch
+    return keys.index_select(0, order), order
+
+
+def _places(mask: torch.Tensor, count: int) -> torch.Tensor:
+    """Where a flat mask is true; knowing how often, the host does not wait for an accelerator."""
+    if mask.device.type != "cpu":
+        return torch.nonzero_static(mask, size=count).squeeze(1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))  # twice as fast as torch
 
 
 @dataclass(frozen=True)
@@ -205,7 +222,7 @@ class _Parents:
 def _find_parents(fine: VoxelLevel) -> _Parents:
     batch, *axes = fine.fields()
     bits = tuple(max(width - 1, 1) for width in fine.bits)
-    keys, order = torch.sort(_pack([batch, *(axis >> 1 for axis in axes)], bits))
+    keys, order = _sort(_pack([batch, *(axis >> 1 for axis in axes)], bits))
     is_next = torch.cat([keys[:1] != keys[:1], keys[1:] != keys[:-1]])  # of the cell after the last key's
     ranks = is_next.cumsum(0)
     rows = torch.empty_like(ranks).scatter_(0, order, ranks)
@@ -219,7 +236,7 @@ def _down_map(parents: _Parents, num_outputs: int, counts: list[int]) -> KernelM
     rows = torch.arange(num_inputs, dtype=torch.int32, device=device)
     children = torch.full((8 * num_outputs,), -1, dtype=torch.int32, device=device)
     children.scatter_(0, parents.places.long() * num_outputs + parents.rows, rows)
-    pairs = torch.nonzero_static(children >= 0, size=num_inputs).squeeze(1)
+    pairs = _places(children >= 0, num_inputs)
     inputs, outputs = children.index_select(0, pairs), pairs.remainder(num_outputs).int()
     order = torch.empty_like(inputs).scatter_(0, inputs.long(), rows)
     ends = list(accumulate(counts))
@@ -259,9 +276,8 @@ class VoxelPyramid:
         """Map of a stride-1 convolution with an odd kernel on the voxels of `level`."""
         self._reach(level)
         if (level, kernel_size) not in self._submanifold:
-            neighbours = _neighbours(self._levels[level], kernel_size)
-            counts = (neighbours >= 0).sum(1).tolist()
-            self._submanifold[level, kernel_size] = _submanifold_map(neighbours, counts)
+            present, neighbours = _neighbours(self._levels[level], kernel_size)
+            self._submanifold[level, kernel_size] = _submanifold_map(present, neighbours, present.sum(1).tolist())
         return self._submanifold[level, kernel_size]
 
     @torch.compiler.disable
@@ -283,15 +299,15 @@ class VoxelPyramid:
     def _make(self, number: int) -> None:
         """The map of the blocks' kernel on a level, the next level and the map down to it, in one transfer."""
         level = self._levels[number]
-        neighbours = _neighbours(level, BLOCK_KERNEL_SIZE)
-        counts = (neighbours >= 0).sum(1)
+        present, neighbours = _neighbours(level, BLOCK_KERNEL_SIZE)
+        counts = present.sum(1)
         parents = _find_parents(level) if level.num_coarser else None
         if parents is not None:
             num_cells = F.pad(parents.ranks + 1, (1, 0))[-1:]
             per_place = counts.new_zeros(8).scatter_add_(0, parents.places.long(), torch.ones_like(parents.ranks))
             counts = torch.cat([counts, per_place, num_cells])
         counts = counts.tolist()
-        self._submanifold[number, BLOCK_KERNEL_SIZE] = _submanifold_map(neighbours, counts[: len(neighbours)])
+        self._submanifold[number, BLOCK_KERNEL_SIZE] = _submanifold_map(present, neighbours, counts[: len(neighbours)])
         if parents is not None:
             *per_place, num_cells = counts[len(neighbours) :]
             keys = level.keys.new_empty(num_cells).scatter_(0, parents.ranks, parents.keys)
