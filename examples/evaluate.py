@@ -137,6 +137,7 @@ def main() -> None:
         scores.update(answer, scan)
         if submission:
             submission.write_scan(scan.frame_id, scan.points, answer.labels)
+    wait_for_all(accelerator)
     scores.reduce(accelerator)
     broken = gather_object(broken)
     if accelerator.is_main_process:

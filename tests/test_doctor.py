@@ -126,6 +126,7 @@ def test_on_a_gpu_the_first_engine_that_is_right_is_used(answers, used, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(self_test, "convolve", lambda device: 0.0)
     monkeypatch.setattr(self_test, "train_a_step", lambda device: 0.0)
+    monkeypatch.setattr(self_test, "why_not", lambda name, device, dtype: None)
     monkeypatch.setattr(self_test, "compare_engines", lambda name, device: differences[name])
     monkeypatch.setattr(self_test, "find_engine", lambda name: doctor.Engine(name, f"{name} 1.0", True, ""))
     report = doctor.Report()
@@ -136,6 +137,26 @@ def test_on_a_gpu_the_first_engine_that_is_right_is_used(answers, used, monkeypa
     assert verdicts["spconv_triton" if used == "spconv" else "spconv"] == (
         "right on cuda" if used == "spconv" else "wrong here: pip uninstall it"
     )
+
+
+def test_a_build_that_the_network_passes_over_is_no_problem(monkeypatch, clock):
+    """As spconv's build for CPUs, which the tests need, on a machine with a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(self_test, "convolve", lambda device: 0.0)
+    monkeypatch.setattr(self_test, "train_a_step", lambda device: 0.0)
+    monkeypatch.setattr(self_test, "why_not", lambda name, device, dtype: "the installed build is that for CPUs")
+    monkeypatch.setattr(self_test, "find_engine", lambda name: doctor.Engine(name, f"{name} 1.0", True, ""))
+    report = doctor.Report()
+    self_test.examine_engines(report)
+    assert report.problems == [] and report.engine == {"cpu": "torch", "cuda": "torch"}
+    assert {engine.verdict for engine in report.engines} == {"not used: the installed build is that for CPUs"}
+
+
+def test_the_gpu_of_a_torch_for_rocm_is_named():
+    report = doctor.Report(torch={"version": "2.13.0", "cuda": None, "rocm": "7.0", "threads": 1, "sees_gpu": True})
+    report.gpus = [{"name": "AMD Instinct MI300X"}]
+    lines = list(doctor.describe(report))
+    assert "torch    2.13.0 (ROCm 7.0), 1 threads" in lines and "GPU      AMD Instinct MI300X" in lines
 
 
 def test_the_speed_counts_all_products_of_a_training_step(one_thread):

@@ -174,3 +174,11 @@ def test_checkpointed_activations_give_the_same_gradients(batch):
         model(**batch).loss.backward()
     for (name, parameter), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
         assert torch.allclose(parameter.grad, other.grad, atol=1e-6), name
+
+
+@pytest.mark.parametrize("wrong", [-1, 6, 99])
+def test_superpoint_ids_out_of_range_are_refused_with_the_way_out(batch, wrong):
+    batch["superpoint_ids"] = batch["superpoint_ids"].clone()
+    batch["superpoint_ids"][0] = wrong
+    with pytest.raises(ValueError, match="between 0 and 5"):
+        UOVForPreTraining(config())(**batch)

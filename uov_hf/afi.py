@@ -145,8 +145,9 @@ def approximate_flat_interaction(points, scores, config: AFIConfig | None = None
         num_points (`(num_scans,)`, *optional*): points of each scan of a batch; by default there is one scan.
 
     Returns:
-        `(num_points, C)`, rows that sum to one or zero; numpy for numpy, else torch on the device of `scores`. In the
-        dtype of `scores` where that is floating; the arithmetic is in the wider dtype of both, float32 at least.
+        `(num_points, C)`, rows that sum to one, to somewhat less where evidence is faint, or to zero; numpy for numpy,
+        else torch on the device of `scores`. In the dtype of `scores` where that is floating; the arithmetic is in the
+        wider dtype of both, float32 at least.
 
     Raises:
         ValueError: where shapes do not fit, or scores are negative or not finite (logits go through a softmax first).

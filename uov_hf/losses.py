@@ -44,12 +44,7 @@ def pool_superpoints(
     # A bag of rows per superpoint. Its gradient adds up in a fixed order: that of indexing or `index_add` depends on
     # the threads, and both are ten times slower.
     sorted_ids, order = superpoint_ids.sort(stable=True)
-    right = ((sorted_ids >= 0) & (sorted_ids < num_superpoints)).all()
-    if right.device.type == "cpu" and not right:
-        raise ValueError(
-            f"`superpoint_ids` must lie between 0 and {num_superpoints - 1}, got {sorted_ids[0]} to {sorted_ids[-1]}. "
-            "Leave out the pairs of no superpoint."
-        )
+    right = are_in_range(sorted_ids, num_superpoints)
     starts = torch.searchsorted(sorted_ids, torch.arange(num_superpoints, device=order.device))
     means = F.embedding_bag(point_rows[order], point_embeds, starts, mode="mean")  # (S, D)
     return nan_unless(right, means)
@@ -235,6 +230,21 @@ def _mean(losses: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Te
     if counted is None:
         return losses.sum() / max(len(losses), 1)
     return losses.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
+
+
+def are_in_range(superpoint_ids: torch.Tensor, num_superpoints: int) -> torch.Tensor:
+    """Whether all ids are from 0 to below `num_superpoints`, a bool; for `nan_unless`.
+
+    Raises:
+        ValueError: on a CPU, if one is not. An accelerator would have to wait for the answer.
+    """
+    right = ((superpoint_ids >= 0) & (superpoint_ids < num_superpoints)).all()
+    if right.device.type == "cpu" and not right:
+        raise ValueError(
+            f"`superpoint_ids` must lie between 0 and {num_superpoints - 1}, got {superpoint_ids.min()} to "
+            f"{superpoint_ids.max()}. Leave out the pairs of no superpoint."
+        )
+    return right
 
 
 def nan_unless(right: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_uov import UOVConfig
-from .losses import pool_superpoints, soft_text_targets, superpixel_superpoint_loss, text_superpoint_loss
+from .losses import (
+    are_in_range,
+    nan_unless,
+    pool_superpoints,
+    soft_text_targets,
+    superpixel_superpoint_loss,
+    text_superpoint_loss,
+)
 from .modeling_uov import UOVModel, UOVPreTrainedModel
 
 
@@ -83,15 +90,20 @@ class UOVForPreTraining(UOVPreTrainedModel):
             negative_embeds (`torch.FloatTensor` of shape `(K, projection_dim)`, *optional*):
                 The segments of the optimiser step outside this micro-batch; needed in training where
                 `config.negatives` is `"global"`, and refused elsewhere.
+
+        Raises:
+            ValueError: if a superpoint id is out of range (on an accelerator the loss is NaN instead), or negatives do
+                not fit `config.negatives`.
         """
         self._check_negatives(scene_ids, negative_embeds)
         voxel_embeds = self.uov.get_point_features(voxel_coords, voxel_features)  # (num_voxels, D)
         if not len(voxel_embeds):
             voxel_embeds = F.pad(voxel_embeds, (0, 0, 0, 1))  # a row for the pairs outside the grid
         num_superpoints = len(segment_labels)
+        right = are_in_range(superpoint_ids, num_superpoints)
         pair_to_voxel = point_to_voxel[pair_to_point]  # (M,)
         # Pairs outside the grid form one more superpoint, the last.
-        superpoint_ids = torch.where(pair_to_voxel >= 0, superpoint_ids, num_superpoints)
+        superpoint_ids = torch.where((pair_to_voxel >= 0) & right, superpoint_ids, num_superpoints)
         has_points = torch.zeros(num_superpoints + 1, dtype=torch.bool, device=superpoint_ids.device)
         has_points = has_points.scatter_(0, superpoint_ids, True)[:-1]  # (S,)
 
@@ -118,6 +130,7 @@ class UOVForPreTraining(UOVPreTrainedModel):
                 has_points=has_points,
             )
             loss = self.config.image_loss_weight * image_loss + self.config.text_loss_weight * text_loss
+            loss = nan_unless(right, loss)
         return UOVPreTrainingOutput(loss, image_loss.detach(), text_loss.detach(), has_points.sum())
 
     def _check_negatives(self, scene_ids: torch.Tensor | None, negative_embeds: torch.Tensor | None) -> None:

@@ -33,7 +33,7 @@ class Library:
         max_bytes (`int`):
             Size of a tensor of features that it can address.
         lock (`AbstractContextManager`):
-            Held while it is called.
+            Held while it is called in a forward pass. Backward passes of several threads are not protected.
     """
 
     extra: str
@@ -90,14 +90,14 @@ def choose_engine(backend: str, device: torch.device, dtype: torch.dtype) -> Eng
     if backend == "torch":
         return Engine("torch", "`sparse_backend` asks for it")
     if backend != "auto":
-        if reason := _why_not(backend, device, dtype):
+        if reason := why_not(backend, device, dtype):
             raise RuntimeError(f"{backend} cannot be used here: {reason}. Use `sparse_backend='torch'` or 'auto'.")
         return Engine(backend, "`sparse_backend` asks for it")
     if device.type != "cuda":
         return Engine("torch", f"the others need a GPU of NVIDIA or AMD, and the voxels are on {device.type}")
     reasons = []
     for name in LIBRARIES:
-        if (reason := _why_not(name, device, dtype)) is None:
+        if (reason := why_not(name, device, dtype)) is None:
             return Engine(name, "; ".join([*reasons, f"it computes {dtype} on this GPU"]))
         reasons.append(f"not {name}: {reason}")
     return Engine("torch", "; ".join([*reasons, TORCH_ON_A_GPU]))
@@ -110,7 +110,7 @@ def compute_dtype(features: torch.Tensor) -> torch.dtype:
     return features.dtype
 
 
-def _why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why a library cannot compute this, None if it can."""
     if dtype not in LIBRARIES[name].dtypes.get(device.type, ()):
         return f"it has no kernels for {dtype} on {device.type}"
@@ -134,7 +134,8 @@ def load_library(name: str) -> tuple[ModuleType | None, str]:
     except Exception as error:  # a build for another torch or CUDA may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             extra = LIBRARIES[name].extra
-            return None, f"it is not installed (for GPUs: `pip install 'uov-hf[{extra}]'`)"
+            wheels = ", which has wheels for Python up to 3.13 on x86-64" if extra == "cuda" else ""
+            return None, f"it is not installed (for GPUs: `pip install 'uov-hf[{extra}]'`{wheels})"
         return None, f"it cannot be imported ({type(error).__name__}: {error})"
 
 
@@ -225,8 +226,9 @@ class SpconvMap:
         template = _template(pyramid.library, self.kind, *channels, self.kernel_size, self.key, native)
         library, module = load_library(pyramid.library)[0], _module(template, weight, pyramid.training)
         rows = features.contiguous().split([part.num_voxels(self.input_level) for part in pyramid.parts])
-        # Their own autocast has float16 only, and not in evaluation.
-        with LIBRARIES[pyramid.library].lock, torch.autocast(features.device.type, enabled=False):
+        # Their own autocast has float16 only, and not in evaluation; they launch on the current GPU.
+        on_device = torch.cuda.device(features.device) if features.is_cuda else nullcontext()
+        with LIBRARIES[pyramid.library].lock, torch.autocast(features.device.type, enabled=False), on_device:
             outputs = [
                 part.convolve(library, module, own, self.input_level, self.output_level)
                 for part, own in zip(pyramid.parts, rows, strict=True)

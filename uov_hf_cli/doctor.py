@@ -21,7 +21,7 @@ from typing import Any
 
 # What each extra of the package is for.
 EXTRAS = {
-    "cuda": "spconv, the faster engine on NVIDIA GPUs",
+    "cuda": "spconv, an engine on NVIDIA GPUs, for Python up to 3.13 on x86-64",
     "triton": "spconv-triton, the engine on AMD GPUs, and of bfloat16 and Python 3.14",
     "clouds": "scans in .laz, .las, .ply and .pcd files",
     "lenses": "cameras with lens distortion, of your own recordings",
@@ -101,8 +101,11 @@ def examine() -> Report:
     try:
         import torch
 
-        report.torch = {"version": torch.__version__, "cuda": torch.version.cuda, "threads": torch.get_num_threads()}
-        report.torch["sees_gpu"] = torch.cuda.is_available()
+        report.torch = {"version": torch.__version__, "cuda": torch.version.cuda, "rocm": torch.version.hip}
+        report.torch |= {"threads": torch.get_num_threads(), "sees_gpu": torch.cuda.is_available()}
+        if report.torch["sees_gpu"] and not report.gpus:  # AMD's
+            count = torch.cuda.device_count()
+            report.gpus = [{"name": torch.cuda.get_device_name(index)} for index in range(count)]
     except Exception as error:  # whatever a broken installation raises is what is to be told
         report.problems.append(f"torch cannot be imported: {one_line(error)}")
         return report
@@ -159,10 +162,14 @@ def describe(report: Report) -> Iterator[str]:
     torch = report.torch
     yield ", ".join(f"{name} {version}" for name, version in report.versions.items())
     if torch:
-        build = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU build"
+        builds = {"CUDA": torch["cuda"], "ROCm": torch["rocm"]}
+        build = ", ".join(f"{name} {version}" for name, version in builds.items() if version) or "CPU build"
         yield f"torch    {torch['version']} ({build}), {torch['threads']} threads"
-    found = [f"{gpu['name']}, {gpu['memory']}, driver {gpu['driver']}" for gpu in report.gpus]
-    yield f"GPU      {'; '.join(found) or 'none of NVIDIA (nvidia-smi names none)'}"
+    found = [
+        f"{gpu['name']}, {gpu['memory']}, driver {gpu['driver']}" if "driver" in gpu else gpu["name"]
+        for gpu in report.gpus
+    ]
+    yield f"GPU      {'; '.join(found) or 'none (torch finds none, and nvidia-smi names none)'}"
     if report.engine:
         yield f"engine   {', '.join(f'{engine} on {device}' for device, engine in report.engine.items())}"
     for engine in report.engines:

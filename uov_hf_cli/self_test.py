@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.sparse_conv import SparseConv
+from uov_hf.sparse_engines import why_not
 from uov_hf.sparse_unet import SparseUNet
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 from uov_hf_cli.doctor import Engine, Report, installed_version, one_line
@@ -62,7 +63,10 @@ def _examine(report: Report) -> None:
 def _try(report: Report, engine: Engine, devices: list[str]) -> None:
     """Compare an engine with torch's where it can run, and decide where it is used."""
     name = engine.name
-    if "cuda" in devices:
+    reason = why_not(name, torch.device("cuda"), torch.float32) if "cuda" in devices else None
+    if reason is not None:
+        engine.verdict = f"not used: {reason}"
+    elif "cuda" in devices:
         passed = _run(report, f"{name} against the torch engine on cuda", lambda: compare_engines(name, "cuda"))
         is_first = report.engine["cuda"] == "torch"
         if passed and is_first:

@@ -1,5 +1,6 @@
 """Processes wait for each other as long as it takes, and without a collective call, which would time out."""
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,19 @@ def leave_traces(rank: int, folder: Path) -> list[bool]:
 
 def test_nobody_goes_on_before_all_have_come_and_no_process_group_is_needed(tmp_path):
     assert run_on_two(leave_traces, tmp_path, tmp_path) == [[True] * NUM_TURNS] * 2
+
+
+def read_late(rank: int) -> bool:
+    """The main process, in which the store lives here, has nothing more to do; the other one is slow to look."""
+    if rank == 1:
+        wait = distributed.TCPStore.wait
+        distributed.TCPStore.wait = lambda *arguments: time.sleep(1) or wait(*arguments)
+    wait_for_all(SimpleNamespace(num_processes=2))
+    return True
+
+
+def test_the_main_process_does_not_end_before_the_others_have_read_that_all_have_come(tmp_path):
+    assert run_on_two(read_late, tmp_path) == [True, True]
 
 
 def test_a_process_alone_does_not_wait(monkeypatch):

@@ -109,7 +109,12 @@ def load_checkpoint(
         ValueError: the checkpoint belongs to a run with other settings (`check_settings`), or of another network.
     """
     state = json.loads((checkpoint / STATE_FILE).read_text())
-    check_settings(state.get("settings", state), settings, checkpoint)  # older states have a few of them at the top
+    if "settings" not in state:
+        raise ValueError(
+            f"{checkpoint} is of an earlier version of this package, which did not save the settings of its run. "
+            "Start a new run in another --output_dir."
+        )
+    check_settings(state["settings"], settings, checkpoint)
     _check_same_network(accelerator.unwrap_model(model), checkpoint)
     # Not strict: of several empty buffers, which a network without words has, accelerate saves the first one only.
     accelerator.load_state(str(checkpoint), strict=False)

@@ -52,12 +52,21 @@ def wait_for_all(accelerator: Accelerator) -> None:
     """
     if accelerator.num_processes == 1:
         return
-    store, _, num_processes = next(distributed.rendezvous("env://"))
-    num_arrived = store.add("uov_hf/arrived", 1)
-    turn = -(-num_arrived // num_processes)  # nobody comes to the next one before all have come to this one
-    if num_arrived == turn * num_processes:
-        store.set(f"uov_hf/complete/{turn}", "")
-    store.wait([f"uov_hf/complete/{turn}"], LONGEST_WAIT)
+    store, rank, num_processes = next(distributed.rendezvous("env://"))
+    store.wait([_count(store, "arrived", num_processes)], LONGEST_WAIT)
+    all_have_left = _count(store, "left", num_processes)
+    if rank == 0:  # The store may live in this process, which must not end before the others have read it.
+        store.wait([all_have_left], LONGEST_WAIT)
+
+
+def _count(store: distributed.Store, event: str, num_processes: int) -> str:
+    """Count this process in; the key that the store has once all of them have been counted this time."""
+    count = store.add(f"uov_hf/{event}", 1)
+    turn = -(-count // num_processes)  # nobody comes to the next one before all have come to this one
+    key = f"uov_hf/{event}/{turn}"
+    if count == turn * num_processes:
+        store.set(key, "")
+    return key
 
 
 def check_num_processes(num_processes: int) -> None:

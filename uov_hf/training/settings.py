@@ -94,8 +94,8 @@ def check_settings(saved: dict[str, Any], ours: dict[str, Any], checkpoint: Path
     if refused:
         listed = "; ".join(f"{name} = {_short(saved[name])}, now {_short(ours[name])}" for name in refused)
         raise ValueError(
-            f"{checkpoint} belongs to a run with other settings: {listed}. It would end as neither of the "
-            "two. Resume with the settings of that run, or start a new one in another --output_dir."
+            f"{checkpoint} belongs to a run with other settings: {listed}. The resumed run would match "
+            "neither. Resume with the settings of that run, or start a new one in another --output_dir."
         )
     for name in changed:
         logger.info(f"Changed since {checkpoint.name}: {name} = {_short(ours[name])}, was {_short(saved[name])}.")
