@@ -164,7 +164,7 @@ def _multiply_in(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) ->
     with torch.autocast(left.device.type, enabled=False):
         if left.dtype == dtype:
             return torch.bmm(left, right)
-        if left.is_cuda and torch.version.hip is None:
+        if left.device.type == "cuda" and torch.version.hip is None:
             return torch.bmm(left, right, out_dtype=dtype)
         return torch.bmm(left.to(dtype), right.to(dtype))
 

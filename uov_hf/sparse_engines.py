@@ -227,7 +227,7 @@ class SpconvMap:
         library, module = load_library(pyramid.library)[0], _module(template, weight, pyramid.training)
         rows = features.contiguous().split([part.num_voxels(self.input_level) for part in pyramid.parts])
         # Their own autocast has float16 only, and not in evaluation; they launch on the current GPU.
-        on_device = torch.cuda.device(features.device) if features.is_cuda else nullcontext()
+        on_device = torch.cuda.device(features.device) if features.device.type == "cuda" else nullcontext()
         with LIBRARIES[pyramid.library].lock, torch.autocast(features.device.type, enabled=False), on_device:
             outputs = [
                 part.convolve(library, module, own, self.input_level, self.output_level)
