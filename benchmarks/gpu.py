@@ -71,7 +71,7 @@ def main():
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(results, indent=2))
     if any(row.get("failed") for row in results["results"]):
-        raise SystemExit("Something failed; the tables say what.")
+        raise SystemExit("Something failed: see the tables.")
 
 
 def parse_args():

@@ -143,7 +143,7 @@ class Case:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the network says that an engine cannot do this, and what to use instead."""
+    """Whether the network refuses an engine, with the way out."""
     return isinstance(error, RuntimeError) and "sparse_backend='torch'" in str(error)
 
 

@@ -28,11 +28,11 @@ from uov_hf.projection import Camera, project_points, visible_points
 
 # The most that a call may cost, whatever the number of points: launches, syncs, copies.
 BUDGETS = {
-    "MinkUNet34, inference": (1600, 7, 6),
-    "MinkUNet34, distillation, forward": (1700, 7, 6),
-    "MinkUNet34, distillation, backward": (2750, 0, 0),
-    "MinkUNet34, pre-training, forward": (1700, 7, 6),
-    "MinkUNet34, pre-training, backward": (2750, 0, 0),
+    "MinkUNet34, inference": (1530, 7, 6),
+    "MinkUNet34, distillation, forward": (1660, 7, 6),
+    "MinkUNet34, distillation, backward": (2720, 0, 0),
+    "MinkUNet34, pre-training, forward": (1660, 7, 6),
+    "MinkUNet34, pre-training, backward": (2720, 0, 0),
     "AFI, the paper's constants": (680, 2, 15),
     "AFI, dense": (130, 2, 6),
     "AFI, with a ground ring": (690, 2, 18),

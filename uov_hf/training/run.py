@@ -84,7 +84,7 @@ class Run:
             return
         state = load_checkpoint(self.accelerator, self.model, checkpoint, self.settings)
         for name in COUNTERS:
-            setattr(self, name, state.get(name, 0))  # the last one is younger than some checkpoints
+            setattr(self, name, state[name])
         if self.accelerator.is_main_process:
             drop_later(self.output_dir, self.step)
         logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
