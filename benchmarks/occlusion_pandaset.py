@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uov_hf.projection import Camera, OcclusionConfig, project_points, round_to_pixels, visible_points
+from uov_hf.geometry.projection import Camera, OcclusionConfig, project_points, round_to_pixels, visible_points
 
 
 UNLABELLED = 0

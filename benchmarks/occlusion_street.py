@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from uov_hf.projection import Camera, OcclusionConfig, project_points, round_to_pixels, visible_points
+from uov_hf.geometry.projection import Camera, OcclusionConfig, project_points, round_to_pixels, visible_points
 from uov_hf.synthetic.cameras import CAMERAS, CameraMount
 from uov_hf.synthetic.lidar import LIDAR_TO_EGO, Scan, scan
 from uov_hf.synthetic.raycast import cast

@@ -22,7 +22,7 @@ import numpy as np
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 
-from uov_hf.dataset_scripts.nuscenes_tables import read_official_splits
+from uov_hf.datasets.nuscenes_tables import read_official_splits
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
 
 

@@ -28,11 +28,11 @@ from tmp_samples import AUGMENTATION, OfficialSamples, write_official_folder
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import Frames, load_frames
-from uov_hf.data.collation import collate_scans, collate_tmp
 from uov_hf.data.writing import write_parquet
-from uov_hf.dataset_scripts.nuscenes import NuScenes
+from uov_hf.datasets.nuscenes import NuScenes
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import ImageSegments, Teacher
+from uov_hf.training.collation import collate_scans, collate_tmp
 from uov_hf.training.samples import DistillationSamples, TMPSamples
 from uov_hf.vocabulary import load_vocabulary
 

@@ -30,11 +30,11 @@ from PIL import Image
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
-from uov_hf.data.collation import collate_scans
 from uov_hf.data.writing import write_parquet
-from uov_hf.dataset_scripts.nuscenes import NuScenes
+from uov_hf.datasets.nuscenes import NuScenes
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import ImageSegments, Teacher
+from uov_hf.training.collation import collate_scans
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.samples import DistillationSamples
 from uov_hf.vocabulary import load_vocabulary

@@ -24,7 +24,7 @@ from nuscenes_root import write_root
 IMPORTS = """
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
-import uov_hf.dataset_scripts.nuscenes
+import uov_hf.datasets.nuscenes
 
 content = "nothing"
 """

@@ -21,11 +21,11 @@ from torch.nn.functional import interpolate, normalize
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
-from uov_hf.data.augmentation import AugmentationConfig, drop_cuboid, inside_box, random_box, rotated
-from uov_hf.data.collation import collate_tmp
 from uov_hf.labels import LabelSet, PointLabels, decode_segmentation, label_points
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import Teacher, load_teacher
+from uov_hf.training.augmentation import AugmentationConfig, drop_cuboid, inside_box, random_box, rotated
+from uov_hf.training.collation import collate_tmp
 from uov_hf.training.samples import TMPSamples
 from uov_hf.vocabulary import load_vocabulary
 

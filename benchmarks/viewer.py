@@ -20,8 +20,8 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from uov_hf.data import load_frames
+from uov_hf.pictures.viewer import write_viewer
 from uov_hf.synthetic import generate_street
-from uov_hf.viewer import write_viewer
 from uov_hf.vocabulary import load_vocabulary
 
 

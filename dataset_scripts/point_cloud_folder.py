@@ -4,81 +4,42 @@
 says whether the calibration is right; with `--output_dir`, the folder becomes Parquet. docs/own_car.md has the layout.
 """
 
+import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from uov_hf.data.frames import FrameBuilder, disjoint_splits, read_splits
 from uov_hf.data.writing import write_from_command_line
-from uov_hf.dataset_scripts.car_recording import Recording
-
-
-class PointCloudFolder(FrameBuilder):
-    """
-    `PointCloudFolder(data_dir="my_car").as_frames()`.
-
-    Splits: `all`, and those that a `splits.json` in the folder names (`{"name": ["sequence", …]}`).
-    """
-
-    licence = "Your own recordings: the people and number plates in them may have a say."
-
-    def open(self) -> "Folder":
-        return Folder(Path(self.config.data_dir))
-
-    def default_splits(self) -> tuple[str, ...]:
-        return disjoint_splits(self.split_sequences())
-
-    def split_sequences(self) -> dict[str, list[str]]:
-        sequences = list(dict.fromkeys(self.source.sequence_ids))
-        path = Path(self.config.data_dir) / "splits.json"
-        splits = read_splits(path) if path.is_file() else {}
-        absent = sorted({name for members in splits.values() for name in members} - set(sequences))
-        if absent:
-            raise ValueError(f"{path}: names sequences that are not here: {', '.join(absent)}.")
-        return splits | {"all": sequences}
-
-
-class Folder:
-    """
-    The recordings in a folder, as a `FrameSource`: sequence by sequence, in the order of time.
-
-    Raises:
-        ValueError: something does not fit together, or a file is missing or broken; the message names the file.
-    """
-
-    def __init__(self, root: Path):
-        folders = [root] if (root / "points").is_dir() else sorted(path.parent for path in root.glob("*/points"))
-        if not folders:
-            raise ValueError(
-                f"{root}: expected a folder for every sequence, with a folder `points` in it (or one `points` for the "
-                "only sequence), got none."
-            )
-        recordings = [Recording(folder, root) for folder in folders]
-        self.taxonomy = _only_taxonomy(recordings)
-        self._frames = [(recording, name) for recording in recordings for name in recording.frame_names]
-        self.frame_ids = [f"{recording.name}/{name}" for recording, name in self._frames]
-        self.sequence_ids = [recording.name for recording, _ in self._frames]
-
-    def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        recording, name = self._frames[index]
-        return recording.read(name, columns)
-
-
-def _only_taxonomy(recordings: Sequence[Recording]) -> str | None:
-    by_taxonomy = {recording.calibration.taxonomy: recording.calibration.path for recording in recordings}
-    if len(by_taxonomy) > 1:
-        says = "; ".join(f"{path}: {taxonomy}" for taxonomy, path in by_taxonomy.items())
-        raise ValueError(f"All sequences must have the same `taxonomy`, got {says}.")
-    return next(iter(by_taxonomy))
+from uov_hf.datasets.point_cloud_folder import PointCloudFolder
 
 
 def main():
     if any(argument.split("=")[0] == "--check" for argument in sys.argv):
-        from uov_hf.dataset_scripts.check_calibration import check_from_command_line  # it draws; reading does not
-
-        sys.exit(check_from_command_line(PointCloudFolder, __doc__))
+        sys.exit(check())
     write_from_command_line(PointCloudFolder, __doc__)
+
+
+def check() -> int:
+    """Check the calibration of every camera; returns 1 if one is wrong, else 0."""
+    from uov_hf.own_car.check import check_cameras  # needs matplotlib and OpenCV; reading does not
+
+    args = _parse_args()
+    frames = PointCloudFolder(data_dir=args.data_dir, config_name=args.dataset_config).as_frames(args.split)
+    any_wrong = False
+    for checked in check_cameras(frames, args.num_frames, Path(args.check)):
+        any_wrong |= checked.report.verdict == "wrong"
+        print(checked)
+    print(f"Pictures: {args.check}")
+    return int(any_wrong)
+
+
+def _parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, help="The raw folder.")
+    parser.add_argument("--check", metavar="FOLDER", required=True, help="Where the pictures go.")
+    parser.add_argument("--dataset_config", help="Default: the only one there is.")
+    parser.add_argument("--split", help="Default: the one to train on.")
+    parser.add_argument("--num_frames", type=int, default=10, help="Number of frames to compare.")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from uov_hf.evaluation import answers
 from uov_hf.evaluation.reports import results_table, to_results, write_results
 from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans, score_segmenter
 from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.pictures.viewer import write_viewer
+from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.synthetic import generate_street
-from uov_hf.viewer import write_viewer
-from uov_hf.visualization import draw_birds_eye_view
 from uov_hf.vocabulary import load_vocabulary
 
 

@@ -15,11 +15,11 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor, save_checkpoint
-from uov_hf.data.augmentation import AugmentationConfig
-from uov_hf.data.collation import collate_scans
 from uov_hf.labels import LabelSet
 from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.training import arguments
+from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.collation import collate_scans
 from uov_hf.training.launch import start, wait_for_all
 from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_run, write_card

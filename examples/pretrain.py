@@ -18,12 +18,12 @@ from transformers import AutoConfig, CLIPModel, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor, save_checkpoint
 from uov_hf.data import load_frames
-from uov_hf.data.augmentation import AugmentationConfig
-from uov_hf.data.collation import collate_tmp
 from uov_hf.labels import LabelSet
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
 from uov_hf.training import arguments
+from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.collation import collate_tmp
 from uov_hf.training.launch import start, wait_for_all
 from uov_hf.training.loop import Objective, train
 from uov_hf.training.publishing import push_run, write_card

@@ -88,7 +88,7 @@ def save_checkpoints(label_set, pretrained: Path, distilled: Path, head: str, cl
         UOVProcessor,
         save_checkpoint,
     )
-    from uov_hf.cards import write_default_card
+    from uov_hf.hub.cards import write_default_card
 
     torch.manual_seed(0)
     config = UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim, teacher=label_set.teacher_id)

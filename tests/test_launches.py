@@ -19,11 +19,11 @@ from uov_hf import (
     point_neighbors,
 )
 from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
-from uov_hf.data.augmentation import rotated
+from uov_hf.geometry.occlusion import OcclusionConfig
+from uov_hf.geometry.projection import Camera, project_points, visible_points
 from uov_hf.ground_ring import GroundRing
 from uov_hf.losses import pool_superpoints
-from uov_hf.occlusion import OcclusionConfig
-from uov_hf.projection import Camera, project_points, visible_points
+from uov_hf.training.augmentation import rotated
 
 
 # The most that a call may cost, whatever the number of points: launches, syncs, copies.

@@ -14,7 +14,7 @@ from space_server import SPACE, running_space
 
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = ("uov_hf", "uov_hf_cli", "dataset_scripts", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("uov_hf", "uov_hf_cli", "pyproject.toml", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.slow  # the whole installation, torch included: some minutes
 
@@ -71,17 +71,12 @@ def readme_blocks(language: str) -> list[str]:
 def test_the_wheel_has_all_that_the_package_reads_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0].split("-")[0] for name in names} == {"uov_hf", "uov_hf_cli"}
-    for folder, target in (
-        ("uov_hf", "uov_hf"),
-        ("uov_hf_cli", "uov_hf_cli"),
-        ("dataset_scripts", "uov_hf/dataset_scripts"),
-    ):
+    for folder in ("uov_hf", "uov_hf_cli"):
         files = [
             path for path in (REPOSITORY / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
         ]
-        expected = {f"{target}/{path.relative_to(REPOSITORY / folder).as_posix()}" for path in files}
-        assert not expected - names
-    assert {"uov_hf/py.typed", "uov_hf/viewer.html", "uov_hf/vocabulary/nuscenes.yaml"} <= names
+        assert not {path.relative_to(REPOSITORY).as_posix() for path in files} - names
+    assert {"uov_hf/py.typed", "uov_hf/pictures/viewer.html", "uov_hf/vocabulary/nuscenes.yaml"} <= names
     assert not [name for name in names if re.search(r"(^|/)(tests?|benchmarks|examples)/", name)]
 
 

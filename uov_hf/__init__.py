@@ -15,7 +15,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_uov import UOVConfig
 from .feature_extraction_uov import UOVFeatureExtractor
-from .hub import push_checkpoint, save_checkpoint
+from .hub.checkpoint import push_checkpoint, save_checkpoint
 from .modeling_uov import UOVModel
 from .modeling_uov_pretraining import UOVForPreTraining
 from .modeling_uov_segmentation import UOVForSemanticSegmentation

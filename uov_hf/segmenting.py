@@ -230,7 +230,7 @@ def class_colors(class_names: Sequence[str]) -> np.ndarray:
     Words of the built-in vocabularies have their class's, so that cars are orange in every picture; others, and a
     second word of one class, get hues far from each other.
     """
-    from uov_hf.scan_colors import distinct_colors
+    from uov_hf.pictures.scan_colors import distinct_colors
 
     colors, others = [], distinct_colors(len(class_names)).tolist()
     for name, other in zip(class_names, others, strict=True):
@@ -275,8 +275,8 @@ def _without_suffix(name: str) -> str:
 
 
 def _write(result: SegmentedScan, viewer: bool) -> None:
-    from uov_hf.viewer import write_viewer  # slow to import, both of them
-    from uov_hf.visualization import draw_birds_eye_view
+    from uov_hf.pictures.viewer import write_viewer  # slow to import, both of them
+    from uov_hf.pictures.visualization import draw_birds_eye_view
 
     folder, names, colors = result.folder, result.class_names, class_colors(result.class_names)
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 With --render the card of a checkpoint in a folder is written anew from its configuration, where an earlier one is lost
 or wrong; how it was trained and evaluated is then not in it. The card of a label set, with figures and a gallery, is
-made by `python -m uov_hf.labels.card`.
+made by `python -m uov_hf.evaluation.label_card`.
 
 examples:
   uov-hf card out/demo/uov
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Iterable[str]:
     from pathlib import Path
 
-    from uov_hf.cards import read_card, write_default_card
+    from uov_hf.hub.cards import read_card, write_default_card
 
     if args.render:
         if not (Path(args.name_or_path) / "config.json").is_file():

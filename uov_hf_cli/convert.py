@@ -1,4 +1,4 @@
-"""Convert an official UOV/AFOV or SLidR checkpoint; `python -m uov_hf.convert` is the same.
+"""Convert an official UOV/AFOV or SLidR checkpoint.
 
 examples:
   uov-hf convert AFOV_pretrain_san.pt --output_dir afov-tmp-san --label_set labels/

@@ -198,7 +198,7 @@ def _draw(image: dict[str, Any], png: bytes, segments: list[dict], colors: "dict
 
     from uov_hf.data.frames import decode_image
     from uov_hf.labels.label_set import decode_segmentation
-    from uov_hf.visualization import add_legend
+    from uov_hf.pictures.visualization import add_legend
 
     ids, pixels = decode_segmentation(png), np.asarray(decode_image(image))
     shades = np.zeros((max([segment["id"] for segment in segments], default=0) + 1, 4))

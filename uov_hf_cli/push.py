@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
         yield LabelSet(args.folder).push_to_hub(args.repo_id, **options)
     elif (args.folder / "config.json").is_file():
-        from uov_hf.hub import push_checkpoint
+        from uov_hf.hub.checkpoint import push_checkpoint
 
         yield push_checkpoint(args.folder, args.repo_id, **options)
     else:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
-    from uov_hf import viewer
+    from uov_hf.pictures import viewer
     from uov_hf.point_files import check_finite, read_points
     from uov_hf.vocabulary import load_vocabulary
 

@@ -20,11 +20,11 @@ from transformers import pipeline
 
 from uov_hf.data import load_frames
 from uov_hf.data.frames import decode_image
-from uov_hf.projection import Camera
-from uov_hf.scan_colors import label_colors
+from uov_hf.geometry.projection import Camera
+from uov_hf.pictures.scan_colors import label_colors
+from uov_hf.pictures.viewer import write_viewer
+from uov_hf.pictures.visualization import draw_camera_overlays, draw_range_image
 from uov_hf.synthetic import generate_street
-from uov_hf.viewer import write_viewer
-from uov_hf.visualization import draw_camera_overlays, draw_range_image
 from uov_hf.vocabulary import load_vocabulary
 
 

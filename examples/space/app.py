@@ -16,10 +16,10 @@ import numpy as np
 from transformers.utils.logging import disable_progress_bar
 
 from uov_hf import PointCloudSegmentationPipeline
+from uov_hf.pictures.viewer import render_viewer
 from uov_hf.point_files import READERS, check_finite, read_points
 from uov_hf.segmenting import class_colors, load_segmenter
 from uov_hf.synthetic import generate_street
-from uov_hf.viewer import render_viewer
 
 
 MODEL = os.environ.get("HF_MODEL_ID", "out/demo/uov")

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from uov_hf.viewer import write_viewer
+from uov_hf.pictures.viewer import write_viewer
 
 
 CLASS_NAMES = ["car", "road", "tree <b>"]

@@ -164,7 +164,7 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_command_converts_a_file_of_full_size(tmp_path):
     path = save(tmp_path, {"model_points": official_tensors(768, **FULL), "config": SETTINGS})
-    command = [sys.executable, "-m", "uov_hf.convert", path, "--output_dir", tmp_path / "out"]
+    command = [sys.executable, "-m", "uov_hf_cli", "convert", path, "--output_dir", tmp_path / "out"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "UOVModel, 374 tensors; the head gives the teacher's text space" in printed
     assert sum(value.numel() for value in UOVModel.from_pretrained(tmp_path / "out").parameters()) == 37_917_472

@@ -12,8 +12,8 @@ from transformers import AutoModel, AutoProcessor
 
 from uov_hf import UOVForPreTraining, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
-from uov_hf.data.augmentation import AugmentationConfig
 from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.samples import TMPSamples
 from uov_hf.training.tracking import read_log

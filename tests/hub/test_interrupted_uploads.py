@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.utils import get_session
 
-from uov_hf.upload import upload
+from uov_hf.hub.upload import upload
 
 
 LARGE = {f"model-{i}.safetensors": bytes([i]) * 5000 for i in range(3)}

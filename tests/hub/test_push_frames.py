@@ -16,7 +16,7 @@ from uov_hf.data import load_frames
 from uov_hf.data.parquet import read_shard_index
 from uov_hf.data.publishing import push_dataset
 from uov_hf.data.writing import write_from_command_line, write_parquet
-from uov_hf.dataset_scripts.nuscenes import NuScenes
+from uov_hf.datasets.nuscenes import NuScenes
 
 
 class SecretScenes(NuScenes):

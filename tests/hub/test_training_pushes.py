@@ -14,7 +14,7 @@ from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.data.publishing import push_dataset
 from uov_hf.data.writing import write_parquet
-from uov_hf.dataset_scripts.nuscenes import NuScenes
+from uov_hf.datasets.nuscenes import NuScenes
 from uov_hf.labels import LabelSet, label_points
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary

@@ -7,11 +7,11 @@ import signal
 import numpy as np
 import pytest
 
+from uov_hf.geometry.projection import OcclusionConfig
 from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, label_points
 from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.superpoints import SuperpointConfig
 from uov_hf.labels.time_vote import TimeVoteConfig
-from uov_hf.projection import OcclusionConfig
 from uov_hf.teachers import ImageSegments
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from uov_hf.data import load_frames
-from uov_hf.projection import Camera, pair_points_with_pixels, round_to_pixels
+from uov_hf.geometry.projection import Camera, pair_points_with_pixels, round_to_pixels
 from uov_hf.synthetic import generate_street
 from uov_hf.synthetic.layout import draw_street
 from uov_hf.vocabulary import load_vocabulary

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from uov_hf.data import decode_image, load_frames
-from uov_hf.dataset_scripts.semantic_kitti import SemanticKitti
+from uov_hf.datasets.semantic_kitti import SemanticKitti
 from uov_hf.synthetic import generate_semantic_kitti, generate_street
 from uov_hf.synthetic.semantic_kitti import COUNTERPARTS, MOVING, counterpart
 from uov_hf.vocabulary import load_vocabulary

@@ -3,8 +3,8 @@
 import torch
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
-from uov_hf.data.collation import collate_tmp
 from uov_hf.labels import PointLabels
+from uov_hf.training.collation import collate_tmp
 from uov_hf.training.samples import TMPSamples
 
 

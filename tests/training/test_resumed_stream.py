@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from uov_hf.data import load_frames
-from uov_hf.data.augmentation import AugmentationConfig, turn_and_mirror
+from uov_hf.training.augmentation import AugmentationConfig, turn_and_mirror
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.run import Run
 

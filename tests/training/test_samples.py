@@ -6,12 +6,12 @@ import torch
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
-from uov_hf.data.augmentation import AugmentationConfig
-from uov_hf.data.collation import collate_scans, collate_tmp
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
+from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.collation import collate_scans, collate_tmp
 from uov_hf.training.samples import DistillationSamples, TMPSamples
 from uov_hf.vocabulary import load_vocabulary
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from uov_hf import UOVConfig, UOVFeatureExtractor
 from uov_hf.data import load_frames
-from uov_hf.data.augmentation import AugmentationConfig
+from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.samples import AnnotatedSamples
 from uov_hf.training.settings import check_settings, run_settings

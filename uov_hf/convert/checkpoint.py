@@ -17,11 +17,11 @@ from uov_hf import (
     UOVProcessor,
     save_checkpoint,
 )
-from uov_hf.cards import write_model_card
 from uov_hf.convert.minkowski import run_minkunet
 from uov_hf.convert.names import Rename, backbone_names, head_names
 from uov_hf.convert.official_files import read_official
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
+from uov_hf.hub.cards import write_model_card
 from uov_hf.labels import LabelSet
 from uov_hf.vocabulary import load_vocabulary
 

@@ -8,12 +8,12 @@ from types import ModuleType
 
 from datasets import IterableDataset
 
-import uov_hf.dataset_scripts
 from uov_hf.data.frames import FrameBuilder, Frames
 from uov_hf.data.parquet import open_parquet
 
 
-SCRIPTS = Path(uov_hf.dataset_scripts.__file__).parent
+# Readers are found by name, not imported: they stand above this package.
+READERS = Path(__file__).parents[1] / "datasets"
 
 
 def load_frames(
@@ -82,37 +82,37 @@ def keep_fraction(frames: Frames, data_fraction: float) -> Frames:
 
 
 def find_builder(dataset: str) -> type[FrameBuilder] | None:
-    """The builder of a dataset script; None where `dataset` is no script."""
+    """The builder of a dataset script or short name; None where `dataset` is neither."""
     if dataset.endswith(".py"):
-        path = Path(dataset)
-    elif (SCRIPTS / f"{dataset}.py").is_file():
-        path = SCRIPTS / f"{dataset}.py"
-    else:
-        return None
+        return _only_builder(_import_script(Path(dataset)))
+    if dataset in script_names():
+        return _only_builder(importlib.import_module(f"uov_hf.datasets.{dataset}"))
+    return None
+
+
+def script_names() -> list[str]:
+    """The short names of the datasets that the package reads."""
+    return sorted(path.stem for path in READERS.glob("*.py") if "(FrameBuilder)" in path.read_text(encoding="utf-8"))
+
+
+def _only_builder(module: ModuleType) -> type[FrameBuilder]:
+    """The subclass of `FrameBuilder` that a module defines, or else the one that it imports."""
+    builders = {
+        value for value in vars(module).values() if isinstance(value, type) and issubclass(value, FrameBuilder)
+    }
+    builders -= {FrameBuilder}
+    own = {builder for builder in builders if builder.__module__ == module.__name__}
+    found = own or builders
+    if len(found) != 1:
+        raise ValueError(f"{module.__file__}: expected one subclass of FrameBuilder in it, got {len(found)}.")
+    return found.pop()
+
+
+def _import_script(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(
             f"{path}: expected a dataset script, got no file; the short names are {', '.join(script_names())}."
         )
-    module = _import_script(path)
-    builders = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, FrameBuilder) and value.__module__ == module.__name__
-    ]
-    if len(builders) != 1:
-        raise ValueError(f"{path}: expected one subclass of FrameBuilder in it, got {len(builders)}.")
-    return builders[0]
-
-
-def script_names() -> list[str]:
-    """The short names of the dataset scripts that come with the package."""
-    return sorted(path.stem for path in SCRIPTS.glob("*.py") if "(FrameBuilder)" in path.read_text(encoding="utf-8"))
-
-
-def _import_script(path: Path) -> ModuleType:
-    packaged = SCRIPTS / path.name
-    if packaged.is_file() and packaged.samefile(path):
-        return importlib.import_module(f"uov_hf.dataset_scripts.{path.stem}")  # importable in worker processes too
     spec = importlib.util.spec_from_file_location(f"dataset_script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that what it defines can be pickled

@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from uov_hf.data.frames import FrameBuilder
 from uov_hf.data.loading import find_builder
 from uov_hf.data.parquet import read_shard_index
-from uov_hf.upload import hide_folders, upload
+from uov_hf.hub.upload import hide_folders, upload
 
 
 CARD = """---
@@ -113,7 +113,7 @@ def push_dataset(
     Args:
         builder (`FrameBuilder`): Knows the licence.
         folder (`Path`): As `write_parquet` left it.
-        repo_id, private, revision, commit_message, token: As of [`~uov_hf.upload.upload`].
+        repo_id, private, revision, commit_message, token: As of [`~uov_hf.hub.upload.upload`].
 
     Raises:
         PermissionError: the repository is public, and the dataset may not be, or nobody has said that it may.

@@ -7,11 +7,11 @@ import torch
 from accelerate import Accelerator
 
 from uov_hf.evaluation.answers import Answer
-from uov_hf.evaluation.calibration import CalibrationBins
+from uov_hf.evaluation.label_statistics import RANGE_NAMES, find_range_bins
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.panoptic import MIN_POINTS, PanopticQuality, cluster_things
+from uov_hf.evaluation.reliability import CalibrationBins
 from uov_hf.evaluation.segmentation import IGNORED, LabelledScan, LabelledScans, count, new_matrices
-from uov_hf.labels.card_statistics import RANGE_NAMES, find_range_bins
 from uov_hf.vocabulary import load_vocabulary
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from uov_hf.data.augmentation import rotated
 from uov_hf.evaluation.metrics import ConfusionMatrix
-from uov_hf.projection import Camera, pair_points_with_pixels
+from uov_hf.geometry.projection import Camera, pair_points_with_pixels
+from uov_hf.training.augmentation import rotated
 
 
 IGNORED = 255

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from uov_hf.geometry.projection import OcclusionConfig
 from uov_hf.labels.superpoints import SuperpointConfig
 from uov_hf.labels.time_vote import TimeVoteConfig
-from uov_hf.projection import OcclusionConfig
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from safetensors.numpy import load_file, save
 
+from uov_hf.hub.upload import is_hub_id
 from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
-from uov_hf.upload import is_hub_id
 
 
 FORMAT_VERSION = 2

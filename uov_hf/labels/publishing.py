@@ -9,8 +9,8 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from uov_hf.hub.upload import hide_folders, upload
 from uov_hf.labels.label_set import LabelSet
-from uov_hf.upload import hide_folders, upload
 
 
 SHARDS = ("images/*.parquet", "points/*/*.parquet")
@@ -30,13 +30,13 @@ def push_label_set(
     """
     Upload a label set and its point labels as a dataset repository, in one commit, and return the address.
 
-    Its card is the one that `python -m uov_hf.labels.card` wrote, if it did, with a section about loading. What the
-    folder holds besides does not go, and of folders and files that its settings name only the last name goes. It comes
-    back by [`LabelSet.from_hub`], or as tables by `datasets.load_dataset`.
+    The card is the one of `python -m uov_hf.evaluation.label_card`, where there is one, with a section about loading.
+    Other files in the folder are not uploaded. Of paths in the settings only the last name is uploaded. The label set
+    is read again by [`LabelSet.from_hub`], or as tables by `datasets.load_dataset`.
 
     Args:
         label_set (`LabelSet`): Finished: with a shard for every sequence.
-        repo_id, private, revision, commit_message, token: As of [`~uov_hf.upload.upload`].
+        repo_id, private, revision, commit_message, token: As of [`~uov_hf.hub.upload.upload`].
 
     Raises:
         ValueError: it has no shards.

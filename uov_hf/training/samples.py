@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset
 
 from uov_hf.data import Frames, load_frames
-from uov_hf.data.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.training.launch import sharing, wait_for_all
 
 

@@ -1,0 +1,345 @@
+"""A nuScenes root comes back as frames: geometry, labels, order, splits, and errors that name the file."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_nuscenes import NUM_POINTS, write_root
+
+from uov_hf import UOVFeatureExtractor
+from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
+from uov_hf.datasets import nuscenes_tables
+from uov_hf.datasets.nuscenes import NuScenes
+from uov_hf.datasets.nuscenes_tables import CAMERAS, read_official_splits
+from uov_hf.geometry.projection import Camera, project_points
+from uov_hf.vocabulary import load_vocabulary
+
+
+SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "nuscenes.py"
+SCENES = {"scene-1077": 2, "scene-0103": 1, "scene-0061": 3}  # train, val, train; not in the order of their names
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_root(tmp_path / "nuscenes", SCENES)
+
+
+def rotate(quaternion, points):
+    """q p q*, by the two cross products that make it up; (w, x, y, z)."""
+    w, axis = quaternion[0], np.array(quaternion[1:])
+    return points + 2 * np.cross(axis, np.cross(axis, points) + w * points)
+
+
+def rotate_back(quaternion, points):
+    return rotate([quaternion[0], *(-np.array(quaternion[1:]))], points)
+
+
+def step_by_step(tables: Path, frame: dict, camera_name: str, points: np.ndarray):
+    """Section 1.4 of the method, a line at a time and in float64: pixel and depth of every point."""
+    read = {
+        name: json.loads((tables / f"{name}.json").read_text())
+        for name in ("sample_data", "ego_pose", "calibrated_sensor")
+    }
+    table = {name: {row["token"]: row for row in rows} for name, rows in read.items()}
+
+    def poses(sample_data_token):
+        row = table["sample_data"][sample_data_token]
+        return table["calibrated_sensor"][row["calibrated_sensor_token"]], table["ego_pose"][row["ego_pose_token"]]
+
+    lidar, ego_then = poses(frame["frame_id"])
+    camera, ego_now = poses(frame["image_ids"][frame["camera_names"].index(camera_name)])
+    points = rotate(lidar["rotation"], points.astype(np.float64)) + lidar["translation"]
+    points = rotate(ego_then["rotation"], points) + ego_then["translation"]
+    points = rotate_back(ego_now["rotation"], points - ego_now["translation"])
+    points = rotate_back(camera["rotation"], points - camera["translation"])
+    u, v, depth = np.array(camera["camera_intrinsic"]) @ points.T
+    return np.stack([u / depth, v / depth], axis=1), depth
+
+
+def check_projection(tables: Path, frame: dict):
+    for index, name in enumerate(frame["camera_names"]):
+        expected, depth = step_by_step(tables, frame, name, frame["points"][:, :3])
+        camera = Camera(frame["lidar2cam"][index], frame["intrinsics"][index], frame["image_sizes"][index])
+        pixel_coords, in_view = project_points(frame["points"], camera)
+        height, width = frame["image_sizes"][index]
+        u, v = expected.T
+        np.testing.assert_array_equal(in_view, (depth > 1) & (u > 0) & (u < width - 1) & (v > 0) & (v < height - 1))
+        np.testing.assert_allclose(pixel_coords[in_view], expected[in_view], atol=1e-6)
+
+
+def test_columns_have_the_types_they_promise(root):
+    frame = load_frames("nuscenes", data_dir=root)[0]
+    assert list(frame) == list(FRAME_FEATURES)
+    for column in ("points", "lidar2cam", "intrinsics", "image_sizes", "lidar2global"):
+        assert frame[column].dtype == FRAME_FEATURES[column].dtype, column
+    assert frame["labels"].dtype == np.uint8 and frame["camera_timestamps"].dtype == np.int64
+    assert (frame["intensity_max"], frame["instances"]) == (255.0, None)
+    assert tuple(frame["camera_names"]) == CAMERAS
+
+
+def test_frames_come_scene_by_scene_in_the_order_of_time(root):
+    frames = load_frames("nuscenes", "all", data_dir=root)
+    assert frames.sequence_ids == ["scene-1077"] * 2 + ["scene-0103"] + ["scene-0061"] * 3
+    assert frames.frame_ids[3:] == [f"scene-0061-{index}-LIDAR_TOP" for index in range(3)]
+    assert [frame["timestamp"] for frame in frames] == [6000, 506_000, 6000, 6000, 506_000, 1_006_000]
+
+
+def test_points_drop_the_ring_and_nothing_else(root):
+    frame = load_frames("nuscenes", data_dir=root)[0]
+    raw = np.fromfile(root / f"samples/LIDAR_TOP/{frame['frame_id']}.pcd.bin", np.float32).reshape(-1, 5)
+    np.testing.assert_array_equal(frame["points"], raw[:, :4])
+
+
+def test_labels_are_training_ids(root):
+    frame = load_frames("nuscenes", data_dir=root)[0]
+    raw = np.fromfile(root / f"lidarseg/v1.0-mini/{frame['frame_id']}_lidarseg.bin", np.uint8)
+    names = load_vocabulary("nuscenes").class_names
+    assert {names[label] for label in frame["labels"][raw == 26]} == {"sidewalk"}
+    assert set(frame["labels"][raw == 25]) == {names.index("other_flat")} and set(frame["labels"][raw == 29]) == {255}
+
+
+def test_without_the_lidarseg_folder_there_are_no_labels(tmp_path):
+    root = write_root(tmp_path, {"scene-0077": 1}, "v1.0-test", lidarseg=False)
+    frames = load_frames("nuscenes", data_dir=root)
+    assert frames.source.sequence_ids == ["scene-0077"] and frames[0]["labels"] is None
+
+
+def test_images_stay_encoded_in_their_files(root):
+    frame = load_frames("nuscenes", data_dir=root)[0]
+    for name, image_id, image in zip(frame["camera_names"], frame["image_ids"], frame["images"], strict=True):
+        assert image == {"bytes": None, "path": str(root / f"samples/{name}/{image_id}.jpg")}
+    assert decode_image(frame["images"][0]).size == (16, 12)
+
+
+def test_projection_equals_the_chain_of_poses_step_by_step(root):
+    for frame in load_frames("nuscenes", "all", data_dir=root):
+        check_projection(root / "v1.0-mini", frame)
+
+
+def test_a_camera_that_a_sample_lacks_is_left_out(root):
+    rows = [row for row in read_table(root, "sample_data") if row["token"] != "scene-1077-0-CAM_BACK"]
+    write_table(root, "sample_data", rows)
+    frame = load_frames("nuscenes", data_dir=root)[0]
+    assert "CAM_BACK" not in frame["camera_names"] and frame["lidar2cam"].shape == (5, 4, 4)
+
+
+def test_official_splits_have_their_sizes():
+    splits = read_official_splits()
+    sizes = {
+        "train": 700,
+        "val": 150,
+        "test": 150,
+        "mini_train": 8,
+        "mini_val": 2,
+        "verifying": 100,
+        "parametrizing": 600,
+    }
+    assert {name: len(scenes) for name, scenes in splits.items()} == sizes
+    assert splits["parametrizing"] | splits["verifying"] == splits["train"]
+    assert not splits["train"] & splits["val"] and not splits["test"] & (splits["train"] | splits["val"])
+    assert splits["mini_train"] | splits["mini_val"] <= splits["train"] | splits["val"]
+
+
+def test_splits_hold_their_scenes(root, tmp_path):
+    def scenes(split=None, data_dir=root, **kwargs):
+        return list(dict.fromkeys(load_frames("nuscenes", split, data_dir=data_dir, **kwargs).sequence_ids))
+
+    assert scenes() == scenes("mini_train") == ["scene-1077", "scene-0061"]
+    assert scenes("mini_val") == ["scene-0103"]
+    assert scenes("all") == list(SCENES)
+    trainval = write_root(tmp_path / "trainval", {"scene-0001": 1, "scene-0003": 1, "scene-0008": 1}, "v1.0-trainval")
+    assert scenes(data_dir=trainval) == ["scene-0001", "scene-0008"]
+    assert scenes("parametrizing", trainval) == ["scene-0001"] and scenes("verifying", trainval) == ["scene-0008"]
+    assert scenes(data_dir=trainval, data_fraction=0.5) == ["scene-0008"]
+
+
+def test_a_root_may_name_more_splits(tmp_path):
+    root = write_root(tmp_path, {"scene-9001": 1, "scene-9002": 1})
+    (root / "splits.json").write_text(json.dumps({"train": ["scene-9002"], "night": [], "test": ["scene-9001"]}))
+    builder = NuScenes(data_dir=root)
+    assert builder.default_splits() == ("train", "test")
+    assert load_frames("nuscenes", data_dir=root).sequence_ids == ["scene-9002"]
+    (root / "splits.json").write_text(json.dumps({"train": ["scene-9003"]}))
+    with pytest.raises(ValueError, match="splits.json: names scenes that v1.0-mini does not have: scene-9003"):
+        load_frames("nuscenes", data_dir=root)
+
+
+def test_the_version_is_the_only_one_or_named(root):
+    write_root(root, {"scene-0077": 1}, "v1.0-test", lidarseg=False)
+    assert load_frames("nuscenes", data_dir=root, dataset_config="v1.0-test").sequence_ids == ["scene-0077"]
+    with pytest.raises(ValueError, match="got v1.0-mini, v1.0-test; name the version"):
+        load_frames("nuscenes", data_dir=root)
+    with pytest.raises(ValueError, match="expected one folder v1.0-… with the tables, got none"):
+        load_frames("nuscenes", data_dir=root / "samples")
+
+
+def test_a_root_given_in_place_of_its_script_is_told_where_to_go(root):
+    with pytest.raises(ValueError, match="expected a Parquet file of frames.*--dataset nuscenes --data_dir"):
+        load_frames(str(root), "train")
+
+
+def test_training_touches_no_image(root):
+    for image in root.glob("samples/CAM_*/*.jpg"):
+        image.unlink()
+    frames = load_frames("nuscenes", data_dir=root).select_columns(["frame_id", "points", "labels", "lidar2cam"])
+    assert len(frames[0]["points"]) == NUM_POINTS
+    with pytest.raises(
+        ValueError, match="CAM_FRONT.jpg: expected the CAM_FRONT file of sample scene-1077-0, got none"
+    ):
+        frames.select_columns(["images"])[0]
+
+
+def read_table(root, name):
+    return json.loads((root / "v1.0-mini" / f"{name}.json").read_text())
+
+
+def write_table(root, name, rows):
+    (root / "v1.0-mini" / f"{name}.json").write_text(json.dumps(rows))
+
+
+def test_a_scan_that_is_cut_short_is_named(root):
+    path = root / "samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin"
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
+    frames = load_frames("nuscenes", data_dir=root)
+    with pytest.raises(
+        ValueError, match="scene-1077-0-LIDAR_TOP.pcd.bin: expected a whole number of points.*got 5992 bytes"
+    ):
+        frames[0]
+    path.write_bytes(content[:-20])
+    with pytest.raises(ValueError, match="lidarseg.bin: expected 299 labels, one for each point of .*, got 300"):
+        frames[0]
+    path.unlink()
+    with pytest.raises(ValueError, match="scene-1077-0-LIDAR_TOP.pcd.bin: expected the LIDAR_TOP file of sample"):
+        frames[0]
+    assert len(frames[1]["points"]) == NUM_POINTS  # the others are as good as before
+
+
+def test_a_scan_without_a_finite_point_is_refused_and_one_with_some_is_not(root):
+    path = root / "samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin"
+    points = np.fromfile(path, np.float32).reshape(-1, 5)
+    points[:7, 0], points[7, 2] = np.nan, np.inf
+    points.tofile(path)
+    frames = load_frames("nuscenes", data_dir=root)
+    voxels = UOVFeatureExtractor()(frames[0]["points"])
+    assert (voxels["point_to_voxel"] == -1).tolist() == [True] * 8 + [False] * (NUM_POINTS - 8)
+    for camera in map(Camera, frames[0]["lidar2cam"], frames[0]["intrinsics"], frames[0]["image_sizes"]):
+        assert not project_points(frames[0]["points"], camera)[1][:8].any()
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="LIDAR_TOP.pcd.bin: expected a scan with finite points, got 0 points"):
+        frames.select_columns(["points"])[0]
+
+
+def test_labels_that_do_not_fit_are_named(root):
+    path = root / "lidarseg/v1.0-mini/scene-1077-0-LIDAR_TOP_lidarseg.bin"
+    frames = load_frames("nuscenes", data_dir=root)
+    np.full(NUM_POINTS, 32, np.uint8).tofile(path)
+    with pytest.raises(ValueError, match="lidarseg.bin: expected labels 0 to 31, got 32"):
+        frames[0]
+    path.unlink()
+    with pytest.raises(
+        ValueError, match="lidarseg.bin: expected the lidarseg labels of .*LIDAR_TOP.pcd.bin, got no file"
+    ):
+        frames[0]
+
+
+def test_a_large_table_is_read_block_by_block_whatever_its_layout(root, monkeypatch):
+    expected = load_frames("nuscenes", "all", data_dir=root)
+    monkeypatch.setattr(nuscenes_tables, "BLOCK_SIZE", 700)  # less than two rows
+    for layout in ({"indent": 0}, {"indent": 2, "sort_keys": True}, {"separators": (",", ":")}):
+        for name in ("sample_data", "ego_pose"):
+            rows = read_table(root, name)
+            (root / "v1.0-mini" / f"{name}.json").write_text(json.dumps(rows, **layout) + "\n")
+        found = load_frames("nuscenes", "all", data_dir=root)
+        assert found.frame_ids == expected.frame_ids
+        np.testing.assert_array_equal(found[0]["lidar2cam"], expected[0]["lidar2cam"])
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [("ego_pose", "ego_pose_token"), ("calibrated_sensor", "calibrated_sensor_token")],
+)
+def test_a_token_that_leads_nowhere_is_named(root, table, field):
+    rows = read_table(root, "sample_data")
+    next(row for row in rows if row["token"] == "scene-1077-0-LIDAR_TOP")[field] = "nowhere"
+    write_table(root, "sample_data", rows)
+    with pytest.raises(ValueError, match=f"{table}.json: expected a row with token 'nowhere'"):
+        load_frames("nuscenes", data_dir=root)
+
+
+def test_tables_that_are_broken_are_named(root):
+    rows = read_table(root, "sample_data")
+    lidar = next(row["token"] for row in rows if row["token"].endswith("LIDAR_TOP"))
+    write_table(root, "sample_data", [row for row in rows if row["token"] != lidar])
+    with pytest.raises(ValueError, match="sample_data.json: expected a LIDAR_TOP key frame for sample scene-0061-2"):
+        load_frames("nuscenes", data_dir=root)
+    write_table(root, "sample_data", [{key: row[key] for key in row if key != "filename"} for row in rows])
+    with pytest.raises(ValueError, match="sample_data.json: expected rows with 'filename'"):
+        load_frames("nuscenes", data_dir=root)
+    write_table(root, "sample_data", rows)
+    content = (root / "v1.0-mini/sample_data.json").read_text()
+    for wrong in ("[{", content[:-1], content[:-100]):
+        (root / "v1.0-mini/sample_data.json").write_text(wrong)
+        with pytest.raises(ValueError, match="sample_data.json: expected a table of nuScenes, got: Expecting"):
+            load_frames("nuscenes", data_dir=root)
+    (root / "v1.0-mini/sample_data.json").unlink()
+    with pytest.raises(ValueError, match="sample_data.json: expected a table of nuScenes, got: .*No such file"):
+        load_frames("nuscenes", data_dir=root)
+
+
+def test_categories_in_another_order_are_refused(root):
+    """The devkit's instructions number the background classes in an order that is not that of the label files."""
+    rows = read_table(root, "category")
+    for row in rows:
+        row["index"] = {25: 26, 26: 25}.get(row["index"], row["index"])
+    write_table(root, "category", rows)
+    with pytest.raises(
+        ValueError, match="category.json: expected the 32 classes of nuScenes-lidarseg, got 'flat.*index 2[56]"
+    ):
+        load_frames("nuscenes", data_dir=root)
+
+
+def test_as_a_program_it_writes_parquet_with_the_same_frames(root, tmp_path, monkeypatch):
+    arguments = ["--data_dir", str(root), "--output_dir", str(tmp_path / "parquet")]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    for split in ("mini_train", "mini_val"):
+        raw, written = load_frames(str(SCRIPT), split, data_dir=root), load_frames(str(tmp_path / "parquet"), split)
+        assert written.taxonomy == raw.taxonomy and written.frame_ids == raw.frame_ids
+        for frame, expected in zip(written, raw, strict=True):
+            np.testing.assert_array_equal(frame["points"], expected["points"])
+            np.testing.assert_array_equal(frame["lidar2cam"], expected["lidar2cam"])
+            np.testing.assert_array_equal(frame["labels"], expected["labels"])
+            for image, source in zip(frame["images"], expected["images"], strict=True):
+                assert image["bytes"] == Path(source["path"]).read_bytes()
+
+
+def test_the_real_key_frame(shared_data):
+    root = shared_data / "nuscenes"
+    frames = load_frames("nuscenes", data_dir=root)
+    assert frames.frame_ids == ["9d9bf11fb0e144c8b446d54a8a00184f"] and frames.sequence_ids == ["scene-0061"]
+    frame = frames[0]
+    assert frame["points"].shape == (34688, 4) and frame["image_sizes"].tolist() == [[900, 1600]] * 6
+    names = load_vocabulary("nuscenes").class_names
+    counts = np.bincount(frame["labels"][frame["labels"] != 255], minlength=16)
+    assert dict(zip(names, counts.tolist(), strict=True)) == dict.fromkeys(names, 0) | {
+        "barrier": 288,
+        "bicycle": 1,
+        "bus": 3,
+        "car": 79,
+        "construction_vehicle": 4,
+        "pedestrian": 107,
+        "traffic_cone": 13,
+        "truck": 502,
+    }
+    check_projection(root / "v1.0-mini", frame)
+
+
+def test_the_real_calibration_equals_that_of_the_source_it_was_converted_from(shared_data):
+    frame = load_frames("nuscenes", data_dir=shared_data / "nuscenes")[0]
+    cameras = json.loads((shared_data / "nuscenes" / "calibration.json").read_text())["cameras"]
+    for name, lidar2cam in zip(frame["camera_names"], frame["lidar2cam"], strict=True):
+        np.testing.assert_allclose(lidar2cam, cameras[name]["lidar2cam"], atol=1e-4)  # its poses were float32

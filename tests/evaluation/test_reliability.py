@@ -1,0 +1,60 @@
+"""CalibrationBins: the expected calibration error by its definition, and sums that no sharing of scans changes."""
+
+import numpy as np
+import pytest
+
+from uov_hf.evaluation.reliability import CalibrationBins
+
+
+def binned(confidences, is_right, num_bins=15):
+    bins = CalibrationBins(num_bins)
+    bins.update(np.asarray(confidences, np.float32), np.asarray(is_right))
+    return bins
+
+
+def ece_by_loops(confidences, is_right, num_bins=15):
+    """Guo et al. 2017, equation 3: the bin b holds confidences in ((b - 1) / B, b / B]."""
+    error = 0.0
+    for b in range(1, num_bins + 1):
+        members = [i for i, c in enumerate(confidences) if (b - 1) / num_bins < c <= b / num_bins]
+        if members:
+            gap = np.mean([is_right[i] for i in members]) - np.mean([float(confidences[i]) for i in members])
+            error += len(members) / len(confidences) * abs(gap)
+    return error
+
+
+@pytest.mark.parametrize("num_bins", [1, 10, 15])
+def test_the_error_is_that_of_its_definition(num_bins):
+    generator = np.random.default_rng(0)
+    confidences = generator.beta(4, 1, 800).astype(np.float32)
+    is_right = generator.random(800) < confidences**2  # surer than right
+    result = binned(confidences, is_right, num_bins).compute()
+    expected = ece_by_loops(confidences, is_right, num_bins)
+    assert result["expected_calibration_error"] == pytest.approx(expected, abs=1e-7)
+    assert sum(row["num_points"] for row in result["bins"]) == 800
+
+
+def test_confidences_that_come_true_have_no_error():
+    result = binned([0.75] * 4 + [1.0, 0.0], [True, True, True, False, True, False]).compute()
+    assert result["expected_calibration_error"] == 0
+    assert [(row["confidence"], row["accuracy"], row["num_points"]) for row in result["bins"]] == [
+        (0.0, 0.0, 1),
+        (0.75, 0.75, 4),
+        (1.0, 1.0, 1),
+    ]
+
+
+def test_sums_are_the_same_in_any_order_and_however_they_are_shared():
+    generator = np.random.default_rng(1)
+    confidences, is_right = generator.random(999).astype(np.float32), generator.random(999) < 0.5
+    whole = binned(confidences, is_right)
+    order = generator.permutation(999)
+    shares = [binned(confidences[rows], is_right[rows]) for rows in np.array_split(order, 7)]
+    assert np.array_equal(sum(share.counts for share in shares), whole.counts)
+
+
+def test_nothing_answered_gives_nan_and_what_is_no_probability_is_refused():
+    assert np.isnan(CalibrationBins().compute()["expected_calibration_error"])
+    for wrong in (1.5, -0.1, np.nan):
+        with pytest.raises(ValueError, match="must be probabilities from 0 to 1, got"):
+            binned([0.5, wrong], [True, True])

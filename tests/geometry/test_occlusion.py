@@ -1,0 +1,223 @@
+"""What something nearer hides gets no pair; what stands beside it, and the ground itself, keeps its own."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from uov_hf.geometry.projection import Camera, OcclusionConfig, pair_points_with_pixels, project_points, visible_points
+
+
+# The lidar frame has x forward, y left, z up; the camera frame x right, y down, z forward.
+AXES = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
+OCCLUSION = OcclusionConfig()
+
+
+def camera_at(x: float, y: float, z: float, size=(900, 1600), focal_length=1266) -> Camera:
+    """Looks ahead from a place in the lidar frame."""
+    lidar2cam = np.eye(4)
+    lidar2cam[:3] = np.concatenate([AXES, -AXES @ [[x], [y], [z]]], axis=1)
+    height, width = size
+    return Camera(lidar2cam, [[focal_length, 0, width / 2], [0, focal_length, height / 2], [0, 0, 1]], size)
+
+
+BELOW = camera_at(0.8, 0, -0.35)  # nuScenes's front camera, seen from its lidar
+BESIDE = camera_at(0.8, -0.5, 0)
+
+
+def beams(spacing: tuple[float, float], width=30.0, lowest=-15.0, highest=10.0) -> np.ndarray:
+    """Unit directions (num_beams, 3) every `spacing` degrees, sideways and up."""
+    azimuth, elevation = np.radians(
+        np.meshgrid(np.arange(-width, width, spacing[0]), np.arange(lowest, highest, spacing[1]))
+    )
+    directions = [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+    return np.stack(directions, axis=-1).reshape(-1, 3)
+
+
+NUSCENES = beams((0.33, 1.33))
+PANDAR = beams((0.2, 0.17))
+
+
+def meet_board(directions: np.ndarray, start: np.ndarray, board) -> np.ndarray:
+    """Metres along each ray to an upright board (x, (right, left), (bottom, top)); infinite where it goes past."""
+    x, (right, left), (bottom, top) = board
+    with np.errstate(divide="ignore", invalid="ignore"):
+        metres = (x - start[0]) / directions[:, 0]
+        _, y, z = (start + metres[:, None] * directions).T
+    hit = (metres > 0) & (right <= y) & (y <= left) & (bottom <= z) & (z <= top)
+    return np.where(hit, metres, np.inf)
+
+
+def scan(directions: np.ndarray, *boards) -> np.ndarray:
+    """What a lidar at the origin sees of some boards."""
+    metres = np.min([meet_board(directions, np.zeros(3), board) for board in boards], axis=0)
+    return (metres[:, None] * directions)[np.isfinite(metres)]
+
+
+def truly_hidden(points: np.ndarray, camera: Camera, board, margin: float) -> np.ndarray:
+    """Whether the way from the camera to a point goes through a board that is larger by `margin` metres all round."""
+    eye = np.linalg.inv(camera.lidar2cam)[:3, 3]
+    x, (right, left), (bottom, top) = board
+    board = x, (right - margin, left + margin), (bottom - margin, top + margin)
+    return (points[:, 0] > x + 1) & (meet_board(points - eye, eye, board) < 1)
+
+
+WALL, FAR = (10.0, (-2.0, 2.0), (-2.0, 0.3)), (30.0, (-40.0, 40.0), (-2.0, 9.0))
+
+
+@pytest.mark.parametrize("camera", [BELOW, BESIDE], ids=["below", "beside"])
+@pytest.mark.parametrize("directions, spacing", [(NUSCENES, 0.66), (PANDAR, 0.2)], ids=["32 beams", "64 beams"])
+def test_a_wall_hides_what_is_behind_it_and_nothing_beside_it(camera, directions, spacing):
+    points = scan(directions, WALL, FAR)
+    _, in_view = project_points(points, camera)
+    visible = visible_points(points, camera, OCCLUSION)
+    beam = np.radians(spacing) * 10  # metres between neighbouring beams on the wall
+    well_hidden = in_view & truly_hidden(points, camera, WALL, margin=-beam)
+    well_seen = in_view & ~truly_hidden(points, camera, WALL, margin=beam)
+    assert well_hidden.sum() > 20 and not visible[well_hidden].any()
+    assert visible[well_seen].all() and not visible[~in_view].any()
+
+
+def test_the_gaps_between_beams_are_closed_and_the_place_beside_the_wall_is_open():
+    wall = scan(NUSCENES, (10.0, (-2.0, 2.0), (-2.0, 1.0)))
+    between_beams = wall[len(wall) // 2] * [1, 1, 1] + [0, 0.03, 0.115]
+    behind, beside = 3 * between_beams, 3 * np.array([10.0, 2.3, 0])
+    points = np.concatenate([wall, [behind, beside]])
+    assert visible_points(points, camera_at(0, 0, 0), OCCLUSION)[-2:].tolist() == [False, True]
+
+
+def test_a_pole_thinner_than_a_beam_hides_what_is_right_behind_it_only():
+    height = 10 * np.tan(np.radians(np.arange(-8, 8, 1.33)))
+    pole = np.stack([np.full(len(height), 10.0), np.zeros(len(height)), height], axis=1)
+    degrees = np.radians([0, 0.5, 1, -1])
+    behind = np.stack([np.full(4, 25.0), 25 * np.tan(degrees), np.full(4, 0.2)], axis=1)
+    occlusion = OcclusionConfig(beam_spacing=0.66)
+    visible = visible_points(np.concatenate([pole, behind]), camera_at(0, 0, 0), occlusion)
+    assert visible.tolist() == [*[True] * len(pole), False, True, True, True]
+
+
+@pytest.mark.parametrize("directions", [NUSCENES, PANDAR], ids=["32 beams", "64 beams"])
+@pytest.mark.parametrize("camera", [BELOW, BESIDE, camera_at(-0.9, 0, -0.3)], ids=["below", "beside", "behind"])
+def test_flat_ground_does_not_hide_itself(directions, camera):
+    down = directions[directions[:, 2] < -0.02]  # to 90 m
+    metres = -1.84 / down[:, 2] + np.random.default_rng(0).normal(0, 0.02, len(down))
+    points = metres[:, None] * down
+    _, in_view = project_points(points, camera)
+    assert in_view.sum() > 500
+    assert visible_points(points, camera, OCCLUSION)[in_view].mean() > 0.99
+
+
+def test_a_wall_along_the_street_does_not_hide_itself():
+    to_the_left = PANDAR[PANDAR[:, 1] > 0.08]
+    points = 4 / to_the_left[:, 1:2] * to_the_left
+    _, in_view = project_points(points, BESIDE)
+    assert in_view.sum() > 500
+    assert visible_points(points, BESIDE, OCCLUSION)[in_view].mean() > 0.99
+
+
+def test_a_surface_may_be_as_deep_as_the_tolerance():
+    occlusion = OcclusionConfig(beam_spacing=1.0, tolerance=0.5, relative_tolerance=0.1)
+    points = np.array([[10.0, 0, 0], [11.6, 0, 0], [11.7, 0, 0]])  # 10 + 0.5 + 0.1 · 11.666… = 11.666…
+    assert visible_points(points, camera_at(0, 0, 0), occlusion).tolist() == [True, True, False]
+
+
+def test_what_is_outside_the_image_hides_what_is_at_its_border():
+    occlusion = OcclusionConfig(beam_spacing=1.0)
+    camera = camera_at(0, 0, 0, size=(100, 100), focal_length=100)
+    points = np.array([[10.0, 5.02, 0], [20, 9.99, 0]])
+    assert project_points(points, camera)[1].tolist() == [False, True]
+    assert visible_points(points, camera, occlusion).tolist() == [False, False]
+    assert visible_points(points, camera, occlusion, min_depth=10).tolist() == [False, True]  # too near to count
+
+
+def test_what_is_nearer_to_the_camera_than_to_the_lidar_has_larger_gaps():
+    occlusion, ahead = OcclusionConfig(beam_spacing=1.8), np.array([5.0, 0, 0])
+    points = np.array([[10.0, 0.3, 0], [10, -0.3, 0], [30, 0, 0]])
+    # The camera sees a gap of 6.9 degrees. For a lidar 5 m behind it that is one between beams, not for one beside it.
+    assert not visible_points(points, camera_at(*ahead), occlusion)[2]
+    assert visible_points(points - ahead, camera_at(0, 0, 0), occlusion)[2]
+
+
+def crowd(num_points=400) -> np.ndarray:
+    """Points all over the place, not all finite."""
+    points = np.random.default_rng(0).normal(0, 1, (num_points, 4)) * [20, 15, 4, 1]
+    points[:3, 0] = np.nan, np.inf, -np.inf
+    points[3, 1:3] = np.inf, np.nan
+    return points
+
+
+def test_visible_is_what_its_definition_says_point_by_point():
+    points, camera, spacing = crowd(), BESIDE, 3.0
+    with np.errstate(invalid="ignore"):
+        in_camera = points[:, :3] @ camera.lidar2cam[:3, :3].T + camera.lidar2cam[:3, 3]
+    in_view = project_points(points, camera)[1]
+    solid = [n for n in range(len(points)) if in_camera[n, 2] > 1 and np.isfinite(in_camera[n]).all()]
+    cells, covers = {}, {}
+    for n in solid:
+        x, y, z = in_camera[n]
+        angles = np.degrees([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))])
+        cells[n] = np.floor(angles * 6 / spacing).astype(int)
+        stretch = np.clip(np.linalg.norm(points[n, :3]) / np.linalg.norm(in_camera[n]), 1, 2)
+        radius = int(np.rint(6 * stretch))
+        for column in range(cells[n][0] - radius, cells[n][0] + radius + 1):
+            for row in range(cells[n][1] - radius, cells[n][1] + radius + 1):
+                nearest = covers.get((column, row), np.inf)
+                covers[column, row] = min(nearest, np.linalg.norm(in_camera[n]))
+    expected = in_view.copy()
+    for n in solid:
+        window = [(cells[n][0] + i, cells[n][1] + j) for i in range(-4, 5) for j in range(-4, 5)]
+        distance = np.linalg.norm(in_camera[n])
+        behind = distance - max(covers.get(cell, np.inf) for cell in window)
+        expected[n] &= not behind > 0.5 + 0.05 * distance
+    visible = visible_points(points, camera, OcclusionConfig(beam_spacing=spacing))
+    assert 10 < visible.sum() < in_view.sum() - 10
+    np.testing.assert_array_equal(visible, expected)
+
+
+def test_the_order_of_points_does_not_matter():
+    points = crowd(2000)
+    order = np.random.default_rng(1).permutation(len(points))
+    visible = visible_points(points, BESIDE, OCCLUSION)
+    np.testing.assert_array_equal(visible_points(points[order], BESIDE, OCCLUSION), visible[order])
+
+
+def test_torch_in_torch_out():
+    points = crowd().astype(np.float32)
+    visible = visible_points(torch.from_numpy(points), BESIDE, OCCLUSION)
+    assert visible.dtype == torch.bool and visible.tolist() == visible_points(points, BESIDE, OCCLUSION).tolist()
+
+
+@pytest.mark.parametrize("points", [np.empty((0, 4)), np.full((5, 3), np.nan), np.array([[-5.0, 0, 0]])])
+def test_where_nothing_is_in_view_nothing_is_visible(points):
+    assert visible_points(points, BESIDE, OCCLUSION).tolist() == [False] * len(points)
+    assert len(pair_points_with_pixels(points, [BESIDE], occlusion=OCCLUSION).point_index) == 0
+
+
+def test_hidden_points_have_no_pair_and_the_others_keep_theirs():
+    points, cameras = scan(NUSCENES, WALL, FAR), [BELOW, BESIDE]
+    paper, pairs = pair_points_with_pixels(points, cameras), pair_points_with_pixels(points, cameras, 1.0, OCCLUSION)
+    visible = np.stack([visible_points(points, camera, OCCLUSION) for camera in cameras])
+    kept = visible[paper.camera_index, paper.point_index]
+    assert 0.5 < kept.mean() < 1
+    for field in dataclasses.fields(paper):
+        np.testing.assert_array_equal(getattr(pairs, field.name), getattr(paper, field.name)[kept])
+
+
+def test_without_occlusion_pairs_are_the_papers():
+    points = crowd()
+    pairs = pair_points_with_pixels(points, [BELOW, BESIDE])
+    for index, camera in enumerate([BELOW, BESIDE]):
+        pixel_coords, in_view = project_points(points, camera)
+        here = pairs.camera_index == index
+        np.testing.assert_array_equal(pairs.point_index[here], np.flatnonzero(in_view))
+        np.testing.assert_array_equal(pairs.pixel_coords[here], pixel_coords[in_view])
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="`tolerance` must be a finite number that is not negative, got nan"):
+        OcclusionConfig(tolerance=float("nan"))
+    with pytest.raises(ValueError, match="`beam_spacing` must be at least 0.02 degrees, .* got 0.001"):
+        OcclusionConfig(beam_spacing=0.001)
+    with pytest.raises(ValueError, match="`outline` must be at most `reach`, which is 1.0, got 2"):
+        OcclusionConfig(outline=2)

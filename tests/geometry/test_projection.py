@@ -1,0 +1,110 @@
+"""Points fall where the pinhole equations, written out step by step, say."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from uov_hf.geometry.projection import Camera, pair_points_with_pixels, project_points, round_to_pixels
+
+
+# The lidar frame has x forward, y left, z up; the camera frame x right, y down, z forward.
+FORWARD = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+BACKWARD = [[0, 1, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def camera(lidar2cam=FORWARD, size=(100, 200)) -> Camera:
+    height, width = size
+    return Camera(lidar2cam, [[100, 0, width / 2], [0, 100, height / 2], [0, 0, 1]], size)
+
+
+def test_a_point_lands_on_its_pixel():
+    pixel_coords, in_view = project_points(np.array([[5.0, 0, 0], [10.0, 1, 2]]), camera())
+    assert pixel_coords.tolist() == [[100, 50], [90, 30]]  # left of the middle, and above it
+    assert in_view.tolist() == [True, True]
+
+
+def test_a_point_behind_or_too_near_is_not_seen():
+    points = np.array([[-5.0, 0, 0], [1.0, 0, 0], [1.01, 0, 0]])
+    pixel_coords, in_view = project_points(points, camera())
+    assert in_view.tolist() == [False, False, True]
+    assert np.isnan(pixel_coords[:2]).all()
+    assert project_points(points, camera(), min_depth=0.5)[1].tolist() == [False, True, True]
+
+
+def test_the_border_of_the_image_is_not_in_view():
+    columns = np.array([0, 0.5, 198.5, 199])
+    points = np.stack([np.full(4, 10.0), (100 - columns) / 10, np.zeros(4)], axis=1)
+    pixel_coords, in_view = project_points(points, camera())
+    np.testing.assert_allclose(pixel_coords[:, 0], columns)
+    assert in_view.tolist() == [False, True, True, False]
+
+
+@pytest.mark.filterwarnings("error")
+def test_points_that_are_not_finite_are_not_seen():
+    points = np.array([[np.nan, 0, 0], [np.inf, 0, 0], [5, np.inf, 0], [5, 0, 0]], dtype=np.float32)
+    points.setflags(write=False)  # as they come from a memory-mapped file
+    assert project_points(points, camera())[1].tolist() == [False, False, False, True]
+
+
+def test_torch_in_torch_out_and_the_same_numbers():
+    points = np.random.default_rng(0).normal(0, 20, (1000, 4)).astype(np.float32)
+    pixel_coords, in_view = project_points(points, camera())
+    torch_coords, torch_in_view = project_points(torch.from_numpy(points), camera())
+    assert torch_coords.dtype == torch.float64 and torch_in_view.dtype == torch.bool
+    np.testing.assert_array_equal(torch_coords.numpy(), pixel_coords)
+    np.testing.assert_array_equal(torch_in_view.numpy(), in_view)
+
+
+def test_a_list_of_points_is_an_array():
+    pixel_coords, in_view = project_points([[5, 0, 0], [-5, 0, 0]], camera())
+    assert pixel_coords[0].tolist() == [100, 50] and in_view.tolist() == [True, False]
+
+
+def test_a_point_seen_by_two_cameras_has_two_pairs():
+    points = np.array([[5.0, 0, 0], [-5.0, 0, 0], [0, 0, 9.0]])
+    pairs = pair_points_with_pixels(points, [camera(), camera(BACKWARD), camera()])
+    assert pairs.point_index.tolist() == [0, 1, 0]
+    assert pairs.camera_index.tolist() == [0, 1, 2]
+    assert pairs.pixel_coords.tolist() == [[100, 50]] * 3
+
+
+def test_without_cameras_there_are_no_pairs():
+    pairs = pair_points_with_pixels(np.ones((3, 4)), [])
+    assert len(pairs.point_index) == len(pairs.camera_index) == len(pairs.pixel_coords) == 0
+
+
+def test_halves_round_to_even_and_rows_come_first():
+    rows, columns = round_to_pixels(np.array([[0.5, 1.5], [2.5, 3.49]]))
+    assert columns.tolist() == [0, 2] and rows.tolist() == [2, 3]
+    image = np.arange(20).reshape(4, 5)
+    assert image[round_to_pixels(np.array([[4.0, 1.0]]))].tolist() == [9]
+
+
+def test_a_camera_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="4 x 4"):
+        camera(np.eye(3))
+    with pytest.raises(ValueError, match="rotate and translate"):
+        camera(np.diag([2.0, 1, 1, 1]))
+    for image_size in ((0, 5), (5,), (5, 5, 3), 5, (899.5, 5), (np.nan, 5)):
+        with pytest.raises(ValueError, match=r"`image_size` must be \(height, width\), two positive whole numbers"):
+            Camera(FORWARD, np.eye(3), image_size)
+    with pytest.raises(ValueError, match=r"\(num_points, 3 or more\).*\(3,\)"):
+        project_points(np.ones(3), camera())
+
+
+def test_a_camera_does_not_change_under_its_user():
+    lidar2cam = np.array(FORWARD, dtype=np.float64)
+    seen_by = camera(lidar2cam)
+    lidar2cam[0, 3] = 7
+    assert seen_by.lidar2cam[0, 3] == 0
+    for same in (seen_by, pickle.loads(pickle.dumps(seen_by))):  # as a loader's workers hand it on
+        assert same.image_size == (100, 200)
+        with pytest.raises(ValueError, match="read-only"):
+            same.lidar2cam[0, 3] = 7
+
+
+def test_an_image_size_comes_as_it_stands_in_a_frame():
+    for image_size in ([100, 200], np.array([100, 200], np.int32), torch.tensor([100, 200]), (100.0, 200.0)):
+        assert Camera(FORWARD, np.eye(3), image_size).image_size == (100, 200)

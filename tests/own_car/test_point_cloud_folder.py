@@ -1,0 +1,326 @@
+"""A folder of your own clouds comes back as frames, and what does not fit together is said with the file's name."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_car
+import yaml
+from same_frames import assert_same_frame
+from scipy.spatial.transform import Rotation
+
+from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
+from uov_hf.datasets.point_cloud_folder import PointCloudFolder
+from uov_hf.geometry.projection import Camera, project_points
+
+
+SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "point_cloud_folder.py"
+
+
+@pytest.fixture
+def drive(tmp_path):
+    return small_car.write_car(tmp_path / "car")
+
+
+def frames_of(drive):
+    return load_frames("point_cloud_folder", data_dir=drive.parent)
+
+
+def edit(path, **changes):
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
+
+
+def test_everything_in_the_folder_becomes_a_column(drive):
+    frames = frames_of(drive)
+    assert frames.frame_ids == ["drive/0", "drive/1", "drive/2"] and frames.taxonomy == "semantic_kitti"
+    frame = frames[1]
+    assert list(frame) == list(FRAME_FEATURES)
+    np.testing.assert_array_equal(frame["points"], small_car.points_of(1))
+    assert frames.class_names[frame["labels"][0]] == "road" and set(frame["instances"]) == {(1 << 16) + 40}
+    assert (frame["timestamp"], frame["camera_timestamps"].tolist()) == (100_000, [120_000, 120_000])
+    assert frame["camera_names"] == ["left", "right"] and frame["image_ids"] == ["drive/left/1", "drive/right/1"]
+    assert frame["image_sizes"].tolist() == [[48, 64]] * 2 and frame["intensity_max"] == 200
+    np.testing.assert_array_equal(decode_image(frame["images"][0]), small_car.picture(1))
+    np.testing.assert_allclose(frame["lidar2global"][:3, 3], [0, -1, 0])
+    for column in ("points", "lidar2cam", "intrinsics", "image_sizes", "lidar2global"):
+        assert frame[column].dtype == FRAME_FEATURES[column].dtype, column
+
+
+def test_the_motion_between_the_exposures_is_part_of_lidar2cam(drive):
+    """20 ms after the scan the car is 0.2 m further to the right, so the wall is 0.2 m further to the left."""
+    for frame in frames_of(drive):
+        still = small_car.LIDAR2CAM["left"]
+        expected = still.copy()
+        expected[0, 3] -= 0.2
+        np.testing.assert_allclose(frame["lidar2cam"][0], expected, atol=1e-12)
+
+
+def test_between_poses_the_car_turns_steadily(drive):
+    """TUM poses, 1 s apart: a quarter turn about z while it drives 4 m. 20 ms are a fiftieth of it."""
+    quarter = Rotation.from_euler("z", 90, degrees=True).as_quat()
+    lines = [f"{time} {4 * time} 0 0 {' '.join(map(str, q))}" for time, q in [(0, [0, 0, 0, 1]), (1, quarter)]]
+    (drive / "poses.txt").write_text("# time x y z qx qy qz qw\n" + "\n".join(lines))
+    frame = frames_of(drive)[0]
+    then = np.eye(4)
+    then[:3, :3] = Rotation.from_euler("z", 90 / 50, degrees=True).as_matrix()
+    then[0, 3] = 4 / 50
+    np.testing.assert_allclose(frame["lidar2cam"][0], small_car.LIDAR2CAM["left"] @ np.linalg.inv(then), atol=1e-9)
+
+
+def test_poses_may_be_those_of_another_part_of_the_car(drive):
+    """The body's frame has x to the right and y ahead, as some IMUs do; it lies 2 m below the lidar."""
+    lidar2body = [[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]]
+    edit(drive.parent / "calibration.yaml", lidar2body=lidar2body)
+    frame = frames_of(drive)[2]
+    np.testing.assert_allclose(frame["lidar2global"], [[0, -1, 0, 0], [1, 0, 0, -2], [0, 0, 1, 2], [0, 0, 0, 1]])
+
+
+def test_a_late_clock_is_corrected_by_time_offset(drive):
+    """A camera whose clock is 20 ms ahead: its images are of the time of the scan, and nothing has moved."""
+    content = small_car.calibration()
+    content["cameras"]["left"]["time_offset"] = -20_000
+    small_car.write_calibration(drive.parent, content)
+    frame = frames_of(drive)[1]
+    assert frame["camera_timestamps"].tolist() == [100_000, 120_000]
+    np.testing.assert_allclose(frame["lidar2cam"][0], small_car.LIDAR2CAM["left"], atol=1e-12)
+
+
+def test_a_time_offset_without_times_is_refused(drive):
+    content = small_car.calibration()
+    content["cameras"]["left"]["time_offset"] = -20_000
+    small_car.write_calibration(drive.parent, content)
+    (drive / "timestamps.csv").unlink()
+    with pytest.raises(ValueError, match="camera 'left' has `time_offset: -20000`, but there is no .*timestamps.csv"):
+        frames_of(drive)
+
+
+def test_what_is_optional_may_be_missing(drive):
+    """Only clouds, and the one line that must be known of the lidar."""
+    for path in ("labels", "images"):
+        shutil.rmtree(drive / path)
+    for path in ("poses.txt", "timestamps.csv"):
+        (drive / path).unlink()
+    (drive.parent / "calibration.yaml").unlink()
+    (drive.parent / "calibration.json").write_text('{"intensity_max": 255}')
+    frame = frames_of(drive)[0]
+    for column in ("labels", "instances", "timestamp", "camera_timestamps", "lidar2global"):
+        assert frame[column] is None
+    assert frame["lidar2cam"].shape == (0, 4, 4) and frame["image_sizes"].shape == (0, 2)
+    assert frame["camera_names"] == frame["images"] == []
+
+
+def test_without_times_frames_come_in_the_order_of_their_numbers(drive):
+    (drive / "timestamps.csv").unlink()
+    (drive / "poses.txt").unlink()
+    for folder in ("points", "labels", "images/left", "images/right"):
+        for path in (drive / folder).iterdir():
+            path.rename(path.with_stem({"0": "9", "1": "10", "2": "100"}[path.stem]))
+    assert frames_of(drive).frame_ids == ["drive/9", "drive/10", "drive/100"]
+
+
+def test_a_frame_may_lack_an_image_and_labels(drive):
+    (drive / "images" / "left" / "1.png").unlink()
+    (drive / "labels" / "1.label").unlink()
+    text = (drive / "timestamps.csv").read_text()
+    (drive / "timestamps.csv").write_text(text.replace("1,100000,120000,", "1,100000,,"))
+    frames = frames_of(drive)
+    assert frames[1]["camera_names"] == ["right"] and len(frames[1]["lidar2cam"]) == 1
+    assert frames[1]["labels"] is None and frames[0]["labels"] is not None
+
+
+def test_clouds_without_intensity_get_0(drive):
+    for frame in range(3):
+        (drive / "points" / f"{frame}.bin").unlink()
+        np.save(drive / "points" / f"{frame}.npy", small_car.points_of(frame)[:, :3])
+    points = frames_of(drive)[0]["points"]
+    assert points.shape == (50, 4) and (points[:, 3] == 0).all()
+
+
+def test_cam2lidar_is_the_inverse_of_lidar2cam(drive):
+    content = small_car.calibration()
+    expected = frames_of(drive)[0]["lidar2cam"]
+    for camera in content["cameras"].values():
+        camera["cam2lidar"] = np.linalg.inv(camera.pop("lidar2cam")).tolist()
+    small_car.write_calibration(drive.parent, content)
+    np.testing.assert_allclose(frames_of(drive)[0]["lidar2cam"], expected, atol=1e-12)
+
+
+def test_a_folder_with_points_is_itself_the_only_sequence(drive):
+    frames = load_frames("point_cloud_folder", data_dir=move_calibration(drive))
+    assert set(frames.sequence_ids) == {"drive"} and len(frames) == 3
+
+
+def move_calibration(drive):
+    shutil.move(drive.parent / "calibration.yaml", drive / "calibration.yaml")
+    return drive
+
+
+def test_splits_json_names_splits(drive):
+    small_car.write_car(drive.parent, sequence="yard")
+    assert len(frames_of(drive)) == 6
+    (drive.parent / "splits.json").write_text(json.dumps({"train": ["yard"], "val": ["drive"]}))
+    assert set(frames_of(drive).sequence_ids) == {"yard"}
+    assert len(load_frames("point_cloud_folder", "all", data_dir=drive.parent)) == 6
+    (drive.parent / "splits.json").write_text(json.dumps({"train": ["garage"]}))
+    with pytest.raises(ValueError, match="splits.json: names sequences that are not here: garage"):
+        frames_of(drive)
+
+
+def test_splits_that_share_a_sequence_are_not_both_written_by_default(drive):
+    small_car.write_car(drive.parent, sequence="yard")
+    splits = {"train": ["yard"], "both": ["yard", "drive"], "val": ["drive"], "none": []}
+    (drive.parent / "splits.json").write_text(json.dumps(splits))
+    builder = PointCloudFolder(data_dir=str(drive.parent), cache_dir=str(drive.parent / "cache"))
+    assert builder.default_splits() == ("train", "val")
+    (drive.parent / "splits.json").unlink()
+    assert builder.default_splits() == ("all",)
+
+
+def test_columns_that_are_not_asked_for_open_no_file(drive):
+    frames = frames_of(drive)
+    for folder in ("points", "labels"):
+        shutil.rmtree(drive / folder)
+    frames.select_columns(["frame_id", "images", "lidar2cam", "lidar2global"])[0]
+    shutil.rmtree(drive / "images")
+    assert frames.select_columns(["lidar2cam"])[0]["lidar2cam"].shape == (2, 4, 4)
+
+
+def test_parquet_gives_the_same_frames(drive, tmp_path, monkeypatch):
+    """Also where nothing optional is there: the columns are null."""
+    bare = drive.parent / "bare"
+    (bare / "points").mkdir(parents=True)
+    np.save(bare / "points" / "a.npy", small_car.points_of(0))
+    monkeypatch.setattr(
+        sys, "argv", [SCRIPT.name, "--data_dir", str(drive.parent), "--output_dir", str(tmp_path / "p")]
+    )
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    written, raw = load_frames(str(tmp_path / "p"), "all"), frames_of(drive)
+    assert written.frame_ids == raw.frame_ids and written.taxonomy == "semantic_kitti"
+    for here, there in zip(written, raw, strict=True):
+        assert_same_frame(here, there)
+
+
+def test_broken_files_are_named(drive):
+    cases = [
+        ("points/0.bin", lambda path: path.write_bytes(path.read_bytes()[:-3]), "expected a whole number of points"),
+        ("labels/0.label", lambda path: path.write_bytes(bytes(4 * 49)), r"expected 50 .* of 0.bin, got .*\(49,\)"),
+        ("labels/0.label", lambda path: np.full(50, 7, np.uint32).tofile(path), r"ids that .* does not have: \[7\]"),
+        ("labels/0.label", lambda path: path.write_bytes(bytes(4 * 50 + 3)), "expected a whole file of labels"),
+        ("points/0.bin", lambda path: path.write_bytes(b""), "expected a scan with finite points, got 0 points"),
+        ("points/0.bin", lambda path: np.full((9, 4), np.nan, np.float32).tofile(path), "got 9 points, none finite"),
+        ("images/left/1.png", lambda path: path.write_bytes(b""), "expected an image file"),
+        ("images/left/1.png", lambda path: path.unlink(), "expected an image file"),
+        ("images/left/1.png", lambda path: small_car.picture(0).resize((32, 24)).save(path), r"has \(24, 32\)"),
+    ]
+    for name, harm, message in cases:
+        frames, whole = frames_of(drive), (drive / name).read_bytes()
+        harm(drive / name)
+        with pytest.raises(ValueError, match=f"{name}: .*{message}"):
+            list(frames)
+        (drive / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 40, 150])
+def test_a_label_array_that_is_cut_short_is_named(drive, num_bytes):
+    (drive / "labels/0.label").unlink()
+    path = drive / "labels/0.npy"
+    np.save(path, np.full(50, 40))
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    with pytest.raises(ValueError, match="0.npy: expected a whole file of labels"):
+        frames_of(drive)[0]
+
+
+def test_a_linked_sequence_has_the_name_of_the_link(drive):
+    (drive.parent / "again").symlink_to(drive, target_is_directory=True)
+    assert sorted(set(frames_of(drive).sequence_ids)) == ["again", "drive"]
+
+
+def test_clouds_that_other_libraries_cannot_read_are_named(drive):
+    shutil.rmtree(drive / "points")
+    (drive / "points").mkdir()
+    for frame, suffix in enumerate((".pcd", ".ply", ".npy")):
+        (drive / "points" / f"{frame}{suffix}").write_bytes(b"no cloud")
+    for index, suffix in enumerate((".pcd", ".ply", ".npy")):
+        pytest.importorskip({".pcd": "pypcd4", ".ply": "plyfile"}.get(suffix, "numpy"))
+        with pytest.raises(ValueError, match=f"{index}{suffix}: expected a whole cloud"):
+            frames_of(drive)[index]
+
+
+def test_what_does_not_fit_together_is_said_when_the_folder_is_opened(drive):
+    def replace(name, old, new):
+        (drive / name).write_text((drive / name).read_text().replace(old, new))
+
+    cases = [
+        (lambda: shutil.rmtree(drive / "points"), "expected a folder for every sequence"),
+        (lambda: [path.unlink() for path in (drive / "points").iterdir()], r"points: expected clouds \(.bin"),
+        (lambda: (drive.parent / "calibration.yaml").unlink(), "expected a calibration.yaml .*intensity_max: 255"),
+        (
+            lambda: (drive / "images" / "left").rename(drive / "images" / "rear"),
+            "rear: expected one of the cameras.*left",
+        ),
+        (lambda: (drive / "images/left/0.png").rename(drive / "images/left/00.png"), r"such as 0\), got 00.png"),
+        (lambda: shutil.copy(drive / "points/0.bin", drive / "points/0.pcd.bin"), "one file for frame '0'"),
+        (lambda: edit(drive.parent / "calibration.yaml", taxonomy="klingon"), "line 2: .*vocabulary 'klingon'"),
+        (lambda: replace("timestamps.csv", "right", "rear"), "expected the columns .*, got none named 'right'"),
+        (lambda: replace("timestamps.csv", "2,200000", "3,300000"), "a time of lidar for frame '2'"),
+        (lambda: replace("timestamps.csv", "200000", "0.2"), "line 4: expected whole microseconds.*'0.2'"),
+        (lambda: replace("timestamps.csv", "2,200000", "1,200000"), "line 4: frame '1' is there twice"),
+        (lambda: replace("timestamps.csv", "2,200000", "2,100000"), "line 4: .*lidar time than that of frame '1'"),
+        (lambda: (drive.parent / "splits.json").write_text('{"a":'), "splits.json: expected .*got: Expecting value"),
+        (lambda: (drive.parent / "splits.json").write_text("[]"), "splits.json: expected .*got: a list"),
+        (
+            lambda: edit(drive.parent / "calibration.yaml", num_columns=2),
+            "line .*`num_columns` to be 3 or.*got 2",
+        ),
+        (lambda: replace("poses.txt", "1.0 0.0 0.0", "2.0 0.0 0.0"), "poses.txt: .*rotate and translate only.*pose 1"),
+        (lambda: (drive / "poses.txt").write_text("1 0 0 0 0 0 0 0"), "poses.txt: expected quaternions"),
+        (lambda: (drive / "poses.txt").write_text("1 2 3"), "poses.txt: expected lines of 12 numbers"),
+        (lambda: replace("poses.txt", "\n", "\n\n1 0 0 0 0 1 0 0 0 0 1 0\n"), "expected 3 lines"),
+        (lambda: (drive / "poses.txt").write_text("1 0 0 0 0 0 0 1\n1 0 0 0 0 0 0 1"), "times that rise"),
+    ]
+    for harm, message in cases:
+        harm()
+        with pytest.raises(ValueError, match=message):
+            frames_of(drive)
+        shutil.rmtree(drive.parent)
+        small_car.write_car(drive.parent)
+
+
+def test_poses_of_another_clock_are_refused(drive):
+    (drive / "poses.txt").write_text("9000 0 0 0 0 0 0 1\n9001 0 0 0 0 0 0 1")
+    with pytest.raises(ValueError, match="poses.txt: expected poses around 100000 µs, got 2 from 9000000000"):
+        frames_of(drive)[1]["lidar2cam"]
+    (drive / "timestamps.csv").unlink()
+    with pytest.raises(ValueError, match="poses with times need .*timestamps.csv"):
+        frames_of(drive)
+
+
+def test_sequences_of_different_taxonomies_are_refused(drive):
+    other = small_car.write_car(drive.parent, sequence="yard")
+    small_car.write_calibration(other, small_car.calibration() | {"taxonomy": "nuscenes"})
+    with pytest.raises(ValueError, match="same `taxonomy`.*calibration.yaml: nuscenes"):
+        frames_of(drive)
+
+
+def test_an_own_vocabulary_lies_beside_the_calibration(drive):
+    (drive.parent / "yard.yaml").write_text(
+        "name: yard\nclasses:\n  - name: ground\n    prompts: [ground]\nraw_classes:\n"
+        "  - {name: floor, id: 40, class: ground}\n"
+    )
+    edit(drive.parent / "calibration.yaml", taxonomy="yard.yaml")
+    frames = frames_of(drive)
+    assert frames.class_names == ["ground"] and (frames[0]["labels"] == 0).all()
+
+
+def test_points_land_on_what_they_show(drive):
+    """The point straight ahead of the left camera lies on its principal point."""
+    frame = frames_of(drive)[0]
+    camera = Camera(frame["lidar2cam"][0], frame["intrinsics"][0], frame["image_sizes"][0])
+    pixel_coords, in_view = project_points([[10.0, 0.8, 0]], camera)
+    assert in_view.all()
+    np.testing.assert_allclose(pixel_coords, [[32, 24]], atol=1e-9)

@@ -1,0 +1,141 @@
+"""The viewer's page holds what it was given, needs nothing but itself, and rerun gets the same."""
+
+import base64
+import json
+import re
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+from uov_hf.pictures.viewer import render_viewer, show_in_rerun, write_viewer
+
+
+CLASS_NAMES = ["car", "road", "tree </script><b>"]
+COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
+POINTS = np.array([[5.0, 0, 0, 9], [6, 1, 0, 8], [7, -1, 0, 7], [8, 0, 1, 6], [np.nan, 0, 0, 5]], dtype=np.float32)
+SEGMENTATION = np.array([0, 1, 1, 255, 2])
+FULL = {
+    "segmentation": SEGMENTATION,
+    "class_names": CLASS_NAMES,
+    "colors": COLORS,
+    "scores": np.linspace(0, 1, 5),
+    "intensity": POINTS[:, 3],
+    "ground_truth": np.array([0, 1, 2, 2, 255]),
+    "title": "A <scan>",
+}
+
+
+def scan_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="scan">(.*?)</script>', page, re.S).group(1))
+
+
+def unpack(text, dtype=np.uint8):
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    return planes if dtype is np.uint8 else planes.reshape(4, -1).T.copy().view(dtype)[:, 0]
+
+
+def positions_of(scan):
+    return unpack(scan["millimetres"], np.int32).reshape(3, -1).T / 1000 + scan["origin"]
+
+
+def colorings_of(page):
+    return {coloring["name"]: coloring for coloring in scan_of(page)["colorings"]}
+
+
+def test_the_page_loads_nothing_from_elsewhere(tmp_path):
+    path = write_viewer(tmp_path / "deep" / "viewer.html", POINTS, **FULL)
+    page = path.read_text(encoding="utf-8")
+    assert not re.search(r"""\ssrc\s*=|href\s*=|url\(|@import|https?:""", page)
+    assert "<title>A &lt;scan&gt;</title>" in page and "{{" not in page
+    assert page.count("</script>") == 2  # a class name closes none
+
+
+def test_positions_are_kept_to_the_millimetre_wherever_the_scan_lies():
+    points = np.random.default_rng(0).uniform(-150, 150, (1000, 3)) + [400_000, 5_300_000, 500]
+    assert np.abs(positions_of(scan_of(render_viewer(points))) - points).max() < 0.0006
+    with pytest.raises(ValueError, match="within 2,000 km"):
+        render_viewer(np.array([[0.0, 0, 0], [0, 0, 0], [3e6, 0, 0]]))
+
+
+def test_every_class_is_counted_and_unlabelled_points_come_last():
+    coloring = colorings_of(render_viewer(POINTS, SEGMENTATION, CLASS_NAMES, COLORS))["class"]
+    assert [(group["name"], group["num_points"]) for group in coloring["groups"]] == [
+        ("car", 1),
+        ("road", 2),
+        ("unlabelled", 1),  # the NaN point, the only tree, is left out
+    ]
+    assert coloring["groups"][1]["color"] == [0, 255, 0]
+    assert unpack(coloring["ids"]).tolist() == [0, 1, 1, 255]
+
+
+def test_errors_are_counted_where_there_is_ground_truth():
+    colorings = colorings_of(render_viewer(POINTS, **FULL))
+    assert {group["name"]: group["num_points"] for group in colorings["error"]["groups"]} == {"right": 2, "wrong": 2}
+    assert unpack(colorings["error"]["ids"]).tolist() == [0, 0, 1, 1]
+    assert unpack(colorings["ground truth"]["ids"]).tolist() == [0, 1, 2, 2]
+
+
+def test_only_what_is_given_is_offered():
+    assert list(colorings_of(render_viewer(POINTS, **FULL))) == [
+        "class",
+        "score",
+        "intensity",
+        "ground truth",
+        "error",
+        "height",
+    ]
+    assert list(colorings_of(render_viewer(POINTS, SEGMENTATION, CLASS_NAMES))) == ["class", "height"]
+    assert list(colorings_of(render_viewer(POINTS[:, :3]))) == ["height"]
+    assert scan_of(render_viewer(np.zeros((0, 3))))["origin"] == [0, 0, 0]
+
+
+def test_values_are_kept_as_given():
+    intensity = colorings_of(render_viewer(POINTS, **FULL))["intensity"]
+    assert unpack(intensity["values"], np.float32).tolist() == [9, 8, 7, 6]
+    assert 6 <= intensity["low"] < intensity["high"] <= 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"points": POINTS[:, :2]}, r"`points` must have shape .*got \(5, 2\)"),
+        ({"segmentation": SEGMENTATION[:3]}, r"`segmentation` must have one value per point.*got \(3,\)"),
+        ({"segmentation": np.array([0, 1, 1, 24, 2])}, r"`segmentation` must hold .*0…2.*\[24\].*vocabulary"),
+        ({"segmentation": SEGMENTATION.astype(float)}, r"`segmentation` must hold integer class ids"),
+        ({"ground_truth": np.full(5, -1)}, r"`ground_truth` must hold .*\[-1\]"),
+        ({"scores": np.zeros((5, 3))}, r"`score` must have one value per point.*got \(5, 3\)"),
+        ({"colors": COLORS[:2]}, r"`colors` must be integers .*\(3, 3\)"),
+        ({"colors": COLORS / 255}, r"`colors` must be integers .*float64"),
+        ({"class_names": ["a"] * 256, "colors": None}, r"At most 255 classes .*got 256"),
+    ],
+)
+def test_what_does_not_fit_is_said(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        write_viewer(tmp_path / "viewer.html", **{"points": POINTS, **FULL, **arguments})
+    assert not (tmp_path / "viewer.html").exists()
+
+
+def test_without_rerun_the_way_to_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    with pytest.raises(ImportError, match=re.escape('pip install "uov-hf[rerun]"')):
+        show_in_rerun(POINTS, **FULL)
+
+
+def test_rerun_gets_every_point_with_its_class_and_color(tmp_path):
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install rerun-sdk")
+    from rerun.chunk import RrdReader
+
+    show_in_rerun(POINTS, **FULL, path=tmp_path / "deep" / "scan.rrd")
+    columns = {}
+    for chunk in RrdReader(tmp_path / "deep" / "scan.rrd").stream().to_chunks():
+        batch = chunk.to_record_batch()
+        columns |= {(chunk.entity_path, name): batch.column(name).to_pylist() for name in batch.schema.names}
+    assert columns["/class", "Points3D:class_ids"] == [[0, 1, 1, 255]]
+    assert columns["/ground_truth", "Points3D:class_ids"] == [[0, 1, 2, 2]]
+    assert columns["/error", "Points3D:class_ids"] == [[0, 0, 1, 1]]
+    assert columns["/height", "Points3D:positions"] == [POINTS[:4, :3].tolist()]
+    assert len(set(columns["/intensity", "Points3D:colors"][0])) == 4
+    classes = columns["/class", "AnnotationContext:context"][0][0]
+    assert [entry["class_description"]["info"]["label"] for entry in classes] == ["car", "road", "unlabelled"]

@@ -1,0 +1,173 @@
+"""Pictures show what they were given."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uov_hf.geometry.projection import Camera
+from uov_hf.pictures.scan_colors import distinct_colors, label_colors, value_colors
+from uov_hf.pictures.visualization import (
+    draw_birds_eye_view,
+    draw_calibrations,
+    draw_camera_overlay,
+    draw_camera_overlays,
+    draw_range_image,
+)
+
+
+CLASS_NAMES = ["car", "road", "tree <low>"]
+COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
+POINTS = np.array([[5.0, 0, 0, 9], [6, 1, 0, 8], [7, -1, 0, 7], [8, 0, 1, 6], [np.nan, 0, 0, 5]], dtype=np.float32)
+SEGMENTATION = np.array([0, 1, 1, 255, 2])
+
+
+def looking_along_x(height=60, width=80):
+    lidar2cam = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
+    return Camera(lidar2cam, np.array([[50.0, 0, 40], [0, 50, 30], [0, 0, 1]]), (height, width))
+
+
+def pixels_of(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def test_points_are_drawn_on_their_pixels_in_their_colors():
+    figure = draw_camera_overlay(
+        np.full((60, 80, 3), 255, np.uint8),
+        np.array([[20.0, 10.0], [60.0, 40.0]]),
+        np.array([[255, 0, 0], [0, 0, 255]]),
+    )
+    picture = pixels_of(figure)
+    assert picture.shape == (60, 80, 3)
+    assert picture[10, 20].tolist() == [255, 0, 0]
+    assert picture[40, 60].tolist() == [0, 0, 255]
+    assert picture[30, 30].tolist() == [255, 255, 255]
+
+
+def test_a_near_point_hides_the_far_one_behind_it():
+    points = np.array([[4.0, 0, 0], [30.0, 0, 0]])
+    colors = np.array([[255, 0, 0], [0, 0, 255]])
+    image = Image.new("RGB", (80, 60))
+    for order in ([0, 1], [1, 0]):
+        picture = pixels_of(draw_camera_overlays(points[order], [image], [looking_along_x()], colors[order]))
+        assert (picture == [255, 0, 0]).all(-1).any()
+        assert not (picture == [0, 0, 255]).all(-1).any()
+
+
+def test_a_sheet_counts_the_points_each_camera_sees():
+    camera = looking_along_x()
+    turned = Camera(np.diag([-1.0, 1, -1, 1]) @ camera.lidar2cam, camera.intrinsics, camera.image_size)
+    figure = draw_camera_overlays(
+        POINTS, [Image.new("RGB", (80, 60))] * 2, [camera, turned], camera_names=["FRONT", "BACK"]
+    )
+    assert [axes.get_title() for axes in figure.axes] == ["FRONT: 4 points", "BACK: 0 points"]
+
+
+def test_an_image_of_another_size_than_its_camera_is_refused():
+    with pytest.raises(ValueError, match=r"calibrated for .*\(60, 80\)"):
+        draw_camera_overlays(POINTS, [Image.new("RGB", (40, 30))], [looking_along_x()])
+    with pytest.raises(ValueError, match="2 images, 1 cameras"):
+        draw_camera_overlays(POINTS, [Image.new("RGB", (80, 60))] * 2, [looking_along_x()])
+
+
+def test_the_view_from_above_names_the_classes_within_its_extent():
+    figure = draw_birds_eye_view(POINTS, SEGMENTATION, CLASS_NAMES, COLORS, extent=7.5)
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert names == ["car (1)", "road (2)"]
+    picture = pixels_of(figure)
+    assert (picture == COLORS[0]).all(-1).any() and (picture == COLORS[1]).all(-1).any()
+    assert not (picture == COLORS[2]).all(-1).any()
+
+
+def test_a_dark_class_is_lightened_in_its_hue():
+    assert label_colors(np.array([0, 1]), np.array([[75, 0, 75], [0, 0, 230]])).tolist() == [
+        [160, 0, 160],
+        [0, 0, 230],
+    ]
+
+
+def test_colors_of_labels_and_values():
+    assert label_colors(np.array([1, 255]), COLORS)[0].tolist() == [0, 255, 0]
+    shades = value_colors(np.array([0.0, 1.0, np.nan, np.inf]))
+    assert shades.shape == (4, 3) and shades.dtype == np.uint8
+    assert shades[2].tolist() == shades[3].tolist() == label_colors(np.array([255]), COLORS)[0].tolist()
+    assert value_colors(np.zeros(3)).shape == (3, 3)
+
+
+def test_classes_without_colors_get_some_that_differ():
+    colors = distinct_colors(40).astype(int)
+    difference = np.abs(colors[:, None] - colors).sum(axis=-1) + 1000 * np.eye(40)
+    assert difference.min() > 15
+    assert np.abs(np.diff(colors, axis=0)).sum(axis=1).min() > 150  # neighbours in the list
+
+
+def all_around(elevations, num_columns=360):
+    """A point in every direction: `len(elevations)` beams of `num_columns` points, 10 m away."""
+    elevation, azimuth = np.meshgrid(np.deg2rad(elevations), np.deg2rad(np.arange(num_columns) + 0.5), indexing="ij")
+    directions = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    return 10 * np.stack(directions, axis=-1).reshape(-1, 3), np.repeat(np.arange(len(elevations)), num_columns)
+
+
+def picture_of(figure):
+    return np.asarray(figure.axes[0].images[0].get_array())
+
+
+def test_a_range_image_has_a_row_for_each_beam_and_the_left_on_the_left():
+    points, ring = all_around([-20, 0, 3])  # numbered from below, as nuScenes does
+    colors = np.zeros((len(points), 3), np.uint8)
+    colors[ring == 2] = COLORS[0]
+    left = np.abs(np.arctan2(points[:, 1], points[:, 0]) - np.pi / 2) < 0.1
+    colors[left] = COLORS[2]
+    picture = picture_of(draw_range_image(points, colors, ring, num_columns=360))
+    assert picture.shape == (3, 360, 3)
+    assert picture[0, 180].tolist() == [255, 0, 0] and picture[1, 180].tolist() == [0, 0, 0]
+    assert (picture[:, 90] == COLORS[2]).all() and not (picture[:, 270] == COLORS[2]).all(-1).any()
+
+
+def test_a_range_image_without_rings_has_rows_of_elevation():
+    points, _ = all_around(np.linspace(-25, 10, 32))
+    higher = np.where((points[:, 2] > 0)[:, None], COLORS[0], COLORS[1])
+    picture = picture_of(draw_range_image(points, higher, num_rows=32, num_columns=360))
+    assert picture.shape == (32, 360, 3)
+    assert (picture[0] == COLORS[0]).all() and (picture[-1] == COLORS[1]).all()
+
+
+def test_in_a_range_image_the_near_point_hides_the_far_one():
+    points = np.array([[30.0, 0.01, 0], [4.0, 0.001, 0], [np.nan, 0, 0]])
+    for order in ([0, 1, 2], [2, 1, 0]):
+        shades = np.array([[0, 0, 255], [255, 0, 0], [0, 255, 0]])[order]
+        picture = picture_of(draw_range_image(points[order], shades, num_rows=4))
+        assert (picture == [255, 0, 0]).all(-1).sum() == 1
+        assert not (picture == [0, 0, 255]).all(-1).any() and not (picture == [0, 255, 0]).all(-1).any()
+
+
+def test_a_range_image_without_points_is_black():
+    assert not picture_of(draw_range_image(np.zeros((0, 3)))).any()
+    with pytest.raises(ValueError, match="`ring` must have one value per point"):
+        draw_range_image(POINTS, ring=np.zeros(3))
+
+
+def test_a_picture_leaves_the_users_matplotlib_alone():
+    import matplotlib.pyplot as pyplot
+
+    before = dict(pyplot.rcParams)
+    draw_birds_eye_view(POINTS, SEGMENTATION, CLASS_NAMES, COLORS)
+    assert pyplot.get_fignums() == [] and dict(pyplot.rcParams) == before
+
+
+def test_a_dollar_in_a_name_is_no_formula():
+    name = "a$b_$c"
+    colors = COLORS[:1]
+    draw = [
+        draw_birds_eye_view(POINTS[:2], np.zeros(2, int), [name], colors, title=name),
+        draw_camera_overlays(POINTS, [np.zeros((60, 80, 3), np.uint8)], [looking_along_x()], camera_names=[name]),
+        draw_calibrations(POINTS, np.zeros((60, 80, 3), np.uint8), {name: looking_along_x()}),
+        draw_range_image(POINTS, title=name),
+    ]
+    for figure in draw:
+        assert pixels_of(figure).any()
+    legend = draw[0].legends[0].get_texts()[0]
+    assert legend.get_text() == "a$b_$c (2)" and not legend.get_parse_math()

@@ -1,0 +1,185 @@
+"""Augmentation: points and pairs change together, and no image loses more pairs than it may."""
+
+import numpy as np
+import pytest
+
+from uov_hf.training.augmentation import (
+    AugmentationConfig,
+    augment,
+    crop_images,
+    drop_cuboid,
+    inside_box,
+    random_box,
+    rotated,
+)
+
+
+NOTHING = {"rotate": False, "flip": False, "cuboid_size": 0, "crop_scale": None}
+IMAGE_SIZES = np.array([[90, 160], [90, 160]])
+
+
+def scene(num_points=4000, seed=0):
+    """Points in a box of 40 x 20 x 4 m; even points are seen by camera 0, points divisible by 3 by camera 1."""
+    generator = np.random.default_rng(seed)
+    points = generator.uniform(-1, 1, (num_points, 4)).astype(np.float32) * np.float32([20, 10, 2, 1])
+    seen = [np.arange(0, num_points, 2), np.arange(0, num_points, 3)]
+    pair_to_point = np.concatenate(seen)
+    pairs = {
+        "pair_to_point": pair_to_point,
+        "pair_camera": np.repeat([0, 1], [len(seen[0]), len(seen[1])]),
+        "pair_pixel": generator.integers(0, [160, 90], (len(pair_to_point), 2)),
+        "pair_segment": pair_to_point + 1,  # says which point it was of
+    }
+    points[:, 3] = np.arange(num_points)  # says which point it was
+    return points, pairs
+
+
+def names_of(points, pairs):
+    """Of every pair, the point it was of and the point it is of now."""
+    return pairs["pair_segment"] - 1, points[pairs["pair_to_point"], 3].astype(int)
+
+
+def test_a_quarter_turn_takes_x_to_y():
+    np.testing.assert_allclose(rotated(np.array([[1.0, 0], [0, 1]]), np.pi / 2), [[0, 1], [-1, 0]], atol=1e-12)
+
+
+def test_turning_and_mirroring_keep_distances_and_leave_height_and_intensity():
+    points, pairs = scene()
+    config = AugmentationConfig(cuboid_size=0, crop_scale=None)
+    moved, pairs_after = augment(points, pairs, IMAGE_SIZES, config, np.random.default_rng(1))
+    assert pairs_after is pairs and moved.dtype == np.float32
+    np.testing.assert_allclose(np.hypot(*moved[:, :2].T), np.hypot(*points[:, :2].T), rtol=1e-5)
+    assert np.array_equal(moved[:, 2:], points[:, 2:]) and not np.allclose(moved[:, :2], points[:, :2])
+
+
+def test_both_axes_are_mirrored_half_of_the_time():
+    config = AugmentationConfig(**NOTHING | {"flip": True})
+    points, pairs = np.ones((1, 3)), {}
+    signs = [augment(points, pairs, IMAGE_SIZES, config, np.random.default_rng(i))[0][0, :2] for i in range(400)]
+    assert sorted({tuple(sign) for sign in signs}) == [(-1, -1), (-1, 1), (1, -1), (1, 1)]
+    np.testing.assert_allclose(np.mean(signs, axis=0), 0, atol=0.15)
+
+
+def test_the_points_given_are_left_alone():
+    points, pairs = scene()
+    before = points.copy()
+    points.setflags(write=False)
+    augment(points, pairs, IMAGE_SIZES, AugmentationConfig(min_pairs=10), np.random.default_rng(0))
+    assert np.array_equal(points, before)
+
+
+def test_pairs_follow_their_points_when_a_cuboid_is_dropped():
+    points, pairs = scene()
+    config = AugmentationConfig(cuboid_size=1.0, min_pairs=10)
+    fewer, pairs_after = drop_cuboid(points, pairs, config, np.random.default_rng(3))
+    assert len(fewer) < len(points)
+    was, now = names_of(fewer, pairs_after)
+    assert np.array_equal(was, now)
+    dropped = set(range(len(points))) - set(fewer[:, 3].astype(int))
+    assert set(pairs["pair_segment"] - 1) - set(was) == dropped & set(pairs["pair_to_point"])
+
+
+def test_the_dropped_points_fill_a_box():
+    points, pairs = scene()
+    fewer, _ = drop_cuboid(points, pairs, AugmentationConfig(cuboid_size=1.0, min_pairs=0), np.random.default_rng(0))
+    gone = points[np.setdiff1d(np.arange(len(points)), fewer[:, 3].astype(int)), :3]
+    inside = ((fewer[:, :3] >= gone.min(axis=0)) & (fewer[:, :3] <= gone.max(axis=0))).all(axis=1)
+    assert len(gone) > 10 and not inside.any()
+
+
+def test_a_cuboid_is_cancelled_when_an_image_would_keep_too_few_pairs():
+    points, pairs = scene()
+    config = AugmentationConfig(cuboid_size=1.0, min_pairs=int((pairs["pair_camera"] == 1).sum()))
+    same, same_pairs = drop_cuboid(points, pairs, config, np.random.default_rng(3))
+    assert same is points and same_pairs is pairs
+
+
+def test_a_camera_without_pairs_does_not_cancel_the_cuboid():
+    points, pairs = scene()
+    of_camera_1 = {name: values[pairs["pair_camera"] == 1] for name, values in pairs.items()}
+    fewer, _ = drop_cuboid(
+        points, of_camera_1, AugmentationConfig(cuboid_size=1.0, min_pairs=10), np.random.default_rng(3)
+    )
+    assert len(fewer) < len(points)
+
+
+def test_a_crop_keeps_the_pairs_inside_its_box():
+    pixels = np.array([[10, 5], [49, 24], [9, 5], [10, 4], [50, 24], [49, 25]])  # column, row
+    kept = inside_box(pixels, box=(10, 5, 40, 20), crop_size=(20, 40))
+    assert kept.tolist() == [True, True, False, False, False, False]
+
+
+def test_a_pair_that_rounding_pushes_over_the_border_is_dropped_as_in_the_paper():
+    """A box of 10 x 10 resized to 4 x 4: column 9 becomes 3.6, which rounds to 4, one too many."""
+    pixels = np.stack([np.arange(10), np.zeros(10)], axis=1)
+    assert inside_box(pixels, box=(0, 0, 10, 10), crop_size=(4, 4)).tolist() == [True] * 9 + [False]
+
+
+def test_boxes_have_the_area_and_shape_that_were_asked_for():
+    generator, config = np.random.default_rng(0), AugmentationConfig()
+    boxes = np.array([random_box((900, 1600), config, generator) for _ in range(300)])
+    left, top, width, height = boxes.T
+    assert (left >= 0).all() and (top >= 0).all() and (left + width <= 1600).all() and (top + height <= 900).all()
+    area, ratio = width * height / (900 * 1600), width / height
+    assert area.min() > 0.29 and area.max() <= 1 and np.ptp(area) > 0.5
+    assert ratio.min() > 14 / 9 - 0.01 and ratio.max() < 17 / 9 + 0.01
+
+
+def test_a_box_that_cannot_be_drawn_is_the_largest_in_the_middle():
+    config = AugmentationConfig(crop_scale=(1.0, 1.0))
+    assert random_box((400, 100), config, np.random.default_rng(0)) == (0, 168, 100, 64)
+
+
+def test_every_image_keeps_enough_pairs_when_cropped():
+    _, pairs = scene()
+    config = AugmentationConfig(min_pairs=600)
+    for seed in range(20):
+        cropped = crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(seed))
+        assert (np.bincount(cropped["pair_camera"]) > 600).all()
+
+
+def test_a_crop_drops_pairs_of_an_image_and_nothing_else():
+    points, pairs = scene()
+    cropped = crop_images(pairs, IMAGE_SIZES, AugmentationConfig(min_pairs=10), np.random.default_rng(0))
+    was, now = names_of(points, cropped)
+    assert np.array_equal(was, now) and len(was) < len(pairs["pair_camera"])
+
+
+def test_redraws_end_when_no_crop_is_good_enough():
+    _, pairs = scene(num_points=30)
+    config = AugmentationConfig(min_pair_share=1.0, max_redraws=3)
+    assert np.array_equal(
+        crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(0))["pair_camera"], pairs["pair_camera"]
+    )
+
+
+def test_a_frame_without_pairs_or_points_passes_through():
+    pairs = {name: values[:0] for name, values in scene()[1].items()}
+    for points in (scene()[0], np.empty((0, 4), np.float32)):
+        after, pairs_after = augment(points, pairs, IMAGE_SIZES, AugmentationConfig(), np.random.default_rng(0))
+        assert len(after) <= len(points) and len(pairs_after["pair_to_point"]) == 0
+
+
+def test_points_that_are_not_finite_do_no_harm():
+    points, pairs = scene()
+    points[::7, 1] = np.nan
+    after, pairs_after = augment(
+        points, pairs, IMAGE_SIZES, AugmentationConfig(cuboid_size=1.0, min_pairs=10), np.random.default_rng(0)
+    )
+    assert np.isnan(after[:, 1]).sum() == np.isnan(points[:, 1]).sum()
+    was, now = names_of(after, pairs_after)
+    assert np.array_equal(was, now)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"cuboid_size": 2}, "cuboid_size"),
+        ({"crop_scale": (0.5, 0.3)}, "crop_scale"),
+        ({"crop_ratio": (2, 1)}, "crop_ratio"),
+        ({"max_redraws": -1}, "max_redraws"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, name):
+    with pytest.raises(ValueError, match=name):
+        AugmentationConfig(**wrong)

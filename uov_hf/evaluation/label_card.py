@@ -1,0 +1,186 @@
+"""The label card: what a label set is worth, before anyone trains on it.
+
+    python -m uov_hf.evaluation.label_card labels/ --dataset nuscenes --data_dir data/nuscenes --preset paper
+
+Writes README.md, figures and card.json into labels/card, which may be published with the label set, and a gallery of
+camera images and views from above into labels_gallery, which for most datasets may not: it shows sensor data.
+Point labels that are missing are made first. Without --dataset it takes the synthetic street that
+generate_label_set.py rendered beside the label set.
+"""
+
+import argparse
+import json
+import logging
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from uov_hf.data import load_frames
+from uov_hf.evaluation.label_figures import (
+    class_colors,
+    draw_abstention,
+    draw_class_histogram,
+    draw_confusion,
+    draw_shares_by_range,
+    write_gallery,
+)
+from uov_hf.evaluation.label_statistics import NUM_EARLIER_SCANS, TIME_VOXEL, LabelStatistics, gather_statistics
+from uov_hf.hub.upload import hide_folders
+from uov_hf.labels.consolidation import PRESETS
+from uov_hf.labels.label_set import LabelSet
+from uov_hf.labels.point_labels import PointLabels, label_points
+from uov_hf.labels.shards import write_atomically
+
+
+logger = logging.getLogger("uov_hf.evaluation.label_card")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m uov_hf.evaluation.label_card",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("label_set", type=Path, help="The folder that generate_label_set.py wrote.")
+    parser.add_argument("--dataset", help="As in generate_label_set.py.")
+    parser.add_argument("--data_dir", help="Root folder of the raw dataset.")
+    parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is in --data_dir.")
+    parser.add_argument("--split", help="Default: what fits the configuration.")
+    parser.add_argument("--data_fraction", type=float, default=1.0, help="1 / s looks at every s-th sequence only.")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="Whose point labels.")
+    parser.add_argument("--output_dir", type=Path, help="Default: card/ in the label set.")
+    parser.add_argument("--gallery_dir", type=Path, help="Default: <label set>_gallery, beside the label set.")
+    parser.add_argument("--no_gallery", action="store_true", help="Numbers only.")
+    parser.add_argument("--max_frames", type=int, default=4, help="Frames in the gallery, spread over the split.")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("uov_hf").setLevel(logging.INFO)
+    folder = args.label_set.resolve()
+    if args.dataset is None:
+        args.dataset, args.data_dir, args.split = "nuscenes", str(folder.with_name("street")), args.split or "all"
+    label_set = LabelSet(folder)
+    split = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config, data_fraction=args.data_fraction)
+    frames = known_frames(split, label_set)
+    label_points(label_set, frames, args.preset, show_progress=True)
+    point_labels = PointLabels(folder, args.preset)
+
+    statistics = gather_statistics(frames, label_set, point_labels, show_progress=True)
+    source = {
+        "dataset": name_dataset(args.dataset, label_set),
+        "split": args.split or "default",
+        "preset": args.preset,
+        "num_missing": len(split) - len(frames),
+    }
+    write_card(args.output_dir or folder / "card", statistics, source)
+    if not args.no_gallery:
+        shown = frames.select(spread(len(frames), args.max_frames))
+        gallery_dir = args.gallery_dir or folder.with_name(f"{folder.name}_gallery")
+        write_gallery_page(gallery_dir, shown, point_labels, label_set, source["dataset"])
+
+
+def known_frames(frames, label_set: LabelSet):
+    """The frames that the label set has; it may lack some that were broken.
+
+    Raises:
+        ValueError: it has none of them.
+    """
+    known = set(label_set.frame_ids)
+    indices = [index for index, frame_id in enumerate(frames.frame_ids) if frame_id in known]
+    if not indices:
+        raise ValueError(
+            f"{label_set.folder} was made from other frames: it has {len(known)}, and none of the {len(frames)} of "
+            "this split. Give the --split, --dataset_config and --data_dir that it was generated from."
+        )
+    return frames.select(indices)
+
+
+def name_dataset(dataset: str, label_set: LabelSet) -> str:
+    """What the card calls it: an id or short name as it is; of a path the last part, the rest is nobody's business."""
+    if label_set.teacher["name"] == "synthetic":
+        return "the synthetic street of uov-hf"
+    return Path(dataset).stem if Path(dataset).exists() else dataset
+
+
+def spread(num_frames: int, num_shown: int) -> list[int]:
+    """At most `num_shown` places among `num_frames`, far from each other."""
+    places = np.linspace(0, num_frames, min(num_shown, num_frames), endpoint=False)
+    return places.astype(int).tolist()
+
+
+def write_card(folder: Path, statistics: LabelStatistics, source: dict[str, Any]) -> None:
+    """README.md, its figures and card.json.
+
+    Args:
+        folder (`Path`):
+            Where they go; what an earlier card left there is overwritten.
+        source (`dict`):
+            `dataset`, `split`, `preset`, and the number of frames without labels, `num_missing`.
+    """
+    label_set, numbers = statistics.label_set, statistics.compute()
+    draw_figures(folder / "figures", statistics, numbers)
+    settings = {name: hide_folders(value) for name, value in (label_set.teacher | label_set.settings).items()}
+    about = {"teacher_id": label_set.teacher_id, "taxonomy": label_set.taxonomy, "num_prompts": len(label_set.prompts)}
+    card = source | about | {"settings": settings} | numbers
+    content = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "card.json", content.encode())
+
+    card_data = DatasetCardData(
+        license="other",
+        pretty_name=f"Point labels of {source['dataset']}",
+        annotations_creators=["machine-generated"],
+        tags=["uov", "uov-hf", "lidar", "point-cloud", "pseudo-labels", "open-vocabulary"],
+    )
+    helpers = {"percent": percent, "cell": as_cell, "num_earlier_scans": NUM_EARLIER_SCANS, "time_voxel": TIME_VOXEL}
+    DatasetCard(render("label_card.md", card_data=card_data.to_yaml(), **helpers, **card)).save(folder / "README.md")
+    logger.info("Card: %s", folder / "README.md")
+
+
+def draw_figures(folder: Path, statistics: LabelStatistics, numbers: dict[str, Any]) -> None:
+    """`classes.png`, `by_range.png` and, where there is a ground truth, `confusion.png` and `abstention.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    class_names = statistics.label_set.class_names
+    colors = class_colors(statistics.label_set.taxonomy, len(class_names))
+    figures = {"classes": draw_class_histogram(numbers["classes"], colors), "by_range": draw_shares_by_range(numbers)}
+    if numbers["mean_iou"] is not None:
+        figures["confusion"] = draw_confusion(statistics.confusion.counts, class_names)
+        figures["abstention"] = draw_abstention(numbers["by_min_confidence"])
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=100)
+
+
+def write_gallery_page(folder: Path, frames, point_labels: PointLabels, label_set: LabelSet, dataset: str) -> None:
+    """Pictures of the frames, and a README.md to look at them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    colors = class_colors(label_set.taxonomy, len(label_set.class_names))
+    pages = write_gallery(folder, frames, point_labels, label_set.class_names, colors)
+    write_atomically(folder / "README.md", render("label_gallery.md", dataset=dataset, pages=pages).encode())
+    logger.info("Gallery, sensor data that is not to be published: %s", folder / "README.md")
+
+
+def render(name: str, **fields: Any) -> str:
+    """A template of the package, filled; a missing field is an error, not an empty line."""
+    text = (files("uov_hf.evaluation") / name).read_text(encoding="utf-8")
+    return jinja2.Template(text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(**fields)
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def as_cell(value: Any) -> str:
+    """A setting in a cell of a Markdown table."""
+    if value is None or value == []:
+        return "–"
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()

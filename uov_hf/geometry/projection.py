@@ -1,0 +1,184 @@
+"""Where a lidar point falls in a camera image, whether the camera sees it, and the pairs of points and pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from uov_hf.geometry.occlusion import OcclusionConfig, find_hidden
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """
+    A calibrated pinhole camera, seen from the lidar frame at the lidar's timestamp.
+
+    Args:
+        lidar2cam (`np.ndarray` of shape `(4, 4)`):
+            Rigid motion from the lidar frame to the camera frame (x right, y down, z forward), metres. The motion of
+            the vehicle between the two exposures is part of it.
+        intrinsics (`np.ndarray` of shape `(3, 3)`):
+            Pixels per unit of x / z and y / z, last row (0, 0, 1).
+        image_size (`tuple[int, int]`):
+            Height and width in pixels.
+
+    Raises:
+        ValueError: where a shape is wrong, `lidar2cam` is no rigid motion, or `image_size` is no size.
+    """
+
+    lidar2cam: np.ndarray
+    intrinsics: np.ndarray
+    image_size: tuple[int, int]
+
+    def __post_init__(self):
+        set_field = object.__setattr__  # the dataclass is frozen
+        set_field(self, "lidar2cam", _matrix("lidar2cam", self.lidar2cam, 4))
+        set_field(self, "intrinsics", _matrix("intrinsics", self.intrinsics, 3))
+        set_field(self, "image_size", _image_size(self.image_size))
+        rotation = self.lidar2cam[:3, :3]
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(rotation) < 0:
+            raise ValueError(f"`lidar2cam` must rotate and translate only, got the 3 x 3 part {rotation.tolist()}.")
+        last_rows = self.lidar2cam[3] - [0, 0, 0, 1], self.intrinsics[2] - [0, 0, 1]
+        if max(np.abs(row).max() for row in last_rows) > 1e-8:
+            raise ValueError("The last row of `lidar2cam` must be (0, 0, 0, 1), that of `intrinsics` (0, 0, 1).")
+
+    def __reduce__(self):
+        # Arrays come back from a pickle writable; the constructor makes them read-only again.
+        return type(self), (self.lidar2cam, self.intrinsics, self.image_size)
+
+
+@dataclass(frozen=True, eq=False)
+class PointToPixel:
+    """
+    Pairs of a point and the pixel it falls on; a point seen by k cameras has k pairs.
+
+    Args:
+        point_index (`np.ndarray` of shape `(num_pairs,)`): int64, row in the cloud.
+        camera_index (`np.ndarray` of shape `(num_pairs,)`): int64, place in the list of cameras.
+        pixel_coords (`np.ndarray` of shape `(num_pairs, 2)`): float64, column and row.
+    """
+
+    point_index: np.ndarray
+    camera_index: np.ndarray
+    pixel_coords: np.ndarray
+
+
+def project_points(points, camera: Camera, min_depth: float = 1.0):
+    """
+    Pixel (column, row) of every point, and which points the camera sees (docs/method.md, section 1.4).
+
+    `in_view` is the paper's: depth > `min_depth`, 0 < column < width − 1, 0 < row < height − 1. There is no occlusion
+    test; [`visible_points`] has one. The arithmetic is float64 whatever comes in.
+
+    Args:
+        points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
+            Metres, in the lidar frame; columns after the third are not looked at. What else numpy makes such an array
+            of, a list of points say, does too.
+        camera (`Camera`):
+            The camera to project into.
+        min_depth (`float`, *optional*, defaults to 1.0):
+            Metres in front of the camera; nearer points are the vehicle's own body.
+
+    Returns:
+        `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`, or not
+        finite), and `in_view` of shape `(num_points,)`, bool; torch (same device) for torch, else numpy.
+    """
+    xyz = _as_tensor(points)
+    ahead, on_image, seen = _look(xyz, camera, min_depth)
+    pixel_coords = on_image.new_full((len(xyz), 2), torch.nan).index_copy(0, ahead, on_image)
+    in_view = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
+    return (pixel_coords, in_view) if xyz is points else (pixel_coords.numpy(), in_view.numpy())
+
+
+def visible_points(points, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0):
+    """
+    Which points the camera sees: those in view that nothing hides.
+
+    Args:
+        points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
+            Metres, in the lidar frame. Give the whole scan: what is hidden depends on what else is there.
+        camera (`Camera`), min_depth (`float`, *optional*, defaults to 1.0):
+            As for [`project_points`]; points that are not deeper hide nothing.
+        occlusion (`OcclusionConfig`):
+            What hides what.
+
+    Returns:
+        bool of shape `(num_points,)`, True only where `in_view` of [`project_points`] is; torch (same device) for
+        torch, else numpy. It does not depend on the order of the points.
+    """
+    xyz = _as_tensor(points)
+    ahead, _, seen = _look(xyz, camera, min_depth, occlusion)
+    visible = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
+    return visible if xyz is points else visible.numpy()
+
+
+def pair_points_with_pixels(
+    points: np.ndarray, cameras: Sequence[Camera], min_depth: float = 1.0, occlusion: OcclusionConfig | None = None
+) -> PointToPixel:
+    """
+    Every pair of a point and a camera that sees it, camera by camera, points in file order within a camera.
+
+    The paper has no occlusion test, and pairs what is behind a car with the car's pixels. Without `occlusion` that is
+    what comes; with it (`OcclusionConfig()`), there are no pairs of hidden points.
+    """
+    xyz = _as_tensor(points).double()
+    pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))]
+    for camera_index, camera in enumerate(cameras):
+        ahead, on_image, seen = (found.numpy() for found in _look(xyz, camera, min_depth, occlusion))
+        point_index = ahead[seen]
+        pairs.append((point_index, np.full(len(point_index), camera_index), on_image[seen]))
+    return PointToPixel(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
+
+
+def round_to_pixels(pixel_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Rows and columns (int64) of the nearest pixels, halves to even as in the paper; they index an image directly.
+
+    Example: `segmentation[round_to_pixels(pairs.pixel_coords)]` is the segment under every pair.
+    """
+    column, row = np.rint(pixel_coords).astype(np.int64).T
+    return row, column
+
+
+def _as_tensor(points) -> torch.Tensor:
+    """The points as a tensor; a tensor comes back itself."""
+    points = points if isinstance(points, torch.Tensor) else np.asarray(points)
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(points.shape)}.")
+    return points if isinstance(points, torch.Tensor) else torch.tensor(points[:, :3])
+
+
+def _look(points: torch.Tensor, camera: Camera, min_depth: float, occlusion: OcclusionConfig | None = None):
+    """Points in front of the camera `(M,)`, their pixels `(M, 2)`, and whether it sees them `(M,)`."""
+    lidar2cam = torch.tensor(camera.lidar2cam, device=points.device)
+    intrinsics = torch.tensor(camera.intrinsics, device=points.device)
+    height, width = camera.image_size
+    rotation, translation = lidar2cam[:3, :3], lidar2cam[:3, 3:]
+    xyz = points[:, :3].double()
+    depth = xyz @ rotation[2] + translation[2]  # not finite where a coordinate is not
+    ahead = torch.nonzero((depth > min_depth) & (depth < torch.inf))[:, 0]
+    xyz = xyz[ahead].T.contiguous()  # (3, M)
+    in_camera = rotation @ xyz + translation
+    column, row, _ = intrinsics @ (in_camera / in_camera[2])
+    seen = (0 < column) & (column < width - 1) & (0 < row) & (row < height - 1)
+    if occlusion is not None:
+        seen &= ~find_hidden(in_camera.T, xyz.norm(dim=0), seen, occlusion)
+    return ahead, torch.stack([column, row], dim=1), seen
+
+
+def _image_size(sides) -> tuple[int, int]:
+    if np.shape(sides) != (2,) or not all(side >= 1 and side % 1 == 0 for side in sides):
+        raise ValueError(f"`image_size` must be (height, width), two positive whole numbers of pixels, got {sides}.")
+    height, width = sides
+    return int(height), int(width)
+
+
+def _matrix(name: str, values, size: int) -> np.ndarray:
+    matrix = np.array(values, dtype=np.float64)  # a copy: nobody changes it under us
+    if matrix.shape != (size, size) or not np.isfinite(matrix).all():
+        raise ValueError(
+            f"`{name}` must be {size} x {size} finite numbers, got shape {matrix.shape}: {matrix.tolist()}."
+        )
+    matrix.setflags(write=False)
+    return matrix

@@ -1,0 +1,164 @@
+"""Checkpoints that load with the package installed, and without it by `trust_remote_code`."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import whoami
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from uov_hf.configuration_uov import UOVConfig
+from uov_hf.feature_extraction_uov import UOVFeatureExtractor
+from uov_hf.hub.upload import upload
+from uov_hf.modeling_uov import UOVModel, UOVPreTrainedModel
+from uov_hf.modeling_uov_pretraining import UOVForPreTraining
+from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
+from uov_hf.pipeline_uov import PointCloudSegmentationPipeline
+from uov_hf.processing_uov import UOVProcessor
+
+
+MODEL_CLASSES = {
+    "AutoConfig": UOVConfig,
+    "AutoModel": UOVModel,
+    "AutoModelForPreTraining": UOVForPreTraining,
+    "AutoModelForSemanticSegmentation": UOVForSemanticSegmentation,
+}
+PROCESSOR_CLASSES = {"AutoProcessor": UOVProcessor, "AutoFeatureExtractor": UOVFeatureExtractor}
+PIPELINES = {
+    "point-cloud-segmentation": {
+        "impl": "pipeline_uov.PointCloudSegmentationPipeline",
+        "pt": ["AutoModelForSemanticSegmentation"],
+    }
+}
+# In one file, or in shards with an index; `from_pretrained` reads the one file wherever it is there.
+WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+# What goes up beside the weights, the code and the card; a folder that is also something else keeps the rest at home.
+CHECKPOINT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "train_log.jsonl",
+)
+
+
+def save_checkpoint(
+    folder: str | os.PathLike,
+    model: UOVPreTrainedModel,
+    processor: UOVProcessor,
+    max_shard_size: int | str | None = None,
+) -> None:
+    """Write a whole checkpoint: weights, configuration, processor, tokenizer, and the code that reads them.
+
+    It loads by `UOVModel.from_pretrained` and `UOVProcessor.from_pretrained`; by `AutoModel`, `AutoProcessor` and
+    `pipeline` after `import uov_hf`; and by these with `trust_remote_code=True` where the package is not installed.
+    `save_pretrained` of either object writes the same files without the code.
+
+    Files are written beside and moved into place, `config.json` last: none is ever half-written, and a folder that was
+    empty is a checkpoint only once it is complete. Weights of an earlier save that was cut into other files go; what
+    else is in the folder stays.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Made if it is not there.
+        model (`UOVPreTrainedModel`):
+            Unwrapped. On several processes, only the main one calls this.
+        processor (`UOVProcessor`):
+            Told here whether the model has the text tower that its tokenizer is for.
+        max_shard_size (`int` or `str`, *optional*):
+            Such as `"2GB"`: larger weights are cut into files of this size. By default into those of transformers.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    processor.has_text_tower = model.config.has_teachers_text_tower
+    with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
+        temporary = Path(temporary)
+        model.save_pretrained(temporary, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
+        processor.save_pretrained(temporary)
+        _add_code(temporary)
+        new = sorted(file.name for file in temporary.iterdir() if file.name != "config.json")
+        for name in new:
+            (temporary / name).replace(folder / name)
+        for stale in {file for pattern in WEIGHT_FILES for file in folder.glob(pattern) if file.name not in new}:
+            stale.unlink()
+        (temporary / "config.json").replace(folder / "config.json")
+
+
+def push_checkpoint(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    commit_message: str = "Upload checkpoint",
+    token: str | None = None,
+) -> str:
+    """Upload a checkpoint as [`save_checkpoint`] or a training script left it, with its card, and return the address.
+
+    Weights, configuration, processor, code and card go up in one commit: nobody loads half of it. Only files at the
+    top of the folder go; what a run keeps in folders beside them (states, label sets, data) stays at home. A folder
+    without a card gets one, and the card's examples name the repository.
+
+    Args:
+        folder (`str` or `os.PathLike`): The checkpoint.
+        repo_id, private, revision, commit_message, token: As of [`~uov_hf.hub.upload.upload`].
+
+    Raises:
+        FileNotFoundError: there is no checkpoint in the folder.
+        PermissionError, ConnectionError, HfHubHTTPError: as `upload`.
+    """
+    from uov_hf.hub.cards import name_repository, write_default_card  # jinja2, which only a push needs
+
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"There is no checkpoint in {folder}: no config.json. `save_checkpoint` writes one.")
+    if not (folder / "README.md").is_file():
+        write_default_card(folder)
+    patterns = (*CHECKPOINT_FILES, *WEIGHT_FILES, *(file.name for file in _code_files()))
+    files = {file.name: file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()}
+    if "/" not in repo_id:
+        repo_id = f"{whoami(token)['name']}/{repo_id}"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    files["README.md"] = name_repository(card, repo_id).encode()
+    return upload(
+        repo_id,
+        files,
+        private=private,
+        revision=revision,
+        commit_message=commit_message,
+        replaces=WEIGHT_FILES,
+        token=token,
+    )
+
+
+def _add_code(folder: Path) -> None:
+    """What `register_for_auto_class` would add, without a lasting mark on the classes."""
+    for source in _code_files():
+        shutil.copy(source, folder)
+    _edit_json(folder / "config.json", MODEL_CLASSES, custom_pipelines=PIPELINES)
+    _edit_json(folder / "processor_config.json", PROCESSOR_CLASSES, also_in="feature_extractor")
+
+
+def _code_files() -> list[Path]:
+    """The modules of the classes that a checkpoint names, and those that they import."""
+    classes = [*MODEL_CLASSES.values(), *PROCESSOR_CLASSES.values(), PointCloudSegmentationPipeline]
+    modules = {sys.modules[c.__module__].__file__ for c in classes}
+    return sorted({Path(source) for file in modules for source in [file, *get_relative_import_files(file)]})
+
+
+def _edit_json(file: Path, classes: dict[str, type], also_in: str | None = None, **further: Any) -> None:
+    """Say in `file` which class of which module stands behind each Auto class, and what is to be said `further`."""
+    auto_map = {name: f"{c.__module__.split('.')[-1]}.{c.__name__}" for name, c in classes.items()}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content |= {"auto_map": auto_map, **further}
+    if also_in is not None:
+        content[also_in]["auto_map"] = auto_map
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

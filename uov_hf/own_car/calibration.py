@@ -1,0 +1,197 @@
+"""The calibration file of your own car: what it must say, checked line by line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from uov_hf.geometry.projection import Camera
+from uov_hf.own_car.lens import NUM_COEFFICIENTS, Lens
+from uov_hf.vocabulary import load_vocabulary
+from uov_hf.vocabulary.lines import Entry, read_yaml
+
+
+CALIBRATION_NAMES = ("calibration.yaml", "calibration.yml", "calibration.json")
+
+
+@dataclass(frozen=True, eq=False)
+class MountedCamera:
+    """
+    A camera as it sits on the car.
+
+    Args:
+        camera (`Camera`): As its images are given out: a pinhole camera.
+        lens (`Lens`, *optional*): The lens that its files were taken through, where it distorts.
+        time_offset (`int`): Microseconds to add to the camera's timestamps.
+    """
+
+    camera: Camera
+    lens: Lens | None
+    time_offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """
+    A calibration file.
+
+    Args:
+        path (`Path`): The file.
+        intensity_max (`float`): Full scale of the lidar's intensity.
+        cameras (`dict[str, MountedCamera]`): By name.
+        lidar2body (`np.ndarray` of shape `(4, 4)`): From the lidar to what `poses.txt` follows.
+        taxonomy (`str`, *optional*): Vocabulary of the label files: its name, or the path of its file.
+        num_columns (`int`, *optional*): Columns of `.bin` files.
+    """
+
+    path: Path
+    intensity_max: float
+    cameras: dict[str, MountedCamera]
+    lidar2body: np.ndarray
+    taxonomy: str | None
+    num_columns: int | None
+
+
+def find_calibration(*folders: Path) -> Path:
+    """
+    The calibration file in the first of the folders that has one.
+
+    Raises:
+        ValueError: none has; the message shows the least that such a file says.
+    """
+    for folder in folders:
+        for name in CALIBRATION_NAMES:
+            if (folder / name).is_file():
+                return folder / name
+    raise ValueError(
+        f"{folders[0]}: expected a calibration.yaml or calibration.json here or above, got none. Where there are no "
+        "cameras, one line is enough: `intensity_max: 255` (the full scale of the lidar's intensity)."
+    )
+
+
+def read_calibration(path: Path) -> Calibration:
+    """
+    What a calibration file says; docs/own_car.md has its keys.
+
+    Raises:
+        ValueError: something is missing, unknown or impossible; the message has the file and the line.
+        ImportError: a lens distorts, and OpenCV is not installed.
+    """
+    top = read_yaml(path, "a calibration").mapping(
+        ("intensity_max",), ("cameras", "lidar2body", "taxonomy", "num_columns")
+    )
+    intensity_max = _numbers(top["intensity_max"], ())
+    if not intensity_max > 0:
+        raise top["intensity_max"].error(f"expected `intensity_max` to be above 0, got {intensity_max:g}.")
+    cameras = top["cameras"].mapping() if "cameras" in top else {}
+    return Calibration(
+        path=path,
+        intensity_max=float(intensity_max),
+        cameras={name: _parse_camera(name, entry) for name, entry in cameras.items()},
+        lidar2body=_parse_motion(top["lidar2body"]) if "lidar2body" in top else np.eye(4),
+        taxonomy=_parse_taxonomy(top["taxonomy"]) if "taxonomy" in top else None,
+        num_columns=_parse_num_columns(top["num_columns"]) if "num_columns" in top else None,
+    )
+
+
+def _parse_camera(name: str, entry: Entry) -> MountedCamera:
+    keys = entry.mapping(("image_size", "intrinsics"), ("lidar2cam", "cam2lidar", "distortion", "time_offset"))
+    motions = [key for key in ("lidar2cam", "cam2lidar") if key in keys]
+    if len(motions) != 1:
+        got = "both" if motions else "neither"
+        raise entry.error(f"expected camera {name!r} to have either `lidar2cam` or `cam2lidar`, got {got}.")
+    motion = _parse_motion(keys[motions[0]])
+    lidar2cam = motion if motions == ["lidar2cam"] else np.linalg.inv(motion)
+    intrinsics, image_size = _parse_intrinsics(keys["intrinsics"]), _parse_image_size(keys["image_size"])
+    lens = _parse_lens(keys["distortion"], intrinsics, image_size) if "distortion" in keys else None
+    return MountedCamera(
+        camera=Camera(lidar2cam, intrinsics if lens is None else lens.pinhole_intrinsics, image_size),
+        lens=lens,
+        time_offset=keys["time_offset"].integer() if "time_offset" in keys else 0,
+    )
+
+
+def _parse_motion(entry: Entry) -> np.ndarray:
+    motion = _numbers(entry, (4, 4))
+    try:
+        Camera(motion, np.eye(3), (1, 1))
+    except ValueError:
+        raise entry.error(
+            f"expected {entry.name} to be a rotation and a translation in metres, with the last row (0, 0, 0, 1), got "
+            f"{motion.tolist()}."
+        ) from None
+    return motion
+
+
+def _parse_intrinsics(entry: Entry) -> np.ndarray:
+    intrinsics = _numbers(entry, (3, 3))
+    if (intrinsics[2] != (0, 0, 1)).any() or min(intrinsics[0, 0], intrinsics[1, 1]) <= 0:
+        raise entry.error(
+            f"expected `intrinsics` to be [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, got {intrinsics.tolist()}."
+        )
+    return intrinsics
+
+
+def _parse_image_size(entry: Entry) -> tuple[int, int]:
+    height, width = _numbers(entry, (2,))
+    if height % 1 or width % 1 or min(height, width) < 1:
+        raise entry.error(f"expected `image_size` to be [height, width] in pixels, got [{height:g}, {width:g}].")
+    return int(height), int(width)
+
+
+def _parse_lens(entry: Entry, intrinsics: np.ndarray, image_size: tuple[int, int]) -> Lens | None:
+    """The lens, or None where all its coefficients are 0."""
+    keys = entry.mapping(("model", "coefficients"))
+    model = keys["model"].text()
+    if model not in NUM_COEFFICIENTS:
+        raise keys["model"].error(f"the lens models are {', '.join(NUM_COEFFICIENTS)}; got {model!r}.")
+    coefficients = _numbers(keys["coefficients"], (None,))
+    if len(coefficients) not in NUM_COEFFICIENTS[model]:
+        counts = " or ".join(map(str, NUM_COEFFICIENTS[model]))
+        raise keys["coefficients"].error(f"{model} has {counts} coefficients, got {len(coefficients)}.")
+    try:
+        return Lens(model, coefficients, intrinsics, image_size) if coefficients.any() else None
+    except (ValueError, ImportError) as error:
+        raise type(error)(str(entry.error(str(error)))) from error
+
+
+def _parse_num_columns(entry: Entry) -> int:
+    num_columns = entry.integer()
+    if num_columns < 3:
+        raise entry.error(f"expected `num_columns` to be 3 or more, as a point has x, y and z, got {num_columns}.")
+    return num_columns
+
+
+def _parse_taxonomy(entry: Entry) -> str:
+    """A name, or the path of a file, which lies beside the calibration file unless it is absolute."""
+    name = entry.text()
+    taxonomy = str(entry.path.parent / name) if name.endswith((".yaml", ".yml")) else name
+    try:
+        load_vocabulary(taxonomy)
+    except ValueError as error:
+        raise entry.error(str(error)) from error
+    return taxonomy
+
+
+def _numbers(entry: Entry, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Numbers of this shape, float64; a list of lists, or one number where the shape is ()."""
+    try:
+        values = np.array(_plain(entry.node), np.float64)
+    except (ValueError, TypeError):
+        values = np.array(np.nan)
+    fits = values.ndim == len(shape) and all(
+        want in (None, got) for want, got in zip(shape, values.shape, strict=True)
+    )
+    if not fits or not np.isfinite(values).all():
+        size = " x ".join("any number of" if side is None else str(side) for side in shape)
+        expected = f"{size} finite numbers" if shape else "one finite number"
+        raise entry.error(f"expected {entry.name} to be {expected}, got something else.")
+    return values
+
+
+def _plain(node: yaml.Node):
+    """Lists and numbers. YAML itself takes 1e-5, as JSON writes it, for a text."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child) for child in node.value]
+    return float(node.value)

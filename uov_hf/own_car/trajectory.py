@@ -1,0 +1,132 @@
+"""Where the car was and when its sensors fired: `poses.txt` and `timestamps.csv`."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from uov_hf.geometry.projection import Camera
+
+
+KITTI_COLUMNS, TUM_COLUMNS = 12, 8
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """
+    Poses of the car, and between them a steady motion.
+
+    Args:
+        path (`Path`): The file they are from, for messages.
+        times (`np.ndarray` of shape `(num_poses,)`): Microseconds, rising.
+        poses (`np.ndarray` of shape `(num_poses, 4, 4)`): From the body to the world, metres.
+    """
+
+    path: Path
+    times: np.ndarray
+    poses: np.ndarray
+
+    def at(self, time: int) -> np.ndarray:
+        """
+        The pose (4, 4) at a time in microseconds. Up to one interval before the first and after the last pose, the car
+        is taken to have moved on as it did beside them.
+
+        Raises:
+            ValueError: there are no poses near that time.
+        """
+        if len(exact := np.flatnonzero(self.times == time)):
+            return self.poses[exact[0]]
+        after = int(np.clip(np.searchsorted(self.times, time), 1, max(len(self.times) - 1, 1)))
+        nearby = self.times[after - 1 : after + 1]
+        if len(nearby) < 2 or not 2 * nearby[0] - nearby[1] <= time <= 2 * nearby[1] - nearby[0]:
+            raise ValueError(
+                f"{self.path}: expected poses around {time} µs, got {len(self.times)} from {self.times[0]} to "
+                f"{self.times[-1]} µs. Are both clocks the same, and the poses' times seconds?"
+            )
+        share = (time - nearby[0]) / (nearby[1] - nearby[0])
+        before, after = self.poses[after - 1 : after + 1]
+        pose = np.eye(4)
+        turn = Rotation.from_matrix(before[:3, :3]).inv() * Rotation.from_matrix(after[:3, :3])
+        pose[:3, :3] = before[:3, :3] @ Rotation.from_rotvec(share * turn.as_rotvec()).as_matrix()
+        pose[:3, 3] = before[:3, 3] + share * (after[:3, 3] - before[:3, 3])
+        return pose
+
+
+def read_poses(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
+    """
+    Times in microseconds (None where the file has none) and poses (num_poses, 4, 4) of a text file.
+
+    A line is 12 numbers (KITTI: the first three rows of the pose) or 8 (TUM: seconds, x, y, z, and the quaternion
+    x, y, z, w).
+
+    Raises:
+        ValueError: the file is neither, a pose is no rigid motion, or times do not rise.
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+    try:
+        table = np.array([line.split() for line in lines], np.float64)
+    except ValueError:
+        table = np.empty(0)
+    if table.ndim != 2 or table.shape[1] not in (KITTI_COLUMNS, TUM_COLUMNS) or not np.isfinite(table).all():
+        raise ValueError(
+            f"{path}: expected lines of {KITTI_COLUMNS} numbers (KITTI), or of {TUM_COLUMNS} (TUM: seconds x y z qx "
+            "qy qz qw), got others."
+        )
+    poses = np.tile(np.eye(4), (len(table), 1, 1))
+    if table.shape[1] == KITTI_COLUMNS:
+        poses[:, :3] = table.reshape(-1, 3, 4)
+        _check_rigid(path, poses)
+        return None, poses
+    if not np.linalg.norm(table[:, 4:], axis=1).all():
+        raise ValueError(f"{path}: expected quaternions qx qy qz qw that turn, got 0 0 0 0.")
+    poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
+    poses[:, :3, 3] = table[:, 1:4]
+    times = np.rint(table[:, 0] * 1e6).astype(np.int64)
+    if (np.diff(times) <= 0).any():
+        raise ValueError(f"{path}: expected times that rise from line to line.")
+    return times, poses
+
+
+def _check_rigid(path: Path, poses: np.ndarray) -> None:
+    for number, pose in enumerate(poses, 1):
+        try:
+            Camera(pose, np.eye(3), (1, 1))
+        except ValueError:
+            raise ValueError(
+                f"{path}: expected poses that rotate and translate only, got {pose[:3].tolist()} as pose {number}."
+            ) from None
+
+
+def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]:
+    """
+    Microseconds of every frame, by `lidar` and by camera: `{"000000": {"lidar": …, "front": …}, …}`.
+
+    The file is a CSV table with the columns `frame`, `lidar` and one for each camera. A cell may be empty where that
+    frame has no image.
+
+    Raises:
+        ValueError: a column is missing, a frame or a time of the lidar is there twice, or a time is no whole number.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns = ["lidar", *cameras]
+        if absent := [name for name in ("frame", *columns) if name not in (reader.fieldnames or [])]:
+            raise ValueError(
+                f"{path}: expected the columns frame, {', '.join(columns)}, got none named {absent[0]!r}."
+            )
+        times: dict[str, dict[str, int]] = {}
+        frames_by_time: dict[int | str, str] = {}
+        for row in reader:
+            place = f"{path}, line {reader.line_num}"
+            if row["frame"] in times:
+                raise ValueError(f"{place}: frame {row['frame']!r} is there twice.")
+            try:
+                times[row["frame"]] = {name: int(row[name]) for name in columns if row[name]}
+            except ValueError as error:
+                raise ValueError(f"{place}: expected whole microseconds, got {error}.") from error
+            earlier = frames_by_time.setdefault(times[row["frame"]].get("lidar", row["frame"]), row["frame"])
+            if earlier != row["frame"]:
+                raise ValueError(f"{place}: expected another lidar time than that of frame {earlier!r}.")
+    return times

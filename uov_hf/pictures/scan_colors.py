@@ -1,0 +1,105 @@
+"""Labelled scans as their viewers take them: checked arrays, a colour for every point, a count for every class."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import hsv_to_rgb
+
+from uov_hf.vocabulary import IGNORED
+
+
+FAINT = (90, 96, 105)  # points without a class or a value
+LEAST_BRIGHTNESS = 160  # of the brightest channel, on the dark background
+VERDICTS, VERDICT_COLORS = ("right", "wrong"), np.array([(70, 130, 180), (240, 60, 50)])
+
+
+def label_colors(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """One RGB colour per point, `(num_points, 3)` uint8, from class ids 0…C−1 (255: grey) and `colors` `(C, 3)`."""
+    colors = check_palette(colors, len(colors))
+    labels = check_labels("labels", labels, len(labels), len(colors))
+    palette = np.full((IGNORED + 1, 3), FAINT, dtype=np.uint8)
+    palette[: len(colors)] = colors
+    return palette[labels]
+
+
+def value_colors(values: np.ndarray, colormap: str = "turbo") -> np.ndarray:
+    """One RGB colour per point, `(num_points, 3)` uint8, from a depth, a score or an intensity; not finite: grey."""
+    values = np.asarray(values, dtype=np.float64)
+    low, high = value_range(values)
+    shades = colormaps[colormap]((values - low) / (high - low), bytes=True)[..., :3]
+    shades[~np.isfinite(values)] = FAINT
+    return shades
+
+
+class ClassCount(NamedTuple):
+    """A class that occurs in a scan: its id, name, RGB colour (0…255) and number of points."""
+
+    id: int
+    name: str
+    color: list[int]
+    num_points: int
+
+
+def present_classes(
+    labels: np.ndarray, class_names: Sequence[str], colors: np.ndarray, ignored_name: str
+) -> list[ClassCount]:
+    """Every class that occurs; the points without a class come last."""
+    ids = [*range(len(class_names)), IGNORED]
+    counts = np.bincount(labels, minlength=IGNORED + 1)[ids].tolist()
+    rows = zip(ids, [*class_names, ignored_name], [*np.asarray(colors).tolist(), list(FAINT)], counts, strict=True)
+    return [ClassCount(*row) for row in rows if row[-1]]
+
+
+def distinct_colors(num_classes: int) -> np.ndarray:
+    """RGB colours `(num_classes, 3)` uint8 for classes that have none: neighbours in the list differ most."""
+    turns = np.arange(num_classes) * 0.61803398875  # the golden ratio never comes back to a hue
+    fade = np.array([1.0, 0.75, 0.55])[np.arange(num_classes) % 3]
+    hsv = np.stack([turns % 1, fade, np.ones(num_classes)], axis=1)
+    return np.rint(255 * hsv_to_rgb(hsv)).astype(np.uint8)
+
+
+def value_range(values: np.ndarray) -> tuple[float, float]:
+    """1st and 99th percentile of the finite values, never equal: single outliers must not flatten the colours."""
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, (1, 99)) if len(finite) else (0.0, 1.0)
+    return float(low), float(high if high > low else low + 1)
+
+
+def check_points(points: np.ndarray) -> np.ndarray:
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise ValueError(f"`points` must have shape (num_points, 3) or more columns (x, y, z, …), got {points.shape}.")
+    return points
+
+
+def check_values(name: str, values: np.ndarray, num_points: int) -> np.ndarray:
+    values = np.asarray(values)
+    if values.shape != (num_points,):
+        raise ValueError(f"`{name}` must have one value per point, shape ({num_points},), got {values.shape}.")
+    return values
+
+
+def check_labels(name: str, labels: np.ndarray, num_points: int, num_classes: int) -> np.ndarray:
+    labels = check_values(name, labels, num_points)
+    strangers = np.setdiff1d(labels, [*range(num_classes), IGNORED])
+    if labels.dtype.kind not in "iu" or len(strangers):
+        raise ValueError(
+            f"`{name}` must hold integer class ids 0…{num_classes - 1}, or {IGNORED} where there is none, "
+            f"got {labels.dtype} with {strangers[:5].tolist()}. Raw ids of a dataset go through its vocabulary first."
+        )
+    return labels.astype(np.int64)
+
+
+def check_palette(colors: np.ndarray, num_classes: int) -> np.ndarray:
+    """The colours, checked; dark ones, such as nuScenes' sidewalk, lightened in their hue until they can be seen."""
+    colors = np.asarray(colors)
+    if colors.shape != (num_classes, 3) or colors.dtype.kind not in "iu":
+        raise ValueError(
+            f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape {colors.shape}."
+        )
+    if num_classes > IGNORED:
+        raise ValueError(f"At most {IGNORED} classes can be shown, got {num_classes}: show fewer, or merge some.")
+    brightness = colors.max(axis=1, keepdims=True).clip(1)  # (num_classes, 1)
+    return (colors * np.maximum(1, LEAST_BRIGHTNESS / brightness)).astype(np.uint8)
