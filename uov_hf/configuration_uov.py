@@ -11,6 +11,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 
 FORMAT_VERSION = 1
+IGNORED = 255  # the label of a point without a class: it counts in no loss and in no score
 NUM_LEVELS = 4  # times the network halves its resolution, and doubles it again
 
 # What differs from the defaults, which are the paper's.
@@ -107,7 +108,7 @@ class UOVConfig(PreTrainedConfig):
     text_tower_source: str | None = None
     teacher: str | None = None
     prompts: list[str] | tuple[str, ...] = ()
-    ignored_index: int = 255
+    ignored_index: int = IGNORED
 
     temperature: float | int = 0.07
     image_loss_weight: float | int = 0.5

@@ -11,13 +11,13 @@ from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
+from .configuration_uov import IGNORED
 from .feature_extraction_uov import as_array
 from .modeling_uov import UOVModel, best_of_prompts
 
 
 logger = logging.get_logger(__name__)
 
-IGNORED = 255
 FULL_SCALES = (1, 255, 65535)  # of the intensity, in the files of most sensors
 DEFAULT_TEMPLATE = "a photo of a {}."
 WORDS = ("candidate_labels", "candidate_embeds", "hypothesis_template")

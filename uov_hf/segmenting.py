@@ -14,9 +14,10 @@ from tqdm.auto import tqdm
 from transformers import pipeline
 
 from uov_hf import PointCloudSegmentationPipeline
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.point_files import READERS, check_finite, read_points
 from uov_hf.teachers import embed_pictures
-from uov_hf.vocabulary import IGNORED, available_vocabularies, load_vocabulary
+from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,16 @@
 """Frames from raw folders, Parquet or the Hub, and what training makes of them."""
 
-from uov_hf.data.frames import FRAME_FEATURES, FrameBuilder, Frames, FrameSource, decode_image
+from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, FrameBuilder, Frames, FrameSource, decode_image
 from uov_hf.data.loading import load_frames
 
 
-__all__ = ["FRAME_FEATURES", "FrameBuilder", "FrameSource", "Frames", "decode_image", "load_frames"]
+__all__ = [
+    "FRAME_FEATURES",
+    "EncodedImage",
+    "Frame",
+    "FrameBuilder",
+    "FrameSource",
+    "Frames",
+    "decode_image",
+    "load_frames",
+]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict, overload
 
 import numpy as np
 from datasets import (
@@ -24,6 +24,7 @@ from datasets import (
     Value,
 )
 from datasets.iterable_dataset import ExamplesIterable
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from uov_hf.vocabulary import load_vocabulary
@@ -51,6 +52,36 @@ FRAME_FEATURES = Features(
 )
 
 
+class EncodedImage(TypedDict):
+    """A camera image as a file has it: the path, or the content where the file is inside a Parquet file."""
+
+    path: str | None
+    bytes: bytes | None
+
+
+class Frame(TypedDict, total=False):
+    """One lidar scan with the cameras around it; only the selected columns are present.
+
+    Arrays of K cameras follow the order of `camera_names`.
+    """
+
+    frame_id: str
+    sequence_id: str
+    timestamp: int  # microseconds
+    points: NDArray[np.float32]  # (num_points, 4): x, y, z in metres in the lidar frame, intensity as in the file
+    intensity_max: float
+    labels: NDArray[np.uint8] | None  # (num_points,): training ids, 255 = ignored; None without annotation
+    instances: NDArray[np.int32] | None  # (num_points,): 0 = none; None without annotation
+    camera_names: list[str]
+    image_ids: list[str]
+    images: list[EncodedImage]
+    camera_timestamps: NDArray[np.int64]  # (K,): microseconds
+    lidar2cam: NDArray[np.float64]  # (K, 4, 4): with the vehicle's motion between the two exposures
+    intrinsics: NDArray[np.float64]  # (K, 3, 3): pixels
+    image_sizes: NDArray[np.int32]  # (K, 2): height, width
+    lidar2global: NDArray[np.float64] | None  # (4, 4)
+
+
 class FrameSource(Protocol):
     """
     What `Frames` is a view of. `read` touches no file that the asked columns do not need.
@@ -63,10 +94,10 @@ class FrameSource(Protocol):
     sequence_ids: list[str]  # of every frame; the frames of a sequence are neighbours, in the order of time
     taxonomy: str | None
 
-    def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]: ...
+    def read(self, index: int, columns: Sequence[str]) -> Frame: ...
 
 
-class Frames(Sequence):
+class Frames(Sequence[Frame]):
     """
     Frames, read one at a time when they are asked for: `frames[i]` is a dict with the columns of `FRAME_FEATURES`.
 
@@ -97,7 +128,13 @@ class Frames(Sequence):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int | slice) -> "dict[str, Any] | Frames":
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Frames": ...
+
+    def __getitem__(self, index: int | slice) -> "Frame | Frames":
         if isinstance(index, slice):
             return self.select(range(len(self))[index])
         frame = self.source.read(self.indices[index], self.columns)
@@ -145,7 +182,7 @@ class Frames(Sequence):
         return IterableDataset(ExamplesIterable(_with_keys, {"sequences": self.by_sequence()}))
 
 
-def decode_image(image: dict[str, Any]) -> PillowImage.Image:
+def decode_image(image: EncodedImage) -> PillowImage.Image:
     """
     The RGB picture of one entry of a frame's `images`.
 
@@ -218,7 +255,7 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
             for split in self.config.splits or self.default_splits()
         ]
 
-    def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, Frame]]:
         return _with_keys(sequences)
 
 
@@ -248,7 +285,7 @@ def read_splits(path: Path) -> dict[str, list[str]]:
     return splits
 
 
-def _check_points(frame: dict[str, Any], frame_id: str) -> None:
+def _check_points(frame: Frame, frame_id: str) -> None:
     """What holds of every dataset. Some points may be NaN or infinite (no echo): these are in no voxel."""
     points = frame.get("points")
     if points is None:
@@ -264,6 +301,6 @@ def _check_points(frame: dict[str, Any], frame_id: str) -> None:
             )
 
 
-def _with_keys(sequences: list[Frames]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _with_keys(sequences: list[Frames]) -> Iterator[tuple[str, Frame]]:
     for sequence in sequences:
         yield from zip(sequence.frame_ids, sequence, strict=True)

@@ -7,13 +7,14 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data.frames import decode_image
 from uov_hf.evaluation.label_statistics import RANGE_NAMES
 from uov_hf.geometry.projection import Camera
 from uov_hf.labels.point_labels import PointLabels
 from uov_hf.pictures.scan_colors import VERDICT_COLORS, VERDICTS, label_colors
 from uov_hf.pictures.visualization import draw_birds_eye_view, draw_camera_overlays
-from uov_hf.vocabulary import IGNORED, available_vocabularies, load_vocabulary
+from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
 
 SHARES = {

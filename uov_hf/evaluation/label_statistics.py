@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.labels.labelling import pair_with_segments
 from uov_hf.labels.point_labels import PointLabels
 from uov_hf.labels.time_vote import voxel_keys
-from uov_hf.vocabulary import IGNORED
 
 
 RANGE_EDGES = (2.0, 10.0, 20.0, 30.0, 40.0)  # metres around the sensor's axis; nearer is the car's own body

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.geometry.projection import Camera, pair_points_with_pixels
 from uov_hf.training.augmentation import rotated
 
 
-IGNORED = 255
 COLUMNS = ["frame_id", "points", "intensity_max", "labels", "instances", "lidar2cam", "intrinsics", "image_sizes"]
 Matrices = dict[str, ConfusionMatrix]
 

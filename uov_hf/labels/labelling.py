@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data.broken import BROKEN
 from uov_hf.geometry.projection import Camera, OcclusionConfig, pair_points_with_pixels, round_to_pixels
 from uov_hf.labels.consolidation import Consolidation
@@ -14,7 +15,6 @@ from uov_hf.labels.shards import Row
 from uov_hf.labels.superpoints import find_superpoints, vote_in_superpoints
 from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
 from uov_hf.labels.votes import Votes, count_votes, decide, rank_classes
-from uov_hf.vocabulary import IGNORED
 
 
 FAR = 1e6  # metres

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from uov_hf.vocabulary import IGNORED
+from uov_hf.configuration_uov import IGNORED
 
 
 NUM_SOFT_LABELS = 3

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import hsv_to_rgb
 
-from uov_hf.vocabulary import IGNORED
+from uov_hf.configuration_uov import IGNORED
 
 
 FAINT = (90, 96, 105)  # points without a class or a value

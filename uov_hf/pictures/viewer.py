@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.pictures.scan_colors import (
     VERDICT_COLORS,
     VERDICTS,
@@ -23,7 +24,6 @@ from uov_hf.pictures.scan_colors import (
     value_colors,
     value_range,
 )
-from uov_hf.vocabulary import IGNORED
 
 
 TEMPLATE = Path(__file__).with_suffix(".html")

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.synthetic.cameras import CAMERAS, take_picture
 from uov_hf.synthetic.drives import FRAME_INTERVAL, DriveSettings, check_counts, record_all
 from uov_hf.synthetic.lidar import LIDAR_TO_EGO, Scan, scan
 from uov_hf.synthetic.surfaces import Surfaces
 from uov_hf.synthetic.views import PinholeView
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 # SemanticKITTI's own numbers, so that its splits are those of the street.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.teachers.mistakes import (
     CONFUSIONS,
     UNSEEN,
@@ -23,7 +24,7 @@ from uov_hf.teachers.mistakes import (
 )
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
 from uov_hf.teachers.synthetic_words import EMBED_DIM, embed_vocabulary, unit_length
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 SKY = ("sky", "cloudy sky", "clear sky", "overcast")

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from uov_hf.vocabulary import IGNORED, Vocabulary
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.vocabulary import Vocabulary
 
 
 EMBED_DIM = 64

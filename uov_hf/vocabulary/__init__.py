@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from uov_hf.vocabulary.lines import Entry
-from uov_hf.vocabulary.taxonomy import IGNORED, Vocabulary, parse_class_map, parse_vocabulary, read_file
+from uov_hf.vocabulary.taxonomy import Vocabulary, parse_class_map, parse_vocabulary, read_file
 
 
-__all__ = ["IGNORED", "TEMPLATE", "Vocabulary", "available_vocabularies", "load_class_map", "load_vocabulary"]
+__all__ = ["TEMPLATE", "Vocabulary", "available_vocabularies", "load_class_map", "load_vocabulary"]
 
 TEMPLATE = Path(__file__).with_name("nuscenes.yaml")
 

@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.vocabulary.lines import Entry, read_yaml
-
-
-IGNORED = 255
 
 
 @dataclass(frozen=True, eq=False)
