@@ -18,12 +18,13 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import Frames, load_frames
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, label_points
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

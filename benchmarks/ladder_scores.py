@@ -9,11 +9,12 @@ from ladder_trainings import PRESET, TRAININGS, demo  # beside this file
 from ladder_words import HELD_OUT
 
 from uov_hf import UOVForSemanticSegmentation, UOVProcessor
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import load_frames
 from uov_hf.evaluation.reports import to_results, write_results
 from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans, score_segmenter
 from uov_hf.labels import LabelSet, PointLabels
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 CLASS_NAMES = load_vocabulary("nuscenes").class_names

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import Frames
 from uov_hf.labels import LabelSet
 from uov_hf.teachers import load_teacher
 from uov_hf.teachers.protocol import ImageSegments, Teacher
-from uov_hf.vocabulary import IGNORED, Vocabulary, load_vocabulary
+from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
 HELD_OUT = ("pedestrian", "vegetation")  # a thing and stuff, named before anything was trained

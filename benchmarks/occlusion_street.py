@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.geometry.projection import Camera, OcclusionConfig, project_points, round_to_pixels, visible_points
 from uov_hf.synthetic.cameras import CAMERAS, CameraMount
 from uov_hf.synthetic.lidar import LIDAR_TO_EGO, Scan, scan
@@ -24,7 +25,7 @@ from uov_hf.synthetic.recording import FRAME_INTERVAL
 from uov_hf.synthetic.surfaces import Surfaces
 from uov_hf.synthetic.town import build_town
 from uov_hf.synthetic.views import PinholeView
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 IMAGE_SIZE = (900, 1600)

@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, decode_segmentation
 from uov_hf.labels.consolidation import PRESETS
 from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 TILES = (8, 10)  # rows and columns: some tens of masks an image

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from accelerate.utils import gather_object
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, WriteReport, label_points
 from uov_hf.training import arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
-from uov_hf.vocabulary import IGNORED
 
 
 def parse_args() -> argparse.Namespace:

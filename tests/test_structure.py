@@ -24,17 +24,17 @@ FLAT = {
     "voxel_pyramid": ["sparse_conv"],
     "sparse_engines": ["voxel_pyramid"],
     "sparse_unet": ["configuration_uov", "sparse_conv", "voxel_pyramid", "sparse_engines"],
-    "losses": [],
+    "losses": ["configuration_uov"],
     "modeling_uov": ["configuration_uov", "sparse_unet", "sparse_conv"],
     "modeling_uov_pretraining": ["configuration_uov", "modeling_uov", "losses"],
     "modeling_uov_segmentation": ["configuration_uov", "modeling_uov", "losses"],
     "point_files": [],
     "point_neighbors": [],
     "ground_ring": [],
-    "afi": ["point_neighbors", "ground_ring"],
+    "afi": ["configuration_uov", "point_neighbors", "ground_ring"],
     "feature_extraction_uov": ["point_files"],
-    "processing_uov": ["feature_extraction_uov", "afi"],
-    "pipeline_uov": ["feature_extraction_uov", "modeling_uov", "modeling_uov_segmentation", "processing_uov"],
+    "processing_uov": ["configuration_uov", "feature_extraction_uov", "afi"],
+    "pipeline_uov": ["configuration_uov", "feature_extraction_uov", "modeling_uov", "processing_uov"],
 }
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {

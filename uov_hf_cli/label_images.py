@@ -104,8 +104,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
 def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[str, np.ndarray]]":
     """The prompts, the class that each means, and the colours of classes."""
+    from uov_hf.configuration_uov import IGNORED
     from uov_hf.segmenting import class_colors
-    from uov_hf.vocabulary import IGNORED, load_vocabulary
+    from uov_hf.vocabulary import load_vocabulary
 
     if args.words and args.vocabulary:
         raise ValueError("give --words or --vocabulary, one of the two.")

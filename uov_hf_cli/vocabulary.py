@@ -57,7 +57,7 @@ def _prompt_rows(vocabulary: "Vocabulary") -> Iterable[Row]:
 
 
 def _class_names(vocabulary: "Vocabulary") -> dict[int, str]:
-    from uov_hf.vocabulary import IGNORED
+    from uov_hf.configuration_uov import IGNORED
 
     return dict(enumerate(vocabulary.class_names)) | {IGNORED: "(ignored)"}
 

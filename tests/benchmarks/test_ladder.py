@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import load_frames
 from uov_hf.teachers import load_teacher
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 @pytest.fixture(scope="module")

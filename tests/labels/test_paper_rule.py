@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import load_frames
 from uov_hf.geometry.projection import Camera, pair_points_with_pixels, round_to_pixels
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, decode_segmentation, label_points
 from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.point_labels import SCHEMA
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
-from uov_hf.vocabulary import IGNORED, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 def label_points_as_the_paper(frame, label_set):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from uov_hf.vocabulary import IGNORED, available_vocabularies, load_class_map, load_vocabulary
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.vocabulary import available_vocabularies, load_class_map, load_vocabulary
 
 
 @pytest.fixture(scope="module")
