@@ -10,7 +10,6 @@ growth of the process's peak by the first run. The second scan shows how our tim
 """
 
 import argparse
-import json
 import resource
 import statistics
 import time
@@ -18,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import REAL_SAMPLES, describe_machine
 
 from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SCANS = {
     "nuScenes": ("nuscenes/samples/LIDAR_TOP/*.bin", 5),
     "SemanticKITTI": ("semantickitti/dataset/sequences/08/velodyne/*.bin", 4),
@@ -55,7 +54,6 @@ def main():
     seconds = {way: statistics.median(taken) for way, taken in times.items()}
     results = {
         "num_points": [len(small), len(large)],
-        "num_threads": args.num_threads,
         "seconds": seconds,
         "extra_memory_mb": memory,
         "same_labels": (answers["ours"] == answers["official"]).float().mean().item(),
@@ -64,17 +62,13 @@ def main():
         "growth_of_points": len(large) / len(small),
     }
     print(to_markdown(results))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=2))
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", type=Path, default=REPOSITORY.parent / "shared" / "data", help="the real scans")
+    parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="the real scans")
     parser.add_argument("--num_threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds, after one to warm up")
-    parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     return parser.parse_args()
 
 
@@ -199,7 +193,7 @@ def to_markdown(results: dict) -> str:
     seconds, memory, growth = results["seconds"], results["extra_memory_mb"], results["growth_of_time"]
     return "\n".join(
         [
-            f"{results['num_threads']} threads.",
+            describe_machine(),
             "",
             "| way | points | time | extra memory |",
             "|---|---:|---:|---:|",

@@ -26,10 +26,11 @@ from tempfile import TemporaryDirectory
 
 import gpu_checks
 import torch
+from common import REAL_SAMPLES
 from gpu_checks import DTYPES, PACKAGES
 from gpu_report import to_markdown
 from gpu_speed import EFFORTS, Effort, NetworkTimer, measure_card, measure_pretraining
-from scans import REAL_SAMPLES, SENSORS, find_scans, make_scans
+from scans import SENSORS, find_scans, make_scans
 
 
 ENGINES = ("torch", *PACKAGES)

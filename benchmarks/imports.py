@@ -1,23 +1,23 @@
-"""What importing the package costs beside importing what it is built on, by turns in fresh processes.
+"""Time to start: importing the package beside importing its libraries, and `uov-hf --help` beside a bare Python.
 
-    python benchmarks/imports.py --output out/imports.json
+    python benchmarks/imports.py
 
-`transformers` are the classes that the package must subclass or register with, and nothing else. Times are of the
-import alone, without the start of Python: by the clock, and of the processor, which others on the machine disturb
-less. A ratio is the median over rounds of times of the same round.
+Everything runs by turns, in fresh processes. `transformers` stands for the classes that the package must subclass or
+register with, and nothing else. Times of imports exclude the start of Python; times of commands include it.
+Processor time is disturbed less by other programs. A ratio is the median over rounds of times of the same round.
 """
 
 import argparse
-import json
 import os
-import platform
+import resource
 import statistics
 import subprocess
 import sys
+import time
 from operator import truediv
 from pathlib import Path
 
-from tqdm import tqdm
+from common import describe_machine
 
 
 TRANSFORMERS = (
@@ -25,67 +25,80 @@ TRANSFORMERS = (
     "AutoModelForSemanticSegmentation, AutoProcessor, CLIPTextModelWithProjection, FeatureExtractionMixin, Pipeline, "
     "PreTrainedConfig, PreTrainedModel, ProcessorMixin"
 )
-STATEMENTS = {
-    "transformers": TRANSFORMERS,
-    "uov_hf": "import uov_hf",
-    "transformers and datasets": f"{TRANSFORMERS}; import datasets",
-    "uov_hf.data": "from uov_hf.data import load_frames",
+IMPORTS = {
+    "import transformers": TRANSFORMERS,
+    "import uov_hf": "import uov_hf",
+    "import transformers and datasets": f"{TRANSFORMERS}; import datasets",
+    "import uov_hf.data": "from uov_hf.data import load_frames",
 }
-RATIOS = {"uov_hf": "transformers", "uov_hf.data": "transformers and datasets"}
-CLOCKS = {"seconds": "perf_counter", "processor seconds": "process_time"}
+UOV_HF = str(Path(sys.executable).with_name("uov-hf"))
+COMMANDS = {
+    "python, nothing": [sys.executable, "-c", "pass"],
+    "uov-hf --help": [UOV_HF, "--help"],
+    "uov-hf segment --help": [UOV_HF, "segment", "--help"],
+}
+BESIDE = {
+    "import uov_hf": "import transformers",
+    "import uov_hf.data": "import transformers and datasets",
+    "uov-hf --help": "python, nothing",
+    "uov-hf segment --help": "python, nothing",
+}
 PROGRAM = """
 import time
-starts = [clock() for clock in ({clocks})]
+start, used = time.perf_counter(), time.process_time()
 {statement}
-print(*(clock() - start for clock, start in zip(({clocks}), starts)))
+print(time.perf_counter() - start, time.process_time() - used)
 """
+Times = tuple[float, float]  # seconds by the clock, and of the processor
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="timed, after one to warm up the disk")
-    parser.add_argument("--output", type=Path, help="where to write the results as JSON")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds, after one to warm up the disk")
     args = parser.parse_args()
-    rounds = [measure() for _ in tqdm(range(args.rounds + 1), unit="round", disable=None)][1:]
-    machine = (
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
-    results = {"machine": machine}
-    for clock in CLOCKS:
-        times = {name: [one[name][clock] for one in rounds] for name in STATEMENTS}
-        results[clock] = {name: statistics.median(own) for name, own in times.items()}
-        results[f"ratios of {clock}"] = {
-            name: statistics.median(map(truediv, times[name], times[base])) for name, base in RATIOS.items()
-        }
-    print(to_markdown(results))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=2))
+    rounds = [measure() for _ in range(args.rounds + 1)][1:]
+    print(describe_machine(), "", "| | seconds | processor seconds | beside |", "|---|---:|---:|---|", sep="\n")
+    for name in [*IMPORTS, *COMMANDS]:
+        cells = [describe(name, [one[name][clock] for one in rounds], rounds, clock) for clock in (0, 1)]
+        print(f"| {name} | {' | '.join(cells)} | {BESIDE.get(name, '')} |")
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """The times of each import, each in a process of its own."""
-    return {name: time_import(statement) for name, statement in STATEMENTS.items()}
+def measure() -> dict[str, Times]:
+    """The times of each import and command, each in a process of its own."""
+    return {name: time_import(statement) for name, statement in IMPORTS.items()} | {
+        name: time_command(command) for name, command in COMMANDS.items()
+    }
 
 
-def time_import(statement: str) -> dict[str, float]:
-    program = PROGRAM.format(clocks=", ".join(f"time.{clock}" for clock in CLOCKS.values()), statement=statement)
+def time_import(statement: str) -> Times:
+    printed = run([sys.executable, "-c", PROGRAM.format(statement=statement)])
+    seconds, used = map(float, printed.split())
+    return seconds, used
+
+
+def time_command(command: list[str]) -> Times:
+    start, used = time.perf_counter(), children_used()
+    run(command)
+    return time.perf_counter() - start, children_used() - used
+
+
+def run(command: list[str]) -> str:
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
-    return dict(zip(CLOCKS, map(float, done.stdout.split()), strict=True))
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-def to_markdown(results: dict) -> str:
-    lines = [results["machine"], "", f"| import | {' | '.join(CLOCKS)} | beside |", "|---|---|---|---|"]
-    for name in STATEMENTS:
-        cells = [f"{results[clock][name]:.2f}" for clock in CLOCKS]
-        if name in RATIOS:
-            cells = [
-                f"{cell} ({results[f'ratios of {clock}'][name]:.2f} ×)"
-                for cell, clock in zip(cells, CLOCKS, strict=True)
-            ]
-        lines.append(f"| {name} | {' | '.join(cells)} | {RATIOS.get(name, '')} |")
-    return "\n".join(lines)
+def children_used() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def describe(name: str, times: list[float], rounds: list[dict[str, Times]], clock: int) -> str:
+    """The median, and its ratio to the median of what the row is beside."""
+    cell = f"{statistics.median(times):.2f}"
+    if name in BESIDE:
+        bases = [one[BESIDE[name]][clock] for one in rounds]
+        cell += f" ({statistics.median(map(truediv, times, bases)):.2f} ×)"
+    return cell
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scans import REAL_SAMPLES, REPOSITORY, SENSORS, find_scans, make_scans, vary
+from common import REAL_SAMPLES, REPOSITORY
+from scans import SENSORS, find_scans, make_scans, vary
 from torch.nn.functional import normalize
 
 from uov_hf import UOVConfig, UOVForPreTraining, UOVForSemanticSegmentation, UOVModel

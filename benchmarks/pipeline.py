@@ -1,6 +1,6 @@
 """Where the time of a scan goes, end to end through the pipeline, from its file to a label for each of its points.
 
-    python benchmarks/pipeline.py --output out/pipeline.json                        a synthetic scan of 120,000 points
+    python benchmarks/pipeline.py                                                   a synthetic scan of 120,000 points
     python benchmarks/pipeline.py --model_name_or_path out/demo/uov --scan scan.bin
 
 Stages are timed inside whole calls of the pipeline, on two threads, after a call to warm up: `read` (file to array),
@@ -10,9 +10,6 @@ takes. Without a model it is the paper's MinkUNet34 and the text tower of a CLIP
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -23,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import describe_machine
 from torch.nn.functional import normalize
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, pipeline
@@ -86,14 +84,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scan = args.scan or synthetic_scan(Path(folder))
         results = {
-            "machine": describe_machine(args.num_threads),
+            "machine": describe_machine(),
             "scan": describe_scan(segmenter, scan),
             "milliseconds": measure(segmenter, scan, args.refine, args.repeats),
         }
     print(to_markdown(results))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=2))
 
 
 def parse_args() -> argparse.Namespace:
@@ -103,7 +98,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--refine", choices=["afi"], help="refine the answers, which is part of `back to points`")
     parser.add_argument("--num_threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed calls; the median of each stage is reported")
-    parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     return parser.parse_args()
 
 
@@ -172,11 +166,6 @@ def describe_scan(segmenter: PointCloudSegmentationPipeline, scan: Path) -> str:
         f"{scan.name}: {int(batch['num_points'][0]):,} points in {len(batch['voxel_coords']):,} voxels; "
         f"{len(segmenter.model.config.id2label)} classes, {parameters:.1f} million parameters"
     )
-
-
-def describe_machine(num_threads: int) -> str:
-    machine = platform.processor() or platform.machine()
-    return f"{machine}, {os.cpu_count()} cores, {num_threads} threads, torch {torch.__version__}"
 
 
 def to_markdown(results: dict) -> str:

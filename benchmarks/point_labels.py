@@ -38,7 +38,7 @@ NO_CLASS = 99
 
 
 class Tiles(Teacher):
-    """Cuts every image into tiles and gives each a prompt by chance."""
+    """Cuts every image into tiles and gives each a random prompt; it opens no image."""
 
     name, embed_dim, settings = "tiles", 8, {"tiles": list(TILES)}
 

@@ -14,8 +14,6 @@ from uov_hf import UOVFeatureExtractor
 from uov_hf.point_files import read_points
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-REAL_SAMPLES = REPOSITORY.parent / "shared" / "data"
 LONGEST_RANGE = 80.0  # metres
 NUM_STREETS = 4
 NUM_THINGS = 60  # on each

@@ -1,6 +1,6 @@
 """The torch engine against spconv's CPU build and against its own bare products, on scans that are all different.
 
-    python benchmarks/sparse_conv.py --output out/sparse_conv.json
+    python benchmarks/sparse_conv.py
 
 A training never sees a scan twice in the same shape: its augmentation changes the number of voxels, and so the number
 of rows of every matrix product. What a library prepares for a shape is lost there, so each scan here is new as well.
@@ -14,15 +14,13 @@ takes.
 """
 
 import argparse
-import json
-import os
-import platform
 import time
 from pathlib import Path
 from statistics import median
 
 import torch
-from scans import REAL_SAMPLES, SENSORS, find_scans, make_scans
+from common import REAL_SAMPLES, describe_machine
+from scans import SENSORS, find_scans, make_scans
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uov_hf import UOVConfig
@@ -54,9 +52,6 @@ def main():
             # The first ones warm up.
             results["scans"] += [about | row | part for row, part in zip(rows[1:], parts[1:], strict=True)]
     print(to_markdown(results))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=2))
 
 
 def parse_args():
@@ -67,7 +62,6 @@ def parse_args():
     )
     parser.add_argument("--networks", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--num_threads", type=int, default=2, help="of the torch engine")
-    parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     return parser.parse_args()
 
 
@@ -163,30 +157,12 @@ def measure_peak(size: int = 1536) -> float:
     return 2 * size**3 / min(timed(lambda: torch.mm(left, right, out=out))[0] for _ in range(3))
 
 
-def describe_machine() -> dict:
-    names = [line.split(":")[1].strip() for line in read_cpuinfo() if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "num_cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def read_cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def to_markdown(results: dict) -> str:
-    machine = results["machine"]
     groups = {}
     for row in results["scans"]:
         groups.setdefault((row["network"], f"{row['sensor']} ({row['kind']})"), []).append(row)
     lines = [
-        f"{machine['processor']}, {machine['num_cores']} cores, load average {machine['load_average']:.1f}, "
-        f"torch {machine['torch']}",
+        results["machine"],
         "",
         "| network | scans | voxels | GFLOP | engine | threads | forward | forward + backward | peak | of peak |",
         "|---|---|---|---:|---|---:|---:|---:|---:|---:|",

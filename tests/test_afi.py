@@ -134,7 +134,7 @@ def test_with_all_points_on_one_level_it_beats_a_vote_of_as_many():
 
 @pytest.mark.slow
 def test_flipped_labels_of_a_real_scan_are_mended_better_than_by_a_vote_of_as_many(shared_data):
-    """The processor's settings, chosen on other scans (benchmarks/afi_study.py)."""
+    """The processor's settings, chosen on another scan (docs/results.md)."""
     folder = shared_data / "semantickitti" / "dataset" / "sequences" / "08"
     points = np.fromfile(folder / "velodyne" / "000000.bin", np.float32).reshape(-1, 4)[:, :3]
     raw = np.fromfile(folder / "labels" / "000000.label", np.uint32) & 0xFFFF

@@ -96,7 +96,7 @@ def test_the_help_of_every_command_has_an_example_that_it_understands(name, caps
 
 
 def test_help_imports_no_torch():
-    """It is to be there at once: `benchmarks/command_line.py` measures how soon."""
+    """It is to be there at once: `benchmarks/imports.py` measures how soon."""
     program = (
         "import sys\nfrom uov_hf_cli.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
