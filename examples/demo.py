@@ -217,7 +217,7 @@ def draw(output_dir: Path, scan: LabelledScan, segmenter: Segmenter, class_names
         ground_truth=scan.labels,
         title=title,
     )
-    draw_birds_eye_view(scan.points, segmentation, class_names, colors, title=title).savefig(output_dir / "scan.png")
+    draw_birds_eye_view(scan.points, segmentation, class_names, colors, title=title).save(output_dir / "scan.png")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from transformers import pipeline
 
 from uov_hf import PointCloudSegmentationPipeline
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.pictures.scan_colors import distinct_colors
+from uov_hf.pictures.viewer import write_viewer
+from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.point_files import READERS, check_finite, read_points
 from uov_hf.teachers import embed_pictures
 from uov_hf.vocabulary import available_vocabularies, load_vocabulary
@@ -231,8 +234,6 @@ def class_colors(class_names: Sequence[str]) -> np.ndarray:
     Words of the built-in vocabularies have their class's, so that cars are orange in every picture; others, and a
     second word of one class, get hues far from each other.
     """
-    from uov_hf.pictures.scan_colors import distinct_colors
-
     colors, others = [], distinct_colors(len(class_names)).tolist()
     for name, other in zip(class_names, others, strict=True):
         color = _known_colors().get(_plain(name))
@@ -276,9 +277,6 @@ def _without_suffix(name: str) -> str:
 
 
 def _write(result: SegmentedScan, viewer: bool) -> None:
-    from uov_hf.pictures.viewer import write_viewer  # slow to import, both of them
-    from uov_hf.pictures.visualization import draw_birds_eye_view
-
     folder, names, colors = result.folder, result.class_names, class_colors(result.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "labels.npy", result.labels)
@@ -291,8 +289,7 @@ def _write(result: SegmentedScan, viewer: bool) -> None:
     about = {"scan": result.scan.name, "num_points": len(result.points), "classes": classes, "ignored_index": IGNORED}
     (folder / "classes.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     title = f"{result.scan.name}: {len(result.points):,} points"
-    figure = draw_birds_eye_view(result.points, result.labels, names, colors, title=title)
-    figure.savefig(folder / "birds_eye_view.png")
+    draw_birds_eye_view(result.points, result.labels, names, colors, title=title).save(folder / "birds_eye_view.png")
     if viewer:
         intensity = result.points[:, 3] if result.points.shape[1] > 3 else None
         write_viewer(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import PIL.Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 RESULT_SUFFIXES = (".png", ".json", ".overlay.png")
@@ -96,8 +97,8 @@ def run(args: argparse.Namespace) -> Iterable[str]:
             path.with_suffix(".png").write_bytes(row["segmentation"][camera])
             about = {"image": frame["image_ids"][camera], "teacher": teacher.name, "segments": segments}
             path.with_suffix(".json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            figure = _draw(frame["images"][camera], row["segmentation"][camera], segments, colors)
-            figure.savefig(path.with_suffix(".overlay.png"))
+            overlay = _draw(frame["images"][camera], row["segmentation"][camera], segments, colors)
+            overlay.save(path.with_suffix(".overlay.png"))
             words = dict.fromkeys(segment["word"] for segment in segments)
             yield f"{path.with_suffix('.json')}: {len(segments)} segments: {', '.join(words)}"
 
@@ -191,27 +192,22 @@ def _describe_segments(row: dict[str, Any], camera: int, prompts: list[str], mea
     ]
 
 
-def _draw(image: dict[str, Any], png: bytes, segments: list[dict], colors: "dict[str, np.ndarray]"):
-    """The image under the colours of what its segments are, with a legend below."""
+def _draw(
+    image: dict[str, Any], png: bytes, segments: list[dict], colors: "dict[str, np.ndarray]"
+) -> "PIL.Image.Image":
+    """The image under the colours of its segments' classes, with a legend below."""
     import numpy as np
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
+    from PIL import Image
 
     from uov_hf.data.frames import decode_image
     from uov_hf.labels.label_set import decode_segmentation
-    from uov_hf.pictures.visualization import add_legend
+    from uov_hf.pictures.visualization import draw_legend, tile
 
-    ids, pixels = decode_segmentation(png), np.asarray(decode_image(image))
-    shades = np.zeros((max([segment["id"] for segment in segments], default=0) + 1, 4))
+    ids, pixels = decode_segmentation(png), np.asarray(decode_image(image).convert("RGB"))
+    classes = {name: colors.get(name, np.full(3, 128)) for name in dict.fromkeys(s["class"] for s in segments)}
+    shades = np.zeros((ids.max(initial=0) + 1, 3))
     for segment in segments:
-        shades[segment["id"]] = [*np.asarray(colors.get(segment["class"], (128, 128, 128))) / 255, 0.55]
-    figure = Figure(figsize=(10, 10 * ids.shape[0] / ids.shape[1] + 0.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(pixels)
-    axes.imshow(shades[np.where(ids < len(shades), ids, 0)])
-    axes.axis("off")
-    classes = {name: colors.get(name, np.array([128] * 3)) for name in dict.fromkeys(s["class"] for s in segments)}
-    handles = [Patch(color=color / 255, label=name) for name, color in classes.items()]
-    if handles:
-        add_legend(figure, handles, loc="outside lower center", ncols=6)
-    return figure
+        shades[segment["id"]] = classes[segment["class"]]
+    opacity = 0.55 * np.isin(ids, [segment["id"] for segment in segments])[..., None]
+    picture = Image.fromarray(np.rint((1 - opacity) * pixels + opacity * shades[ids]).astype(np.uint8))
+    return tile([picture, draw_legend([*classes.items()])], num_columns=1)

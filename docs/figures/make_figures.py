@@ -14,7 +14,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from transformers import pipeline
 
@@ -58,8 +57,8 @@ def main() -> None:
         answer = segmenter(frame["points"], intensity_max=frame["intensity_max"])
         colors = load_vocabulary("nuscenes").colors
         shades = label_colors(answer["segmentation"], colors)
-        save(draw_overlays(frame, shades), "camera_overlay.png")
-        save(draw_range_image(frame["points"], shades, ring_of(root)), "range_image.png")
+        keep(draw_overlays(frame, shades), "camera_overlay.png")
+        keep(draw_range_image(frame["points"], shades, ring_of(root)), "range_image.png")
         page = write_viewer(
             Path(folder) / "viewer.html",
             frame["points"],
@@ -80,7 +79,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw_overlays(frame: dict, shades: np.ndarray) -> Figure:
+def draw_overlays(frame: dict, shades: np.ndarray) -> Image.Image:
     cameras = zip(
         frame["camera_names"],
         frame["images"],
@@ -117,23 +116,17 @@ def take_pictures(path: Path) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 720})
         page.goto(path.as_uri())
         page.wait_for_function("window.viewer")
-        keep(page.screenshot(), "viewer.png")
+        keep(Image.open(BytesIO(page.screenshot())), "viewer.png")
         page.set_viewport_size({"width": 1600, "height": 640})
         page.add_style_tag(content=POSTER)
         page.evaluate("camera => { Object.assign(viewer.camera, camera); viewer.draw(); }", CLOSE)
-        keep(page.screenshot(), "segmented_scan.png")
+        keep(Image.open(BytesIO(page.screenshot())), "segmented_scan.png")
         browser.close()
 
 
-def save(figure: Figure, name: str) -> None:
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    keep(file.getvalue(), name)
-
-
-def keep(picture: bytes, name: str) -> None:
+def keep(image: Image.Image, name: str) -> None:
     """256 colours are enough, and a third of the bytes."""
-    image = Image.open(BytesIO(picture)).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=0)
+    image = image.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=0)
     image.save(FIGURES / name, optimize=True)
     print(f"{name}: {(FIGURES / name).stat().st_size / 1000:.0f} kB")
 

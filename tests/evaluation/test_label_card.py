@@ -12,7 +12,7 @@ from PIL import Image
 
 from uov_hf.data import load_frames
 from uov_hf.evaluation.label_card import as_cell, hide_folders, main, spread
-from uov_hf.evaluation.label_figures import class_colors, draw_class_histogram, draw_confusion
+from uov_hf.evaluation.label_figures import draw_class_histogram, draw_confusion, taxonomy_colors
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, label_points
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
 from uov_hf.vocabulary import load_vocabulary
@@ -161,8 +161,8 @@ def test_the_card_of_a_real_keyframe(run, shared_data, tmp_path):
 
 
 def test_a_taxonomy_of_ones_own_has_colours_that_differ():
-    assert len(np.unique(class_colors("my own", 7), axis=0)) == 7
-    assert np.array_equal(class_colors("nuscenes", 16), VOCABULARY.colors)
+    assert len(np.unique(taxonomy_colors("my own", 7), axis=0)) == 7
+    assert np.array_equal(taxonomy_colors("nuscenes", 16), VOCABULARY.colors)
 
 
 def test_gallery_frames_are_spread_over_the_split():

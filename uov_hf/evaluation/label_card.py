@@ -21,11 +21,11 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from uov_hf.data import load_frames
 from uov_hf.evaluation.label_figures import (
-    class_colors,
     draw_abstention,
     draw_class_histogram,
     draw_confusion,
     draw_shares_by_range,
+    taxonomy_colors,
     write_gallery,
 )
 from uov_hf.evaluation.label_statistics import NUM_EARLIER_SCANS, TIME_VOXEL, LabelStatistics, gather_statistics
@@ -147,7 +147,7 @@ def draw_figures(folder: Path, statistics: LabelStatistics, numbers: dict[str, A
     """`classes.png`, `by_range.png` and, where there is a ground truth, `confusion.png` and `abstention.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     class_names = statistics.label_set.class_names
-    colors = class_colors(statistics.label_set.taxonomy, len(class_names))
+    colors = taxonomy_colors(statistics.label_set.taxonomy, len(class_names))
     figures = {"classes": draw_class_histogram(numbers["classes"], colors), "by_range": draw_shares_by_range(numbers)}
     if numbers["mean_iou"] is not None:
         figures["confusion"] = draw_confusion(statistics.confusion.counts, class_names)
@@ -159,7 +159,7 @@ def draw_figures(folder: Path, statistics: LabelStatistics, numbers: dict[str, A
 def write_gallery_page(folder: Path, frames, point_labels: PointLabels, label_set: LabelSet, dataset: str) -> None:
     """Pictures of the frames, and a README.md to look at them."""
     folder.mkdir(parents=True, exist_ok=True)
-    colors = class_colors(label_set.taxonomy, len(label_set.class_names))
+    colors = taxonomy_colors(label_set.taxonomy, len(label_set.class_names))
     pages = write_gallery(folder, frames, point_labels, label_set.class_names, colors)
     write_atomically(folder / "README.md", render("label_gallery.md", dataset=dataset, pages=pages).encode())
     logger.info("Gallery, sensor data that is not to be published: %s", folder / "README.md")

@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
+from PIL import Image
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.data.frames import decode_image
 from uov_hf.evaluation.label_statistics import RANGE_NAMES
 from uov_hf.geometry.projection import Camera
 from uov_hf.labels.point_labels import PointLabels
-from uov_hf.pictures.scan_colors import VERDICT_COLORS, VERDICTS, label_colors
+from uov_hf.pictures.scan_colors import VERDICT_COLORS, VERDICTS, distinct_colors, label_colors
 from uov_hf.pictures.visualization import draw_birds_eye_view, draw_camera_overlays
 from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
@@ -25,11 +25,9 @@ SHARES = {
 }
 
 
-def class_colors(taxonomy: str, num_classes: int) -> np.ndarray:
-    """RGB colours `(num_classes, 3)` of a taxonomy; of one that the package does not know, some that differ."""
-    if taxonomy in available_vocabularies():
-        return load_vocabulary(taxonomy).colors
-    return colormaps["gist_rainbow"](np.linspace(0, 1, num_classes), bytes=True)[:, :3]
+def taxonomy_colors(taxonomy: str, num_classes: int) -> np.ndarray:
+    """RGB colours `(num_classes, 3)` of a taxonomy; a taxonomy that the package does not have gets distinct ones."""
+    return load_vocabulary(taxonomy).colors if taxonomy in available_vocabularies() else distinct_colors(num_classes)
 
 
 def draw_class_histogram(classes: list[dict[str, Any]], colors: np.ndarray) -> Figure:
@@ -117,13 +115,13 @@ def write_gallery(
                 frame["points"], verdicts, VERDICTS, VERDICT_COLORS, title=title
             )
         pictures = {title: f"{number}-{title.replace(' ', '-')}.png" for title in views}
-        for title, figure in views.items():
-            figure.savefig(folder / pictures[title], dpi=100)
+        for title, view in views.items():
+            view.save(folder / pictures[title])
         pages.append({"frame_id": frame["frame_id"], "pictures": pictures})
     return pages
 
 
-def _draw_overlays(frame: dict[str, Any], labels: np.ndarray, colors: np.ndarray) -> Figure:
+def _draw_overlays(frame: dict[str, Any], labels: np.ndarray, colors: np.ndarray) -> Image.Image:
     cameras = map(Camera, frame["lidar2cam"], frame["intrinsics"], frame["image_sizes"])
     images = [decode_image(image) for image in frame["images"]]
     shades = label_colors(labels, colors)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from uov_hf.data.frames import Frames, decode_image
 from uov_hf.geometry.projection import Camera
@@ -48,7 +49,7 @@ def check_cameras(frames: Frames, num_frames: int, folder: Path) -> Iterator[Cam
     folder.mkdir(parents=True, exist_ok=True)
     for camera, views in views_of_cameras(frames, num_frames):
         report = check_calibration(views)
-        _draw(views[0], report).savefig(folder / f"{camera}.png")
+        _draw(views[0], report).save(folder / f"{camera}.png")
         yield CameraCheck(camera, len(views), report)
 
 
@@ -94,7 +95,7 @@ def _velocity(frames: Frames, index: int) -> np.ndarray | None:
     )
 
 
-def _draw(view: View, report: CalibrationReport):
+def _draw(view: View, report: CalibrationReport) -> Image.Image:
     cameras = {"as calibrated": view.camera}
     if report.verdict == "wrong":
         cameras["with the best correction"] = report.correction.apply(view.camera, view.velocity)

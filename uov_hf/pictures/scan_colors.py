@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import hsv_to_rgb
 
 from uov_hf.configuration_uov import IGNORED
 
@@ -24,12 +22,14 @@ def label_colors(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return palette[labels]
 
 
-def value_colors(values: np.ndarray, colormap: str = "turbo") -> np.ndarray:
-    """One RGB colour per point, `(num_points, 3)` uint8, from a depth, a score or an intensity; not finite: grey."""
+def value_colors(values: np.ndarray) -> np.ndarray:
+    """One RGB colour per point, `(num_points, 3)` uint8, from low (blue) to high (red); not finite: grey."""
     values = np.asarray(values, dtype=np.float64)
+    is_finite = np.isfinite(values)
     low, high = value_range(values)
-    shades = colormaps[colormap]((values - low) / (high - low), bytes=True)[..., :3]
-    shades[~np.isfinite(values)] = FAINT
+    share = (np.where(is_finite, values, low) - low) / (high - low)
+    shades = to_bytes(full_hues(2 / 3 * (1 - share.clip(0, 1))))
+    shades[~is_finite] = FAINT
     return shades
 
 
@@ -55,9 +55,18 @@ def present_classes(
 def distinct_colors(num_classes: int) -> np.ndarray:
     """RGB colours `(num_classes, 3)` uint8 for classes that have none: neighbours in the list differ most."""
     turns = np.arange(num_classes) * 0.61803398875  # the golden ratio never comes back to a hue
-    fade = np.array([1.0, 0.75, 0.55])[np.arange(num_classes) % 3]
-    hsv = np.stack([turns % 1, fade, np.ones(num_classes)], axis=1)
-    return np.rint(255 * hsv_to_rgb(hsv)).astype(np.uint8)
+    saturation = np.array([[1.0], [0.75], [0.55]])[np.arange(num_classes) % 3]
+    return to_bytes(1 - saturation * (1 - full_hues(turns % 1)))
+
+
+def full_hues(hues: np.ndarray) -> np.ndarray:
+    """RGB `(n, 3)` from 0 to 1 of hues from 0 to 1 (red, yellow, green, cyan, blue, magenta), fully saturated."""
+    distances = np.abs(6 * np.asarray(hues)[:, None] - [3, 2, 4])
+    return np.clip(distances * [1, -1, -1] + [-1, 2, 2], 0, 1)
+
+
+def to_bytes(colors: np.ndarray) -> np.ndarray:
+    return np.rint(255 * colors).astype(np.uint8)
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.pictures.scan_colors import (
@@ -27,7 +26,7 @@ from uov_hf.pictures.scan_colors import (
 
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-RAMP = colormaps["turbo"](np.linspace(0, 1, IGNORED), bytes=True)[:, :3].tolist()  # row 255: no value
+RAMP = value_colors(np.linspace(0, 1, IGNORED)).tolist()  # row 255: no value
 
 
 def write_viewer(path: str | Path, points: np.ndarray, *args, **kwargs) -> Path:
