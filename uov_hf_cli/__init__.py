@@ -1,4 +1,4 @@
-"""The command `uov-hf`, beside the package and not in it: importing `uov_hf` takes seconds, `uov-hf --help` must not.
+"""The command `uov-hf`, in a package of its own: importing `uov_hf` takes seconds, and `uov-hf --help` must not.
 
-One file per command. On top they import the standard library only; what a command needs it imports when it runs.
+Each command has one file. It imports only the standard library at the top, and everything else when it runs.
 """

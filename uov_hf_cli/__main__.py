@@ -1,32 +1,35 @@
-"""Segment lidar scans, look at them, and look at what the package works with.
+"""Segment lidar scans, view them, and inspect checkpoints, label sets and vocabularies.
+
+Exit status: 0 success, 1 failure, 2 invalid command line.
 
 examples:
   uov-hf segment scan.bin --model_name_or_path out/demo/uov --candidate_labels "car, road, tree" --output_dir out/scan
-  uov-hf doctor                 what works on this machine, and what is missing
-  uov-hf segment --help         every command has such a page, with an example
+  uov-hf doctor                 check this machine and the installed packages
+  uov-hf segment --help         options and examples of a command
 """
 
 import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 
 COMMANDS = ("segment", "label-images", "view", "vocabulary", "card", "push", "convert", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns its exit status: 0, or 1 where what was asked for is wrong (2: how it was asked)."""
+    """Run a command line and return its exit status: 0 success, 1 failure (argparse itself exits with 2)."""
     if arguments is None and not sys.stderr.isatty():
-        # Read by the libraries when they are imported, which none is yet.
+        # Libraries read these variables when they are imported, and none is imported yet.
         os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     try:
         args = make_parser().parse_args(arguments)
         for line in args.run(args):
             print(line, flush=True)
-    except BrokenPipeError:  # `| head` has seen enough; nor may Python complain when it closes the pipe at its exit
+    except BrokenPipeError:  # `| head` has closed the pipe; Python would report an error when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError, ImportError) as error:
         print(f"uov-hf: {error}", file=sys.stderr)
@@ -37,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The whole command line; a command's file has `add_arguments(parser)`, and `run(args)`, which gives its lines."""
-    parser = _describe(argparse.ArgumentParser, __doc__, prog="uov-hf")
+    """The parser of all commands. A command's file has `add_arguments(parser)` and `run(args)`, which yields lines."""
+    parser = _describe(argparse.ArgumentParser, __doc__ or "", prog="uov-hf")
     parser.add_argument(
         "--version",
         action=_PrintVersion,
@@ -57,15 +60,18 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = import_module(f"uov_hf_cli.{name.replace('-', '_')}")
-        summary = re.split("[.:;]", module.__doc__)[0]
-        command = _describe(commands.add_parser, module.__doc__, name, help=summary[0].lower() + summary[1:])
+        text = module.__doc__ or ""
+        summary = re.split("[.:;]", text)[0]
+        command = _describe(commands.add_parser, text, name, help=summary[0].lower() + summary[1:])
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
 
 
-def _describe(make, text: str, *names: str, **options) -> argparse.ArgumentParser:
-    """A parser whose help says what its file says: what it does first, its examples last."""
+def _describe(
+    make: Callable[..., argparse.ArgumentParser], text: str, *names: str, **options: Any
+) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of a file, with the examples last."""
     description, _, examples = text.partition("\nexamples:\n")
     return make(
         *names,
@@ -77,7 +83,7 @@ def _describe(make, text: str, *names: str, **options) -> argparse.ArgumentParse
 
 
 class _PrintVersion(argparse.Action):
-    def __call__(self, parser, *_):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
         print(f"uov-hf {version('uov-hf')}")

@@ -1,11 +1,11 @@
-"""Show what a 2D teacher says about images: of a folder, or of a dataset.
+"""Segment and name the objects in images of a folder or a dataset with a 2D teacher.
 
-For each image: <name>.png with the ids of its segments (0 = none), <name>.json with what each of them is, and
-<name>.overlay.png to look at. Label sets to train on are made by examples/generate_label_set.py.
+For each image it writes <name>.png with the segment ids (0 = none), <name>.json with word, class, score and size of
+each segment, and <name>.overlay.png. examples/generate_label_set.py makes label sets for training.
 
 examples:
   uov-hf label-images photos/ --words "car, road, tree" --teacher clip \\
-      --teacher_model_name_or_path openai/clip-vit-base-patch16 --output_dir out/said
+      --teacher_model_name_or_path openai/clip-vit-base-patch16 --output_dir out/photos
   uov-hf label-images --dataset nuscenes --data_dir out/demo/street --split all --teacher synthetic --max_frames 1
 """
 
@@ -30,17 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", help="root folder of the raw dataset")
     parser.add_argument("--dataset_config", help="such as v1.0-mini; default: the only one in --data_dir")
     parser.add_argument("--split", help="default: what fits the configuration")
-    parser.add_argument("--max_frames", type=int, help="of the dataset; default: all")
-    parser.add_argument("--words", help='what to look for, such as "car, road, tree"')
-    parser.add_argument("--vocabulary", help="or a vocabulary: see `uov-hf vocabulary`; default: nuscenes")
-    parser.add_argument("--teacher", default="clip", help="default: %(default)s; a wrong name lists them")
+    parser.add_argument("--max_frames", type=int, help="number of frames of the dataset; default: all")
+    parser.add_argument("--words", help='words to predict, such as "car, road, tree"')
+    parser.add_argument("--vocabulary", help="instead of --words; see `uov-hf vocabulary`; default: nuscenes")
+    parser.add_argument("--teacher", default="clip", help="an unknown name lists all; default: %(default)s")
     add_teacher_arguments(parser)
     parser.add_argument("--device", help="such as cuda:0 or cpu; default: the GPU where there is one")
     parser.add_argument("--output_dir", type=Path, default=Path("label_images"), help="default: %(default)s")
 
 
 def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which weights a teacher has, and how it is set; examples/generate_label_set.py asks for them, too."""
+    """Add the teacher's weights and settings, which examples/generate_label_set.py has too."""
     parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights")
     parser.add_argument("--teacher_revision", help="branch, tag or commit of the teacher on the Hub")
     parser.add_argument(
@@ -49,13 +49,13 @@ def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_setting,
         default=[],
         metavar="NAME=VALUE",
-        help="the teacher's own arguments, such as short_side=640",
+        help="arguments of this teacher, such as short_side=640",
     )
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """`name=value`, the value as JSON where it is JSON, else as it stands"""
+    """`name=value`; the value is JSON, or text if it is no valid JSON."""
     name, separator, value = text.partition("=")
     if not separator:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     from uov_hf.teachers import load_teacher
 
     if bool(args.images) == bool(args.dataset):
-        raise ValueError("give images or --dataset, one of the two.")
+        raise ValueError("give either images or --dataset.")
     prompts, meanings, colors = _find_words(args)
     frames = list(_find_images(args.images)) if args.images else _load_frames(args)
     if args.images:
@@ -104,17 +104,17 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[str, np.ndarray]]":
-    """The prompts, the class that each means, and the colours of classes."""
+    """The prompts, the class of each prompt, and the colours of classes."""
     from uov_hf.configuration_uov import IGNORED
     from uov_hf.segmenting import class_colors
     from uov_hf.vocabulary import load_vocabulary
 
     if args.words and args.vocabulary:
-        raise ValueError("give --words or --vocabulary, one of the two.")
+        raise ValueError("give either --words or --vocabulary.")
     if args.words:
         words = [word.strip() for word in args.words.split(",")]
         if not all(words) or len(set(words)) < len(words):
-            raise ValueError(f"--words: expected words with commas between them, each once, got {args.words!r}.")
+            raise ValueError(f"--words: expected different words separated by commas, got {args.words!r}.")
         return words, words, dict(zip(words, class_colors(words), strict=True))
     vocabulary = load_vocabulary(args.vocabulary or "nuscenes")
     names = dict(enumerate(vocabulary.class_names)) | {IGNORED: "(ignored)"}
@@ -126,7 +126,8 @@ def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
     """Each image as a frame of one camera.
 
     Raises:
-        ValueError: a folder has no image, or a file is none.
+        ValueError: If a folder has no image.
+        OSError: If a file is no image.
     """
     from PIL import Image
 
@@ -137,7 +138,7 @@ def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
         if not found:
             raise ValueError(f"{source}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none.")
         for path in found:
-            with Image.open(path) as image:  # an OSError that names the file where it is none
+            with Image.open(path) as image:
                 size = (image.height, image.width)
             missing = dict.fromkeys(("camera_timestamps", "lidar2cam", "intrinsics"), [None])
             shown = {"camera_names": [""], "image_ids": [path.name], "images": [{"bytes": None, "path": str(path)}]}
@@ -145,9 +146,10 @@ def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _check_results(frames: list[dict[str, Any]], folder: Path) -> None:
-    """
+    """Check that no result overwrites an image or the result of another image.
+
     Raises:
-        ValueError: the results of an image would overwrite those of another, or an image itself.
+        ValueError: If one does.
     """
     images = [Path(frame["images"][0]["path"]).resolve() for frame in frames]
     owners: dict[Path, Path] = {}
@@ -155,7 +157,7 @@ def _check_results(frames: list[dict[str, Any]], folder: Path) -> None:
         for suffix in RESULT_SUFFIXES:
             target = (folder / _file_name(frame, "")).with_suffix(suffix)
             if target.resolve() in images:
-                raise ValueError(f"{target}: this image would be overwritten by a result: give another --output_dir.")
+                raise ValueError(f"{target}: a result would overwrite this image: give another --output_dir.")
             if owners.setdefault(target, image) != image:
                 raise ValueError(f"{target}: the results of {owners[target]} and {image} would overwrite each other.")
 

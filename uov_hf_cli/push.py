@@ -1,9 +1,9 @@
 """Upload a checkpoint or a label set to the Hub, in one commit.
 
-A folder is what it looks like: with a label_set.json it is a label set, with a config.json a checkpoint. Only what
-belongs to it goes up, and a label set without sensor data and local paths. Frames are uploaded by their dataset
-script, which knows their licence: python dataset_scripts/nuscenes.py --data_dir … --push_to_hub ID. An upload that was
-interrupted is run again; until it is complete nothing of it can be seen. `hf auth login` comes first.
+A folder with label_set.json is a label set, one with config.json is a checkpoint. Other files are not uploaded; label
+sets are uploaded without sensor data and local paths. Dataset scripts upload frames, because they check the licence:
+python dataset_scripts/nuscenes.py --data_dir … --push_to_hub ID. Log in first with `hf auth login`. If an upload is
+interrupted, run the command again; nothing is visible on the Hub before an upload is complete.
 
 examples:
   uov-hf push out/demo/uov my-name/uov-street --private
@@ -17,10 +17,10 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a checkpoint or a label set")
-    parser.add_argument("repo_id", help="user/name; made where it is not there")
-    parser.add_argument("--private", action="store_true", help="the repository must be private")
-    parser.add_argument("--revision", help="the branch, made where it is not there; default: main")
-    parser.add_argument("--commit_message", help="the title of the commit")
+    parser.add_argument("repo_id", help="user/name; created if missing")
+    parser.add_argument("--private", action="store_true", help="create a private repository; fail if it is public")
+    parser.add_argument("--revision", help="branch, created if missing; default: main")
+    parser.add_argument("--commit_message", help="title of the commit")
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     else:
         raise ValueError(
             f"{args.folder}: expected a checkpoint or a label set, found neither config.json nor label_set.json. "
-            "Frames are uploaded by their dataset script: python dataset_scripts/NAME.py … --push_to_hub ID"
+            "Dataset scripts upload frames: python dataset_scripts/NAME.py … --push_to_hub ID"
         )

@@ -1,7 +1,7 @@
-"""Name every point of lidar scans, in words of your own; `examples/segment.py` is the same program.
+"""Label every point of lidar scans with words of your own; `examples/segment.py` is the same program.
 
-It writes labels.npy, scores.npy, classes.json, birds_eye_view.png and viewer.html to the output folder; of several
-scans, to a folder each in it. Without --candidate_labels the answer is in the classes of the checkpoint.
+It writes labels.npy, scores.npy, classes.json, birds_eye_view.png and viewer.html to the output folder. Several scans
+get one folder each in it. Without --candidate_labels the labels are the classes of the checkpoint.
 
 examples:
   uov-hf segment scan.bin --model_name_or_path out/demo/uov --output_dir out/scan
@@ -19,15 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_name_or_path", required=True, help="folder or Hub id of a checkpoint")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     parser.add_argument("--output_dir", type=Path, default=Path("out/segment"), help="default: %(default)s")
-    parser.add_argument("--candidate_labels", help='words to choose from: "car, road"; default: the checkpoint\'s')
+    parser.add_argument("--candidate_labels", help='such as "car, road"; default: the classes of the checkpoint')
     parser.add_argument("--picture", action="append", default=[], metavar="WORD=FILE,…", help="a class by pictures")
-    parser.add_argument("--pictures", type=Path, metavar="JSON", help='more of them: {"tuk-tuk": ["a.jpg", "b.jpg"]}')
-    parser.add_argument("--teacher_model_name_or_path", help="who looks at the pictures; default: the teacher")
+    parser.add_argument("--pictures", type=Path, metavar="JSON", help='classes by pictures: {"tuk-tuk": ["a.jpg", …]}')
+    parser.add_argument("--teacher_model_name_or_path", help="model that embeds the pictures; default: the teacher")
     parser.add_argument("--intensity_max", type=float, help="full scale of the intensity: 255 (nuScenes), 1 (KITTI)")
-    parser.add_argument("--threshold", type=float, default=0.0, help="points that are less sure get no label")
-    parser.add_argument("--refine", choices=["afi"], help="clean the answer by approximate flat interaction")
+    parser.add_argument("--threshold", type=float, default=0.0, help="points with a lower score get no label")
+    parser.add_argument("--refine", choices=["afi"], help="refine the labels by approximate flat interaction")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: the GPU if there is one")
-    parser.add_argument("--dtype", default="auto", help="of the network: float32, bfloat16, …")
+    parser.add_argument("--dtype", default="auto", help="type of the network: float32, bfloat16, …")
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
@@ -51,4 +51,4 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         found = ", ".join(f"{name} {count:,}" for name, count in counts if count)
         unnamed = len(answer.points) - sum(count for _, count in counts)
         yield f"{answer.scan}: {len(answer.points):,} points: {found or 'nothing'}; {unnamed:,} without a label"
-        yield f"  to look at: {answer.folder / 'viewer.html'}"
+        yield f"  viewer: {answer.folder / 'viewer.html'}"

@@ -1,4 +1,4 @@
-"""The self-test of `uov-hf doctor`: what each engine that can be used here computes, held against another way."""
+"""The self-test of `uov-hf doctor`: compare each engine that this machine can use with another computation."""
 
 import importlib
 import time
@@ -14,25 +14,26 @@ from uov_hf.sparse_conv import SparseConv
 from uov_hf.sparse_engines import why_not
 from uov_hf.sparse_unet import SparseUNet
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
-from uov_hf_cli.doctor import Engine, Report, installed_version, one_line
+from uov_hf_cli.doctor import Engine, Report, SelfTest, Speed, installed_version, one_line
 
 
 TOLERANCE = 1e-4  # of the largest value, in float32
-# The engines beside torch's, the first being taken on a GPU where there are several, and the packages they come in.
+# Distributions of the other engines. If several engines work on a GPU, the first one is used.
 DISTRIBUTIONS = {
     "spconv": ("spconv-cu126", "spconv-cu124", "spconv-cu121", "spconv-cu120", "spconv-cu118", "spconv"),
     "spconv_triton": ("spconv-triton",),
 }
 SECONDS_OF_SPEED = 2.0
-# A network as small as this one reaches a tenth to a fifth of the speed of a large product. Far below, the products
-# themselves are slow: a library that prepares each new shape for long brings it below one percent.
+# A network as small as this one reaches a tenth to a fifth of the speed of a large product. Far below that, the small
+# products themselves are slow: a library that takes long to prepare each new shape brings the share below one percent.
 LEAST_SHARE = 0.05
 
 
 def examine_engines(report: Report) -> None:
-    """Run the tests that this machine can run, and write what they say into the report.
+    """Run the tests that this machine can run, and add their results to the report.
 
-    On one thread: two of them wait for each other for long on a busy machine, and spconv's CPU build has a data race.
+    They run on one thread: two threads wait long for each other on a busy machine, and spconv's CPU build has a data
+    race.
     """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,8 +50,8 @@ def _examine(report: Report) -> None:
         _run(report, f"torch engine on {device}, a convolution", lambda device=device: convolve(device))
         _run(report, f"torch engine on {device}, a network", lambda device=device: train_a_step(device))
     report.speed = measure_speed()
-    if report.speed["share"] < LEAST_SHARE:
-        report.problems.append(_complain_of_speed(report.speed["share"]))
+    if report.speed.share < LEAST_SHARE:
+        report.problems.append(_speed_problem(report.speed.share))
     for name in DISTRIBUTIONS:
         engine = find_engine(name)
         report.engines.append(engine)
@@ -61,7 +62,7 @@ def _examine(report: Report) -> None:
 
 
 def _try(report: Report, engine: Engine, devices: list[str]) -> None:
-    """Compare an engine with torch's where it can run, and decide where it is used."""
+    """Compare an engine with torch's if it can run here, and set its verdict."""
     name = engine.name
     reason = why_not(name, torch.device("cuda"), torch.float32) if "cuda" in devices else None
     if reason is not None:
@@ -75,13 +76,13 @@ def _try(report: Report, engine: Engine, devices: list[str]) -> None:
             ("used on cuda" if is_first else "right on cuda") if passed else "wrong here: pip uninstall it"
         )
     else:
-        engine.verdict = "not used: it is for GPUs, and torch sees none"
+        engine.verdict = "not used: it is for GPUs, and torch finds none"
         if name == "spconv":  # its CPU build is right on one thread, and forwards only
             _run(report, "spconv against the torch engine on one thread", lambda: compare_engines(name, "cpu"))
 
 
 def find_engine(name: str) -> Engine:
-    """Which build of an engine's package is installed, and whether it can be imported."""
+    """The installed build of an engine's package, and whether it can be imported."""
     installed = [f"{build} {installed_version(build)}" for build in DISTRIBUTIONS[name] if installed_version(build)]
     if not installed:
         return Engine(name, None, False, "only needed for speed on GPUs")
@@ -92,11 +93,11 @@ def find_engine(name: str) -> Engine:
     return Engine(name, ", ".join(installed), True, "")
 
 
-def measure_speed() -> dict[str, float]:
-    """How fast the torch engine multiplies in training steps on the CPU, beside one large product.
+def measure_speed() -> Speed:
+    """Speed of the torch engine's products in training steps on the CPU, beside one large product.
 
-    Every scan has another number of voxels, as in a training: what a library prepares for a shape does not help. The
-    `share` is that of each scan's operations per second in those of the product measured beside it, their median.
+    Every scan has another number of voxels, as in training, so that preparation for one shape does not help the next.
+    Each scan's operations per second are divided by those of a product measured right after it; `share` is the median.
     """
     generator = torch.Generator().manual_seed(0)
     network, shares, speeds = _network("torch"), [], []
@@ -106,7 +107,7 @@ def measure_speed() -> dict[str, float]:
         seconds = _seconds(lambda voxels=voxels: _train(network, *voxels))
         speeds.append(count_operations(network, *voxels) / seconds)
         shares.append(speeds[-1] / product_speed())
-    return {"share": median(shares), "gflops": median(speeds) / 1e9, "num_scans": len(shares)}
+    return Speed(median(shares), median(speeds) / 1e9, len(shares))
 
 
 def count_operations(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor) -> int:
@@ -128,17 +129,17 @@ def _seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _complain_of_speed(share: float) -> str:
+def _speed_problem(share: float) -> str:
     return (
         f"the torch engine reaches {share:.1%} of the speed of a large product on this processor, and at least "
-        f"{LEAST_SHARE:.0%} is expected: something is wrong with small products here. Run this again while nothing "
-        "else computes; if it stays, install another build of torch (https://pytorch.org/get-started/locally), and "
-        "report the output of `uov-hf doctor --json` to the authors"
+        f"{LEAST_SHARE:.0%} is expected: small products are too slow. Run this again on an idle machine. If the share "
+        "stays low, install another build of torch (https://pytorch.org/get-started/locally), and report the output "
+        "of `uov-hf doctor --json`"
     )
 
 
 def convolve(device: str) -> float:
-    """How far a sparse convolution is from torch's dense one in float64, as a share of the largest value."""
+    """Largest difference of a sparse convolution from torch's dense one in float64, relative to the largest value."""
     coords, features = _scan(channels=4)
     torch.manual_seed(0)
     conv = SparseConv(4, 8, 3)
@@ -153,7 +154,7 @@ def convolve(device: str) -> float:
 
 
 def train_a_step(device: str) -> float:
-    """Forwards and backwards through a tiny network, twice: how far the gradients of the two runs are apart."""
+    """Largest difference between the gradients of two equal runs through a tiny network."""
     first, second = (_gradients(device, "torch") for _ in range(2))
     if not all(gradient.isfinite().all() for gradient in first) or not any(gradient.any() for gradient in first):
         raise ValueError("gradients are not finite, or all zero")
@@ -161,7 +162,7 @@ def train_a_step(device: str) -> float:
 
 
 def compare_engines(name: str, device: str) -> float:
-    """Largest difference between an engine and torch's; on CUDA also of the gradients."""
+    """Largest difference of an engine from torch's in the features and, on CUDA, in the gradients."""
     results = [[_answer(device, engine)] for engine in ("torch", name)]
     if device == "cuda":  # spconv's CPU build has no backward
         results = [own + _gradients(device, engine) for own, engine in zip(results, ("torch", name), strict=True)]
@@ -169,15 +170,15 @@ def compare_engines(name: str, device: str) -> float:
 
 
 def _run(report: Report, name: str, test: Callable[[], float]) -> bool:
-    """Whether a test passes; one that does not is a problem."""
+    """Run a test, add it to the report, and return whether it passed."""
     start = time.perf_counter()
     try:
         difference = test()
         passed, result = difference <= TOLERANCE, f"differs by {difference:.0e}, {TOLERANCE:.0e} is allowed"
-    except Exception as error:  # whatever a broken engine raises is its result
+    except Exception as error:  # a broken engine may raise anything
         passed, result = False, one_line(error)
     seconds = time.perf_counter() - start
-    report.self_test.append({"name": name, "passed": passed, "result": result, "seconds": seconds})
+    report.self_test.append(SelfTest(name, passed, result, seconds))
     if not passed:
         report.problems.append(f"{name}: {result}")
     return passed
@@ -206,7 +207,7 @@ def _train(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor) ->
 
 
 def _scan(channels: int = 1, side: int = 16, num_voxels: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
-    """Different voxels of a cube, as many as wanted, and features for them."""
+    """`num_voxels` different voxels of a cube, and random features."""
     generator = torch.Generator().manual_seed(0)
     cells = torch.randperm(side**3, generator=generator)[:num_voxels]
     coords = torch.stack([torch.zeros_like(cells), cells // side**2, cells // side % side, cells % side], dim=1).int()

@@ -1,7 +1,7 @@
-"""Show a scan in the browser or in rerun, with the labels, scores and ground truth of its points where there are any.
+"""Show a scan in the browser or in rerun, with labels, scores and ground truth of its points if given.
 
-Labels are a .npy of class ids, as `uov-hf segment` writes it with its classes.json, or a file of raw ids: a .label of
-SemanticKITTI or a .bin of nuScenes-lidarseg, whose classes are those of --vocabulary.
+Labels are a .npy of class ids with its classes.json, as `uov-hf segment` writes them, or a file of raw ids, which
+--vocabulary maps to classes: a .label of SemanticKITTI or a .bin of nuScenes-lidarseg.
 
 examples:
   uov-hf view scan.bin
@@ -26,14 +26,16 @@ IGNORED = 255
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scan", type=Path, help="a file: .bin, .npy, .pcd, .ply, .las, .laz")
-    parser.add_argument("--labels", type=Path, help="of its points: .npy, .label, or .bin")
-    parser.add_argument("--scores", type=Path, help="of its points: .npy")
-    parser.add_argument("--ground_truth", type=Path, help="of its points: .npy, .label, or .bin")
-    parser.add_argument("--vocabulary", help="the classes: a name of `uov-hf vocabulary`, or a .yaml")
-    parser.add_argument("--classes", type=Path, help="the classes: a classes.json. Default: the one beside --labels")
+    parser.add_argument("--labels", type=Path, help="predicted labels: .npy, .label or .bin")
+    parser.add_argument("--scores", type=Path, help="scores of the labels: .npy")
+    parser.add_argument("--ground_truth", type=Path, help="true labels: .npy, .label or .bin")
+    parser.add_argument("--vocabulary", help="of the classes: a name of `uov-hf vocabulary`, or a .yaml")
+    parser.add_argument("--classes", type=Path, help="a classes.json; default: the one beside --labels")
     parser.add_argument("--viewer", choices=("html", "rerun"), default="html", help="default: %(default)s")
     parser.add_argument(
-        "--output", type=Path, help="the page, or with --viewer rerun a .rrd. Default: viewer.html, or rerun's window"
+        "--output",
+        type=Path,
+        help="page, or .rrd with --viewer rerun; default: viewer.html, or a window of rerun",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
         address = path.absolute().as_uri()
         if not webbrowser.open(address):
-            yield f"no browser could be started here: open {address}"
+            yield f"no browser started: open {address}"
 
 
 def _read_values(path: Path, num_points: int) -> "np.ndarray":
@@ -91,7 +93,7 @@ def _read_labels(path: Path, num_points: int, vocabulary: "Vocabulary | None") -
     if path.suffix not in (".label", ".bin"):
         return _read_values(path, num_points)
     if vocabulary is None:
-        raise ValueError(f"{path}: it has raw ids: give the --vocabulary that says which classes they are.")
+        raise ValueError(f"{path}: raw ids need a --vocabulary that maps them to classes.")
     if path.suffix == ".label":
         raw = np.fromfile(path, np.uint32) & 0xFFFF  # the upper half numbers instances
     else:
@@ -112,10 +114,10 @@ def _check_length(path: Path, values: "np.ndarray", num_points: int) -> "np.ndar
 def _find_classes(
     args: argparse.Namespace, vocabulary: "Vocabulary | None", seen: list["np.ndarray"]
 ) -> "tuple[list[str], np.ndarray | None]":
-    """Names and colours: of the vocabulary, of classes.json, or numbers where neither is there.
+    """Names and colours of the vocabulary, else of classes.json, else numbers as names.
 
     Raises:
-        ValueError: vocabulary and classes.json are there, and not of the same classes.
+        ValueError: If vocabulary and classes.json have different classes.
     """
     from uov_hf.segmenting import class_colors
 
@@ -126,7 +128,7 @@ def _find_classes(
         if names and _plain(names) != _plain(vocabulary.class_names):
             raise ValueError(
                 f"{path}: the classes of the labels are {', '.join(names)}, not those of the vocabulary "
-                f"{vocabulary.name}: both are shown in one set of classes."
+                f"{vocabulary.name}. Labels and ground truth must have the same classes."
             )
         return vocabulary.class_names, vocabulary.colors
     if names:
@@ -146,7 +148,7 @@ def _read_classes(path: Path) -> "tuple[list[str], np.ndarray]":
         return [entry["name"] for entry in classes], np.array([entry["color"] for entry in classes], np.uint8)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path}: expected `classes`, each with name and color (three numbers, 0…255), as `segment` writes them."
+            f"{path}: expected `classes`, each with name and color (three numbers 0…255), from `uov-hf segment`."
         ) from error
 
 

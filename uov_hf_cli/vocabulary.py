@@ -1,9 +1,9 @@
-"""Print the classes of a vocabulary, and the class and raw id that each prompt stands for.
+"""Print the classes of a vocabulary, and the class and raw id of each prompt.
 
 examples:
   uov-hf vocabulary                list the vocabularies
   uov-hf vocabulary nuscenes       print one of them
-  uov-hf vocabulary my.yaml        print, and so check, your own
+  uov-hf vocabulary my.yaml        check and print your own
 """
 
 import argparse
@@ -18,7 +18,7 @@ Row = tuple[int | str, ...]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="its name, or the path of a .yaml file; without it, list the names")
+    parser.add_argument("name", nargs="?", help="name or .yaml file of the vocabulary; default: list all names")
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
