@@ -25,9 +25,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
-from uov_hf.evaluation import answers
+from uov_hf.evaluation import predictions
 from uov_hf.evaluation.reports import results_table, to_results, write_results
-from uov_hf.evaluation.segmentation import LabelledScan, LabelledScans, score_segmenter
+from uov_hf.evaluation.scans import LabelledScan, LabelledScans
+from uov_hf.evaluation.scores import score_segmenter
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
@@ -154,7 +155,7 @@ def untrained(model: UOVModel, label_set: LabelSet) -> UOVModel:
 
 def answers_of(model: torch.nn.Module, processor: UOVProcessor, refine: str | None = None) -> Segmenter:
     """What a model says about the points of a scan, perhaps refined."""
-    answer = answers.Segmenter(model, processor, refine)
+    answer = predictions.Segmenter(model, processor, refine)
     return lambda scan: answer(scan).labels
 
 

@@ -19,13 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from uov_hf import UOVForSemanticSegmentation, UOVProcessor
-from uov_hf.evaluation.answers import Segmenter
-from uov_hf.evaluation.card import update_card
-from uov_hf.evaluation.export import TAXONOMIES, Submission
 from uov_hf.evaluation.label_figures import draw_confusion
-from uov_hf.evaluation.reports import evaluation_tables, without_nan, write_results
+from uov_hf.evaluation.predictions import Segmenter
+from uov_hf.evaluation.reports import evaluation_tables, update_card, without_nan, write_results
+from uov_hf.evaluation.scans import LabelledScans, check_classes
 from uov_hf.evaluation.scores import Scores
-from uov_hf.evaluation.segmentation import LabelledScans, check_classes
+from uov_hf.evaluation.submissions import TAXONOMIES, Submission
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.training import arguments

@@ -3,7 +3,7 @@
 import pytest
 from huggingface_hub import ModelCard
 
-from uov_hf.evaluation.card import update_card
+from uov_hf.evaluation.reports import update_card
 
 
 NUSCENES = {"name": "nuscenes", "type": "nuscenes", "split": "val"}

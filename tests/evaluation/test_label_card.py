@@ -42,7 +42,7 @@ def street_card(tiny_street, street_labels):
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert "card/README.md" in done.stdout and "sensor data that is not to be published" in done.stdout
+    assert "card/README.md" in done.stdout and "with sensor data, not to be published" in done.stdout
     return street_labels / "card"
 
 
@@ -123,7 +123,7 @@ def test_frames_without_labels_are_counted_and_other_frames_refused(run, tiny_st
     assert list(card["coverage_of_seen"]["by_camera"]) == ["CAM_FRONT"]
     assert card["camera_agreement"]["share"] is None
     assert "2 frames of the split have no labels" in (label_set.folder / "card" / "README.md").read_text()
-    with pytest.raises(ValueError, match="none of the 2 of this split"):
+    with pytest.raises(ValueError, match="none of its 2 frames is among the 2 of this split"):
         run(label_set.folder, *data, "--split", "test")
 
 

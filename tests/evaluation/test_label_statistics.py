@@ -8,10 +8,10 @@ from uov_hf.evaluation.label_statistics import (
     NUM_EARLIER_SCANS,
     LabelStatistics,
     Share,
-    commonest_labels,
     find_range_bins,
     gather_statistics,
-    voxels_in_the_world,
+    global_voxels,
+    most_frequent_labels,
 )
 from uov_hf.labels import LabelSet, PointLabels, label_points
 
@@ -154,15 +154,13 @@ def test_ranges_begin_at_two_metres_and_know_no_end():
 
 def test_voxels_lie_in_the_world_and_do_not_collide():
     points = np.array([[0.05, 0.05, 0.05], [0.15, 0.15, 0.15], [0.25, 0.05, 0.05], [-0.05, 0.05, 0.05]])
-    one, same, right, left = voxels_in_the_world(points, np.eye(4))
+    one, same, right, left = global_voxels(points, np.eye(4))
     assert one == same and len({one, right, left}) == 3
     far = np.eye(4)
     far[:3, 3] = [2000, -3000, 100]
-    assert len(set(voxels_in_the_world(points, far))) == 3 and not {one, right, left} & set(
-        voxels_in_the_world(points, far)
-    )
+    assert len(set(global_voxels(points, far))) == 3 and not {one, right, left} & set(global_voxels(points, far))
 
 
 def test_a_voxel_has_its_commonest_label():
-    voxels, labels = commonest_labels(np.array([7, 7, 7, 5]), np.array([1, 2, 2, 0]), num_classes=3)
+    voxels, labels = most_frequent_labels(np.array([7, 7, 7, 5]), np.array([1, 2, 2, 0]), num_classes=3)
     assert voxels.tolist() == [5, 7] and labels.tolist() == [0, 2]

@@ -148,7 +148,7 @@ def test_nothing_scored_gives_nan_not_an_error():
 @pytest.mark.parametrize(
     "predictions, labels, message",
     [
-        ([0, 1], [0], "2 predictions do not go with 1 labels"),
+        ([0, 1], [0], "one prediction per label, got 2 and 1"),
         ([3], [0], "`predictions` must be 0 … 2 or 255"),
         ([0], [-1], "`labels` must be 0 … 2 or 255"),
         ([0.5], [0], "Class ids must be integers"),

@@ -1,13 +1,13 @@
-"""CalibrationBins: the expected calibration error by its definition, and sums that no sharing of scans changes."""
+"""ConfidenceBins: the expected calibration error by its definition, and sums that no sharing of scans changes."""
 
 import numpy as np
 import pytest
 
-from uov_hf.evaluation.reliability import CalibrationBins
+from uov_hf.evaluation.metrics import ConfidenceBins
 
 
 def binned(confidences, is_right, num_bins=15):
-    bins = CalibrationBins(num_bins)
+    bins = ConfidenceBins(num_bins)
     bins.update(np.asarray(confidences, np.float32), np.asarray(is_right))
     return bins
 
@@ -54,7 +54,7 @@ def test_sums_are_the_same_in_any_order_and_however_they_are_shared():
 
 
 def test_nothing_answered_gives_nan_and_what_is_no_probability_is_refused():
-    assert np.isnan(CalibrationBins().compute()["expected_calibration_error"])
+    assert np.isnan(ConfidenceBins().compute()["expected_calibration_error"])
     for wrong in (1.5, -0.1, np.nan):
         with pytest.raises(ValueError, match="must be probabilities from 0 to 1, got"):
             binned([0.5, wrong], [True, True])

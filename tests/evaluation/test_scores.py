@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from uov_hf.evaluation.answers import Answer
+from uov_hf.evaluation.predictions import Prediction
 from uov_hf.evaluation.reports import evaluation_tables, without_nan
+from uov_hf.evaluation.scans import LabelledScan
 from uov_hf.evaluation.scores import Scores
-from uov_hf.evaluation.segmentation import LabelledScan
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -30,7 +30,7 @@ def drawn_scan(instances=True):
 
 
 def answer(labels, confidences=(0.9, 0.8, 0.7, 0.6, 0.5)):
-    return Answer(np.array(labels), np.array(confidences, dtype=np.float32))
+    return Prediction(np.array(labels), np.array(confidences, dtype=np.float32))
 
 
 def test_every_number_is_of_the_points_it_says():
@@ -79,7 +79,7 @@ def test_scans_shared_by_processes_count_as_those_of_one():
         device = "cpu"
 
         def __init__(self, other):
-            self.others = iter([*other.regions.values(), *other.ranges.values(), other.calibration, other.panoptic])
+            self.others = iter([*other.regions.values(), *other.ranges.values(), other.confidences, other.panoptic])
 
         def reduce(self, counts, how):
             return counts + torch.from_numpy(next(self.others).counts)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from uov_hf.evaluation.export import Submission, answer_everywhere
+from uov_hf.evaluation.submissions import Submission, label_everywhere
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -41,10 +41,10 @@ def test_a_semantickitti_submission_has_raw_ids_that_read_back_as_the_same_class
 
 
 def test_a_point_without_an_answer_gets_that_of_the_nearest_point_that_has_one():
-    assert answer_everywhere(POINTS, np.array([255, 5, 7, 255])).tolist() == [5, 5, 7, 5]
-    assert answer_everywhere(POINTS, np.full(4, 255)).tolist() == [0] * 4
+    assert label_everywhere(POINTS, np.array([255, 5, 7, 255])).tolist() == [5, 5, 7, 5]
+    assert label_everywhere(POINTS, np.full(4, 255)).tolist() == [0] * 4
     labels = np.array([1, 255, 2, 255])
-    assert answer_everywhere(POINTS, labels) is not labels and labels.tolist() == [1, 255, 2, 255]
+    assert label_everywhere(POINTS, labels) is not labels and labels.tolist() == [1, 255, 2, 255]
 
 
 def test_classes_of_another_benchmark_are_refused(tmp_path):

@@ -12,9 +12,9 @@ from huggingface_hub import ModelCard
 
 from uov_hf import UOVModel, UOVProcessor
 from uov_hf.data import load_frames
-from uov_hf.evaluation.answers import Segmenter
 from uov_hf.evaluation.metrics import ConfusionMatrix
-from uov_hf.evaluation.segmentation import LabelledScans
+from uov_hf.evaluation.predictions import Segmenter
+from uov_hf.evaluation.scans import LabelledScans
 from uov_hf.labels import PointLabels
 
 

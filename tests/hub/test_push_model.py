@@ -15,7 +15,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import pipeline
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
-from uov_hf.evaluation.card import update_card
+from uov_hf.evaluation.reports import update_card
 from uov_hf.hub.cards import read_card
 from uov_hf.hub.checkpoint import push_checkpoint
 from uov_hf_cli.__main__ import main

@@ -1,10 +1,10 @@
-"""The label card: what a label set is worth, before anyone trains on it.
+"""The label card: the quality of a label set, measured before training.
 
     python -m uov_hf.evaluation.label_card labels/ --dataset nuscenes --data_dir data/nuscenes --preset paper
 
-Writes README.md, figures and card.json into labels/card, which may be published with the label set, and a gallery of
-camera images and views from above into labels_gallery, which for most datasets may not: it shows sensor data.
-Point labels that are missing are made first. Without --dataset it takes the synthetic street that
+It writes README.md, figures and card.json into labels/card, which may be published with the label set. It also writes
+a gallery of camera images and views from above into labels_gallery. The gallery shows sensor data, which most datasets
+do not allow to publish. Missing point labels are made first. Without --dataset it uses the synthetic street that
 generate_label_set.py rendered beside the label set.
 """
 
@@ -13,13 +13,13 @@ import json
 import logging
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jinja2
 import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from uov_hf.data import load_frames
+from uov_hf.data import Frames, load_frames
 from uov_hf.evaluation.label_figures import (
     draw_abstention,
     draw_class_histogram,
@@ -28,7 +28,13 @@ from uov_hf.evaluation.label_figures import (
     taxonomy_colors,
     write_gallery,
 )
-from uov_hf.evaluation.label_statistics import NUM_EARLIER_SCANS, TIME_VOXEL, LabelStatistics, gather_statistics
+from uov_hf.evaluation.label_statistics import (
+    NUM_EARLIER_SCANS,
+    TIME_VOXEL,
+    LabelNumbers,
+    LabelStatistics,
+    gather_statistics,
+)
 from uov_hf.hub.upload import hide_folders
 from uov_hf.labels.consolidation import PRESETS
 from uov_hf.labels.label_set import LabelSet
@@ -37,6 +43,15 @@ from uov_hf.labels.shards import write_atomically
 
 
 logger = logging.getLogger("uov_hf.evaluation.label_card")
+
+
+class CardSource(TypedDict):
+    """The frames and rule that a card describes; `num_missing` frames of the split have no labels."""
+
+    dataset: str
+    split: str
+    preset: str
+    num_missing: int
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,8 +65,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data_dir", help="Root folder of the raw dataset.")
     parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is in --data_dir.")
     parser.add_argument("--split", help="Default: what fits the configuration.")
-    parser.add_argument("--data_fraction", type=float, default=1.0, help="1 / s looks at every s-th sequence only.")
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="Whose point labels.")
+    parser.add_argument("--data_fraction", type=float, default=1.0, help="1 / s uses every s-th sequence only.")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="Rule of the point labels.")
     parser.add_argument("--output_dir", type=Path, help="Default: card/ in the label set.")
     parser.add_argument("--gallery_dir", type=Path, help="Default: <label set>_gallery, beside the label set.")
     parser.add_argument("--no_gallery", action="store_true", help="Numbers only.")
@@ -73,62 +88,64 @@ def main() -> None:
     point_labels = PointLabels(folder, args.preset)
 
     statistics = gather_statistics(frames, label_set, point_labels, show_progress=True)
-    source = {
+    source: CardSource = {
         "dataset": name_dataset(args.dataset, label_set),
         "split": args.split or "default",
         "preset": args.preset,
         "num_missing": len(split) - len(frames),
     }
-    write_card(args.output_dir or folder / "card", statistics, source)
+    write_label_card(args.output_dir or folder / "card", statistics, source)
     if not args.no_gallery:
         shown = frames.select(spread(len(frames), args.max_frames))
         gallery_dir = args.gallery_dir or folder.with_name(f"{folder.name}_gallery")
         write_gallery_page(gallery_dir, shown, point_labels, label_set, source["dataset"])
 
 
-def known_frames(frames, label_set: LabelSet):
-    """The frames that the label set has; it may lack some that were broken.
+def known_frames(frames: Frames, label_set: LabelSet) -> Frames:
+    """The frames that are in the label set, in which broken ones may be missing.
 
     Raises:
-        ValueError: it has none of them.
+        ValueError: If none of them is.
     """
     known = set(label_set.frame_ids)
     indices = [index for index, frame_id in enumerate(frames.frame_ids) if frame_id in known]
     if not indices:
         raise ValueError(
-            f"{label_set.folder} was made from other frames: it has {len(known)}, and none of the {len(frames)} of "
-            "this split. Give the --split, --dataset_config and --data_dir that it was generated from."
+            f"{label_set.folder} was made from other frames: none of its {len(known)} frames is among the "
+            f"{len(frames)} of this split. Give the --split, --dataset_config and --data_dir of its generation."
         )
     return frames.select(indices)
 
 
 def name_dataset(dataset: str, label_set: LabelSet) -> str:
-    """What the card calls it: an id or short name as it is; of a path the last part, the rest is nobody's business."""
+    """The name of the dataset in the card: an id or short name as given, but only the last part of a local path."""
     if label_set.teacher["name"] == "synthetic":
         return "the synthetic street of uov-hf"
     return Path(dataset).stem if Path(dataset).exists() else dataset
 
 
 def spread(num_frames: int, num_shown: int) -> list[int]:
-    """At most `num_shown` places among `num_frames`, far from each other."""
-    places = np.linspace(0, num_frames, min(num_shown, num_frames), endpoint=False)
-    return places.astype(int).tolist()
+    """At most `num_shown` indices of `num_frames`, evenly spread."""
+    indices = np.linspace(0, num_frames, min(num_shown, num_frames), endpoint=False)
+    return indices.astype(int).tolist()
 
 
-def write_card(folder: Path, statistics: LabelStatistics, source: dict[str, Any]) -> None:
-    """README.md, its figures and card.json.
+def write_label_card(folder: Path, statistics: LabelStatistics, source: CardSource) -> None:
+    """Write README.md, its figures and card.json.
 
     Args:
         folder (`Path`):
-            Where they go; what an earlier card left there is overwritten.
-        source (`dict`):
-            `dataset`, `split`, `preset`, and the number of frames without labels, `num_missing`.
+            Where they go; an earlier card is overwritten.
+        statistics (`LabelStatistics`):
+            Counts of all frames.
+        source (`CardSource`):
+            The frames and rule.
     """
     label_set, numbers = statistics.label_set, statistics.compute()
     draw_figures(folder / "figures", statistics, numbers)
     settings = {name: hide_folders(value) for name, value in (label_set.teacher | label_set.settings).items()}
     about = {"teacher_id": label_set.teacher_id, "taxonomy": label_set.taxonomy, "num_prompts": len(label_set.prompts)}
-    card = source | about | {"settings": settings} | numbers
+    card = {**source, **about, "settings": settings, **numbers}
     content = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / "card.json", content.encode())
 
@@ -143,30 +160,32 @@ def write_card(folder: Path, statistics: LabelStatistics, source: dict[str, Any]
     logger.info("Card: %s", folder / "README.md")
 
 
-def draw_figures(folder: Path, statistics: LabelStatistics, numbers: dict[str, Any]) -> None:
-    """`classes.png`, `by_range.png` and, where there is a ground truth, `confusion.png` and `abstention.png`."""
+def draw_figures(folder: Path, statistics: LabelStatistics, numbers: LabelNumbers) -> None:
+    """Write `classes.png`, `by_range.png` and, with a ground truth, `confusion.png` and `abstention.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     class_names = statistics.label_set.class_names
     colors = taxonomy_colors(statistics.label_set.taxonomy, len(class_names))
     figures = {"classes": draw_class_histogram(numbers["classes"], colors), "by_range": draw_shares_by_range(numbers)}
-    if numbers["mean_iou"] is not None:
+    if numbers["by_min_confidence"] is not None:
         figures["confusion"] = draw_confusion(statistics.confusion.counts, class_names)
         figures["abstention"] = draw_abstention(numbers["by_min_confidence"])
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=100)
 
 
-def write_gallery_page(folder: Path, frames, point_labels: PointLabels, label_set: LabelSet, dataset: str) -> None:
-    """Pictures of the frames, and a README.md to look at them."""
+def write_gallery_page(
+    folder: Path, frames: Frames, point_labels: PointLabels, label_set: LabelSet, dataset: str
+) -> None:
+    """Write pictures of the frames, and a README.md that shows them."""
     folder.mkdir(parents=True, exist_ok=True)
     colors = taxonomy_colors(label_set.taxonomy, len(label_set.class_names))
     pages = write_gallery(folder, frames, point_labels, label_set.class_names, colors)
     write_atomically(folder / "README.md", render("label_gallery.md", dataset=dataset, pages=pages).encode())
-    logger.info("Gallery, sensor data that is not to be published: %s", folder / "README.md")
+    logger.info("Gallery with sensor data, not to be published: %s", folder / "README.md")
 
 
 def render(name: str, **fields: Any) -> str:
-    """A template of the package, filled; a missing field is an error, not an empty line."""
+    """A template of the package with its fields filled in; a missing field is an error."""
     text = (files("uov_hf.evaluation") / name).read_text(encoding="utf-8")
     return jinja2.Template(text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(**fields)
 
@@ -176,7 +195,7 @@ def percent(share: float | None) -> str:
 
 
 def as_cell(value: Any) -> str:
-    """A setting in a cell of a Markdown table."""
+    """A setting as a cell of a Markdown table."""
     if value is None or value == []:
         return "–"
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).replace("|", "\\|")

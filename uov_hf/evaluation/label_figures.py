@@ -1,15 +1,16 @@
-"""The figures of a label card, drawn from its numbers, and the gallery, drawn from sensor data."""
+"""The figures of a label card, which show its numbers, and the gallery, which shows sensor data."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.data.frames import decode_image
-from uov_hf.evaluation.label_statistics import RANGE_NAMES
+from uov_hf.data.frames import Frame, Frames, decode_image
+from uov_hf.evaluation.label_statistics import RANGE_NAMES, AbstentionNumbers, ClassNumbers, LabelNumbers
 from uov_hf.geometry.projection import Camera
 from uov_hf.labels.point_labels import PointLabels
 from uov_hf.pictures.scan_colors import VERDICT_COLORS, VERDICTS, distinct_colors, label_colors
@@ -17,12 +18,11 @@ from uov_hf.pictures.visualization import draw_birds_eye_view, draw_camera_overl
 from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
 
-SHARES = {
-    "coverage_of_seen": "camera-seen points that have a label",
-    "camera_agreement": "agreement between cameras",
-    "time_agreement": "agreement over time",
-    "accuracy": "accuracy on camera-seen points",
-}
+class GalleryPage(TypedDict):
+    """A frame of the gallery; `pictures` are titles and file names."""
+
+    frame_id: str
+    pictures: dict[str, str]
 
 
 def taxonomy_colors(taxonomy: str, num_classes: int) -> np.ndarray:
@@ -30,9 +30,10 @@ def taxonomy_colors(taxonomy: str, num_classes: int) -> np.ndarray:
     return load_vocabulary(taxonomy).colors if taxonomy in available_vocabularies() else distinct_colors(num_classes)
 
 
-def draw_class_histogram(classes: list[dict[str, Any]], colors: np.ndarray) -> Figure:
+def draw_class_histogram(classes: list[ClassNumbers], colors: np.ndarray) -> Figure:
     """Points of each label, on a logarithmic scale."""
-    names, counts = zip(*((entry["name"].replace("_", " "), entry["num_points"]) for entry in classes), strict=True)
+    names = [entry["name"].replace("_", " ") for entry in classes]
+    counts = [entry["num_points"] for entry in classes]
     figure = Figure(figsize=(8, 0.3 * len(names) + 1), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="points", xlim=(0.7, 3 * max(1, *counts)))
     rows = range(len(names))
@@ -44,40 +45,55 @@ def draw_class_histogram(classes: list[dict[str, Any]], colors: np.ndarray) -> F
     return figure
 
 
-def draw_shares_by_range(numbers: dict[str, Any]) -> Figure:
-    """Coverage, agreement and, where there is a ground truth, accuracy against the distance to the sensor."""
+def draw_shares_by_range(numbers: LabelNumbers) -> Figure:
+    """Coverage, agreement and, with a ground truth, accuracy against the distance to the sensor."""
+    curves = {
+        "camera-seen points that have a label": numbers["coverage_of_seen"],
+        "agreement between cameras": numbers["camera_agreement"],
+        "agreement over time": numbers["time_agreement"],
+        "accuracy on camera-seen points": numbers["accuracy"],
+    }
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot(ylabel="%", ylim=(0, 102), xlim=(-0.3, len(RANGE_NAMES) - 0.7))
-    for name, title in SHARES.items():
-        if numbers[name]["num_trials"]:
-            shares = [np.nan if share is None else 100 * share for share in numbers[name]["by_range"].values()]
-            axes.plot(RANGE_NAMES, shares, marker="o", label=title)
+    for title, curve in curves.items():
+        if curve["num_trials"]:
+            axes.plot(RANGE_NAMES, _percents(list(curve["by_range"].values())), marker="o", label=title)
     axes.grid(axis="y", color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="best", frameon=False)
     return figure
 
 
-def draw_abstention(by_min_confidence: list[dict[str, float | None]]) -> Figure:
-    """How many labels are left and how many of them are right, against the least confidence that is asked for."""
+def draw_abstention(by_min_confidence: list[AbstentionNumbers]) -> Figure:
+    """Share of labels left, and share of right ones among them, against the least confidence of a label."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot(ylabel="%", ylim=(0, 102), xlabel="least confidence of a label")
     thresholds = [row["min_confidence"] for row in by_min_confidence]
-    titles = {
-        "precision": "right, of the points left with a label",
-        "coverage": "camera-seen points left with a label",
+    curves = {
+        "right, of the points left with a label": [row["precision"] for row in by_min_confidence],
+        "camera-seen points left with a label": [row["coverage"] for row in by_min_confidence],
     }
-    for name, title in titles.items():
-        shares = [np.nan if row[name] is None else 100 * row[name] for row in by_min_confidence]
-        axes.plot(thresholds, shares, marker=".", label=title)
+    for title, shares in curves.items():
+        axes.plot(thresholds, _percents(shares), marker=".", label=title)
     axes.grid(axis="y", color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", frameon=False)
     return figure
 
 
+def _percents(shares: Sequence[float | None]) -> list[float]:
+    return [np.nan if share is None else 100 * share for share in shares]
+
+
 def draw_confusion(counts: np.ndarray, class_names: list[str]) -> Figure:
-    """What the points of each class are called, in percent; the last column is no label."""
+    """Labels given to the points of each class, in percent; the last column is no label.
+
+    Args:
+        counts (`np.ndarray` of shape `(num_labels, num_labels + 1)`):
+            From a `ConfusionMatrix`.
+        class_names (`list[str]`):
+            In the order of their ids.
+    """
     counts, names = counts.astype(float), [name.replace("_", " ") for name in class_names]
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.divide(100 * counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
@@ -93,16 +109,13 @@ def draw_confusion(counts: np.ndarray, class_names: list[str]) -> Figure:
 
 
 def write_gallery(
-    folder: Path, frames, point_labels: PointLabels, class_names: list[str], colors: np.ndarray
-) -> list[dict[str, Any]]:
-    """
-    Pictures of every frame given: its labels over the camera images and from above and, where it has a ground truth
-    in these classes, the labels that are wrong.
+    folder: Path, frames: Frames, point_labels: PointLabels, class_names: list[str], colors: np.ndarray
+) -> list[GalleryPage]:
+    """Write pictures of every frame: its labels over the camera images and from above, and the wrong labels.
 
-    Returns:
-        For each frame its `frame_id` and `pictures`, title -> file name.
+    The picture of wrong labels needs a ground truth in these classes.
     """
-    pages = []
+    pages: list[GalleryPage] = []
     for number, frame in enumerate(frames, start=1):
         labels = point_labels.read(frame["frame_id"], ["labels"])["labels"]
         views = {"camera images": _draw_overlays(frame, labels, colors)}
@@ -110,7 +123,7 @@ def write_gallery(
         if frames.class_names == class_names and frame["labels"] is not None:
             is_scored = (frame["labels"] != IGNORED) & (labels != IGNORED)
             verdicts = np.where(is_scored, labels != frame["labels"], IGNORED)
-            title = "labels held against the truth (grey: one of the two is missing)"
+            title = "labels compared with the truth (grey: one of the two is missing)"
             views["wrong labels"] = draw_birds_eye_view(
                 frame["points"], verdicts, VERDICTS, VERDICT_COLORS, title=title
             )
@@ -121,7 +134,7 @@ def write_gallery(
     return pages
 
 
-def _draw_overlays(frame: dict[str, Any], labels: np.ndarray, colors: np.ndarray) -> Image.Image:
+def _draw_overlays(frame: Frame, labels: np.ndarray, colors: np.ndarray) -> Image.Image:
     cameras = map(Camera, frame["lidar2cam"], frame["intrinsics"], frame["image_sizes"])
     images = [decode_image(image) for image in frame["images"]]
     shades = label_colors(labels, colors)

@@ -1,21 +1,51 @@
-"""Segmentation metrics from a confusion matrix, as nuScenes-lidarseg defines them, and as the official code does."""
+"""Metrics of predictions: IoU and accuracy from a confusion matrix, and the calibration of confidences."""
+
+from typing import TypedDict
 
 import numpy as np
+import torch
+
+
+CONFIDENCE_STEP = 2.0**-24  # float32 has no finer one between 0.5 and 1
+
+
+class SegmentationMetrics(TypedDict):
+    """Metrics of a confusion matrix; NaN where a metric is undefined.
+
+    Args:
+        mean_iou (`float`): Mean of `per_category_iou` over the classes that are not NaN.
+        per_category_iou (`list[float]`): TP / (TP + FP + FN) of each class; NaN without labels and predictions.
+        overall_accuracy (`float`): Share of right predictions.
+        fwiou (`float`): IoU weighted by the share of labels of each class.
+        official_mean_iou (`float`): As the official code computes it: an absent class counts as 1 (method 5.1).
+        official_fwiou (`float`): As the official code computes it, without weights: hits / (2 points − hits).
+        num_points (`int`): Scored points.
+    """
+
+    mean_iou: float
+    per_category_iou: list[float]
+    overall_accuracy: float
+    fwiou: float
+    official_mean_iou: float
+    official_fwiou: float
+    num_points: int
 
 
 class ConfusionMatrix:
-    """Counts of (label, prediction) over any number of scans; its size does not grow with them.
+    """Counts of (label, prediction) over any number of scans.
 
-    Points labelled `ignore_index` are not scored. A scored point whose prediction is `ignore_index` (nobody
-    answered for it) is a miss of its class and no false alarm of any other.
+    Points labelled `ignore_index` are not scored. A scored point whose prediction is `ignore_index` (no prediction) is
+    a miss of its class and no false alarm of any other.
 
     Args:
-        num_labels (`int`): Classes are 0 … num_labels − 1.
-        ignore_index (`int`, *optional*, defaults to 255): The label of points that do not count.
+        num_labels (`int`):
+            Classes are 0 … num_labels − 1.
+        ignore_index (`int`, *optional*, defaults to 255):
+            The label of points that do not count.
 
     Attributes:
         counts (`np.ndarray` of shape `(num_labels, num_labels + 1)`, int64):
-            Rows are labels, columns predictions; the last column counts points without an answer.
+            Rows are labels, columns predictions; the last column counts points without a prediction.
     """
 
     def __init__(self, num_labels: int, ignore_index: int = 255):
@@ -27,13 +57,19 @@ class ConfusionMatrix:
         self.ignore_index = ignore_index
         self.counts = np.zeros((num_labels, num_labels + 1), dtype=np.int64)
 
-    def update(self, predictions, labels) -> None:
-        """Count one scan: two integer arrays or tensors of shape `(num_points,)`."""
+    def update(self, predictions: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor) -> None:
+        """Count one scan.
+
+        Args:
+            predictions, labels (`np.ndarray` or `torch.Tensor` of shape `(num_points,)`):
+                Integer class ids, or `ignore_index`.
+
+        Raises:
+            ValueError: If the shapes differ, or an id is no class.
+        """
         predictions, labels = _as_ids(predictions), _as_ids(labels)
         if predictions.shape != labels.shape:
-            raise ValueError(
-                f"{predictions.size} predictions do not go with {labels.size} labels: give one per point."
-            )
+            raise ValueError(f"Expected one prediction per label, got {predictions.size} and {labels.size}.")
         scored = labels != self.ignore_index
         rows = self._cells(labels[scored], "labels")
         columns = self._cells(predictions[scored], "predictions")
@@ -46,35 +82,27 @@ class ConfusionMatrix:
             raise ValueError(f"Cannot merge a matrix of {other.num_labels} classes into one of {self.num_labels}.")
         self.counts += other.counts
 
-    def compute(self) -> dict:
-        """The metrics of everything counted so far.
-
-        Returns:
-            `dict` with `per_category_iou` (list; TP / (TP + FP + FN), NaN where a class has neither labels nor
-            predictions), `mean_iou` (mean over the classes that are not NaN), `overall_accuracy`, `fwiou` (IoU
-            weighted by how often a class is labelled), `num_points`, and what the official code prints under the same
-            names (method 5.1): `official_mean_iou`, for which an absent class counts as 1, and `official_fwiou`,
-            which is not weighted: hits / (2 points − hits). Without a scored point all but `num_points` are NaN.
-        """
+    def compute(self) -> SegmentationMetrics:
+        """The metrics of everything counted so far."""
         hits = np.diag(self.counts).astype(np.float64)
         labelled = self.counts.sum(axis=1)
         predicted = self.counts[:, : self.num_labels].sum(axis=0)
         union = labelled + predicted - hits
         iou = np.divide(hits, union, out=np.full(self.num_labels, np.nan), where=union > 0)
         num_points = int(labelled.sum())
-        nothing = float("nan")
+        undefined = float("nan")
         return {
-            "mean_iou": float(np.nanmean(iou)) if num_points else nothing,
+            "mean_iou": float(np.nanmean(iou)) if num_points else undefined,
             "per_category_iou": iou.tolist(),
-            "overall_accuracy": float(hits.sum() / num_points) if num_points else nothing,
-            "fwiou": float(np.nansum(labelled * iou) / num_points) if num_points else nothing,
-            "official_mean_iou": float(np.nan_to_num(iou, nan=1.0).mean()) if num_points else nothing,
-            "official_fwiou": float(hits.sum() / (2 * num_points - hits.sum())) if num_points else nothing,
+            "overall_accuracy": float(hits.sum() / num_points) if num_points else undefined,
+            "fwiou": float(np.nansum(labelled * iou) / num_points) if num_points else undefined,
+            "official_mean_iou": float(np.nan_to_num(iou, nan=1.0).mean()) if num_points else undefined,
+            "official_fwiou": float(hits.sum() / (2 * num_points - hits.sum())) if num_points else undefined,
             "num_points": num_points,
         }
 
     def _cells(self, ids: np.ndarray, name: str) -> np.ndarray:
-        """Row or column of each id: the ignored id gets the last one, behind the classes."""
+        """Row or column of each id; the ignored id comes after the classes."""
         unknown = ids[((ids < 0) | (ids >= self.num_labels)) & (ids != self.ignore_index)]
         if unknown.size:
             raise ValueError(
@@ -83,8 +111,81 @@ class ConfusionMatrix:
         return np.where(ids == self.ignore_index, self.num_labels, ids)
 
 
-def _as_ids(values) -> np.ndarray:
-    values = values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)
-    if not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(f"Class ids must be integers, got {values.dtype}.")
-    return values.reshape(-1).astype(np.int64)
+class ConfidenceBin(TypedDict):
+    """Mean confidence and accuracy of the predictions in one bin."""
+
+    confidence: float
+    accuracy: float
+    num_points: int
+
+
+class CalibrationMetrics(TypedDict):
+    """Calibration of confidences.
+
+    Args:
+        expected_calibration_error (`float`): Mean of |accuracy − confidence| over the bins, weighted by their points;
+            NaN without points.
+        bins (`list[ConfidenceBin]`): The bins that have points.
+    """
+
+    expected_calibration_error: float
+    bins: list[ConfidenceBin]
+
+
+class ConfidenceBins:
+    """Confidence against accuracy in bins of equal width, over any number of scans (Guo et al., arXiv:1706.04599).
+
+    Confidences are added in whole steps of 2^-24, so that the sums depend neither on the order of the scans nor on
+    their distribution over processes.
+
+    Args:
+        num_bins (`int`, *optional*, defaults to 15):
+            Bins from 0 to 1; each includes its upper end.
+
+    Attributes:
+        counts (`np.ndarray` of shape `(3, num_bins)`, int64):
+            Points, right predictions, and the sum of the confidences in steps.
+    """
+
+    def __init__(self, num_bins: int = 15):
+        self.num_bins = num_bins
+        self.counts = np.zeros((3, num_bins), dtype=np.int64)
+
+    def update(self, confidences: np.ndarray, is_right: np.ndarray) -> None:
+        """Count predictions.
+
+        Args:
+            confidences (`np.ndarray` of shape `(num_points,)`):
+                From 0 to 1.
+            is_right (`np.ndarray` of shape `(num_points,)`):
+                bool.
+
+        Raises:
+            ValueError: If a confidence is outside 0 to 1.
+        """
+        confidences = np.asarray(confidences, dtype=np.float64)
+        valid = (confidences >= 0) & (confidences <= 1)
+        if not valid.all():
+            raise ValueError(f"Confidences must be probabilities from 0 to 1, got {confidences[~valid][0]}.")
+        bins = np.clip(np.ceil(confidences * self.num_bins).astype(np.int64) - 1, 0, None)
+        steps = np.rint(confidences / CONFIDENCE_STEP)
+        for row, weights in enumerate((None, np.asarray(is_right, dtype=np.float64), steps)):
+            self.counts[row] += np.bincount(bins, weights, minlength=self.num_bins).astype(np.int64)
+
+    def compute(self) -> CalibrationMetrics:
+        """The calibration of everything counted so far."""
+        num_points, num_right, confidence = self.counts[:, self.counts[0] > 0].astype(np.float64)
+        confidence *= CONFIDENCE_STEP
+        error = np.abs(num_right - confidence).sum() / num_points.sum() if len(num_points) else np.nan
+        rows = zip(confidence / num_points, num_right / num_points, num_points, strict=True)
+        return {
+            "expected_calibration_error": float(error),
+            "bins": [{"confidence": float(c), "accuracy": float(a), "num_points": int(n)} for c, a, n in rows],
+        }
+
+
+def _as_ids(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    ids = values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"Class ids must be integers, got {ids.dtype}.")
+    return ids.reshape(-1).astype(np.int64)

@@ -1,4 +1,6 @@
-"""Panoptic quality where there are instances, and the simplest instances of a semantic answer: its clusters."""
+"""Panoptic quality, and instances of a semantic prediction by clustering."""
+
+from typing import TypedDict
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -7,28 +9,52 @@ from scipy.spatial import cKDTree
 
 
 IOU_STEP = 2.0**-32
-# Segments of fewer points are no misses and no false alarms: what each benchmark's own evaluation is called with.
+# Smaller segments are neither misses nor false alarms; the values are those of each benchmark's own evaluation.
 MIN_POINTS = {"nuscenes": 15, "semantic_kitti": 50}
-CELL_SIZE = 0.1  # metres; points in such a cell are one for the clustering
+CELL_SIZE = 0.1  # metres; the clustering merges the points of a cell
+
+
+class PanopticMeans(TypedDict):
+    """Panoptic, segmentation and recognition quality, means over classes; NaN without classes."""
+
+    pq: float
+    sq: float
+    rq: float
+
+
+class PanopticMetrics(PanopticMeans):
+    """Means over all classes that have a segment, over things and over stuff, and the qualities of each class.
+
+    The quality of a class without segments is NaN.
+    """
+
+    things: PanopticMeans
+    stuff: PanopticMeans
+    per_category_pq: list[float]
+    per_category_sq: list[float]
+    per_category_rq: list[float]
 
 
 class PanopticQuality:
-    """
-    PQ = Σ IoU of the matched segments / (TP + FP / 2 + FN / 2), for each class, as SemanticKITTI's and nuScenes' own
-    evaluations count it (`PanopticEval` of semantic-kitti-api).
+    """PQ = Σ IoU of the matched segments / (TP + FP / 2 + FN / 2), for each class.
 
-    Points without a true label do not count. Two segments of one class match where their IoU is over 0.5. All points
-    of a stuff class in a scan are one segment, and so are the points of a thing class that have no instance.
+    It counts as the evaluations of SemanticKITTI and nuScenes do (`PanopticEval` of semantic-kitti-api). Points
+    without a true label do not count. Two segments of one class match if their IoU is over 0.5. All points of a stuff
+    class in a scan are one segment, and so are the points of a thing class that have no instance.
 
-    IoUs are added up in whole steps of 2^-32: the sums do not depend on the order of the scans.
+    IoUs are added in whole steps of 2^-32, so that the sums do not depend on the order of the scans.
 
     Args:
-        is_thing (`np.ndarray` of shape `(num_labels,)`): bool, the classes that can be counted.
-        min_points (`int`, *optional*, defaults to 30): Smaller unmatched segments are neither FP nor FN.
-        ignore_index (`int`, *optional*, defaults to 255): The label of points that do not count.
+        is_thing (`np.ndarray` of shape `(num_labels,)`):
+            bool, the classes that have instances.
+        min_points (`int`, *optional*, defaults to 30):
+            Smaller unmatched segments are neither FP nor FN.
+        ignore_index (`int`, *optional*, defaults to 255):
+            The label of points that do not count.
 
     Attributes:
-        counts (`np.ndarray` of shape `(4, num_labels)`, int64): TP, FP, FN and the sum of IoUs.
+        counts (`np.ndarray` of shape `(4, num_labels)`, int64):
+            TP, FP, FN and the sum of IoUs.
     """
 
     def __init__(self, is_thing: np.ndarray, min_points: int = 30, ignore_index: int = 255):
@@ -44,7 +70,7 @@ class PanopticQuality:
         labels: np.ndarray,
         instances: np.ndarray,
     ) -> None:
-        """Count one scan: four integer arrays of shape `(num_points,)`; instances are told apart within a class."""
+        """Count one scan: four integer arrays of shape `(num_points,)`; instances are numbered within a class."""
         scored = labels != self.ignore_index
         predicted, predicted_class = self._segments(predictions[scored], predicted_instances[scored])
         true, true_class = self._segments(labels[scored], instances[scored])
@@ -53,32 +79,36 @@ class PanopticQuality:
 
         matched_predicted, matched_true, iou = _matches(predicted, predicted_class, true, true_class)
         is_false_alarm[matched_predicted], is_miss[matched_true] = False, False
-        is_false_alarm &= predicted_class != self.ignore_index  # nobody answered there
+        is_false_alarm &= predicted_class != self.ignore_index  # points without a prediction
         matched_class = true_class[matched_true]
         for row, classes in enumerate((matched_class, predicted_class[is_false_alarm], true_class[is_miss])):
             self.counts[row] += np.bincount(classes, minlength=self.counts.shape[1])
         np.add.at(self.counts[3], matched_class, np.rint(iou / IOU_STEP).astype(np.int64))
 
-    def compute(self) -> dict:
-        """`per_category_pq`, `_sq` and `_rq` (NaN where a class has no segment), and their means over the classes that
-        have one: `pq`, `sq`, `rq`, and `things` and `stuff` apart. NaN where there is no class to take the mean of."""
+    def compute(self) -> PanopticMetrics:
+        """The qualities of everything counted so far."""
         hits, false_alarms, misses, steps = self.counts.astype(np.float64)
         segments = hits + false_alarms / 2 + misses / 2
         present = segments > 0
-        nothing = np.full(len(present), np.nan)
-        recognition = np.divide(hits, segments, out=nothing.copy(), where=present)
-        quality = np.divide(steps * IOU_STEP, segments, out=nothing.copy(), where=present)
-        segmentation = np.divide(steps * IOU_STEP, np.maximum(hits, 1), out=nothing.copy(), where=present)
-        parts = {"pq": quality, "sq": segmentation, "rq": recognition}
-        means = {
-            group: {name: _mean(values[present & members]) for name, values in parts.items()}
-            for group, members in {"all": True, "things": self.is_thing, "stuff": ~self.is_thing}.items()
-        }
+        undefined = np.full(len(present), np.nan)
+        recognition = np.divide(hits, segments, out=undefined.copy(), where=present)
+        quality = np.divide(steps * IOU_STEP, segments, out=undefined.copy(), where=present)
+        segmentation = np.divide(steps * IOU_STEP, np.maximum(hits, 1), out=undefined.copy(), where=present)
+
+        def means(classes: np.ndarray) -> PanopticMeans:
+            return {
+                "pq": _mean(quality[classes]),
+                "sq": _mean(segmentation[classes]),
+                "rq": _mean(recognition[classes]),
+            }
+
         return {
-            **means["all"],
-            "things": means["things"],
-            "stuff": means["stuff"],
-            **{f"per_category_{name}": values.tolist() for name, values in parts.items()},
+            **means(present),
+            "things": means(present & self.is_thing),
+            "stuff": means(present & ~self.is_thing),
+            "per_category_pq": quality.tolist(),
+            "per_category_sq": segmentation.tolist(),
+            "per_category_rq": recognition.tolist(),
         }
 
     def _segments(self, classes: np.ndarray, instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +122,7 @@ class PanopticQuality:
 def _matches(
     predicted: np.ndarray, predicted_class: np.ndarray, true: np.ndarray, true_class: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted and true segment of every pair of one class whose IoU is over 0.5, and that IoU."""
+    """Predicted segment, true segment and IoU of every pair of one class whose IoU is over 0.5."""
     pairs, overlap = np.unique(predicted * len(true_class) + true, return_counts=True)
     in_predicted, in_true = np.divmod(pairs, max(1, len(true_class)))
     union = np.bincount(predicted)[in_predicted] + np.bincount(true)[in_true] - overlap
@@ -104,17 +134,23 @@ def _matches(
 def cluster_things(
     points: np.ndarray, predictions: np.ndarray, is_thing: np.ndarray, radius: float = 0.5
 ) -> np.ndarray:
-    """Instances of a semantic answer by Euclidean clustering: int64 `(num_points,)`, from 1; 0 for what is no thing.
+    """Instances of a semantic prediction by Euclidean clustering, without any learning.
 
-    Nothing is learned here: points of one predicted thing class are of one instance where a chain of them leads from
-    one to the other in steps of at most `radius` metres (of their centres in cells of 0.1 m). Neighbours that touch
-    become one. Points that are not finite are in no cluster.
+    Two points of one predicted thing class belong to one instance if a chain of such points connects them in steps of
+    at most `radius` metres, measured between centres of cells of 0.1 m. Objects that touch become one instance.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, 3 or more)`): Metres.
-        predictions (`np.ndarray` of shape `(num_points,)`): Predicted classes; 255 for none.
-        is_thing (`np.ndarray` of shape `(num_labels,)`): bool, the classes that can be counted.
-        radius (`float`, *optional*, defaults to 0.5): Metres.
+        points (`np.ndarray` of shape `(num_points, 3)` or more columns):
+            Metres.
+        predictions (`np.ndarray` of shape `(num_points,)`):
+            Predicted classes; 255 for none.
+        is_thing (`np.ndarray` of shape `(num_labels,)`):
+            bool, the classes that have instances.
+        radius (`float`, *optional*, defaults to 0.5):
+            Metres.
+
+    Returns:
+        `np.ndarray` of shape `(num_points,)`, int64: Instances from 1; 0 for stuff and points that are not finite.
     """
     instances, num_instances = np.zeros(len(points), dtype=np.int64), 0
     finite = np.isfinite(points[:, :3]).all(axis=1)

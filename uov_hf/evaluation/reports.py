@@ -1,24 +1,47 @@
-"""Results as files: JSON for programs, Markdown tables for readers."""
+"""Results as files: JSON, Markdown tables, and a section of the model card."""
 
 import json
 import math
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
-from uov_hf.evaluation.segmentation import Matrices
+from huggingface_hub import EvalResult, ModelCard
+
+from uov_hf.evaluation.metrics import SegmentationMetrics
+from uov_hf.evaluation.panoptic import PanopticMetrics
+from uov_hf.evaluation.scores import EvaluationResults, Matrices
+from uov_hf.labels.shards import write_atomically
 
 
 TOTALS = {"mean IoU": "mean_iou", "accuracy": "overall_accuracy", "fwIoU": "fwiou"}
-AS_PRINTED = {"mean IoU, official": "official_mean_iou", "fwIoU, official": "official_fwiou"}
+OFFICIAL_TOTALS = {"mean IoU, official": "official_mean_iou", "fwIoU, official": "official_fwiou"}
+# Our name of a metric, the Hub's, and its title.
+METRICS = (
+    ("mean_iou", "mean_iou", "mean IoU"),
+    ("overall_accuracy", "accuracy", "accuracy"),
+    ("fwiou", "fwiou", "frequency-weighted IoU"),
+)
+SECTION = re.compile(r"^## Evaluation\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def to_results(matrices: Matrices) -> dict[str, dict]:
-    """The metrics of each matrix, ready for JSON: null where a class is absent."""
+class EvaluatedDataset(TypedDict):
+    """The dataset of an evaluation, as the model card names it; `type` is a Hub id or short name."""
+
+    name: str
+    type: str
+    split: str
+    config: NotRequired[str | None]
+
+
+def to_results(matrices: Matrices) -> dict[str, SegmentationMetrics]:
+    """The metrics of each matrix, with None instead of NaN."""
     return without_nan({name: matrix.compute() for name, matrix in matrices.items()})
 
 
 def without_nan(value: Any) -> Any:
-    """The same, however nested, with None in the place of NaN, which JSON does not have."""
+    """The same value, however nested, with None instead of NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -26,13 +49,14 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def write_results(path: Path, results: dict) -> None:
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write results without NaN as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
-def results_table(results: dict[str, dict], class_names: list[str]) -> str:
-    """A Markdown table: a row per class and one for their mean, a column per result, IoU in percent."""
+def results_table(results: Mapping[str, SegmentationMetrics], class_names: list[str]) -> str:
+    """A Markdown table of IoU in percent: a row for each class and one for the mean, a column for each result."""
     lines = _header("IoU in %", results)
     for index, name in enumerate(class_names):
         lines.append(_row(_plain(name), [result["per_category_iou"][index] for result in results.values()]))
@@ -41,46 +65,118 @@ def results_table(results: dict[str, dict], class_names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def evaluation_tables(results: dict[str, Any], class_names: list[str]) -> str:
-    """All of an evaluation in Markdown: by class and by region, by range, calibration and panoptic quality.
+def evaluation_tables(results: EvaluationResults, class_names: list[str]) -> str:
+    """All results in Markdown: by class and region, by range, calibration and panoptic quality.
 
     Args:
-        results (`dict`): From `Scores.compute`, without NaN.
-        class_names (`list[str]`): In the order of their ids.
+        results (`EvaluationResults`):
+            From `Scores.compute`, with None instead of NaN.
+        class_names (`list[str]`):
+            In the order of their ids.
     """
-    regions = {name: result for name, result in results.items() if name.endswith("_points")}
-    parts = [results_table(regions, class_names), _totals_table("in %", regions, TOTALS | AS_PRINTED)]
+    regions = {name: cast(SegmentationMetrics, part) for name, part in results.items() if name.endswith("_points")}
+    parts = [results_table(regions, class_names), _totals_table("in %", regions, TOTALS | OFFICIAL_TOTALS)]
     if results["by_range"]:
         parts.append(_totals_table("by range, in %", results["by_range"], TOTALS))
     error = results["calibration"]["expected_calibration_error"]
-    parts.append(f"Expected calibration error of the points that have an answer: {_percent(error)} %.")
+    parts.append(f"Expected calibration error of the points that have a predicted label: {_percent(error)} %.")
     if "panoptic" in results:
         parts.append(_panoptic_table(results["panoptic"], class_names))
     return "\n\n".join(parts)
 
 
-def _totals_table(title: str, results: dict[str, dict], totals: dict[str, str]) -> str:
+def update_card(
+    folder: Path, results: EvaluationResults, tables: str, dataset: EvaluatedDataset, settings: dict[str, Any]
+) -> None:
+    """Put the results of an evaluation into the `README.md` of a checkpoint.
+
+    Its section "Evaluation" has one part for each dataset, split and settings. A new evaluation replaces its own part;
+    everything else stays. The YAML gets the metrics of all points as `model-index`.
+
+    Args:
+        folder (`Path`):
+            The checkpoint.
+        results (`EvaluationResults`):
+            From `Scores.compute`, with None instead of NaN.
+        tables (`str`):
+            From `evaluation_tables`.
+        dataset (`EvaluatedDataset`):
+            The dataset and split.
+        settings (`dict[str, Any]`):
+            Arguments of evaluate.py that change the results and are not at their defaults.
+    """
+    card = ModelCard.load(folder / "README.md")
+    title = f"{dataset['name']}, split {dataset['split']}" + (f", `{as_flags(settings)}`" if settings else "")
+    card.text = replace_part(card.text, title, tables)
+    new = eval_results(results["all_points"], dataset, settings)
+    kept = [old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(one) for one in new)]
+    card.data.eval_results = kept + new
+    card.data.model_name = getattr(card.data, "model_name", None) or folder.resolve().name
+    write_atomically(folder / "README.md", str(card).encode())
+
+
+def replace_part(text: str, title: str, content: str) -> str:
+    """The text of a card with `content` below `### title` in its section "Evaluation", which is added if missing."""
+    found = SECTION.search(text)
+    if found is None:
+        return f"{text.rstrip()}\n\n## Evaluation\n\n### {title}\n\n{content}\n"
+    _, *rest = re.split(r"^### ", found.group(1), flags=re.MULTILINE)
+    parts = dict(part.split("\n", 1) for part in rest) | {title: f"\n{content}\n\n"}
+    section = "## Evaluation\n\n" + "".join(f"### {name}\n{part}" for name, part in parts.items())
+    return text[: found.start()] + section + text[found.end() :]
+
+
+def eval_results(
+    metrics: SegmentationMetrics, dataset: EvaluatedDataset, settings: dict[str, Any]
+) -> list[EvalResult]:
+    """The metrics in the form of the Hub's YAML; undefined ones are left out."""
+    suffix = f" ({as_flags(settings)})" if settings else ""
+    return [
+        EvalResult(
+            task_type="semantic-segmentation",  # the Hub's list has no task for points
+            task_name="LiDAR semantic segmentation",
+            dataset_type=dataset["type"],
+            dataset_name=dataset["name"],
+            dataset_config=dataset.get("config"),
+            dataset_split=dataset["split"],
+            metric_type=metric_type,
+            metric_name=title + suffix,
+            metric_value=value,
+            metric_args=settings or None,
+        )
+        for name, metric_type, title in METRICS
+        if (value := dict(metrics)[name]) is not None
+    ]
+
+
+def as_flags(settings: dict[str, Any]) -> str:
+    """`{"refine": "afi", "predict_void": True}` as on the command line: `--refine afi --predict_void`."""
+    return " ".join(f"--{name}" if value is True else f"--{name} {value}" for name, value in settings.items())
+
+
+def _totals_table(title: str, results: Mapping[str, SegmentationMetrics], totals: dict[str, str]) -> str:
+    columns = [dict(result) for result in results.values()]
     lines = _header(title, results)
-    lines += [_row(name, [result[key] for result in results.values()]) for name, key in totals.items()]
-    lines.append("| points | " + " | ".join(f"{result['num_points']:,}" for result in results.values()) + " |")
+    lines += [_row(name, [column[key] for column in columns]) for name, key in totals.items()]
+    lines.append("| points | " + " | ".join(f"{column['num_points']:,}" for column in columns) + " |")
     return "\n".join(lines)
 
 
-def _panoptic_table(panoptic: dict[str, Any], class_names: list[str]) -> str:
-    """Predicted instances are clusters, and the table says so."""
+def _panoptic_table(panoptic: PanopticMetrics, class_names: list[str]) -> str:
     lines = _header("instances by Euclidean clustering, in %", ["PQ", "SQ", "RQ"])
     for name, part in {"all": panoptic, "things": panoptic["things"], "stuff": panoptic["stuff"]}.items():
         lines.append(_row(f"**{name}**", [part["pq"], part["sq"], part["rq"]]))
-    columns = zip(*(panoptic[f"per_category_{part}"] for part in ("pq", "sq", "rq")), strict=True)
-    lines += [_row(_plain(name), values) for name, values in zip(class_names, columns, strict=True)]
+    rows = zip(panoptic["per_category_pq"], panoptic["per_category_sq"], panoptic["per_category_rq"], strict=True)
+    lines += [_row(_plain(name), values) for name, values in zip(class_names, rows, strict=True)]
     return "\n".join(lines)
 
 
-def _header(title: str, columns) -> list[str]:
-    return [f"| {title} | " + " | ".join(map(_plain, columns)) + " |", "|---|" + "---:|" * len(columns)]
+def _header(title: str, columns: Iterable[str]) -> list[str]:
+    names = [*map(_plain, columns)]
+    return [f"| {title} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
 
 
-def _row(name: str, shares) -> str:
+def _row(name: str, shares: Iterable[Any]) -> str:
     return f"| {name} | " + " | ".join(map(_percent, shares)) + " |"
 
 

@@ -1,64 +1,126 @@
-"""Everything that is counted in an evaluation, scan by scan; nothing of it grows with the number of scans."""
+"""Scores of an evaluation: predictions counted by region, by range, by confidence and by instance."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from uov_hf.evaluation.answers import Answer
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.evaluation.label_statistics import RANGE_NAMES, find_range_bins
-from uov_hf.evaluation.metrics import ConfusionMatrix
-from uov_hf.evaluation.panoptic import MIN_POINTS, PanopticQuality, cluster_things
-from uov_hf.evaluation.reliability import CalibrationBins
-from uov_hf.evaluation.segmentation import IGNORED, LabelledScan, LabelledScans, count, new_matrices
+from uov_hf.evaluation.metrics import CalibrationMetrics, ConfidenceBins, ConfusionMatrix, SegmentationMetrics
+from uov_hf.evaluation.panoptic import MIN_POINTS, PanopticMetrics, PanopticQuality, cluster_things
+from uov_hf.evaluation.predictions import Prediction
+from uov_hf.evaluation.scans import LabelledScan, LabelledScans
 from uov_hf.vocabulary import load_vocabulary
 
 
-class Scores:
-    """
-    Confusion by region and by range, calibration, and panoptic quality where there are true instances.
+Matrices = dict[str, ConfusionMatrix]
+PARTS: tuple[Literal["seen_points", "unseen_points", "teacher_seen_points"], ...] = (
+    "seen_points",
+    "unseen_points",
+    "teacher_seen_points",
+)
 
-    All of it is whole numbers, in arrays called `counts`: processes add theirs up exactly, in any order.
+
+class EvaluationResults(TypedDict):
+    """The results of an evaluation, as metrics.json contains them.
 
     Args:
-        scans (`LabelledScans`): What is scored.
-        taxonomy (`str`): The vocabulary of their labels.
+        all_points (`SegmentationMetrics`): Metrics of all points.
+        seen_points, unseen_points (`SegmentationMetrics`, *optional*): Metrics of the points that some camera or no
+            camera sees, if a scan has such points.
+        teacher_seen_points (`SegmentationMetrics`, *optional*): Metrics of the teacher's labels on the seen points.
+        by_range (`dict[str, SegmentationMetrics]`): Metrics by distance from the sensor.
+        calibration (`CalibrationMetrics`): Calibration of the confidences.
+        panoptic (`PanopticMetrics`, *optional*): Panoptic quality, if there are true instances.
+    """
+
+    all_points: SegmentationMetrics
+    seen_points: NotRequired[SegmentationMetrics]
+    unseen_points: NotRequired[SegmentationMetrics]
+    teacher_seen_points: NotRequired[SegmentationMetrics]
+    by_range: dict[str, SegmentationMetrics]
+    calibration: CalibrationMetrics
+    panoptic: NotRequired[PanopticMetrics]
+
+
+class Scores:
+    """Counts of an evaluation; their size does not grow with the number of scans.
+
+    All counts are whole numbers, so that processes add them exactly, in any order.
+
+    Args:
+        scans (`LabelledScans`):
+            The scans to score.
+        taxonomy (`str`):
+            Vocabulary of their labels.
     """
 
     def __init__(self, scans: LabelledScans, taxonomy: str):
         self.is_thing = load_vocabulary(taxonomy).is_thing
         self.regions = new_matrices(len(self.is_thing), with_teacher=scans.point_labels is not None)
         self.ranges = {name: ConfusionMatrix(len(self.is_thing), IGNORED) for name in RANGE_NAMES}
-        self.calibration = CalibrationBins()
+        self.confidences = ConfidenceBins()
         self.panoptic = PanopticQuality(self.is_thing, MIN_POINTS.get(taxonomy, 30), IGNORED)
 
-    def update(self, answer: Answer, scan: LabelledScan) -> None:
-        """Hold the answer for one scan against its truth."""
-        count(self.regions, answer.labels, scan)
+    def update(self, prediction: Prediction, scan: LabelledScan) -> None:
+        """Count the prediction of one scan."""
+        labels = prediction.labels
+        count(self.regions, labels, scan)
         range_bins = find_range_bins(scan.points)
         for index, matrix in enumerate(self.ranges.values()):
-            matrix.update(answer.labels[range_bins == index], scan.labels[range_bins == index])
-        answered = (scan.labels != IGNORED) & (answer.labels != IGNORED)
-        self.calibration.update(answer.confidences[answered], (answer.labels == scan.labels)[answered])
+            matrix.update(labels[range_bins == index], scan.labels[range_bins == index])
+        scored = (scan.labels != IGNORED) & (labels != IGNORED)
+        self.confidences.update(prediction.confidences[scored], (labels == scan.labels)[scored])
         if scan.instances is not None:
-            clusters = cluster_things(scan.points, answer.labels, self.is_thing)
-            self.panoptic.update(answer.labels, clusters, scan.labels, np.asarray(scan.instances))
+            clusters = cluster_things(scan.points, labels, self.is_thing)
+            self.panoptic.update(labels, clusters, scan.labels, np.asarray(scan.instances))
 
     def reduce(self, accelerator: Accelerator) -> None:
-        """Add up what all processes have counted, in each of them."""
-        for counter in (*self.regions.values(), *self.ranges.values(), self.calibration, self.panoptic):
+        """Add the counts of all processes, in each of them."""
+        counters: list[ConfusionMatrix | ConfidenceBins | PanopticQuality]
+        counters = [*self.regions.values(), *self.ranges.values(), self.confidences, self.panoptic]
+        for counter in counters:
             counts = torch.from_numpy(counter.counts).to(accelerator.device)
             counter.counts = accelerator.reduce(counts, "sum").cpu().numpy()
 
-    def compute(self) -> dict[str, Any]:
-        """The metrics of every region that has points (`all_points` always), `by_range`, `calibration`, `panoptic`;
-        the last only where there are instances."""
-        regions = {name: matrix for name, matrix in self.regions.items() if matrix.counts.any()}
-        results = {
+    def compute(self) -> EvaluationResults:
+        """The metrics of everything counted so far; regions and ranges without points are left out."""
+        results: EvaluationResults = {
             "all_points": self.regions["all_points"].compute(),
-            **{name: matrix.compute() for name, matrix in regions.items()},
             "by_range": {name: matrix.compute() for name, matrix in self.ranges.items() if matrix.counts.any()},
-            "calibration": self.calibration.compute(),
+            "calibration": self.confidences.compute(),
         }
-        return results | ({"panoptic": self.panoptic.compute()} if self.panoptic.counts.any() else {})
+        for region in PARTS:
+            if region in self.regions and self.regions[region].counts.any():
+                results[region] = self.regions[region].compute()
+        if self.panoptic.counts.any():
+            results["panoptic"] = self.panoptic.compute()
+        return results
+
+
+def new_matrices(num_labels: int, with_teacher: bool = False) -> Matrices:
+    """Empty matrices for all regions of scans and, if point labels are scored, for the teacher."""
+    regions = ["all_points", *PARTS] if with_teacher else ["all_points", *PARTS[:-1]]
+    return {region: ConfusionMatrix(num_labels, IGNORED) for region in regions}
+
+
+def count(matrices: Matrices, predictions: np.ndarray, scan: LabelledScan) -> None:
+    """Count the predictions `(num_points,)` of one scan and, if there is a matrix for it, the teacher's labels."""
+    for region, inside in scan.regions.items():
+        matrices[region].update(predictions[inside], scan.labels[inside])
+    if "teacher_seen_points" in matrices and scan.teacher_labels is not None:
+        seen = scan.regions["seen_points"]
+        matrices["teacher_seen_points"].update(scan.teacher_labels[seen], scan.labels[seen])
+
+
+def score_segmenter(
+    segmenter: Callable[[LabelledScan], np.ndarray], scans: Iterable[LabelledScan], num_labels: int
+) -> Matrices:
+    """Confusion matrices by region of a function that predicts labels `(num_points,)`."""
+    matrices = new_matrices(num_labels)
+    for scan in scans:
+        count(matrices, segmenter(scan), scan)
+    return matrices

@@ -1,4 +1,4 @@
-"""Predictions as the benchmarks take them in: nuScenes-lidarseg's and SemanticKITTI's submission layouts."""
+"""Predictions in the submission layouts of nuScenes-lidarseg and SemanticKITTI."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from uov_hf.evaluation.segmentation import IGNORED
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.vocabulary import load_vocabulary
 
 
-# What nuScenes asks about a method: images are looked at in training only, and by a model that saw others before.
+# The description that nuScenes requires: images serve training only, by a model with other training data.
 NUSCENES_META = {
     "use_camera": False,
     "use_lidar": True,
@@ -22,22 +22,24 @@ TAXONOMIES = {"nuscenes": "nuscenes", "semantickitti": "semantic_kitti"}
 
 
 class Submission:
-    """
-    A folder of predictions, to be zipped and sent. Scans may be written by any process, in any order.
+    """A folder of predictions to zip and submit; any process may write scans, in any order.
 
-    Every point gets a class, because the benchmarks take no other answer: one without an answer (outside the grid, or
-    not finite) gets that of the nearest point that has one.
+    Benchmarks require a class for every point. A point without a label (outside the grid, or not finite) gets the
+    label of the nearest point that has one.
 
     Args:
-        folder (`Path`): Where it is written.
-        layout (`"nuscenes"` or `"semantickitti"`): nuScenes: `lidarseg/<split>/<lidar token>_lidarseg.bin`, uint8,
-            classes from 1, and `<split>/submission.json`. SemanticKITTI:
-            `sequences/<sequence>/predictions/<scan>.label`, uint32, raw ids.
-        split (`str`): Whose predictions they are.
-        class_names (`list[str]`): The classes that are predicted, in the order of their ids.
+        folder (`Path`):
+            Where it is written.
+        layout (`"nuscenes"` or `"semantickitti"`):
+            nuScenes: `lidarseg/<split>/<lidar token>_lidarseg.bin`, uint8, classes from 1, and
+            `<split>/submission.json`. SemanticKITTI: `sequences/<sequence>/predictions/<scan>.label`, uint32, raw ids.
+        split (`str`):
+            The split of the scans.
+        class_names (`list[str]`):
+            The predicted classes, in the order of their ids.
 
     Raises:
-        ValueError: the classes are not those of the benchmark.
+        ValueError: If the classes are not those of the benchmark.
     """
 
     def __init__(self, folder: Path, layout: str, split: str, class_names: list[str]):
@@ -55,13 +57,13 @@ class Submission:
             self.codes = np.array([raw_ids[name] for name in class_names], dtype=np.uint32)
 
     def write_scan(self, frame_id: str, points: np.ndarray, labels: np.ndarray) -> None:
-        """The predictions `(num_points,)` for one frame; 255 is no answer."""
+        """Write the predicted labels `(num_points,)` of one frame; 255 is none."""
         path = self._path(frame_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.codes[answer_everywhere(points, labels)].tofile(path)
+        self.codes[label_everywhere(points, labels)].tofile(path)
 
     def write_description(self) -> None:
-        """What stands beside the predictions; one process writes it."""
+        """Write `submission.json`, if the layout has one; one process calls this."""
         if self.layout == "nuscenes":
             path = self.folder / self.split / "submission.json"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,15 +76,16 @@ class Submission:
         return self.folder / "sequences" / sequence / "predictions" / f"{scan}.label"
 
 
-def answer_everywhere(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The labels `(num_points,)`, where 255 has given way to the label of the nearest point that has one.
+def label_everywhere(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The labels `(num_points,)`, with the label of the nearest labelled point instead of 255.
 
-    Points that are not finite stand at the origin for this; where no point has a label, all get class 0.
+    A point that is not finite counts as a point at the origin. If no point has a label, all get class 0.
     """
-    labels, answered = labels.copy(), labels != IGNORED
-    if not answered.any():
+    labels, is_labelled = labels.copy(), labels != IGNORED
+    if not is_labelled.any():
         return np.zeros_like(labels)
-    if not answered.all():
+    if not is_labelled.all():
         positions = np.nan_to_num(points[:, :3].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        labels[~answered] = labels[answered][cKDTree(positions[answered]).query(positions[~answered])[1]]
+        nearest = cKDTree(positions[is_labelled]).query(positions[~is_labelled])[1]
+        labels[~is_labelled] = labels[is_labelled][nearest]
     return labels

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from uov_hf.evaluation.reports import results_table, to_results, write_results
-from uov_hf.evaluation.segmentation import LabelledScans, check_classes, count, new_matrices, score_segmenter
+from uov_hf.evaluation.scans import LabelledScans, check_classes
+from uov_hf.evaluation.scores import count, new_matrices, score_segmenter
 
 
 # Four points on the x axis at 1, 3, 5 and 7 m, each its own voxel but the last, which is in none.
@@ -89,7 +90,7 @@ def test_points_within_min_range_are_not_scored():
 
 
 def test_a_scan_without_ground_truth_is_refused_by_name():
-    with pytest.raises(ValueError, match="Frame a has no ground truth"):
+    with pytest.raises(ValueError, match="Frame a has no labels"):
         LabelledScans(OneFrame(None), one_voxel_per_point)[0]
 
 

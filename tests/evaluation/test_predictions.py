@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVProcessor
-from uov_hf.evaluation.answers import Segmenter, average_over_views
-from uov_hf.evaluation.segmentation import LabelledScans, views
+from uov_hf.evaluation.predictions import Segmenter, average_over_views
+from uov_hf.evaluation.scans import LabelledScans, views
 
 
 CLASSES = {0: "car", 1: "road", 2: "tree"}

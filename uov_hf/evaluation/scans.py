@@ -1,0 +1,180 @@
+"""The annotated scans of a split, as they are evaluated."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.data.frames import Frame, Frames
+from uov_hf.feature_extraction_uov import UOVFeatureExtractor
+from uov_hf.geometry.projection import Camera, pair_points_with_pixels
+from uov_hf.labels.point_labels import PointLabels
+from uov_hf.training.augmentation import rotated
+
+
+COLUMNS = ["frame_id", "points", "intensity_max", "labels", "instances", "lidar2cam", "intrinsics", "image_sizes"]
+
+
+@dataclass(frozen=True)
+class LabelledScan:
+    """A scan to segment, with its true labels.
+
+    Args:
+        frame_id (`str`): Of its frame.
+        points (`np.ndarray` of shape `(num_points, 4)`): x, y, z in metres, raw intensity.
+        voxels (`dict[str, torch.Tensor]`): `voxel_coords`, `voxel_features`, `point_to_voxel` of the points.
+        labels (`np.ndarray` of shape `(num_points,)`): The truth; 255 where it is not scored.
+        regions (`dict[str, np.ndarray]`): Masks `(num_points,)`: `all_points` and, with cameras or point labels,
+            `seen_points` and `unseen_points`.
+        teacher_labels (`np.ndarray` of shape `(num_points,)`, *optional*): The point labels; 255 = none.
+        instances (`np.ndarray` of shape `(num_points,)`, *optional*): True instances, if the dataset has any.
+        further_views (`tuple`): The voxels of the same points turned and mirrored, for test-time augmentation.
+    """
+
+    frame_id: str
+    points: np.ndarray
+    voxels: dict[str, torch.Tensor]
+    labels: np.ndarray
+    regions: dict[str, np.ndarray]
+    teacher_labels: np.ndarray | None = None
+    instances: np.ndarray | None = None
+    further_views: tuple[dict[str, torch.Tensor], ...] = ()
+
+
+class LabelledScans(Dataset):
+    """The annotated scans of a split, read one at a time; no image is opened.
+
+    Points are seen if the label set pairs them with pixels. Without point labels, points are seen if they project into
+    an image.
+
+    Args:
+        frames (`Frames`):
+            The split.
+        feature_extractor (`UOVFeatureExtractor`):
+            Points to voxels, as in the training of the model.
+        point_labels (`PointLabels`, *optional*):
+            The teacher's labels of these frames.
+        min_range (`float`, *optional*, defaults to 0.0):
+            Metres. Points nearer to the sensor's axis are not scored; within 2 m nearly all are the car's own body.
+        num_views (`int`, *optional*, defaults to 1):
+            Number of views of each scan; those after the first are turned and mirrored.
+        needs_truth (`bool`, *optional*, defaults to `True`):
+            Whether a frame without labels is an error. Otherwise it is segmented, and none of its points is scored.
+
+    Raises:
+        ValueError: If `num_views` is below 1; on access, if a frame has no labels and needs them.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        feature_extractor: UOVFeatureExtractor,
+        point_labels: PointLabels | None = None,
+        min_range: float = 0.0,
+        num_views: int = 1,
+        needs_truth: bool = True,
+    ):
+        if num_views < 1:
+            raise ValueError(f"`num_views` must be 1 (the scan alone) or more, got {num_views}.")
+        self.frames = frames.select_columns(COLUMNS)
+        self.feature_extractor = feature_extractor
+        self.point_labels = point_labels
+        self.min_range = min_range
+        self.num_views = num_views
+        self.needs_truth = needs_truth
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> LabelledScan:
+        frame = self.frames[index]
+        frame_id, points = frame["frame_id"], frame["points"]
+        voxels = [
+            dict(self.feature_extractor(view, intensity_max=frame["intensity_max"], return_tensors="pt"))
+            for view in views(points, self.num_views, self.feature_extractor.voxel_size[1])
+        ]
+        if self.point_labels is None:
+            seen, teacher_labels = _seen_by_cameras(frame), None
+        else:
+            row = self.point_labels.read(frame_id, ["pair_to_point", "labels"])
+            seen, teacher_labels = _mask(len(points), row["pair_to_point"]), row["labels"]
+        regions = {"all_points": np.ones(len(points), dtype=bool)}
+        if seen is not None:
+            regions |= {"seen_points": seen, "unseen_points": ~seen}
+        return LabelledScan(
+            frame_id,
+            points,
+            voxels[0],
+            self._truth(frame),
+            regions,
+            teacher_labels,
+            frame["instances"],
+            (*voxels[1:],),
+        )
+
+    def _truth(self, frame: Frame) -> np.ndarray:
+        """The true labels `(num_points,)`; 255 where they are not scored."""
+        points, labels = frame["points"], frame["labels"]
+        if labels is None and self.needs_truth:
+            raise ValueError(
+                f"Frame {frame['frame_id']} has no labels to score against. Use an annotated split; for nuScenes, "
+                "unpack nuScenes-lidarseg into --data_dir."
+            )
+        if labels is None:
+            return np.full(len(points), IGNORED, dtype=np.uint8)
+        near = np.hypot(points[:, 0], points[:, 1]) < self.min_range
+        return np.where(near, IGNORED, labels)
+
+
+def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.ndarray]:
+    """The points, followed by copies that are turned further and further about z; every other copy is mirrored.
+
+    Args:
+        points (`np.ndarray` of shape `(num_points, 4)`):
+            Metres, and intensity.
+        num_views (`int`):
+            Number of arrays in the result.
+        azimuth_cell (`float`):
+            Width of a cylindrical voxel in radians. For a Cartesian grid any width serves, because a turn only has to
+            differ from a right angle.
+    """
+    turns = [points]
+    for view in range(1, num_views):
+        # A turn by whole cells moves the voxels but leaves the same points in each. So every view is turned by another
+        # fraction of a cell on top, and the borders of its voxels cut the scan at other places.
+        cells = round(2 * math.pi * view / (num_views * azimuth_cell)) + view / num_views
+        turned = points.copy()
+        turned[:, :2] = rotated(points[:, :2], cells * azimuth_cell)
+        turned[:, 1] *= (-1) ** view
+        turns.append(turned)
+    return turns
+
+
+def _seen_by_cameras(frame: Frame) -> np.ndarray | None:
+    """Mask `(num_points,)` of the points that project into an image, by the paper's rule; None without cameras."""
+    cameras = [*map(Camera, frame["lidar2cam"], frame["intrinsics"], frame["image_sizes"])]
+    pairs = pair_points_with_pixels(frame["points"], cameras) if cameras else None
+    return _mask(len(frame["points"]), pairs.point_index) if pairs else None
+
+
+def _mask(num_points: int, rows: np.ndarray) -> np.ndarray:
+    mask = np.zeros(num_points, dtype=bool)
+    mask[rows] = True
+    return mask
+
+
+def check_classes(model_classes: dict[int, str], class_names: list[str]) -> None:
+    """Check that the model has the classes of the ground truth, in the same order.
+
+    Raises:
+        ValueError: If it has others.
+    """
+    names = [model_classes[index] for index in range(len(model_classes))]
+    if names != list(class_names):
+        raise ValueError(
+            f"The model predicts the classes {names or 'none'}, the ground truth has {list(class_names)}. "
+            "Evaluate on a dataset of the model's taxonomy, or set these classes with `set_classes`."
+        )
