@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
+    from uov_hf.data.frames import EncodedImage, Frames
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 RESULT_SUFFIXES = (".png", ".json", ".overlay.png")
 
@@ -162,7 +164,7 @@ def _check_results(frames: list[dict[str, Any]], folder: Path) -> None:
                 raise ValueError(f"{target}: the results of {owners[target]} and {image} would overwrite each other.")
 
 
-def _load_frames(args: argparse.Namespace):
+def _load_frames(args: argparse.Namespace) -> "Frames":
     from uov_hf.data import load_frames
 
     frames = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config)
@@ -195,7 +197,7 @@ def _describe_segments(row: dict[str, Any], camera: int, prompts: list[str], mea
 
 
 def _draw(
-    image: dict[str, Any], png: bytes, segments: list[dict], colors: "dict[str, np.ndarray]"
+    image: "EncodedImage", png: bytes, segments: list[dict], colors: "dict[str, np.ndarray]"
 ) -> "PIL.Image.Image":
     """The image under the colours of its segments' classes, with a legend below."""
     import numpy as np
@@ -212,4 +214,4 @@ def _draw(
         shades[segment["id"]] = classes[segment["class"]]
     opacity = 0.55 * np.isin(ids, [segment["id"] for segment in segments])[..., None]
     picture = Image.fromarray(np.rint((1 - opacity) * pixels + opacity * shades[ids]).astype(np.uint8))
-    return tile([picture, draw_legend([*classes.items()])], num_columns=1)
+    return tile([picture, draw_legend([(name, color.tolist()) for name, color in classes.items()])], num_columns=1)

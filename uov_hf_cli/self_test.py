@@ -3,6 +3,7 @@
 import importlib
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
@@ -47,8 +48,8 @@ def _examine(report: Report) -> None:
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     report.engine = dict.fromkeys(devices, "torch")
     for device in devices:
-        _run(report, f"torch engine on {device}, a convolution", lambda device=device: convolve(device))
-        _run(report, f"torch engine on {device}, a network", lambda device=device: train_a_step(device))
+        _run(report, f"torch engine on {device}, a convolution", partial(convolve, device))
+        _run(report, f"torch engine on {device}, a network", partial(train_a_step, device))
     report.speed = measure_speed()
     if report.speed.share < LEAST_SHARE:
         report.problems.append(_speed_problem(report.speed.share))
@@ -100,11 +101,13 @@ def measure_speed() -> Speed:
     Each scan's operations per second are divided by those of a product measured right after it; `share` is the median.
     """
     generator = torch.Generator().manual_seed(0)
-    network, shares, speeds = _network("torch"), [], []
+    network = _network("torch")
+    shares: list[float] = []
+    speeds: list[float] = []
     end = time.perf_counter() + SECONDS_OF_SPEED
     while not shares or time.perf_counter() < end:
         voxels = _scan(side=40, num_voxels=int(torch.randint(7000, 9000, (), generator=generator)))
-        seconds = _seconds(lambda voxels=voxels: _train(network, *voxels))
+        seconds = _seconds(partial(_train, network, *voxels))
         speeds.append(count_operations(network, *voxels) / seconds)
         shares.append(speeds[-1] / product_speed())
     return Speed(median(shares), median(speeds) / 1e9, len(shares))
@@ -194,7 +197,7 @@ def _gradients(device: str, engine: str) -> list[torch.Tensor]:
     coords, features = _scan()
     network = _network(engine).to(device)
     _train(network, coords.to(device), features.to(device))
-    return [parameter.grad for parameter in network.parameters()]
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
 
 
 def _network(engine: str) -> SparseUNet:

@@ -122,8 +122,10 @@ def _find_classes(
     from uov_hf.segmenting import class_colors
 
     path = args.classes or (args.labels.with_name("classes.json") if args.labels else None)
-    is_there = path is not None and (path is args.classes or (path.is_file() and args.labels.suffix == ".npy"))
-    names, colors = _read_classes(path) if is_there else ([], None)
+    if path is None or (path is not args.classes and not (path.is_file() and args.labels.suffix == ".npy")):
+        names, colors = [], None
+    else:
+        names, colors = _read_classes(path)
     if vocabulary is not None:
         if names and _plain(names) != _plain(vocabulary.class_names):
             raise ValueError(

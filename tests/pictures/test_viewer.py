@@ -1,4 +1,4 @@
-"""The viewer's page holds what it was given, needs nothing but itself, and rerun gets the same."""
+"""The viewer's page contains the given arrays and loads nothing else, and rerun gets the same arrays."""
 
 import base64
 import json
@@ -102,22 +102,22 @@ def test_values_are_kept_as_given():
     [
         ({"points": POINTS[:, :2]}, r"`points` must have shape .*got \(5, 2\)"),
         ({"segmentation": SEGMENTATION[:3]}, r"`segmentation` must have one value per point.*got \(3,\)"),
-        ({"segmentation": np.array([0, 1, 1, 24, 2])}, r"`segmentation` must hold .*0…2.*\[24\].*vocabulary"),
-        ({"segmentation": SEGMENTATION.astype(float)}, r"`segmentation` must hold integer class ids"),
-        ({"ground_truth": np.full(5, -1)}, r"`ground_truth` must hold .*\[-1\]"),
+        ({"segmentation": np.array([0, 1, 1, 24, 2])}, r"`segmentation` must be .*0…2.*\[24\].*vocabulary"),
+        ({"segmentation": SEGMENTATION.astype(float)}, r"`segmentation` must be integer class ids"),
+        ({"ground_truth": np.full(5, -1)}, r"`ground_truth` must be .*\[-1\]"),
         ({"scores": np.zeros((5, 3))}, r"`score` must have one value per point.*got \(5, 3\)"),
         ({"colors": COLORS[:2]}, r"`colors` must be integers .*\(3, 3\)"),
         ({"colors": COLORS / 255}, r"`colors` must be integers .*float64"),
         ({"class_names": ["a"] * 256, "colors": None}, r"At most 255 classes .*got 256"),
     ],
 )
-def test_what_does_not_fit_is_said(tmp_path, arguments, message):
+def test_an_argument_that_does_not_fit_is_named(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         write_viewer(tmp_path / "viewer.html", **{"points": POINTS, **FULL, **arguments})
     assert not (tmp_path / "viewer.html").exists()
 
 
-def test_without_rerun_the_way_to_it_is_said(monkeypatch):
+def test_without_rerun_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
     with pytest.raises(ImportError, match=re.escape('pip install "uov-hf[rerun]"')):
         show_in_rerun(POINTS, **FULL)

@@ -1,4 +1,4 @@
-"""Pictures show what they were given."""
+"""Pictures show the given points, in their places and colours."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From an official checkpoint to one of this package: strict names and shapes, a numeric proof, then the files."""
+"""Convert an official checkpoint to one of this package: strict names and shapes, a numeric proof, then the files."""
 
 import hashlib
 from dataclasses import dataclass
@@ -26,27 +26,27 @@ from uov_hf.labels import LabelSet
 from uov_hf.vocabulary import load_vocabulary
 
 
-# Outputs of the head, and what they are. Of classes the first is void: "ignored".
+# Number of outputs of the head → their meaning. The first of classes is void: "ignored".
 TAXONOMIES = {17: "nuscenes", 20: "semantic_kitti"}
 EMBEDDINGS = {64: "SLidR's image features", 768: "the teacher's text space"}
-# What the official code feeds the network with (method 1.7).
+# The voxels of the official code (method 1.7).
 SETTINGS = {"voxel_size": 0.1, "cylindrical_coordinates": True}
 LICENSE_NOTE = (
-    "the terms of whoever published them hold, and those of the data they were trained on: nuScenes, SemanticKITTI "
-    "and their like allow non-commercial use only."
+    "the terms of their publisher and of their training data apply: nuScenes, SemanticKITTI and similar datasets "
+    "allow non-commercial use only."
 )
 TOLERANCE = 1e-9  # of the proof, in float64, relative to the largest value
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted.
+    """The result of a conversion.
 
     Args:
         folder (`Path`): The new checkpoint.
         architecture (`str`): Its class.
-        outputs (`str`): What the head gives.
-        num_tensors (`int`): Tensors of the official file, all of which went over.
+        outputs (`str`): Meaning of the head's outputs.
+        num_tensors (`int`): Number of converted tensors, which are all of the official file.
         difference (`float`): Largest difference from MinkowskiEngine's rules, relative to the largest value.
     """
 
@@ -68,13 +68,13 @@ def convert_checkpoint(
         output_dir (`str` or `Path`):
             The new checkpoint.
         label_set (`str` or `Path`, *optional*):
-            A label set of the same teacher, whose words are baked into a pre-trained network (768 outputs).
+            A label set of the same teacher. A pre-trained network (768 outputs) gets its prompts.
         config (`UOVConfig`, *optional*):
             Sizes of the network, by default MinkUNet34's.
 
     Raises:
-        ValueError: where a tensor is missing, unknown or of another shape, the head or the settings are of another
-            kind, or the converted network disagrees with MinkowskiEngine's rules; nothing is written then.
+        ValueError: If a tensor is missing, unknown or of another shape, the head or the settings are not supported, or
+            the converted network differs from MinkowskiEngine's rules. Nothing is written then.
     """
     path = Path(path)
     tensors, settings = read_official(path)
@@ -84,25 +84,29 @@ def convert_checkpoint(
     taxonomy = TAXONOMIES.get(num_outputs)
     model = (UOVForSemanticSegmentation if taxonomy else UOVModel)(config).eval()
     names = _names(config, bool(taxonomy))
-    if taxonomy:  # such a network has no way into a text space: that part stays as it is here
+    if taxonomy:  # such a network has no projection into a text space
         torch.nn.init.zeros_(model.uov.point_projection.weight)
         torch.nn.init.zeros_(model.uov.point_projection.bias)
     model.load_state_dict(_rename(path, tensors, names, model.state_dict()), strict=False)
     difference = prove(model, tensors)
     if label_set is not None:
-        _bake(path, model, LabelSet(label_set))
+        _set_prompts(path, model, LabelSet(label_set))
     _write(Path(output_dir), model, taxonomy, path, difference)
     outputs = f"void and the classes of {taxonomy}" if taxonomy else EMBEDDINGS[num_outputs]
     return Conversion(Path(output_dir), type(model).__name__, outputs, len(names), difference)
 
 
 def prove(model: UOVModel | UOVForSemanticSegmentation, tensors: dict[str, Tensor]) -> float:
-    """The largest difference of the converted network from MinkowskiEngine's rules on random voxels, relative.
+    """Compare the converted network with MinkowskiEngine's rules on random voxels.
 
-    Both compute in float64, below the head and behind it. The voxels lie on both sides of zero on every axis.
+    Both compute the features below the head and its outputs in float64. The voxels lie on both sides of zero on every
+    axis.
+
+    Returns:
+        The largest difference, relative to the largest value.
 
     Raises:
-        ValueError: where it is beyond `TOLERANCE`.
+        ValueError: If it exceeds `TOLERANCE`.
     """
     rng = np.random.default_rng(0)
     coords = np.unique(np.concatenate([rng.integers(0, 2, (99, 1)), rng.integers(-5, 5, (99, 3))], axis=1), axis=0)
@@ -124,7 +128,7 @@ def prove(model: UOVModel | UOVForSemanticSegmentation, tensors: dict[str, Tenso
     if not max(differences) <= TOLERANCE:
         raise ValueError(
             f"The converted network differs from MinkowskiEngine's rules by {max(differences):.1e} of the largest "
-            "value: it is not the same network. Please report this file's source."
+            "value. Please report the source of this file."
         )
     return float(max(differences))
 
@@ -133,8 +137,8 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     for name, expected in SETTINGS.items():
         if name in settings and settings[name] != expected:
             raise ValueError(
-                f"{path}: expected a network trained with {name} = {expected}, got {settings[name]!r}: the processor "
-                "that goes with it would be another."
+                f"{path}: expected a network trained with {name} = {expected}, got {settings[name]!r}, which needs "
+                "another processor."
             )
 
 
@@ -142,8 +146,8 @@ def _configuration(path: Path, config: UOVConfig, num_outputs: int, settings: di
     if num_outputs not in TAXONOMIES | EMBEDDINGS:
         known = {**{width: f"{name} with void" for width, name in TAXONOMIES.items()}, **EMBEDDINGS}
         raise ValueError(
-            f"{path}: the head `final.kernel` must have one of {known} as its outputs, got {num_outputs}. What other "
-            "numbers stand for, the file does not say."
+            f"{path}: the head `final.kernel` must have one of these numbers of outputs: {known}, got {num_outputs}. "
+            "The file does not tell the meaning of other numbers."
         )
     config.batch_norm_momentum = settings.get("bn_momentum", config.batch_norm_momentum)
     if num_outputs in EMBEDDINGS:
@@ -157,7 +161,7 @@ def _configuration(path: Path, config: UOVConfig, num_outputs: int, settings: di
 
 
 def _names(config: UOVConfig, is_segmenter: bool) -> list[Rename]:
-    """Old name, new name and change of layout of every tensor. Void, the first output, becomes the last."""
+    """Old name, new name and change of layout of every tensor; void, the first output, becomes the last."""
     below = "uov.backbone." if is_segmenter else "backbone."
     names = [(old, below + new, change) for old, new, change in backbone_names(config)]
     if not is_segmenter:
@@ -169,7 +173,7 @@ def _names(config: UOVConfig, is_segmenter: bool) -> list[Rename]:
 def _rename(
     path: Path, tensors: dict[str, Tensor], names: list[Rename], expected: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The tensors under their new names, all of them and no other, each of the expected shape."""
+    """The tensors under their new names, after a check of all names and shapes."""
     old_names = {old for old, _, _ in names}
     missing, unknown = sorted(old_names - set(tensors)), sorted(set(tensors) - old_names)
     if missing or unknown:
@@ -187,29 +191,33 @@ def _rename(
         if not fits:
             raise ValueError(
                 f"{path}: {old} becomes {new} of shape {tuple(expected[new].shape)}, but has shape "
-                f"{tuple(tensors[old].shape)}: it is of a network of other sizes."
+                f"{tuple(tensors[old].shape)}. The network has other sizes."
             )
     return renamed
 
 
-def _bake(path: Path, model: UOVModel | UOVForSemanticSegmentation, label_set: LabelSet) -> None:
+def _set_prompts(path: Path, model: UOVModel | UOVForSemanticSegmentation, label_set: LabelSet) -> None:
     if isinstance(model, UOVForSemanticSegmentation):
-        raise ValueError(
-            f"{path}: its head names classes, and `label_set` has words for a text space it does not have."
-        )
+        raise ValueError(f"{path}: the head predicts fixed classes, so the prompts of `label_set` cannot be used.")
     embed_dim = label_set.prompt_embeds.shape[1]
     if embed_dim != model.config.projection_dim:
         raise ValueError(
-            f"{label_set.folder}: expected prompts of {model.config.projection_dim} dimensions, as the network of "
-            f"{path} has, got {embed_dim}: it is of another teacher."
+            f"{label_set.folder}: expected prompts of {model.config.projection_dim} dimensions, like the network of "
+            f"{path}, got {embed_dim}. Use a label set of the same teacher."
         )
-    prompt_embeds = torch.from_numpy(label_set.prompt_embeds)
-    model.set_classes(label_set.class_names, prompt_embeds, label_set.prompt_to_class, label_set.prompts)
+    prompt_embeds, prompt_to_class = map(torch.from_numpy, (label_set.prompt_embeds, label_set.prompt_to_class))
+    model.set_classes(label_set.class_names, prompt_embeds, prompt_to_class, label_set.prompts)
     model.config.teacher = label_set.teacher_id
 
 
-def _write(folder: Path, model, taxonomy: str | None, source: Path, difference: float) -> None:
-    scaling = PAPER_INTENSITY_SCALINGS.get(taxonomy, "raw")
+def _write(
+    folder: Path,
+    model: UOVModel | UOVForSemanticSegmentation,
+    taxonomy: str | None,
+    source: Path,
+    difference: float,
+) -> None:
+    scaling = PAPER_INTENSITY_SCALINGS.get(taxonomy or "", "raw")
     save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling=scaling)))
     write_model_card(
         folder,
@@ -223,7 +231,7 @@ def _write(folder: Path, model, taxonomy: str | None, source: Path, difference: 
         difference=f"{difference:.0e}",
         model_class=type(model).__name__,
         taxonomy=taxonomy or "its label set",
-        class_names=list(model.config.id2label.values()),
+        class_names=list((model.config.id2label or {}).values()),
         num_prompts=len(model.config.prompts),
         teacher_id=model.config.teacher,
     )

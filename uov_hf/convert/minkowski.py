@@ -1,9 +1,9 @@
-"""MinkowskiEngine's rules, literally and slowly: what a converted network must agree with (docs/converting.md).
+"""MinkowskiEngine's rules as plain loops, with which a converted network is compared (docs/converting.md).
 
-Nothing here is shared with the network of this package; it reads the official tensors under their official names.
+This file shares nothing with the network of this package; it reads the official tensors under their official names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,15 +16,18 @@ EPSILON = 1e-5  # of BatchNorm
 def run_minkunet(
     tensors: Mapping[str, np.ndarray], coords: np.ndarray, features: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the official Res16UNet in evaluation mode says about voxels, in float64.
+    """Run the official Res16UNet in evaluation mode, in float64.
 
     Args:
-        tensors (mapping to `np.ndarray`): By official name.
-        coords (`np.ndarray` of shape `(num_voxels, 4)`): Batch index and three whole numbers; unique.
-        features (`np.ndarray` of shape `(num_voxels, in_channels)`): Of the voxels.
+        tensors (mapping of `str` to `np.ndarray`):
+            By official name.
+        coords (`np.ndarray` of shape `(num_voxels, 4)`):
+            Batch index and three whole numbers; unique.
+        features (`np.ndarray` of shape `(num_voxels, in_channels)`):
+            Features of the voxels.
 
     Returns:
-        The features below the head `(num_voxels, width)` and what the head makes of them `(num_voxels, num_outputs)`.
+        The features below the head `(num_voxels, width)`, and the output of the head `(num_voxels, num_outputs)`.
     """
     network = OfficialNetwork(tensors)
     stem, norm, _ = STEM
@@ -54,20 +57,20 @@ class OfficialNetwork:
     def of(self, name: str) -> np.ndarray:
         return np.asarray(self.tensors[name], np.float64)
 
-    def same(self, name, coords, features, stride) -> np.ndarray:
+    def same(self, name: str, coords: np.ndarray, features: np.ndarray, stride: int) -> np.ndarray:
         """Output u sums W_k · x at u + o_k; the offset is centred, its first axis fastest, in steps of the stride."""
         kernel = self.of(f"{name}.kernel")
         size = round(len(kernel) ** (1 / 3))
         offsets = [(np.array([k % size, k // size % size, k // size**2]) - size // 2) * stride for k in range(size**3)]
         return _sum_over_offsets(kernel, offsets, coords, features, coords)
 
-    def down(self, name, fine, features, coarse, stride) -> np.ndarray:
+    def down(self, name: str, fine: np.ndarray, features: np.ndarray, coarse: np.ndarray, stride: int) -> np.ndarray:
         """A kernel of two without centre: the coarse voxel u sums W_k · x at u + o_k, o_k in {0, stride}³."""
         offsets = [np.array([k & 1, k >> 1 & 1, k >> 2]) * stride for k in range(8)]
         return _sum_over_offsets(self.of(f"{name}.kernel"), offsets, fine, features, coarse)
 
-    def up(self, name, coarse, features, fine, stride) -> np.ndarray:
-        """The same map with the ends swapped: a fine voxel gets W_k · x of its one parent, k its place in it."""
+    def up(self, name: str, coarse: np.ndarray, features: np.ndarray, fine: np.ndarray, stride: int) -> np.ndarray:
+        """The same map with the ends swapped: a fine voxel gets W_k · x of its one parent, k its index in it."""
         kernel, rows = self.of(f"{name}.kernel"), _rows(coarse)
         parents = _parents(fine, stride)
         bits = (fine - parents)[:, 1:] // stride
@@ -78,7 +81,7 @@ class OfficialNetwork:
             ]
         )
 
-    def blocks(self, name, coords, features, stride) -> np.ndarray:
+    def blocks(self, name: str, coords: np.ndarray, features: np.ndarray, stride: int) -> np.ndarray:
         place = 0
         while f"{name}.{place}.conv1.kernel" in self.tensors:
             block, place = f"{name}.{place}", place + 1
@@ -90,11 +93,11 @@ class OfficialNetwork:
             features = np.maximum(hidden + shortcut, 0)
         return features
 
-    def norm(self, name, features) -> np.ndarray:
+    def norm(self, name: str, features: np.ndarray) -> np.ndarray:
         scale = self.of(f"{name}.bn.weight") / np.sqrt(self.of(f"{name}.bn.running_var") + EPSILON)
         return (features - self.of(f"{name}.bn.running_mean")) * scale + self.of(f"{name}.bn.bias")
 
-    def norm_relu(self, name, features) -> np.ndarray:
+    def norm_relu(self, name: str, features: np.ndarray) -> np.ndarray:
         return np.maximum(self.norm(name, features), 0)
 
 
@@ -109,7 +112,9 @@ def _rows(coords: np.ndarray) -> dict[tuple[int, ...], int]:
     return {tuple(place): row for row, place in enumerate(coords.tolist())}
 
 
-def _sum_over_offsets(kernel, offsets, coords, features, outputs) -> np.ndarray:
+def _sum_over_offsets(
+    kernel: np.ndarray, offsets: Sequence[np.ndarray], coords: np.ndarray, features: np.ndarray, outputs: np.ndarray
+) -> np.ndarray:
     rows, out = _rows(coords), np.zeros((len(outputs), kernel.shape[2]))
     for weight, offset in zip(kernel, offsets, strict=True):
         places = outputs + np.array([0, *offset])

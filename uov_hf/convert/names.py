@@ -26,7 +26,7 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def backbone_names(config: UOVConfig) -> list[Rename]:
-    """Of everything below the head; the new names are those of a `SparseUNet` of this configuration."""
+    """The table of everything below the head; new names are those of a `SparseUNet` of this configuration."""
     stem, norm, new = STEM
     names = [(f"{stem}.kernel", f"{new}.conv.weight", cube_kernel), *_norm(norm, f"{new}.norm")]
     widths = [config.stem_channels, *config.hidden_sizes]
@@ -42,7 +42,7 @@ def backbone_names(config: UOVConfig) -> list[Rename]:
 
 
 def head_names(weight: str, bias: str) -> list[Rename]:
-    """Of the last layer, which is a matrix."""
+    """The table of the last layer, which is a matrix."""
     return [("final.kernel", weight, matrix_kernel), ("final.bias", bias, row_bias)]
 
 

@@ -1,4 +1,4 @@
-"""Reading the official `.pt` and `.ckpt` files: tensors and settings, never code."""
+"""Read tensors and settings from the official `.pt` and `.ckpt` files, without running code."""
 
 import pickle
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-# Where the tensors of the 3D network are in the file, and what stands before their names there (docs/converting.md).
+# The key of the 3D network's tensors in the file, and the prefix of their names (docs/converting.md).
 LAYOUTS = (
     ("model_points", ""),  # the official scripts' and SLidR's own files
     ("state_dict", "model_points."),  # Lightning's, of pre-training
@@ -16,21 +16,21 @@ LAYOUTS = (
     ("state_dict", ""),
     (None, ""),
 )
-SIGN = "conv0p1s1.kernel"  # which every MinkUNet of MinkowskiEngine's examples has
+SIGN = "conv0p1s1.kernel"  # every MinkUNet of MinkowskiEngine's examples has it
 
 
 def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of the 3D network under their official names, and the settings beside them, perhaps none.
+    """The tensors of the 3D network under their official names, and the training settings, if the file has any.
 
     Raises:
-        ValueError: where the file holds anything but tensors and plain values, or no MinkUNet; it says what it holds.
+        ValueError: If the file contains anything but tensors and plain values, or no MinkUNet.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         raise ValueError(
-            f"{path}: expected a PyTorch file of tensors and plain values, got one that cannot be read as that: "
-            f"{str(error).splitlines()[0]} Files that need code to be run are refused."
+            f"{path}: expected a PyTorch file of tensors and plain values, which can be read without running code; "
+            f"reading it failed: {str(error).splitlines()[0]}"
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dictionary, got {type(content).__name__}.")
@@ -44,7 +44,7 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _below(entries: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that beginning and without that of data-parallel training."""
+    """The tensors whose names have this prefix, without it and without the prefix of data-parallel training."""
     tensors = {}
     for name, value in entries.items():
         name = str(name).removeprefix("module.")
@@ -61,7 +61,7 @@ def _describe(content: dict) -> str:
     hint = ""
     if any("conv_input.0.weight" in name for name in names):
         hint = (
-            " It looks like Pointcept's SpUNet, which is another network: its steps down widen, its normalisation has "
-            "another epsilon, and its input has coordinates beside the intensity. It cannot be converted."
+            " It looks like Pointcept's SpUNet, which cannot be converted: its downsampling layers widen, its "
+            "normalisation has another epsilon, and its input has coordinates beside the intensity."
         )
     return f"{', '.join(names[:4])} … ({len(names)} entries).{hint}"

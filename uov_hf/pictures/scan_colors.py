@@ -1,4 +1,4 @@
-"""Labelled scans as their viewers take them: checked arrays, a colour for every point, a count for every class."""
+"""Checks of labelled scans, the colour of every point, and the count of every class, for pictures and viewers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -53,8 +53,8 @@ def present_classes(
 
 
 def distinct_colors(num_classes: int) -> np.ndarray:
-    """RGB colours `(num_classes, 3)` uint8 for classes that have none: neighbours in the list differ most."""
-    turns = np.arange(num_classes) * 0.61803398875  # the golden ratio never comes back to a hue
+    """RGB colours `(num_classes, 3)` uint8 for classes without colours; neighbours in the list differ most."""
+    turns = np.arange(num_classes) * 0.61803398875  # steps of the golden ratio never repeat a hue
     saturation = np.array([[1.0], [0.75], [0.55]])[np.arange(num_classes) % 3]
     return to_bytes(1 - saturation * (1 - full_hues(turns % 1)))
 
@@ -70,7 +70,7 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
-    """1st and 99th percentile of the finite values, never equal: single outliers must not flatten the colours."""
+    """1st and 99th percentile of the finite values, never equal; single outliers must not compress the colours."""
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, (1, 99)) if len(finite) else (0.0, 1.0)
     return float(low), float(high if high > low else low + 1)
@@ -95,20 +95,20 @@ def check_labels(name: str, labels: np.ndarray, num_points: int, num_classes: in
     strangers = np.setdiff1d(labels, [*range(num_classes), IGNORED])
     if labels.dtype.kind not in "iu" or len(strangers):
         raise ValueError(
-            f"`{name}` must hold integer class ids 0…{num_classes - 1}, or {IGNORED} where there is none, "
-            f"got {labels.dtype} with {strangers[:5].tolist()}. Raw ids of a dataset go through its vocabulary first."
+            f"`{name}` must be integer class ids 0…{num_classes - 1}, or {IGNORED} for none, "
+            f"got {labels.dtype} with {strangers[:5].tolist()}. Map raw ids to classes with a vocabulary first."
         )
     return labels.astype(np.int64)
 
 
 def check_palette(colors: np.ndarray, num_classes: int) -> np.ndarray:
-    """The colours, checked; dark ones, such as nuScenes' sidewalk, lightened in their hue until they can be seen."""
+    """The colours after a check; dark ones, such as nuScenes' sidewalk, become lighter in the same hue."""
     colors = np.asarray(colors)
     if colors.shape != (num_classes, 3) or colors.dtype.kind not in "iu":
         raise ValueError(
             f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape {colors.shape}."
         )
     if num_classes > IGNORED:
-        raise ValueError(f"At most {IGNORED} classes can be shown, got {num_classes}: show fewer, or merge some.")
+        raise ValueError(f"At most {IGNORED} classes can be shown, got {num_classes}: merge some.")
     brightness = colors.max(axis=1, keepdims=True).clip(1)  # (num_classes, 1)
     return (colors * np.maximum(1, LEAST_BRIGHTNESS / brightness)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The interactive viewer of a labelled scan, in one HTML file; and the same scan in rerun, where that is installed."""
+"""The interactive viewer of a labelled scan in one HTML file, and the same scan in rerun."""
 
 import base64
 import html
@@ -29,8 +29,8 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 RAMP = value_colors(np.linspace(0, 1, IGNORED)).tolist()  # row 255: no value
 
 
-def write_viewer(path: str | Path, points: np.ndarray, *args, **kwargs) -> Path:
-    """Writes the page that [`render_viewer`] makes of the same arguments, and makes its folder; returns its path."""
+def write_viewer(path: str | Path, points: np.ndarray, *args: Any, **kwargs: Any) -> Path:
+    """Write the page that [`render_viewer`] returns for the same arguments, and return its path."""
     page = render_viewer(points, *args, **kwargs)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,10 @@ def render_viewer(
     ground_truth: np.ndarray | None = None,
     title: str = "LiDAR segmentation",
 ) -> str:
-    """One HTML page that shows the scan in any browser, offline: turn, zoom, switch classes on and off.
+    """One HTML page that shows the scan in any browser, offline: rotate, zoom, switch classes on and off.
 
-    Points are coloured by class, score, intensity, ground truth or error, whatever is given, or by height. Positions
-    are kept to the millimetre, all else as given. Points that are not finite are left out.
+    Points are coloured by height or by any given array: class, score, intensity, ground truth or error. Positions are
+    rounded to millimetres, other values are not changed. Points that are not finite are left out.
 
     Args:
         points (`np.ndarray` of shape `(num_points, 3)` or more columns):
@@ -60,16 +60,16 @@ def render_viewer(
         segmentation (`np.ndarray` of shape `(num_points,)`, *optional*):
             Class ids 0…C−1; 255 is unlabelled.
         class_names (sequence of `str`), colors (`np.ndarray` of shape `(C, 3)`, *optional*):
-            Name and RGB colour, 0…255, of each class. Without colours each class gets some.
+            Name and RGB colour, 0…255, of each class. Without `colors`, classes get distinct ones.
         scores, intensity (`np.ndarray` of shape `(num_points,)`, *optional*):
             Any scale; colours span the 1st to the 99th percentile.
         ground_truth (`np.ndarray` of shape `(num_points,)`, *optional*):
             Class ids 0…C−1; 255 is ignored, and never an error. An unlabelled point with a ground truth is wrong.
         title (`str`, *optional*):
-            Of the page.
+            Title of the page.
 
     Raises:
-        ValueError: an argument does not fit the points or the classes.
+        ValueError: If an argument does not fit the points or the classes.
     """
     points = check_points(points)
     kept = np.isfinite(points[:, :3]).all(axis=1)
@@ -88,7 +88,7 @@ def render_viewer(
 
 
 class Coloring(NamedTuple):
-    """Something to colour all points of a scan by: their classes, each with a name and a colour, or a value."""
+    """A colouring of all points of a scan, by class or by value."""
 
     name: str
     array: np.ndarray  # (num_points,) class ids, or values
@@ -106,7 +106,7 @@ def _colorings(
     intensity: np.ndarray | None,
     ground_truth: np.ndarray | None,
 ) -> list[Coloring]:
-    """What was given, checked, in the order in which it is offered; height is always there."""
+    """The colourings of the given arrays, checked, in the order of the page's menu; height is always last."""
     num_points, num_classes = len(points), len(class_names)
     colors = check_palette(distinct_colors(num_classes) if colors is None else colors, num_classes)
     found = []
@@ -126,7 +126,7 @@ def _colorings(
 
 
 def _packed(coloring: Coloring, kept: np.ndarray) -> dict[str, Any]:
-    """The points that are kept, as the page reads them."""
+    """The colouring of the kept points, in the format of the page."""
     array = coloring.array[kept]
     if coloring.colors is None:
         low, high = value_range(array)
@@ -144,7 +144,7 @@ def _millimetres(metres: np.ndarray) -> np.ndarray:
 
 
 def _pack_words(words: np.ndarray) -> str:
-    """32-bit numbers as four planes of bytes, lowest first: high bytes of neighbours are alike and deflate well."""
+    """32-bit numbers as four planes of bytes, lowest first; high bytes of neighbours are similar and compress well."""
     words = np.ascontiguousarray(words).astype(words.dtype.newbyteorder("<"))
     return _pack(words.reshape(-1).view(np.uint8).reshape(-1, 4).T.tobytes())
 
@@ -165,21 +165,21 @@ def show_in_rerun(
     title: str = "LiDAR segmentation",
     path: str | Path | None = None,
 ) -> None:
-    """The scan in a window of rerun, one tab for each thing to colour it by; takes what [`render_viewer`] takes.
+    """Show the scan in a window of rerun, one tab for each colouring. Arguments are those of [`render_viewer`].
 
     Args:
         path (`str` or `Path`, *optional*):
-            A `.rrd` file to write instead of opening a window; `rerun FILE` shows it.
+            A `.rrd` file to write instead of opening a window; `rerun FILE` opens it.
 
     Raises:
-        ImportError: rerun is not installed.
+        ImportError: If rerun is not installed.
     """
     try:
         import rerun
         from rerun import blueprint
     except ImportError as error:
         raise ImportError(
-            'rerun is not installed: `pip install "uov-hf[rerun]"`, or take the HTML viewer, which needs nothing.'
+            'rerun is not installed: `pip install "uov-hf[rerun]"`, or use the HTML viewer, which needs no package.'
         ) from error
     points = check_points(points)
     kept = np.isfinite(points[:, :3]).all(axis=1)

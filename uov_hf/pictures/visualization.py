@@ -89,7 +89,7 @@ def draw_camera_overlays(
         )
     tiles = []
     for name, image, camera in zip(names, images, cameras, strict=True):
-        height, width = np.shape(image)[:2]
+        height, width = np.asarray(image).shape[:2]
         if (height, width) != camera.image_size:
             raise ValueError(f"{name}: calibrated for (height, width) {camera.image_size}, image is {height, width}.")
         pixel_coords, in_view = project_points(points, camera)
