@@ -1,12 +1,12 @@
-"""Approximate flat interaction against the official code's way of computing it, by turns in one run, on real scans.
+"""Speed and memory of approximate flat interaction against the official computation, by turns on real scans.
 
     python benchmarks/afi.py
 
-The official way is the same network on dense distance matrices: all distances from the picked points, the 20 smallest
-of each row, a full sort of every row on the way back, a Python loop over the 20 directions, and farthest points by
-sweeps over the whole scan (the official CUDA kernel, in torch). Scores are one-hot labels of 17 classes. Memory is the
-growth of the process's peak by the first run. The second scan shows how our time grows with the number of points.
-"Dense" is what the processor does by default: one level of all points.
+The official computation uses dense distance matrices: all distances from the sampled points, the 20 smallest of each
+row, a full sort of every row for the decoding, a Python loop over the 20 directions, and farthest points by sweeps
+over the whole scan (the official CUDA kernel, in torch). Scores are one-hot labels of 17 classes. Memory is the growth
+of the process's peak by the first run. The second scan shows the growth of our time with the number of points. "Dense"
+is the processor's default: one level of all points.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main():
         "dense, larger scan": lambda: approximate_flat_interaction(large, large_scores, DENSE),
     }
     memory, answers, before = {}, {}, peak_memory()
-    for way in ("ours", "dense", "official"):  # the hungriest last, because a peak only grows
+    for way in ("ours", "dense", "official"):  # the largest last, because a peak only grows
         answers[way] = ways[way]().argmax(1)
         memory[way] = peak_memory() - before
     times = {way: [] for way in ways}
@@ -127,10 +127,10 @@ def encode(points, scores, trust, offsets, size):
 
 
 def agreement(lines, distances, trust, offsets, centres, near):
-    knows, ahead, behind = look_along(lines, trust[centres][:, None], offsets[centres][:, None])
-    knows_back, onward, back = look_along(lines, trust[near], offsets[near])
+    trusted, ahead, behind = look_along(lines, trust[centres][:, None], offsets[centres][:, None])
+    trusted_back, onward, back = look_along(lines, trust[near], offsets[near])
     reach = (ahead + behind + onward + back) / (distances + behind + onward + 1e-8)
-    weights = knows * knows_back * reach * ((ahead + behind != 0) & (onward + back != 0))
+    weights = trusted * trusted_back * reach * ((ahead + behind != 0) & (onward + back != 0))
     strength = weights.sum(dim=1, keepdim=True)
     return weights / (strength + 1e-7), strength / (strength.mean() + 1e-8)
 
@@ -138,9 +138,9 @@ def agreement(lines, distances, trust, offsets, centres, near):
 def look_along(lines, trust, offsets):
     headings, lengths = unit(offsets)
     cosines = (lines[:, :, None] * headings).sum(dim=-1)
-    knows = (trust * (cosines.abs() > CONFIG.min_cosine)).sum(dim=-1)
+    trusted = (trust * (cosines.abs() > CONFIG.min_cosine)).sum(dim=-1)
     ahead, behind = ((lengths * (sign * cosines > CONFIG.min_cosine)).amax(dim=-1) for sign in (1, -1))
-    return knows, ahead, behind
+    return trusted, ahead, behind
 
 
 def decode(answer, coarse, fine):
@@ -152,9 +152,9 @@ def decode(answer, coarse, fine):
     weights = (trust[voters] * (cosines.abs() > CONFIG.min_cosine)).sum(dim=-1)
     support = weights.sum(dim=1, keepdim=True) + 1e-8
     weights = l1(weights / support + 1e-6)
-    heard = (weights[..., None] * answer[voters]).sum(dim=1)
+    votes = (weights[..., None] * answer[voters]).sum(dim=1)
     own_weight = 0.3 if len(fine[0]) == 3 * len(points) else 0.01
-    return l1(support * heard + (1e-8 + own_weight * support.mean()) * fine[1])
+    return l1(support * votes + (1e-8 + own_weight * support.mean()) * fine[1])
 
 
 def farthest_points(points, size):

@@ -1,15 +1,15 @@
-"""How often the calibration check finds a wrong camera, on scenes that its constants were not chosen on.
+"""How often the calibration check finds a wrong camera, on scenes on which its constants were not chosen.
 
     python benchmarks/calibration.py [--pandaset_dir data/pandaset]
 
 Every case is a camera of twelve frames of a synthetic street (two drives, 32 beams, 225 x 400 pixels) or of a genuine
-PandaSet sequence, and an error of its calibration that is drawn: a rotation of 0.5 to 2 degrees (in any direction of
-pitch and yaw, and a quarter of it in roll), a time offset of 30 to 100 ms, both, or none. Time is drawn for cameras
-that look to the side only, because one that looks where the car goes cannot tell it.
+PandaSet sequence, with a random error of its calibration: a rotation of 0.5 to 2 degrees (in any direction of pitch
+and yaw, and a quarter of it in roll), a time offset of 30 to 100 ms, both, or none. Time errors are only for cameras
+that look sideways, because the images of a camera that looks along the road hardly depend on time.
 
-- called wrong: the verdict is "wrong". With no error, each of these is a false alarm.
-- named: so, and pitch, yaw or roll is named where the rotation is wrong, time where the time is, and nothing else.
-- mended: what is left of the error after the printed correction is less than the tolerance in pitch, yaw and time.
+- found: the verdict is "wrong". Without an error, each of these is a false alarm.
+- named: found, and the report names exactly the wrong parts: pitch, yaw or roll for a rotation, time for an offset.
+- mended: the error left after the printed correction is below the tolerance in pitch, yaw and time.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Case:
     truth: Correction
 
     def doubted_views(self) -> list[View]:
-        """The views with the error put in."""
+        """The views, with the error added to their cameras."""
         turn = Correction(-self.truth.rotation).turn
         late = Correction(np.zeros(3), -self.truth.time_offset)
         return [
@@ -64,7 +64,7 @@ def main() -> None:
         verdict = judge(case, report)
         counts.setdefault((scene, case.kind), Counter()).update(verdict)
         print(f"{scene}, {_text(case.truth)}: {', '.join(verdict)}; {report}", flush=True)
-    print("\n| scenes | error | cases | called wrong | named | mended |\n|---|---|---:|---:|---:|---:|")
+    print("\n| scenes | error | cases | found | named | mended |\n|---|---|---:|---:|---:|---:|")
     for (scene, kind), count in counts.items():
         print(f"| {scene} | {kind} | {' | '.join(str(count[key]) for key in ('case', 'wrong', 'named', 'mended'))} |")
 

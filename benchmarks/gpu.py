@@ -1,18 +1,18 @@
-"""Everything that a GPU computes here: right in every precision, how fast, in how much memory, and a step of training.
+"""Correctness, speed and memory of all engines and precisions on a GPU, and whole steps of pre-training.
 
     pip install 'uov-hf[cuda,triton]'
     python benchmarks/gpu.py --minutes 8 --output out/gpu.json
 
-First each installed engine is held against float64, on ordinary and on odd inputs. Then the network is timed, then
-whole steps of pre-training, in the order of their importance, until the time is over; the report ends with what was
-left out. spconv_triton comes last: it tunes its kernels at first use, for minutes, and keeps them on the disk, so a
-second run measures more. Each timed round has another scan. The status is 1 where an engine computed something wrong.
+First each installed engine is compared with float64, on ordinary and on odd inputs. Then the network and whole steps
+of pre-training are timed, the most important first, until the time is over; the report ends with the jobs left out.
+spconv_triton comes last: it tunes its kernels for minutes at first use and keeps them on the disk, so a second run
+measures more. Each timed round has another scan. The exit status is 1 if an engine computed something wrong.
 
 Each precision has its tolerances (`gpu_checks.TOLERANCES`). Shares are those of the speed that the card reaches in the
 same precision with one large product (products), and in one large copy (memory). The work is counted: all products,
 and every layer's inputs, weights and outputs once; a training round counts three times a forward pass.
 
-`--device cpu` runs the same program on little, to test the program itself.
+`--device cpu` runs the same program on small inputs, as a test of the program.
 """
 
 import argparse
@@ -55,18 +55,18 @@ def main():
     effort, end = EFFORTS[args.device], time.monotonic() + 60 * args.minutes
     with TemporaryDirectory() as folder:
         scans = prepare(Path(folder), args.data_dir, effort)
-        laboratory = Laboratory(Path(folder), args.device, end, 60 * args.minutes / JOBS_IN_TIME)
-        results = {"machine": laboratory.describe(), "scans": scans, "missing": {}, "results": []}
+        runner = JobRunner(Path(folder), args.device, end, 60 * args.minutes / JOBS_IN_TIME)
+        results = {"machine": runner.describe(), "scans": scans, "missing": {}, "results": []}
         results["missing"] = {engine: why for engine in ENGINES if (why := gpu_checks.why_not_installed(engine))}
         engines = [engine for engine in ENGINES if engine not in results["missing"]]
         for job in check_jobs(engines, args.device):
-            results["results"].append(laboratory.do(job))
+            results["results"].append(runner.do(job))
         right = [
             (row["engine"], row["precision"]) for row in results["results"] if gpu_checks.SCAN in row.get("passed", ())
         ]
         for job in speed_jobs(right, effort):
-            results["results"].append(laboratory.do(job))
-        laboratory.close()
+            results["results"].append(runner.do(job))
+        runner.close()
     print(to_markdown(results))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def parse_args():
 
 
 def prepare(folder: Path, data_dir: Path, effort: Effort) -> dict[str, str]:
-    """Write what all jobs work on; returns what kind of scans these are."""
+    """Write the inputs of all jobs; return whether the scans of each sensor are real or synthetic."""
     points = {
         name: [scan[:: effort.every_nth_point] for scan in make_scans(sensor, data_dir, effort.num_scans)]
         for name, sensor in SENSORS.items()
@@ -130,8 +130,8 @@ def speed_jobs(right: list[tuple[str, str]], effort: Effort) -> list[Job]:
     return sorted(jobs, key=lambda job: job.engine == "spconv_triton")
 
 
-class Laboratory:
-    """Does jobs in processes of their own, which may hang, run out of memory or die without harm to the others.
+class JobRunner:
+    """Runs jobs in processes of their own, which may hang, run out of memory or die without harm to the others.
 
     Float32 and TF32 have a process each (`gpu_checks.precision`).
     """
@@ -165,7 +165,7 @@ class Laboratory:
         return self.end - time.monotonic() - SECONDS_TO_CLOSE
 
     def _wait(self, key: bool, seconds: float) -> dict:
-        """What a process answers; one that does not, or dies, is no more."""
+        """The result of a process; one that dies or takes too long is removed."""
         process, connection = self.workers[key]
         try:
             if connection.poll(max(seconds, 0)):
@@ -190,12 +190,12 @@ def start_worker(folder: Path, device: str):
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, folder, device))
     process.start()
-    theirs.close()  # or the death of the process would go unnoticed
+    theirs.close()  # otherwise the death of the process is not noticed
     return process, ours
 
 
 def work(connection, folder: Path, device: str) -> None:
-    """Answer once when ready, then every job, until killed."""
+    """Send an empty result when ready, then the result of every job, until killed."""
     gpu_checks.disarm_spconv(device)
     worker = Worker(folder, device)
     connection.send({})
@@ -205,7 +205,7 @@ def work(connection, folder: Path, device: str) -> None:
             answer = getattr(worker, job.kind)(job)
         except torch.OutOfMemoryError:
             answer = {"left_out": "out of memory"}
-        except Exception as error:  # whatever an engine raises is its result
+        except Exception as error:  # an engine may raise anything
             reason = gpu_checks.one_line(error)
             answer = {"refused": reason} if gpu_checks.is_refusal(error) else {"failed": {job.kind: reason}}
         if device == "cuda":
@@ -214,7 +214,7 @@ def work(connection, folder: Path, device: str) -> None:
 
 
 class Worker:
-    """Does jobs in this process, each by the method of its kind."""
+    """Runs jobs in this process, each by the method of its kind."""
 
     def __init__(self, folder: Path, device: str):
         self.folder, self.device, self.effort = folder, device, EFFORTS[device]

@@ -1,4 +1,4 @@
-"""Part of gpu.py: what each engine computes in each precision, held against float64 on the CPU."""
+"""Part of gpu.py: the results of each engine in each precision, compared with float64 on the CPU."""
 
 from contextlib import contextmanager
 from functools import cache
@@ -59,12 +59,12 @@ def precision(name: str, device: str):
 
 
 def without_relu():
-    """The network without its kinks: there, rounding alone would move the gradients of a right engine far away."""
+    """Remove ReLU, at whose kink rounding alone would change the gradients of a right engine by much."""
     return patch("torch.relu_", lambda features: features)
 
 
 def disarm_spconv(device: str) -> None:
-    """On a CPU: spconv asks CUDA for a stream in backward and dies of it, and is right on one thread only."""
+    """On a CPU: spconv requests a CUDA stream in backward and crashes, and is right on one thread only."""
     if device == "cpu" and why_not_installed("spconv") is None:
         import_module("spconv.pytorch.ops").get_current_stream = lambda: 0
         torch.set_num_threads(1)
@@ -143,7 +143,7 @@ class Case:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the network refuses an engine, with the way out."""
+    """Whether the network refused an engine with its own message."""
     return isinstance(error, RuntimeError) and "sparse_backend='torch'" in str(error)
 
 
@@ -174,12 +174,12 @@ def make_cases(preset: str, scan: tuple[torch.Tensor, torch.Tensor]) -> list[Cas
 
 
 def check(cases: list[Case], engine: str, precision_name: str, device: str) -> dict:
-    """The largest errors of an engine in a precision, and which inputs it refuses, fails at or gets wrong."""
+    """The largest errors of an engine in a precision, and the inputs that it passes, refuses or fails."""
     result = {"value_error": 0.0, "gradient_error": 0.0, "passed": [], "refused": {}, "failed": {}}
     for case in cases:
         try:
             errors = case.errors(engine, precision_name, device)
-        except Exception as error:  # whatever an engine raises is its result
+        except Exception as error:  # an engine may raise anything
             result["refused" if is_refusal(error) else "failed"][case.name] = one_line(error)
             continue
         for name, value, tolerance in zip(

@@ -1,9 +1,9 @@
-"""What the network and AFI ask of an accelerator: launches, waits of the host and copies, counted on the fake GPU.
+"""Launches, waits of the host and copies of the network and AFI on an accelerator, counted on the fake GPU.
 
     python benchmarks/launches.py
 
-It needs no GPU (`tests/fake_gpu.py`), and measures no time. MinkUNet34 on the plain torch engine, in the voxels of the
-paper; labels, segments and prompts are random. tests/test_launches.py holds budgets for the same paths.
+It needs no GPU (`tests/fake_gpu.py`) and measures no time. The network is MinkUNet34 on the plain torch engine, with
+the paper's voxels; labels, segments and prompts are random. tests/test_launches.py has budgets for the same paths.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def train(stage: str, model: torch.nn.Module, batch: dict[str, torch.Tensor]) ->
 
 
 def label_set(num_points: int, projection_dim: int) -> dict[str, torch.Tensor]:
-    """What a label set adds to one scan."""
+    """The inputs from a label set for one scan."""
     embeds = normalize(torch.randn(NUM_SEGMENTS + NUM_PROMPTS, projection_dim), dim=1)
     return {
         "pair_to_point": torch.randint(num_points, (NUM_PAIRS,)),

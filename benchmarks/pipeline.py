@@ -1,12 +1,12 @@
-"""Where the time of a scan goes, end to end through the pipeline, from its file to a label for each of its points.
+"""Time of each stage of the pipeline, from the file of a scan to a label for each of its points.
 
     python benchmarks/pipeline.py                                                   a synthetic scan of 120,000 points
     python benchmarks/pipeline.py --model_name_or_path out/demo/uov --scan scan.bin
 
 Stages are timed inside whole calls of the pipeline, on two threads, after a call to warm up: `read` (file to array),
-`voxelise`, `network` (voxels to embeddings), `text` (what the text tower takes for words that no call had before),
-`back to points` (similarities, probabilities, labels and scores of all points), and `rest`, whatever else the call
-takes. Without a model it is the paper's MinkUNet34 and the text tower of a CLIP ViT-B/16, both with random weights.
+`voxelise`, `network` (voxels to embeddings), `text` (the text tower, for words that no earlier call had), `back to
+points` (similarities, probabilities, labels and scores of all points), and `rest`. Without a model it is the paper's
+MinkUNet34 and the text tower of a CLIP ViT-B/16, both with random weights.
 """
 
 import argparse
@@ -44,7 +44,7 @@ STAGES = ("read", "voxelise", "network", "text", "back to points", "rest")
 
 
 class Stopwatch:
-    """Adds up what the calls of wrapped functions take, one stage inside another counted for the inner one only."""
+    """Adds the times of wrapped functions; the time of a stage inside another counts for the inner one only."""
 
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name_or_path", help="a checkpoint; by default random weights")
     parser.add_argument("--scan", type=Path, help="a file; by default a synthetic scan of 120,000 points")
-    parser.add_argument("--refine", choices=["afi"], help="refine the answers, which is part of `back to points`")
+    parser.add_argument("--refine", choices=["afi"], help="refine the labels, as a part of `back to points`")
     parser.add_argument("--num_threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed calls; the median of each stage is reported")
     return parser.parse_args()
@@ -117,7 +117,7 @@ def load(model_name_or_path: str | None) -> PointCloudSegmentationPipeline:
 
 
 def synthetic_scan(folder: Path) -> Path:
-    """A turn of the street's lidar through a town, of NUM_POINTS points, as nuScenes's files hold it."""
+    """A turn of the street's lidar through a town, of NUM_POINTS points, in the format of nuScenes."""
     street = generate_street(folder / "street", 1, 1, image_size=(36, 64), azimuth_steps=5500, splits={"all": 1})
     (path,) = (street / "samples" / "LIDAR_TOP").glob("*.pcd.bin")
     points = np.fromfile(path, np.float32).reshape(-1, 5)
@@ -155,7 +155,7 @@ def measure(
 
 
 def new_words(number: int) -> list[str]:
-    """Sixteen that no call has read before."""
+    """Sixteen words that no earlier call had."""
     return [f"thing {number} {letter}" for letter in "abcdefghijklmnop"]
 
 

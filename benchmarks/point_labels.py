@@ -1,14 +1,13 @@
-"""Point labels of one frame, ours against the official code's loop, in one run: six cameras, every point of a scan.
+"""Speed of point labels of one frame, ours against the official code's loop, by turns in one run.
 
     python benchmarks/point_labels.py                                       # a synthetic street, 900 x 1600
     python benchmarks/point_labels.py --data_dir nuscenes --dataset_config v1.0-mini
 
-The official rule (docs/method.md, section 2.5) is written twice. `OfficialLines` does what the official file does step
-by step: it carries the cloud through four frames for every camera, and for every mask makes an array as long as the
-cloud; in the end it asks point by point who has a label. `plain_loop` is the same rule with nothing but loops, mask by
-mask and point by point. All three must give the same labels. They take turns; masks are decoded and files read
-beforehand, but in the rows that say "from disk". On real frames, of which no teacher has spoken here, the masks are
-tiles with made-up names.
+The official rule (docs/method.md, section 2.5) is implemented twice. `OfficialLines` has the steps of the official
+file: it transforms the cloud through four coordinate frames for every camera, makes an array as long as the cloud for
+every mask, and finally counts the labelled points one by one. `plain_loop` is the same rule with loops over masks and
+points. All must give the same labels. Masks are decoded and files are read beforehand, except in the rows "from disk".
+Real frames have no teacher here, so their masks are tiles with random prompts.
 """
 
 import argparse
@@ -58,7 +57,7 @@ class Tiles(Teacher):
 
 
 class OfficialLines:
-    """What `ov_segment/SAN/superpixel2superpoint.py` does for a frame, step by step in its order, in our own words."""
+    """The steps of `ov_segment/SAN/superpixel2superpoint.py` for a frame, in their order, in our own code."""
 
     def __init__(self, frame, categories: list[list[int]], prompt_to_raw: np.ndarray, true_labels: np.ndarray):
         self.frame, self.categories, self.true_labels = frame, categories, true_labels
@@ -66,7 +65,7 @@ class OfficialLines:
         self.cloud = np.ascontiguousarray(frame["points"].T)  # (4, num_points) float32
 
     def label(self, masks: list[np.ndarray]) -> np.ndarray:
-        """100 · superpoint + raw class, −1 where no camera says anything."""
+        """100 · superpoint + raw class, −1 for points without a segment."""
         labels, superpoint = np.full(self.cloud.shape[1], -1, np.int32), 0
         for camera, mask_map in enumerate(masks):
             pixels, seen = self.project(self.cloud.copy(), camera)
@@ -85,7 +84,7 @@ class OfficialLines:
         return labels
 
     def project(self, cloud: np.ndarray, camera: int):
-        """Section 1.4. Of the four motions the frame keeps the product; three of the identity stand for the others."""
+        """Section 1.4. The frame has only the product of the four motions, so the other three are identities here."""
         for motion in (np.eye(4), np.eye(4), np.eye(4), self.frame["lidar2cam"][camera]):
             cloud[:3] = motion[:3, :3] @ cloud[:3]
             for axis in range(3):
@@ -162,11 +161,11 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
 def prepare(folder: Path, frames, label_set: LabelSet, vocabulary) -> dict[str, Callable[[], np.ndarray]]:
     """Name → a function that labels the first frame, as training ids."""
     frame = frames[0]
-    said = label_set.read(frame["frame_id"])
-    decoded = [decode_segmentation(png) for png in said["segmentation"]]
-    first_row = np.array([said["segment_camera"].searchsorted(camera) for camera in range(len(decoded))])
+    row = label_set.read(frame["frame_id"])
+    decoded = [decode_segmentation(png) for png in row["segmentation"]]
+    first_row = np.array([row["segment_camera"].searchsorted(camera) for camera in range(len(decoded))])
     masks = [np.where(ids > 0, ids - first, 0) for ids, first in zip(decoded, first_row, strict=True)]
-    categories = [said["segment_labels"][said["segment_camera"] == camera].tolist() for camera in range(len(masks))]
+    categories = [row["segment_labels"][row["segment_camera"] == camera].tolist() for camera in range(len(masks))]
     folder.mkdir()
     for camera, mask_map in enumerate(masks):
         Image.fromarray(mask_map.astype(np.uint8)).save(folder / f"{camera}.png")
@@ -185,11 +184,11 @@ def prepare(folder: Path, frames, label_set: LabelSet, vocabulary) -> dict[str, 
         ]
         return official.label([np.array(Image.open(folder / f"{camera}.png")) for camera in range(len(masks))])
 
-    at_hand = FramesAtHand([frame])
+    in_memory = FramesInMemory([frame])
     return {
         "official": lambda: as_classes(official.label(masks)),
         "plain loop": lambda: as_classes(plain_loop(official, masks)),
-        "ours, paper": lambda: label_at_hand(at_hand, label_set, said, decoded),
+        "ours, paper": lambda: label_in_memory(in_memory, label_set, row, decoded),
         "official from disk": lambda: as_classes(official_from_disk()),
         "ours, paper, from disk": lambda: labeller(frames, label_set, "paper").make_row(0)["labels"],
         "ours, consolidated, from disk": lambda: labeller(frames, label_set, "consolidated").make_row(0)["labels"],
@@ -200,21 +199,21 @@ def labeller(frames, label_set: LabelSet, preset: str) -> SequenceLabeller:
     return SequenceLabeller(frames, label_set, PRESETS[preset])
 
 
-class FramesAtHand(list):
-    """Frames that are read already."""
+class FramesInMemory(list):
+    """Frames in memory."""
 
     @property
     def frame_ids(self) -> list[str]:
         return [frame["frame_id"] for frame in self]
 
-    def select_columns(self, columns: list[str]) -> "FramesAtHand":
+    def select_columns(self, columns: list[str]) -> "FramesInMemory":
         return self
 
 
-def label_at_hand(frames: FramesAtHand, label_set: LabelSet, said, decoded: list[np.ndarray]) -> np.ndarray:
+def label_in_memory(frames: FramesInMemory, label_set: LabelSet, row, decoded: list[np.ndarray]) -> np.ndarray:
     """Our labels of a frame whose row of the label set is read, and whose masks are decoded."""
     with (
-        patch.object(label_set, "read", lambda frame_id, columns: said),
+        patch.object(label_set, "read", lambda frame_id, columns: row),
         patch("uov_hf.labels.labelling.decode_all", lambda pngs: decoded),
     ):
         return labeller(frames, label_set, "paper").make_row(0)["labels"]

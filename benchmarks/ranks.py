@@ -1,4 +1,4 @@
-"""Who reads which frame when, with 64 ranks on nuScenes: that nothing is lost or doubled, and who opens which scene.
+"""Frames and scenes that 64 ranks read of nuScenes, with a check that no frame is lost or doubled.
 
     python benchmarks/ranks.py
     python benchmarks/ranks.py --scenes data/nuscenes/v1.0-trainval/scene.json    # with the scenes' own sizes
@@ -7,8 +7,8 @@ Nothing is trained and no frame is read: the samplers of the ranks are those of 
 split has 700 scenes of some 40 keyframes, 28,130 in all (docs/method.md, section 1.1). Without `--scenes` every scene
 gets 39 to 41 of them, drawn such that the sum is right; order and steps depend on the sum alone.
 
-The last row is what `datasets` does with a stream of one shard a scene: 700 is no multiple of 64, so that
-`split_dataset_by_node` lets every rank read every frame, and forget those of the others.
+The last row is a stream of `datasets` with one shard per scene: 700 is no multiple of 64, so `split_dataset_by_node`
+lets every rank read every frame and drop those of the others.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SCENE_SIZES = 39, 41  # keyframes
 
 @dataclass
 class Reading:
-    """What the ranks read in one order.
+    """The reads of all ranks in one order.
 
     Args:
         num_steps (`list[int]`): Of every rank.

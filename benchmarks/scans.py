@@ -21,7 +21,7 @@ NUM_THINGS = 60  # on each
 
 @dataclass(frozen=True)
 class Sensor:
-    """Where a sensor's scans are and how the paper scales their intensity; degrees and metres of its beams."""
+    """File pattern and intensity scaling of a sensor's scans; degrees and metres of its beams."""
 
     pattern: str
     intensity_scaling: str

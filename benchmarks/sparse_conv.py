@@ -2,15 +2,14 @@
 
     python benchmarks/sparse_conv.py
 
-A training never sees a scan twice in the same shape: its augmentation changes the number of voxels, and so the number
-of rows of every matrix product. What a library prepares for a shape is lost there, so each scan here is new as well.
-Both engines take the scans by turns in one run, with the same weights; ratios are taken scan by scan, and the tables
-have their medians. spconv runs on one thread, the only mode in which its CPU build is right (with more, its gather
-races); torch's engine runs on `--num_threads`. "Bare products" are the matrix products of the torch engine's forward
-pass alone, in the memory and with the strides of the engine. The forward pass that they are compared with comes right
-after that of another scan, as in a stream, and is on scans that no engine has met. Peak is the fastest large float32
-product that torch reaches on as many threads; its share is that of all products of the forward pass in the time it
-takes.
+Augmentation changes the number of voxels of every scan in training, and so the number of rows of every matrix product.
+Preparation of a library for one shape does not help there, so each scan here is new, too. Both engines take the scans
+by turns in one run, with the same weights; ratios are taken scan by scan, and the tables have their medians. spconv
+runs on one thread, the only mode in which its CPU build is right (with more, its gather races); torch's engine runs on
+`--num_threads`. "Bare products" are the matrix products of the torch engine's forward pass alone, in the memory and
+with the strides of the engine. The forward pass that they are compared with comes right after that of another scan, as
+in a stream, and is on scans that no engine has met. Peak is the fastest large float32 product that torch reaches on as
+many threads; its share is that of all products of the forward pass in the time it takes.
 """
 
 import argparse

@@ -68,7 +68,9 @@ def load_segmenter(
     path = str(model_name_or_path)
     _check_place(path)
     try:
-        return pipeline("point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision)
+        return pipeline(  # type: ignore[call-overload]  # the overloads list only the tasks of transformers itself
+            "point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision
+        )
     except OSError as error:
         raise OSError(f"{path}: {error}") from error
 

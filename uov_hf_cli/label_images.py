@@ -11,7 +11,7 @@ examples:
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +77,12 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     if bool(args.images) == bool(args.dataset):
         raise ValueError("give either images or --dataset.")
     prompts, meanings, colors = _find_words(args)
-    frames = list(_find_images(args.images)) if args.images else _load_frames(args)
+    frames: Sequence[Mapping[str, Any]]
     if args.images:
+        frames = list(_find_images(args.images))
         _check_results(frames, args.output_dir)
+    else:
+        frames = _load_frames(args)
     teacher = load_teacher(
         args.teacher,
         args.teacher_model_name_or_path,
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     for frame in tqdm(frames, unit="frame", disable=None):
-        row = segment_frame(frame, teacher)
+        row = segment_frame(dict(frame), teacher)
         for camera, name in enumerate(frame["camera_names"]):
             segments = _describe_segments(row, camera, prompts, meanings)
             path = args.output_dir / _file_name(frame, name)
@@ -147,7 +150,7 @@ def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
             yield {"frame_id": path.stem, "image_sizes": [size], **shown, **missing}
 
 
-def _check_results(frames: list[dict[str, Any]], folder: Path) -> None:
+def _check_results(frames: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Check that no result overwrites an image or the result of another image.
 
     Raises:
@@ -171,7 +174,7 @@ def _load_frames(args: argparse.Namespace) -> "Frames":
     return frames.select(range(min(args.max_frames or len(frames), len(frames))))
 
 
-def _file_name(frame: dict[str, Any], camera: str) -> str:
+def _file_name(frame: Mapping[str, Any], camera: str) -> str:
     name = "_".join(filter(None, [frame["frame_id"], camera])).replace("/", "_")
     return f"{name}.json"  # a suffix, so that `with_suffix` never takes a part of the name
 

@@ -123,7 +123,7 @@ def _find_classes(
 
     path = args.classes or (args.labels.with_name("classes.json") if args.labels else None)
     if path is None or (path is not args.classes and not (path.is_file() and args.labels.suffix == ".npy")):
-        names, colors = [], None
+        names, colors = list[str](), None
     else:
         names, colors = _read_classes(path)
     if vocabulary is not None:

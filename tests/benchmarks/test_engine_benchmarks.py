@@ -1,4 +1,4 @@
-"""The benchmarks of the engines: all scans differ, products are counted in full, and what is wrong is called wrong."""
+"""The benchmarks of the engines: all scans differ, all products are counted, and a wrong engine fails the checks."""
 
 import json
 import subprocess
@@ -145,7 +145,7 @@ def test_an_engine_that_refuses_is_refused_with_its_reason(voxels, monkeypatch):
     assert "no bfloat16" in result["refused"]["one voxel"] and not result["failed"]
 
 
-def test_odd_voxels_are_as_odd_as_they_are_called():
+def test_odd_voxels_have_the_properties_of_their_names():
     import gpu_checks
 
     voxels = gpu_checks.odd_voxels()
@@ -168,7 +168,7 @@ def test_the_work_of_a_batch_is_that_of_its_scans(network, voxels):
     assert twice["num_voxels"] == 2 * len(voxels[0])
 
 
-def test_what_hangs_or_dies_costs_its_own_job_only(tmp_path):
+def test_a_job_that_hangs_or_dies_costs_only_itself(tmp_path):
     import gpu
 
     class Connection:
@@ -197,12 +197,12 @@ def test_what_hangs_or_dies_costs_its_own_job_only(tmp_path):
 
     job = gpu.Job("card", "torch", "fp32")
     for answer, reason in (("nothing", "not done after"), ("death", "it died with status -11")):
-        laboratory = gpu.Laboratory(tmp_path, "cpu", end=float("inf"), longest=1.0)
+        runner = gpu.JobRunner(tmp_path, "cpu", end=float("inf"), longest=1.0)
         process = Process()
-        laboratory.workers[False] = process, Connection([answer])
-        assert reason in str(laboratory.do(job)) and process.killed and not laboratory.workers
-    laboratory = gpu.Laboratory(tmp_path, "cpu", end=0.0, longest=1.0)
-    assert laboratory.do(job)["left_out"] == "no time was left"
+        runner.workers[False] = process, Connection([answer])
+        assert reason in str(runner.do(job)) and process.killed and not runner.workers
+    runner = gpu.JobRunner(tmp_path, "cpu", end=0.0, longest=1.0)
+    assert runner.do(job)["left_out"] == "no time was left"
 
 
 @pytest.mark.slow

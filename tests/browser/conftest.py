@@ -13,7 +13,7 @@ AT_HOME = ("file:", "data:", "blob:", "about:", "http://127.0.0.1", "http://loca
 
 
 def find_browser() -> str | None:
-    """The first that says its version: Ubuntu's `chromium-browser` only says that a snap is to be installed."""
+    """The first that prints its version: Ubuntu's `chromium-browser` only prints that a snap must be installed."""
     for executable in filter(None, map(shutil.which, CHROMIUMS)):
         try:
             subprocess.run([executable, "--version"], capture_output=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""The browser that the other tests of this folder look through: it draws WebGL, and stays at home."""
+"""The browser of the other tests in this folder: it draws WebGL, and cannot reach other machines."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def test_a_page_draws_webgl(page, complaints):
     assert complaints == []
 
 
-def test_what_goes_wrong_on_a_page_is_heard(page, complaints):
+def test_errors_of_a_page_are_recorded(page, complaints):
     page.set_content('<img src="https://example.org/x.png"><script>console.error("one"); throw Error("two")</script>')
     page.wait_for_load_state()
     assert "request: https://example.org/x.png" in complaints
@@ -38,7 +38,7 @@ def test_what_goes_wrong_on_a_page_is_heard(page, complaints):
     [("exit 1", "no browser on this machine"), ('test "$1" = --version', "chromium cannot be started")],
     ids=["a stub", "one that does not start"],
 )
-def test_a_browser_that_is_none_is_passed_over(program, reason, tmp_path):
+def test_a_browser_that_does_not_work_is_skipped(program, reason, tmp_path):
     stub = tmp_path / "chromium"
     stub.write_text(f"#!/bin/sh\n{program}\n")
     stub.chmod(0o755)

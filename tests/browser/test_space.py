@@ -1,4 +1,4 @@
-"""The Space in a real browser: a scan goes in, words are typed, what they are is seen, and errors can be read."""
+"""The Space in a real browser: a scan and words give a view with a legend, and errors are readable."""
 
 import os
 import re
@@ -15,7 +15,7 @@ MINUTE = 60_000  # in milliseconds
 
 @pytest.fixture(scope="module")
 def address(tiny_segmenter, tmp_path_factory):
-    """Where the app answers, with a checkpoint that knows car, road and tree."""
+    """Address of the app, with a checkpoint of the classes car, road and tree."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[space]'")
     with running_space(sys.executable, tiny_segmenter, tmp_path_factory.mktemp("space")) as address:
         yield address
@@ -71,7 +71,7 @@ def is_drawn(viewer) -> bool:
     return len(set(picture)) > 100 and len(picture) > 5000
 
 
-def test_an_example_scan_is_at_hand_and_the_classes_answer_without_words(space):
+def test_an_example_scan_is_segmented_into_the_classes_of_the_checkpoint(space):
     space.get_by_text("street-1.pcd.bin").first.click()
     space.get_by_text(re.compile(r"\d\sKB")).first.wait_for()
     segment(space)
@@ -80,7 +80,7 @@ def test_an_example_scan_is_at_hand_and_the_classes_answer_without_words(space):
     assert re.search("car|road|tree", viewer.locator("#legend").inner_text())
 
 
-def test_a_broken_file_and_a_refused_word_are_told_in_words(space, scan, tmp_path):
+def test_a_broken_file_and_a_refused_word_give_a_readable_error(space, scan, tmp_path):
     alert = space.get_by_role("alert")
     segment(space, "car")
     alert.get_by_text("Upload a scan first").wait_for()

@@ -1,4 +1,4 @@
-"""The viewer's page in a real browser, offline: what is clicked is what is seen, with both renderers."""
+"""The viewer's page in a real browser, offline: clicks change the picture, with both renderers."""
 
 import base64
 
@@ -132,7 +132,7 @@ def test_every_coloring_is_another_picture(open_viewer):
     assert len(pictures) == 6
 
 
-def test_errors_are_told_and_ignored_points_are_none(open_viewer):
+def test_errors_are_counted_and_ignored_points_are_none(open_viewer):
     page = open_viewer(**full())
     color_by(page, "error")
     assert legend_of(page) == {"right": "200", "wrong": "400", "ignored": "200"}
@@ -219,7 +219,7 @@ def test_two_fingers_zoom_and_one_turns(open_viewer):
     assert page.evaluate("viewer.camera.distance") < 0.5 * start["distance"]
 
 
-def test_a_point_under_the_mouse_tells_what_it_is(open_viewer):
+def test_the_page_shows_the_class_of_the_point_under_the_mouse(open_viewer):
     points = np.array([[0.0, 0, 0, 7], [9, 9, 0, 3], [-9, -9, 0, 3]])
     page = open_viewer(
         points,

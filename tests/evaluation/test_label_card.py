@@ -23,7 +23,7 @@ VOCABULARY = load_vocabulary("nuscenes")
 
 @pytest.fixture(scope="module")
 def street_labels(tiny_street, tmp_path_factory):
-    """What the synthetic teacher says about the four frames of the street; no point labels yet."""
+    """A label set of the synthetic teacher for the four frames of the street, without point labels."""
     teacher = load_teacher("synthetic", prompts=VOCABULARY.prompts, data_dir=str(tiny_street))
     settings = {"cameras": None, "augmentations": ["flip"]}
     label_set = LabelSet.create(tmp_path_factory.mktemp("card") / "labels", teacher, VOCABULARY, settings)

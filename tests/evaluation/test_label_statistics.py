@@ -34,7 +34,7 @@ def gather(tmp_path, frames, teacher, vocabulary):
 
 
 def test_coverage_counts_labelled_points_of_all_and_of_those_seen(gather, frames):
-    """Of left, right, behind and right-up only the one behind is seen by nobody; the last camera's word counts."""
+    """Of left, right, behind and right-up only the one behind is not seen; the last camera decides."""
     numbers = gather([frames[0]])
     assert numbers["coverage_of_all"]["share"] == 3 / 4 and numbers["coverage_of_seen"]["share"] == 1
     assert numbers["coverage_of_seen"]["by_camera"] == {"CAM_A": 1, "CAM_B": 1}
@@ -44,7 +44,7 @@ def test_coverage_counts_labelled_points_of_all_and_of_those_seen(gather, frames
 
 
 def test_cameras_are_compared_where_both_have_a_segment(gather, frames):
-    """Right and right-up are tree in CAM_A and road in CAM_B; at the left one CAM_B has nothing to say."""
+    """Right and right-up are tree in CAM_A and road in CAM_B; at the left one CAM_B has no segment."""
     agreement = gather([frames[0]])["camera_agreement"]
     assert (agreement["share"], agreement["num_trials"]) == (0, 2)
     assert agreement["by_camera"] == {"CAM_A": 0, "CAM_B": 0}

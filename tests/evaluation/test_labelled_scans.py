@@ -1,4 +1,4 @@
-"""Scoring of scans one can draw: which points count, for whom, and what the report says."""
+"""Scoring of small drawn scans: the points of each region, and the tables."""
 
 from types import SimpleNamespace
 
@@ -80,7 +80,7 @@ def test_seen_and_unseen_points_are_scored_apart_and_the_teacher_on_those_it_saw
     assert results["all_points"]["num_points"] == 4
     assert results["seen_points"]["per_category_iou"] == [0.5, 0.0]  # class 0 right once, wrong once
     assert results["unseen_points"]["per_category_iou"] == [None, 0.5]  # one right, one point without a voxel
-    assert results["teacher_seen_points"]["per_category_iou"] == [1.0, 0.0]  # it said nothing about point 1
+    assert results["teacher_seen_points"]["per_category_iou"] == [1.0, 0.0]  # it has no label for point 1
 
 
 def test_points_within_min_range_are_not_scored():

@@ -46,7 +46,7 @@ def test_an_absent_class_is_nan_and_a_phantom_class_counts_as_zero():
     assert matrix_of([0, 0, 1], [0, 0, 0]).compute()["mean_iou"] == pytest.approx(1 / 3)
 
 
-def test_an_unanswered_point_is_a_miss_and_no_false_alarm():
+def test_a_point_without_a_prediction_is_a_miss_and_no_false_alarm():
     result = matrix_of([0, 255, 1], [0, 0, 1]).compute()
     assert result["per_category_iou"][:2] == [0.5, 1.0]
     assert result["overall_accuracy"] == pytest.approx(2 / 3)
@@ -57,7 +57,7 @@ def test_fwiou_weighs_a_class_by_how_often_it_is_labelled():
     assert result["fwiou"] == pytest.approx(0.75 * 0.75)
 
 
-def random_answers(seed, num_labels, absent=(), unanswered=False):
+def random_predictions(seed, num_labels, absent=(), with_gaps=False):
     """Skewed like a street: a few classes are nearly everything; those of `absent` are neither there nor predicted."""
     generator = np.random.default_rng(seed)
     share = generator.dirichlet(np.full(num_labels, 0.3))
@@ -65,29 +65,29 @@ def random_answers(seed, num_labels, absent=(), unanswered=False):
     labels = generator.choice(num_labels, 5000, p=share / share.sum())
     guesses = generator.choice(np.setdiff1d(np.arange(num_labels), absent), 5000)
     predictions = np.where(generator.random(5000) < 0.6, labels, guesses)
-    predictions[generator.random(5000) < 0.05 * unanswered] = 255
+    predictions[generator.random(5000) < 0.05 * with_gaps] = 255
     labels[generator.random(5000) < 0.1] = 255
     return predictions, labels
 
 
 @pytest.mark.parametrize("seed, num_labels, absent", [(0, 3, ()), (1, 16, ()), (2, 16, (4, 7)), (3, 19, (0, 18))])
 def test_metrics_are_those_of_scikit_learn(seed, num_labels, absent):
-    predictions, labels = random_answers(seed, num_labels, absent)
+    predictions, labels = random_predictions(seed, num_labels, absent)
     matrix = matrix_of(predictions, labels, num_labels)
     result = matrix.compute()
     kept, classes = labels != 255, np.arange(num_labels)
-    truth, said = labels[kept], predictions[kept]
-    iou, other = (jaccard_score(truth, said, labels=classes, average=None, zero_division=none) for none in (0, 1))
+    truth, predicted = labels[kept], predictions[kept]
+    iou, other = (jaccard_score(truth, predicted, labels=classes, average=None, zero_division=none) for none in (0, 1))
     iou[iou != other] = np.nan  # scikit-learn has a number of one's choice for an absent class
     np.testing.assert_allclose(result["per_category_iou"], iou, rtol=1e-12)
     assert np.flatnonzero(np.isnan(iou)).tolist() == sorted(absent)
-    assert np.array_equal(matrix.counts[:, :num_labels], confusion_matrix(truth, said, labels=classes))
+    assert np.array_equal(matrix.counts[:, :num_labels], confusion_matrix(truth, predicted, labels=classes))
     assert result["mean_iou"] == pytest.approx(np.nanmean(iou), rel=1e-12)
-    assert result["overall_accuracy"] == pytest.approx(accuracy_score(truth, said), rel=1e-12)
+    assert result["overall_accuracy"] == pytest.approx(accuracy_score(truth, predicted), rel=1e-12)
     present = np.setdiff1d(classes, absent)  # the weight of a class that is not there is 0, and 0 · NaN is not
-    weighted = jaccard_score(truth, said, labels=present, average="weighted")
+    weighted = jaccard_score(truth, predicted, labels=present, average="weighted")
     assert result["fwiou"] == pytest.approx(weighted, rel=1e-12)
-    assert result["official_fwiou"] == pytest.approx(jaccard_score(truth, said, average="micro"), rel=1e-12)
+    assert result["official_fwiou"] == pytest.approx(jaccard_score(truth, predicted, average="micro"), rel=1e-12)
 
 
 def devkit_scores(predictions, labels, num_labels):
@@ -103,7 +103,7 @@ def devkit_scores(predictions, labels, num_labels):
 
 @pytest.mark.parametrize("seed, absent", [(4, ()), (5, (3,)), (6, (0, 9, 15))])
 def test_metrics_are_those_of_the_nuscenes_devkit(seed, absent):
-    predictions, labels = random_answers(seed, 16, absent)
+    predictions, labels = random_predictions(seed, 16, absent)
     result = matrix_of(predictions, labels, 16).compute()
     iou, mean_iou, fwiou = devkit_scores(predictions, labels, 16)
     np.testing.assert_allclose(result["per_category_iou"], iou, rtol=1e-12)
@@ -112,7 +112,7 @@ def test_metrics_are_those_of_the_nuscenes_devkit(seed, absent):
 
 @pytest.mark.parametrize("seed, absent", [(7, ()), (8, (2, 11))])
 def test_the_official_code_counts_an_absent_class_as_one_and_keeps_void_answers_as_misses(seed, absent):
-    predictions, labels = random_answers(seed, 16, absent, unanswered=True)
+    predictions, labels = random_predictions(seed, 16, absent, with_gaps=True)
     counts = np.zeros((17, 17))  # method 5.1: class 0 is void; its row is zeroed, its column stays
     np.add.at(counts, ((labels.astype(int) + 1) % 256, (predictions.astype(int) + 1) % 256), 1)
     counts[0] = 0
@@ -140,7 +140,7 @@ def test_tensors_count_as_arrays_do():
     assert np.array_equal(matrix.counts, matrix_of([0, 1, 2], [0, 1, 1]).counts)
 
 
-def test_nothing_scored_gives_nan_not_an_error():
+def test_without_scored_points_metrics_are_nan():
     result = matrix_of([0, 1], [255, 255]).compute()
     assert math.isnan(result["mean_iou"]) and math.isnan(result["fwiou"]) and result["num_points"] == 0
 

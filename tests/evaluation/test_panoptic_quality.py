@@ -26,13 +26,13 @@ def quality_by_loops(predictions, predicted_instances, labels, instances, min_po
     rows = []
     for c in range(3):
         thing = bool(IS_THING[c])
-        said = Counter(pi if thing else 0 for p, pi, _, _ in points if p == c)
+        predicted = Counter(pi if thing else 0 for p, pi, _, _ in points if p == c)
         true = Counter(ti if thing else 0 for _, _, t, ti in points if t == c)
         both = Counter((pi if thing else 0, ti if thing else 0) for p, pi, t, ti in points if p == c and t == c)
-        ious = {pair: n / (said[pair[0]] + true[pair[1]] - n) for pair, n in both.items()}
+        ious = {pair: n / (predicted[pair[0]] + true[pair[1]] - n) for pair, n in both.items()}
         matched = {pair: iou for pair, iou in ious.items() if iou > 0.5}
         found, hit = {pair[0] for pair in matched}, {pair[1] for pair in matched}
-        false_alarms = sum(n >= min_points and segment not in found for segment, n in said.items())
+        false_alarms = sum(n >= min_points and segment not in found for segment, n in predicted.items())
         misses = sum(n >= min_points and segment not in hit for segment, n in true.items())
         rows.append((len(matched), false_alarms, misses, sum(matched.values())))
     return np.array(rows).T
@@ -69,7 +69,7 @@ def test_the_truth_is_perfect_and_an_absent_class_has_no_quality():
     assert result["stuff"]["pq"] == 1  # instances of stuff are one segment
 
 
-def test_a_point_without_an_answer_makes_its_segment_smaller_and_no_false_alarm():
+def test_a_point_without_a_prediction_makes_its_segment_smaller_and_no_false_alarm():
     panoptic = quality([0, 0, 255, 255], [1, 1, 1, 1], [0, 0, 0, 2], [5, 5, 5, 0])
     assert panoptic.counts[:3].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
     assert panoptic.compute()["per_category_sq"][0] == pytest.approx(2 / 3)

@@ -1,4 +1,4 @@
-"""Segmenter: several views of a scan are averaged by point, void is silent, AFI goes through the processor."""
+"""Segmenter: views of a scan are averaged by point, void gives no label, AFI goes through the processor."""
 
 import itertools
 import math
@@ -120,9 +120,7 @@ def test_several_views_give_the_mean_of_what_each_of_them_gives(model, processor
 
 
 @pytest.mark.parametrize("num_views", [1, 2])
-def test_void_is_an_answer_only_where_one_asks_for_it_and_then_leaves_the_point_without_a_label(
-    model, processor, points, num_views
-):
+def test_void_competes_only_on_request_and_its_points_get_no_label(model, processor, points, num_views):
     with torch.no_grad():
         model.classifier.bias[3] = 100.0
     scan = scan_of(points, processor, num_views)

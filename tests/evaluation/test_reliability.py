@@ -1,4 +1,4 @@
-"""ConfidenceBins: the expected calibration error by its definition, and sums that no sharing of scans changes."""
+"""ConfidenceBins: the expected calibration error by its definition, and sums that do not depend on the order."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_sums_are_the_same_in_any_order_and_however_they_are_shared():
     assert np.array_equal(sum(share.counts for share in shares), whole.counts)
 
 
-def test_nothing_answered_gives_nan_and_what_is_no_probability_is_refused():
+def test_no_points_give_nan_and_invalid_probabilities_are_refused():
     assert np.isnan(ConfidenceBins().compute()["expected_calibration_error"])
     for wrong in (1.5, -0.1, np.nan):
         with pytest.raises(ValueError, match="must be probabilities from 0 to 1, got"):

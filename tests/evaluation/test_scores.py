@@ -29,14 +29,14 @@ def drawn_scan(instances=True):
     return LabelledScan("a", points, {}, labels, regions, instances=ids)
 
 
-def answer(labels, confidences=(0.9, 0.8, 0.7, 0.6, 0.5)):
+def predict(labels, confidences=(0.9, 0.8, 0.7, 0.6, 0.5)):
     return Prediction(np.array(labels), np.array(confidences, dtype=np.float32))
 
 
-def test_every_number_is_of_the_points_it_says():
+def test_every_number_counts_the_points_of_its_name():
     scores = Scores(SCANS, "nuscenes")
     scores.panoptic.min_points = 1
-    scores.update(answer([ROAD, CAR, ROAD, 255, CAR]), drawn_scan())
+    scores.update(predict([ROAD, CAR, ROAD, 255, CAR]), drawn_scan())
     results = scores.compute()
     assert [results[name]["num_points"] for name in ("all_points", "seen_points", "unseen_points")] == [4, 3, 1]
     assert results["all_points"]["overall_accuracy"] == 0.5 and results["unseen_points"]["overall_accuracy"] == 0
@@ -51,11 +51,11 @@ def test_every_number_is_of_the_points_it_says():
     assert results["panoptic"]["per_category_pq"][ROAD] == 0  # its segment is half wrong
 
 
-def test_what_is_not_there_is_not_reported():
+def test_absent_regions_and_instances_are_not_reported():
     scan = drawn_scan(instances=False)
     scan.regions.pop("seen_points"), scan.regions.pop("unseen_points")
     scores = Scores(SCANS, "nuscenes")
-    scores.update(answer([ROAD, CAR, CAR, ROAD, CAR]), scan)
+    scores.update(predict([ROAD, CAR, CAR, ROAD, CAR]), scan)
     results = without_nan(scores.compute())
     assert list(results) == ["all_points", "by_range", "calibration"]
     table = evaluation_tables(results, load_vocabulary("nuscenes").class_names)
@@ -65,7 +65,7 @@ def test_what_is_not_there_is_not_reported():
 
 def test_scans_shared_by_processes_count_as_those_of_one():
     generator = np.random.default_rng(0)
-    answers = [answer(generator.choice([CAR, ROAD, 255], 5), generator.random(5)) for _ in range(6)]
+    predictions = [predict(generator.choice([CAR, ROAD, 255], 5), generator.random(5)) for _ in range(6)]
 
     def count(own):
         scores = Scores(SCANS, "nuscenes")
@@ -84,18 +84,18 @@ def test_scans_shared_by_processes_count_as_those_of_one():
         def reduce(self, counts, how):
             return counts + torch.from_numpy(next(self.others).counts)
 
-    first, second, together = count(answers[::2]), count(answers[1::2]), count(answers)
+    first, second, together = count(predictions[::2]), count(predictions[1::2]), count(predictions)
     first.reduce(TwoProcesses(second))
     assert without_nan(first.compute()) == without_nan(together.compute())
 
 
 def test_memory_does_not_grow_with_the_number_of_scans():
-    scores, scan, said = Scores(SCANS, "nuscenes"), drawn_scan(), answer([ROAD, CAR, CAR, ROAD, CAR])
+    scores, scan, predicted = Scores(SCANS, "nuscenes"), drawn_scan(), predict([ROAD, CAR, CAR, ROAD, CAR])
     sizes = []
     tracemalloc.start()
     for num_scans in (30, 150):
         for _ in range(num_scans):
-            scores.update(said, scan)
+            scores.update(predicted, scan)
         gc.collect()
         sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Submissions: every point has a class, in the numbers and files that the benchmarks ask for."""
+"""Submissions: every point has a class, in the numbers and files that the benchmarks require."""
 
 import json
 
@@ -13,7 +13,7 @@ POINTS = np.array([[1, 0, 0, 9], [2, 0, 0, 9], [8, 0, 0, 9], [np.nan, 0, 0, 9]],
 NUSCENES, KITTI = load_vocabulary("nuscenes"), load_vocabulary("semantic_kitti")
 
 
-def test_a_nuscenes_submission_has_the_challenges_classes_and_says_what_it_uses(tmp_path):
+def test_a_nuscenes_submission_has_the_classes_and_the_description_of_the_challenge(tmp_path):
     submission = Submission(tmp_path, "nuscenes", "val", NUSCENES.class_names)
     submission.write_scan("token", POINTS, np.array([0, 15, 3, 4]))
     submission.write_description()
@@ -40,7 +40,7 @@ def test_a_semantickitti_submission_has_raw_ids_that_read_back_as_the_same_class
     assert [path.name for path in tmp_path.iterdir()] == ["sequences"]
 
 
-def test_a_point_without_an_answer_gets_that_of_the_nearest_point_that_has_one():
+def test_a_point_without_a_label_gets_that_of_the_nearest_labelled_point():
     assert label_everywhere(POINTS, np.array([255, 5, 7, 255])).tolist() == [5, 5, 7, 5]
     assert label_everywhere(POINTS, np.full(4, 255)).tolist() == [0] * 4
     labels = np.array([1, 255, 2, 255])
