@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save
 
 from uov_hf.hub.upload import is_hub_id
 from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
-from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher
+from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher, TeacherFrame
 
 
 FORMAT_VERSION = 2
@@ -264,12 +264,18 @@ def segment_frame(
     if missing := sorted(set(cameras or []) - set(names)):
         raise ValueError(f"Frame {frame['frame_id']} has no camera {', '.join(missing)}; it has {', '.join(names)}.")
     chosen = [index for index, name in enumerate(names) if cameras is None or name in cameras]
-    shown = frame | {column: [frame[column][i] for i in chosen] for column in CAMERA_COLUMNS}
+    shown = TeacherFrame(
+        frame_id=frame["frame_id"],
+        camera_names=[names[i] for i in chosen],
+        image_ids=[frame["image_ids"][i] for i in chosen],
+        images=[frame["images"][i] for i in chosen],
+        image_sizes=np.array([frame["image_sizes"][i] for i in chosen]),
+    )
 
     pngs: dict[tuple[int, str | None], bytes] = {}
     said: list[tuple[int, ImageSegments]] = []
     for augmentation in (None, *augmentations):
-        for camera, answer in zip(chosen, teacher.segment(shown | {"augmentation": augmentation}), strict=True):
+        for camera, answer in zip(chosen, teacher.segment({**shown, "augmentation": augmentation}), strict=True):
             _check_answer(answer, frame, camera, augmentation, teacher)
             ids = Augmentation.parse(augmentation).restore(answer.segmentation, frame["image_sizes"][camera])
             num_before = sum(len(earlier.labels) for _, earlier in said)

@@ -1,15 +1,14 @@
-"""CLIP as a teacher: dense features by the value path of its last layer."""
+"""CLIP as a teacher: dense features from the value path of its last layer."""
 
 from torch import Tensor
 from transformers import CLIPModel
 
-from uov_hf.teachers.clip_space import ClipSpace
-from uov_hf.teachers.dense import DenseTeacher
+from uov_hf.teachers.clip_space import ClipSpace, DenseTeacher
 
 
 class CLIPSpace(ClipSpace):
-    """Any CLIP, without training: each patch is its own little image (Zhou et al., "Extract Free Dense Labels from
-    CLIP", ECCV 2022)."""
+    """Any CLIP, without training: each patch is embedded like an image of its own (Zhou et al., "Extract Free Dense
+    Labels from CLIP", ECCV 2022)."""
 
     model_class = CLIPModel
     any_size = {"interpolate_pos_encoding": True}
@@ -23,7 +22,7 @@ class CLIPSpace(ClipSpace):
         return self.model.logit_scale.float().exp().item()
 
     def patch_embeds(self, pixel_values: Tensor) -> Tensor:
-        """visual_projection(LN(out_proj(v_proj(LN(x))))), x the last layer's input: no patch looks at another there"""
+        """visual_projection(LN(out_proj(v_proj(LN(x))))), x the last layer's input: no attention between patches."""
         vision, last = self.model.vision_model, self.model.vision_model.encoder.layers[-1]
         hidden = vision.pre_layrnorm(vision.embeddings(pixel_values, interpolate_pos_encoding=True))
         for layer in vision.encoder.layers[:-1]:
@@ -33,7 +32,7 @@ class CLIPSpace(ClipSpace):
 
 
 class CLIPTeacher(DenseTeacher):
-    """Any CLIP of the Hub: see `DenseTeacher` for how it segments and for its arguments."""
+    """Any CLIP of the Hub; see `DenseTeacher` for the segmentation and `DenseConfig` for the settings."""
 
     name = "clip"
     space_class = CLIPSpace

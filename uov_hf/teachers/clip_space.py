@@ -1,90 +1,74 @@
-"""
-Models that put image patches and words into one space, and what teachers do with them.
+"""Models that embed image patches and words in one space, and the teacher that labels pixels with them.
 
-    space = load_clip_space("openai/clip-vit-base-patch16", device="cuda", dtype=torch.float16, short_side=448)
-    prompt_embeds = space.encode_prompts(["car", "road"])        # (2, embed_dim), float32, unit length
-    [features] = space.dense_features([image])                   # (embed_dim, h, w), float32, unit length, any h and w
-    embeds = pool_segments(features, segmentation, num_segments) # (num_segments, embed_dim), never a full-size map
-    labels, scores = space.classify(embeds, prompt_embeds)       # best prompt and its probability, (num_segments,)
-
-A teacher whose own model has no mask embedding in the space of words derives from `SecondSpaceTeacher`, and finds such
-a model as `self.space`.
+checkpoint = Checkpoint("openai/clip-vit-base-patch16", device="cuda", dtype=torch.float16)
+space = load_clip_space(checkpoint, SpaceConfig(short_side=448))
+prompt_embeds = space.encode_prompts(["car", "road"])        # (2, embed_dim), float32, unit length
+[features] = space.dense_features([ScaledImage(image)])      # (embed_dim, h, w), float32, unit length, any h and w
+embeds = pool_segments(features, segmentation, num_segments) # (num_segments, embed_dim), never a full-size map
+labels, scores = space.classify(embeds, prompt_embeds)       # best prompt and its probability, (num_segments,)
 """
 
 from abc import ABC, abstractmethod
-from importlib import import_module
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from uov_hf.teachers.images import PixelTransform, average_windows, look_through_windows, whole_patches
-from uov_hf.teachers.pooling import pool_segments
-from uov_hf.teachers.prompts import embed_prompts, templates_called
-from uov_hf.teachers.protocol import Teacher
-from uov_hf.teachers.settings import check_counts, check_sides
-from uov_hf.teachers.weights import commit_of, load_frozen, require_model
-
-
-# model type of the Hub -> module and class, imported when asked for
-CLIP_SPACES = {
-    "clip": ("uov_hf.teachers.clip", "CLIPSpace"),
-    "tipsv2": ("uov_hf.teachers.tipsv2", "TIPSv2Space"),
-}
+from uov_hf.teachers.checkpoints import Checkpoint, dtype_name
+from uov_hf.teachers.config import TeacherConfig, batch_size, check_sides, share, templates
+from uov_hf.teachers.images import ScaledImage, average_windows, run_on_windows
+from uov_hf.teachers.pooling import pool_segments, segments_of_labels, upsampled_max
+from uov_hf.teachers.prompts import TEMPLATES, embed_prompts
+from uov_hf.teachers.protocol import ImageSegments, Teacher, TeacherFrame, open_images
 
 
-class ClipSpace(ABC):
-    """
-    A frozen model whose image patches and sentences share a space.
+@dataclass(frozen=True, kw_only=True)
+class SpaceConfig(TeacherConfig):
+    """How a model with one space for patches and words reads images and prompts.
 
     Args:
-        model_name_or_path (`str`):
-            Hub id or folder.
-        revision (`str`, *optional*):
-            Branch, tag or commit; `commit` is what it stood for when the model was loaded.
-        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
-            Where it runs.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            Its precision. What it returns is float32.
         short_side (`int`, *optional*, defaults to 448):
-            Images are resized so that their shorter side is about this long, in pixels; whole patches are kept.
+            The shorter side of a resized image, in pixels, up to whole patches.
         window (`int`, *optional*):
-            Side in pixels of the square windows that go through the model, each neighbour sharing half with the next;
-            the mean is taken where they overlap. None: the image in one piece, position embeddings interpolated.
+            Side of the square windows that go through the model, in pixels; neighbours share half, and their outputs
+            are averaged where they overlap. None: the image in one piece, with interpolated position embeddings.
         templates (`str`, *optional*, defaults to `"vild"`):
             A key of `TEMPLATES`: the sentences around a prompt, whose embeddings are averaged.
         batch_size (`int`, *optional*, defaults to 8):
-            Images, or windows, that go through the model at once.
+            Images or windows in one batch.
     """
 
-    model_class: ClassVar[type[PreTrainedModel]]
-    any_size: ClassVar[dict[str, bool]] = {}  # what lets `get_image_features` look at pictures of any size
+    short_side: int = 448
+    window: int | None = None
+    templates: str = templates("vild")
+    batch_size: int = batch_size(8)
 
-    def __init__(
-        self,
-        model_name_or_path: str,
-        revision: str | None = None,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        *,
-        short_side: int = 448,
-        window: int | None = None,
-        templates: str = "vild",
-        batch_size: int = 8,
-    ):
-        check_counts(batch_size=batch_size)
-        self.templates = templates_called(templates)
-        self.commit = commit_of(model_name_or_path, revision)
-        self.model = load_frozen(self.model_class, model_name_or_path, self.commit, device, dtype)
-        self.tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, revision=self.commit)
-        self.transform = PixelTransform.from_pretrained(model_name_or_path, self.commit)
-        self.patch_size = self.model.config.vision_config.patch_size
-        check_sides(self.patch_size, short_side=short_side, window=window)
-        self.short_side, self.window, self.batch_size = short_side, window, batch_size
+
+class ClipSpace(ABC):
+    """A frozen model that embeds image patches and sentences in one space. It returns float32 in any precision.
+
+    Args:
+        checkpoint (`Checkpoint`):
+            The weights.
+        config (`SpaceConfig`, *optional*):
+            Image size, windows, templates.
+    """
+
+    model: Any  # CLIPModel or Tipsv2Model, which share no interface of their own
+    model_class: ClassVar[type]
+    any_size: ClassVar[dict[str, bool]] = {}  # makes `get_image_features` take images of any size
+
+    def __init__(self, checkpoint: Checkpoint, config: SpaceConfig | None = None):
+        self.config = config or SpaceConfig()
+        self.commit = checkpoint.revision
+        self.model = checkpoint.load(self.model_class)
+        self.tokenizer = checkpoint.load_tokenizer()
+        self.transform = checkpoint.load_transform()
+        self.patch_size: int = self.model.config.vision_config.patch_size
+        check_sides(self.patch_size, short_side=self.config.short_side, window=self.config.window)
 
     @property
     @abstractmethod
@@ -94,49 +78,48 @@ class ClipSpace(ABC):
     @property
     @abstractmethod
     def logit_scale(self) -> float:
-        """What cosines are multiplied by before the softmax over prompts."""
+        """Factor for cosines before the softmax over prompts."""
 
     @abstractmethod
     def patch_embeds(self, pixel_values: Tensor) -> Tensor:
-        """`(batch, h * w, embed_dim)` of `(batch, 3, height, width)`, row by row, of any length."""
+        """Embeddings of any length, `(batch, h * w, embed_dim)` row by row, of `(batch, 3, height, width)`."""
 
     def picture_embeds(self, pixel_values: Tensor) -> Tensor:
-        """`(batch, embed_dim)` float32 of whole pictures `(batch, 3, height, width)`, of any length."""
+        """Embeddings of whole images, of any length, `(batch, embed_dim)` float32, of `(batch, 3, height, width)`."""
         pixel_values = pixel_values.to(self.model.device, self.model.dtype)
         return self.model.get_image_features(pixel_values, **self.any_size).pooler_output.float()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides its answers beside the weights; JSON."""
-        return {
-            "short_side": self.short_side,
-            "window": self.window,
-            "templates": self.templates,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-        }
+        """Everything beside the weights that changes predictions, as JSON."""
+        return self.config.record() | {"dtype": dtype_name(self.model.dtype)}
 
-    @torch.inference_mode()
     def encode_prompts(self, prompts: list[str]) -> Tensor:
         """`(num_prompts, embed_dim)`: the mean over templates of unit-length embeddings, made unit length."""
-        return embed_prompts(self.model, self.tokenizer, prompts, self.templates)
+        return embed_prompts(self.model, self.tokenizer, prompts, TEMPLATES[self.config.templates])
 
     @torch.inference_mode()
-    def dense_features(self, images: list[Image.Image]) -> list[Tensor]:
-        """Each RGB image's patch features `(embed_dim, h, w)`, unit length, float32, on the model's device."""
+    def dense_features(self, images: list[ScaledImage]) -> list[Tensor]:
+        """Patch features `(embed_dim, h, w)` of each image, unit length, float32, on the model's device."""
         pixel_values = [self.pixels(image) for image in images]
-        views = look_through_windows(self._feature_maps, pixel_values, self.patch_size, self.window, self.batch_size)
-        return [normalize(average_windows(views_of_one), dim=0) for views_of_one in views]
+        outputs = run_on_windows(
+            self._feature_maps, pixel_values, self.patch_size, self.config.window, self.config.batch_size
+        )
+        return [normalize(average_windows(of_image), dim=0) for of_image in outputs]
 
-    def pixels(self, image: Image.Image) -> Tensor:
-        """`(3, height, width)`: resized to whole patches, nearly in proportion, normalised as the model wants it."""
-        return self.transform(image, whole_patches(image, self.short_side, self.patch_size))
+    def pixels(self, image: ScaledImage) -> Tensor:
+        """`(3, height, width)`: resized to whole patches, nearly in proportion, and normalised."""
+        return self.transform.in_patches(image, self.config.short_side, self.patch_size)
 
     @torch.inference_mode()
     def classify(self, embeds: Tensor, prompt_embeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Best prompt, and its softmax probability among all, of each of `(num_segments, embed_dim)`."""
-        probabilities = (self.logit_scale * embeds @ prompt_embeds.T).softmax(dim=-1)  # (num_segments, num_prompts)
-        scores, labels = probabilities.max(dim=-1)
+        """Best prompt of each of `(num_segments, embed_dim)`, and its softmax probability among all prompts."""
+        scores, labels = self.probabilities(embeds, prompt_embeds).max(dim=-1)
         return labels, scores
+
+    def probabilities(self, embeds: Tensor, prompt_embeds: Tensor) -> Tensor:
+        """Softmax over prompts, `(num_segments, num_prompts)`."""
+        return (self.logit_scale * embeds @ prompt_embeds.T).softmax(dim=-1)
 
     def _feature_maps(self, pixel_values: Tensor) -> Tensor:
         h, w = (side // self.patch_size for side in pixel_values.shape[2:])
@@ -144,76 +127,32 @@ class ClipSpace(ABC):
         return normalize(embeds, dim=-1).mT.unflatten(2, (h, w))  # (batch, embed_dim, h, w)
 
 
-def load_clip_space(
-    model_name_or_path: str,
-    revision: str | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    **settings: Any,
-) -> ClipSpace:
-    """
-    The space of a CLIP or a TIPSv2; its model type decides which.
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig(SpaceConfig):
+    """Settings of a teacher that labels pixels by their best prompt; see `SpaceConfig` for the others.
 
     Args:
-        settings:
-            `short_side`, `window`, `templates`, `batch_size`, see `ClipSpace`.
-
-    Raises:
-        ValueError: a model of another type.
-    """
-    model_type = AutoConfig.from_pretrained(model_name_or_path, revision=revision).model_type
-    if model_type not in CLIP_SPACES:
-        raise ValueError(
-            f"{model_name_or_path} is a model of type {model_type!r}, whose patches and words do not share a space; "
-            f"those of {', '.join(CLIP_SPACES)} do."
-        )
-    module, class_name = CLIP_SPACES[model_type]
-    return getattr(import_module(module), class_name)(model_name_or_path, revision, device, dtype, **settings)
-
-
-class SecondSpaceTeacher(Teacher):
-    """
-    A teacher that takes the embeddings of segments and prompts from a second model, a CLIP or a TIPSv2: its own model
-    has no mask embedding in the space of words. Segments get the mean of what the second model sees in their pixels,
-    never the embedding of their own label.
-
-    Args:
-        prompts, model_name_or_path, revision, device, dtype:
-            See `Teacher`; device and dtype are those of both models.
-        embed_model_name_or_path (`str`):
-            Hub id or folder of the second model.
-        embed_revision (`str`, *optional*):
-            Its branch, tag or commit.
-        embed_short_side, embed_window, templates, batch_size:
-            `short_side`, `window`, `templates` and `batch_size` of the second model, see `ClipSpace`.
+        min_score (`float`, *optional*, defaults to 0.0):
+            Pixels whose best prompt has a lower softmax probability have no segment. Prompts share the probability:
+            more synonyms lower it. At 0 every pixel has a segment.
     """
 
-    def __init__(
-        self,
-        prompts: list[str],
-        *,
-        embed_model_name_or_path: str | None = None,
-        embed_revision: str | None = None,
-        embed_short_side: int = 448,
-        embed_window: int | None = None,
-        templates: str = "vild",
-        batch_size: int = 8,
-        **shared: Any,
-    ):
-        super().__init__(prompts, **shared)
-        self.embed_model_name_or_path = require_model(
-            self.name, "embed_model_name_or_path", embed_model_name_or_path, "openai/clip-vit-base-patch16"
-        )
-        self.space = load_clip_space(
-            self.embed_model_name_or_path,
-            embed_revision,
-            self.device,
-            self.dtype,
-            short_side=embed_short_side,
-            window=embed_window,
-            templates=templates,
-            batch_size=batch_size,
-        )
+    min_score: float = share(0.0)
+
+
+class DenseTeacher(Teacher):
+    """Each pixel gets its best prompt, and the pixels of a prompt form one segment, as in SAN and CAT-Seg.
+
+    A segment's embedding is the mean of its patch features; its score is the softmax probability of its prompt.
+    `DenseConfig` has the settings.
+    """
+
+    space_class: ClassVar[type[ClipSpace]]
+    config_class = DenseConfig
+    config: DenseConfig
+
+    def load(self) -> None:
+        self.space = self.space_class(self.checkpoint(), self.config)
         self.prompt_embeds = self.space.encode_prompts(self.prompts)  # (num_prompts, embed_dim)
 
     @property
@@ -222,20 +161,22 @@ class SecondSpaceTeacher(Teacher):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the second model adds; a teacher adds its own to it."""
-        return {
-            "embed_model_name_or_path": self.embed_model_name_or_path,
-            "embed_revision": self.space.commit,
-            "embed_settings": self.space.settings,
-        }
+        return self.space.settings
 
     def encode_prompts(self, prompts: list[str]) -> np.ndarray:
         return self.space.encode_prompts(prompts).cpu().numpy()
 
-    def embed_segments(
-        self, images: list[Image.Image], segmentations: list[Tensor], num_segments: list[int]
-    ) -> list[Tensor]:
-        """Each image's `(num_segments, embed_dim)`, unit length, of its `(height, width)` ids 1…num_segments."""
+    @torch.inference_mode()
+    def segment(self, frame: TeacherFrame) -> list[ImageSegments]:
+        images = open_images(frame)
         features = self.space.dense_features(images)
-        arguments = zip(features, segmentations, num_segments, strict=True)
-        return [pool_segments(*one) for one in arguments]
+        return [self._segments(of_image, image.size) for of_image, image in zip(features, images, strict=True)]
+
+    def _segments(self, features: Tensor, image_size: tuple[int, int]) -> ImageSegments:
+        logits = self.space.logit_scale * torch.einsum("pd,dhw->phw", self.prompt_embeds, features)
+        min_score = self.config.min_score
+        scores, best = upsampled_max(logits, image_size, softmax=min_score > 0)  # (height, width)
+        segmentation, labels = segments_of_labels(best, keep=scores >= min_score if min_score > 0 else None)
+        embeds = pool_segments(features, segmentation, len(labels))
+        probabilities = self.space.probabilities(embeds, self.prompt_embeds)
+        return ImageSegments.from_tensors(segmentation, labels, probabilities.gather(1, labels[:, None])[:, 0], embeds)

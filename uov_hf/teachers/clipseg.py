@@ -1,149 +1,132 @@
-"""CLIPSeg as a teacher: a heat map per prompt, and the embeddings of segments from a second model."""
+"""CLIPSeg as a teacher: a heat map per prompt, and embeddings of segments from a second model."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers import AutoTokenizer, CLIPSegForImageSegmentation
+from transformers import CLIPSegForImageSegmentation
 
-from uov_hf.teachers.clip_space import SecondSpaceTeacher
-from uov_hf.teachers.images import (
-    PixelTransform,
-    Views,
-    average_windows,
-    look_through_windows,
-    whole_patches,
-)
-from uov_hf.teachers.pooling import segments_of_labels
-from uov_hf.teachers.prompts import embed_sentences, mean_over_templates
-from uov_hf.teachers.protocol import ImageSegments, open_images
-from uov_hf.teachers.settings import check_counts, check_shares, check_sides
-from uov_hf.teachers.weights import commit_of, load_frozen, require_model
+from uov_hf.teachers.config import batch_size, check_sides, share
+from uov_hf.teachers.images import ScaledImage, WindowOutputs, average_windows, run_on_windows
+from uov_hf.teachers.pooling import pool_segments, segments_of_labels
+from uov_hf.teachers.prompts import TEMPLATES, embed_sentences, mean_over_templates
+from uov_hf.teachers.protocol import ImageSegments, TeacherFrame, open_images
+from uov_hf.teachers.second_space import SecondSpaceConfig, SecondSpaceTeacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPSegConfig(SecondSpaceConfig):
+    """Settings of `CLIPSegTeacher`; see `SecondSpaceConfig` for the others. `templates` apply to both models.
+
+    Args:
+        short_side (`int`, *optional*, defaults to 352):
+            The shorter side of a resized image, in pixels; the published models were trained at 352.
+        window (`int`, *optional*):
+            Side of the square windows that go through the model, in pixels, at most `short_side`; neighbours share
+            half, and their maps are averaged where they overlap. None: `short_side`. The decoder takes squares only.
+        min_score (`float`, *optional*, defaults to 0.0):
+            Pixels whose highest heat is lower, 0…1, have no segment. At 0 every pixel has a segment.
+        prompts_at_once (`int`, *optional*, defaults to 16):
+            Prompts that go through the decoder together; memory holds as many maps of the image's full size.
+
+    Raises:
+        ValueError: `window` is larger than `short_side`, or a value is out of range.
+    """
+
+    short_side: int = 352
+    window: int | None = None
+    min_score: float = share(0.0)
+    prompts_at_once: int = batch_size(16)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window is not None and self.window > self.short_side:
+            raise ValueError(
+                f"`window` must be at most `short_side` = {self.short_side}, got {self.window}: the decoder takes "
+                "squares only."
+            )
 
 
 class CLIPSegTeacher(SecondSpaceTeacher):
-    """
-    Any CLIPSeg of the Hub (Lüddecke and Ecker, "Image Segmentation Using Text and Image Prompts", CVPR 2022): each
-    pixel goes to the prompt with the hottest map, and the pixels of a prompt are one segment. Its score is the mean
-    heat of its pixels.
+    """Any CLIPSeg of the Hub (Lüddecke and Ecker, "Image Segmentation Using Text and Image Prompts", CVPR 2022).
 
-    The vision tower sees an image once; the light decoder runs for every prompt. The maps have no embedding in the
-    space of words: segments and prompts take theirs from the second model.
-
-    Args:
-        prompts, model_name_or_path, revision, device, dtype:
-            See `Teacher`.
-        short_side (`int`, *optional*, defaults to 352):
-            Images are resized so that their shorter side is about this long, in pixels; 352 is what the published
-            models were trained on.
-        window (`int`, *optional*):
-            Side in pixels of the square windows that go through the model, each neighbour sharing half with the next;
-            the mean is taken where they overlap. None: as long as the short side. The decoder takes squares only.
-        min_score (`float`, *optional*, defaults to 0.0):
-            Pixels whose hottest map is cooler, 0…1, have no segment. At 0 every pixel has one.
-        prompts_at_once (`int`, *optional*, defaults to 16):
-            Prompts that go through the decoder together; so many maps of the image's full size are in memory.
-        embed_model_name_or_path, embed_revision, embed_short_side, embed_window, templates, batch_size:
-            See `SecondSpaceTeacher`; `templates` are around the prompts of both models.
+    Each pixel gets the prompt with the highest heat, and the pixels of a prompt form one segment. Its score is the
+    mean heat of its pixels. The vision tower processes an image once; the light decoder runs for every prompt. Heat
+    maps have no embeddings in the space of words: the second model provides those of segments and prompts.
     """
 
     name = "clipseg"
+    example = "CIDAS/clipseg-rd64-refined"
+    config_class = CLIPSegConfig
+    config: CLIPSegConfig
 
-    def __init__(
-        self,
-        prompts: list[str],
-        *,
-        short_side: int = 352,
-        window: int | None = None,
-        min_score: float = 0.0,
-        prompts_at_once: int = 16,
-        **shared: Any,
-    ):
-        super().__init__(prompts, **shared)
-        check_shares(min_score=min_score)
-        check_counts(prompts_at_once=prompts_at_once)
-        source = require_model(self.name, "model_name_or_path", self.model_name_or_path, "CIDAS/clipseg-rd64-refined")
-        self.revision = commit_of(source, self.revision)
-        self.model = load_frozen(CLIPSegForImageSegmentation, source, self.revision, self.device, self.dtype)
-        self.transform = PixelTransform.from_pretrained(source, self.revision)
-        self.patch_size = self.model.config.vision_config.patch_size
-        check_sides(self.patch_size, short_side=short_side, window=window)
-        if window is not None and window > short_side:
-            raise ValueError(f"`window` must be at most `short_side` = {short_side}: the decoder takes squares only.")
-        self.short_side, self.window = short_side, window or short_side
-        self.min_score, self.prompts_at_once = min_score, prompts_at_once
-        self.conditions = self._conditions(AutoTokenizer.from_pretrained(source, revision=self.revision))
+    def load(self) -> None:
+        super().load()
+        checkpoint = self.checkpoint()
+        self.model = checkpoint.load(CLIPSegForImageSegmentation)
+        self.transform = checkpoint.load_transform()
+        self.patch_size: int = self.model.clip.vision_model.config.patch_size
+        check_sides(self.patch_size, short_side=self.config.short_side, window=self.config.window)
+        self.window = self.config.window or self.config.short_side
+        embed = partial(embed_sentences, self.model.clip, checkpoint.load_tokenizer())
+        with torch.inference_mode():
+            means = mean_over_templates(self.prompts, TEMPLATES[self.config.templates], embed)
+        self.conditions = means.to(self.dtype)  # (num_prompts, projection_dim), inputs of the decoder
 
     @property
     def settings(self) -> dict[str, Any]:
-        own = {"short_side": self.short_side, "window": self.window, "min_score": self.min_score}
-        return own | super().settings
+        return super().settings | {"window": self.window}
 
     @torch.inference_mode()
-    def segment(self, frame: dict[str, Any]) -> list[ImageSegments]:
+    def segment(self, frame: TeacherFrame) -> list[ImageSegments]:
         images = open_images(frame)
-        pixel_values = [
-            self.transform(image, whole_patches(image, self.short_side, self.patch_size)) for image in images
-        ]
+        pixel_values = [self.transform.in_patches(image, self.config.short_side, self.patch_size) for image in images]
         window = min(self.window, *(min(pixels.shape[1:]) for pixels in pixel_values))  # scaled images may be smaller
-        views = look_through_windows(self._activations, pixel_values, self.patch_size, window, self.space.batch_size)
-        hottest = [
-            self._hottest(views_of_one, (image.height, image.width))
-            for views_of_one, image in zip(views, images, strict=True)
-        ]
-        return self._segments(images, hottest)
-
-    @torch.inference_mode()
-    def _conditions(self, tokenizer: Any) -> Tensor:
-        """`(num_prompts, projection_dim)`: what the decoder is told to look for"""
-        embed = partial(embed_sentences, self.model.clip, tokenizer)
-        return mean_over_templates(self.prompts, self.space.templates, embed).to(self.dtype)
+        outputs = run_on_windows(self._activations, pixel_values, self.patch_size, window, self.config.batch_size)
+        features = self.space.dense_features(images)
+        return [self._segments(*of_image) for of_image in zip(images, outputs, features, strict=True)]
 
     def _activations(self, pixel_values: Tensor) -> Tensor:
-        """`(batch, num_layers, 1 + h * w, hidden_size)`: what the decoder reads of the vision tower"""
+        """The vision tower's hidden states that the decoder reads, `(batch, num_layers, 1 + h * w, hidden_size)`."""
         layers = [index + 1 for index in self.model.extract_layers]  # 0 is the embedding
         hidden = self.model.clip.vision_model(
             pixel_values.to(self.device, self.dtype), output_hidden_states=True, interpolate_pos_encoding=True
         ).hidden_states
         return torch.stack([hidden[layer] for layer in layers], dim=1)
 
-    def _hottest(self, views: Views[Tensor], image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Heat, 0…1, and prompt of each pixel's hottest map, both `(height, width)`."""
+    def _segments(self, image: ScaledImage, outputs: WindowOutputs[Tensor], features: Tensor) -> ImageSegments:
+        heat, prompts = self._highest_heat(outputs, image.size)
+        segmentation, labels = segments_of_labels(prompts, keep=heat >= self.config.min_score)
+        scores = means_of_segments(heat, segmentation, len(labels))
+        return ImageSegments.from_tensors(
+            segmentation, labels, scores, pool_segments(features, segmentation, len(labels))
+        )
+
+    def _highest_heat(self, outputs: WindowOutputs[Tensor], image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Highest heat of each pixel, 0…1, and its prompt, both `(height, width)`."""
         best_logits = torch.full(image_size, -torch.inf, device=self.device)
         best_prompts = torch.zeros(image_size, dtype=torch.int64, device=self.device)
-        for start in range(0, len(self.prompts), self.prompts_at_once):
-            maps = self._maps(views, self.conditions[start : start + self.prompts_at_once])
+        at_once = self.config.prompts_at_once
+        for start in range(0, len(self.prompts), at_once):
+            maps = self._maps(outputs, self.conditions[start : start + at_once])
             logits, prompts = interpolate(maps[None], size=image_size, mode="bilinear")[0].max(dim=0)
             best_prompts = torch.where(logits > best_logits, prompts + start, best_prompts)
             best_logits = torch.maximum(best_logits, logits)
         return best_logits.sigmoid(), best_prompts
 
-    def _maps(self, views: Views[Tensor], conditions: Tensor) -> Tensor:
-        """`(num_conditions, rows, columns)`: logits of the heat maps, one per pixel that the model saw"""
-        answers = []
-        for activations in views.answers:
+    def _maps(self, outputs: WindowOutputs[Tensor], conditions: Tensor) -> Tensor:
+        """Logits of the heat maps, `(num_conditions, rows, columns)`, one per pixel of the model's input."""
+        maps = []
+        for activations in outputs.outputs:
             layers = tuple(layer.expand(len(conditions), -1, -1) for layer in activations)
-            answers.append(self.model.decoder(layers, conditions).logits.float())
-        return average_windows(Views(views.grid, views.windows, answers), factor=self.patch_size)
-
-    def _segments(self, images: list[Image.Image], hottest: list[tuple[Tensor, Tensor]]) -> list[ImageSegments]:
-        found = [segments_of_labels(prompts, keep=heat >= self.min_score) for heat, prompts in hottest]
-        embeds = self.embed_segments(images, *zip(*((ids, len(labels)) for ids, labels in found), strict=True))
-        return [
-            ImageSegments(
-                segmentation=ids.cpu().numpy(),
-                labels=labels.cpu().numpy(),
-                scores=means_of_segments(heat, ids, len(labels)).cpu().numpy(),
-                embeds=embeds_of_one.cpu().numpy(),
-            )
-            for (heat, _), (ids, labels), embeds_of_one in zip(hottest, found, embeds, strict=True)
-        ]
+            maps.append(self.model.decoder(layers, conditions).logits.float())
+        return average_windows(WindowOutputs(outputs.grid, outputs.windows, maps), factor=self.patch_size)
 
 
 def means_of_segments(values: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
-    """`(num_segments,)`: means of `values` (height, width) over the segments 1…num_segments"""
+    """Means `(num_segments,)` of `values` (height, width) over the segments 1…num_segments."""
     sums = values.new_zeros(num_segments + 1).index_add_(0, segmentation.flatten(), values.flatten())
     return (sums / segmentation.flatten().bincount(minlength=num_segments + 1))[1:]

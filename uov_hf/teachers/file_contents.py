@@ -1,7 +1,11 @@
-"""What label files are made of: PNGs of ids, JSON about segments and categories, `.pt` files of tensors."""
+"""Contents of label files: PNGs of ids, JSON about segments and categories, `.pt` files of tensors.
+
+Every reader raises a `ValueError` that names the file if its content is wrong.
+"""
 
 import json
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,59 @@ from torch import Tensor
 MAX_ID = 256**3 - 1  # of an RGB pixel
 
 
+@dataclass(frozen=True)
+class SegmentInfo:
+    """The columns of an image's `segments_info`.
+
+    Args:
+        ids (`np.ndarray` of shape `(S,)`): int64, 1 to `MAX_ID`, each once.
+        categories (`np.ndarray` of shape `(S,)`): int64.
+        scores (`np.ndarray` of shape `(S,)`): float32; 1 for a segment without a score.
+    """
+
+    ids: np.ndarray
+    categories: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def parse(cls, segments: Any, path: Path) -> "SegmentInfo":
+        """Check a `segments_info` from JSON: each segment has its own id and a category."""
+        if not isinstance(segments, list):
+            raise ValueError(
+                f"{path}: expected a list of segments, or one under `segments_info`, got {segments!r:.80}."
+            )
+        rows = [_parse_segment(segment, path) for segment in segments]
+        ids, categories, scores = zip(*rows, strict=True) if rows else ((), (), ())
+        if len(set(ids)) < len(ids):
+            twice = sorted({one for one in ids if ids.count(one) > 1})
+            raise ValueError(f"{path}: a segment id is described twice: {twice}.")
+        return cls(np.array(ids, np.int64), np.array(categories, np.int64), np.array(scores, np.float32))
+
+    @classmethod
+    def read(cls, path: Path) -> "SegmentInfo":
+        """Read the JSON of one image."""
+        content = read_json(path)
+        return cls.parse(content.get("segments_info") if isinstance(content, dict) else content, path)
+
+    def take(self, rows: np.ndarray) -> "SegmentInfo":
+        """Select rows by index or by a bool for each."""
+        return SegmentInfo(self.ids[rows], self.categories[rows], self.scores[rows])
+
+
+def _parse_segment(segment: Any, path: Path) -> tuple[int, int, float]:
+    own = segment if isinstance(segment, dict) else {}
+    segment_id, category, score = own.get("id"), own.get("category_id"), own.get("score", 1.0)
+    if type(segment_id) is not int or type(category) is not int or not 0 < segment_id <= MAX_ID:
+        raise ValueError(
+            f"{path}: a segment must have whole numbers `id`, 1 to {MAX_ID}, and `category_id`, got {segment!r:.80}."
+        )
+    if not isinstance(score, (int, float)) or not 0 <= score <= 1:
+        raise ValueError(f"{path}: the `score` of segment {segment_id} must be 0 to 1, got {score!r:.80}.")
+    return segment_id, category, score
+
+
 def read_ids(path: Path, described: np.ndarray) -> np.ndarray:
-    """Ids `(height, width)`, integer, of a PNG: grey or palette values, or red + 256 green + 256² blue."""
+    """Read ids `(height, width)`, integer, of a PNG: grey or palette values, or red + 256 green + 256² blue."""
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.asarray(image)
@@ -34,7 +89,7 @@ def read_ids(path: Path, described: np.ndarray) -> np.ndarray:
 
 
 def number_from_one(pixels: np.ndarray, ids: np.ndarray, path: Path) -> np.ndarray:
-    """`pixels` with 1…S in place of `ids` (S,), in their order; 0 stays none."""
+    """Replace `ids` (S,) in `pixels` by 1…S, in their order; 0 stays "no segment"."""
     place = np.zeros(max(pixels.max(initial=0), ids.max(initial=0)) + 1, np.int32)
     place[ids] = np.arange(1, len(ids) + 1)
     segmentation = place[pixels]
@@ -45,41 +100,8 @@ def number_from_one(pixels: np.ndarray, ids: np.ndarray, path: Path) -> np.ndarr
     return segmentation
 
 
-def read_segments(path: Path) -> list[dict[str, Any]]:
-    """The `segments_info` of one image."""
-    content = read_json(path)
-    return check_segments(content.get("segments_info") if isinstance(content, dict) else content, path)
-
-
-def check_segments(segments: Any, path: Path) -> list[dict[str, Any]]:
-    """`segments`, which are a `segments_info`: each with an id of its own and a category."""
-    if not isinstance(segments, list):
-        raise ValueError(f"{path}: expected a list of segments, or one under `segments_info`, got {segments!r:.80}.")
-    for segment in segments:
-        numbers = [segment.get(key) for key in ("id", "category_id")] if isinstance(segment, dict) else []
-        if [type(number) for number in numbers] != [int, int] or not 0 < numbers[0] <= MAX_ID:
-            raise ValueError(
-                f"{path}: a segment must have whole numbers `id`, 1 to {MAX_ID}, and `category_id`, "
-                f"got {segment!r:.80}."
-            )
-        score = segment.get("score", 1.0)
-        if not isinstance(score, (int, float)) or not 0 <= score <= 1:
-            raise ValueError(f"{path}: the `score` of segment {segment['id']} must be 0 to 1, got {score!r:.80}.")
-    ids = [segment["id"] for segment in segments]
-    if len(set(ids)) < len(ids):
-        raise ValueError(
-            f"{path}: a segment id is described twice: {sorted(i for i in set(ids) if ids.count(i) > 1)}."
-        )
-    return segments
-
-
-def scores_of(segments: list[dict[str, Any]]) -> np.ndarray:
-    """`(S,)` float32; 1 where a segment has none."""
-    return np.array([segment.get("score", 1.0) for segment in segments], np.float32)
-
-
 def prompts_of_categories(categories: Any, prompts: list[str], path: Path) -> dict[int, int]:
-    """Category id -> row of the prompt that has its name."""
+    """Category id -> row of the prompt with its name."""
     try:
         names = {one["id"]: one["name"] for one in categories}
     except (TypeError, KeyError) as error:
@@ -94,7 +116,7 @@ def prompts_of_categories(categories: Any, prompts: list[str], path: Path) -> di
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Read a JSON file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -104,11 +126,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_features(path: Path) -> Tensor:
-    """`(rows, embed_dim)` float32 of a `.pt` file, or of the second of two; nothing but tensors is ever unpickled."""
+    """Read `(rows, embed_dim)` float32 from a `.pt` file with one tensor, or the second of two."""
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: expected a file of tensors, which it is not: {error}") from error
+        raise ValueError(f"{path}: expected a file of tensors: {error}") from error
     if isinstance(value, (list, tuple)) and len(value) == 2:
         value = value[1]
     if not isinstance(value, Tensor) or value.ndim != 2:
@@ -117,10 +139,12 @@ def read_features(path: Path) -> Tensor:
     return value.detach().float()
 
 
-def unit_length(rows: Tensor, path: Path) -> np.ndarray:
-    """Rows `(rows, embed_dim)` of length one."""
+def normalize_rows(rows: Tensor, path: Path) -> np.ndarray:
+    """Divide rows `(rows, embed_dim)` by their lengths."""
     lengths = rows.norm(dim=1, keepdim=True)
-    if not (lengths.isfinite() & (lengths > 0)).all():
-        bad = (~(lengths.isfinite() & (lengths > 0)))[:, 0].nonzero()[:, 0].tolist()
-        raise ValueError(f"{path}: rows of zeros or of no finite length, which have no direction: {bad[:5]}.")
+    bad = ~(lengths.isfinite() & (lengths > 0))[:, 0]
+    if bad.any():
+        raise ValueError(
+            f"{path}: rows of zeros or of no finite length, which have no direction: {bad.nonzero()[:5, 0].tolist()}."
+        )
     return (rows / lengths).numpy()

@@ -1,4 +1,4 @@
-"""Folders in which others keep the segments of images: the official UOV/AFOV one, and panoptic PNGs with JSON."""
+"""Folder layouts of label files: the official UOV/AFOV layout, and panoptic PNGs with JSON."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -8,15 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from uov_hf.teachers.file_contents import (
-    check_segments,
+    SegmentInfo,
+    normalize_rows,
     number_from_one,
     prompts_of_categories,
     read_features,
     read_ids,
     read_json,
-    read_segments,
-    scores_of,
-    unit_length,
 )
 
 
@@ -25,36 +23,34 @@ TEXT_EMBEDS, CATEGORIES = "text_embedding.pt", "categories.json"
 
 @dataclass(frozen=True)
 class FiledSegments:
-    """
-    The segments of one image, as a folder describes them.
+    """The segments of one image in a folder.
 
     Args:
         path (`Path`): The PNG, for messages.
         segmentation (`np.ndarray` of shape `(height, width)`): int32 ids 1…S, 0 = none.
         labels (`np.ndarray` of shape `(S,)`): int64, row of the prompt.
-        scores (`np.ndarray` of shape `(S,)`): float32; 1 where the folder has none.
-        embeds (`np.ndarray` of shape `(S, embed_dim)`, *optional*): float32, unit length; None where it has none.
+        scores (`np.ndarray` of shape `(S,)`): float32; 1 for a segment without a score.
+        embeds (`np.ndarray` of shape `(S, embed_dim)`): float32, unit length; width 0 in a folder without embeddings.
     """
 
     path: Path
     segmentation: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
-    embeds: np.ndarray | None = None
+    embeds: np.ndarray
 
 
 class Layout(ABC):
-    """
-    A folder with the segments of images.
+    """A folder with the segments of images.
 
     Args:
-        folder (`Path`): Where they are.
-        prompts (`list[str]`): What their labels are rows of.
+        folder (`Path`): The folder.
+        prompts (`list[str]`): Labels are rows of it.
     """
 
     name: ClassVar[str]
     form: ClassVar[str]
-    prompt_embeds: np.ndarray | None = None  # (num_prompts, embed_dim), unit length, where the folder has them
+    prompt_embeds: np.ndarray = np.empty((0, 0), np.float32)  # (num_prompts, embed_dim), unit length, or empty
 
     def __init__(self, folder: Path, prompts: list[str]):
         self.folder, self.prompts = folder, prompts
@@ -62,15 +58,15 @@ class Layout(ABC):
     @classmethod
     @abstractmethod
     def fits(cls, folder: Path) -> bool:
-        """Whether the folder looks like one of this layout."""
+        """Whether the folder looks like this layout."""
 
     @abstractmethod
     def read(self, names: list[str]) -> FiledSegments:
-        """The segments of the image that goes by one of some names.
+        """Read the segments of the image with one of `names`.
 
         Raises:
             FileNotFoundError: the folder has no such image.
-            ValueError: what it has is not as it must be; the message names the file.
+            ValueError: its files are damaged; the message names the file.
         """
 
     def _find(self, names: list[str]) -> Path:
@@ -84,11 +80,12 @@ class Layout(ABC):
 
 
 class UOVLayout(Layout):
-    """
-    What the official code of UOV and AFOV (`ov_segment/*/superpixel_generation.py`) writes for its three teachers:
-    `<camera sample_data token>.png`, `.json` and `.pt` of each image in one folder, and `text_embedding.pt`. The `.pt`
-    of an image holds a tensor (S + 1, D) whose row 0 is of no segment; FC-CLIP's holds two, of which the method uses
-    the second (mask-pooled CLIP features). FC-CLIP's `text_embedding.pt` has a last row for "void", which is dropped.
+    """The output of the official UOV and AFOV code (`ov_segment/*/superpixel_generation.py`) for its three teachers.
+
+    One folder contains `<camera sample_data token>.png`, `.json` and `.pt` of each image, and `text_embedding.pt`. The
+    `.pt` of an image holds a tensor (S + 1, D) whose row 0 is of no segment. FC-CLIP's holds two tensors; the method
+    uses the second (mask-pooled CLIP features). FC-CLIP's `text_embedding.pt` has a last row for "void", which is
+    dropped.
     """
 
     name = "uov"
@@ -101,9 +98,9 @@ class UOVLayout(Layout):
         if len(rows) not in (len(prompts), len(prompts) + 1):
             raise ValueError(
                 f"{path}: expected a row for each of the {len(prompts)} prompts, and perhaps one for void, got "
-                f"{len(rows)}. Another vocabulary was used: give it with --vocabulary."
+                f"{len(rows)}. The folder was made with another vocabulary: give it with --vocabulary."
             )
-        self.prompt_embeds = unit_length(rows[: len(prompts)], path)
+        self.prompt_embeds = normalize_rows(rows[: len(prompts)], path)
 
     @classmethod
     def fits(cls, folder: Path) -> bool:
@@ -111,19 +108,15 @@ class UOVLayout(Layout):
 
     def read(self, names: list[str]) -> FiledSegments:
         path = self._find(names)
-        segments = read_segments(path.with_suffix(".json"))
-        for segment in segments:
-            if not 0 <= segment["category_id"] < len(self.prompts):
-                raise ValueError(
-                    f"{path.with_suffix('.json')}: segment {segment['id']} has category {segment['category_id']}, "
-                    f"expected the row of one of {len(self.prompts)} prompts."
-                )
-        labels = [segment["category_id"] for segment in segments]
-        ids = np.array([segment["id"] for segment in segments], np.int64)
-        segmentation = number_from_one(read_ids(path, ids), ids, path)
-        return FiledSegments(
-            path, segmentation, np.array(labels, np.int64), scores_of(segments), self._embeds(path, ids)
-        )
+        info = SegmentInfo.read(path.with_suffix(".json"))
+        wrong = (info.categories < 0) | (info.categories >= len(self.prompts))
+        if wrong.any():
+            raise ValueError(
+                f"{path.with_suffix('.json')}: segment {info.ids[wrong][0]} has category {info.categories[wrong][0]}, "
+                f"expected the row of one of {len(self.prompts)} prompts."
+            )
+        segmentation = number_from_one(read_ids(path, info.ids), info.ids, path)
+        return FiledSegments(path, segmentation, info.categories, info.scores, self._embeds(path, info.ids))
 
     def _embeds(self, path: Path, ids: np.ndarray) -> np.ndarray:
         path = path.with_suffix(".pt")
@@ -133,14 +126,14 @@ class UOVLayout(Layout):
                 f"{path}: expected {ids.max(initial=0) + 1} rows, one of zeros and one for each segment that the JSON "
                 f"beside it describes, got {len(rows)}."
             )
-        return unit_length(rows[ids], path)
+        return normalize_rows(rows[ids], path)
 
 
 class PanopticLayout(Layout):
-    """
-    `<name>.png` and `<name>.json` of each image in one folder, and `categories.json`. The PNG holds segment ids, as
-    grey values of 8 or 16 bits or as red + 256 green + 256² blue; the JSON is their `segments_info`, or has it under
-    that key; `categories.json` is COCO's list of `id` and `name`.
+    """`<name>.png` and `<name>.json` of each image in one folder, and `categories.json`.
+
+    The PNG holds segment ids, as grey values of 8 or 16 bits or as red + 256 green + 256² blue. The JSON is their
+    `segments_info`, or an object with it. `categories.json` is COCO's list of `id` and `name`.
     """
 
     name = "panoptic"
@@ -157,13 +150,35 @@ class PanopticLayout(Layout):
 
     def read(self, names: list[str]) -> FiledSegments:
         path = self._find(names)
-        return _read_panoptic(path, read_segments(path.with_suffix(".json")), self.prompt_of_category)
+        return PanopticImage(path, SegmentInfo.read(path.with_suffix(".json")), self.prompt_of_category).read()
+
+
+@dataclass(frozen=True)
+class PanopticImage:
+    """A PNG of a panoptic format, the description of its segments, and the prompt of each category."""
+
+    path: Path
+    info: SegmentInfo
+    prompt_of_category: dict[int, int]
+
+    def read(self) -> FiledSegments:
+        """Read the segments without those that have no pixel: there is nothing to pool for them."""
+        if strange := sorted(set(self.info.categories.tolist()) - set(self.prompt_of_category)):
+            raise ValueError(
+                f"{self.path}: its segments have categories {strange}, which are not among the described categories."
+            )
+        pixels = read_ids(self.path, self.info.ids)
+        info = self.info.take(np.isin(self.info.ids, pixels))
+        labels = np.array([self.prompt_of_category[category] for category in info.categories.tolist()], np.int64)
+        segmentation = number_from_one(pixels, info.ids, self.path)
+        return FiledSegments(self.path, segmentation, labels, info.scores, np.empty((len(labels), 0), np.float32))
 
 
 class COCOLayout(Layout):
-    """
-    COCO's panoptic format, which the panoptic script of Cityscapes writes, too: one `<set>.json` with `annotations`
-    and `categories` beside a folder `<set>/` of their PNGs; several such sets may lie in one folder.
+    """COCO's panoptic format, which the panoptic script of Cityscapes writes too.
+
+    A `<set>.json` with `annotations` and `categories` lies beside a folder `<set>/` of its PNGs; several such sets may
+    lie in one folder.
     """
 
     name = "coco"
@@ -171,7 +186,7 @@ class COCOLayout(Layout):
 
     def __init__(self, folder: Path, prompts: list[str]):
         super().__init__(folder, prompts)
-        self.images: dict[str, tuple[Path, list[dict[str, Any]], dict[int, int]]] = {}
+        self.images: dict[str, PanopticImage] = {}
         sets = _coco_sets(folder)
         if not sets:
             raise ValueError(f"{folder}: expected {self.form}, found none.")
@@ -183,7 +198,7 @@ class COCOLayout(Layout):
         return bool(_coco_sets(folder))
 
     def read(self, names: list[str]) -> FiledSegments:
-        # The pictures of Cityscapes are called <image id>_leftImg8bit.
+        # The image files of Cityscapes are called <image id>_leftImg8bit.
         names = [*names, *(name.removesuffix("_leftImg8bit") for name in names)]
         found = next((name for name in names if name in self.images), None)
         if found is None:
@@ -191,35 +206,35 @@ class COCOLayout(Layout):
                 f"{self.folder} has no segments of this image: expected {' or '.join(dict.fromkeys(names))} among the "
                 f"{len(self.images)} names of its images."
             )
-        return _read_panoptic(*self.images[found])
+        return self.images[found].read()
 
     def _add(self, path: Path) -> None:
         content = read_json(path)
         try:
-            annotations = [(one, check_segments(one["segments_info"], path)) for one in content["annotations"]]
-            used = {segment["category_id"] for _, segments in annotations for segment in segments}
+            infos = [SegmentInfo.parse(one["segments_info"], path) for one in content["annotations"]]
+            used = {category for info in infos for category in info.categories.tolist()}
             categories = [one for one in content["categories"] if one["id"] in used]
             picture = {one["id"]: Path(one["file_name"]).stem for one in content.get("images", [])}
-            names = [_names(one, picture) for one, _ in annotations]
+            pngs = [path.with_suffix("") / one["file_name"] for one in content["annotations"]]
+            names = [_names(one, picture) for one in content["annotations"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not of COCO's panoptic format: {type(error).__name__}: {error}.") from error
         prompt_of_category = prompts_of_categories(categories, self.prompts, path)
-        for (one, segments), its_names in zip(annotations, names, strict=True):
+        for png, info, its_names in zip(pngs, infos, names, strict=True):
             for name in its_names:
                 if name in self.images:
-                    raise ValueError(f"{path}: image {name} is there twice; it is {self.images[name][0]}, too.")
-                self.images[name] = path.with_suffix("") / one["file_name"], segments, prompt_of_category
+                    raise ValueError(f"{path}: image {name} occurs twice; its other PNG is {self.images[name].path}.")
+                self.images[name] = PanopticImage(png, info, prompt_of_category)
 
 
 LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (UOVLayout, COCOLayout, PanopticLayout)}
 
 
 def open_layout(folder: Path, name: str, prompts: list[str]) -> Layout:
-    """
-    The folder, read as the layout called `name`; `"auto"` takes the one it looks like.
+    """Open a folder with the layout called `name`; `"auto"` detects it.
 
     Raises:
-        ValueError: there is no such folder or layout, or the folder looks like none.
+        ValueError: there is no such folder or layout, or no layout fits.
     """
     forms = "; ".join(f"{layout}: {LAYOUTS[layout].form}" for layout in LAYOUTS)
     if name not in ("auto", *LAYOUTS):
@@ -229,7 +244,7 @@ def open_layout(folder: Path, name: str, prompts: list[str]) -> Layout:
     fitting = [layout for layout in LAYOUTS.values() if layout.fits(folder)] if name == "auto" else [LAYOUTS[name]]
     if not fitting:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
-        raise ValueError(f"{folder} is of no layout that is known. It has {found}; expected one of: {forms}.")
+        raise ValueError(f"{folder} has no known layout. It contains {found}; expected one of: {forms}.")
     return fitting[0](folder, prompts)
 
 
@@ -238,19 +253,7 @@ def _coco_sets(folder: Path) -> list[Path]:
 
 
 def _names(annotation: dict[str, Any], picture: dict[Any, str]) -> set[str]:
-    """What an image of COCO's format may be called: by its PNG, its picture, or its id where that is a name."""
+    """Names of an image in COCO's format: its PNG's, its picture's, and its id where that is a name."""
     image_id = annotation["image_id"]
     named = {image_id} if isinstance(image_id, str) else set()
     return named | {Path(annotation["file_name"]).stem, *([picture[image_id]] if image_id in picture else [])}
-
-
-def _read_panoptic(path: Path, segments: list[dict[str, Any]], prompt_of_category: dict[int, int]) -> FiledSegments:
-    """Segments of a PNG that have no embeddings; those without a pixel are left out, as nothing could be pooled."""
-    if strange := sorted({segment["category_id"] for segment in segments} - set(prompt_of_category)):
-        raise ValueError(f"{path}: its segments are of categories {strange}, which the categories do not have.")
-    described = np.array([segment["id"] for segment in segments], np.int64)
-    pixels = read_ids(path, described)
-    segments = [segment for segment, present in zip(segments, np.isin(described, pixels), strict=True) if present]
-    ids = np.array([segment["id"] for segment in segments], np.int64)
-    labels = np.array([prompt_of_category[segment["category_id"]] for segment in segments], np.int64)
-    return FiledSegments(path, number_from_one(pixels, ids, path), labels, scores_of(segments))

@@ -1,4 +1,4 @@
-"""Masks that may overlap: from a decoder's logits to full size, their boxes, and one segmentation of them all."""
+"""Overlapping masks: logits to full size, boxes, suppression, and one segmentation without overlap."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,18 +15,17 @@ MASKS_AT_ONCE = 16  # of full size: 90 MiB of float32 logits at 900×1600
 
 @dataclass(frozen=True)
 class Proposals:
-    """
-    What a model proposes for one picture; the masks may overlap.
+    """Masks that a model proposes for one image; they may overlap.
 
     Args:
         masks (`torch.Tensor` of shape `(N, h, w)`):
-            Logits in float32, above 0 inside, on a grid that covers the picture from edge to edge; or bool.
+            Float32 logits, above 0 inside, on a grid that covers the image from edge to edge; or bool.
         scores (`torch.Tensor` of shape `(N,)`, float32):
-            0…1: how good a mask is, or, where it has a label, how sure the model is of it.
+            0…1: quality of the mask, or confidence in its label where it has one.
         labels (`torch.Tensor` of shape `(N,)`, int64, *optional*):
-            Row of each mask's prompt, from models that read prompts.
+            Row of each mask's prompt, from models with text input.
         embeds (`torch.Tensor` of shape `(N, D)`, float32, *optional*):
-            Unit length, from models that embed what they find in a space of words of their own.
+            Unit length, from models that embed masks in their own space of words.
     """
 
     masks: Tensor
@@ -35,47 +34,57 @@ class Proposals:
     embeds: Tensor | None = None
 
     def take(self, rows: Tensor) -> "Proposals":
-        """Those of some rows: indices, or a bool for each."""
-        return Proposals(*(part if part is None else part[rows] for part in self.parts))
+        """Select rows by index or by a bool for each."""
+        return Proposals(self.masks[rows], self.scores[rows], _take(self.labels, rows), _take(self.embeds, rows))
 
     @staticmethod
     def cat(several: list["Proposals"]) -> "Proposals":
-        """Those of several, with masks of one size."""
-        columns = zip(*(proposals.parts for proposals in several), strict=True)
-        return Proposals(*(None if column[0] is None else torch.cat(column) for column in columns))
+        """Concatenate proposals with masks of one size."""
+        return Proposals(
+            torch.cat([one.masks for one in several]),
+            torch.cat([one.scores for one in several]),
+            _cat([one.labels for one in several]),
+            _cat([one.embeds for one in several]),
+        )
 
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        return self.masks, self.scores, self.labels, self.embeds
+
+def _take(column: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if column is None else column[rows]
+
+
+def _cat(columns: list[Tensor | None]) -> Tensor | None:
+    present = [column for column in columns if column is not None]
+    return torch.cat(present) if present else None
 
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Logits `(N, h, w)` upsampled bilinearly to `size` (height, width), a few masks at a time."""
+    """Upsample logits `(N, h, w)` bilinearly to `size` (height, width), a few masks at a time."""
     for chunk in logits.split(MASKS_AT_ONCE):
         yield interpolate(chunk[:, None], size=size, mode="bilinear")[:, 0]
 
 
 def full_size_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks `(N, height, width)`, bool: the logits are upsampled, not the masks, so that borders are smooth."""
+    """Bool masks `(N, height, width)`; logits are upsampled instead of masks, so that borders are smooth."""
     return torch.cat([chunk > 0 for chunk in upsampled(logits, size)])
 
 
 def stability_scores(logits: Tensor, offset: float) -> Tensor:
-    """
-    `(N,)`: pixels above `offset` by pixels above `-offset`, the intersection over union of a mask cut high and cut low
-    (Kirillov et al., "Segment Anything", ICCV 2023, appendix B). Of an empty mask 0.
+    """Intersection over union `(N,)` of each mask at thresholds `offset` and `-offset`; 0 for an empty mask.
+
+    Kirillov et al., "Segment Anything", ICCV 2023, appendix B.
     """
     return areas(logits > offset) / areas(logits > -offset).clamp(min=1)
 
 
 def areas(masks: Tensor) -> Tensor:
-    """Pixels `(N,)` of each mask; one at a time, because only whole tensors are counted fast."""
+    """Number of pixels `(N,)` of each mask."""
+    # One mask at a time: `count_nonzero` is fast on whole tensors only.
     nothing = torch.zeros(0, dtype=torch.int64, device=masks.device)
     return torch.cat([nothing, *(mask.count_nonzero()[None] for mask in masks)])
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """`(N, 4)` float32: first column, first row, last column, last row of each of `(N, height, width)`; empty: 0."""
+    """First column, first row, last column, last row of each mask, `(N, 4)` float32; zeros for an empty mask."""
     sides = []
     for dim in (1, 2):
         occupied = masks.view(torch.uint8).amax(dim=dim)  # columns, then rows; `any` of bool is ten times slower
@@ -88,7 +97,7 @@ def mask_boxes(masks: Tensor) -> Tensor:
 
 
 def box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union `(N, M)` of boxes (left, top, right, bottom); of two empty ones 0."""
+    """Intersection over union `(N, M)` of boxes (left, top, right, bottom); 0 for two empty boxes."""
     top_left = torch.maximum(boxes[:, None, :2], others[:, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], others[:, 2:])
     intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
@@ -101,9 +110,11 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def suppress_overlapping(boxes: Tensor, scores: Tensor, max_overlap: float) -> Tensor:
-    """
-    Non-maximum suppression: rows of the boxes to keep, best first; each overlaps no better one that is kept by more
-    than `max_overlap` (intersection over union).
+    """Non-maximum suppression.
+
+    Returns:
+        Rows of the kept boxes, best first. No two kept boxes overlap by more than `max_overlap` (intersection over
+        union).
     """
     order = scores.sort(descending=True, stable=True).indices
     too_close = (box_overlaps(boxes[order], boxes[order]) > max_overlap).cpu()
@@ -115,20 +126,21 @@ def suppress_overlapping(boxes: Tensor, scores: Tensor, max_overlap: float) -> T
 
 
 def paint(masks: Tensor, scores: Tensor, min_area: int = 0, min_visible: float = 0.5) -> tuple[Tensor, Tensor]:
-    """
-    One segmentation of masks that overlap: a pixel belongs to the best-scored mask there, and a mask that better ones
-    leave too little of is given up (Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 7), which leaves what
-    is left of it to the next one.
+    """Combine overlapping masks to one segmentation: a pixel belongs to its best-scored mask.
+
+    A mask left with too little visible area is dropped; its pixels go to the next mask (Kirillov et al., "Panoptic
+    Segmentation", CVPR 2019, section 7).
 
     Args:
         masks (`torch.Tensor` of shape `(N, height, width)`, bool):
             At full size.
         scores (`torch.Tensor` of shape `(N,)`):
-            Higher wins; of equal ones the first.
+            The higher score wins; of equal scores the first.
         min_area (`int`, *optional*, defaults to 0):
-            Fewer visible pixels are no segment.
+            A mask with fewer visible pixels is dropped.
         min_visible (`float`, *optional*, defaults to 0.5):
-            Nor is less than this share of the mask: two masks of one thing become one segment and no slivers.
+            A mask with a smaller visible share of its area is dropped, so that two masks of one object become one
+            segment without slivers.
 
     Returns:
         `(segmentation, kept)`: ids 1…S of shape `(height, width)`, int32, 0 = no mask; and the row of each id's mask.
@@ -141,20 +153,20 @@ def paint(masks: Tensor, scores: Tensor, min_area: int = 0, min_visible: float =
         area = int(visible.count_nonzero())
         if area >= max(min_area, 1) and area >= min_visible * int(masks[row].count_nonzero()):
             kept.append(row)
-            segmentation.add_(visible, alpha=len(kept))  # on zeros; several times faster than writing where visible
+            segmentation.add_(visible, alpha=len(kept))  # onto zeros; several times faster than indexed writing
             free &= ~visible
     return segmentation, torch.tensor(kept, dtype=torch.int64, device=masks.device)
 
 
 def pool_masks(features: Tensor, masks: Tensor) -> Tensor:
-    """
-    Unit-length sums `(N, D)` of patch features `(D, h, w)` over masks `(N, height, width)` that may overlap, as if the
-    features were upsampled to the image first; `pooling.pool_segments` is faster where nothing overlaps.
+    """Unit-length sums `(N, D)` of patch features `(D, h, w)` over masks `(N, height, width)` that may overlap.
+
+    They equal sums of features upsampled to the image; without overlap, `pooling.pool_segments` is faster.
     """
     (height, width), (h, w) = masks.shape[1:], features.shape[1:]
     rows, columns = upsampling_matrix(height, h, masks.device), upsampling_matrix(width, w, masks.device)
     sums = []
     for chunk in masks.split(MASKS_AT_ONCE):
-        weights = rows.T @ (chunk.float() @ columns)  # (n, h, w): how much of each patch is in each mask
+        weights = rows.T @ (chunk.float() @ columns)  # (n, h, w): share of each patch in each mask
         sums.append(weights.flatten(1) @ features.flatten(1).T)
     return normalize(torch.cat(sums), dim=-1)

@@ -1,4 +1,4 @@
-"""How 2D segmenters err: they confuse names, let borders bleed, cut one road into two, and merge masks."""
+"""Errors of 2D segmenters: confused classes, ragged borders, one road in two masks, two things in one mask."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 
-# What a class is taken for when it is mistaken. Commoner mistakes come twice.
+# The classes that a class is confused with. More frequent confusions occur twice.
 CONFUSIONS = {
     "barrier": ("manmade", "manmade", "traffic_cone"),
     "bicycle": ("motorcycle", "motorcycle", "pedestrian"),
@@ -25,19 +25,19 @@ CONFUSIONS = {
     "manmade": ("vegetation", "barrier", "truck"),
     "vegetation": ("manmade", "terrain"),
 }
-# What the teacher never learnt, and calls by another name more often than by chance.
+# Classes that the teacher was never trained on, and confuses with another class more often than by chance.
 UNSEEN = {"construction_vehicle": "truck", "trailer": "truck", "other_flat": "sidewalk"}
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What is said about the units (see `cut_into_units`) of one image.
+    """Drawn predictions for the units (see `cut_into_units`) of one image.
 
     Args:
-        segment_of_unit (`np.ndarray` of shape `(num_units,)`): the segment each unit belongs to, -1 without a mask.
+        segment_of_unit (`np.ndarray` of shape `(num_units,)`): the segment of each unit, -1 = no mask.
         labels (`np.ndarray` of shape `(num_segments,)`): row of each segment's prompt.
-        scores (`np.ndarray` of shape `(num_segments,)`): its confidence.
-        noise (`np.ndarray` of shape `(num_segments, 64)`): what its embedding is off by.
+        scores (`np.ndarray` of shape `(num_segments,)`): confidence.
+        noise (`np.ndarray` of shape `(num_segments, 64)`): the error of its embedding.
     """
 
     segment_of_unit: np.ndarray
@@ -47,7 +47,7 @@ class Draw:
 
 
 def draw_shift(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Rows and columns (2, height, width) that borders bleed by, smooth with some raggedness, of about length 1."""
+    """Draw a shift of borders in rows and columns (2, height, width): smooth with some noise, of about length 1."""
     height, width = shape
     grid = (max(height // 12, 2), max(width // 12, 2))
     return np.stack(
@@ -56,31 +56,30 @@ def draw_shift(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def bleed(ids: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """`ids` (height, width) with ragged borders: every pixel reads the id that lies `shift` pixels beside it."""
+    """Make the borders of `ids` (height, width) ragged: every pixel takes the id `shift` pixels beside it."""
     height, width = ids.shape
-    row, column = (index + s for index, s in zip(np.indices(ids.shape, sparse=True), shift, strict=True))
+    row, column = (index + s for index, s in zip(sparse_indices(ids.shape), shift, strict=True))
     row = np.clip(np.rint(row), 0, height - 1).astype(np.int32)
     column = np.clip(np.rint(column), 0, width - 1).astype(np.int32)
     return ids[row, column]
 
 
 def draw_regions(rng: np.random.Generator, shape: tuple[int, int], region_size: float) -> np.ndarray:
-    """A region for each pixel (height, width): squares of `region_size` pixels whose borders wave."""
+    """Draw a region for each pixel (height, width): squares of `region_size` pixels with wavy borders."""
     wave = [0.3 * region_size * smooth_noise(rng, (6, 8), shape) for _ in range(2)]
     start = rng.uniform(0, region_size, 2)
     down, across = (
         np.floor((index + w + s) / region_size).astype(np.int64)
-        for index, w, s in zip(np.indices(shape, sparse=True), wave, start, strict=True)
+        for index, w, s in zip(sparse_indices(shape), wave, start, strict=True)
     )
     return (down - down.min()) * (np.ptp(across) + 1) + across - across.min()
 
 
 def cut_into_units(ids: np.ndarray, stuff_class: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    The units that get a name each: what a thing, or a kind of stuff, covers in a region of the image.
+    """Cut an image into units, which are labelled each on its own: a thing, or a kind of stuff, in one region.
 
     Args:
-        ids (`np.ndarray` of shape `(height, width)`): what each pixel shows.
+        ids (`np.ndarray` of shape `(height, width)`): true id of each pixel.
         stuff_class (`np.ndarray` of shape `(num_ids,)`): kind of stuff of each id, -1 for a thing.
         regions (`np.ndarray` of shape `(height, width)`): from `draw_regions`.
 
@@ -104,14 +103,19 @@ def touching(units: np.ndarray) -> np.ndarray:
     return np.stack(np.divmod(np.unique(low[low < high] * size + high[low < high]), size), axis=1)
 
 
+def sparse_indices(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Row and column indices that broadcast to `shape`."""
+    return np.indices(shape, sparse=True)
+
+
 def smooth_noise(rng: np.random.Generator, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """Gaussian noise on a coarse grid, drawn out to `shape` (height, width)."""
+    """Draw Gaussian noise on a coarse grid, upsampled to `shape` (height, width)."""
     coarse = Image.fromarray(rng.standard_normal(grid, dtype=np.float32))
     return np.array(coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
 def mix(is_first: np.ndarray, first: Draw, second: Draw) -> Draw:
-    """What `first` says of the units where `is_first` `(num_units,)`, and what `second` says of the others."""
+    """Combine two draws: `first` for the units where `is_first` `(num_units,)`, `second` for the others."""
     behind = np.where(second.segment_of_unit < 0, -1, second.segment_of_unit + len(first.labels))
     segment_of_unit, kept = compact(np.where(is_first, first.segment_of_unit, behind))
     labels, scores, noise = (
@@ -121,6 +125,6 @@ def mix(is_first: np.ndarray, first: Draw, second: Draw) -> Draw:
 
 
 def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ids numbered 0, 1, 2, … in ascending order, -1 as it is; and which id each number stands for."""
+    """Number the ids 0, 1, 2, … in ascending order, with -1 as it is; also return the id of each number."""
     kept, numbers = np.unique(np.append(ids, -1), return_inverse=True)  # -1 comes first
     return numbers[:-1] - 1, kept[1:]

@@ -1,13 +1,15 @@
-"""From patch logits to segments, and from segments back to patches, without ever building a full-size feature map.
+"""Patch logits to segments, and segments to pooled patch features, without a full-size feature map.
 
 Upsampling patch features `(D, h, w)` to the image and summing them over a segment is linear: the sum is a weighted sum
-of patches, and the weights are what the segment's pixels give the patches when bilinear upsampling runs backwards.
+of patches. The weights come from the adjoint of bilinear upsampling, applied to the segment's mask.
 """
 
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 
-def upsampling_matrix(num_pixels: int, num_patches: int, device: torch.device | None = None) -> torch.Tensor:
+def upsampling_matrix(num_pixels: int, num_patches: int, device: torch.device | None = None) -> Tensor:
     """`(num_pixels, num_patches)` float32: one side of `interpolate(mode="bilinear", align_corners=False)`."""
     position = (torch.arange(num_pixels, device=device) + 0.5) * (num_patches / num_pixels) - 0.5
     position = position.clamp(0, num_patches - 1)
@@ -15,11 +17,8 @@ def upsampling_matrix(num_pixels: int, num_patches: int, device: torch.device | 
     return (1 - (position[:, None] - patches).abs()).clamp(min=0)
 
 
-def upsampled_max(
-    logits: torch.Tensor, image_size: tuple[int, int], softmax: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The best of P labels at every pixel, of logits that are upsampled one label at a time.
+def upsampled_max(logits: Tensor, image_size: tuple[int, int], softmax: bool = False) -> tuple[Tensor, Tensor]:
+    """Best of P labels at every pixel, with logits upsampled one label at a time.
 
     Args:
         logits (`torch.Tensor` of shape `(P, h, w)`):
@@ -27,7 +26,7 @@ def upsampled_max(
         image_size (`tuple[int, int]`):
             Height and width.
         softmax (`bool`, *optional*, defaults to `False`):
-            Whether values are probabilities among the labels instead of logits.
+            Whether to return probabilities among the labels instead of logits.
 
     Returns:
         Values and labels of every pixel, both `(height, width)`.
@@ -46,15 +45,14 @@ def upsampled_max(
     return (best - total).exp() if softmax else best, labels
 
 
-def segments_of_labels(labels: torch.Tensor, keep: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    One segment for each label that occurs.
+def segments_of_labels(labels: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Make one segment of each label that occurs.
 
     Args:
         labels (`torch.Tensor` of shape `(height, width)`):
-            Of each pixel, 0…P − 1.
+            Label of each pixel, 0…P − 1.
         keep (`torch.Tensor` of shape `(height, width)`, bool, *optional*):
-            The other pixels have no segment.
+            Whether a pixel belongs to a segment; all by default.
 
     Returns:
         The segmentation `(height, width)` with ids 1…S, 0 = none, and the segments' labels `(S,)`, ascending.
@@ -65,9 +63,8 @@ def segments_of_labels(labels: torch.Tensor, keep: torch.Tensor | None = None) -
     return present.cumsum(0)[shifted], present.nonzero()[:, 0] - 1
 
 
-def patch_weights(segmentation: torch.Tensor, num_segments: int, grid_size: tuple[int, int]) -> torch.Tensor:
-    """
-    How much of each patch is in each segment: the adjoint of bilinear upsampling, applied to the segments' masks.
+def patch_weights(segmentation: Tensor, num_segments: int, grid_size: tuple[int, int]) -> Tensor:
+    """Weight of each patch in each segment: the adjoint of bilinear upsampling, applied to the segments' masks.
 
     Args:
         segmentation (`torch.Tensor` of shape `(height, width)`):
@@ -75,7 +72,7 @@ def patch_weights(segmentation: torch.Tensor, num_segments: int, grid_size: tupl
         num_segments (`int`):
             S.
         grid_size (`tuple[int, int]`):
-            Patches per column and row of the image: h and w.
+            Rows and columns of patches: h and w.
 
     Returns:
         `torch.Tensor` of shape `(S, h, w)`, float32; `weights.flatten(1) @ features.flatten(1).T` is the sum of the
@@ -96,7 +93,7 @@ def patch_weights(segmentation: torch.Tensor, num_segments: int, grid_size: tupl
     return torch.einsum("yh,syw->shw", vertical, sums.view(-1, height, w)[1:])
 
 
-def pool_segments(features: torch.Tensor, segmentation: torch.Tensor, num_segments: int) -> torch.Tensor:
-    """Unit-length sums `(S, D)` of patch features `(D, h, w)` over segments, as if upsampled to the image first."""
-    weights = patch_weights(segmentation, num_segments, tuple(features.shape[1:]))  # (S, h, w)
-    return torch.nn.functional.normalize(weights.flatten(1) @ features.flatten(1).T, dim=-1)
+def pool_segments(features: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
+    """Unit-length sums `(S, D)` over segments of patch features `(D, h, w)`, equal to sums of upsampled features."""
+    weights = patch_weights(segmentation, num_segments, (features.shape[1], features.shape[2]))  # (S, h, w)
+    return normalize(weights.flatten(1) @ features.flatten(1).T, dim=-1)

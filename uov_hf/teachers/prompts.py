@@ -1,14 +1,15 @@
-"""Prompts as sentences: the templates around a phrase, and the mean of their embeddings."""
+"""Prompts as sentences: templates around a phrase, and the mean of their embeddings."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 
-# "vild" are the 14 of ViLD (Gu et al., 2022), which SAN and FC-CLIP take, too.
+# "vild" has the 14 templates of ViLD (Gu et al., 2022), as SAN and FC-CLIP do.
 TEMPLATES = {
     "none": ["{}"],
     "photo": ["a photo of a {}."],
@@ -31,36 +32,28 @@ TEMPLATES = {
 }
 
 
-def templates_called(name: str) -> list[str]:
-    """The sentences around a prompt.
-
-    Raises:
-        ValueError: there are no templates of this name.
-    """
-    if name not in TEMPLATES:
-        raise ValueError(f"`templates` must be one of {', '.join(TEMPLATES)}, got {name!r}.")
-    return TEMPLATES[name]
-
-
 def mean_over_templates(
     prompts: list[str], templates: list[str], encode: Callable[[list[str]], Tensor], batch_size: int = 256
 ) -> Tensor:
-    """
-    `(num_prompts, dim)`: each prompt's mean over the templates of what `encode` gives for its sentences.
+    """Mean over the templates of each prompt's sentence embeddings, `(num_prompts, dim)`.
 
     Args:
+        prompts (`list[str]`):
+            Phrases.
+        templates (`list[str]`):
+            Sentences with `{}` in place of the phrase.
         encode (`Callable`):
             From sentences to `(num_sentences, dim)`.
         batch_size (`int`, *optional*, defaults to 256):
-            Sentences that are encoded at once.
+            Sentences in one batch.
     """
     sentences = [template.format(prompt) for prompt in prompts for template in templates]
     embeds = torch.cat([encode(sentences[i : i + batch_size]) for i in range(0, len(sentences), batch_size)])
     return embeds.view(len(prompts), len(templates), -1).mean(dim=1)
 
 
-def embed_sentences(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: list[str]) -> Tensor:
-    """`(num_sentences, dim)` float32: `get_text_features` of a model with a CLIP-like text tower, as it gives them."""
+def embed_sentences(model: Any, tokenizer: PreTrainedTokenizerBase, sentences: list[str]) -> Tensor:
+    """Embeddings `(num_sentences, dim)` float32 of any length, by any model with a CLIP-like text tower."""
     tokens = tokenizer(
         sentences,
         padding=True,
@@ -71,9 +64,8 @@ def embed_sentences(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     return model.get_text_features(**tokens).pooler_output.float()
 
 
-def embed_prompts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], templates: list[str]
-) -> Tensor:
+@torch.inference_mode()
+def embed_prompts(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[str], templates: list[str]) -> Tensor:
     """`(num_prompts, dim)`: the mean over templates of unit-length sentence embeddings, made unit length."""
     means = mean_over_templates(
         prompts, templates, lambda sentences: normalize(embed_sentences(model, tokenizer, sentences), dim=-1)

@@ -1,14 +1,37 @@
-"""What a teacher is: a frozen 2D open-vocabulary model whose image segments live in the space of words."""
+"""The protocol of teachers: frozen 2D open-vocabulary models that segment camera images."""
 
 import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor
+
+from uov_hf.teachers.checkpoints import Checkpoint
+from uov_hf.teachers.config import TeacherConfig
+from uov_hf.teachers.images import ScaledImage
+
+
+class ImageFile(TypedDict):
+    """An encoded image: its path, or its content where it is stored inside another file."""
+
+    path: str | None
+    bytes: bytes | None
+
+
+class TeacherFrame(TypedDict, total=False):
+    """The K camera images of a frame, in the order of `camera_names`."""
+
+    frame_id: str
+    camera_names: list[str]
+    image_ids: list[str]
+    images: list[ImageFile]
+    image_sizes: NDArray[np.int32]  # (K, 2): height, width
+    augmentation: str | None  # see `Augmentation`; the images themselves are stored without it
 
 
 @dataclass(frozen=True)
@@ -17,13 +40,16 @@ class ImageSegments:
 
     Args:
         segmentation (`np.ndarray` of shape `(height, width)`, integer):
-            Segment ids 1…S, 0 = no segment; id `v` is described by row `v - 1` of the other arrays.
+            Segment ids 1…S, 0 = no segment; row `v - 1` of the other arrays describes id `v`.
         labels (`np.ndarray` of shape `(S,)`, integer):
             Row of the segment's prompt in the teacher's `prompts`.
         scores (`np.ndarray` of shape `(S,)`):
-            The teacher's own confidence, 0…1.
+            The teacher's confidence, 0…1.
         embeds (`np.ndarray` of shape `(S, embed_dim)`):
             Unit length, in the space of `Teacher.encode_prompts`.
+
+    Raises:
+        ValueError: shapes, ids or lengths do not fit.
     """
 
     segmentation: np.ndarray
@@ -31,7 +57,12 @@ class ImageSegments:
     scores: np.ndarray
     embeds: np.ndarray
 
-    def __post_init__(self):
+    @classmethod
+    def from_tensors(cls, segmentation: Tensor, labels: Tensor, scores: Tensor, embeds: Tensor) -> "ImageSegments":
+        """The same from tensors on any device."""
+        return cls(*(tensor.cpu().numpy() for tensor in (segmentation, labels, scores, embeds)))
+
+    def __post_init__(self) -> None:
         num_segments = len(self.labels)
         if self.segmentation.ndim != 2 or not np.issubdtype(self.segmentation.dtype, np.integer):
             raise ValueError(
@@ -57,14 +88,13 @@ class ImageSegments:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """
-    How an image is changed before a teacher sees it; `restore` brings the answer back to the image as it was.
+    """A change of an image before the teacher; `restore` maps the segmentation back to the original image.
 
     Args:
         flip (`bool`, *optional*, defaults to `False`):
             Whether left and right change places.
         scale (`float`, *optional*, defaults to 1.0):
-            What both sides are multiplied by.
+            Factor for both sides.
     """
 
     flip: bool = False
@@ -72,7 +102,11 @@ class Augmentation:
 
     @classmethod
     def parse(cls, name: str | None) -> "Augmentation":
-        """The augmentation that a frame's `augmentation` names: None, `"flip"`, or such as `"scale=0.75"`."""
+        """Read the `augmentation` of a frame: None, `"flip"`, or for example `"scale=0.75"`.
+
+        Raises:
+            ValueError: the name is none of these, or the scale is not from 0.1 to 10.
+        """
         kind, _, value = (name or "").partition("=")
         if name is None or name == "flip":
             return cls(flip=name == "flip")
@@ -89,26 +123,26 @@ class Augmentation:
         height, width = (max(1, round(int(side) * self.scale)) for side in image_size)
         return height, width
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        """The image as the teacher sees it; `info["scale"]` tells who resizes images what was done to this one."""
+    def apply(self, image: Image.Image) -> ScaledImage:
+        """Augment an image."""
         if self.scale != 1:
             height, width = self.augmented_size((image.height, image.width))
             image = image.resize((width, height), Image.Resampling.BICUBIC)
-            image.info["scale"] = self.scale
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image
+        return ScaledImage(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else image, self.scale)
 
     def apply_to_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Segment ids `(height, width)` of an image, as they lie in the augmented one."""
-        ids = _nearest(ids, self.augmented_size(ids.shape))
+        """Augment segment ids `(height, width)` as their image."""
+        height, width = ids.shape
+        ids = _nearest(ids, self.augmented_size((height, width)))
         return ids[:, ::-1] if self.flip else ids
 
     def restore(self, ids: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Segment ids of the augmented image, as they lie in the image as it was, `image_size` (height, width)."""
+        """Map segment ids of the augmented image to the original image of `image_size` (height, width)."""
         return _nearest(ids[:, ::-1] if self.flip else ids, image_size)
 
 
 def _nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`ids` resized to (height, width): each pixel reads the one its centre lies in."""
+    """Resize `ids` to (height, width): each pixel takes the id at its centre."""
     if ids.shape == tuple(size):
         return ids
     row, column = (
@@ -118,28 +152,38 @@ def _nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class Teacher(ABC):
-    """A frozen 2D model behind one protocol. Adding one is a file with a subclass and a line in `TEACHERS`.
+    """A frozen 2D model behind one protocol. To add one, write a file with a subclass and a line in `TEACHERS`.
 
     Args:
         prompts (`list[str]`):
             The vocabulary; segment labels are rows of it.
+        config (`TeacherConfig`, *optional*):
+            The teacher's own settings, of its `config_class`.
         model_name_or_path (`str`, *optional*):
-            Hub id or folder of the weights, for teachers that have some.
+            Hub id or folder of the weights, for teachers with weights.
         revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
+            Branch, tag or commit on the Hub; after loading, the commit.
         data_dir (`str`, *optional*):
-            Root of the dataset, for teachers that read files which lie beside the images.
+            Root of the dataset, for teachers that read files beside the images.
         device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
             Where the model runs.
         dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
             Precision of the model.
+
+    Raises:
+        ValueError: `prompts` is empty or no list of phrases, or something that the teacher needs is missing.
     """
 
     name: ClassVar[str]
+    example: ClassVar[str]  # a checkpoint on the Hub, for messages
+    config_class: ClassVar[type[TeacherConfig]] = TeacherConfig
+    config: TeacherConfig
 
     def __init__(
         self,
         prompts: list[str],
+        config: TeacherConfig | None = None,
+        *,
         model_name_or_path: str | None = None,
         revision: str | None = None,
         data_dir: str | None = None,
@@ -149,11 +193,36 @@ class Teacher(ABC):
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise ValueError(f"`prompts` must be a list of at least one phrase, got {prompts!r}.")
         self.prompts = list(prompts)
+        self.config = config or self.config_class()
         self.model_name_or_path = model_name_or_path
         self.revision = revision
         self.data_dir = data_dir
         self.device = torch.device(device)
         self.dtype = dtype
+        self.load()
+
+    def load(self) -> None:  # noqa: B027  a teacher without models or files has nothing to load
+        """Load models and files; subclasses call `super().load()` first."""
+
+    def checkpoint(self) -> Checkpoint:
+        """The teacher's own weights; `revision` becomes their commit."""
+        checkpoint = self.require_checkpoint(
+            "model_name_or_path", self.model_name_or_path, self.revision, self.example
+        )
+        self.revision = checkpoint.revision
+        return checkpoint
+
+    def require_checkpoint(self, argument: str, value: str | None, revision: str | None, example: str) -> Checkpoint:
+        """The model that `argument` names, at its commit.
+
+        Raises:
+            ValueError: `value` is None; the message names the argument and an example.
+        """
+        if value is None:
+            raise ValueError(
+                f"The teacher `{self.name}` needs `{argument}`, the id or folder of a model, e.g. {example}."
+            )
+        return Checkpoint(value, revision, self.device, self.dtype).pinned()
 
     @property
     @abstractmethod
@@ -161,25 +230,24 @@ class Teacher(ABC):
         """Dimension of the space that segments and prompts share."""
 
     @property
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What else decides the answers (templates, image size, seed, …); JSON, kept in `label_set.json`."""
+        """Everything else that changes predictions (templates, image size, seed, …), as JSON for `label_set.json`."""
+        return self.config.record()
 
     @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> np.ndarray:
         """Unit-length float32 embeddings `(num_prompts, embed_dim)` of phrases."""
 
     @abstractmethod
-    def segment(self, frame: dict[str, Any]) -> list[ImageSegments]:
-        """
-        The segments of each of the frame's images, in the order of `frame["camera_names"]`.
+    def segment(self, frame: TeacherFrame) -> list[ImageSegments]:
+        """Segment each image of a frame, in the order of `frame["camera_names"]`.
 
-        Where `frame["augmentation"]` names one (see `Augmentation`), `open_images` gives the images augmented, and the
-        segmentation has the size of what it gives: whoever asked brings it back.
+        With an `augmentation` in the frame (see `Augmentation`), `open_images` returns augmented images. Segmentations
+        have the size of the augmented images; the caller maps them back.
         """
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Teachers are frozen: `train()` is refused, `train(False)` does nothing."""
+        """Teachers are frozen: `train()` raises, `train(False)` does nothing."""
         if mode:
             raise RuntimeError(f"The teacher `{self.name}` is frozen: it has no train mode.")
         return self
@@ -188,30 +256,18 @@ class Teacher(ABC):
         return self.train(False)
 
 
-def freeze(model: nn.Module) -> nn.Module:
-    """`model` in evaluation mode and without gradients, for good: its `train()` raises."""
-
-    def refuse(mode: bool = True) -> nn.Module:
-        if mode:
-            raise RuntimeError(f"{type(model).__name__} belongs to a teacher and is frozen: it has no train mode.")
-        return model
-
-    model.eval().requires_grad_(False)
-    model.train = refuse
-    return model
-
-
-def open_images(frame: dict[str, Any]) -> list[Image.Image]:
-    """The frame's images as RGB, one per camera, augmented as `frame["augmentation"]` says where there is such a key.
+def open_images(frame: TeacherFrame) -> list[ScaledImage]:
+    """Open the frame's images as RGB, one per camera, with the frame's `augmentation` applied.
 
     Raises:
         OSError: an image is missing or damaged; the message names frame, camera and file.
     """
     augmentation, images = Augmentation.parse(frame.get("augmentation")), []
     for camera, image in zip(frame["camera_names"], frame["images"], strict=True):
-        source = image["path"] if image.get("bytes") is None else io.BytesIO(image["bytes"])
+        content = image.get("bytes")
         try:
-            images.append(augmentation.apply(Image.open(source).convert("RGB")))
+            with Image.open(image["path"] or "" if content is None else io.BytesIO(content)) as opened:
+                images.append(augmentation.apply(opened.convert("RGB")))
         except OSError as error:
             raise OSError(
                 f"Frame {frame['frame_id']}, camera {camera}: {image.get('path')} is not a readable image: {error}"

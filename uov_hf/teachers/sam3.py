@@ -1,111 +1,120 @@
-"""SAM 3 with words: each image is seen once, and each prompt is asked for in it."""
+"""SAM 3 with words: each image is encoded once and decoded for each prompt."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, Sam3Model
+from transformers import PreTrainedTokenizerBase, Sam3Model
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-from uov_hf.teachers.images import PixelTransform, in_batches
-from uov_hf.teachers.mask_teacher import PooledMaskTeacher
+from uov_hf.teachers.config import batch_size, share
+from uov_hf.teachers.images import in_batches
+from uov_hf.teachers.mask_teacher import PooledMaskConfig, PooledMaskTeacher
 from uov_hf.teachers.masks import Proposals
-from uov_hf.teachers.settings import check_counts, check_shares
-from uov_hf.teachers.weights import commit_of, load_frozen, require_model
 
 
-MAX_TOKENS = 32  # of a phrase, as SAM 3's processor pads it
+MAX_TOKENS = 32  # of a phrase; SAM 3's processor pads to this length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam3Config(PooledMaskConfig):
+    """Settings of `Sam3Teacher`; see `PooledMaskConfig` for the others.
+
+    Args:
+        min_score (`float`, *optional*, defaults to 0.3):
+            Masks with a lower score are dropped; the default is that of `transformers`.
+        phrases_at_once (`int`, *optional*, defaults to 8):
+            Prompts in one batch of the decoder; predictions do not depend on it.
+    """
+
+    min_score: float = share(0.3)
+    phrases_at_once: int = batch_size(8)
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Some consecutive prompts as text features.
+
+    Args:
+        start (`int`): Row of the first prompt.
+        features (`torch.Tensor` of shape `(P, tokens, dim)`): Outputs of the text tower.
+        mask (`torch.Tensor` of shape `(P, tokens)`): Attention mask.
+    """
+
+    start: int
+    features: Tensor
+    mask: Tensor
 
 
 class Sam3Teacher(PooledMaskTeacher):
-    """
-    Every instance of every prompt that SAM 3 finds (Carion et al., "SAM 3: Segment Anything with Concepts", 2025): a
-    mask is called by the prompt that found it, and scores the probability that the prompt is in the image at all times
-    that the query is of it. Its queries are conditioned on the phrase, so that its embeddings are those of the second
-    model.
+    """Every instance of every prompt that SAM 3 finds (Carion et al., "SAM 3: Segment Anything with Concepts", 2025).
 
-    Args:
-        prompts, model_name_or_path, revision, device, dtype:
-            See `Teacher`.
-        min_score (`float`, *optional*, defaults to 0.3):
-            Masks with a lower score are left out; the default is that of `transformers`.
-        phrases_at_once (`int`, *optional*, defaults to 8):
-            Prompts that go through the decoder at once. Answers do not depend on it.
-        others:
-            See `PooledMaskTeacher`.
+    A mask's label is the prompt that found it. Its score is the probability that the prompt is in the image, times the
+    probability that the query shows it. SAM 3's queries depend on the phrase, so embeddings come from the second
+    model. `Sam3Config` has the settings.
     """
 
     name = "sam3"
+    example = "facebook/sam3"
+    config_class = Sam3Config
+    config: Sam3Config
 
-    def __init__(self, prompts: list[str], *, min_score: float = 0.3, phrases_at_once: int = 8, **shared: Any):
-        super().__init__(prompts, **shared)
-        check_shares(min_score=min_score)
-        check_counts(phrases_at_once=phrases_at_once)
-        self.min_score, self.phrases_at_once = min_score, phrases_at_once
-        self.mask_settings |= {"min_score": min_score}
-        source = require_model(self.name, "model_name_or_path", self.model_name_or_path, "facebook/sam3")
-        self.revision = commit_of(source, self.revision)
-        self.model = load_frozen(Sam3Model, source, self.revision, self.device, self.dtype)
-        self.transform = PixelTransform.from_pretrained(source, self.revision)
-        self.phrases = list(self._read(AutoTokenizer.from_pretrained(source, revision=self.revision)))
+    def load(self) -> None:
+        super().load()
+        checkpoint = self.checkpoint()
+        self.model: Any = checkpoint.load(Sam3Model)
+        self.transform = checkpoint.load_transform()
+        tokenizer, at_once = checkpoint.load_tokenizer(), self.config.phrases_at_once
+        self.phrases = [self._read(tokenizer, start) for start in range(0, len(self.prompts), at_once)]
 
     @torch.inference_mode()
-    def _read(self, tokenizer) -> Iterator[tuple[Tensor, Tensor]]:
-        """Text features `(P, tokens, dim)` and attention mask `(P, tokens)` of some prompts after the other"""
-        for start in range(0, len(self.prompts), self.phrases_at_once):
-            tokens = tokenizer(
-                self.prompts[start : start + self.phrases_at_once],
-                padding="max_length",
-                max_length=MAX_TOKENS,
-                truncation=True,
-                return_tensors="pt",
-            ).to(self.device)
-            features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output
-            yield features, tokens["attention_mask"]
+    def _read(self, tokenizer: PreTrainedTokenizerBase, start: int) -> Phrases:
+        tokens = tokenizer(
+            self.prompts[start : start + self.config.phrases_at_once],
+            padding="max_length",
+            max_length=MAX_TOKENS,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.device)
+        features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output
+        return Phrases(start, features, tokens["attention_mask"])
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """`(3, side, side)`, proportions not kept, as the model was trained"""
+        """`(3, side, side)`, proportions not kept, as in training."""
         return self.transform(image, (self.model.config.image_size,) * 2)
 
     def propose(self, images: list[Image.Image]) -> list[Proposals]:
-        return in_batches(self._propose, [self.pixels(image) for image in images], self.mask_batch_size)
+        return in_batches(self._propose, [self.pixels(image) for image in images], self.config.mask_batch_size)
 
     def _propose(self, pixel_values: Tensor) -> list[Proposals]:
-        seen = self.model.get_vision_features(pixel_values.to(self.device, self.dtype))
+        encoded = self.model.get_vision_features(pixel_values.to(self.device, self.dtype))
         return [
-            Proposals.cat(
-                [
-                    self._find(one_image(seen, row, len(features)), features, mask, start)
-                    for start, (features, mask) in zip(self._starts, self.phrases, strict=True)
-                ]
-            )
+            Proposals.cat([self._find(one_image(encoded, row, len(some.mask)), some) for some in self.phrases])
             for row in range(len(pixel_values))
         ]
 
-    @property
-    def _starts(self) -> range:
-        return range(0, len(self.prompts), self.phrases_at_once)
-
-    def _find(self, seen: Sam3VisionEncoderOutput, features: Tensor, mask: Tensor, start: int) -> Proposals:
-        """The instances of some prompts, the first of which is in row `start`"""
-        # transformers 5.23 reads `.pooler_output` of what it calls an embedding: a tensor would fail.
+    def _find(self, encoded: Sam3VisionEncoderOutput, phrases: Phrases) -> Proposals:
+        """The instances of some prompts."""
+        # transformers 5.23 reads `.pooler_output` of its `text_embeds`: a tensor would fail.
         outputs = self.model(
-            vision_embeds=seen, text_embeds=BaseModelOutputWithPooling(pooler_output=features), attention_mask=mask
+            vision_embeds=encoded,
+            text_embeds=BaseModelOutputWithPooling(pooler_output=phrases.features),
+            attention_mask=phrases.mask,
         )
         scores = outputs.pred_logits.float().sigmoid() * outputs.presence_logits.float().sigmoid()  # (P, Q)
-        rows, queries = (scores > self.min_score).nonzero(as_tuple=True)
-        # Its processor upsamples probabilities and cuts them at one half.
+        rows, queries = (scores > self.config.min_score).nonzero(as_tuple=True)
+        # SAM 3's processor upsamples probabilities, not logits, and cuts them at one half.
         masks = outputs.pred_masks[rows, queries].float().sigmoid() - 0.5
-        return Proposals(masks, scores[rows, queries], rows + start)
+        return Proposals(masks, scores[rows, queries], rows + phrases.start)
 
 
-def one_image(seen: Sam3VisionEncoderOutput, row: int, times: int) -> Sam3VisionEncoderOutput:
-    """What was seen in one image of a batch, given out as often as there are phrases; nothing is copied."""
-    maps = {
-        name: tuple(level[row : row + 1].expand(times, -1, -1, -1) for level in getattr(seen, name))
+def one_image(encoded: Sam3VisionEncoderOutput, row: int, times: int) -> Sam3VisionEncoderOutput:
+    """One image of an encoded batch, repeated for each phrase without copying."""
+    maps: dict[str, Any] = {
+        name: tuple(level[row : row + 1].expand(times, -1, -1, -1) for level in getattr(encoded, name))
         for name in ("fpn_hidden_states", "fpn_position_encoding")
     }
     return Sam3VisionEncoderOutput(**maps)

@@ -1,4 +1,4 @@
-"""The space of words of the synthetic teacher: near for synonyms, related for classes of one kind."""
+"""The embedding space of the synthetic teacher: synonyms lie near each other, classes of one kind less near."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from uov_hf.vocabulary import Vocabulary
 
 EMBED_DIM = 64
 
-# Classes that are alike share a direction of the space of words; a class, a group of prompts and a prompt add theirs.
+# Classes of one kind share a direction of the space; a class, a group of prompts and a prompt add directions.
 KINDS = (
     ("bus", "car", "construction_vehicle", "trailer", "truck"),
     ("bicycle", "motorcycle", "pedestrian"),
@@ -20,12 +20,12 @@ KIND_SHARE, CLASS_SHARE, GROUP_SHARE, PROMPT_SHARE = 0.25, 0.4, 0.15, 0.2  # of 
 
 
 def embed_vocabulary(vocabulary: Vocabulary) -> np.ndarray:
-    """
-    One point (num_prompts, 64) on the unit sphere per prompt: near for synonyms, related for classes of one kind.
+    """Unit-length float32 embeddings `(num_prompts, 64)` of all prompts.
 
-    A prompt is √0.25 · kind + √0.4 · class + √0.15 · group + √0.2 · prompt. Kinds and classes are orthonormal, groups
-    and prompts random: the expected cosine is 0.8 within a group, 0.65 within a class, 0.25 within a kind, else 0.
-    Background prompts have their group in place of a class.
+    A prompt's embedding is √0.25 · kind + √0.4 · class + √0.15 · group + √0.2 · prompt. Kinds and classes are
+    orthonormal, groups and prompts random: the expected cosine is 0.8 within a group, 0.65 within a class, 0.25 within
+    a kind, else 0.
+    For background prompts, the group takes the place of the class.
     """
     rng = np.random.default_rng(64)
     directions = np.linalg.qr(rng.standard_normal((EMBED_DIM, EMBED_DIM)))[0]
@@ -47,5 +47,5 @@ def embed_vocabulary(vocabulary: Vocabulary) -> np.ndarray:
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """The vectors `(..., D)` divided by their lengths."""
+    """Divide vectors `(..., D)` by their lengths."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -3,8 +3,7 @@
 from torch import Tensor
 from transformers import Tipsv2Model
 
-from uov_hf.teachers.clip_space import ClipSpace
-from uov_hf.teachers.dense import DenseTeacher
+from uov_hf.teachers.clip_space import ClipSpace, DenseTeacher
 
 
 class TIPSv2Space(ClipSpace):
@@ -28,7 +27,7 @@ class TIPSv2Space(ClipSpace):
 
 
 class TIPSv2Teacher(DenseTeacher):
-    """Any TIPSv2 of the Hub: see `DenseTeacher` for how it segments and for its arguments."""
+    """Any TIPSv2 of the Hub; see `DenseTeacher` for the segmentation and `DenseConfig` for the settings."""
 
     name = "tipsv2"
     space_class = TIPSv2Space
