@@ -1,34 +1,44 @@
-"""A tiny CLIP, and three pictures that teachers look at."""
+"""Tiny teachers, loaded once, and three images for them."""
 
-import numpy as np
+from functools import cache, partial
+from pathlib import Path
+
 import pytest
 from PIL import Image
-from tiny_models import save_tiny_clip
+from tiny_models import draw_images, frame_of, load_tiny_teacher, save_tiny_clip, saved
+
+from uov_hf.teachers.images import ScaledImage
 
 
 @pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory) -> str:
-    return save_tiny_clip(tmp_path_factory.mktemp("tiny_clip"))
+def models(tmp_path_factory) -> Path:
+    """The folder of the tiny models."""
+    return tmp_path_factory.mktemp("tiny_models")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(models) -> str:
+    return saved(save_tiny_clip, models)
+
+
+@pytest.fixture(scope="session")
+def load(models):
+    """`load(name, **settings)`: a tiny teacher, shared by all tests. Do not change it."""
+    return cache(partial(load_tiny_teacher, folder=models))
 
 
 @pytest.fixture(scope="session")
 def pictures() -> list[Image.Image]:
     """Coloured stripes and noise, two of one size."""
-    generator = np.random.default_rng(0)
-    images = []
-    for height, width in ((90, 160), (90, 160), (70, 80)):
-        pixels = generator.integers(0, 256, (height, width, 3)) // 8
-        pixels[:, : width // 3, 0] += 200
-        pixels[height // 2 :, :, 1] += 150
-        images.append(Image.fromarray(pixels.astype(np.uint8)))
-    return images
+    return draw_images((90, 160), (90, 160), (70, 80))
 
 
 @pytest.fixture(scope="session")
-def frame(pictures, tmp_path_factory) -> dict:
-    """A frame of three cameras that took them."""
-    folder, images = tmp_path_factory.mktemp("images"), []
-    for name, picture in zip("ABC", pictures, strict=True):
-        picture.save(folder / f"{name}.png")
-        images.append({"bytes": None, "path": str(folder / f"{name}.png")})
-    return {"frame_id": "7", "camera_names": ["A", "B", "C"], "images": images}
+def scaled(pictures) -> list[ScaledImage]:
+    return [ScaledImage(picture) for picture in pictures]
+
+
+@pytest.fixture(scope="session")
+def frame(pictures) -> dict:
+    """A frame of three cameras with these pictures."""
+    return frame_of(*pictures)

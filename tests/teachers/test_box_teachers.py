@@ -4,31 +4,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_mask_models import draw_frame, load_tiny_mask_teacher
+from tiny_models import PROMPTS, draw_images, frame_of
 from transformers import AutoTokenizer, GroundingDinoProcessor
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 
 from uov_hf.teachers.boxes import Detections, best_boxes, corners
 from uov_hf.teachers.grounding_dino import best_phrases, join_phrases
-from uov_hf.teachers.protocol import open_images
-
-
-PROMPTS = ["car", "A person on a bicycle.", "road", "sky", "tree", "rolling hills (< 20 cm tall)"]
 
 
 @pytest.fixture(scope="module")
 def images():
-    return open_images(draw_frame((90, 160), (80, 40)))
+    return draw_images((90, 160), (80, 40))
 
 
 @pytest.fixture(scope="module")
-def owlv2(tmp_path_factory):
-    return load_tiny_mask_teacher("owlv2", tmp_path_factory.mktemp("owlv2"), PROMPTS)
+def owlv2(load):
+    return load("owlv2")
 
 
 @pytest.fixture(scope="module")
-def grounding_dino(tmp_path_factory):
-    return load_tiny_mask_teacher("grounding_dino", tmp_path_factory.mktemp("grounding_dino"), PROMPTS)
+def grounding_dino(load):
+    return load("grounding_dino")
 
 
 def test_a_box_has_its_corners_inside_the_picture():
@@ -71,7 +67,7 @@ def test_owlv2_sees_nearly_what_its_processor_shows(owlv2):
     """PIL smooths differently from SciPy where it makes an image smaller; where it need not, both are the same."""
     processor = Owlv2ImageProcessorPil(size={"height": 64, "width": 64})
     pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
-    for image, tolerance in ((Image.fromarray(pixels), 1e-5), (open_images(draw_frame((90, 160)))[0], 0.05)):
+    for image, tolerance in ((Image.fromarray(pixels), 1e-5), (draw_images((90, 160))[0], 0.05)):
         wanted = processor(image, return_tensors="pt")["pixel_values"][0]
         assert (owlv2.pixels(image) - wanted).abs().mean() < tolerance
 
@@ -132,7 +128,7 @@ def test_a_mask_scores_as_its_box_times_its_quality(owlv2, images):
         assert len(masks.scores) > 1
 
 
-def test_an_image_without_boxes_has_no_segments(owlv2, monkeypatch):
-    monkeypatch.setattr(owlv2, "min_score", 1.0)
-    for answer in owlv2.segment(draw_frame((45, 80))):
-        assert not answer.segmentation.any() and answer.embeds.shape == (0, owlv2.embed_dim)
+def test_an_image_without_boxes_has_no_segments(load, images):
+    teacher = load("owlv2", min_score=1.0)
+    for segments in teacher.segment(frame_of(*images)):
+        assert not segments.segmentation.any() and segments.embeds.shape == (0, teacher.embed_dim)

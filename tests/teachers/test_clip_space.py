@@ -1,47 +1,40 @@
-"""A CLIP-space model by its name, and teachers that take the embeddings of their segments from one."""
-
-from typing import Any
+"""A CLIP-space model by its type, and teachers that take the embeddings of their segments from it."""
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import save_tiny_groupvit, save_tiny_tipsv2
-from torch.nn.functional import interpolate, normalize
+from tiny_models import save_tiny_groupvit, save_tiny_tipsv2, saved
 
-from uov_hf.teachers.clip_space import SecondSpaceTeacher, load_clip_space
-
-
-class FourQuartersTeacher(SecondSpaceTeacher):
-    """Four segments of equal size, all called by the first prompt."""
-
-    name = "quarters"
-
-    def segment(self, frame: dict[str, Any]) -> list:
-        raise NotImplementedError
+from uov_hf.teachers.checkpoints import Checkpoint
+from uov_hf.teachers.clip_space import SpaceConfig
+from uov_hf.teachers.second_space import load_clip_space
 
 
-def test_the_type_of_the_model_decides(tiny_clip, tmp_path):
-    assert type(load_clip_space(tiny_clip, short_side=64)).__name__ == "CLIPSpace"
-    tipsv2 = load_clip_space(save_tiny_tipsv2(tmp_path), short_side=64)
+SMALL = SpaceConfig(short_side=64)
+
+
+def test_the_type_of_the_model_decides(tiny_clip, models):
+    assert type(load_clip_space(Checkpoint(tiny_clip))).__name__ == "CLIPSpace"
+    tipsv2 = load_clip_space(Checkpoint(saved(save_tiny_tipsv2, models)))
     assert type(tipsv2).__name__ == "TIPSv2Space" and tipsv2.embed_dim == 32
 
 
-def test_a_model_of_another_type_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="of type 'groupvit', whose patches and words do not share a space; .*clip"):
-        load_clip_space(save_tiny_groupvit(tmp_path))
+def test_a_model_of_another_type_is_refused(models):
+    with pytest.raises(ValueError, match="of type 'groupvit', whose patches and words do not share a space.*clip"):
+        load_clip_space(Checkpoint(saved(save_tiny_groupvit, models)))
 
 
-def test_answers_are_unit_length_and_float32_in_any_precision(tiny_clip, pictures):
-    space = load_clip_space(tiny_clip, dtype=torch.bfloat16, short_side=64)
-    vectors = [space.encode_prompts(["car", "road"]), *(f.flatten(1).T for f in space.dense_features(pictures))]
+def test_embeddings_are_unit_length_and_float32_in_any_precision(tiny_clip, scaled):
+    space = load_clip_space(Checkpoint(tiny_clip, dtype=torch.bfloat16), SMALL)
+    vectors = [space.encode_prompts(["car", "road"]), *(f.flatten(1).T for f in space.dense_features(scaled))]
     for embeds in vectors:
         assert embeds.dtype == torch.float32 and embeds.shape[1] == space.embed_dim
         torch.testing.assert_close(embeds.norm(dim=1), torch.ones(len(embeds)))
     assert space.settings["dtype"] == "bfloat16"
 
 
-def test_classify_says_the_best_prompt_and_its_probability(tiny_clip):
-    space = load_clip_space(tiny_clip, short_side=64)
+def test_classify_returns_the_best_prompt_and_its_probability(tiny_clip):
+    space = load_clip_space(Checkpoint(tiny_clip), SMALL)
     prompt_embeds = torch.eye(3, 64)
     labels, scores = space.classify(prompt_embeds[[2, 0]], prompt_embeds)
     assert labels.tolist() == [2, 0]
@@ -49,32 +42,15 @@ def test_classify_says_the_best_prompt_and_its_probability(tiny_clip):
     np.testing.assert_allclose(scores.numpy(), [expected, expected], rtol=1e-5)
 
 
-def test_segments_are_embedded_by_what_the_second_model_sees_and_never_by_their_label(tiny_clip, pictures):
-    teacher = FourQuartersTeacher(
-        ["car", "road"], embed_model_name_or_path=tiny_clip, embed_short_side=64, templates="photo"
-    )
-    height, width = pictures[0].height, pictures[0].width
-    rows, columns = torch.meshgrid(
-        torch.arange(height) >= height // 2, torch.arange(width) >= width // 2, indexing="ij"
-    )
-    quarters = 1 + 2 * rows + columns
-    [embeds] = teacher.embed_segments(pictures[:1], [quarters], [4])
-    [features] = teacher.space.dense_features(pictures[:1])
-    dense = interpolate(features[None], size=(height, width), mode="bilinear")[0]
-    wanted = torch.stack([normalize(dense[:, quarters == quarter].sum(dim=1), dim=0) for quarter in (1, 2, 3, 4)])
-    torch.testing.assert_close(embeds, wanted, atol=1e-5, rtol=0)
-    assert teacher.embed_dim == 32 and teacher.encode_prompts(["car"]).shape == (1, 32)
-
-
-def test_the_second_model_is_in_the_settings(tiny_clip):
-    teacher = FourQuartersTeacher(["car"], embed_model_name_or_path=tiny_clip, embed_window=32, templates="none")
+def test_the_second_model_is_in_the_settings(load, tiny_clip):
+    teacher = load("clipseg", embed_window=32, templates="none")
     assert teacher.settings == {
+        "short_side": 64,
+        "window": 64,
+        "min_score": 0.0,
         "embed_model_name_or_path": tiny_clip,
         "embed_revision": None,
-        "embed_settings": {"short_side": 448, "window": 32, "templates": ["{}"], "dtype": "float32"},
+        "embed_settings": {"short_side": 64, "window": 32, "templates": ["{}"], "dtype": "float32"},
     }
-
-
-def test_a_second_model_must_be_named():
-    with pytest.raises(ValueError, match="`quarters` needs `embed_model_name_or_path`, the id or folder of a model"):
-        FourQuartersTeacher(["car"])
+    assert teacher.embed_dim == 32
+    np.testing.assert_array_equal(teacher.encode_prompts(["car"]), teacher.space.encode_prompts(["car"]).numpy())

@@ -1,28 +1,20 @@
-"""Every teacher, from a tiny random model of its real architecture: six real images to ten steps of pre-training."""
+"""The promises of every teacher with a model, on tiny random models of the real architectures."""
 
 import json
 
 import numpy as np
 import pytest
+import torch
 from ten_steps import losses_of_ten_steps
-from tiny_mask_models import load_tiny_mask_teacher, saved
-from tiny_models import save_tiny_clip, save_tiny_clipseg, save_tiny_groupvit, save_tiny_tipsv2
+from tiny_models import PROMPTS, TINY_TEACHERS, labels_of_pixels, load_tiny_teacher
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
-from uov_hf.teachers import TEACHERS, load_teacher
+from uov_hf.teachers import TEACHERS
 from uov_hf.vocabulary import load_vocabulary
 
 
-NO_MODEL_OF_THEIR_OWN = {"synthetic", "files"}
-# model and settings of the teachers that tiny_mask_models.py does not have
-DENSE_TEACHERS = {
-    "clip": (save_tiny_clip, {}),
-    "tipsv2": (save_tiny_tipsv2, {}),
-    "groupvit": (save_tiny_groupvit, {"window": 64}),
-    "clipseg": (save_tiny_clipseg, {"embed_short_side": 64}),
-}
-FEWER_MASKS = {"sam2": {"points_per_side": 2}, "sam3_points": {"points_per_side": 2}}
+WINDOWS = {"tipsv2": {"window": 56}, "grounding_dino": {"window": 70}}  # 64 for the others
 VOCABULARY = """\
 name: street
 classes:
@@ -32,6 +24,96 @@ classes:
   - {name: rest, prompts: [building, tree]}
 background: [sky]
 """
+
+
+every_teacher = pytest.mark.parametrize("name", TINY_TEACHERS)
+
+
+def test_every_teacher_with_a_model_is_tested_here():
+    assert {*TINY_TEACHERS, "synthetic", "files"} == {*TEACHERS}
+
+
+@every_teacher
+def test_batches_change_nothing(load, frame, name):
+    """Three images together, against each image alone in batches of one."""
+    together = load(name).segment(frame)
+    batches = dict.fromkeys(("batch_size", "mask_batch_size", "prompts_at_once", "phrases_at_once"), 1)
+    own = load(name).config
+    alone = load(name, **{key: one for key, one in batches.items() if hasattr(own, key)})
+    for row, one in enumerate(together):
+        [other] = alone.segment(frame | {key: [frame[key][row]] for key in ("camera_names", "images")})
+        assert (one.segmentation != other.segmentation).mean() < 1e-3  # a logit on the edge may round either way
+        assert one.labels.tolist() == other.labels.tolist()
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+        np.testing.assert_allclose(one.embeds, other.embeds, atol=1e-3 if name == "clipseg" else 1e-4)
+    assert any(len(segments.labels) for segments in together)
+
+
+@every_teacher
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_changes_little(load, frame, name, dtype):
+    plain, half = load(name), load(name, dtype=dtype)
+    for one, other in zip(plain.segment(frame), half.segment(frame), strict=True):
+        if hasattr(plain.config, "short_side"):  # masks and boxes of random weights come and go at the threshold
+            assert (labels_of_pixels(one) == labels_of_pixels(other)).mean() > 0.7
+        assert one.segmentation.shape == other.segmentation.shape
+        assert other.embeds.dtype == other.scores.dtype == np.float32
+        assert ((other.scores >= 0) & (other.scores <= 1)).all()
+    assert half.encode_prompts(["car"]).dtype == np.float32
+    np.testing.assert_allclose(half.encode_prompts(PROMPTS), plain.encode_prompts(PROMPTS), atol=0.1)
+
+
+@every_teacher
+@pytest.mark.parametrize("augmentation", ["flip", "scale=0.5"])
+def test_windows_and_augmented_images_keep_their_geometry(load, frame, pictures, name, augmentation):
+    window = WINDOWS.get(name, {"window": 64})
+    teacher, scale = load(name, **window), 0.5 if augmentation == "scale=0.5" else 1
+    for segments, picture in zip(teacher.segment(frame | {"augmentation": augmentation}), pictures, strict=True):
+        assert segments.segmentation.shape == (picture.height * scale, picture.width * scale)
+        assert segments.embeds.shape == (len(segments.labels), teacher.embed_dim)
+    assert teacher.settings["window"] == window["window"]
+
+
+@every_teacher
+def test_every_model_of_a_teacher_is_frozen(load, name):
+    teacher = load(name)
+    owners = [teacher, *(getattr(teacher, owner) for owner in ("sam", "space") if hasattr(teacher, owner))]
+    models = [owner.model for owner in owners if hasattr(owner, "model")]
+    assert len(models) == 1 + len(TINY_TEACHERS[name][1])
+    for model in models:
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        with pytest.raises(RuntimeError, match="no train mode"):
+            model.train()
+
+
+@every_teacher
+def test_a_missing_model_is_named_with_an_example(load, name):
+    for argument in ("model_name_or_path", *(f"{role}_model_name_or_path" for role in TINY_TEACHERS[name][1])):
+        with pytest.raises(ValueError, match=f"`{name}` needs `{argument}`, the id or folder of a model, e.g. .+/.+"):
+            load(name, **{argument: None})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("clip", {"templates": "imagenet"}, "`templates` must be one of none, photo, vild, got 'imagenet'"),
+        ("clip", {"short_side": 5}, "`short_side` must hold a patch of 16 pixels, got 5"),
+        ("tipsv2", {"window": 5}, "`window` must hold a patch of 14 pixels, got 5"),
+        ("groupvit", {"min_score": -1}, "`min_score` must be between 0 and 1, got -1"),
+        ("groupvit", {"window": 5}, "`window` must hold a patch of 16 pixels, got 5"),
+        ("clip", {"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ("clipseg", {"window": 80}, "`window` must be at most `short_side` = 64, got 80"),
+        ("clipseg", {"window": 8}, "`window` must hold a patch of 16 pixels, got 8"),
+        ("clipseg", {"prompts_at_once": 0}, "`prompts_at_once` must be at least 1, got 0"),
+        ("sam2", {"min_quality": 2}, "`min_quality` must be between 0 and 1, got 2"),
+        ("sam2", {"points_per_side": 0}, "`points_per_side` must be at least 1, got 0"),
+        ("eomt", {"min_visible": -1}, "`min_visible` must be between 0 and 1, got -1"),
+        ("eomt", {"window": 30}, "`window` must be more than 40 pixels wide, got 30"),
+    ],
+)
+def test_wrong_settings_are_refused(load, name, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        load(name, **wrong)
 
 
 @pytest.fixture(scope="module")
@@ -46,31 +128,17 @@ def vocabulary(tmp_path_factory):
     return load_vocabulary(path)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return tmp_path_factory.mktemp("tiny_models")
-
-
-def load_tiny_teacher(name: str, folder, prompts: list[str]):
-    """The teacher called `name` with tiny models, which are saved to `folder` if they are not there yet."""
-    if name not in DENSE_TEACHERS:
-        return load_tiny_mask_teacher(name, folder, prompts, templates="none", **FEWER_MASKS.get(name, {}))
-    save_model, settings = DENSE_TEACHERS[name]
-    if name == "clipseg":
-        settings = settings | {"embed_model_name_or_path": saved(save_tiny_clip, folder)}
-    return load_teacher(name, saved(save_model, folder), prompts=prompts, short_side=64, templates="none", **settings)
-
-
-@pytest.mark.parametrize("name", [name for name in TEACHERS if name not in NO_MODEL_OF_THEIR_OWN])
+@every_teacher
 def test_real_images_become_point_labels_that_a_network_learns_from(name, real_frames, vocabulary, models, tmp_path):
-    teacher = load_tiny_teacher(name, models, vocabulary.prompts)
+    settings = {"window": 64} if name == "groupvit" else {}
+    teacher = load_tiny_teacher(name, models, vocabulary.prompts, templates="none", **settings)
     assert json.loads(json.dumps(teacher.settings)) == teacher.settings
 
     label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={"cameras": None})
     label_set.write(real_frames, teacher)
-    said = label_set.read(real_frames.frame_ids[0])
-    assert len(said["segment_labels"]) >= 6 and len(set(said["segment_camera"].tolist())) >= 5
-    assert said["segment_embeds"].shape == (len(said["segment_labels"]), teacher.embed_dim)
+    row = label_set.read(real_frames.frame_ids[0])
+    assert len(row["segment_labels"]) >= 6 and len(set(row["segment_camera"].tolist())) >= 5
+    assert row["segment_embeds"].shape == (len(row["segment_labels"]), teacher.embed_dim)
     assert label_set.prompt_embeds.shape == (len(vocabulary.prompts), teacher.embed_dim)
 
     label_points(label_set, real_frames)

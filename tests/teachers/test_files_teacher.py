@@ -236,7 +236,7 @@ def test_an_official_folder_takes_no_second_model(official):
         (
             "files",
             "auto",
-            r"of no layout that is known. It has notes.txt; expected one of: uov: text_embedding.pt and",
+            r"has no known layout. It contains notes.txt; expected one of: uov: text_embedding.pt and",
         ),
         ("files", "official", "`layout` must be auto or one of these, got 'official'"),
         ("files", "uov", "text_embedding.pt: expected a file of tensors"),

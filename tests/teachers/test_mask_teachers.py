@@ -1,27 +1,29 @@
-"""What all teachers that propose masks have in common: windows, names by pooled embeddings, batches, precision."""
-
-from functools import cache, partial
+"""Teachers that propose masks: windows, labels by pooled embeddings."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_mask_models import MASK_TEACHERS, draw_frame, load_tiny_mask_teacher, saved
-from tiny_models import save_tiny_clip
-from torch.nn.functional import interpolate, normalize
+from tiny_models import PROMPTS, draw_images, frame_of, upsampled
+from torch.nn.functional import normalize
 
 from uov_hf.teachers.images import Window
-from uov_hf.teachers.mask_teacher import PooledMaskTeacher, gather_windows, is_cut_off, windows_of
+from uov_hf.teachers.mask_teacher import (
+    PooledMaskConfig,
+    PooledMaskTeacher,
+    gather_windows,
+    is_cut_off,
+    windows_of,
+)
 from uov_hf.teachers.masks import Proposals
 from uov_hf.teachers.protocol import open_images
 
 
-PROMPTS = ["car", "a person on a bicycle", "road", "sky", "tree", "rolling hills (< 20 cm tall)"]
 SIZE = (60, 100)
 
 
 class HandDrawn(PooledMaskTeacher):
-    """Proposes three rectangles in every picture, on a coarse grid: left half, right half, a spot in the middle."""
+    """Proposes three rectangles in every image, on a coarse grid: left half, right half, a spot in the middle."""
 
     name = "hand_drawn"
     scores = (0.9, 0.8, 0.7)
@@ -32,31 +34,23 @@ class HandDrawn(PooledMaskTeacher):
         return [Proposals(logits, torch.tensor(self.scores)) for _ in images]
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return tmp_path_factory.mktemp("tiny_models")
-
-
-@pytest.fixture(scope="module")
-def hand_drawn(models):
+@pytest.fixture
+def hand_drawn(tiny_clip):
     return HandDrawn(
-        PROMPTS,
-        embed_model_name_or_path=saved(save_tiny_clip, models),
-        embed_short_side=64,
-        templates="photo",
+        PROMPTS, PooledMaskConfig(embed_model_name_or_path=tiny_clip, embed_short_side=64, templates="photo")
     )
 
 
 @pytest.fixture(scope="module")
 def frame():
-    return draw_frame(SIZE, SIZE, (70, 80))
+    return frame_of(*draw_images(SIZE, SIZE, (70, 80)))
 
 
-def test_a_mask_is_called_what_it_looks_like(hand_drawn, frame):
+def test_the_label_of_a_mask_is_the_prompt_nearest_to_its_pooled_embedding(hand_drawn, frame):
     """Labels, scores and embeddings against a full-size feature map; pixels without a mask are 0."""
     image = open_images(frame)[0]
     [features] = hand_drawn.space.dense_features([image])
-    dense = interpolate(features[None], size=SIZE, mode="bilinear")[0]
+    dense = upsampled(features, SIZE)
     answer = hand_drawn.segment(frame)[0]
     seen = set()
     for segment, (label, score, embed) in enumerate(zip(answer.labels, answer.scores, answer.embeds, strict=True), 1):
@@ -85,7 +79,7 @@ def test_an_image_without_masks_has_no_segments(hand_drawn, frame, monkeypatch):
         assert answer.embeds.shape == (0, hand_drawn.embed_dim)
 
 
-def test_large_images_are_looked_at_in_windows_too():
+def test_large_images_have_windows_besides_the_whole():
     assert windows_of((90, 160), None) == windows_of((90, 160), 160) == [Window(0, 0, 90, 160)]
     windows = windows_of((90, 160), 100)
     assert windows[0] == Window(0, 0, 90, 160)
@@ -114,63 +108,3 @@ def test_only_what_goes_on_beyond_its_window_is_cut_off():
     }.items():
         size = (100, 100) if window.bottom == 100 else (200, 200) if window.top == 50 else (200, 100)
         assert is_cut_off(boxes, window, size).tolist() == wanted
-
-
-@pytest.fixture(scope="module")
-def load(models):
-    return cache(partial(load_tiny_mask_teacher, folder=models, prompts=tuple(PROMPTS)))
-
-
-@pytest.mark.parametrize("name", MASK_TEACHERS)
-def test_images_go_through_together_and_change_nothing(load, frame, name):
-    teacher = load(name)
-    together = teacher.segment(frame)
-    for row, one in enumerate(together):
-        alone = {key: [frame[key][row]] for key in ("camera_names", "images")}
-        [other] = teacher.segment(frame | alone)
-        assert (one.segmentation != other.segmentation).mean() < 1e-3  # a logit on the edge may round either way
-        assert one.labels.tolist() == other.labels.tolist()
-        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
-        np.testing.assert_allclose(one.embeds, other.embeds, atol=1e-4)
-    assert any(len(answer.labels) for answer in together)
-
-
-@pytest.mark.parametrize("name", MASK_TEACHERS)
-def test_half_precision_and_windows_go_through(load, name):
-    frame = draw_frame(SIZE)
-    half = load(name, dtype=torch.bfloat16, window=64)
-    assert half.settings["dtype"] == "bfloat16" and half.settings["window"] == 64
-    for answer, image in zip(half.segment(frame), open_images(frame), strict=True):
-        assert answer.segmentation.shape == (image.height, image.width)
-        assert answer.embeds.dtype == answer.scores.dtype == np.float32
-        assert answer.embeds.shape == (len(answer.labels), half.embed_dim)
-        assert ((answer.scores >= 0) & (answer.scores <= 1)).all()
-    assert half.encode_prompts(["car"]).shape == (1, half.embed_dim)
-
-
-@pytest.mark.parametrize("name", MASK_TEACHERS)
-def test_every_model_of_a_teacher_is_frozen(load, name):
-    teacher = load(name)
-    owners = [getattr(teacher, owner) for owner in ("sam", "space") if hasattr(teacher, owner)]
-    models = [owner.model for owner in [teacher, *owners] if hasattr(owner, "model")]
-    assert len(models) == 1 + len(MASK_TEACHERS[name][1])
-    for model in models:
-        assert not any(parameter.requires_grad for parameter in model.parameters())
-        with pytest.raises(RuntimeError, match="no train mode"):
-            model.train()
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"),
-    [
-        ("sam2", {"min_quality": 2}, "`min_quality` must be between 0 and 1, got 2"),
-        ("sam2", {"points_per_side": 0}, "`points_per_side` must be at least 1, got 0"),
-        ("eomt", {"min_visible": -1}, "`min_visible` must be between 0 and 1, got -1"),
-        ("eomt", {"window": 30}, "`window` must be more than 40 pixels wide, got 30"),
-        ("owlv2", {"sam_model_name_or_path": None}, "needs `sam_model_name_or_path`, .* facebook/sam2"),
-        ("sam3", {"embed_model_name_or_path": None}, "needs `embed_model_name_or_path`"),
-    ],
-)
-def test_wrong_settings_are_refused(load, name, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        load(name, **wrong)

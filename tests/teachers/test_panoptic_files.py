@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from ten_steps import losses_of_ten_steps
-from tiny_models import save_tiny_clip
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
-
-
-@pytest.fixture(scope="module")
-def tiny_clip(tmp_path_factory) -> str:
-    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
@@ -140,7 +134,7 @@ def test_a_number_in_a_flat_folder_is_not_taken_for_the_image_of_every_sequence(
 
 def test_one_file_is_not_of_two_images(folder, picture, tiny_clip):
     teacher, _ = read_halves(write_panoptic(folder, name="aachen_000000_000019_leftImg8bit"), picture, tiny_clip)
-    with pytest.raises(ValueError, match="leftImg8bit.png would be of two images, token and a/aachen"):
+    with pytest.raises(ValueError, match="leftImg8bit.png fits two images, token and a/aachen"):
         teacher.segment(picture | {"image_ids": ["a/aachen_000000_000019_leftImg8bit"]})
 
 
@@ -171,7 +165,7 @@ def test_an_image_that_is_there_twice_is_refused(folder, picture, tiny_clip):
     write_coco(folder)
     (folder / "again.json").write_text((folder / "cityscapes_panoptic_val.json").read_text())
     (folder / "again").mkdir()
-    with pytest.raises(ValueError, match="cityscapes_panoptic_val.json: image aachen_000000_000019.* is there twice"):
+    with pytest.raises(ValueError, match="cityscapes_panoptic_val.json: image aachen_000000_000019.* occurs twice"):
         read_halves(folder, picture, tiny_clip)
 
 

@@ -1,5 +1,7 @@
 """Words by picture: photos become classes in the space of a teacher, and points that look like them get the class."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,10 @@ from transformers import CLIPModel, CLIPProcessor, pipeline
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
 from uov_hf.teachers import embed_pictures
-from uov_hf.teachers.clip_space import load_clip_space
+from uov_hf.teachers.checkpoints import Checkpoint
+from uov_hf.teachers.clip_space import SpaceConfig
+from uov_hf.teachers.images import ScaledImage
+from uov_hf.teachers.second_space import load_clip_space
 
 
 @pytest.fixture
@@ -45,9 +50,9 @@ def test_a_wide_picture_is_seen_whole(tiny_clip, pictures):
 
 def test_in_tipsv2_too_a_picture_is_what_its_class_token_says(tmp_path, photos):
     folder = save_tiny_tipsv2(tmp_path / "tipsv2")
-    space = load_clip_space(folder, short_side=56)
+    space = load_clip_space(Checkpoint(folder), SpaceConfig(short_side=56))
     with torch.no_grad():
-        pixels = space.pixels(Image.open(photos["cow"][0]).convert("RGB"))[None]
+        pixels = space.pixels(ScaledImage(Image.open(photos["cow"][0]).convert("RGB")))[None]
         expected = space.model.vision_model(pixels).last_hidden_state[:, 0]
     embeds = embed_pictures(photos, folder)["cow"]
     np.testing.assert_allclose(embeds, expected / expected.norm(dim=1, keepdim=True), atol=1e-5)
@@ -71,7 +76,7 @@ def segmenter_of_the_space(folder, teacher: str):
 
 
 def test_points_that_are_embedded_like_a_picture_get_its_class(tiny_clip, photos, tmp_path, monkeypatch):
-    segmenter = segmenter_of_the_space(tmp_path / "uov", "tiny_clip0")
+    segmenter = segmenter_of_the_space(tmp_path / "uov", Path(tiny_clip).name)
     embeds = embed_pictures(photos, tiny_clip)
     like = torch.from_numpy(np.concatenate([embeds["cow"], embeds["tuk-tuk"]]))  # cow, and either tuk-tuk
     rows = torch.tensor([0, 1, 2, 1])
@@ -104,9 +109,9 @@ def test_without_a_name_the_recorded_teacher_is_taken(tiny_clip, photos, monkeyp
     [
         (
             {"teacher": "openai/clip-vit-large-patch14@abc"},
-            "live in the space of .openai/clip-vit-large-patch14., ",
+            "are in the space of .openai/clip-vit-large-patch14., ",
         ),
-        ({"teacher": "synthetic"}, "live in the space of 'synthetic', pictures embedded by .* in another"),
+        ({"teacher": "synthetic"}, "are in the space of 'synthetic', and .* embeds pictures in another"),
         ({"projection_dim": 12}, r"in 32 dimensions, and the points of this checkpoint have 12: .* not recorded"),
     ],
 )
@@ -127,7 +132,7 @@ def test_what_cannot_be_embedded_is_named(tiny_clip, photos, tmp_path):
     for given, message in cases:
         with pytest.raises(ValueError, match=message):
             embed_pictures(given, tiny_clip)
-    with pytest.raises(ValueError, match="which teacher embeds the pictures: give `model_name_or_path`"):
+    with pytest.raises(ValueError, match="no record of the teacher .*: give `model_name_or_path`"):
         embed_pictures(photos)
     with pytest.raises(ValueError, match="of type 'groupvit'"):
         embed_pictures(photos, save_tiny_groupvit(tmp_path / "groupvit"))

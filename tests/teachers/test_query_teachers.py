@@ -5,31 +5,26 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_mask_models import draw_frame, load_tiny_mask_teacher
-from torch.nn.functional import interpolate
+from tiny_models import draw_images, upsampled
 from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
 
 from uov_hf.teachers.masks import full_size_masks
-from uov_hf.teachers.protocol import open_images
 from uov_hf.teachers.queries import query_proposals
-
-
-PROMPTS = ["car", "road", "sky"]
 
 
 @pytest.fixture(scope="module")
 def images():
-    return open_images(draw_frame((90, 160), (80, 40)))
+    return draw_images((90, 160), (80, 40))
 
 
 @pytest.fixture(scope="module")
-def eomt(tmp_path_factory):
-    return load_tiny_mask_teacher("eomt", tmp_path_factory.mktemp("eomt"), PROMPTS)
+def eomt(load):
+    return load("eomt")
 
 
 @pytest.fixture(scope="module")
-def mask2former(tmp_path_factory):
-    return load_tiny_mask_teacher("mask2former", tmp_path_factory.mktemp("mask2former"), PROMPTS)
+def mask2former(load):
+    return load("mask2former")
 
 
 def test_quality_is_objectness_times_certainty():
@@ -44,12 +39,11 @@ def test_quality_is_objectness_times_certainty():
     np.testing.assert_allclose(proposals.scores, wanted, rtol=1e-5)
 
 
-def test_only_queries_that_are_something_become_masks(mask2former, images, monkeypatch):
+def test_only_queries_that_are_something_become_masks(load, mask2former, images):
     outputs = mask2former.model(mask2former.pixels(images[0])[None])
     chances = outputs.class_queries_logits[0].softmax(dim=-1)[:, :-1].sum(dim=-1)  # of any class
     limit = chances.sort().values[2:4].mean()
-    monkeypatch.setattr(mask2former, "min_objectness", limit)
-    [proposals] = mask2former.propose(images[:1])
+    [proposals] = load("mask2former", min_objectness=float(limit)).propose(images[:1])
     torch.testing.assert_close(proposals.masks, outputs.masks_queries_logits[0][chances > limit])
 
 
@@ -66,8 +60,7 @@ def test_eomts_masks_lose_the_padding_and_fill_the_image(eomt, images):
     for image, proposals in zip(images, eomt.propose(images), strict=True):
         size = (image.height, image.width)
         logits = eomt.model(eomt.pixels(image)[None]).masks_queries_logits
-        square = interpolate(logits, size=(64, 64), mode="bilinear")
-        [wanted] = processor.unpad_image(square, [size], processor.size)
+        [wanted] = processor.unpad_image(upsampled(logits[0], (64, 64))[None], [size], processor.size)
         certain = wanted.abs() > 1e-4
         assert torch.equal(full_size_masks(proposals.masks, size)[certain], (wanted > 0)[certain])
 
@@ -81,6 +74,5 @@ def test_mask2formers_masks_are_its_queries(mask2former, images):
         assert len(proposals.scores) == 6 and proposals.scores.std() > 0
 
 
-def test_queries_of_no_object_are_left_out(eomt, images, monkeypatch):
-    monkeypatch.setattr(eomt, "min_objectness", 1.0)
-    assert [len(proposals.scores) for proposals in eomt.propose(images)] == [0, 0]
+def test_queries_of_no_object_are_dropped(load, images):
+    assert [len(found.scores) for found in load("eomt", min_objectness=1.0).propose(images)] == [0, 0]

@@ -1,14 +1,14 @@
 """SAM 2 and SAM 3's tracker at points: encodings, coordinates, and the rules of the mask generator."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_mask_models import draw_frame, load_tiny_mask_teacher
-from torch.nn.functional import interpolate
+from tiny_models import draw_images, upsampled
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from uov_hf.teachers.protocol import open_images
 from uov_hf.teachers.sam2 import grid_points
 
 
@@ -16,13 +16,13 @@ SIZE = (45, 80)
 
 
 @pytest.fixture(scope="module", params=["sam2", "sam3_points"])
-def teacher(request, tmp_path_factory):
-    return load_tiny_mask_teacher(request.param, tmp_path_factory.mktemp(request.param), ["car", "road", "sky"])
+def teacher(request, load):
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")
 def image() -> Image.Image:
-    return open_images(draw_frame(SIZE))[0]
+    return draw_images(SIZE)[0]
 
 
 def test_masks_at_points_are_those_of_the_model(teacher, image, without_memory):
@@ -100,15 +100,19 @@ def test_the_generator_keeps_what_its_rules_say(teacher, image, monkeypatch):
     logits, qualities = drawn_blobs(60)
     monkeypatch.setattr(teacher.sam, "masks_at_points", lambda encoded, points: (logits, qualities))
     monkeypatch.setattr(teacher, "points", torch.zeros(20, 2))
-    for setting, value in {"min_quality": 0.3, "min_stability": 0.8, "max_overlap": 0.6}.items():
-        monkeypatch.setattr(teacher, setting, value)
+    config = replace(teacher.config, min_quality=0.3, min_stability=0.8, max_overlap=0.6)
+    monkeypatch.setattr(teacher, "config", config)
 
     kept, rejected = [], 0
     for row in sorted(range(60), key=lambda row: -qualities[row]):
-        full = interpolate(logits[row][None, None], size=SIZE, mode="bilinear")[0, 0].numpy()
+        full = upsampled(logits[row][None], SIZE)[0].numpy()
         stability = (full > 1).sum() / max((full > -1).sum(), 1)
         if qualities[row] > 0.3 and stability > 0.8:
-            near = [other for other in kept if box_overlap(full > 0, kept_masks(logits, other)) > 0.6]
+            near = [
+                other
+                for other in kept
+                if box_overlap(full > 0, upsampled(logits[other][None], SIZE)[0].numpy() > 0) > 0.6
+            ]
             kept += [] if near else [row]
             rejected += bool(near)
     [proposals] = teacher.propose([image])
@@ -127,10 +131,6 @@ def drawn_blobs(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     grid = torch.stack(torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij"))
     steepness = torch.tensor([0.5, 20.0])[torch.arange(count) % 2, None, None]
     return steepness * (radius - (grid - centre).norm(dim=1)), torch.rand(count, generator=generator)
-
-
-def kept_masks(logits: torch.Tensor, row: int) -> np.ndarray:
-    return interpolate(logits[row][None, None], size=SIZE, mode="bilinear")[0, 0].numpy() > 0
 
 
 def box_overlap(one: np.ndarray, other: np.ndarray) -> float:

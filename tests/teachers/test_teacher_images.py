@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from uov_hf.teachers.images import (
     PixelTransform,
-    Views,
+    ScaledImage,
     Window,
+    WindowOutputs,
     average_windows,
     cut_into_windows,
     in_batches,
-    look_through_windows,
-    whole_patches,
+    run_on_windows,
 )
-from uov_hf.teachers.protocol import Augmentation
-from uov_hf.teachers.settings import check_sides
+from uov_hf.teachers.protocol import Augmentation, open_images
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,28 @@ def test_old_configurations_say_the_size_as_one_number(tmp_path):
 
 
 def test_images_keep_their_aspect_ratio_in_whole_patches():
-    assert whole_patches(Image.new("RGB", (1600, 900)), short_side=64, patch_size=16) == (64, 112)
-    assert whole_patches(Image.new("RGB", (900, 1600)), short_side=64, patch_size=16) == (112, 64)
-    assert whole_patches(Image.new("RGB", (1000, 3)), short_side=7, patch_size=14)[0] == 14
+    for size, short_side, patch_size, wanted in [
+        ((1600, 900), 64, 16, (64, 112)),
+        ((900, 1600), 64, 16, (112, 64)),
+        ((100, 3), 7, 14, (14, 238)),
+    ]:
+        image = ScaledImage(Image.new("RGB", size))
+        assert PixelTransform().in_patches(image, short_side, patch_size).shape == (3, *wanted)
 
 
-def test_a_scaled_image_is_looked_at_as_much_smaller():
+def test_a_scaled_image_is_resized_to_as_much_less():
     image = Augmentation.parse("scale=0.5").apply(Image.new("RGB", (1600, 900)))
-    assert whole_patches(image, short_side=128, patch_size=16) == (64, 112)
+    assert PixelTransform().in_patches(image, short_side=128, patch_size=16).shape == (3, 64, 112)
+
+
+def test_the_scale_of_an_image_does_not_come_from_its_file(tmp_path):
+    text = PngInfo()
+    text.add_text("scale", "0.5")
+    Image.new("RGB", (160, 90)).save(tmp_path / "scale.png", pnginfo=text)
+    [image] = open_images(
+        {"frame_id": "7", "camera_names": ["A"], "images": [{"bytes": None, "path": str(tmp_path / "scale.png")}]}
+    )
+    assert PixelTransform().in_patches(image, short_side=64, patch_size=16).shape == (3, 64, 112)
 
 
 @pytest.mark.parametrize(("size", "side"), [((4, 7), 2), ((4, 7), 3), ((7, 4), 4), ((9, 20), 9), ((3, 5), 8)])
@@ -93,9 +107,11 @@ def test_no_window_is_one_window():
 
 
 def test_the_mean_is_taken_where_windows_overlap():
-    views = Views((1, 3), [Window(0, 0, 1, 2), Window(0, 1, 1, 3)], [torch.ones(1, 1, 2), 3 * torch.ones(1, 1, 2)])
+    views = WindowOutputs(
+        (1, 3), [Window(0, 0, 1, 2), Window(0, 1, 1, 3)], [torch.ones(1, 1, 2), 3 * torch.ones(1, 1, 2)]
+    )
     assert average_windows(views).tolist() == [[[1, 2, 3]]]
-    doubled = Views(views.grid, views.windows, [torch.ones(1, 2, 4), 3 * torch.ones(1, 2, 4)])
+    doubled = WindowOutputs(views.grid, views.windows, [torch.ones(1, 2, 4), 3 * torch.ones(1, 2, 4)])
     assert average_windows(doubled, factor=2).tolist() == [[[1, 1, 2, 2, 3, 3]] * 2]
 
 
@@ -113,12 +129,6 @@ def test_only_images_of_one_size_share_a_batch_and_none_is_too_large():
 
 def test_windows_begin_and_end_between_patches():
     image = torch.arange(8.0).expand(3, 4, 8)  # two rows of four patches of 2 × 2 pixels
-    [views] = look_through_windows(lambda pixels: pixels[:, 0, 0], [image], patch_size=2, window=5, batch_size=9)
+    [views] = run_on_windows(lambda pixels: pixels[:, 0, 0], [image], patch_size=2, window=5, batch_size=9)
     assert views.grid == (2, 4)
-    assert [answer.tolist() for answer in views.answers] == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]
-
-
-def test_a_side_below_a_patch_is_refused_by_its_name():
-    check_sides(16, short_side=16, window=None)
-    with pytest.raises(ValueError, match="`window` must hold a patch of 16 pixels, got 15"):
-        check_sides(16, short_side=16, window=15)
+    assert [answer.tolist() for answer in views.outputs] == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]

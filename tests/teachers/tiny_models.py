@@ -1,32 +1,59 @@
-"""Tiny random models of the real architectures, each saved to a folder with its processor and tokenizer.
+"""Tiny random models of the real architectures, and the teachers made of them. Nothing is downloaded.
 
-They know nothing, and nothing is downloaded. Each function takes the folder and returns it.
+Each `save_…` function saves a model to a folder, with its processor and tokenizer, and returns the folder.
 """
 
+import io
 import runpy
 import string
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
+from torch.nn.functional import interpolate
 from transformers import (
+    BertTokenizer,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
     CLIPTokenizer,
+    EomtConfig,
+    EomtForUniversalSegmentation,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
     GroupViTConfig,
     GroupViTModel,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
     PreTrainedModel,
+    Sam2Config,
+    Sam2Model,
+    Sam3Config,
+    Sam3Model,
+    Sam3TrackerConfig,
+    Sam3TrackerModel,
     Tipsv2Config,
     Tipsv2Model,
     Tipsv2Tokenizer,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
+from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from uov_hf.teachers import ImageSegments, Teacher, load_teacher
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 CHARACTERS = [character for character in string.printable if not character.isspace() and not character.isupper()]
+SAM_DECODER = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
 
 
 def save_tiny_clip(folder: Path) -> str:
@@ -44,7 +71,7 @@ def save_tiny_tipsv2(folder: Path) -> str:
     # Its own image processor needs torchvision: this is the file that it writes.
     processor = {"size": {"height": 56, "width": 56}, "resample": 2, "do_normalize": False, "rescale_factor": 1 / 255}
     ViTImageProcessorPil(**processor).save_pretrained(folder)
-    return _save(Tipsv2Model(config), folder)
+    return _save(Tipsv2Model(config), folder, wide_tokens=True)
 
 
 def save_tiny_groupvit(folder: Path) -> str:
@@ -54,7 +81,7 @@ def save_tiny_groupvit(folder: Path) -> str:
         text_config=text, vision_config=vision | groups, projection_dim=16, projection_intermediate_dim=32
     )
     CLIPImageProcessorPil(size={"shortest_edge": 64}, do_center_crop=False).save_pretrained(folder)
-    return _save(GroupViTModel(config), save_tokenizer(folder))
+    return _save(GroupViTModel(config), save_tokenizer(folder), wide_tokens=True)
 
 
 def save_tiny_clipseg(folder: Path) -> str:
@@ -68,7 +95,7 @@ def save_tiny_clipseg(folder: Path) -> str:
         decoder_intermediate_size=16,
     )
     ViTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return _save(CLIPSegForImageSegmentation(config), save_tokenizer(folder))
+    return _save(CLIPSegForImageSegmentation(config), save_tokenizer(folder), wide_tokens=True)
 
 
 def clip_text_config() -> dict:
@@ -96,13 +123,227 @@ def _clip_example() -> dict:
     return runpy.run_path(str(EXAMPLES / "make_tiny_clip.py"))
 
 
-def _save(model: PreTrainedModel, folder: Path) -> str:
-    """With every weight drawn anew, wide enough that patches and words differ: many start as zeros or nearly so."""
+def save_tiny_sam2(folder: Path) -> str:
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 8,
+        "image_size": [64, 64],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 2, 2],
+        "window_size_per_stage": [4, 4, 2, 2],
+        "global_attention_blocks": [3],
+    }
+    vision = {
+        "backbone_config": backbone,
+        "backbone_channel_list": [64, 32, 16, 8],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "fpn_hidden_size": 32,
+    }
+    prompts = {"hidden_size": 32, "image_size": 64, "patch_size": 16}
+    save_square_processor(folder, 64)
+    return _save(
+        Sam2Model(Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=SAM_DECODER)),
+        folder,
+    )
+
+
+def save_tiny_sam3_tracker(folder: Path) -> str:
+    prompts = {"hidden_size": 32, "image_size": 56, "patch_size": 14}
+    save_square_processor(folder, 56)
+    config = Sam3TrackerConfig(
+        vision_config=sam3_vision_config(), prompt_encoder_config=prompts, mask_decoder_config=SAM_DECODER
+    )
+    return _save(Sam3TrackerModel(config), folder)
+
+
+def save_tiny_sam3(folder: Path) -> str:
+    layers = {"hidden_size": 32, "num_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    text = clip_text_config() | {"max_position_embeddings": 32, "projection_dim": 16, "model_type": "clip_text_model"}
+    config = Sam3Config(
+        vision_config=sam3_vision_config(),
+        text_config=text,
+        geometry_encoder_config=layers,
+        detr_encoder_config=layers,
+        detr_decoder_config=layers | {"num_queries": 6},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )
+    save_square_processor(folder, 56)
+    return _save(Sam3Model(config), save_tokenizer(folder))
+
+
+def sam3_vision_config() -> dict:
+    """A grid of 4 × 4 patches, and the four levels that SAM 3's neck makes of it."""
+    backbone = {
+        **TOWER,
+        "model_type": "sam3_vit_model",
+        "image_size": 56,
+        "patch_size": 14,
+        "pretrain_image_size": 28,
+        "window_size": 2,
+        "global_attn_indexes": [2],
+    }
+    sizes = [[16, 16], [8, 8], [4, 4]]
+    return {"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": sizes}
+
+
+def save_tiny_mask2former(folder: Path) -> str:
+    config = Mask2FormerConfig(
+        backbone_config=SWIN | {"out_features": ["stage1", "stage2", "stage3", "stage4"], "image_size": 64},
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=6,
+        num_labels=3,
+    )
+    Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
+    return _save(Mask2FormerForUniversalSegmentation(config), folder)
+
+
+def save_tiny_eomt(folder: Path) -> str:
+    config = EomtConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16, num_blocks=1,
+        num_queries=6, num_labels=3,
+    )  # fmt: skip
+    model = EomtForUniversalSegmentation(config)
+    model.attn_mask_probs.zero_()  # as training leaves it: queries are not masked
+    EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}).save_pretrained(folder)
+    return _save(model, folder)
+
+
+def save_tiny_owlv2(folder: Path) -> str:
+    config = Owlv2Config(
+        text_config=clip_text_config() | {"max_position_embeddings": 16},
+        vision_config={**TOWER, "image_size": 64, "patch_size": 16},
+        projection_dim=TOWER["hidden_size"],
+    )
+    Owlv2ImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return _save(Owlv2ForObjectDetection(config), save_tokenizer(folder))
+
+
+def save_tiny_grounding_dino(folder: Path) -> str:
+    config = GroundingDinoConfig(
+        backbone_config=SWIN | {"out_indices": [2, 3, 4], "image_size": 64},
+        text_config={**TOWER, "model_type": "bert", "num_hidden_layers": 1, "vocab_size": 1100},
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        num_queries=6,
+        max_text_len=48,
+    )
+    GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
+    bert_tokenizer().save_pretrained(folder)
+    return _save(GroundingDinoForObjectDetection(config), folder)
+
+
+def bert_tokenizer() -> BertTokenizer:
+    """BERT's, of single characters; what Grounding DINO takes for the ends of phrases has the ids that it expects."""
+    tokens = {f"[unused{index}]": index for index in range(1100)}
+    special = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
+    others = [character for character in CHARACTERS if character not in ".?"]
+    letters = {token: 200 + index for index, token in enumerate([*others, *(f"##{c}" for c in others)])}
+    taken = {**special, **letters}
+    unused = {token: index for token, index in tokens.items() if index not in taken.values()}
+    return BertTokenizer(vocab=dict(sorted({**unused, **taken}.items(), key=lambda entry: entry[1])))
+
+
+def save_square_processor(folder: Path, side: int) -> None:
+    """What the processors of SAM 2 and 3 write, which need torchvision."""
+    ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
+
+
+def _save(model: PreTrainedModel, folder: Path, wide_tokens: bool = False) -> str:
+    """With every matrix drawn anew, so that predictions differ: many start as zeros or nearly so."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
-                fan_in = parameter[0].numel() if parameter.ndim < 3 or "conv" in name or "patch" in name else 4
+                is_token = wide_tokens and parameter.ndim == 3 and "conv" not in name and "patch" not in name
+                fan_in = 4 if is_token else parameter[0].numel()
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
     model.save_pretrained(folder)
     return str(folder)
+
+
+PROMPTS = ["car", "A person on a bicycle.", "road", "sky", "tree", "rolling hills (< 20 cm tall)"]
+SIDE_64 = {"short_side": 64, "templates": "photo"}
+GRID = {"points_per_side": 2, "min_quality": 0, "min_stability": 0, "max_overlap": 1, "min_visible": 0.1}
+FURTHER_MODELS = {"embed": save_tiny_clip, "sam": save_tiny_sam2}
+EMBED = {"embed_short_side": 64, "templates": "photo"}
+
+# teacher -> its model, its further models, and settings that let predictions of random weights through
+TINY_TEACHERS = {
+    "clip": (save_tiny_clip, [], SIDE_64),
+    "tipsv2": (save_tiny_tipsv2, [], SIDE_64),
+    "groupvit": (save_tiny_groupvit, [], SIDE_64),
+    "clipseg": (save_tiny_clipseg, ["embed"], SIDE_64 | EMBED),
+    "sam2": (save_tiny_sam2, ["embed"], GRID | EMBED),
+    "sam3_points": (save_tiny_sam3_tracker, ["embed"], GRID | EMBED),
+    "mask2former": (save_tiny_mask2former, ["embed"], {"min_objectness": 0, "min_visible": 0.1} | EMBED),
+    "eomt": (save_tiny_eomt, ["embed"], {"min_objectness": 0, "min_visible": 0.1} | EMBED),
+    "sam3": (save_tiny_sam3, ["embed"], {"min_score": 0.2, "phrases_at_once": 4, "min_visible": 0.1} | EMBED),
+    "owlv2": (save_tiny_owlv2, ["sam"], {"min_score": 0, "max_overlap": 0.9, "min_visible": 0.1}),
+    "grounding_dino": (
+        save_tiny_grounding_dino,
+        ["embed", "sam"],
+        {"min_score": 0, "max_overlap": 0.9, "min_visible": 0.1} | EMBED,
+    ),
+}
+
+
+def load_tiny_teacher(name: str, folder: Path, prompts: list[str] = PROMPTS, **changes) -> Teacher:
+    """A teacher with tiny models, which are saved to `folder` on first use."""
+    save_model, further, settings = TINY_TEACHERS[name]
+    sources = {f"{role}_model_name_or_path": saved(FURTHER_MODELS[role], folder) for role in further}
+    arguments = {"model_name_or_path": saved(save_model, folder)} | settings | sources
+    return load_teacher(name, prompts=prompts, **arguments | changes)
+
+
+def saved(save_model, folder: Path) -> str:
+    """The folder of a tiny model inside `folder`, saved on first use."""
+    path = folder / save_model.__name__
+    if not path.exists():
+        path.mkdir(parents=True)
+        save_model(path)
+    return str(path)
+
+
+def draw_images(*sizes: tuple[int, int]) -> list[Image.Image]:
+    """Images (height, width) of coloured stripes and noise."""
+    generator = np.random.default_rng(0)
+    images = []
+    for height, width in sizes:
+        pixels = generator.integers(0, 256, (height, width, 3)) // 8
+        pixels[:, : width // 3, 0] += 200
+        pixels[height // 2 :, :, 1] += 150
+        images.append(Image.fromarray(pixels.astype(np.uint8)))
+    return images
+
+
+def frame_of(*images: Image.Image) -> dict:
+    """A frame with a camera for each image."""
+    encoded = []
+    for image in images:
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        encoded.append({"bytes": content.getvalue(), "path": None})
+    return {"frame_id": "7", "camera_names": [f"CAM_{i}" for i in range(len(images))], "images": encoded}
+
+
+def labels_of_pixels(segments: ImageSegments) -> np.ndarray:
+    """The label of each pixel, -1 = none."""
+    return np.append(segments.labels, -1)[segments.segmentation - 1]
+
+
+def upsampled(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps `(channels, h, w)` at `size` (height, width)."""
+    return interpolate(values[None], size=size, mode="bilinear")[0]
