@@ -123,7 +123,7 @@ def test_a_class_may_be_given_by_pictures(run_script, segmenter, tiny_segmenter,
     expected = segmenter(str(scan), ["car"], candidate_embeds=embeds)
     assert [own["name"] for own in about["classes"]] == ["car", "yak"]
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "labels.npy"), expected["segmentation"])
-    with pytest.raises(ValueError, match="Nothing says which teacher embeds the pictures"):
+    with pytest.raises(ValueError, match="no record of the teacher that embeds the pictures"):
         embed_pictures_for(segmenter, {"yak": [tmp_path / "yak.png"]})
 
 

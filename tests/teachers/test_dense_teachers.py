@@ -53,31 +53,31 @@ def test_a_prompt_is_the_mean_of_its_templates(load):
 
 def test_every_pixel_goes_to_its_best_prompt(teacher, frame, scaled):
     """Labels, scores and embeddings of all three images, against full-size logit and feature maps."""
-    for answer, picture in zip(teacher.segment(frame), scaled, strict=True):
+    for segments, picture in zip(teacher.segment(frame), scaled, strict=True):
         [features] = teacher.space.dense_features([picture])
         dense = upsampled(features, picture.size)
         best = torch.einsum("pd,dyx->pyx", teacher.prompt_embeds, dense).argmax(dim=0).numpy()
-        assert np.array_equal(labels_of_pixels(answer), best)
-        assert answer.labels.tolist() == np.unique(best).tolist()
-        pooled = torch.stack([normalize(dense[:, best == label].sum(dim=1), dim=0) for label in answer.labels])
-        np.testing.assert_allclose(answer.embeds, pooled.numpy(), atol=1e-5)
+        assert np.array_equal(labels_of_pixels(segments), best)
+        assert segments.labels.tolist() == np.unique(best).tolist()
+        pooled = torch.stack([normalize(dense[:, best == label].sum(dim=1), dim=0) for label in segments.labels])
+        np.testing.assert_allclose(segments.embeds, pooled.numpy(), atol=1e-5)
         chances = (teacher.space.logit_scale * pooled @ teacher.prompt_embeds.T).softmax(dim=-1).numpy()
-        np.testing.assert_allclose(answer.scores, chances[range(len(answer.labels)), answer.labels], atol=1e-4)
+        np.testing.assert_allclose(segments.scores, chances[range(len(segments.labels)), segments.labels], atol=1e-4)
 
 
 def test_pixels_below_the_threshold_have_no_segment(load, frame, scaled):
     everything = load("clip").segment(frame)
     teacher = load("clip", min_score=0.2)
     dropped = 0
-    for answer, plain, picture in zip(teacher.segment(frame), everything, scaled, strict=True):
+    for segments, plain, picture in zip(teacher.segment(frame), everything, scaled, strict=True):
         [features] = teacher.space.dense_features([picture])
         logits = teacher.space.logit_scale * torch.einsum("pd,dhw->phw", teacher.prompt_embeds, features)
         below = (upsampled(logits, picture.size).softmax(dim=0).amax(dim=0) < 0.2).numpy()
-        assert np.array_equal(answer.segmentation == 0, below)
-        assert np.array_equal(labels_of_pixels(answer)[~below], labels_of_pixels(plain)[~below])
+        assert np.array_equal(segments.segmentation == 0, below)
+        assert np.array_equal(labels_of_pixels(segments)[~below], labels_of_pixels(plain)[~below])
         dropped += below.mean()
     assert 0.1 < dropped < 2.9
-    assert all(len(answer.labels) == 0 for answer in load("clip", min_score=1).segment(frame))
+    assert all(len(segments.labels) == 0 for segments in load("clip", min_score=1).segment(frame))
 
 
 def test_the_features_of_windows_are_averaged(load, scaled):

@@ -1,4 +1,4 @@
-"""Official UOV/AFOV folders read back as what was said, and what is wrong in them is named."""
+"""Official UOV/AFOV folders read back to the segments they were written from, and damaged files are named."""
 
 import json
 import os
@@ -32,10 +32,10 @@ def cells(num_segments: int) -> np.ndarray:
     return ids.reshape(HEIGHT, WIDTH)
 
 
-class Known(Teacher):
-    """Says of each image what the test knows of it; more than 150 segments of an image break the official code."""
+class Drawn(Teacher):
+    """Segments that follow from the image's name; more than 150 segments of an image break the official code."""
 
-    name, embed_dim, settings = "known", EMBED_DIM, {}
+    name, embed_dim, settings = "drawn", EMBED_DIM, {}
 
     def encode_prompts(self, prompts):
         return unit(np.random.default_rng(0).normal(size=(len(prompts), EMBED_DIM)))
@@ -84,8 +84,8 @@ def frames(tmp_path) -> Frames:
 
 
 @pytest.fixture
-def known() -> Known:
-    return Known(NUSCENES.prompts)
+def drawn() -> Drawn:
+    return Drawn(NUSCENES.prompts)
 
 
 def one_frame(frames: Frames) -> dict:
@@ -96,39 +96,39 @@ def write_ids(path, ids: np.ndarray) -> None:
     Image.fromarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16)).save(path)
 
 
-def write_official(folder, known: Known, frames: Frames, variant: str):
+def write_official(folder, drawn: Drawn, frames: Frames, variant: str):
     """What superpixel_generation.py of a teacher writes, as docs/vocabularies.md has it; 16 bits where 8 are few."""
     folder.mkdir()
-    text = torch.from_numpy(known.encode_prompts(known.prompts))
+    text = torch.from_numpy(drawn.encode_prompts(drawn.prompts))
     if variant == "fc-clip":  # a last row for void, and features that are not of unit length
         text = torch.cat([text, torch.full((1, EMBED_DIM), 9.0)])
     torch.save(text, folder / "text_embedding.pt")
     for image_id in [image_id for frame in frames for image_id in frame["image_ids"]]:
-        answer = known.segment_image(image_id)
-        write_ids(folder / f"{image_id}.png", answer.segmentation)
+        segments = drawn.segment_image(image_id)
+        write_ids(folder / f"{image_id}.png", segments.segmentation)
         more = {"isthing": True} if variant == "fc-clip" else {"area": 1}
-        info = [{"id": i, "category_id": int(label), **more} for i, label in enumerate(answer.labels, 1)]
+        info = [{"id": i, "category_id": int(label), **more} for i, label in enumerate(segments.labels, 1)]
         (folder / f"{image_id}.json").write_text(json.dumps(info))
-        features = torch.cat([torch.zeros(1, EMBED_DIM), torch.from_numpy(answer.embeds)])
+        features = torch.cat([torch.zeros(1, EMBED_DIM), torch.from_numpy(segments.embeds)])
         double = [torch.full_like(features, 5.0), 3 * features]
         torch.save(double if variant == "fc-clip" else features, folder / f"{image_id}.pt")
     return folder
 
 
 @pytest.mark.parametrize("variant", ["san", "cat-seg", "fc-clip"])
-def test_an_official_folder_reads_back_to_the_same_label_set(tmp_path, known, frames, variant):
-    said = LabelSet.create(tmp_path / "said", known, NUSCENES, {})
-    said.write(frames, known)
-    folder = write_official(tmp_path / "official", known, frames, variant)
+def test_an_official_folder_reads_back_to_the_same_label_set(tmp_path, drawn, frames, variant):
+    direct = LabelSet.create(tmp_path / "direct", drawn, NUSCENES, {})
+    direct.write(frames, drawn)
+    folder = write_official(tmp_path / "official", drawn, frames, variant)
     teacher = load_teacher("files", str(folder), prompts=NUSCENES.prompts)
     read = LabelSet.create(tmp_path / "read", teacher, NUSCENES, {})
     read.write(frames, teacher)
 
     assert read.teacher["name"] == "files" and read.teacher["layout"] == "uov" and read.embed_dim == EMBED_DIM
-    np.testing.assert_allclose(read.prompt_embeds, said.prompt_embeds, atol=1e-6)
-    assert read.frame_ids == said.frame_ids == ["f0", "f1"]
-    for frame_id in said.frame_ids:
-        ours, theirs = read.read(frame_id), said.read(frame_id)
+    np.testing.assert_allclose(read.prompt_embeds, direct.prompt_embeds, atol=1e-6)
+    assert read.frame_ids == direct.frame_ids == ["f0", "f1"]
+    for frame_id in direct.frame_ids:
+        ours, theirs = read.read(frame_id), direct.read(frame_id)
         for mine, its in zip(ours["segmentation"], theirs["segmentation"], strict=True):
             np.testing.assert_array_equal(decode_segmentation(mine), decode_segmentation(its))
         for column in ("segment_labels", "segment_camera", "segment_scores"):
@@ -139,8 +139,8 @@ def test_an_official_folder_reads_back_to_the_same_label_set(tmp_path, known, fr
 
 
 @pytest.fixture
-def official(tmp_path, known, frames):
-    return write_official(tmp_path / "official", known, frames, "san")
+def official(tmp_path, drawn, frames):
+    return write_official(tmp_path / "official", drawn, frames, "san")
 
 
 def damage_8_bits(folder):
@@ -202,10 +202,10 @@ def test_another_vocabulary_than_the_folders_is_refused(official):
         load_teacher("files", str(official), prompts=load_vocabulary("cityscapes").prompts)
 
 
-def test_an_official_folder_knows_its_own_words_only(official, known):
+def test_an_official_folder_embeds_its_own_prompts_only(official, drawn):
     teacher = load_teacher("files", str(official), prompts=NUSCENES.prompts)
     some = teacher.encode_prompts(["tree", "car"])
-    np.testing.assert_allclose(some, known.encode_prompts(NUSCENES.prompts)[[TREE, CAR]], atol=1e-6)
+    np.testing.assert_allclose(some, drawn.encode_prompts(NUSCENES.prompts)[[TREE, CAR]], atol=1e-6)
     with pytest.raises(ValueError, match="text embeddings of its 175 prompts only, not of 'unicorn'"):
         teacher.encode_prompts(["car", "unicorn"])
 
@@ -217,7 +217,7 @@ def test_an_image_of_another_size_is_refused(official, frames):
         teacher.segment(one_frame(frames))
 
 
-def test_files_cannot_look_at_an_augmented_image(official, frames):
+def test_there_are_no_segments_of_an_augmented_image(official, frames):
     teacher = load_teacher("files", str(official), prompts=NUSCENES.prompts)
     with pytest.raises(ValueError, match="there are none with flip. Leave --augmentations out"):
         teacher.segment(one_frame(frames) | {"augmentation": "flip"})
@@ -233,11 +233,7 @@ def test_an_official_folder_takes_no_second_model(official):
     [
         (None, "auto", "needs `model_name_or_path`, the folder"),
         ("away", "auto", "away is no folder"),
-        (
-            "files",
-            "auto",
-            r"has no known layout. It contains notes.txt; expected one of: uov: text_embedding.pt and",
-        ),
+        ("files", "auto", r"has no known layout. It contains notes.txt; expected one of: uov: text_embedding.pt and"),
         ("files", "official", "`layout` must be auto or one of these, got 'official'"),
         ("files", "uov", "text_embedding.pt: expected a file of tensors"),
         ("files", "coco", "files: expected <set>.json with `annotations` and `categories`"),

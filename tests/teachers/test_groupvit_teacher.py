@@ -10,7 +10,7 @@ from transformers.models.groupvit.modeling_groupvit import get_grouping_from_att
 def test_groups_labels_and_embeddings_are_those_of_transformers(load, pictures):
     """At the model's own size, against its forward with `output_segmentation`."""
     teacher, picture = load("groupvit"), pictures[0].resize((64, 64), Image.Resampling.BICUBIC)
-    [answer] = teacher.segment(frame_of(picture))
+    [segments] = teacher.segment(frame_of(picture))
     pixels = teacher.transform(picture, (64, 64))[None]
     tokens = teacher.tokenizer([f"a photo of a {prompt}." for prompt in PROMPTS], padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -20,18 +20,18 @@ def test_groups_labels_and_embeddings_are_those_of_transformers(load, pictures):
     embeds = torch.nn.functional.normalize(embeds, dim=-1)
     probabilities = (teacher.model.logit_scale.exp() * embeds @ outputs.text_embeds.T).softmax(dim=-1)
     present = groups.unique()
-    assert np.array_equal(present.numpy()[answer.segmentation - 1], groups.numpy())
-    np.testing.assert_allclose(answer.embeds, embeds[present].numpy(), atol=1e-5)
-    assert answer.labels.tolist() == probabilities[present].argmax(dim=1).tolist()
-    np.testing.assert_allclose(answer.scores, probabilities[present].amax(dim=1).numpy(), atol=1e-5)
-    assert len(answer.labels) > 1
+    assert np.array_equal(present.numpy()[segments.segmentation - 1], groups.numpy())
+    np.testing.assert_allclose(segments.embeds, embeds[present].numpy(), atol=1e-5)
+    assert segments.labels.tolist() == probabilities[present].argmax(dim=1).tolist()
+    np.testing.assert_allclose(segments.scores, probabilities[present].amax(dim=1).numpy(), atol=1e-5)
+    assert len(segments.labels) > 1
 
 
 def test_images_of_any_shape_are_grouped_in_one_piece_or_in_windows(load, frame, pictures):
-    for answer, picture in zip(load("groupvit").segment(frame), pictures, strict=True):
-        assert answer.segmentation.shape == (picture.height, picture.width)
-        assert 1 <= len(answer.labels) <= 4
-    assert max(len(answer.labels) for answer in load("groupvit", window=32).segment(frame)) > 4
+    for segments, picture in zip(load("groupvit").segment(frame), pictures, strict=True):
+        assert segments.segmentation.shape == (picture.height, picture.width)
+        assert 1 <= len(segments.labels) <= 4
+    assert max(len(segments.labels) for segments in load("groupvit", window=32).segment(frame)) > 4
 
 
 def test_a_pixel_goes_to_the_group_that_claims_it_most(load, frame, pictures):
@@ -44,18 +44,18 @@ def test_a_pixel_goes_to_the_group_that_claims_it_most(load, frame, pictures):
     for row, (start, (_, shares)) in enumerate(found.items()):
         claims[row, :, :, start : start + 4] = shares
     best = upsampled(claims.flatten(0, 1), (90, 160)).argmax(dim=0)
-    answer, present = teacher.segment(frame)[0], best.unique()
-    assert np.array_equal(present.numpy()[answer.segmentation - 1], best.numpy())
+    segments, present = teacher.segment(frame)[0], best.unique()
+    assert np.array_equal(present.numpy()[segments.segmentation - 1], best.numpy())
     embeds = torch.cat([embeds for embeds, _ in found.values()])
-    np.testing.assert_allclose(answer.embeds, embeds[present].numpy(), atol=1e-5)
+    np.testing.assert_allclose(segments.embeds, embeds[present].numpy(), atol=1e-5)
 
 
 def test_groups_below_the_threshold_are_left_out(load, frame):
     plain = load("groupvit").segment(frame)
-    threshold = float(np.median(np.concatenate([answer.scores for answer in plain])))
+    threshold = float(np.median(np.concatenate([segments.scores for segments in plain])))
     kept = load("groupvit", min_score=threshold).segment(frame)
     for all_of_them, rest in zip(plain, kept, strict=True):
         good = all_of_them.scores >= threshold
         np.testing.assert_allclose(rest.embeds, all_of_them.embeds[good])
         assert np.array_equal(rest.segmentation > 0, np.append(False, good)[all_of_them.segmentation])
-    assert sum(len(answer.labels) for answer in kept) < sum(len(answer.labels) for answer in plain)
+    assert sum(len(segments.labels) for segments in kept) < sum(len(segments.labels) for segments in plain)

@@ -8,13 +8,7 @@ from tiny_models import PROMPTS, draw_images, frame_of, upsampled
 from torch.nn.functional import normalize
 
 from uov_hf.teachers.images import Window
-from uov_hf.teachers.mask_teacher import (
-    PooledMaskConfig,
-    PooledMaskTeacher,
-    gather_windows,
-    is_cut_off,
-    windows_of,
-)
+from uov_hf.teachers.mask_teacher import PooledMaskConfig, PooledMaskTeacher, gather_windows, is_cut_off, windows_of
 from uov_hf.teachers.masks import Proposals
 from uov_hf.teachers.protocol import open_images
 
@@ -51,10 +45,11 @@ def test_the_label_of_a_mask_is_the_prompt_nearest_to_its_pooled_embedding(hand_
     image = open_images(frame)[0]
     [features] = hand_drawn.space.dense_features([image])
     dense = upsampled(features, SIZE)
-    answer = hand_drawn.segment(frame)[0]
+    segments = hand_drawn.segment(frame)[0]
     seen = set()
-    for segment, (label, score, embed) in enumerate(zip(answer.labels, answer.scores, answer.embeds, strict=True), 1):
-        inside = torch.from_numpy(answer.segmentation == segment)
+    columns = zip(segments.labels, segments.scores, segments.embeds, strict=True)
+    for segment, (label, score, embed) in enumerate(columns, 1):
+        inside = torch.from_numpy(segments.segmentation == segment)
         quality = hand_drawn.scores[[inside[30, 10], inside[30, 90], inside[30, 50]].index(True)]
         pooled = normalize(dense[:, inside].sum(dim=1), dim=0)
         chances = (hand_drawn.space.logit_scale * hand_drawn.prompt_embeds @ pooled).softmax(dim=0)
@@ -63,20 +58,20 @@ def test_the_label_of_a_mask_is_the_prompt_nearest_to_its_pooled_embedding(hand_
         np.testing.assert_allclose(score, chances[label] * quality, rtol=1e-4)
         seen.add(quality)
     assert seen == set(hand_drawn.scores)
-    assert answer.segmentation[0, 50] == 0 and answer.segmentation.shape == SIZE
+    assert segments.segmentation[0, 50] == 0 and segments.segmentation.shape == SIZE
 
 
 def test_an_embedding_is_never_that_of_the_label(hand_drawn, frame):
-    for answer in hand_drawn.segment(frame):
-        assert (np.abs(answer.embeds - hand_drawn.encode_prompts(PROMPTS)[answer.labels]) > 1e-2).any(axis=1).all()
+    for segments in hand_drawn.segment(frame):
+        assert (np.abs(segments.embeds - hand_drawn.encode_prompts(PROMPTS)[segments.labels]) > 1e-2).any(axis=1).all()
 
 
 def test_an_image_without_masks_has_no_segments(hand_drawn, frame, monkeypatch):
     nothing = Proposals(torch.full((2, 6, 10), -1.0), torch.ones(2))
     monkeypatch.setattr(hand_drawn, "propose", lambda images: [nothing] * len(images))
-    for answer in hand_drawn.segment(frame):
-        assert not answer.segmentation.any()
-        assert answer.embeds.shape == (0, hand_drawn.embed_dim)
+    for segments in hand_drawn.segment(frame):
+        assert not segments.segmentation.any()
+        assert segments.embeds.shape == (0, hand_drawn.embed_dim)
 
 
 def test_large_images_have_windows_besides_the_whole():

@@ -1,4 +1,4 @@
-"""Panoptic PNGs with JSON, COCO's and Cityscapes' among them: named by their categories, embedded by looking."""
+"""Panoptic PNGs with JSON, COCO's and Cityscapes' among them: labels by category, embeddings by a second model."""
 
 import json
 import shutil
@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ten_steps import losses_of_ten_steps
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
@@ -77,32 +76,32 @@ def read_halves(folder, picture, tiny_clip, **settings):
     prompts = load_vocabulary("cityscapes").prompts
     arguments = {"embed_model_name_or_path": tiny_clip, "embed_short_side": 64, **settings}
     teacher = load_teacher("files", str(folder), prompts=prompts, **arguments)
-    [answer] = teacher.segment(picture)
-    return teacher, answer
+    [segments] = teacher.segment(picture)
+    return teacher, segments
 
 
 @pytest.mark.parametrize("write", [write_panoptic, write_coco])
-def test_panoptic_files_get_their_words_by_name_and_their_embeddings_by_looking(write, folder, picture, tiny_clip):
+def test_labels_come_from_categories_and_embeddings_from_the_second_model(write, folder, picture, tiny_clip):
     prompts = load_vocabulary("cityscapes").prompts
-    teacher, answer = read_halves(write(folder), picture, tiny_clip)
-    assert [prompts[label] for label in answer.labels] == ["vegetation", "car"]
-    np.testing.assert_array_equal(answer.segmentation, halves(2, 1))
-    assert answer.embeds.shape == (2, teacher.embed_dim) and teacher.settings["layout"] in ("panoptic", "coco")
+    teacher, segments = read_halves(write(folder), picture, tiny_clip)
+    assert [prompts[label] for label in segments.labels] == ["vegetation", "car"]
+    np.testing.assert_array_equal(segments.segmentation, halves(2, 1))
+    assert segments.embeds.shape == (2, teacher.embed_dim) and teacher.settings["layout"] in ("panoptic", "coco")
     assert teacher.settings["embed_model_name_or_path"] == tiny_clip
 
-    # What a segment is called has no part in its embedding: what is seen in its pixels decides.
+    # The label does not change the embedding: only the pixels do.
     for path in folder.glob("*.json"):
         path.write_text(path.read_text().replace('"car"', '"bus"'))
     _, renamed = read_halves(folder, picture, tiny_clip)
     assert prompts[renamed.labels[1]] == "bus"
-    np.testing.assert_array_equal(renamed.embeds, answer.embeds)
-    assert not np.allclose(answer.embeds[0], answer.embeds[1], atol=1e-3)
+    np.testing.assert_array_equal(renamed.embeds, segments.embeds)
+    assert not np.allclose(segments.embeds[0], segments.embeds[1], atol=1e-3)
 
 
 def test_an_image_may_be_without_segments(folder, picture, tiny_clip):
     write_rgb(write_panoptic(folder) / "token.png", halves(0, 0))
-    _, answer = read_halves(folder, picture, tiny_clip)
-    assert len(answer.labels) == len(answer.embeds) == 0 and not answer.segmentation.any()
+    _, segments = read_halves(folder, picture, tiny_clip)
+    assert len(segments.labels) == len(segments.embeds) == 0 and not segments.segmentation.any()
 
 
 def test_scores_are_those_of_the_file_where_it_has_some(folder, picture, tiny_clip):
@@ -154,14 +153,14 @@ def test_a_category_that_is_no_prompt_is_refused_with_the_prompts(write, folder,
         read_halves(folder, picture, tiny_clip)
 
 
-def test_a_folder_without_embeddings_asks_for_a_model(folder):
+def test_a_folder_without_embeddings_needs_a_second_model(folder):
     with pytest.raises(
         ValueError, match=r"layout panoptic\) has no embeddings.*`embed_model_name_or_path`, e.g. openai"
     ):
         load_teacher("files", str(write_panoptic(folder)), prompts=load_vocabulary("cityscapes").prompts)
 
 
-def test_an_image_that_is_there_twice_is_refused(folder, picture, tiny_clip):
+def test_an_image_that_occurs_twice_is_refused(folder, picture, tiny_clip):
     write_coco(folder)
     (folder / "again.json").write_text((folder / "cityscapes_panoptic_val.json").read_text())
     (folder / "again").mkdir()
@@ -194,9 +193,7 @@ def test_a_damaged_set_is_named(folder, picture, tiny_clip, old, new, message):
         read_halves(folder, picture, tiny_clip)
 
 
-def test_six_real_images_with_panoptic_files_become_point_labels_that_a_network_learns_from(
-    folder, shared_data, tiny_clip
-):
+def test_panoptic_files_of_real_images_become_point_labels(folder, shared_data, tiny_clip):
     """Upper half vegetation, lower half road: most of the labelled points near the ground are road."""
     frames = load_frames("nuscenes", "all", data_dir=shared_data / "nuscenes")
     frame, vocabulary = frames[0], load_vocabulary("cityscapes")
@@ -217,6 +214,3 @@ def test_six_real_images_with_panoptic_files_become_point_labels_that_a_network_
     low = labels[(frame["points"][:, 2] < -1) & (labels != 255)]
     assert len(low) > 5000 and (low == vocabulary.class_names.index("road")).mean() > 0.9
     assert set(np.unique(labels)) == {vocabulary.class_names.index(name) for name in ("road", "vegetation")} | {255}
-
-    losses = losses_of_ten_steps(frames, label_set)
-    assert np.isfinite(losses).all() and losses[-1] < losses[0]

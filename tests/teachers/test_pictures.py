@@ -1,4 +1,4 @@
-"""Words by picture: photos become classes in the space of a teacher, and points that look like them get the class."""
+"""Classes by picture: photos become classes in the space of a teacher, and points near them get the class."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_a_picture_is_embedded_as_clip_embeds_it(tiny_clip, photos):
         assert own.dtype == np.float32
 
 
-def test_a_wide_picture_is_seen_whole(tiny_clip, pictures):
+def test_a_wide_picture_is_embedded_whole(tiny_clip, pictures):
     wide, plain = pictures[0], embed_pictures({"x": [pictures[0]]}, tiny_clip)["x"]
     edited = wide.copy()
     edited.paste((255, 0, 0), (0, 0, 12, wide.height))  # where a square cut out of the middle would not reach
@@ -48,7 +48,7 @@ def test_a_wide_picture_is_seen_whole(tiny_clip, pictures):
     assert np.abs(embed_pictures({"x": [edited]}, tiny_clip)["x"] - plain).max() > 1e-3
 
 
-def test_in_tipsv2_too_a_picture_is_what_its_class_token_says(tmp_path, photos):
+def test_in_tipsv2_a_picture_is_its_class_token(tmp_path, photos):
     folder = save_tiny_tipsv2(tmp_path / "tipsv2")
     space = load_clip_space(Checkpoint(folder), SpaceConfig(short_side=56))
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_points_that_are_embedded_like_a_picture_get_its_class(tiny_clip, photos
     assert mixed["labels"] == ["car", "tuk-tuk", "cow"] and mixed["segmentation"].tolist() == [2, 1, 1, 1]
 
 
-def test_the_teacher_of_the_checkpoint_is_known_by_its_name(tiny_clip, photos):
+def test_the_teacher_of_the_checkpoint_is_recognised_by_its_name(tiny_clip, photos):
     name = tiny_clip.rsplit("/", 1)[-1]
     for teacher in (name, f"facebook/sam2@abc+{name}", None):
         config = UOVConfig.from_preset("tiny", projection_dim=32, teacher=teacher)
@@ -107,10 +107,7 @@ def test_without_a_name_the_recorded_teacher_is_taken(tiny_clip, photos, monkeyp
 @pytest.mark.parametrize(
     "recorded, message",
     [
-        (
-            {"teacher": "openai/clip-vit-large-patch14@abc"},
-            "are in the space of .openai/clip-vit-large-patch14., ",
-        ),
+        ({"teacher": "openai/clip-vit-large-patch14@abc"}, "are in the space of .openai/clip-vit-large-patch14., "),
         ({"teacher": "synthetic"}, "are in the space of 'synthetic', and .* embeds pictures in another"),
         ({"projection_dim": 12}, r"in 32 dimensions, and the points of this checkpoint have 12: .* not recorded"),
     ],

@@ -5,13 +5,7 @@ import torch
 from torch.nn.functional import interpolate, normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uov_hf.teachers.pooling import (
-    patch_weights,
-    pool_segments,
-    segments_of_labels,
-    upsampled_max,
-    upsampling_matrix,
-)
+from uov_hf.teachers.pooling import patch_weights, pool_segments, segments_of_labels, upsampled_max, upsampling_matrix
 
 
 EVEN_AND_ODD = [((5, 7), (37, 61)), ((3, 4), (48, 64)), ((6, 6), (4, 5)), ((1, 1), (3, 8))]

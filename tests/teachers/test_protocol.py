@@ -1,4 +1,4 @@
-"""The teacher protocol: what an answer must be, and how a teacher is asked for."""
+"""The teacher protocol: the checks of its segments, and loading by name."""
 
 import numpy as np
 import pytest
@@ -11,16 +11,16 @@ from uov_hf.teachers.protocol import Augmentation, open_images
 
 
 def segments(**changes) -> ImageSegments:
-    answer = {
+    arrays = {
         "segmentation": np.array([[0, 1], [2, 2]]),
         "labels": np.array([7, 3]),
         "scores": np.array([0.5, 1.0]),
         "embeds": np.eye(2, 4, dtype=np.float32),
     }
-    return ImageSegments(**answer | changes)
+    return ImageSegments(**arrays | changes)
 
 
-def test_a_right_answer_is_taken():
+def test_valid_segments_are_accepted():
     assert segments().labels.tolist() == [7, 3]
 
 
@@ -40,28 +40,28 @@ def test_an_image_may_have_no_segment():
         ({"embeds": 2 * np.eye(2, 4)}, "unit length, got lengths 2…2"),
     ],
 )
-def test_a_wrong_answer_is_refused(changes, message):
+def test_invalid_segments_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         segments(**changes)
 
 
-def test_an_unknown_teacher_names_the_known_ones():
+def test_an_unknown_teacher_is_refused_with_the_list():
     with pytest.raises(ValueError, match=f"no teacher 'sam'; there are: {', '.join(TEACHERS)}"):
         load_teacher("sam", prompts=["car"])
 
 
-def test_an_unknown_setting_names_the_known_ones():
+def test_an_unknown_setting_is_refused_with_the_list():
     with pytest.raises(ValueError, match="no setting shortside; it has: short_side, .*min_score"):
         load_teacher("clip", prompts=["car"], shortside=3)
 
 
-def test_a_teacher_without_prompts_is_refused(blind_teacher):
+def test_a_teacher_without_prompts_is_refused(empty_teacher):
     with pytest.raises(ValueError, match="at least one phrase"):
-        blind_teacher([])
+        empty_teacher([])
 
 
-def test_a_teacher_refuses_to_be_trained(blind_teacher):
-    teacher = blind_teacher(["car"])
+def test_a_teacher_refuses_to_be_trained(empty_teacher):
+    teacher = empty_teacher(["car"])
     assert teacher.eval() is teacher
     with pytest.raises(RuntimeError, match="no train mode"):
         teacher.train()
@@ -103,7 +103,7 @@ def test_images_have_the_augmentation_of_the_frame(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["flip", "scale=2", "scale=1.5"])
-def test_an_answer_is_brought_back_to_the_plain_image(name):
+def test_segments_are_mapped_back_to_the_plain_image(name):
     ids, augmentation = np.array([[1, 1, 2, 2], [0, 3, 3, 2]]), Augmentation.parse(name)
     augmented = augmentation.apply_to_ids(ids)
     assert augmented.shape == augmentation.augmented_size(ids.shape)
@@ -117,9 +117,9 @@ def test_an_unknown_augmentation_is_refused(name):
 
 
 @pytest.fixture
-def blind_teacher():
-    class BlindTeacher(Teacher):
-        name, embed_dim, settings = "blind", 2, {}
+def empty_teacher():
+    class EmptyTeacher(Teacher):
+        name, embed_dim, settings = "empty", 2, {}
 
         def encode_prompts(self, prompts):
             return np.eye(len(prompts), 2, dtype=np.float32)
@@ -127,4 +127,4 @@ def blind_teacher():
         def segment(self, frame):
             return []
 
-    return BlindTeacher
+    return EmptyTeacher

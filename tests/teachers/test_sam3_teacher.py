@@ -25,7 +25,7 @@ def images():
 def each_alone(teacher, images):
     """Scores, labels and full-size masks of each image, each phrase in a pass of its own, by transformers' rules."""
     tokenizer = AutoTokenizer.from_pretrained(teacher.model_name_or_path)
-    answers = []
+    predictions = []
     for image in images:
         scores, labels, masks = [], [], []
         for label, prompt in enumerate(PROMPTS):
@@ -38,8 +38,8 @@ def each_alone(teacher, images):
                 scores.append(score[query])
                 labels.append(label)
                 masks.append(probabilities[query])
-        answers.append((torch.stack(scores), torch.tensor(labels), torch.stack(masks)))
-    return answers
+        predictions.append((torch.stack(scores), torch.tensor(labels), torch.stack(masks)))
+    return predictions
 
 
 def test_many_phrases_are_answered_as_if_each_were_each_alone(teacher, images, each_alone):
@@ -70,8 +70,8 @@ def watched(forward, seen: list[int]):
 
 
 def test_the_label_of_a_segment_is_the_phrase_that_found_it(teacher, images, each_alone):
-    answers = teacher.segment(frame_of(*images))
-    for answer, (scores, labels, _) in zip(answers, each_alone, strict=True):
-        for label, score in zip(answer.labels, answer.scores, strict=True):
+    predictions = teacher.segment(frame_of(*images))
+    for segments, (scores, labels, _) in zip(predictions, each_alone, strict=True):
+        for label, score in zip(segments.labels, segments.scores, strict=True):
             assert torch.isclose(scores[labels == label], torch.tensor(score), atol=1e-5).any()
-        assert answer.embeds.shape[1] == teacher.space.embed_dim
+        assert segments.embeds.shape[1] == teacher.space.embed_dim

@@ -1,4 +1,4 @@
-"""The synthetic teacher errs as often as it says, the same way every time, and only in the ways it is told to."""
+"""The synthetic teacher errs at its rates, the same way every time, and only in the configured ways."""
 
 import json
 
@@ -31,8 +31,8 @@ def images_of(root):
     return list(json.loads((root / "synthetic" / "segments.json").read_text())["images"])
 
 
-def called_and_true(teacher, image_id):
-    """Training class per pixel (255 = background or no mask), as the teacher says it and as it is."""
+def predicted_and_true(teacher, image_id):
+    """Training class per pixel (255 = background or no mask), predicted and true."""
     segments = teacher.segment_image(image_id)
     classes = VOCABULARY.prompt_to_class[[VOCABULARY.prompts.index(prompt) for prompt in teacher.prompts]]
     ids, raw_of_id = teacher.read_truth(image_id)
@@ -41,8 +41,8 @@ def called_and_true(teacher, image_id):
 
 def pixel_accuracy(teacher, images):
     right = []
-    for called, true in (called_and_true(teacher, image_id) for image_id in images):
-        right.append((called == true)[true < 255])
+    for predicted, true in (predicted_and_true(teacher, image_id) for image_id in images):
+        right.append((predicted == true)[true < 255])
     return np.concatenate(right).mean()
 
 
@@ -51,7 +51,7 @@ def test_by_default_70_to_85_percent_of_the_pixels_are_right(tiny_street):
         assert 0.70 < pixel_accuracy(teacher_of(tiny_street, seed=seed), images_of(tiny_street)) < 0.85
 
 
-def test_without_mistakes_it_says_the_truth(tiny_street):
+def test_without_errors_it_predicts_the_truth(tiny_street):
     assert pixel_accuracy(teacher_of(tiny_street, **FAULTLESS), images_of(tiny_street)) == 1.0
 
 
@@ -64,7 +64,7 @@ def test_ragged_borders_cost_little_and_only_near_borders(tiny_street):
     assert (ragged != ids)[:, 40:60].any() and not (ragged != ids)[:, :30].any() and not (ragged != ids)[:, 70:].any()
 
 
-def test_the_same_image_gets_the_same_answer_in_any_order(tiny_street):
+def test_an_image_has_the_same_segments_in_any_order(tiny_street):
     one, two = images_of(tiny_street)[:2]
     teacher, other = teacher_of(tiny_street), teacher_of(tiny_street)
     first = teacher.segment({"image_ids": [one, two]})
@@ -76,13 +76,13 @@ def test_the_same_image_gets_the_same_answer_in_any_order(tiny_street):
     assert not np.array_equal(reseeded.segmentation, first[0].segmentation)
 
 
-def test_a_confused_thing_is_called_what_such_things_are_confused_with(tiny_street):
+def test_a_confused_thing_gets_a_class_of_the_list(tiny_street):
     teacher = teacher_of(tiny_street, **FAULTLESS | {"confusion_rate": 1})
     for image_id in images_of(tiny_street)[:6]:
-        called, true = called_and_true(teacher, image_id)
+        predicted, true = predicted_and_true(teacher, image_id)
         for index, name in enumerate(VOCABULARY.class_names):
-            said = {VOCABULARY.class_names[c] for c in np.unique(called[true == index])}
-            assert said <= (set(CONFUSIONS[name]) if VOCABULARY.is_thing[index] else {name})
+            classes = {VOCABULARY.class_names[c] for c in np.unique(predicted[true == index])}
+            assert classes <= (set(CONFUSIONS[name]) if VOCABULARY.is_thing[index] else {name})
 
 
 def test_missing_masks_are_holes(tiny_street):
@@ -90,13 +90,13 @@ def test_missing_masks_are_holes(tiny_street):
     some = teacher_of(tiny_street, **FAULTLESS | {"missing_rate": 0.3})
     for image_id in images_of(tiny_street)[:6]:
         assert not nothing.segment_image(image_id).segmentation.any()
-    called_true = _all(some, tiny_street)
-    assert all((called == true)[called != 255].all() for called, true in called_true)
-    unsaid = np.concatenate([(called == 255)[true < 255] for called, true in called_true])
-    assert 0.15 < unsaid.mean() < 0.45
+    pairs = _all(some, tiny_street)
+    assert all((predicted == true)[predicted != 255].all() for predicted, true in pairs)
+    missing = np.concatenate([(predicted == 255)[true < 255] for predicted, true in pairs])
+    assert 0.15 < missing.mean() < 0.45
 
 
-def test_small_parts_are_overlooked(tiny_street):
+def test_small_parts_have_no_mask(tiny_street):
     teacher = teacher_of(tiny_street, **FAULTLESS | {"min_area": 0.002})
     for image_id in images_of(tiny_street)[:6]:
         segments = teacher.segment_image(image_id)
@@ -104,14 +104,15 @@ def test_small_parts_are_overlooked(tiny_street):
         assert (areas >= 0.002 * segments.segmentation.size).all()
 
 
-def test_unseen_classes_are_called_something_else(tiny_street):
+def test_unseen_classes_get_another_class(tiny_street):
     teacher = teacher_of(tiny_street, **FAULTLESS | {"unseen_rate": 1})
-    said = [called[true == VOCABULARY.class_names.index("other_flat")] for called, true in _all(teacher, tiny_street)]
-    assert set(np.concatenate(said)) == {VOCABULARY.class_names.index("sidewalk")}
+    other_flat, sidewalk = (VOCABULARY.class_names.index(name) for name in ("other_flat", "sidewalk"))
+    classes = [predicted[true == other_flat] for predicted, true in _all(teacher, tiny_street)]
+    assert set(np.concatenate(classes)) == {sidewalk}
 
 
 def _all(teacher, root):
-    return [called_and_true(teacher, image_id) for image_id in images_of(root)]
+    return [predicted_and_true(teacher, image_id) for image_id in images_of(root)]
 
 
 def test_merging_makes_fewer_masks_with_the_same_names(tiny_street):
@@ -129,7 +130,7 @@ def test_touching_units_are_found_once():
     assert touching(units).tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
-def test_words_lie_near_their_synonyms_and_far_from_others(tiny_street):
+def test_prompts_lie_near_their_synonyms_and_far_from_others(tiny_street):
     teacher = teacher_of(tiny_street)
     embeds = teacher.encode_prompts(VOCABULARY.prompts)
     assert embeds.shape == (175, teacher.embed_dim) and embeds.dtype == np.float32

@@ -140,7 +140,20 @@ class DenseConfig(SpaceConfig):
     min_score: float = share(0.0)
 
 
-class DenseTeacher(Teacher):
+class SpaceTeacher(Teacher):
+    """A teacher whose embeddings are those of a `ClipSpace`."""
+
+    space: ClipSpace
+
+    @property
+    def embed_dim(self) -> int:
+        return self.space.embed_dim
+
+    def encode_prompts(self, prompts: list[str]) -> np.ndarray:
+        return self.space.encode_prompts(prompts).cpu().numpy()
+
+
+class DenseTeacher(SpaceTeacher):
     """Each pixel gets its best prompt, and the pixels of a prompt form one segment, as in SAN and CAT-Seg.
 
     A segment's embedding is the mean of its patch features; its score is the softmax probability of its prompt.
@@ -156,15 +169,8 @@ class DenseTeacher(Teacher):
         self.prompt_embeds = self.space.encode_prompts(self.prompts)  # (num_prompts, embed_dim)
 
     @property
-    def embed_dim(self) -> int:
-        return self.space.embed_dim
-
-    @property
     def settings(self) -> dict[str, Any]:
         return self.space.settings
-
-    def encode_prompts(self, prompts: list[str]) -> np.ndarray:
-        return self.space.encode_prompts(prompts).cpu().numpy()
 
     @torch.inference_mode()
     def segment(self, frame: TeacherFrame) -> list[ImageSegments]:

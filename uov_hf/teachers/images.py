@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -42,15 +42,12 @@ class PixelTransform:
             Usually 1 / 255.
         resample (`PIL.Image.Resampling`):
             Method of resizing.
-        size (`tuple[int, int]`, *optional*):
-            Height and width in training, where the processor contains them.
     """
 
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     scale: float = 1 / 255
     resample: Image.Resampling = Image.Resampling.BICUBIC
-    size: tuple[int, int] | None = None
 
     @classmethod
     def from_pretrained(cls, model_name_or_path: str, revision: str | None = None) -> "PixelTransform":
@@ -66,7 +63,6 @@ class PixelTransform:
             std=tuple(config["image_std"]) if normalises else cls.std,
             scale=config.get("rescale_factor", cls.scale) if config.get("do_rescale", True) else 1.0,
             resample=Image.Resampling(config.get("resample", cls.resample)),
-            size=_height_and_width(config.get("size")),
         )
 
     def __call__(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
@@ -81,17 +77,6 @@ class PixelTransform:
         scale = short_side * image.scale / min(image.size) / patch_size
         height, width = (max(1, round(side * scale)) * patch_size for side in image.size)
         return self(image.pixels, (height, width))
-
-
-def _height_and_width(size: Any) -> tuple[int, int] | None:
-    """The size in any form that processors have written."""
-    if isinstance(size, int):
-        return size, size
-    if not size:
-        return None
-    if "shortest_edge" in size:
-        return size["shortest_edge"], size["shortest_edge"]
-    return (size["height"], size["width"]) if "height" in size else None
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ TEMPLATES = {
 }
 
 
-def mean_over_templates(
-    prompts: list[str], templates: list[str], encode: Callable[[list[str]], Tensor], batch_size: int = 256
-) -> Tensor:
+BATCH_SIZE = 256  # sentences
+
+
+def mean_over_templates(prompts: list[str], templates: list[str], encode: Callable[[list[str]], Tensor]) -> Tensor:
     """Mean over the templates of each prompt's sentence embeddings, `(num_prompts, dim)`.
 
     Args:
@@ -44,11 +45,9 @@ def mean_over_templates(
             Sentences with `{}` in place of the phrase.
         encode (`Callable`):
             From sentences to `(num_sentences, dim)`.
-        batch_size (`int`, *optional*, defaults to 256):
-            Sentences in one batch.
     """
     sentences = [template.format(prompt) for prompt in prompts for template in templates]
-    embeds = torch.cat([encode(sentences[i : i + batch_size]) for i in range(0, len(sentences), batch_size)])
+    embeds = torch.cat([encode(sentences[i : i + BATCH_SIZE]) for i in range(0, len(sentences), BATCH_SIZE)])
     return embeds.view(len(prompts), len(templates), -1).mean(dim=1)
 
 

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from transformers import AutoConfig
 
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.clip import CLIPSpace
-from uov_hf.teachers.clip_space import ClipSpace, SpaceConfig
+from uov_hf.teachers.clip_space import ClipSpace, SpaceConfig, SpaceTeacher
 from uov_hf.teachers.config import TeacherConfig, batch_size, templates, unrecorded
-from uov_hf.teachers.protocol import Teacher
 from uov_hf.teachers.tipsv2 import TIPSv2Space
 
 
@@ -73,7 +71,7 @@ class SecondSpaceConfig(TeacherConfig):
         }
 
 
-class SecondSpaceTeacher(Teacher):
+class SecondSpaceTeacher(SpaceTeacher):
     """A teacher that takes the embeddings of segments and prompts from a second model, a CLIP or a TIPSv2.
 
     A segment's embedding is the mean of the second model's features in its pixels, never the embedding of its label.
@@ -92,12 +90,5 @@ class SecondSpaceTeacher(Teacher):
         self.prompt_embeds = self.space.encode_prompts(self.prompts)  # (num_prompts, embed_dim)
 
     @property
-    def embed_dim(self) -> int:
-        return self.space.embed_dim
-
-    @property
     def settings(self) -> dict[str, Any]:
         return super().settings | self.config.record_space(self.space)
-
-    def encode_prompts(self, prompts: list[str]) -> np.ndarray:
-        return self.space.encode_prompts(prompts).cpu().numpy()

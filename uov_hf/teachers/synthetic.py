@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
@@ -112,8 +111,15 @@ class SyntheticTeacher(Teacher):
 
     def load(self) -> None:
         self.vocabulary = load_vocabulary("nuscenes")
-        self.prompt_embeds = self.encode_prompts(self.prompts)
+        self._is_stuff = np.array([name.startswith(("flat.", "static.")) for name in self.vocabulary.raw_names])
+        self._sky = self.vocabulary.raw_names.index("static.other")
+        self._vocabulary_embeds = embed_vocabulary(self.vocabulary)
+        rows = self._vocabulary_rows(self.prompts)
+        self.prompt_embeds = self._vocabulary_embeds[rows]  # (num_prompts, 64)
+        self._prompt_to_raw = self.vocabulary.prompt_to_raw[rows]
+        self._prompt_to_class = self.vocabulary.prompt_to_class[rows]
         self.folder = self._find_folder()
+        self._segments: StreetSegments = json.loads((self.folder / "segments.json").read_text(encoding="utf-8"))
 
     def _find_folder(self) -> Path:
         if self.data_dir is None:
@@ -140,14 +146,13 @@ class SyntheticTeacher(Teacher):
 
     def _vocabulary_rows(self, prompts: list[str]) -> np.ndarray:
         """First row of each phrase in the vocabulary, which an arg-max selects too."""
-        known = self.vocabulary.prompts
-        unknown = sorted(set(prompts) - set(known))
-        if unknown:
+        phrases = self.vocabulary.prompts
+        if unknown := sorted(set(prompts) - set(phrases)):
             raise ValueError(
-                f"The teacher `{self.name}` has no text tower: it embeds the {len(known)} phrases of the nuScenes "
+                f"The teacher `{self.name}` has no text tower: it embeds the {len(phrases)} phrases of the nuScenes "
                 f"vocabulary only, not {', '.join(map(repr, unknown[:5]))}."
             )
-        return np.array([known.index(prompt) for prompt in prompts])
+        return np.array([phrases.index(prompt) for prompt in prompts])
 
     def segment(self, frame: TeacherFrame) -> list[ImageSegments]:
         """Segment the frame's images by their `image_ids`; no image is opened."""
@@ -212,7 +217,7 @@ class SyntheticTeacher(Teacher):
         with Image.open(path) as image:
             ids = np.array(image).astype(np.int64)
         raw_of_id = np.array(self._segments["scenes"][self._segments["images"][image_id]]["raw_class"])
-        raw_of_id[0] = self.vocabulary.raw_names.index("static.other")
+        raw_of_id[0] = self._sky
         return ids, raw_of_id
 
     def _label_units(self, rng: np.random.Generator, raw_of_unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,28 +262,3 @@ class SyntheticTeacher(Teacher):
             if alike and rng.random() < self.config.merge_rate:
                 segment[segment == segment[other]] = segment[one]
         return np.where(prompts < 0, -1, segment)
-
-    @cached_property
-    def _segments(self) -> StreetSegments:
-        return json.loads((self.folder / "segments.json").read_text(encoding="utf-8"))
-
-    @cached_property
-    def _vocabulary_embeds(self) -> np.ndarray:
-        return embed_vocabulary(self.vocabulary)
-
-    @cached_property
-    def _prompt_to_raw(self) -> np.ndarray:
-        return self.vocabulary.prompt_to_raw[self._vocabulary_rows(self.prompts)]
-
-    @cached_property
-    def _prompt_to_class(self) -> np.ndarray:
-        return self.vocabulary.prompt_to_class[self._vocabulary_rows(self.prompts)]
-
-    @cached_property
-    def _is_stuff(self) -> np.ndarray:
-        """Whether a raw class is stuff."""
-        return np.array([name.startswith(("flat.", "static.")) for name in self.vocabulary.raw_names])
-
-    @cached_property
-    def _sky(self) -> int:
-        return self.vocabulary.raw_names.index("static.other")
