@@ -103,7 +103,7 @@ def test_help_imports_no_torch():
         "print('imported:', *sorted({'torch', 'transformers', 'numpy', 'uov_hf'} & set(sys.modules)))"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert all(f"    {name} " in printed for name in COMMANDS) and printed.endswith("imported:\n")
+    assert all(f"\n    {name}" in printed for name in COMMANDS) and printed.endswith("imported:\n")
 
 
 def test_a_closed_pipe_is_no_error(monkeypatch):
@@ -112,18 +112,6 @@ def test_a_closed_pipe_is_no_error(monkeypatch):
     with os.fdopen(writing, "w") as nobody_reads:
         monkeypatch.setattr(sys, "stdout", nobody_reads)
         assert main(["vocabulary", "nuscenes"]) == 0
-
-
-def test_completion_knows_the_commands_and_their_options():
-    shtab = pytest.importorskip("shtab")
-    script = run_command("--print_completion", "bash").stdout
-    words = 'COMP_WORDS=(uov-hf {}); COMP_CWORD={}; _shtab_uov_hf; echo "${{COMPREPLY[@]}}"'
-    ask = "\n".join([script, words.format("seg", 1), words.format("segment --cand", 2)])
-    answers = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.split()
-    assert answers == ["segment", "--candidate_labels"]
-    assert "zsh" in shtab.SUPPORTED_SHELLS
-    wrong = run_command("--print_completion", "csh")
-    assert wrong.returncode == 2 and "bash, zsh, tcsh" in wrong.stderr
 
 
 def test_a_scan_is_segmented_in_words_and_shown(tiny_segmenter, scan, tmp_path, capsys):

@@ -68,7 +68,7 @@ def test_a_sound_installation_has_no_problems(capsys, one_thread):
 
 def test_each_extra_is_named_with_what_it_is_for():
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(doctor.EXTRAS) == set(extras) - {"dev", "browser", "slow"}
+    assert set(doctor.EXTRAS) == set(extras) - {"browser", "dev", "docs", "slow"}
 
 
 def test_a_missing_extra_is_listed_with_the_command_that_installs_it(monkeypatch):

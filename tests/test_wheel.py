@@ -1,10 +1,12 @@
-"""What a new user has: a wheel of this repository in a fresh environment, and nothing else of it."""
+"""What a new user has: the package alone in a fresh environment, without the extras and without the repository."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -12,40 +14,53 @@ import numpy as np
 import pytest
 from space_server import SPACE, running_space
 
+from uov_hf.extras import TRAIN
+
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = ("uov_hf", "uov_hf_cli", "pyproject.toml", "README.md", "LICENSE")
+TOP_FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "Makefile", "constraints.txt", "CHANGELOG.md")
+PACKAGES = ("uov_hf", "uov_hf_cli")
+FOLDERS = (*PACKAGES, "dataset_scripts", "examples", "benchmarks", "docs", "tests", ".github", ".ci")
+SEGMENT_IN_PYTHON = """
+answer = next(value for value in list(globals().values()) if isinstance(value, dict) and "segmentation" in value)
+print(answer["labels"], answer["segmentation"].shape, uov_hf.__file__)
+"""
+# Runs before the code that a test gives: `None` in `sys.modules` is how Python marks a module that cannot be found.
+WITHOUT_TRAIN = f"import sys\nsys.modules |= dict.fromkeys({TRAIN})\n"
 
-pytestmark = pytest.mark.slow  # the whole installation, torch included: some minutes
+slow = pytest.mark.slow  # pip downloads setuptools, then torch: some minutes
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Built from a copy: what earlier builds left in the repository could come along."""
-    sources, built = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        if (REPOSITORY / name).is_dir():
-            shutil.copytree(REPOSITORY / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(REPOSITORY / name, sources)
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", built, sources)
+def built(tmp_path_factory) -> Path:
+    """A folder with a wheel and a source distribution, built from a copy without the results of earlier builds."""
+    sources, built = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("built")
+    for name in TOP_FILES:
+        shutil.copy(REPOSITORY / name, sources)
+    for name in FOLDERS:
+        shutil.copytree(REPOSITORY / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "build", "--outdir", built, sources)
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> Path:
     (path,) = built.glob("*.whl")
     return path
 
 
 @pytest.fixture(scope="module")
 def fresh(wheel, tmp_path_factory) -> Path:
-    """The `bin` of an environment into which only the wheel was installed, and what it asks for."""
+    """The `bin` of an environment that contains the wheel and its dependencies, without any extra."""
     folder = tmp_path_factory.mktemp("fresh") / "venv"
     run(sys.executable, "-m", "venv", folder)
-    pip = [folder / "bin" / "pip", "install", "--quiet", "--constraint", REPOSITORY / "constraints.txt"]
-    run(*pip, f"{wheel}[space]")
+    install(folder / "bin", wheel)
     return folder / "bin"
 
 
 @pytest.fixture
 def at_home(tiny_segmenter, tmp_path, monkeypatch) -> Path:
-    """A working folder as `make demo` leaves it, with a small checkpoint; nothing of the repository is near."""
+    """A working folder as `make demo` leaves it, with a small checkpoint, far from the repository."""
     demo = tmp_path / "out" / "demo"
     shutil.copytree(tiny_segmenter, demo / "uov")
     points = np.random.default_rng(0).uniform([-20, -20, -2, 0], [20, 20, 2, 255], (2000, 4))
@@ -55,54 +70,105 @@ def at_home(tiny_segmenter, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def run(*command) -> str:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+def run(*command, **options) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
-def readme_blocks(language: str) -> list[str]:
-    """Code of the README's section "Three lines"."""
+def install(bin_folder: Path, requirement: object) -> None:
+    run(bin_folder / "pip", "install", "--quiet", "--constraint", REPOSITORY / "constraints.txt", requirement)
+
+
+def readme_block(language: str, word: str) -> str:
+    """The README's first block in this language that contains the word."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    section = text.split("\n## Three lines\n")[1].split("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    return next(block for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if word in block)
 
 
+def files_in(*folders: str) -> set[str]:
+    """Path of every file in these folders, relative to the repository."""
+    paths = [path for folder in folders for path in (REPOSITORY / folder).rglob("*")]
+    return {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in paths
+        if path.is_file() and "__pycache__" not in path.parts and ".mypy_cache" not in path.parts
+    }
+
+
+def test_the_extra_train_is_the_one_that_the_library_checks_for():
+    extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
+    assert sorted(re.match(r"[\w-]+", line).group() for line in extra) == sorted(TRAIN)
+
+
+def test_inference_needs_no_extra_and_the_rest_names_it(at_home):
+    training = "data labels training.loop evaluation.metrics own_car.check convert datasets.nuscenes".split()
+    code = f"""
+from importlib import import_module
+import torch
+from uov_hf.afi import approximate_flat_interaction
+print(approximate_flat_interaction(torch.rand(500, 3), torch.rand(500, 3)).shape)
+for name in ["segmenting", "hub.cards", "geometry", "vocabulary", "teachers", "synthetic"]:
+    import_module(f"uov_hf.{{name}}")
+for name in {training}:
+    try:
+        import_module(f"uov_hf.{{name}}")
+    except ImportError as error:
+        print(error)
+"""
+    code = WITHOUT_TRAIN + readme_block("python", "pipeline(") + SEGMENT_IN_PYTHON + code
+    segmented, refined, *messages = run(sys.executable, "-c", code).splitlines()
+    assert segmented.startswith("['car', 'road', 'tree'] (2000,)") and refined == "torch.Size([500, 3])"
+    assert len(messages) == len(training)
+    for message in messages:
+        assert "pip install 'uov-hf[train]'" in message and all(package in message for package in TRAIN)
+
+
+@slow
 def test_the_wheel_has_all_that_the_package_reads_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"uov_hf", "uov_hf_cli"}
-    for folder in ("uov_hf", "uov_hf_cli"):
-        files = [
-            path for path in (REPOSITORY / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
-        ]
-        assert not {path.relative_to(REPOSITORY).as_posix() for path in files} - names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {*PACKAGES}
+    assert not files_in(*PACKAGES) - names
     assert {"uov_hf/py.typed", "uov_hf/pictures/viewer.html", "uov_hf/vocabulary/nuscenes.yaml"} <= names
     assert not [name for name in names if re.search(r"(^|/)(tests?|benchmarks|examples)/", name)]
 
 
+@slow
+def test_the_source_distribution_has_all_that_the_tests_read(built):
+    (path,) = built.glob("*.tar.gz")
+    names = {name.partition("/")[2] for name in tarfile.open(path).getnames()}
+    assert not (files_in(*FOLDERS) | {*TOP_FILES}) - names
+
+
+@slow
 def test_the_three_lines_of_the_readme_run(fresh, at_home):
-    code = readme_blocks("python")[0] + '\nprint(answer["labels"], answer["segmentation"].shape, uov_hf.__file__)'
-    printed = run(fresh / "python", "-c", code)
+    assert not run(fresh / "pip", "list", "--format", "freeze").count("scipy")
+    printed = run(fresh / "python", "-c", readme_block("python", "pipeline(") + SEGMENT_IN_PYTHON)
     assert printed.startswith("['car', 'road', 'tree'] (2000,)") and str(fresh.parent) in printed
 
 
+@slow
 def test_the_command_segments_a_scan(fresh, at_home):
-    command = next(line for line in readme_blocks("bash")[0].splitlines() if line.startswith("uov-hf segment"))
+    block = readme_block("bash", "uov-hf segment").splitlines()
+    command = next(line for line in block if line.startswith("uov-hf segment"))
     printed = run(fresh / "uov-hf", *command.split()[1:])
     assert "2,000 points" in printed
     assert np.load(at_home / "out" / "scan" / "labels.npy").shape == (2000,)
     assert (at_home / "out" / "scan" / "viewer.html").is_file()
 
 
+@slow
 def test_the_doctor_finds_nothing_broken(fresh, at_home):
     report = json.loads(run(fresh / "uov-hf", "doctor", "--json"))
     assert report["problems"] == [] and all(engine["installed"] is None for engine in report["engines"])
     assert report["engine"]["cpu"] == "torch" and all(test["passed"] for test in report["self_test"])
 
 
-def test_the_space_starts(fresh, at_home):
+@slow
+def test_the_space_starts(wheel, fresh, at_home):
     from urllib.request import urlopen
 
+    install(fresh, f"{wheel}[space]")
     app = Path(shutil.copytree(SPACE, at_home / "space")) / "app.py"
     with running_space(fresh / "python", at_home / "out" / "demo" / "uov", at_home, app) as address:
         assert "LiDAR segmentation in your words" in urlopen(address, timeout=60).read().decode()

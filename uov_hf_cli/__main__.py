@@ -49,14 +49,6 @@ def make_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="print the version of uov-hf and exit",
     )
-    parser.add_argument(
-        "--print_completion",
-        metavar="SHELL",
-        action=_PrintCompletion,
-        default=argparse.SUPPRESS,
-        help="print what completes commands and options by the tab key in bash, zsh or tcsh, and exit: "
-        'eval "$(uov-hf --print_completion bash)"',
-    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = import_module(f"uov_hf_cli.{name.replace('-', '_')}")
@@ -87,18 +79,6 @@ class _PrintVersion(argparse.Action):
         from importlib.metadata import version
 
         print(f"uov-hf {version('uov-hf')}")
-        parser.exit()
-
-
-class _PrintCompletion(argparse.Action):
-    def __call__(self, parser, namespace, shell, option_string=None):
-        try:
-            import shtab
-        except ImportError:
-            parser.error("completion is made by shtab, which is not installed: pip install 'uov-hf[completion]'")
-        if shell not in shtab.SUPPORTED_SHELLS:
-            parser.error(f"completion is for {', '.join(shtab.SUPPORTED_SHELLS)}, got {shell!r}")
-        print(shtab.complete(parser, shell))
         parser.exit()
 
 

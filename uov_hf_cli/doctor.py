@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # The purpose of each extra of the package.
 EXTRAS = {
+    "train": "datasets, label sets, training, evaluation and figures",
     "cuda": "spconv, an engine on NVIDIA GPUs, for Python up to 3.13 on x86-64",
     "triton": "spconv-triton, the engine on AMD GPUs, and of bfloat16 and Python 3.14",
     "clouds": "scans in .laz, .las, .ply and .pcd files",
@@ -33,7 +34,6 @@ EXTRAS = {
     "demo": "the baseline of examples/demo.py",
     "space": "the web app in examples/space",
     "rerun": "uov-hf view --viewer rerun",
-    "completion": "uov-hf --print_completion",
 }
 
 

@@ -1,5 +1,10 @@
 """Frames from raw folders, Parquet or the Hub, and what training makes of them."""
 
+from uov_hf.extras import require_train_extra
+
+
+require_train_extra(__name__)
+
 from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, FrameBuilder, Frames, FrameSource, decode_image
 from uov_hf.data.loading import load_frames
 

@@ -1,5 +1,10 @@
 """What teachers said: label sets per image, point labels per scan."""
 
+from uov_hf.extras import require_train_extra
+
+
+require_train_extra(__name__)
+
 from uov_hf.labels.consolidation import PRESETS, Consolidation
 from uov_hf.labels.label_set import LabelSet, decode_segmentation
 from uov_hf.labels.point_labels import PointLabels, label_points

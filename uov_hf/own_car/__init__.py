@@ -1,1 +1,6 @@
 """Recordings of one's own car: calibration, lenses, trajectory, and the calibration check."""
+
+from uov_hf.extras import require_train_extra
+
+
+require_train_extra(__name__)
