@@ -20,6 +20,6 @@ def require_train_extra(module: str) -> None:
     missing = [name for name in TRAIN if find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"`{module}` needs {', '.join(missing)}, not installed here. Install the extra `train`: "
-            "pip install 'uov-hf[train]'"
+            f"`{module}` needs packages that are not installed: {', '.join(missing)}. "
+            "They belong to the extra `train`: pip install 'uov-hf[train]'"
         )
