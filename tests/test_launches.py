@@ -170,11 +170,11 @@ def test_the_occlusion_test_costs_the_same_for_every_number_of_points(traffic, n
 # --- the network ----------------------------------------------------------------------------------------------------
 
 
-def voxels(num_scans: int = 1) -> dict[str, torch.Tensor]:
+def voxels(num_scans: int = 1, num_points: int = 17_000) -> dict[str, torch.Tensor]:
     """A batch of scans of a street, each turned by another angle, in voxels of the paper."""
     scans = []
     for number in range(num_scans):
-        points, _, _ = street(17_000, dtype=np.float32)
+        points, _, _ = street(num_points, dtype=np.float32)
         intensity = np.arange(len(points)) % 255
         scans.append(np.c_[rotated(points[:, :2], number), points[:, 2], intensity].astype(np.float32))
     return dict(UOVFeatureExtractor()(scans, intensity_max=255.0))
@@ -227,7 +227,7 @@ def test_sixteen_scans_make_as_many_products_as_one_and_few_more_gathers(traffic
 @pytest.mark.parametrize("stage", ["distillation", "pre-training"])
 @pytest.mark.parametrize("preset, precision", [("minkunet34", "float32"), ("tiny", "bfloat16")])
 def test_a_training_step_never_waits_but_for_the_sizes_of_its_levels(traffic, stage, preset, precision):
-    batch = voxels()
+    batch = voxels(num_points=3000)
     num_points = len(batch["point_to_voxel"])
     if stage == "distillation":
         model, batch = segmenter(preset), batch | {"labels": torch.arange(num_points) % 3}
@@ -248,7 +248,7 @@ def test_a_training_step_never_waits_but_for_the_sizes_of_its_levels(traffic, st
 
 def test_gradients_on_an_accelerator_are_those_of_the_cpu(traffic):
     """There products have all pairs of an offset, sums another order, and checks of values no answer on the host."""
-    batch, model = voxels(num_scans=2), segmenter("tiny").train()
+    batch, model = voxels(num_scans=2, num_points=3000), segmenter("tiny").train()
     batch["labels"] = torch.arange(len(batch["point_to_voxel"])) % 3
     on_gpu, batch_on_gpu = to_gpu(copy.deepcopy(model)), to_gpu(batch)
     losses = [model(**batch).loss, on_gpu(**batch_on_gpu).loss]
@@ -261,7 +261,7 @@ def test_gradients_on_an_accelerator_are_those_of_the_cpu(traffic):
 
 
 def test_wrong_labels_and_ids_make_a_loss_nan_where_the_host_does_not_wait(traffic):
-    batch, model = voxels(), segmenter("tiny").train()
+    batch, model = voxels(num_points=3000), segmenter("tiny").train()
     batch["labels"] = torch.full((len(batch["point_to_voxel"]),), 7)  # there are three classes
     assert to_gpu(model)(**to_gpu(batch)).loss.cpu().isnan()
     embeds, ids = to_gpu([torch.randn(4, 5), torch.tensor([0, 1, 2, 3])])

@@ -86,8 +86,7 @@ def inside(module: str, folder: str) -> bool:
     return not folder or module == folder or module.startswith(f"{folder}.")
 
 
-def is_module(name: str) -> bool:
-    return any(module_of(path) == name for path in SHIPPED)
+MODULES = {module_of(path) for path in SHIPPED}
 
 
 def our_imports(path: Path) -> list[tuple[str, str | None]]:
@@ -103,7 +102,7 @@ def our_imports(path: Path) -> list[tuple[str, str | None]]:
             found += [(dotted(base, node.module), alias.name) for alias in node.names]
     ours = [(re.sub(r"^uov_hf(\.|$)", "", module), name) for module, name in found if is_ours(module)]
     return [
-        (dotted(module, name), None) if is_module(dotted(module, name)) else (module, name) for module, name in ours
+        (dotted(module, name), None) if dotted(module, name) in MODULES else (module, name) for module, name in ours
     ]
 
 
