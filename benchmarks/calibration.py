@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from uov_hf.data import load_frames
-from uov_hf.own_car.calibration_check import TOLERANCE, CalibrationReport, Correction, View, check_calibration
-from uov_hf.own_car.check import views_of_cameras
+from uov_hf.own_car.calibration_check import TOLERANCE, CalibrationReport, check_calibration, views_of_cameras
+from uov_hf.own_car.correction import Correction
+from uov_hf.own_car.outlines import View
 from uov_hf.synthetic import generate_street
 
 

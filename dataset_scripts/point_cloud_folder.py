@@ -20,7 +20,7 @@ def main():
 
 def check() -> int:
     """Check the calibration of every camera; returns 1 if one is wrong, else 0."""
-    from uov_hf.own_car.check import check_cameras  # needs matplotlib and OpenCV; reading does not
+    from uov_hf.own_car.calibration_check import check_cameras  # needs matplotlib and OpenCV; reading does not
 
     args = _parse_args()
     frames = PointCloudFolder(data_dir=args.data_dir, config_name=args.dataset_config).as_frames(args.split)

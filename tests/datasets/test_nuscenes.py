@@ -1,16 +1,15 @@
-"""A nuScenes root comes back as frames: geometry, labels, order, splits, and errors that name the file."""
+"""A nuScenes root becomes frames: geometry, labels, order, splits, and errors that name the table."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_nuscenes import NUM_POINTS, write_root
+from tiny_roots import NUM_POINTS
+from tiny_roots import write_nuscenes as write_root
 
 from uov_hf import UOVFeatureExtractor
-from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
+from uov_hf.data import load_frames
 from uov_hf.datasets import nuscenes_tables
 from uov_hf.datasets.nuscenes import NuScenes
 from uov_hf.datasets.nuscenes_tables import CAMERAS, read_official_splits
@@ -18,7 +17,6 @@ from uov_hf.geometry.projection import Camera, project_points
 from uov_hf.vocabulary import load_vocabulary
 
 
-SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "nuscenes.py"
 SCENES = {"scene-1077": 2, "scene-0103": 1, "scene-0061": 3}  # train, val, train; not in the order of their names
 
 
@@ -70,27 +68,12 @@ def check_projection(tables: Path, frame: dict):
         np.testing.assert_allclose(pixel_coords[in_view], expected[in_view], atol=1e-6)
 
 
-def test_columns_have_the_types_they_promise(root):
-    frame = load_frames("nuscenes", data_dir=root)[0]
-    assert list(frame) == list(FRAME_FEATURES)
-    for column in ("points", "lidar2cam", "intrinsics", "image_sizes", "lidar2global"):
-        assert frame[column].dtype == FRAME_FEATURES[column].dtype, column
-    assert frame["labels"].dtype == np.uint8 and frame["camera_timestamps"].dtype == np.int64
-    assert (frame["intensity_max"], frame["instances"]) == (255.0, None)
-    assert tuple(frame["camera_names"]) == CAMERAS
-
-
 def test_frames_come_scene_by_scene_in_the_order_of_time(root):
     frames = load_frames("nuscenes", "all", data_dir=root)
     assert frames.sequence_ids == ["scene-1077"] * 2 + ["scene-0103"] + ["scene-0061"] * 3
     assert frames.frame_ids[3:] == [f"scene-0061-{index}-LIDAR_TOP" for index in range(3)]
     assert [frame["timestamp"] for frame in frames] == [6000, 506_000, 6000, 6000, 506_000, 1_006_000]
-
-
-def test_points_drop_the_ring_and_nothing_else(root):
-    frame = load_frames("nuscenes", data_dir=root)[0]
-    raw = np.fromfile(root / f"samples/LIDAR_TOP/{frame['frame_id']}.pcd.bin", np.float32).reshape(-1, 5)
-    np.testing.assert_array_equal(frame["points"], raw[:, :4])
+    assert tuple(frames[0]["camera_names"]) == CAMERAS and frames[0]["intensity_max"] == 255.0
 
 
 def test_labels_are_training_ids(root):
@@ -107,13 +90,6 @@ def test_without_the_lidarseg_folder_there_are_no_labels(tmp_path):
     assert frames.source.sequence_ids == ["scene-0077"] and frames[0]["labels"] is None
 
 
-def test_images_stay_encoded_in_their_files(root):
-    frame = load_frames("nuscenes", data_dir=root)[0]
-    for name, image_id, image in zip(frame["camera_names"], frame["image_ids"], frame["images"], strict=True):
-        assert image == {"bytes": None, "path": str(root / f"samples/{name}/{image_id}.jpg")}
-    assert decode_image(frame["images"][0]).size == (16, 12)
-
-
 def test_projection_equals_the_chain_of_poses_step_by_step(root):
     for frame in load_frames("nuscenes", "all", data_dir=root):
         check_projection(root / "v1.0-mini", frame)
@@ -128,16 +104,8 @@ def test_a_camera_that_a_sample_lacks_is_left_out(root):
 
 def test_official_splits_have_their_sizes():
     splits = read_official_splits()
-    sizes = {
-        "train": 700,
-        "val": 150,
-        "test": 150,
-        "mini_train": 8,
-        "mini_val": 2,
-        "verifying": 100,
-        "parametrizing": 600,
-    }
-    assert {name: len(scenes) for name, scenes in splits.items()} == sizes
+    sizes = {"train": 700, "val": 150, "test": 150, "mini_train": 8, "mini_val": 2}
+    assert {name: len(scenes) for name, scenes in splits.items()} == sizes | {"verifying": 100, "parametrizing": 600}
     assert splits["parametrizing"] | splits["verifying"] == splits["train"]
     assert not splits["train"] & splits["val"] and not splits["test"] & (splits["train"] | splits["val"])
     assert splits["mini_train"] | splits["mini_val"] <= splits["train"] | splits["val"]
@@ -163,7 +131,7 @@ def test_a_root_may_name_more_splits(tmp_path):
     assert builder.default_splits() == ("train", "test")
     assert load_frames("nuscenes", data_dir=root).sequence_ids == ["scene-9002"]
     (root / "splits.json").write_text(json.dumps({"train": ["scene-9003"]}))
-    with pytest.raises(ValueError, match="splits.json: names scenes that v1.0-mini does not have: scene-9003"):
+    with pytest.raises(ValueError, match="splits.json: expected sequences that .* has, got scene-9003"):
         load_frames("nuscenes", data_dir=root)
 
 
@@ -172,24 +140,11 @@ def test_the_version_is_the_only_one_or_named(root):
     assert load_frames("nuscenes", data_dir=root, dataset_config="v1.0-test").sequence_ids == ["scene-0077"]
     with pytest.raises(ValueError, match="got v1.0-mini, v1.0-test; name the version"):
         load_frames("nuscenes", data_dir=root)
-    with pytest.raises(ValueError, match="expected one folder v1.0-… with the tables, got none"):
-        load_frames("nuscenes", data_dir=root / "samples")
 
 
 def test_a_root_given_in_place_of_its_script_is_told_where_to_go(root):
     with pytest.raises(ValueError, match="expected a Parquet file of frames.*--dataset nuscenes --data_dir"):
         load_frames(str(root), "train")
-
-
-def test_training_touches_no_image(root):
-    for image in root.glob("samples/CAM_*/*.jpg"):
-        image.unlink()
-    frames = load_frames("nuscenes", data_dir=root).select_columns(["frame_id", "points", "labels", "lidar2cam"])
-    assert len(frames[0]["points"]) == NUM_POINTS
-    with pytest.raises(
-        ValueError, match="CAM_FRONT.jpg: expected the CAM_FRONT file of sample scene-1077-0, got none"
-    ):
-        frames.select_columns(["images"])[0]
 
 
 def read_table(root, name):
@@ -200,25 +155,7 @@ def write_table(root, name, rows):
     (root / "v1.0-mini" / f"{name}.json").write_text(json.dumps(rows))
 
 
-def test_a_scan_that_is_cut_short_is_named(root):
-    path = root / "samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin"
-    content = path.read_bytes()
-    path.write_bytes(content[:-8])
-    frames = load_frames("nuscenes", data_dir=root)
-    with pytest.raises(
-        ValueError, match="scene-1077-0-LIDAR_TOP.pcd.bin: expected a whole number of points.*got 5992 bytes"
-    ):
-        frames[0]
-    path.write_bytes(content[:-20])
-    with pytest.raises(ValueError, match="lidarseg.bin: expected 299 labels, one for each point of .*, got 300"):
-        frames[0]
-    path.unlink()
-    with pytest.raises(ValueError, match="scene-1077-0-LIDAR_TOP.pcd.bin: expected the LIDAR_TOP file of sample"):
-        frames[0]
-    assert len(frames[1]["points"]) == NUM_POINTS  # the others are as good as before
-
-
-def test_a_scan_without_a_finite_point_is_refused_and_one_with_some_is_not(root):
+def test_points_that_are_not_finite_are_in_no_voxel_and_no_image(root):
     path = root / "samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin"
     points = np.fromfile(path, np.float32).reshape(-1, 5)
     points[:7, 0], points[7, 2] = np.nan, np.inf
@@ -228,22 +165,6 @@ def test_a_scan_without_a_finite_point_is_refused_and_one_with_some_is_not(root)
     assert (voxels["point_to_voxel"] == -1).tolist() == [True] * 8 + [False] * (NUM_POINTS - 8)
     for camera in map(Camera, frames[0]["lidar2cam"], frames[0]["intrinsics"], frames[0]["image_sizes"]):
         assert not project_points(frames[0]["points"], camera)[1][:8].any()
-    path.write_bytes(b"")
-    with pytest.raises(ValueError, match="LIDAR_TOP.pcd.bin: expected a scan with finite points, got 0 points"):
-        frames.select_columns(["points"])[0]
-
-
-def test_labels_that_do_not_fit_are_named(root):
-    path = root / "lidarseg/v1.0-mini/scene-1077-0-LIDAR_TOP_lidarseg.bin"
-    frames = load_frames("nuscenes", data_dir=root)
-    np.full(NUM_POINTS, 32, np.uint8).tofile(path)
-    with pytest.raises(ValueError, match="lidarseg.bin: expected labels 0 to 31, got 32"):
-        frames[0]
-    path.unlink()
-    with pytest.raises(
-        ValueError, match="lidarseg.bin: expected the lidarseg labels of .*LIDAR_TOP.pcd.bin, got no file"
-    ):
-        frames[0]
 
 
 def test_a_large_table_is_read_block_by_block_whatever_its_layout(root, monkeypatch):
@@ -300,21 +221,6 @@ def test_categories_in_another_order_are_refused(root):
         ValueError, match="category.json: expected the 32 classes of nuScenes-lidarseg, got 'flat.*index 2[56]"
     ):
         load_frames("nuscenes", data_dir=root)
-
-
-def test_as_a_program_it_writes_parquet_with_the_same_frames(root, tmp_path, monkeypatch):
-    arguments = ["--data_dir", str(root), "--output_dir", str(tmp_path / "parquet")]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    for split in ("mini_train", "mini_val"):
-        raw, written = load_frames(str(SCRIPT), split, data_dir=root), load_frames(str(tmp_path / "parquet"), split)
-        assert written.taxonomy == raw.taxonomy and written.frame_ids == raw.frame_ids
-        for frame, expected in zip(written, raw, strict=True):
-            np.testing.assert_array_equal(frame["points"], expected["points"])
-            np.testing.assert_array_equal(frame["lidar2cam"], expected["lidar2cam"])
-            np.testing.assert_array_equal(frame["labels"], expected["labels"])
-            for image, source in zip(frame["images"], expected["images"], strict=True):
-                assert image["bytes"] == Path(source["path"]).read_bytes()
 
 
 def test_the_real_key_frame(shared_data):

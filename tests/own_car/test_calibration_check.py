@@ -7,9 +7,10 @@ import pytest
 
 from uov_hf.data import load_frames
 from uov_hf.geometry.projection import Camera
-from uov_hf.own_car.calibration_check import TOLERANCE, Correction, View, check_calibration
-from uov_hf.own_car.calibration_evidence import travel, velocity_between
-from uov_hf.own_car.check import views_of_cameras
+from uov_hf.own_car.calibration_check import TOLERANCE, check_calibration, views_of_cameras
+from uov_hf.own_car.correction import Correction
+from uov_hf.own_car.outlines import View
+from uov_hf.own_car.trajectory import travel, velocity_between
 
 
 HEIGHT, WIDTH = 160, 280
@@ -69,7 +70,7 @@ def test_a_right_calibration_is_called_right_and_its_mismatches_parallax():
     assert report.verdict == "right" and not report.wrong
     assert report.parallax > 0.02
     np.testing.assert_allclose(report.correction.rotation, 0, atol=0.3)
-    assert np.isnan(report.errors[3]) and "time not told" in str(report)
+    assert np.isnan(report.errors[3]) and "time unknown" in str(report)
 
 
 @pytest.mark.parametrize("rotation", [(0, -1.6, 0), (0.9, 0.8, -1.6)])

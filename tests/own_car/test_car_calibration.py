@@ -54,7 +54,7 @@ def left(key, value):
 @pytest.mark.parametrize(
     "edit, message",
     [
-        (lambda content: content.pop("intensity_max"), "`intensity_max` is not there"),
+        (lambda content: content.pop("intensity_max"), "`intensity_max` is missing"),
         (lambda content: content.update(intensity_max=0), "expected `intensity_max` to be above 0, got 0"),
         (lambda content: content.update(intensity_max="much"), "expected `intensity_max` to be one finite number"),
         (lambda content: content.update(camera={}), "got 'camera'"),

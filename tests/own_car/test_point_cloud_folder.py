@@ -1,24 +1,17 @@
 """A folder of your own clouds comes back as frames, and what does not fit together is said with the file's name."""
 
 import json
-import runpy
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import small_car
 import yaml
-from same_frames import assert_same_frame
 from scipy.spatial.transform import Rotation
 
-from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
+from uov_hf.data import decode_image, load_frames
 from uov_hf.datasets.point_cloud_folder import PointCloudFolder
 from uov_hf.geometry.projection import Camera, project_points
-
-
-SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "point_cloud_folder.py"
 
 
 @pytest.fixture
@@ -39,7 +32,6 @@ def test_everything_in_the_folder_becomes_a_column(drive):
     frames = frames_of(drive)
     assert frames.frame_ids == ["drive/0", "drive/1", "drive/2"] and frames.taxonomy == "semantic_kitti"
     frame = frames[1]
-    assert list(frame) == list(FRAME_FEATURES)
     np.testing.assert_array_equal(frame["points"], small_car.points_of(1))
     assert frames.class_names[frame["labels"][0]] == "road" and set(frame["instances"]) == {(1 << 16) + 40}
     assert (frame["timestamp"], frame["camera_timestamps"].tolist()) == (100_000, [120_000, 120_000])
@@ -47,8 +39,6 @@ def test_everything_in_the_folder_becomes_a_column(drive):
     assert frame["image_sizes"].tolist() == [[48, 64]] * 2 and frame["intensity_max"] == 200
     np.testing.assert_array_equal(decode_image(frame["images"][0]), small_car.picture(1))
     np.testing.assert_allclose(frame["lidar2global"][:3, 3], [0, -1, 0])
-    for column in ("points", "lidar2cam", "intrinsics", "image_sizes", "lidar2global"):
-        assert frame[column].dtype == FRAME_FEATURES[column].dtype, column
 
 
 def test_the_motion_between_the_exposures_is_part_of_lidar2cam(drive):
@@ -167,7 +157,7 @@ def test_splits_json_names_splits(drive):
     assert set(frames_of(drive).sequence_ids) == {"yard"}
     assert len(load_frames("point_cloud_folder", "all", data_dir=drive.parent)) == 6
     (drive.parent / "splits.json").write_text(json.dumps({"train": ["garage"]}))
-    with pytest.raises(ValueError, match="splits.json: names sequences that are not here: garage"):
+    with pytest.raises(ValueError, match="splits.json: expected sequences that .* has, got garage"):
         frames_of(drive)
 
 
@@ -188,41 +178,6 @@ def test_columns_that_are_not_asked_for_open_no_file(drive):
     frames.select_columns(["frame_id", "images", "lidar2cam", "lidar2global"])[0]
     shutil.rmtree(drive / "images")
     assert frames.select_columns(["lidar2cam"])[0]["lidar2cam"].shape == (2, 4, 4)
-
-
-def test_parquet_gives_the_same_frames(drive, tmp_path, monkeypatch):
-    """Also where nothing optional is there: the columns are null."""
-    bare = drive.parent / "bare"
-    (bare / "points").mkdir(parents=True)
-    np.save(bare / "points" / "a.npy", small_car.points_of(0))
-    monkeypatch.setattr(
-        sys, "argv", [SCRIPT.name, "--data_dir", str(drive.parent), "--output_dir", str(tmp_path / "p")]
-    )
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    written, raw = load_frames(str(tmp_path / "p"), "all"), frames_of(drive)
-    assert written.frame_ids == raw.frame_ids and written.taxonomy == "semantic_kitti"
-    for here, there in zip(written, raw, strict=True):
-        assert_same_frame(here, there)
-
-
-def test_broken_files_are_named(drive):
-    cases = [
-        ("points/0.bin", lambda path: path.write_bytes(path.read_bytes()[:-3]), "expected a whole number of points"),
-        ("labels/0.label", lambda path: path.write_bytes(bytes(4 * 49)), r"expected 50 .* of 0.bin, got .*\(49,\)"),
-        ("labels/0.label", lambda path: np.full(50, 7, np.uint32).tofile(path), r"ids that .* does not have: \[7\]"),
-        ("labels/0.label", lambda path: path.write_bytes(bytes(4 * 50 + 3)), "expected a whole file of labels"),
-        ("points/0.bin", lambda path: path.write_bytes(b""), "expected a scan with finite points, got 0 points"),
-        ("points/0.bin", lambda path: np.full((9, 4), np.nan, np.float32).tofile(path), "got 9 points, none finite"),
-        ("images/left/1.png", lambda path: path.write_bytes(b""), "expected an image file"),
-        ("images/left/1.png", lambda path: path.unlink(), "expected an image file"),
-        ("images/left/1.png", lambda path: small_car.picture(0).resize((32, 24)).save(path), r"has \(24, 32\)"),
-    ]
-    for name, harm, message in cases:
-        frames, whole = frames_of(drive), (drive / name).read_bytes()
-        harm(drive / name)
-        with pytest.raises(ValueError, match=f"{name}: .*{message}"):
-            list(frames)
-        (drive / name).write_bytes(whole)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 40, 150])
@@ -269,7 +224,7 @@ def test_what_does_not_fit_together_is_said_when_the_folder_is_opened(drive):
         (lambda: replace("timestamps.csv", "right", "rear"), "expected the columns .*, got none named 'right'"),
         (lambda: replace("timestamps.csv", "2,200000", "3,300000"), "a time of lidar for frame '2'"),
         (lambda: replace("timestamps.csv", "200000", "0.2"), "line 4: expected whole microseconds.*'0.2'"),
-        (lambda: replace("timestamps.csv", "2,200000", "1,200000"), "line 4: frame '1' is there twice"),
+        (lambda: replace("timestamps.csv", "2,200000", "1,200000"), "line 4: frame '1' occurs twice"),
         (lambda: replace("timestamps.csv", "2,200000", "2,100000"), "line 4: .*lidar time than that of frame '1'"),
         (lambda: (drive.parent / "splits.json").write_text('{"a":'), "splits.json: expected .*got: Expecting value"),
         (lambda: (drive.parent / "splits.json").write_text("[]"), "splits.json: expected .*got: a list"),

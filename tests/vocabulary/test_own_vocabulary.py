@@ -86,8 +86,8 @@ def test_a_map_of_ones_own(tmp_path):
 # what is replaced in the ten lines, by what, the line that is named, the message
 WRONG = [
     ("is_thing: true", "isthing: true", 5, "may have `color`, `is_thing`, got 'isthing'"),
-    ("name: yard\n", "", 1, "`name` is not there"),
-    ("    prompts: [asphalt, gravel]\n", "", 8, "`prompts` is not there"),
+    ("name: yard\n", "", 1, "`name` is missing"),
+    ("    prompts: [asphalt, gravel]\n", "", 8, "`prompts` is missing"),
     (TEN_LINES[11:], "classes: []\n", 2, "`classes` to be a list of one or more entries, got an empty list"),
     ("[car, truck,", "[car, '',", 4, "a prompt to be a phrase .*, got nothing"),
     ("[asphalt, gravel]", "[asphalt, 1990]", 9, "need quotes.*got '1990'"),
@@ -98,7 +98,7 @@ WRONG = [
     ("is_thing: true", "color: [0, 0, 300]", 5, "three numbers 0-255"),
     ("is_thing: true", "color: red", 5, "`color` to be a list .*got 'red'"),
     ("name: ground", "name: wall", 8, "different names, got 'wall' twice"),
-    ("name: yard\n", "name: yard\nname: garden\n", 2, "'name' is there twice"),
+    ("name: yard\n", "name: yard\nname: garden\n", 2, "'name' occurs twice"),
     (
         "  - name: wall\n    prompts",
         "  - wall\n  - name: wall\n    prompts",

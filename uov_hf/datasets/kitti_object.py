@@ -1,17 +1,25 @@
-"""KITTI's 3D object benchmark: single scans with the left colour camera, without a label on points.
+"""KITTI's 3D object benchmark: single scans with the left colour camera, without labels on points.
 
 `python dataset_scripts/kitti_object.py --data_dir data/kitti_object --output_dir data/kitti-parquet` writes Parquet.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uov_hf.data.frames import FrameBuilder
-from uov_hf.datasets.kitti_files import read_calibration, read_image_size, split_projection
-from uov_hf.point_files import check_finite, read_points
+from uov_hf.data.frames import EncodedImage, FrameBuilder
+from uov_hf.data.raw_folders import (
+    RawFrame,
+    RawFrames,
+    encoded_image,
+    existing,
+    read_image_size,
+    read_scan,
+    splits_in,
+)
+from uov_hf.datasets.kitti_files import read_calibration, split_projection
+from uov_hf.geometry.rotation import rigid_motion
 
 
 SPLITS = ("training", "testing")
@@ -19,88 +27,75 @@ CAMERA, PROJECTION = "image_2", "P2"
 
 
 class KittiObject(FrameBuilder):
-    """
-    `KittiObject(data_dir=root).as_frames("training")`; the root is the folder that holds `training`.
+    """`KittiObject(data_dir=root).as_frames("training")`; the root is the folder that contains `training`.
 
-    Splits: `training` and `testing`, as far as they are here, and `all`.
+    Splits: `training` and `testing`, if they are present, and `all`.
     """
 
     licence = "CC BY-NC-SA 3.0 (https://www.cvlibs.net/datasets/kitti)."
     may_be_published = False
 
-    def open(self) -> "Scans":
-        return Scans(Path(self.config.data_dir))
+    def open(self) -> RawFrames:
+        root = Path(self.config.data_dir)
+        files = [file for split in SPLITS for file in sorted((root / split / "velodyne").glob("*.bin"))]
+        if not files:
+            raise ValueError(
+                f"{root}: expected scans (training/velodyne/000000.bin, …), got none; `data_dir` is the folder that "
+                "contains `training`."
+            )
+        return RawFrames([Scan(file) for file in files], taxonomy=None, fraction_of="frames")
 
     def default_splits(self) -> tuple[str, ...]:
         return tuple(split for split in SPLITS if split in self.split_sequences())
 
     def split_sequences(self) -> dict[str, list[str]]:
-        sequences = list(dict.fromkeys(self.source.sequence_ids))
-        splits = {split: [name for name in sequences if name.startswith(split)] for split in SPLITS}
-        return {split: members for split, members in splits.items() if members} | {"all": sequences}
+        sequences = self.source.sequence_ids
+        return splits_in(self.source, {split: [s for s in sequences if s.startswith(split)] for split in SPLITS})
 
 
-class Scans:
-    """
-    The scans of a root, as a `FrameSource`.
+class Scan(RawFrame):
+    """A scan with its image and its calibration.
 
-    They were drawn from many drives, and nothing says when or where: there is no pose, and the time is 0. A hundred
-    of them, by number, make up a sequence, so that a file of a label set or of Parquet has a fair size.
-
-    Raises:
-        ValueError: where a file is missing, cut short, or no such file; it names the file.
+    The scans come from many drives, without times or poses. A hundred of them, by number, form a sequence, so that a
+    shard of a label set or of Parquet has a reasonable size.
     """
 
-    taxonomy = None
-    fraction_of = "frames"
+    timestamp = 0
+    intensity_max = 1.0
+    labels = instances = lidar2global = None
 
-    def __init__(self, root: Path):
-        self._files = [file for split in SPLITS for file in sorted((root / split / "velodyne").glob("*.bin"))]
-        if not self._files:
-            raise ValueError(
-                f"{root}: expected scans (training/velodyne/000000.bin, …), got none; `data_dir` is the folder that "
-                "holds `training`."
-            )
-        self.frame_ids = [f"{file.parents[1].name}/{file.stem}" for file in self._files]
-        self.sequence_ids = [frame_id[:-2] + "00" for frame_id in self.frame_ids]
+    def __init__(self, file: Path):
+        self._file = file
+        self.frame_id = f"{file.parents[1].name}/{file.stem}"
+        self.sequence_id = self.frame_id[:-2] + "00"
+        self.camera_names, self.image_ids, self.camera_timestamps = [CAMERA], [self.frame_id], np.zeros(1, np.int64)
 
-    def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        frame_id, file = self.frame_ids[index], self._files[index]
-        frame: dict[str, Any] = {
-            "frame_id": frame_id,
-            "sequence_id": self.sequence_ids[index],
-            "timestamp": 0,
-            "intensity_max": 1.0,
-            "labels": None,
-            "instances": None,
-            "camera_names": [CAMERA],
-            "image_ids": [frame_id],
-            "camera_timestamps": np.zeros(1, np.int64),
-            "lidar2global": None,
-        }
-        if "points" in columns:
-            frame["points"] = read_points(file, num_columns=4)
-            check_finite(frame["points"], file)
-        if "images" in columns or "image_sizes" in columns:
-            image = _beside(file, CAMERA, "png")
-            frame["images"] = [{"bytes": None, "path": str(image)}]
-            frame["image_sizes"] = np.array([read_image_size(image)], np.int32)
-        if "lidar2cam" in columns or "intrinsics" in columns:
-            lidar2cam, intrinsics = _camera_geometry(_beside(file, "calib", "txt"))
-            frame |= {"lidar2cam": lidar2cam[None], "intrinsics": intrinsics[None]}
-        return {column: frame[column] for column in columns}
+    @property
+    def points(self) -> NDArray[np.float32]:
+        return read_scan(self._file, num_columns=4)
 
+    @property
+    def images(self) -> list[EncodedImage]:
+        return [encoded_image(self._beside(CAMERA, "png"))]
 
-def _camera_geometry(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`lidar2cam` (4, 4) and `intrinsics` (3, 3): lidar → grey camera → its rectified frame → the colour camera."""
-    matrices = read_calibration(path, (PROJECTION, "R0_rect", "Tr_velo_to_cam"))
-    lidar2rectified = np.eye(4)
-    lidar2rectified[:3] = matrices["R0_rect"] @ matrices["Tr_velo_to_cam"]
-    return split_projection(matrices[PROJECTION], lidar2rectified)
+    @property
+    def image_sizes(self) -> NDArray[np.int32]:
+        return np.array([read_image_size(self._beside(CAMERA, "png"))], np.int32)
 
+    @property
+    def lidar2cam(self) -> NDArray[np.float64]:
+        return self._camera_geometry()[0][None]
 
-def _beside(file: Path, folder: str, extension: str) -> Path:
-    path = file.parents[1] / folder / f"{file.stem}.{extension}"
-    if not path.is_file():
-        raise ValueError(f"{path}: expected the file of scan {file.stem}, got none.")
-    return path
+    @property
+    def intrinsics(self) -> NDArray[np.float64]:
+        return self._camera_geometry()[1][None]
+
+    def _camera_geometry(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lidar → grey camera → its rectified frame → the colour camera."""
+        matrices = read_calibration(self._beside("calib", "txt"), (PROJECTION, "R0_rect", "Tr_velo_to_cam"))
+        lidar2rectified = matrices["R0_rect"] @ matrices["Tr_velo_to_cam"]
+        return split_projection(matrices[PROJECTION], rigid_motion(lidar2rectified[:, :3], lidar2rectified[:, 3]))
+
+    def _beside(self, folder: str, extension: str) -> Path:
+        path = self._file.parents[1] / folder / f"{self._file.stem}.{extension}"
+        return existing(path, f"the file of scan {self._file.stem}")

@@ -1,14 +1,17 @@
-"""The tables of a nuScenes root: rows by token, what the sensors recorded for every key frame, and the splits."""
+"""The tables of a nuScenes root: rows by token, the sensor captures of every key frame, and the official splits."""
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
+
+from uov_hf.geometry.rotation import quaternion_to_matrix, rigid_motion
 
 
 LIDAR = "LIDAR_TOP"
@@ -20,9 +23,20 @@ KEY_FRAME = re.compile(rb'"is_key_frame"\s*:\s*(true)')
 TOKEN = re.compile(rb'"token"\s*:\s*"([^"]*)"')
 BLOCK_SIZE, LONGEST_ROW = 1 << 16, 1 << 20  # bytes; a block that fits the processor's cache is searched twice as fast
 
+Row = dict[str, Any]  # of a JSON table
+Value = TypeVar("Value")
+
+
+class Mount(NamedTuple):
+    """How a sensor is mounted on the vehicle: its channel, its pose (4, 4), and the matrix of a camera (3 rows)."""
+
+    channel: str
+    sensor2ego: NDArray[np.float64]
+    intrinsics: list[list[float]]
+
 
 class Capture(NamedTuple):
-    """What one sensor recorded for a key frame, and how it sat on the vehicle."""
+    """One sensor's file of a key frame, and how the sensor is mounted on the vehicle."""
 
     token: str
     sample_token: str
@@ -31,56 +45,56 @@ class Capture(NamedTuple):
     filename: str
     image_size: tuple[int, int]
     channel: str
-    sensor2ego: np.ndarray
+    sensor2ego: NDArray[np.float64]
     intrinsics: list[list[float]]
 
 
-class Table(dict):
-    """
-    What `parse` makes of the rows of a JSON table, by token; rows of which it makes None are forgotten at once.
+class Table(dict[str, Value]):
+    """The rows of a JSON table by token, each as `parse` returns it; rows for which it returns None are dropped.
 
     Args:
         path (`Path`):
             The table.
         parse (`Callable`):
-            Row -> what is kept of it.
+            From a row to what is kept of it.
         pattern, wanted (`re.Pattern` and container of `bytes`, *optional*):
-            For a table of millions of rows, of which few matter: only those are parsed in which the pattern's group
-            has a wanted value, so that neither the file nor its rows are ever in memory as a whole. The rows must be
-            flat, without braces in them.
+            For a table of millions of rows of which few matter: only rows in which the group of the pattern has a
+            wanted value are parsed, so that neither the file nor its rows are ever in memory as a whole. The rows
+            must be flat, without inner braces.
 
     Raises:
-        ValueError: the file is missing, cut short or no such table; it names the file.
+        ValueError: The file is missing, cut short or no such table.
     """
 
     def __init__(
         self,
         path: Path,
-        parse: Callable[[dict[str, Any]], Any],
+        parse: Callable[[Row], Value | None],
         pattern: re.Pattern[bytes] | None = None,
         wanted: Container[bytes] = frozenset(),
     ):
         self.path = path
 
-        def keep(row: dict[str, Any]) -> tuple[str, Any]:
+        def keep(row: Row) -> tuple[str, Value | None]:
             return row["token"], parse(row)
 
         try:
             with open(path, "rb") as file:
+                # Without a pattern, every row is reduced as soon as the parser has read it.
                 rows = (
                     json.load(file, object_hook=keep) if pattern is None else map(keep, _scan(file, pattern, wanted))
                 )
-                super().__init__(row for row in rows if row[1] is not None)
+                super().__init__((token, value) for token, value in rows if value is not None)
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: expected a table of nuScenes, got: {error}") from error
         except KeyError as error:
             raise ValueError(f"{path}: expected rows with {error}, got one without.") from error
 
-    def __missing__(self, token: str):
+    def __missing__(self, token: str) -> Value:
         raise ValueError(f"{self.path}: expected a row with token {token!r}, as another table refers to it; got none.")
 
 
-def _scan(file: BinaryIO, pattern: re.Pattern[bytes], wanted: Container[bytes]) -> Iterator[dict[str, Any]]:
+def _scan(file: BinaryIO, pattern: re.Pattern[bytes], wanted: Container[bytes]) -> Iterator[Row]:
     """The rows of a table `[{…}, {…}, …]` with a wanted match, block by block."""
     rest = b""
     while (block := file.read(BLOCK_SIZE)) and len(rest) < LONGEST_ROW:
@@ -97,82 +111,76 @@ def _scan(file: BinaryIO, pattern: re.Pattern[bytes], wanted: Container[bytes]) 
         raise json.JSONDecodeError("Expecting ']' after the last row; the file is cut short", "", 0)
 
 
-def read_key_frames(tables: Path, scenes: Table) -> list[tuple[str, dict[str, Capture]]]:
-    """Scene name and captures by channel of every sample: scenes in the order of their table, samples by time."""
-    samples = Table(tables / "sample.json", lambda row: scenes[row["scene_token"]])
-    sensors = Table(tables / "sensor.json", lambda row: row["channel"])
-    mounts = Table(tables / "calibrated_sensor.json", lambda row: _mount(row, sensors))
+class Tables(NamedTuple):
+    """The captures of one version of a root.
+
+    Args:
+        version (`str`):
+            Name of the folder, such as `v1.0-mini`.
+        samples (`list[tuple[str, dict[str, Capture]]]`):
+            Scene name and captures by channel of every sample: scenes in the order of their table, samples by time.
+        ego_poses (`Table`):
+            Quaternion (w, x, y, z) and translation, seven numbers, of every capture's vehicle pose. As numbers they
+            take a fraction of the memory of matrices.
+    """
+
+    version: str
+    samples: list[tuple[str, dict[str, Capture]]]
+    ego_poses: Table[tuple[float, ...]]
+
+    def sensor2global(self, capture: Capture) -> NDArray[np.float64]:
+        """Pose (4, 4) of a sensor in the city at its capture."""
+        pose = self.ego_poses[capture.ego_pose_token]
+        return rigid_motion(quaternion_to_matrix(pose[:4]), pose[4:]) @ capture.sensor2ego
+
+
+def read_tables(folder: Path) -> Tables:
+    """The captures of all key frames of a version.
+
+    Raises:
+        ValueError: A table is missing, cut short, or refers to a row that another one does not have.
+    """
+    scenes = Table(folder / "scene.json", lambda row: row["name"])
+    scene_of = Table(folder / "sample.json", lambda row: scenes[row["scene_token"]])
+    channels = Table(folder / "sensor.json", lambda row: row["channel"])
+    mounts = Table(folder / "calibrated_sensor.json", lambda row: _mount(row, channels))
+    rows = Table(folder / "sample_data.json", lambda row: _key_capture(row, mounts), KEY_FRAME, {b"true"})
     captures: dict[str, dict[str, Capture]] = defaultdict(dict)
-    rows = Table(tables / "sample_data.json", lambda row: _key_capture(row, mounts), KEY_FRAME, {b"true"})
     for capture in rows.values():
         captures[capture.sample_token][capture.channel] = capture
-    frames = [(samples[token], captures[token]) for token in samples | captures]
-    blind = [token for token in samples if LIDAR not in captures[token]]
-    if blind:
+    if blind := [token for token in scene_of if LIDAR not in captures[token]]:
         raise ValueError(
-            f"{tables / 'sample_data.json'}: expected a {LIDAR} key frame for sample {blind[0]}, got none."
+            f"{folder / 'sample_data.json'}: expected a {LIDAR} key frame for sample {blind[0]}, got none."
         )
     place = {scene: index for index, scene in enumerate(scenes.values())}
-    return sorted(frames, key=lambda frame: (place[frame[0]], frame[1][LIDAR].timestamp))
+    samples = [(scene_of[token], by_channel) for token, by_channel in captures.items()]
+    samples.sort(key=lambda sample: (place[sample[0]], sample[1][LIDAR].timestamp))
+    return Tables(folder.name, samples, _read_poses(folder, {capture.ego_pose_token for capture in rows.values()}))
 
 
-def read_poses(tables: Path, tokens: set[str]) -> Table:
-    """Quaternion and translation, seven numbers, of these ego poses; one that is not there is an error."""
+def _read_poses(folder: Path, tokens: set[str]) -> Table[tuple[float, ...]]:
     wanted = {token.encode() for token in tokens}
-    poses = Table(tables / "ego_pose.json", lambda row: (*row["rotation"], *row["translation"]), TOKEN, wanted)
+    poses = Table(folder / "ego_pose.json", lambda row: (*row["rotation"], *row["translation"]), TOKEN, wanted)
     for token in tokens:
-        poses[token]  # now, not in the middle of a training
+        poses[token]  # a missing pose is an error now, not in the middle of a training
     return poses
 
 
-def _mount(row: dict[str, Any], sensors: Table) -> tuple[str, np.ndarray, list[list[float]]]:
-    """Channel, sensor2ego and intrinsics."""
-    return (
-        sensors[row["sensor_token"]],
-        transform(row["rotation"], row["translation"]),
-        row["camera_intrinsic"],
-    )
+def _mount(row: Row, channels: Table[str]) -> Mount:
+    sensor2ego = rigid_motion(quaternion_to_matrix(row["rotation"]), row["translation"])
+    return Mount(channels[row["sensor_token"]], sensor2ego, row["camera_intrinsic"])
 
 
-def _key_capture(row: dict[str, Any], mounts: Table) -> Capture | None:
+def _key_capture(row: Row, mounts: Table[Mount]) -> Capture | None:
     mount = mounts[row["calibrated_sensor_token"]] if row["is_key_frame"] else None
-    if mount is None or mount[0] not in CHANNELS:
+    if mount is None or mount.channel not in CHANNELS:
         return None
-    image_size = row["height"], row["width"]
-    return Capture(
-        row["token"],
-        row["sample_token"],
-        row["ego_pose_token"],
-        row["timestamp"],
-        row["filename"],
-        image_size,
-        *mount,
-    )
-
-
-def transform(rotation: Sequence[float], translation: Sequence[float]) -> np.ndarray:
-    """The (4, 4) matrix of a `rotation` (quaternion w, x, y, z) and a `translation` (metres)."""
-    w, x, y, z = np.array(rotation, np.float64) / np.linalg.norm(rotation)
-    matrix = np.eye(4)
-    matrix[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    matrix[:3, 3] = translation
-    return matrix
-
-
-def inverse(rigid: np.ndarray) -> np.ndarray:
-    """The inverse of a rigid motion (4, 4)."""
-    back = np.eye(4)
-    back[:3, :3] = rigid[:3, :3].T
-    back[:3, 3] = -rigid[:3, :3].T @ rigid[:3, 3]
-    return back
+    tokens = row["token"], row["sample_token"], row["ego_pose_token"]
+    return Capture(*tokens, row["timestamp"], row["filename"], (row["height"], row["width"]), *mount)
 
 
 def check_categories(path: Path, names: list[str]) -> None:
-    """That the ids of the label files mean what the vocabulary takes them for."""
+    """A `ValueError` if the ids of the label files mean other classes than those of the vocabulary."""
     categories = Table(path, lambda row: (row.get("index"), row["name"]))
     for index, name in categories.values():
         if index is None or not 0 <= index < len(names) or names[index] != name:
@@ -180,7 +188,7 @@ def check_categories(path: Path, names: list[str]) -> None:
 
 
 def find_version(root: Path) -> str:
-    """The only version that a root has."""
+    """The only version of a root."""
     versions = sorted(path.parent.name for path in root.glob("v1.0-*/scene.json"))
     if len(versions) != 1:
         raise ValueError(
@@ -191,7 +199,7 @@ def find_version(root: Path) -> str:
 
 
 def read_official_splits() -> dict[str, set[str]]:
-    """Scene names of every split that does not depend on a root."""
+    """Scene names of the official splits, and of the paper's `parametrizing` and `verifying`."""
     content = yaml.safe_load(Path(__file__).with_name("nuscenes_splits.yaml").read_text())
     splits = {name: set(_scene_names(ranges)) for name, ranges in content.items()}
     return splits | {"parametrizing": splits["train"] - splits["verifying"]}

@@ -3,20 +3,32 @@
 `python dataset_scripts/semantic_kitti.py --data_dir data/kitti --output_dir data/kitti-parquet` writes Parquet.
 """
 
-from collections.abc import Sequence
+import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uov_hf.data.frames import SYNTHETIC_LICENCE, FrameBuilder, Frames
-from uov_hf.data.label_words import instances_of, read_label_words, to_classes
-from uov_hf.datasets.kitti_files import is_synthetic, read_calibration, read_image_size, read_table, split_projection
-from uov_hf.point_files import check_finite, read_points
+from uov_hf.data.frames import SYNTHETIC_LICENCE, EncodedImage, Frame, FrameBuilder, Frames
+from uov_hf.data.raw_folders import (
+    RawFrame,
+    RawFrames,
+    encoded_image,
+    existing,
+    instances_of,
+    read_image_size,
+    read_raw_labels,
+    read_scan,
+    splits_in,
+    to_classes,
+)
+from uov_hf.datasets.kitti_files import read_calibration, read_table, split_projection
+from uov_hf.geometry.rotation import rigid_motion
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
+TAXONOMY = "semantic_kitti"
 # Folder of images, and the matrix of its camera: the left colour camera or, without colour images, the grey one by it.
 CAMERAS = {"image_2": "P2", "image_0": "P0"}
 SPLITS = {
@@ -27,10 +39,9 @@ SPLITS = {
 
 
 class SemanticKitti(FrameBuilder):
-    """
-    `SemanticKitti(data_dir=root).as_frames("train")`; the root is the folder that holds `sequences`.
+    """`SemanticKitti(data_dir=root).as_frames("train")`; the root is the folder that contains `sequences`.
 
-    Splits: the official `train`, `val` and `test`, as far as their sequences are here, and `all`.
+    Splits: the official `train`, `val` and `test`, if any of their sequences is present, and `all`.
     """
 
     licence = (
@@ -39,85 +50,74 @@ class SemanticKitti(FrameBuilder):
     )
     may_be_published = False
 
-    def __init__(self, *args, data_dir: str | Path, **kwargs):
+    def __init__(self, *args: object, data_dir: str | Path, **kwargs: object):
         super().__init__(*args, data_dir=str(data_dir), **kwargs)
-        if is_synthetic(Path(data_dir)):
+        if _is_synthetic(Path(data_dir)):
             self.licence = SYNTHETIC_LICENCE
             self.may_be_published = True
 
-    def open(self) -> "Scans":
-        return Scans(Path(self.config.data_dir))
+    def open(self) -> RawFrames:
+        root = Path(self.config.data_dir)
+        files = sorted(root.glob("sequences/*/velodyne/*.bin"))
+        if not files:
+            raise ValueError(
+                f"{root}: expected scans (sequences/00/velodyne/000000.bin, …), got none; `data_dir` is the folder "
+                "that contains `sequences`."
+            )
+        drives = {file.parents[1]: Drive(file.parents[1]) for file in files}
+        vocabulary = load_vocabulary(TAXONOMY)
+        scans = [Scan(file.stem, drives[file.parents[1]], vocabulary) for file in files]
+        # Of scans, not of sequences: the paper's 1 % is every hundredth scan (docs/method.md, 1.3).
+        return RawFrames(scans, TAXONOMY, fraction_of="frames")
 
     def default_splits(self) -> tuple[str, ...]:
         here = self.split_sequences()
         return tuple(split for split in SPLITS if split in here) or ("all",)
 
     def split_sequences(self) -> dict[str, list[str]]:
-        sequences = list(dict.fromkeys(self.source.sequence_ids))
-        splits = {split: [name for name in sequences if name in members] for split, members in SPLITS.items()}
-        return {split: members for split, members in splits.items() if members} | {"all": sequences}
+        return splits_in(self.source, SPLITS)
 
 
-class Scans:
-    """
-    The scans of a root, as a `FrameSource`: sequence by sequence, in the order of time.
-
-    Raises:
-        ValueError: where a file is missing, cut short, or does not fit its scan; it names the file.
-    """
-
-    taxonomy = "semantic_kitti"
-    fraction_of = "frames"  # of scans, not of sequences: the paper's 1 % is every hundredth (docs/method.md, 1.3)
-
-    def __init__(self, root: Path):
-        files = sorted(root.glob("sequences/*/velodyne/*.bin"))
-        if not files:
-            raise ValueError(
-                f"{root}: expected scans (sequences/00/velodyne/000000.bin, …), got none; `data_dir` is the folder "
-                "that holds `sequences`."
-            )
-        folders = {file.parents[1]: Drive(file.parents[1]) for file in files}
-        vocabulary = load_vocabulary(self.taxonomy)
-        self._scans = [Scan(file.stem, folders[file.parents[1]], vocabulary) for file in files]
-        self.frame_ids = [scan.frame_id for scan in self._scans]
-        self.sequence_ids = [scan.sequence_id for scan in self._scans]
-
-    def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        return {column: getattr(self._scans[index], column) for column in columns}
+def _is_synthetic(root: Path) -> bool:
+    """Whether the generator of the synthetic street wrote every sequence of the root."""
+    path = root / "synthetic" / "street.json"
+    if not path.is_file():
+        return False
+    try:
+        written = set(json.loads(path.read_text(encoding="utf-8"))["sequences"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path}: expected {{"sequences": [names]}}, got: {error!r}') from error
+    return {folder.name for folder in root.glob("sequences/*")} <= written
 
 
 class Drive:
-    """The folder of a sequence: its calibration, and when and where each scan was taken."""
+    """The folder of a sequence: its calibration, and the times and poses of its scans."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.has_labels = (folder / "labels").is_dir()
         self.has_poses = (folder / "poses.txt").is_file()
-        self.camera = next((name for name in CAMERAS if (folder / name).is_dir()), None)
+        self.cameras = [name for name in CAMERAS if (folder / name).is_dir()][:1]
 
     @cached_property
-    def calibration(self) -> dict[str, np.ndarray]:
+    def calibration(self) -> dict[str, NDArray[np.float64]]:
         return read_calibration(self.folder / "calib.txt", ("P0", "P2", "Tr"))
 
     @cached_property
-    def lidar2grey(self) -> np.ndarray:
-        """From the lidar to the left grey camera, whose frame everything else is given in."""
-        return np.vstack([self.calibration["Tr"], [0, 0, 0, 1]])
-
-    def camera_geometry(self) -> tuple[np.ndarray, np.ndarray]:
-        """`lidar2cam` (4, 4) and `intrinsics` (3, 3) of the camera."""
-        return split_projection(self.calibration[CAMERAS[self.camera]], self.lidar2grey)
+    def lidar2grey(self) -> NDArray[np.float64]:
+        """From the lidar to the left grey camera, whose frame the poses and projections are in."""
+        return rigid_motion(self.calibration["Tr"][:, :3], self.calibration["Tr"][:, 3])
 
     @cached_property
-    def times(self) -> np.ndarray:
-        return read_table(self.folder / "times.txt", 1)[:, 0]
+    def times(self) -> NDArray[np.float64]:
+        return read_table(self.folder / "times.txt", 1)
 
     @cached_property
-    def poses(self) -> np.ndarray:
-        return read_table(self.folder / "poses.txt", 12).reshape(-1, 3, 4)
+    def poses(self) -> NDArray[np.float64]:
+        return read_table(self.folder / "poses.txt", 12)
 
-    def of_scan(self, stem: str, name: str) -> np.ndarray:
-        """The line of `times` or `poses` that belongs to a scan."""
+    def line_of(self, stem: str, name: str) -> NDArray[np.float64]:
+        """The numbers that `times` or `poses` has for a scan."""
         lines = getattr(self, name)
         if int(stem) >= len(lines):
             raise ValueError(
@@ -126,8 +126,8 @@ class Drive:
         return lines[int(stem)]
 
 
-class Scan:
-    """One scan. Each column of its frame is a property: what is not asked for is not read."""
+class Scan(RawFrame):
+    """A scan with the image and the labels of the same number."""
 
     intensity_max = 1.0
 
@@ -135,103 +135,107 @@ class Scan:
         self._stem, self._drive, self._vocabulary = stem, drive, vocabulary
         self.sequence_id = drive.folder.name
         self.frame_id = f"{self.sequence_id}/{stem}"
-        self.camera_names = [drive.camera] if drive.camera else []
-        self.image_ids = [self.frame_id for _ in self.camera_names]
+        self.camera_names = drive.cameras
+        self.image_ids = [self.frame_id for _ in drive.cameras]
 
     @property
     def timestamp(self) -> int:
-        return round(1e6 * float(self._drive.of_scan(self._stem, "times")))
+        return round(1e6 * float(self._drive.line_of(self._stem, "times")[0]))
 
     @property
-    def points(self) -> np.ndarray:
-        path = self._file("velodyne", "bin")
-        points = read_points(path, num_columns=4)
-        check_finite(points, path)
-        return points
+    def points(self) -> NDArray[np.float32]:
+        return read_scan(self._file("velodyne", "bin"), num_columns=4)
 
     @property
-    def labels(self) -> np.ndarray | None:
-        words = self._read_label_words()
+    def labels(self) -> NDArray[np.uint8] | None:
+        words = self._label_words()
         return None if words is None else to_classes(words & 0xFFFF, self._vocabulary, self._label_file)
 
     @property
-    def instances(self) -> np.ndarray | None:
-        words = self._read_label_words()
+    def instances(self) -> NDArray[np.int32] | None:
+        words = self._label_words()
         return None if words is None else instances_of(words)
 
     @property
-    def images(self) -> list[dict[str, Any]]:
-        return [{"bytes": None, "path": str(self._file(name, "png"))} for name in self.camera_names]
+    def images(self) -> list[EncodedImage]:
+        return [encoded_image(self._file(name, "png")) for name in self.camera_names]
 
     @property
-    def camera_timestamps(self) -> np.ndarray:
-        """The camera fires as the lidar looks ahead, and one time stands for both."""
+    def camera_timestamps(self) -> NDArray[np.int64]:
+        """The lidar triggers the camera when it faces forward, and KITTI gives one time for both."""
         return np.array([self.timestamp for _ in self.camera_names], np.int64)
 
     @property
-    def lidar2cam(self) -> np.ndarray:
-        return np.array([self._drive.camera_geometry()[0] for _ in self.camera_names]).reshape(-1, 4, 4)
+    def lidar2cam(self) -> NDArray[np.float64]:
+        return np.array([self._geometry(name)[0] for name in self.camera_names]).reshape(-1, 4, 4)
 
     @property
-    def intrinsics(self) -> np.ndarray:
-        return np.array([self._drive.camera_geometry()[1] for _ in self.camera_names]).reshape(-1, 3, 3)
+    def intrinsics(self) -> NDArray[np.float64]:
+        return np.array([self._geometry(name)[1] for name in self.camera_names]).reshape(-1, 3, 3)
 
     @property
-    def image_sizes(self) -> np.ndarray:
-        return np.array([read_image_size(image["path"]) for image in self.images], np.int32).reshape(-1, 2)
+    def image_sizes(self) -> NDArray[np.int32]:
+        sizes = [read_image_size(self._file(name, "png")) for name in self.camera_names]
+        return np.array(sizes, np.int32).reshape(-1, 2)
 
     @property
-    def lidar2global(self) -> np.ndarray | None:
-        """Poses are the grey camera's: lidar → camera → first camera → first lidar. None without `poses.txt`."""
+    def lidar2global(self) -> NDArray[np.float64] | None:
+        """Lidar → grey camera → first grey camera → first lidar, as poses are the camera's. None without poses."""
         if not self._drive.has_poses:
             return None
-        pose = np.vstack([self._drive.of_scan(self._stem, "poses"), [0, 0, 0, 1]])
-        return np.linalg.inv(self._drive.lidar2grey) @ pose @ self._drive.lidar2grey
+        pose = self._drive.line_of(self._stem, "poses").reshape(3, 4)
+        grey2first = rigid_motion(pose[:, :3], pose[:, 3])
+        return np.linalg.inv(self._drive.lidar2grey) @ grey2first @ self._drive.lidar2grey
 
-    def _read_label_words(self) -> np.ndarray | None:
+    def _geometry(self, camera: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return split_projection(self._drive.calibration[CAMERAS[camera]], self._drive.lidar2grey)
+
+    def _label_words(self) -> NDArray[np.uint32] | None:
+        """The class in the lower 16 bits, the instance number in the upper; None without a folder of labels."""
         if not self._drive.has_labels:
             return None
-        return read_label_words(self._label_file, self._file("velodyne", "bin"))
+        return read_raw_labels(self._label_file, self._file("velodyne", "bin"))
 
     @property
     def _label_file(self) -> Path:
         return self._drive.folder / "labels" / f"{self._stem}.label"
 
     def _file(self, folder: str, extension: str) -> Path:
-        path = self._drive.folder / folder / f"{self._stem}.{extension}"
-        if not path.is_file():
-            raise ValueError(f"{path}: expected the file of scan {self.frame_id}, got none.")
-        return path
+        return existing(self._drive.folder / folder / f"{self._stem}.{extension}", f"the file of scan {self.frame_id}")
 
 
 def merge_scans(frames: Frames, index: int, num_before: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """
-    A scan together with those before it, as in SemanticKITTI's benchmark for many scans.
+    """A scan together with those before it, as in SemanticKITTI's benchmark for multiple scans.
 
     Args:
-        frames (`Frames`): Any frames with poses.
-        index (`int`): The scan in whose lidar frame the points are given.
-        num_before (`int`, *optional*, defaults to 4): Frames before it; there are fewer where its sequence begins.
+        frames (`Frames`):
+            Any frames with poses.
+        index (`int`):
+            The scan whose lidar frame the points are in.
+        num_before (`int`, *optional*, defaults to 4):
+            Number of frames before it; fewer at the start of its sequence.
 
     Returns:
-        `points` of shape `(num_points, 4)`, float32, its own first, to the bit; and `scans_back` of shape
-        `(num_points,)`, int64, how many frames before it each was seen.
+        `points` of shape `(num_points, 4)`, float32, its own first and unchanged; and `scans_back` of shape
+        `(num_points,)`, int64: how many frames before it each point was measured.
 
     Raises:
-        ValueError: where the frames have no poses.
+        ValueError: A frame has no pose.
     """
     frames = frames.select_columns(["frame_id", "sequence_id", "points", "lidar2global"])
     here = frames[index]
-    if here["lidar2global"] is None:
-        raise ValueError(
-            f"Frame {here['frame_id']} has no pose (`lidar2global`), without which scans cannot be merged."
-        )
-    clouds = [here["points"]]
+    global2here, clouds = np.linalg.inv(_pose(here)), [here["points"]]
     for before in range(index - 1, max(index - 1 - num_before, -1), -1):
         then = frames[before]
         if then["sequence_id"] != here["sequence_id"]:
             break
-        motion = np.linalg.inv(here["lidar2global"]) @ then["lidar2global"]
+        motion = global2here @ _pose(then)
         xyz = then["points"][:, :3] @ motion[:3, :3].T + motion[:3, 3]
         clouds.append(np.column_stack([xyz.astype(np.float32), then["points"][:, 3]]))
     return np.concatenate(clouds), np.repeat(np.arange(len(clouds)), [len(cloud) for cloud in clouds])
+
+
+def _pose(frame: Frame) -> NDArray[np.float64]:
+    if frame["lidar2global"] is None:
+        raise ValueError(f"Frame {frame['frame_id']}: merging scans needs a pose (`lidar2global`), got None.")
+    return frame["lidar2global"]

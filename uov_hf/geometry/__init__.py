@@ -1,4 +1,4 @@
-"""Cameras, projection of points into images, and what hides what."""
+"""Cameras, projection of points into images, occlusion, rotations and rigid motions."""
 
 from uov_hf.geometry.projection import Camera, project_points
 

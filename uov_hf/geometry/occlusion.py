@@ -1,4 +1,4 @@
-"""Which lidar points are hidden from a camera: a depth image in which the gaps between beams are closed."""
+"""Finds lidar points that are hidden from a camera, by a depth image in which the gaps between beams are closed."""
 
 import math
 from dataclasses import dataclass
@@ -9,38 +9,36 @@ from torch.nn.functional import pad
 
 CELLS_PER_BEAM = 6  # of the depth image, in both directions
 PATCH = 5.0  # degrees: side of the patches in which points are counted
-WIDEST_SPACING = 2.0  # degrees; where points are so few that it would be wider, nothing says what lies between them
-MOST_STRETCH = 2.0
+WIDEST_SPACING = 2.0  # degrees; sparser points do not show whether the space between them is a surface
+MOST_STRETCH = 2.0  # of a gap for a camera that is nearer than the lidar
 
 
 @dataclass(frozen=True)
 class OcclusionConfig:
-    """
-    When a point counts as hidden from a camera: something nearer closes its place in the image.
+    """When a point counts as hidden from a camera: nearer points cover its place in the image.
 
-    A lidar samples a surface with one point per beam, and what lies between two beams hides as well as what lies on
-    one. So in an image of angles, as the camera sees them, every point covers a square of `reach` beam spacings to
-    each side. Then the covered area shrinks until it ends `outline` spacings beyond its outermost points: gaps of up
-    to twice `reach` stay closed, and what is seen beside a thing stays free. A plane never hides itself, however flat
-    it is looked at: whatever is nearer lies on one side only.
+    A lidar samples a surface with one point per beam, and the surface between two beams hides points, too. So in an
+    image of the camera's viewing angles, every point covers a square of `reach` beam spacings to each side. Then the
+    covered area shrinks until it ends `outline` spacings beyond its outermost points: gaps of up to twice `reach` stay
+    closed, and the background beside an object stays free. A plane never hides itself, at any angle: its nearer points
+    are on one side only.
 
-    The defaults were chosen on synthetic towns of 32 beams; docs/results.md has what they do there and on the 64 beams
-    of PandaSet.
+    The defaults were chosen on synthetic towns with 32 beams; docs/results.md has the results there and for the 64
+    beams of PandaSet.
 
     Args:
         beam_spacing (`float`, *optional*):
-            Degrees between neighbouring points. By default it is taken from how densely the points of the scan stand
-            in the camera's view, so that it fits any lidar.
+            Degrees between neighbouring points. By default it is estimated from the density of the scan in the
+            camera's view, so that it fits any lidar.
         reach (`float`, *optional*, defaults to 1.0):
-            In beam spacings as the lidar sees them: a thing nearer to the camera than to the lidar looks larger to the
-            camera, and so do its gaps.
+            In beam spacings at the lidar: the gaps of an object that is nearer to the camera look larger to it.
         outline (`float`, *optional*, defaults to 0.3):
-            In beam spacings. More finds more of the hidden points near outlines, and loses more of the visible ones.
+            In beam spacings. A larger value finds more hidden points near outlines, and loses more visible ones.
         tolerance (`float`, *optional*, defaults to 0.5), relative_tolerance (`float`, *optional*, defaults to 0.05):
-            Metres, and share of the distance, that a point may lie behind what covers it and still be on that surface.
+            Metres, and share of the distance, by which a point of the covering surface itself may lie behind it.
 
     Raises:
-        ValueError: a number is negative or not finite, `beam_spacing` below 0.02, or `outline` more than `reach`.
+        ValueError: A number is negative or not finite, `beam_spacing` below 0.02, or `outline` more than `reach`.
     """
 
     beam_spacing: float | None = None
@@ -65,8 +63,7 @@ class OcclusionConfig:
 def find_hidden(
     in_camera: torch.Tensor, lidar_range: torch.Tensor, in_view: torch.Tensor, config: OcclusionConfig
 ) -> torch.Tensor:
-    """
-    Which points lie behind others.
+    """Which points lie behind others.
 
     Args:
         in_camera (`torch.Tensor` of shape `(num_points, 3)`):
@@ -74,9 +71,9 @@ def find_hidden(
         lidar_range (`torch.Tensor` of shape `(num_points,)`):
             Metres from the lidar.
         in_view (`torch.Tensor` of shape `(num_points,)`):
-            Whether the image shows the place of the point; the others may still hide something at its border.
+            Whether the point is inside the image; points outside may hide points at its border.
         config (`OcclusionConfig`):
-            What hides what.
+            When a point counts as hidden.
 
     Returns:
         bool of shape `(num_points,)`; False for points that are not in view.
@@ -110,7 +107,7 @@ def _angles(in_camera: torch.Tensor) -> torch.Tensor:
 
 
 def _beam_spacing(angles: torch.Tensor) -> float:
-    """Side of the square that a point has to itself, in the patch in which the median point stands."""
+    """Degrees between points in the patch of the median point, if they formed a square grid."""
     half = math.ceil(90 / PATCH)  # patches from straight ahead to the side
     column, row = (torch.floor(angles / PATCH).long() + half).unbind(1)
     patch = (2 * half + 1) * column + row
@@ -119,10 +116,10 @@ def _beam_spacing(angles: torch.Tensor) -> float:
 
 
 def _cover(cell: torch.Tensor, distance: torch.Tensor, radius: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """The nearest distance in every cell, infinite in empty ones, where a point covers `radius` cells to each side."""
+    """The nearest distance in every cell, infinite in empty ones; a point covers `radius` cells to each side."""
     negative = torch.full((size[0] * size[1],), -torch.inf, dtype=distance.dtype, device=distance.device)
     radii = [*reversed(radius.unique().tolist()), 0]
-    # Widest first: what has grown by the difference to the next radius grows on together with the points of that one.
+    # Widest first: points that have grown by the difference to the next radius grow on with the points of that radius.
     for this, following in zip(radii, radii[1:], strict=False):
         of_these = (-distance).masked_fill(radius != this, -torch.inf)
         negative = negative.reshape(-1).scatter_reduce(0, cell, of_these, "amax")

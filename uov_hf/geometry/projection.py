@@ -1,34 +1,39 @@
-"""Where a lidar point falls in a camera image, whether the camera sees it, and the pairs of points and pixels."""
+"""Projects lidar points into camera images, finds the visible ones, and pairs points with pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from uov_hf.geometry.occlusion import OcclusionConfig, find_hidden
 
 
+# Points, (num_points, >=3). A tensor gives tensors on its device; anything else gives arrays.
+Points = NDArray[Any] | Sequence[Sequence[float]]
+
+
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """
-    A calibrated pinhole camera, seen from the lidar frame at the lidar's timestamp.
+    """A calibrated pinhole camera, relative to the lidar frame at the lidar's timestamp.
 
     Args:
         lidar2cam (`np.ndarray` of shape `(4, 4)`):
-            Rigid motion from the lidar frame to the camera frame (x right, y down, z forward), metres. The motion of
-            the vehicle between the two exposures is part of it.
+            Rigid motion from the lidar frame to the camera frame (x right, y down, z forward), metres. It includes the
+            motion of the vehicle between the two exposures.
         intrinsics (`np.ndarray` of shape `(3, 3)`):
             Pixels per unit of x / z and y / z, last row (0, 0, 1).
         image_size (`tuple[int, int]`):
             Height and width in pixels.
 
     Raises:
-        ValueError: where a shape is wrong, `lidar2cam` is no rigid motion, or `image_size` is no size.
+        ValueError: A shape is wrong, `lidar2cam` is no rigid motion, or `image_size` is no size.
     """
 
-    lidar2cam: np.ndarray
-    intrinsics: np.ndarray
+    lidar2cam: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
     image_size: tuple[int, int]
 
     def __post_init__(self):
@@ -43,38 +48,50 @@ class Camera:
         if max(np.abs(row).max() for row in last_rows) > 1e-8:
             raise ValueError("The last row of `lidar2cam` must be (0, 0, 0, 1), that of `intrinsics` (0, 0, 1).")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["Camera"], tuple[object, ...]]:
         # Arrays come back from a pickle writable; the constructor makes them read-only again.
         return type(self), (self.lidar2cam, self.intrinsics, self.image_size)
 
 
 @dataclass(frozen=True, eq=False)
 class PointToPixel:
-    """
-    Pairs of a point and the pixel it falls on; a point seen by k cameras has k pairs.
+    """Pairs of a point and its pixel; a point in view of k cameras has k pairs.
 
     Args:
-        point_index (`np.ndarray` of shape `(num_pairs,)`): int64, row in the cloud.
-        camera_index (`np.ndarray` of shape `(num_pairs,)`): int64, place in the list of cameras.
-        pixel_coords (`np.ndarray` of shape `(num_pairs, 2)`): float64, column and row.
+        point_index (`np.ndarray` of shape `(num_pairs,)`):
+            int64, row in the cloud.
+        camera_index (`np.ndarray` of shape `(num_pairs,)`):
+            int64, index in the list of cameras.
+        pixel_coords (`np.ndarray` of shape `(num_pairs, 2)`):
+            float64, column and row.
     """
 
-    point_index: np.ndarray
-    camera_index: np.ndarray
-    pixel_coords: np.ndarray
+    point_index: NDArray[np.int64]
+    camera_index: NDArray[np.int64]
+    pixel_coords: NDArray[np.float64]
 
 
-def project_points(points, camera: Camera, min_depth: float = 1.0):
-    """
-    Pixel (column, row) of every point, and which points the camera sees (docs/method.md, section 1.4).
+@overload
+def project_points(
+    points: torch.Tensor, camera: Camera, min_depth: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@overload
+def project_points(
+    points: Points, camera: Camera, min_depth: float = 1.0
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
+
+
+def project_points(points: torch.Tensor | Points, camera: Camera, min_depth: float = 1.0) -> tuple[Any, Any]:
+    """Pixel (column, row) of every point, and which points the camera sees (docs/method.md, section 1.4).
 
     `in_view` is the paper's: depth > `min_depth`, 0 < column < width − 1, 0 < row < height − 1. There is no occlusion
-    test; [`visible_points`] has one. The arithmetic is float64 whatever comes in.
+    test; [`visible_points`] has one. The arithmetic is float64 for any input.
 
     Args:
         points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
-            Metres, in the lidar frame; columns after the third are not looked at. What else numpy makes such an array
-            of, a list of points say, does too.
+            Metres, in the lidar frame; columns after the third are not used. A list of points is converted.
         camera (`Camera`):
             The camera to project into.
         min_depth (`float`, *optional*, defaults to 1.0):
@@ -91,21 +108,34 @@ def project_points(points, camera: Camera, min_depth: float = 1.0):
     return (pixel_coords, in_view) if xyz is points else (pixel_coords.numpy(), in_view.numpy())
 
 
-def visible_points(points, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0):
-    """
-    Which points the camera sees: those in view that nothing hides.
+@overload
+def visible_points(
+    points: torch.Tensor, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0
+) -> torch.Tensor: ...
+
+
+@overload
+def visible_points(
+    points: Points, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0
+) -> NDArray[np.bool_]: ...
+
+
+def visible_points(
+    points: torch.Tensor | Points, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0
+) -> Any:
+    """Which points are in view and not hidden behind others.
 
     Args:
         points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
-            Metres, in the lidar frame. Give the whole scan: what is hidden depends on what else is there.
+            Metres, in the lidar frame. Pass the whole scan: any of its points may hide others.
         camera (`Camera`), min_depth (`float`, *optional*, defaults to 1.0):
             As for [`project_points`]; points that are not deeper hide nothing.
         occlusion (`OcclusionConfig`):
-            What hides what.
+            When a point counts as hidden.
 
     Returns:
-        bool of shape `(num_points,)`, True only where `in_view` of [`project_points`] is; torch (same device) for
-        torch, else numpy. It does not depend on the order of the points.
+        bool of shape `(num_points,)`, a subset of `in_view` of [`project_points`]; torch (same device) for torch, else
+        numpy. It does not depend on the order of the points.
     """
     xyz = _as_tensor(points)
     ahead, _, seen = _look(xyz, camera, min_depth, occlusion)
@@ -114,13 +144,12 @@ def visible_points(points, camera: Camera, occlusion: OcclusionConfig, min_depth
 
 
 def pair_points_with_pixels(
-    points: np.ndarray, cameras: Sequence[Camera], min_depth: float = 1.0, occlusion: OcclusionConfig | None = None
+    points: Points, cameras: Sequence[Camera], min_depth: float = 1.0, occlusion: OcclusionConfig | None = None
 ) -> PointToPixel:
-    """
-    Every pair of a point and a camera that sees it, camera by camera, points in file order within a camera.
+    """Every pair of a point and a camera that sees it, camera by camera, points in file order within a camera.
 
-    The paper has no occlusion test, and pairs what is behind a car with the car's pixels. Without `occlusion` that is
-    what comes; with it (`OcclusionConfig()`), there are no pairs of hidden points.
+    The paper has no occlusion test: it pairs points behind a car with the car's pixels. This is the result without
+    `occlusion`; with it (`OcclusionConfig()`), hidden points have no pairs.
     """
     xyz = _as_tensor(points).double()
     pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))]
@@ -131,9 +160,8 @@ def pair_points_with_pixels(
     return PointToPixel(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
 
 
-def round_to_pixels(pixel_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Rows and columns (int64) of the nearest pixels, halves to even as in the paper; they index an image directly.
+def round_to_pixels(pixel_coords: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns (int64) of the nearest pixels, halves to even as in the paper; they index an image directly.
 
     Example: `segmentation[round_to_pixels(pairs.pixel_coords)]` is the segment under every pair.
     """
@@ -141,15 +169,17 @@ def round_to_pixels(pixel_coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return row, column
 
 
-def _as_tensor(points) -> torch.Tensor:
-    """The points as a tensor; a tensor comes back itself."""
+def _as_tensor(points: torch.Tensor | Points) -> torch.Tensor:
+    """The points as a tensor; a tensor is returned as it is."""
     points = points if isinstance(points, torch.Tensor) else np.asarray(points)
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(points.shape)}.")
     return points if isinstance(points, torch.Tensor) else torch.tensor(points[:, :3])
 
 
-def _look(points: torch.Tensor, camera: Camera, min_depth: float, occlusion: OcclusionConfig | None = None):
+def _look(
+    points: torch.Tensor, camera: Camera, min_depth: float, occlusion: OcclusionConfig | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Points in front of the camera `(M,)`, their pixels `(M, 2)`, and whether it sees them `(M,)`."""
     lidar2cam = torch.tensor(camera.lidar2cam, device=points.device)
     intrinsics = torch.tensor(camera.intrinsics, device=points.device)
@@ -167,15 +197,16 @@ def _look(points: torch.Tensor, camera: Camera, min_depth: float, occlusion: Occ
     return ahead, torch.stack([column, row], dim=1), seen
 
 
-def _image_size(sides) -> tuple[int, int]:
+def _image_size(sides: Any) -> tuple[int, int]:
+    """Two whole numbers from any sequence, array or tensor."""
     if np.shape(sides) != (2,) or not all(side >= 1 and side % 1 == 0 for side in sides):
         raise ValueError(f"`image_size` must be (height, width), two positive whole numbers of pixels, got {sides}.")
     height, width = sides
     return int(height), int(width)
 
 
-def _matrix(name: str, values, size: int) -> np.ndarray:
-    matrix = np.array(values, dtype=np.float64)  # a copy: nobody changes it under us
+def _matrix(name: str, values: ArrayLike, size: int) -> NDArray[np.float64]:
+    matrix = np.array(values, dtype=np.float64)  # a copy, so that later changes by the caller have no effect
     if matrix.shape != (size, size) or not np.isfinite(matrix).all():
         raise ValueError(
             f"`{name}` must be {size} x {size} finite numbers, got shape {matrix.shape}: {matrix.tolist()}."

@@ -1,10 +1,12 @@
-"""The calibration file of your own car: what it must say, checked line by line."""
+"""The calibration file of your own car, checked line by line."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from uov_hf.geometry.projection import Camera
 from uov_hf.own_car.lens import NUM_COEFFICIENTS, Lens
@@ -17,13 +19,15 @@ CALIBRATION_NAMES = ("calibration.yaml", "calibration.yml", "calibration.json")
 
 @dataclass(frozen=True, eq=False)
 class MountedCamera:
-    """
-    A camera as it sits on the car.
+    """A camera as it is mounted on the car.
 
     Args:
-        camera (`Camera`): As its images are given out: a pinhole camera.
-        lens (`Lens`, *optional*): The lens that its files were taken through, where it distorts.
-        time_offset (`int`): Microseconds to add to the camera's timestamps.
+        camera (`Camera`):
+            The pinhole camera of the images in a frame.
+        lens (`Lens`, *optional*):
+            The lens of the image files; None without distortion.
+        time_offset (`int`):
+            Microseconds to add to the camera's timestamps.
     """
 
     camera: Camera
@@ -33,50 +37,53 @@ class MountedCamera:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """
-    A calibration file.
+    """The content of a calibration file.
 
     Args:
-        path (`Path`): The file.
-        intensity_max (`float`): Full scale of the lidar's intensity.
-        cameras (`dict[str, MountedCamera]`): By name.
-        lidar2body (`np.ndarray` of shape `(4, 4)`): From the lidar to what `poses.txt` follows.
-        taxonomy (`str`, *optional*): Vocabulary of the label files: its name, or the path of its file.
-        num_columns (`int`, *optional*): Columns of `.bin` files.
+        path (`Path`):
+            The file.
+        intensity_max (`float`):
+            Full scale of the lidar's intensity.
+        cameras (`dict[str, MountedCamera]`):
+            By name.
+        lidar2body (`np.ndarray` of shape `(4, 4)`):
+            From the lidar to the part of the car that `poses.txt` tracks.
+        taxonomy (`str`, *optional*):
+            Vocabulary of the label files: its name, or the path of its file.
+        num_columns (`int`, *optional*):
+            Columns of `.bin` files.
     """
 
     path: Path
     intensity_max: float
     cameras: dict[str, MountedCamera]
-    lidar2body: np.ndarray
+    lidar2body: NDArray[np.float64]
     taxonomy: str | None
     num_columns: int | None
 
 
 def find_calibration(*folders: Path) -> Path:
-    """
-    The calibration file in the first of the folders that has one.
+    """The calibration file in the first of the folders that has one.
 
     Raises:
-        ValueError: none has; the message shows the least that such a file says.
+        ValueError: None has; the message shows the smallest valid file.
     """
     for folder in folders:
         for name in CALIBRATION_NAMES:
             if (folder / name).is_file():
                 return folder / name
     raise ValueError(
-        f"{folders[0]}: expected a calibration.yaml or calibration.json here or above, got none. Where there are no "
+        f"{folders[0]}: expected a calibration.yaml or calibration.json here or above, got none. Without "
         "cameras, one line is enough: `intensity_max: 255` (the full scale of the lidar's intensity)."
     )
 
 
 def read_calibration(path: Path) -> Calibration:
-    """
-    What a calibration file says; docs/own_car.md has its keys.
+    """Read and check a calibration file; docs/own_car.md lists its keys.
 
     Raises:
-        ValueError: something is missing, unknown or impossible; the message has the file and the line.
-        ImportError: a lens distorts, and OpenCV is not installed.
+        ValueError: A key is missing or unknown, or a value impossible; the message has the file and the line.
+        ImportError: A lens has distortion, and OpenCV is not installed.
     """
     top = read_yaml(path, "a calibration").mapping(
         ("intensity_max",), ("cameras", "lidar2body", "taxonomy", "num_columns")
@@ -102,7 +109,7 @@ def _parse_camera(name: str, entry: Entry) -> MountedCamera:
         got = "both" if motions else "neither"
         raise entry.error(f"expected camera {name!r} to have either `lidar2cam` or `cam2lidar`, got {got}.")
     motion = _parse_motion(keys[motions[0]])
-    lidar2cam = motion if motions == ["lidar2cam"] else np.linalg.inv(motion)
+    lidar2cam = motion if motions == ["lidar2cam"] else np.linalg.inv(motion).astype(np.float64)
     intrinsics, image_size = _parse_intrinsics(keys["intrinsics"]), _parse_image_size(keys["image_size"])
     lens = _parse_lens(keys["distortion"], intrinsics, image_size) if "distortion" in keys else None
     return MountedCamera(
@@ -112,7 +119,7 @@ def _parse_camera(name: str, entry: Entry) -> MountedCamera:
     )
 
 
-def _parse_motion(entry: Entry) -> np.ndarray:
+def _parse_motion(entry: Entry) -> NDArray[np.float64]:
     motion = _numbers(entry, (4, 4))
     try:
         Camera(motion, np.eye(3), (1, 1))
@@ -124,7 +131,7 @@ def _parse_motion(entry: Entry) -> np.ndarray:
     return motion
 
 
-def _parse_intrinsics(entry: Entry) -> np.ndarray:
+def _parse_intrinsics(entry: Entry) -> NDArray[np.float64]:
     intrinsics = _numbers(entry, (3, 3))
     if (intrinsics[2] != (0, 0, 1)).any() or min(intrinsics[0, 0], intrinsics[1, 1]) <= 0:
         raise entry.error(
@@ -140,8 +147,8 @@ def _parse_image_size(entry: Entry) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _parse_lens(entry: Entry, intrinsics: np.ndarray, image_size: tuple[int, int]) -> Lens | None:
-    """The lens, or None where all its coefficients are 0."""
+def _parse_lens(entry: Entry, intrinsics: NDArray[np.float64], image_size: tuple[int, int]) -> Lens | None:
+    """The lens; None if all its coefficients are 0."""
     keys = entry.mapping(("model", "coefficients"))
     model = keys["model"].text()
     if model not in NUM_COEFFICIENTS:
@@ -164,7 +171,7 @@ def _parse_num_columns(entry: Entry) -> int:
 
 
 def _parse_taxonomy(entry: Entry) -> str:
-    """A name, or the path of a file, which lies beside the calibration file unless it is absolute."""
+    """The name of a vocabulary, or the path of its file, relative to the folder of the calibration file."""
     name = entry.text()
     taxonomy = str(entry.path.parent / name) if name.endswith((".yaml", ".yml")) else name
     try:
@@ -174,8 +181,8 @@ def _parse_taxonomy(entry: Entry) -> str:
     return taxonomy
 
 
-def _numbers(entry: Entry, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Numbers of this shape, float64; a list of lists, or one number where the shape is ()."""
+def _numbers(entry: Entry, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+    """An array of this shape from a list of lists, or from one number if the shape is (); None is any length."""
     try:
         values = np.array(_plain(entry.node), np.float64)
     except (ValueError, TypeError):
@@ -190,8 +197,8 @@ def _numbers(entry: Entry, shape: tuple[int | None, ...]) -> np.ndarray:
     return values
 
 
-def _plain(node: yaml.Node):
-    """Lists and numbers. YAML itself takes 1e-5, as JSON writes it, for a text."""
+def _plain(node: yaml.Node) -> Any:
+    """Lists and numbers. PyYAML itself reads 1e-5, as JSON writes it, as a string."""
     if isinstance(node, yaml.SequenceNode):
         return [_plain(child) for child in node.value]
     return float(node.value)

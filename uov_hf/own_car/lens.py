@@ -8,67 +8,71 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 
 # Coefficients of a lens model, as OpenCV orders them: k1, k2, p1, p2[, k3[, k4, k5, k6[, s1…s4[, τx, τy]]]] and k1…k4.
 NUM_COEFFICIENTS = {"opencv": (4, 5, 8, 12, 14), "opencv_fisheye": (4,)}
 LEAST_ZOOM, MOST_ZOOM = 0.25, 4.0
-GRID = 65  # places along each side of the image where the lens is tried
+GRID = 65  # places along each side of the image where the lens is evaluated
 
 
 @dataclass(frozen=True, eq=False)
 class Lens:
-    """
-    A lens that bends straight lines, and the pinhole camera that its images become.
+    """A lens with distortion, and the pinhole camera of its straightened images.
 
-    The pinhole camera has the same size and principal point; its focal length is the shortest with which every pixel
-    of the straightened image shows something of the original.
+    The pinhole camera has the same image size and principal point. Its focal length is the shortest for which every
+    pixel of the straightened image lies inside the original.
 
     Args:
-        model (`str`): `"opencv"` or `"opencv_fisheye"`.
-        coefficients (`np.ndarray`): In OpenCV's order.
-        intrinsics (`np.ndarray` of shape `(3, 3)`): Of the original.
-        image_size (`tuple[int, int]`): Height and width.
+        model (`str`):
+            `"opencv"` or `"opencv_fisheye"`.
+        coefficients (`np.ndarray`):
+            In OpenCV's order.
+        intrinsics (`np.ndarray` of shape `(3, 3)`):
+            Of the original.
+        image_size (`tuple[int, int]`):
+            Height and width.
 
     Raises:
-        ValueError: the coefficients cannot be those of this lens.
+        ValueError: The coefficients are impossible for this model.
         ImportError: OpenCV is not installed.
     """
 
     model: str
-    coefficients: np.ndarray
-    intrinsics: np.ndarray
+    coefficients: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
     image_size: tuple[int, int]
 
     def __post_init__(self):
-        _opencv()  # the error comes now, not in the middle of a training
+        _opencv()  # both raise now, not in the middle of a training
         self.pinhole_intrinsics  # noqa: B018
 
-    def __reduce__(self):  # the maps stay here: a worker process makes its own
+    def __reduce__(self) -> tuple[type["Lens"], tuple[object, ...]]:
+        # The maps are not pickled: a worker process computes its own.
         return type(self), (self.model, self.coefficients, self.intrinsics, self.image_size)
 
     @cached_property
-    def pinhole_intrinsics(self) -> np.ndarray:
+    def pinhole_intrinsics(self) -> NDArray[np.float64]:
         """Of the straightened image, (3, 3)."""
         low, high = LEAST_ZOOM, MOST_ZOOM
-        if not self._shows_something_everywhere(high):
+        if not self._covers(high):
             raise ValueError(
-                f"no image can be straightened by the coefficients {self.coefficients.tolist()}: even its middle "
-                "would show what lies outside the original, or show something twice. Are they in OpenCV's order "
+                f"no image can be straightened by the coefficients {self.coefficients.tolist()}: even its centre "
+                "would map outside the original, or map twice to one place. Are they in OpenCV's order "
                 "(k1, k2, p1, p2, k3, …), of this model, and for this `image_size`?"
             )
         while high / low > 1 + 1e-4:
             middle = np.sqrt(low * high)
-            low, high = (low, middle) if self._shows_something_everywhere(middle) else (middle, high)
+            low, high = (low, middle) if self._covers(middle) else (middle, high)
         return self._zoomed(high)
 
     def straighten(self, path: Path) -> bytes:
-        """
-        The file's image without distortion, encoded as the file is: PNG, or JPEG.
+        """The image of a file without distortion, encoded like the file: PNG, or JPEG.
 
         Raises:
-            ValueError: the file is no whole image, or not of the size that was calibrated.
+            ValueError: The file is no whole image, or not of the calibrated size.
         """
         try:
             with Image.open(path) as picture:
@@ -85,14 +89,15 @@ class Lens:
         return buffer.getvalue()
 
     @cached_property
-    def _maps(self) -> tuple[np.ndarray, np.ndarray]:
+    def _maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Column and row in the original of every pixel, (height, width) each, float32."""
         height, width = self.image_size
-        places = self._in_original(self.pinhole_intrinsics, np.arange(width), np.arange(height)).astype(np.float32)
+        columns, rows = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)
+        places = self._in_original(self.pinhole_intrinsics, columns, rows).astype(np.float32)
         return np.ascontiguousarray(places[..., 0]), np.ascontiguousarray(places[..., 1])
 
-    def _shows_something_everywhere(self, zoom: float) -> bool:
-        """Whether all pixels lie inside the original, in the same order."""
+    def _covers(self, zoom: float) -> bool:
+        """Whether all pixels at this zoom lie inside the original, in the same order."""
         height, width = self.image_size
         places = self._in_original(
             self._zoomed(zoom), np.linspace(0, width - 1, GRID), np.linspace(0, height - 1, GRID)
@@ -101,10 +106,12 @@ class Lens:
         in_order = (np.diff(places[..., 0], axis=1) > 0).all() and (np.diff(places[..., 1], axis=0) > 0).all()
         return bool(inside and in_order)
 
-    def _zoomed(self, zoom: float) -> np.ndarray:
+    def _zoomed(self, zoom: float) -> NDArray[np.float64]:
         return self.intrinsics * np.array([[zoom, zoom, 1], [zoom, zoom, 1], [1, 1, 1]])
 
-    def _in_original(self, intrinsics: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _in_original(
+        self, intrinsics: NDArray[np.float64], columns: NDArray[np.float64], rows: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Where the pixels of a pinhole image lie in the original, (rows, columns, 2): column, row."""
         pixels = np.stack([*np.meshgrid(columns, rows), np.ones((len(rows), len(columns)))], axis=-1)
         rays = pixels.reshape(-1, 3).astype(np.float64) @ np.linalg.inv(intrinsics).T  # z = 1
@@ -120,6 +127,6 @@ def _opencv() -> ModuleType:
     except ImportError as error:
         raise ImportError(
             "a lens with distortion needs OpenCV, which is not installed: pip install opencv-python-headless. Or "
-            "straighten the images yourself, and leave `distortion` out."
+            "straighten the images yourself, and leave out `distortion`."
         ) from error
     return cv2

@@ -1,15 +1,16 @@
-"""One sequence of your own car: clouds with the images, labels and poses that go with them."""
+"""One sequence of your own car: clouds with their images, labels and poses."""
 
 import os
 import re
-from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
-from uov_hf.data.label_words import instances_of
+from uov_hf.data.frames import EncodedImage
+from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of, read_image_size, to_classes
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.own_car.trajectory import Trajectory, read_poses, read_timestamps
 from uov_hf.point_files import READERS, check_finite, read_points
@@ -21,110 +22,45 @@ LABEL_SUFFIXES = (".label", ".npy")
 
 
 class Recording:
-    """
-    A folder with `points` and, where there are any, `images`, `labels`, `poses.txt` and `timestamps.csv`.
+    """A folder with `points` and, optionally, `images`, `labels`, `poses.txt` and `timestamps.csv`.
 
-    A cloud, its images and its labels are the files of the same name, whatever their suffix.
+    A cloud, its images and its labels are the files of the same name, with any suffix.
 
     Args:
-        folder (`Path`): The folder of the sequence; its name is the sequence's.
-        root (`Path`): The folder whose calibration file counts where `folder` has none.
+        folder (`Path`):
+            The folder of the sequence, which gives the sequence its name.
+        root (`Path`):
+            The folder whose calibration file counts if `folder` has none.
 
     Raises:
-        ValueError: something is missing, broken, or does not fit together; the message names the file.
+        ValueError: A file is missing or broken, or two files contradict each other; the message names the file.
     """
 
     def __init__(self, folder: Path, root: Path):
-        self.folder, self.name = folder, os.path.basename(os.path.abspath(folder))  # not what it links to
+        self.folder, self.name = folder, os.path.basename(os.path.abspath(folder))  # of a link, not of its target
         self.calibration = read_calibration(find_calibration(folder, root))
-        self._clouds = _files_by_name(folder / "points", tuple(READERS))
-        self._labels = _files_by_name(folder / "labels", LABEL_SUFFIXES)
+        self.clouds = _files_by_name(folder / "points", tuple(READERS))
+        self.labels = _files_by_name(folder / "labels", LABEL_SUFFIXES)
         cameras = sorted(path.name for path in folder.glob("images/*") if path.is_dir())
-        self._images = {name: _files_by_name(folder / "images" / name, IMAGE_SUFFIXES) for name in cameras}
+        self.images = {name: _files_by_name(folder / "images" / name, IMAGE_SUFFIXES) for name in cameras}
         self._check_files()
-        self._has_times = (folder / "timestamps.csv").is_file()
-        self._times = self._read_times() if self._has_times else self._count_frames()
+        self.has_times = (folder / "timestamps.csv").is_file()
+        self.times = self._read_times() if self.has_times else self._count_frames()
         self._check_offsets()
-        self.frame_names = sorted(self._clouds, key=lambda name: self._times[name]["lidar"])
-        self._trajectory = self._read_trajectory(folder / "poses.txt")
-        self._vocabulary = load_vocabulary(self.calibration.taxonomy) if self._labels else None
+        self.frame_names = sorted(self.clouds, key=lambda name: self.times[name]["lidar"])
+        self.trajectory = self._read_trajectory(folder / "poses.txt")
+        self.vocabulary = load_vocabulary(self.calibration.taxonomy) if self.calibration.taxonomy else None
 
-    def read(self, name: str, columns: Sequence[str]) -> dict[str, Any]:
-        """The columns of `FRAME_FEATURES` that are asked for, of the frame of this name."""
-        cameras = {camera: self.calibration.cameras[camera] for camera, files in self._images.items() if name in files}
-        frame = {
-            "frame_id": f"{self.name}/{name}",
-            "sequence_id": self.name,
-            "timestamp": self._times[name]["lidar"] if self._has_times else None,
-            "intensity_max": self.calibration.intensity_max,
-            "camera_names": list(cameras),
-            "image_ids": [f"{self.name}/{camera}/{name}" for camera in cameras],
-            "camera_timestamps": self._camera_times(name, cameras) if self._has_times else None,
-            "image_sizes": np.array([mount.camera.image_size for mount in cameras.values()], np.int32).reshape(-1, 2),
-            "intrinsics": np.array([mount.camera.intrinsics for mount in cameras.values()]).reshape(-1, 3, 3),
-            "lidar2global": None,
-        }
-        if self._trajectory and "lidar2global" in columns:
-            frame["lidar2global"] = self._lidar2global(name, "lidar")
-        if "lidar2cam" in columns:
-            frame["lidar2cam"] = np.array([self._lidar2cam(name, camera) for camera in cameras]).reshape(-1, 4, 4)
-        if {"points", "labels", "instances"} & set(columns):
-            frame["points"] = self._read_points(name)
-            frame["labels"], frame["instances"] = self._read_labels(name, len(frame["points"]))
-        if "images" in columns:
-            frame["images"] = [_read_image(self._images[camera][name], mount) for camera, mount in cameras.items()]
-        return {column: frame[column] for column in columns}
-
-    def _camera_times(self, name: str, cameras: Sequence[str]) -> np.ndarray:
-        return np.array([self._times[name][camera] for camera in cameras], np.int64)
-
-    def _lidar2cam(self, name: str, camera: str) -> np.ndarray:
-        """Lidar → world → lidar at the time of the image → camera, composed once, in float64."""
-        lidar2cam = self.calibration.cameras[camera].camera.lidar2cam
-        if self._trajectory is None:
-            return lidar2cam
-        return lidar2cam @ np.linalg.inv(self._lidar2global(name, camera)) @ self._lidar2global(name, "lidar")
-
-    def _lidar2global(self, name: str, sensor: str) -> np.ndarray:
-        """Where the lidar was when the sensor fired."""
-        return self._trajectory.at(self._times[name][sensor]) @ self.calibration.lidar2body
-
-    def _read_points(self, name: str) -> np.ndarray:
-        """x, y, z and intensity, which is 0 where the file has none."""
-        path = self._clouds[name]
-        try:
-            points = read_points(path, self.calibration.num_columns)
-        except ImportError:
-            raise
-        except Exception as error:  # libraries have many ways to say that a file is broken, most without its name
-            raise ValueError(f"{path}: expected a whole cloud, got: {error}") from error
-        check_finite(points, path)
-        return np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
-
-    def _read_labels(self, name: str, num_points: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Training ids, and instances where the file has them."""
-        if name not in self._labels:
-            return None, None
-        path, instances = self._labels[name], None
-        raw = _read_raw_labels(path)
-        if raw.shape != (num_points,) or raw.dtype.kind not in "iu":
-            raise ValueError(
-                f"{path}: expected {num_points} whole numbers, one for each point of {self._clouds[name].name}, got "
-                f"{raw.dtype} of shape {raw.shape}."
-            )
-        if path.suffix == ".label":  # as SemanticKITTI's: the class in the low 16 bits
-            raw, instances = raw & 0xFFFF, instances_of(raw)
-        try:
-            return self._vocabulary.classes_of(raw), instances
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+    def frames(self) -> list["RecordedFrame"]:
+        """The frames in the order of time."""
+        return [RecordedFrame(self, name) for name in self.frame_names]
 
     def _check_files(self) -> None:
-        """That images have a calibration, labels a taxonomy, and that both are named as the clouds are."""
+        """Images need a calibration, labels a taxonomy, and both the names of clouds."""
         calibration = self.calibration
-        if not self._clouds:
+        if not self.clouds:
             raise ValueError(f"{self.folder / 'points'}: expected clouds ({', '.join(READERS)}), got none.")
-        for camera, files in self._images.items():
+        for camera, files in self.images.items():
             folder = self.folder / "images" / camera
             if camera not in calibration.cameras:
                 known = ", ".join(calibration.cameras) or "none"
@@ -132,7 +68,7 @@ class Recording:
             self._check_names(folder, files)
             _check_image_size(next(iter(files.values())), calibration.cameras[camera])
         if (self.folder / "labels").is_dir():
-            self._check_names(self.folder / "labels", self._labels)
+            self._check_names(self.folder / "labels", self.labels)
             if calibration.taxonomy is None:
                 raise ValueError(
                     f"{calibration.path}: there are labels in {self.folder / 'labels'}, so expected a line "
@@ -140,57 +76,159 @@ class Recording:
                 )
 
     def _check_offsets(self) -> None:
-        """That a time offset has a time to be added to."""
-        if self._has_times:
-            return
-        for camera in self._images:
-            if offset := self.calibration.cameras[camera].time_offset:
+        for camera in self.images:
+            offset = self.calibration.cameras[camera].time_offset
+            if offset and not self.has_times:
                 raise ValueError(
                     f"{self.calibration.path}: camera {camera!r} has `time_offset: {offset}`, but there is no "
                     f"{self.folder / 'timestamps.csv'} with times to add it to. Give one, or leave the offset out."
                 )
 
     def _check_names(self, folder: Path, files: dict[str, Path]) -> None:
-        strangers = sorted(set(files) - set(self._clouds))
-        if not files or strangers:
+        without_cloud = sorted(set(files) - set(self.clouds))
+        if not files or without_cloud:
             raise ValueError(
-                f"{folder}: expected files named as the clouds are (such as {next(iter(self._clouds))}), got "
-                f"{files[strangers[0]].name if strangers else 'none'}."
+                f"{folder}: expected files with the names of clouds (such as {next(iter(self.clouds))}), got "
+                f"{files[without_cloud[0]].name if without_cloud else 'none'}."
             )
 
     def _count_frames(self) -> dict[str, dict[str, int]]:
-        """The numbers of the frames, in the order of their names, stand in for times where there are none."""
-        names = sorted(self._clouds, key=_natural)
-        return {name: dict.fromkeys(["lidar", *self._images], number) for number, name in enumerate(names)}
+        """Frame numbers in the order of the names, in place of times."""
+        names = sorted(self.clouds, key=_natural)
+        return {name: dict.fromkeys(["lidar", *self.images], number) for number, name in enumerate(names)}
 
     def _read_times(self) -> dict[str, dict[str, int]]:
         path = self.folder / "timestamps.csv"
-        times = read_timestamps(path, list(self._images))
-        for sensor, files in {"lidar": self._clouds, **self._images}.items():
+        times = read_timestamps(path, list(self.images))
+        for sensor, files in {"lidar": self.clouds, **self.images}.items():
             if untimed := [name for name in files if sensor not in times.get(name, {})]:
                 raise ValueError(f"{path}: expected a time of {sensor} for frame {untimed[0]!r}, got none.")
-        offsets = {camera: self.calibration.cameras[camera].time_offset for camera in self._images} | {"lidar": 0}
+        offsets = {camera: self.calibration.cameras[camera].time_offset for camera in self.images} | {"lidar": 0}
         return {
             name: {sensor: time + offsets[sensor] for sensor, time in row.items()}
             for name, row in times.items()
-            if name in self._clouds
+            if name in self.clouds
         }
 
     def _read_trajectory(self, path: Path) -> Trajectory | None:
         if not path.is_file():
             return None
         times, poses = read_poses(path)
-        if times is not None and not self._has_times:
+        if times is not None and not self.has_times:
             raise ValueError(f"{path}: poses with times need {self.folder / 'timestamps.csv'}, which is not there.")
         if times is None:
-            if len(poses) != len(self._clouds):
-                raise ValueError(f"{path}: expected {len(self._clouds)} lines, one for each cloud, got {len(poses)}.")
-            times = np.array([self._times[name]["lidar"] for name in self.frame_names])
+            if len(poses) != len(self.clouds):
+                raise ValueError(f"{path}: expected {len(self.clouds)} lines, one for each cloud, got {len(poses)}.")
+            times = np.array([self.times[name]["lidar"] for name in self.frame_names])
         return Trajectory(path, times, poses)
 
 
+class RecordedFrame(RawFrame):
+    """A cloud of a recording with the images, labels and times of the same name."""
+
+    def __init__(self, recording: Recording, name: str):
+        self._recording, self._name = recording, name
+        self.frame_id, self.sequence_id = f"{recording.name}/{name}", recording.name
+        self.intensity_max = recording.calibration.intensity_max
+        self.camera_names = [camera for camera, files in recording.images.items() if name in files]
+        self.image_ids = [f"{recording.name}/{camera}/{name}" for camera in self.camera_names]
+
+    @property
+    def timestamp(self) -> int | None:
+        return self._times["lidar"] if self._recording.has_times else None
+
+    @property
+    def camera_timestamps(self) -> NDArray[np.int64] | None:
+        times = [self._times[camera] for camera in self.camera_names] if self._recording.has_times else None
+        return None if times is None else np.array(times, np.int64)
+
+    @property
+    def image_sizes(self) -> NDArray[np.int32]:
+        return np.array([mount.camera.image_size for mount in self._mounts], np.int32).reshape(-1, 2)
+
+    @property
+    def intrinsics(self) -> NDArray[np.float64]:
+        return np.array([mount.camera.intrinsics for mount in self._mounts]).reshape(-1, 3, 3)
+
+    @property
+    def lidar2global(self) -> NDArray[np.float64] | None:
+        return self._lidar2global("lidar")
+
+    @property
+    def lidar2cam(self) -> NDArray[np.float64]:
+        """Lidar → world → lidar at the time of the image → camera, composed once, in float64."""
+        motions, here = [mount.camera.lidar2cam for mount in self._mounts], self.lidar2global
+        for place, camera in enumerate(self.camera_names):
+            if (there := self._lidar2global(camera)) is not None and here is not None:
+                motions[place] = motions[place] @ np.linalg.inv(there) @ here
+        return np.array(motions).reshape(-1, 4, 4)
+
+    @property
+    def images(self) -> list[EncodedImage]:
+        files = [self._recording.images[camera][self._name] for camera in self.camera_names]
+        return [_read_image(path, mount) for path, mount in zip(files, self._mounts, strict=True)]
+
+    @cached_property
+    def points(self) -> NDArray[np.float32]:
+        """x, y, z and intensity; 0 where the file has no intensity."""
+        path = self._recording.clouds[self._name]
+        try:
+            points = read_points(path, self._recording.calibration.num_columns)
+        except ImportError:
+            raise
+        except Exception as error:  # each library raises errors of its own for a broken file, most without its name
+            raise ValueError(f"{path}: expected a whole cloud, got: {error}") from error
+        check_finite(points, path)
+        return np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
+
+    @property
+    def labels(self) -> NDArray[np.uint8] | None:
+        raw, vocabulary = self._raw_labels, self._recording.vocabulary
+        if raw is None or vocabulary is None:
+            return None
+        path = self._recording.labels[self._name]
+        return to_classes(raw & 0xFFFF if _has_instances(path) else raw, vocabulary, path)
+
+    @property
+    def instances(self) -> NDArray[np.int32] | None:
+        raw = self._raw_labels
+        return instances_of(raw) if raw is not None and _has_instances(self._recording.labels[self._name]) else None
+
+    @cached_property
+    def _raw_labels(self) -> NDArray[Any] | None:
+        path = self._recording.labels.get(self._name)
+        if path is None:
+            return None
+        raw = _read_raw_labels(path)
+        if raw.shape != (len(self.points),) or raw.dtype.kind not in "iu":
+            raise ValueError(
+                f"{path}: expected {len(self.points)} whole numbers, one for each point of "
+                f"{self._recording.clouds[self._name].name}, got {raw.dtype} of shape {raw.shape}."
+            )
+        return raw
+
+    @property
+    def _times(self) -> dict[str, int]:
+        return self._recording.times[self._name]
+
+    @property
+    def _mounts(self) -> list[MountedCamera]:
+        return [self._recording.calibration.cameras[camera] for camera in self.camera_names]
+
+    def _lidar2global(self, sensor: str) -> NDArray[np.float64] | None:
+        """The lidar's pose when the sensor fired; None without poses."""
+        if self._recording.trajectory is None:
+            return None
+        return self._recording.trajectory.at(self._times[sensor]) @ self._recording.calibration.lidar2body
+
+
+def _has_instances(path: Path) -> bool:
+    """Whether the labels are SemanticKITTI's words, with the class in the lower 16 bits."""
+    return path.suffix == ".label"
+
+
 def _files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files with one of these suffixes, by their name without it."""
+    """The files with one of these suffixes, by name without suffix."""
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in suffixes:
@@ -202,33 +240,26 @@ def _files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _natural(name: str) -> list[str | int]:
-    """So that 10 comes after 9."""
+    """A sort key by which 10 comes after 9."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def _read_raw_labels(path: Path) -> np.ndarray:
+def _read_raw_labels(path: Path) -> NDArray[Any]:
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
-        return np.frombuffer(path.read_bytes(), np.uint32)  # which refuses bytes that are left over
+        return np.frombuffer(path.read_bytes(), np.uint32)  # raises where bytes are left over
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: expected a whole file of labels, got: {error}") from error
 
 
-def _read_image(path: Path, mount: MountedCamera) -> dict[str, Any]:
+def _read_image(path: Path, mount: MountedCamera) -> EncodedImage:
     if mount.lens is not None:
         return {"bytes": mount.lens.straighten(path), "path": str(path)}
     _check_image_size(path, mount)
-    return {"bytes": None, "path": str(path)}
+    return encoded_image(path)
 
 
 def _check_image_size(path: Path, mount: MountedCamera) -> None:
-    try:
-        with Image.open(path) as picture:  # reads the head of the file only
-            width, height = picture.size
-    except OSError as error:
-        raise ValueError(f"{path}: expected an image file, got: {error}") from error
-    if (height, width) != mount.camera.image_size:
-        raise ValueError(
-            f"{path}: calibrated for (height, width) {mount.camera.image_size}, the image has {(height, width)}."
-        )
+    if (size := read_image_size(path)) != mount.camera.image_size:
+        raise ValueError(f"{path}: calibrated for (height, width) {mount.camera.image_size}, the image has {size}.")

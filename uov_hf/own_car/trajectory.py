@@ -1,13 +1,15 @@
-"""Where the car was and when its sensors fired: `poses.txt` and `timestamps.csv`."""
+"""The car's poses and velocity, and the times of its sensors: `poses.txt` and `timestamps.csv`."""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from uov_hf.geometry.projection import Camera
+from uov_hf.geometry.rotation import rigid_motion
 
 
 KITTI_COLUMNS, TUM_COLUMNS = 12, 8
@@ -15,54 +17,66 @@ KITTI_COLUMNS, TUM_COLUMNS = 12, 8
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """
-    Poses of the car, and between them a steady motion.
+    """Poses of the car, and between them a steady motion.
 
     Args:
-        path (`Path`): The file they are from, for messages.
-        times (`np.ndarray` of shape `(num_poses,)`): Microseconds, rising.
-        poses (`np.ndarray` of shape `(num_poses, 4, 4)`): From the body to the world, metres.
+        path (`Path`):
+            The file of the poses, for messages.
+        times (`np.ndarray` of shape `(num_poses,)`):
+            Microseconds, rising.
+        poses (`np.ndarray` of shape `(num_poses, 4, 4)`):
+            From the body to the world, metres.
     """
 
     path: Path
-    times: np.ndarray
-    poses: np.ndarray
+    times: NDArray[np.int64]
+    poses: NDArray[np.float64]
 
-    def at(self, time: int) -> np.ndarray:
-        """
-        The pose (4, 4) at a time in microseconds. Up to one interval before the first and after the last pose, the car
-        is taken to have moved on as it did beside them.
+    def at(self, time: int) -> NDArray[np.float64]:
+        """The pose (4, 4) at a time in microseconds; extrapolated by up to one interval before and after all poses.
 
         Raises:
-            ValueError: there are no poses near that time.
+            ValueError: There are no poses near that time.
         """
         if len(exact := np.flatnonzero(self.times == time)):
             return self.poses[exact[0]]
-        after = int(np.clip(np.searchsorted(self.times, time), 1, max(len(self.times) - 1, 1)))
-        nearby = self.times[after - 1 : after + 1]
+        last = int(np.clip(np.searchsorted(self.times, time), 1, max(len(self.times) - 1, 1)))
+        nearby = self.times[last - 1 : last + 1]
         if len(nearby) < 2 or not 2 * nearby[0] - nearby[1] <= time <= 2 * nearby[1] - nearby[0]:
             raise ValueError(
                 f"{self.path}: expected poses around {time} µs, got {len(self.times)} from {self.times[0]} to "
                 f"{self.times[-1]} µs. Are both clocks the same, and the poses' times seconds?"
             )
         share = (time - nearby[0]) / (nearby[1] - nearby[0])
-        before, after = self.poses[after - 1 : after + 1]
-        pose = np.eye(4)
+        before, after = self.poses[last - 1 : last + 1]
         turn = Rotation.from_matrix(before[:3, :3]).inv() * Rotation.from_matrix(after[:3, :3])
-        pose[:3, :3] = before[:3, :3] @ Rotation.from_rotvec(share * turn.as_rotvec()).as_matrix()
-        pose[:3, 3] = before[:3, 3] + share * (after[:3, 3] - before[:3, 3])
-        return pose
+        rotation = before[:3, :3] @ Rotation.from_rotvec(share * turn.as_rotvec()).as_matrix()
+        return rigid_motion(rotation, before[:3, 3] + share * (after[:3, 3] - before[:3, 3]))
 
 
-def read_poses(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
-    """
-    Times in microseconds (None where the file has none) and poses (num_poses, 4, 4) of a text file.
+def travel(velocity: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
+    """The motion (..., 4, 4) at a steady `velocity` (..., 6), metres and radians per second in its own axes."""
+    turn = velocity[..., 3:] * seconds
+    rotation = Rotation.from_rotvec(turn).as_matrix()
+    # The path is an arc; its chord points half the turn aside.
+    return rigid_motion(rotation, Rotation.from_rotvec(turn / 2).apply(velocity[..., :3] * seconds))
+
+
+def velocity_between(before: NDArray[np.float64], after: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
+    """The velocity (6,) with which [`travel`] moves one pose (4, 4) to the other."""
+    motion = np.linalg.inv(before) @ after
+    turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
+    return np.concatenate([Rotation.from_rotvec(-turn / 2).apply(motion[:3, 3]), turn]) / seconds
+
+
+def read_poses(path: Path) -> tuple[NDArray[np.int64] | None, NDArray[np.float64]]:
+    """Times in microseconds (None where the file has none) and poses (num_poses, 4, 4) of a text file.
 
     A line is 12 numbers (KITTI: the first three rows of the pose) or 8 (TUM: seconds, x, y, z, and the quaternion
     x, y, z, w).
 
     Raises:
-        ValueError: the file is neither, a pose is no rigid motion, or times do not rise.
+        ValueError: The file has neither form, a pose is no rigid motion, or times do not rise.
     """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
     try:
@@ -74,22 +88,21 @@ def read_poses(path: Path) -> tuple[np.ndarray | None, np.ndarray]:
             f"{path}: expected lines of {KITTI_COLUMNS} numbers (KITTI), or of {TUM_COLUMNS} (TUM: seconds x y z qx "
             "qy qz qw), got others."
         )
-    poses = np.tile(np.eye(4), (len(table), 1, 1))
     if table.shape[1] == KITTI_COLUMNS:
-        poses[:, :3] = table.reshape(-1, 3, 4)
+        upper = table.reshape(-1, 3, 4)
+        poses = rigid_motion(upper[..., :3], upper[..., 3])
         _check_rigid(path, poses)
         return None, poses
     if not np.linalg.norm(table[:, 4:], axis=1).all():
-        raise ValueError(f"{path}: expected quaternions qx qy qz qw that turn, got 0 0 0 0.")
-    poses[:, :3, :3] = Rotation.from_quat(table[:, 4:]).as_matrix()
-    poses[:, :3, 3] = table[:, 1:4]
+        raise ValueError(f"{path}: expected quaternions qx qy qz qw of a length above 0, got 0 0 0 0.")
+    poses = rigid_motion(Rotation.from_quat(table[:, 4:]).as_matrix(), table[:, 1:4])
     times = np.rint(table[:, 0] * 1e6).astype(np.int64)
     if (np.diff(times) <= 0).any():
         raise ValueError(f"{path}: expected times that rise from line to line.")
     return times, poses
 
 
-def _check_rigid(path: Path, poses: np.ndarray) -> None:
+def _check_rigid(path: Path, poses: NDArray[np.float64]) -> None:
     for number, pose in enumerate(poses, 1):
         try:
             Camera(pose, np.eye(3), (1, 1))
@@ -100,14 +113,13 @@ def _check_rigid(path: Path, poses: np.ndarray) -> None:
 
 
 def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]:
-    """
-    Microseconds of every frame, by `lidar` and by camera: `{"000000": {"lidar": …, "front": …}, …}`.
+    """Microseconds of every frame, by `lidar` and by camera: `{"000000": {"lidar": …, "front": …}, …}`.
 
-    The file is a CSV table with the columns `frame`, `lidar` and one for each camera. A cell may be empty where that
-    frame has no image.
+    The file is a CSV table with the columns `frame`, `lidar` and one for each camera. A cell is empty if the
+    frame has no such image.
 
     Raises:
-        ValueError: a column is missing, a frame or a time of the lidar is there twice, or a time is no whole number.
+        ValueError: A column is missing, a frame or a time of the lidar occurs twice, or a time is no whole number.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -121,7 +133,7 @@ def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if row["frame"] in times:
-                raise ValueError(f"{place}: frame {row['frame']!r} is there twice.")
+                raise ValueError(f"{place}: frame {row['frame']!r} occurs twice.")
             try:
                 times[row["frame"]] = {name: int(row[name]) for name in columns if row[name]}
             except ValueError as error:

@@ -11,8 +11,7 @@ from uov_hf.synthetic.views import PinholeView
 
 @dataclass(frozen=True)
 class CameraMount:
-    """
-    A camera of the rig.
+    """A camera of the rig.
 
     Args:
         channel (`str`): nuScenes's name.
@@ -64,8 +63,7 @@ HAZE = 200.0  # metres after which a third of the colour is left
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """
-    One exposure.
+    """One exposure.
 
     Args:
         image (`np.ndarray` of shape `(height, width, 3)`, uint8): red, green, blue.

@@ -20,8 +20,7 @@ FRAME_INTERVAL = 0.5  # seconds: nuScenes's keyframes
 
 @dataclass(frozen=True)
 class DriveSettings:
-    """
-    What a generator was asked for, as every scene needs it.
+    """What a generator was asked for, as every scene needs it.
 
     Args:
         root (`Path`): where files go.

@@ -24,8 +24,7 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """
-    z = slope · r + curvature · r², r = (x, y) - middle, plus the level of the patch painted there.
+    """z = slope · r + curvature · r², r = (x, y) - middle, plus the level of the patch painted there.
 
     Args:
         patches (`list[Patch]`): the kinds of ground.
@@ -67,8 +66,7 @@ class Ground:
         return self.slope[0] * x + self.slope[1] * y + self.curvature[0] * x * x + self.curvature[1] * y * y
 
     def first_hit(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """
-        Where rays from above first meet the ground, kerbs included.
+        """Where rays from above first meet the ground, kerbs included.
 
         The levels are tried from the highest down. Where a ray has passed above a level, and the next one lies under
         higher ground there, it has met the face of a kerb in between.

@@ -13,8 +13,7 @@ HALF_WIDTH = 60.0  # metres from the middle of the street to the edge: the devki
 
 @dataclass(frozen=True)
 class Street:
-    """
-    The street's course and its cross-section, as distances from the middle line in metres.
+    """The street's course and its cross-section, as distances from the middle line in metres.
 
     Args:
         length, bend, wavelength, phase (`float`): y of the middle line is a sine of x.

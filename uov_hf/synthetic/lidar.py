@@ -20,8 +20,7 @@ LONGEST_STRAY = 0.6  # metres that a beam may go astray in grass
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """
-    One turn of the lidar.
+    """One turn of the lidar.
 
     Args:
         points (`np.ndarray` of shape `(num_points, 5)`, float32):

@@ -6,13 +6,12 @@ import numpy as np
 
 
 class Material(NamedTuple):
-    """
-    Args:
-        color: red, green, blue in 0…1.
-        reflectance: share of the laser light that comes back, 0…1.
-        scatter: metres that a beam may go astray within it (leaves, grass).
-        porosity: share of the beams that pass through it.
-        windows: whether it carries rows of dark windows.
+    """Args:
+    color: red, green, blue in 0…1.
+    reflectance: share of the laser light that comes back, 0…1.
+    scatter: metres that a beam may go astray within it (leaves, grass).
+    porosity: share of the beams that pass through it.
+    windows: whether it carries rows of dark windows.
     """
 
     color: tuple[float, float, float]

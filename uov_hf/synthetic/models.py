@@ -11,8 +11,7 @@ from uov_hf.synthetic.shapes import BOX, Part, box, ellipsoid, part_corners, pos
 
 @dataclass(frozen=True)
 class Model:
-    """
-    A thing that can stand on the street, in its own frame: x forward, y left, z up, z = 0 the ground.
+    """A thing that can stand on the street, in its own frame: x forward, y left, z up, z = 0 the ground.
 
     Args:
         category (`str`): raw nuScenes-lidarseg class, such as `vehicle.car`.

@@ -19,8 +19,7 @@ class Hits:
 
 
 def cast(view: PinholeView | SpinningView, snapshot: Snapshot, see_ego=False, luck=None) -> Hits:
-    """
-    The first surface on each ray of a view.
+    """The first surface on each ray of a view.
 
     Args:
         view: the rays.

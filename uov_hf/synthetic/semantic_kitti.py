@@ -74,8 +74,7 @@ def generate_semantic_kitti(
     splits: dict[str, int] | None = None,
     num_workers: int = 1,
 ) -> Path:
-    """
-    Write the drives of `generate_street` as `sequences/00`, `01`, … of SemanticKITTI.
+    """Write the drives of `generate_street` as `sequences/00`, `01`, … of SemanticKITTI.
 
     Scene for scene it is the same town, seen by the same lidar: the points are the same to the bit, with the intensity
     as a remission from 0 to 1, a 255th of nuScenes's. `image_2` is what the front camera sees at the time of the scan,

@@ -13,8 +13,7 @@ BOX, ELLIPSOID, TUBE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Part:
-    """
-    One stretched, turned and moved unit shape of a model.
+    """One stretched, turned and moved unit shape of a model.
 
     Args:
         shape (`int`):
@@ -79,8 +78,7 @@ def part_corners(part: Part) -> np.ndarray:
 
 
 def first_hit(shape: int, taper: float, origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """
-    Where rays first meet a unit shape: the t of origin + t · direction, infinite where they miss.
+    """Where rays first meet a unit shape: the t of origin + t · direction, infinite where they miss.
 
     Args:
         shape, taper: as in `Part`.

@@ -20,8 +20,7 @@ def generate_street(
     num_workers: int = 1,
     synchronised: bool = False,
 ) -> Path:
-    """
-    Build towns, drive through each, and write what lidar and cameras saw as a nuScenes root.
+    """Build towns, drive through each, and write what lidar and cameras saw as a nuScenes root.
 
     Every scene has a town of its own, made from (`seed`, scene number) alone: other seeds, other towns. The same
     arguments give the same files to the byte, whatever `num_workers` is. Scenes are called scene-9001, scene-9002, …:

@@ -19,8 +19,7 @@ def raw_names() -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Surfaces:
-    """
-    All parts of all things of a town, then its ground patches, as arrays: row = surface.
+    """All parts of all things of a town, then its ground patches, as arrays: row = surface.
 
     Args:
         town (`Town`): whose surfaces they are; its last thing here is the ego car.

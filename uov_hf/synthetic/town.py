@@ -28,8 +28,7 @@ class Thing:
 
 @dataclass(frozen=True, eq=False)
 class Town:
-    """
-    One scene's world. x runs along the street, z up; metres, seconds.
+    """One scene's world. x runs along the street, z up; metres, seconds.
 
     Args:
         street (`Street`), ground (`Ground`): the layout.

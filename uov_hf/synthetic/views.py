@@ -70,8 +70,7 @@ def _span(value, valid, size):
 
 @dataclass(frozen=True, eq=False)
 class SpinningView:
-    """
-    Rays of a spinning lidar at `pose` (4, 4; x right, y forward, z up) in the global frame.
+    """Rays of a spinning lidar at `pose` (4, 4; x right, y forward, z up) in the global frame.
 
     A row is a beam, a column a firing.
 

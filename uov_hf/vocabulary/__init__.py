@@ -14,38 +14,35 @@ TEMPLATE = Path(__file__).with_name("nuscenes.yaml")
 
 
 def available_vocabularies() -> list[str]:
-    """The names that `load_vocabulary` knows."""
+    """The names of the taxonomies that come with the package."""
     return sorted(path.stem for path in TEMPLATE.parent.glob("*.yaml"))
 
 
 def load_vocabulary(name: str | Path) -> Vocabulary:
-    """
-    Read and check a taxonomy.
+    """Read and check a taxonomy.
 
     Args:
         name (`str` or `Path`):
             One of `available_vocabularies()`, or the path of a YAML file; docs/vocabularies.md has the format.
 
     Raises:
-        ValueError: the name is unknown, or the file is not as it must be: the message has the file, the line, what
-            was expected and what came.
+        ValueError: The name is unknown, or the file is wrong; the message has the file and the line.
     """
     return parse_vocabulary(_open(name))
 
 
 def load_class_map(source: str | Path, target: str | Path) -> np.ndarray:
-    """
-    What the classes of one taxonomy are in another.
+    """Map the classes of one taxonomy to those of another.
 
     Args:
         source, target (`str` or `Path`):
-            Names or paths, as `load_vocabulary` takes them. The map stands under `maps` in the file of `source`.
+            Names or paths, as for `load_vocabulary`. The map is under `maps` in the file of `source`.
 
     Returns:
-        `np.ndarray` of shape `(num_source_classes,)`, uint8: the class in `target`, 255 where it has none.
+        `np.ndarray` of shape `(num_source_classes,)`, uint8: the class in `target`, or 255 for no counterpart.
 
     Raises:
-        ValueError: `source` has no map to `target`, or the map names a class that is not there.
+        ValueError: `source` has no map to `target`, or the map names an unknown class.
     """
     target_vocabulary = load_vocabulary(target)
     return parse_class_map(_open(source), target_vocabulary)

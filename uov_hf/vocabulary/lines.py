@@ -1,4 +1,4 @@
-"""YAML that knows its lines: what is not as it must be is refused with its file and line."""
+"""YAML whose errors have the file and the line."""
 
 from pathlib import Path
 from typing import Any
@@ -7,24 +7,26 @@ import yaml
 
 
 class Entry:
-    """
-    A piece of a YAML file, read by saying what is expected there.
+    """A part of a YAML file. Each method returns its value as one type, or raises a `ValueError` with its line.
 
     Args:
-        path (`Path`): The file, for messages.
-        node (`yaml.Node`): What stands there.
-        name (`str`): What it is called in messages.
+        path (`Path`):
+            The file, for messages.
+        node (`yaml.Node`):
+            The part.
+        name (`str`):
+            Its name in messages.
     """
 
     def __init__(self, path: Path, node: yaml.Node, name: str):
         self.path, self.node, self.name = path, node, name
 
     def error(self, message: str) -> ValueError:
-        """An error that begins with the file and the line of this entry."""
+        """An error whose message begins with the file and the line of this entry."""
         return ValueError(f"{self.path}, line {self.node.start_mark.line + 1}: {message}")
 
     def mapping(self, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> dict[str, "Entry"]:
-        """Its keys and their entries, all of `required` and none beyond `optional`; without either, any keys."""
+        """The entries by key: all of `required`, any of `optional`, no others; without both, any keys."""
         if not isinstance(self.node, yaml.MappingNode):
             raise self.error(f"expected {self.name} with {_keys(required, optional)}, got {self._shown}.")
         entries: dict[str, Entry] = {}
@@ -32,16 +34,16 @@ class Entry:
             key = Entry(self.path, key_node, f"a key of {self.name}")
             name = key.text()
             if name in entries:
-                raise key.error(f"{name!r} is there twice in {self.name}.")
+                raise key.error(f"{name!r} occurs twice in {self.name}.")
             if required and name not in required + optional:
                 raise key.error(f"{self.name} has {_keys(required, optional)}, got {name!r}.")
             entries[name] = Entry(self.path, node, f"`{name}`")
         if missing := [key for key in required if key not in entries]:
-            raise self.error(f"{self.name} has {_keys(required, optional)}; `{missing[0]}` is not there.")
+            raise self.error(f"{self.name} has {_keys(required, optional)}; `{missing[0]}` is missing.")
         return entries
 
     def items(self, name: str) -> list["Entry"]:
-        """The entries of a list of at least one; `name` is what each is called."""
+        """The entries of a list that is not empty; `name` is the name of each in messages."""
         if not isinstance(self.node, yaml.SequenceNode) or not self.node.value:
             raise self.error(f"expected {self.name} to be a list of one or more entries, got {self._shown}.")
         return [Entry(self.path, node, name) for node in self.node.value]
@@ -60,12 +62,12 @@ class Entry:
 
     @property
     def is_null(self) -> bool:
-        """Whether it says `null`."""
+        """Whether the value is `null`."""
         return self.node.tag == "tag:yaml.org,2002:null"
 
     def _value(self, kind: type, expected: str) -> Any:
         value = _construct(self.node) if isinstance(self.node, yaml.ScalarNode) else None
-        if type(value) is not kind or (kind is str and not value.strip()):
+        if type(value) is not kind or (isinstance(value, str) and not value.strip()):
             raise self.error(f"expected {self.name} to be {expected}, got {self._shown}.")
         return value
 
@@ -78,11 +80,10 @@ class Entry:
 
 
 def read_yaml(path: Path, name: str) -> Entry:
-    """
-    The content of a file.
+    """The content of a YAML file; `name` is its name in messages.
 
     Raises:
-        ValueError: it is not YAML, or is empty; the message has the file and, where there is one, the line.
+        ValueError: The file is not YAML, or is empty.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -97,7 +98,7 @@ def read_yaml(path: Path, name: str) -> Entry:
 
 
 def _construct(node: yaml.ScalarNode) -> Any:
-    """The value of a scalar; None where its tag promises what it does not hold."""
+    """The value of a scalar; None if it does not fit its tag."""
     try:
         return yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError):

@@ -1,4 +1,4 @@
-"""The form of a vocabulary file, checked line by line, and what it becomes."""
+"""A vocabulary file, checked line by line, and the `Vocabulary` that it becomes."""
 
 import colorsys
 from collections.abc import Collection
@@ -15,22 +15,31 @@ from uov_hf.vocabulary.lines import Entry, read_yaml
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """
-    One taxonomy. A training id is the place of a class in `class_names`; 255 stands for "ignored".
+    """One taxonomy. A training id is the index of a class in `class_names`; 255 means ignored.
 
     Args:
-        name (`str`): Of the taxonomy, such as `"nuscenes"`.
-        class_names (`list[str]` of length `num_classes`): The classes to tell apart.
-        colors (`np.ndarray` of shape `(num_classes, 3)`): uint8 RGB.
-        is_thing (`np.ndarray` of shape `(num_classes,)`): bool; things can be counted, stuff cannot.
-        raw_names (`list[str]` of length `num_raw`): The classes of the label files.
-        raw_ids (`np.ndarray` of shape `(num_raw,)`): int64, their ids in the label files.
-        raw_to_class (`np.ndarray` of shape `(max(raw_ids) + 1,)`): uint8, training id of a raw id, or 255, also where
-            no raw class has the id. For ids that may be negative or wrong there is `classes_of`.
-        prompts (`list[str]` of length `num_prompts`): Phrases for a text encoder; the same phrase may come twice.
-        prompt_groups (`np.ndarray` of shape `(num_prompts,)`): int64; prompts of a group mean the same.
-        prompt_to_raw (`np.ndarray` of shape `(num_prompts,)`): int64, the raw id a prompt means.
-        prompt_to_class (`np.ndarray` of shape `(num_prompts,)`): int64, its training id, or 255 (background).
+        name (`str`):
+            Of the taxonomy, such as `"nuscenes"`.
+        class_names (`list[str]` of length `num_classes`):
+            The classes of the segmentation.
+        colors (`np.ndarray` of shape `(num_classes, 3)`):
+            uint8 RGB.
+        is_thing (`np.ndarray` of shape `(num_classes,)`):
+            bool; things are countable, stuff is not.
+        raw_names (`list[str]` of length `num_raw`):
+            The classes of the label files.
+        raw_ids (`np.ndarray` of shape `(num_raw,)`):
+            int64, their ids in the label files.
+        raw_to_class (`np.ndarray` of shape `(max(raw_ids) + 1,)`):
+            uint8, training id of a raw id; 255 also for ids of no raw class. `classes_of` checks the ids.
+        prompts (`list[str]` of length `num_prompts`):
+            Phrases for a text encoder; a phrase may occur twice.
+        prompt_groups (`np.ndarray` of shape `(num_prompts,)`):
+            int64; prompts of a group are synonyms.
+        prompt_to_raw (`np.ndarray` of shape `(num_prompts,)`):
+            int64, the raw id of a prompt.
+        prompt_to_class (`np.ndarray` of shape `(num_prompts,)`):
+            int64, the training id of a prompt, or 255 (background).
     """
 
     name: str
@@ -46,18 +55,17 @@ class Vocabulary:
     prompt_to_class: np.ndarray
 
     def classes_of(self, raw_labels: np.ndarray) -> np.ndarray:
-        """
-        Training ids of raw labels, uint8, in their shape; 255 = ignored.
+        """Training ids of raw labels, uint8, in the shape of the labels; 255 = ignored.
 
         Raises:
-            ValueError: some raw ids are not of this vocabulary.
+            ValueError: A raw id is unknown.
         """
         raw_labels = np.asarray(raw_labels).astype(np.int64)
         place = np.searchsorted(self._sorted_ids, raw_labels).clip(max=len(self.raw_ids) - 1)
         if (wrong := self._sorted_ids[place] != raw_labels).any():
             raise ValueError(
-                f"The labels hold ids that {self.name} does not have: {np.unique(raw_labels[wrong])[:10].tolist()}. "
-                f"It has {self._sorted_ids.tolist()}."
+                f"The labels contain ids that {self.name} does not have: "
+                f"{np.unique(raw_labels[wrong])[:10].tolist()}. It has {self._sorted_ids.tolist()}."
             )
         return np.where(raw_labels < 0, IGNORED, self.raw_to_class[raw_labels]).astype(np.uint8)
 
@@ -72,24 +80,24 @@ def read_file(path: Path) -> Entry:
 
 
 class _RawClass(NamedTuple):
-    """A class of the label files: its id there, and the training id it counts as, or 255."""
+    """A class of the label files: its id there, and its training id or 255."""
 
     raw_id: int
     class_id: int
 
 
 class _PromptGroup(NamedTuple):
-    """Prompts that mean one raw class."""
+    """Synonyms for one raw class."""
 
     raw_class: _RawClass
     prompts: list[str]
 
 
 def parse_vocabulary(content: Entry) -> Vocabulary:
-    """What a vocabulary file says.
+    """Check the content of a vocabulary file.
 
     Raises:
-        ValueError: it is not of the form in docs/vocabularies.md, or contradicts itself; the message has the line.
+        ValueError: It does not have the form in docs/vocabularies.md, or contradicts itself; the message has the line.
     """
     top = content.mapping(("name", "classes"), ("raw_classes", "prompt_groups", "background", "maps"))
     classes = _parse_classes(top["classes"], with_prompts="prompt_groups" not in top)
@@ -131,7 +139,7 @@ def parse_class_map(content: Entry, target: Vocabulary) -> np.ndarray:
 
 
 def _parse_classes(section: Entry, with_prompts: bool) -> dict[str, dict[str, Entry]]:
-    """Name -> what the class says about itself; its `prompts` stand here, or all stand under `prompt_groups`."""
+    """The entries of each class by its name; its `prompts` are here unless the file has `prompt_groups`."""
     required = ("name", "prompts") if with_prompts else ("name",)
     items = section.items("a class")
     if len(items) > IGNORED:
@@ -140,7 +148,7 @@ def _parse_classes(section: Entry, with_prompts: bool) -> dict[str, dict[str, En
 
 
 def _parse_raw_classes(top: dict[str, Entry], class_ids: dict[str, int]) -> dict[str, _RawClass]:
-    """By name. Where the file has none they are the classes, and what background prompts mean comes after them."""
+    """By name. If the file has none, they are the classes, followed by one for background prompts."""
     if "raw_classes" not in top:
         background = {"(background)": _RawClass(len(class_ids), IGNORED)} if "background" in top else {}
         return {name: _RawClass(index, index) for name, index in class_ids.items()} | background
@@ -148,7 +156,9 @@ def _parse_raw_classes(top: dict[str, Entry], class_ids: dict[str, int]) -> dict
     entries = _by_name("raw_classes", [item.mapping(("name", "class"), ("id",)) for item in items])
     without_id = [item for item, entry in zip(items, entries.values(), strict=True) if "id" not in entry]
     if 0 < len(without_id) < len(items):
-        raise without_id[0].error("all raw classes have an `id`, or none: their places in the list are the ids then.")
+        raise without_id[0].error(
+            "all raw classes have an `id`, or none has: then their places in the list are the ids."
+        )
     raw_classes: dict[str, _RawClass] = {}
     for place, (name, entry) in enumerate(entries.items()):
         raw = _RawClass(entry["id"].integer() if "id" in entry else place, _class_id(entry["class"], list(class_ids)))
@@ -163,16 +173,16 @@ def _parse_raw_classes(top: dict[str, Entry], class_ids: dict[str, int]) -> dict
 def _parse_groups(
     top: dict[str, Entry], classes: dict[str, dict[str, Entry]], raw_classes: dict[str, _RawClass]
 ) -> list[_PromptGroup]:
-    """Those that the file lists, or one for each class and one for each background prompt."""
+    """The groups of the file, or one for each class and one for each background prompt."""
     if "prompt_groups" not in top:
         first_raw = {raw.class_id: raw for raw in reversed(raw_classes.values())}
         return _groups_of_classes(classes, first_raw) + _background_groups(top, first_raw)
     if "background" in top:
-        raise top["background"].error("beside `prompt_groups`, background prompts are groups of a raw class.")
+        raise top["background"].error("with `prompt_groups`, background prompts are groups of a raw class.")
     groups = [_parse_group(item, raw_classes) for item in top["prompt_groups"].items("a prompt group")]
-    spoken_for = {group.raw_class.class_id for group in groups}
+    covered = {group.raw_class.class_id for group in groups}
     for class_id, (name, entry) in enumerate(classes.items()):
-        if class_id not in spoken_for:
+        if class_id not in covered:
             raise entry["name"].error(f"no group of `prompt_groups` is of class {name!r}.")
     return groups
 
@@ -190,7 +200,7 @@ def _background_groups(top: dict[str, Entry], first_raw: dict[int, _RawClass]) -
     if "background" not in top:
         return []
     if IGNORED not in first_raw:
-        raise top["background"].error("`raw_classes` has no entry of class null that these prompts could mean.")
+        raise top["background"].error("`raw_classes` has no entry of class null for these prompts.")
     return [_PromptGroup(first_raw[IGNORED], [prompt]) for prompt in _parse_prompts(top["background"])]
 
 
@@ -198,7 +208,7 @@ def _parse_group(item: Entry, raw_classes: dict[str, _RawClass]) -> _PromptGroup
     entry = item.mapping(("raw_class", "prompts"))
     raw_name = entry["raw_class"].text()
     if raw_name not in raw_classes:
-        raise entry["raw_class"].error(f"a prompt group means {raw_name!r}, which `raw_classes` does not have.")
+        raise entry["raw_class"].error(f"a prompt group is of {raw_name!r}, which `raw_classes` does not have.")
     return _PromptGroup(raw_classes[raw_name], _parse_prompts(entry["prompts"]))
 
 
@@ -207,7 +217,7 @@ def _parse_prompts(entry: Entry) -> list[str]:
 
 
 def _parse_color(entry: dict[str, Entry], index: int) -> list[int]:
-    """The class's colour, or one of its own: hues a golden section apart never come near each other soon."""
+    """The colour of a class; by default hues a golden section apart, so that neighbours are distinct."""
     if "color" not in entry:
         return [round(255 * part) for part in colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.9)]
     color = [item.integer() for item in entry["color"].items("a part of a color")]
@@ -230,27 +240,27 @@ def _by_name(section: str, entries: list[dict[str, Entry]]) -> dict[str, dict[st
     for entry in entries:
         name = entry["name"].text()
         if name in named:
-            raise entry["name"].error(f"`{section}` must be different names, got {name!r} twice.")
+            raise entry["name"].error(f"`{section}` must have different names, got {name!r} twice.")
         named[name] = entry
     return named
 
 
 def _maps(top: dict[str, Entry]) -> dict[str, Entry]:
-    """Target vocabulary -> the map to it."""
+    """Maps by target vocabulary."""
     return top["maps"].mapping() if "maps" in top else {}
 
 
 def _check_covers(entry: Entry, class_ids: dict[str, int], name: str) -> None:
-    """That a map has every class of its vocabulary, and no other."""
+    """A map has every class of its vocabulary, and no other."""
     for source, target in entry.mapping().items():
         if source not in class_ids:
             raise target.error(f"{name} has {source!r}, which `classes` does not have.")
     if missing := [source for source in class_ids if source not in entry.mapping()]:
-        raise entry.error(f"{name} leaves out {', '.join(missing)}: a class that has no counterpart maps to null.")
+        raise entry.error(f"{name} leaves out {', '.join(missing)}: a class without counterpart maps to null.")
 
 
 def _class_id(entry: Entry, class_names: list[str]) -> int:
-    """The class that an entry names, 255 for null."""
+    """The training id of the class that an entry names; 255 for null."""
     if entry.is_null:
         return IGNORED
     if entry.text() not in class_names:
