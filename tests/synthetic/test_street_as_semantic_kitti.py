@@ -158,4 +158,4 @@ def test_the_command_writes_a_root_in_that_format(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", ["street", "--output_dir", str(tmp_path), *options.split(), "--version", "v1.0"])
     with pytest.raises(SystemExit):
         runpy.run_module("uov_hf.synthetic", run_name="__main__")
-    assert "--version and --synchronised are of --format nuscenes only" in capsys.readouterr().err
+    assert "--version and --synchronised require --format nuscenes" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A street that renders to a genuine nuScenes or SemanticKITTI root: all runs on it where no data set is at hand."""
+"""A street that renders to a genuine nuScenes or SemanticKITTI root, for tests and examples without a dataset."""
 
 from uov_hf.synthetic.semantic_kitti import generate_semantic_kitti
 from uov_hf.synthetic.street import generate_street

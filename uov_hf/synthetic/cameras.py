@@ -1,10 +1,14 @@
-"""Six cameras around the car, each with a clock of its own: shaded images and their true segmentation."""
+"""Six cameras around the car, each with its own exposure time: shaded images and their true segmentation."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from uov_hf.geometry.rotation import rigid_motion
+from uov_hf.synthetic.materials import Rng
 from uov_hf.synthetic.raycast import cast
+from uov_hf.synthetic.shapes import Floats, Ints
 from uov_hf.synthetic.surfaces import Snapshot
 from uov_hf.synthetic.views import PinholeView
 
@@ -14,12 +18,18 @@ class CameraMount:
     """A camera of the rig.
 
     Args:
-        channel (`str`): nuScenes's name.
-        yaw (`float`): degrees to the left of straight ahead.
-        position (`tuple[float, float, float]`): metres in the ego frame.
-        focal_length (`float`): pixels at a width of 1600.
-        delay (`float`): seconds from the lidar's timestamp to the exposure.
-        tilt (`float`): degrees downwards.
+        channel (`str`):
+            nuScenes's name.
+        yaw (`float`):
+            Degrees to the left of straight ahead.
+        position (`tuple[float, float, float]`):
+            Metres in the ego frame.
+        focal_length (`float`):
+            Pixels at an image width of 1600.
+        delay (`float`):
+            Seconds from the lidar's timestamp to the exposure.
+        tilt (`float`):
+            Degrees downwards.
     """
 
     channel: str
@@ -29,25 +39,22 @@ class CameraMount:
     delay: float
     tilt: float
 
-    def to_ego(self) -> np.ndarray:
+    def to_ego(self) -> NDArray[np.float64]:
         """Pose (4, 4) of the camera (x right, y down, z forward) in the ego frame."""
         yaw, tilt = np.radians([self.yaw, self.tilt])
         forward = np.array([np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), -np.sin(tilt)])
         right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
-        pose = np.eye(4)
-        pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-        pose[:3, 3] = self.position
-        return pose
+        return rigid_motion(np.stack([right, np.cross(forward, right), forward], axis=1), self.position)
 
-    def intrinsics(self, image_size: tuple[int, int]) -> np.ndarray:
-        """K (3, 3) for images of `image_size` (height, width); pixels are square, taller images see nearer ground."""
+    def intrinsics(self, image_size: tuple[int, int]) -> NDArray[np.float64]:
+        """K (3, 3) for images of `image_size` (height, width); pixels are square, a taller image has a larger view."""
         height, width = image_size
         scale = width / 1600
         focal = self.focal_length * scale
         return np.array([[focal, 0, 812 * scale], [0, focal, height * 484 / 900], [0, 0, 1.0]])
 
 
-# Angles, places and focal lengths like nuScenes's; a camera fires as the lidar sweeps past it, before the scan ends.
+# Angles, places and focal lengths like nuScenes's; a camera fires when the lidar faces its way, before the scan ends.
 CAMERAS = (
     CameraMount("CAM_FRONT", 0, (1.70, 0.02, 1.51), 1266, -0.035, 0.3),
     CameraMount("CAM_FRONT_RIGHT", -56, (1.55, -0.49, 1.50), 1261, -0.027, 0.6),
@@ -58,7 +65,7 @@ CAMERAS = (
 )
 SUN = np.array([0.45, 0.35, 0.82], dtype=np.float32)
 HORIZON, ZENITH = np.array([[0.84, 0.87, 0.9], [0.45, 0.62, 0.85]], dtype=np.float32)
-HAZE = 200.0  # metres after which a third of the colour is left
+HAZE = 200.0  # metres after which a third of the colour remains
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +73,21 @@ class Picture:
     """One exposure.
 
     Args:
-        image (`np.ndarray` of shape `(height, width, 3)`, uint8): red, green, blue.
-        segmentation (`np.ndarray` of shape `(height, width)`, uint16): segment id of each pixel, 0 = the sky.
-        distance (`np.ndarray` of shape `(height, width)`): metres along the pixel's ray, infinite for the sky.
+        image (`np.ndarray` of shape `(height, width, 3)`):
+            uint8; red, green, blue.
+        segmentation (`np.ndarray` of shape `(height, width)`):
+            uint16 segment id of each pixel, 0 = the sky.
+        distance (`np.ndarray` of shape `(height, width)`):
+            Metres along the pixel's ray, infinite for the sky.
     """
 
-    image: np.ndarray
-    segmentation: np.ndarray
-    distance: np.ndarray
+    image: NDArray[np.uint8]
+    segmentation: NDArray[np.uint16]
+    distance: Floats
 
 
-def take_picture(rng: np.random.Generator, snapshot: Snapshot, view: PinholeView) -> Picture:
-    """What a camera sees of the surfaces as they are in `snapshot`."""
+def take_picture(rng: Rng, snapshot: Snapshot, view: PinholeView) -> Picture:
+    """Render the surfaces of a snapshot."""
     hits = cast(view, snapshot)
     surface = hits.surface.reshape(-1)
     seen = np.flatnonzero(surface >= 0)
@@ -90,13 +100,16 @@ def take_picture(rng: np.random.Generator, snapshot: Snapshot, view: PinholeView
     return Picture(image, segmentation.reshape(view.image_size), hits.distance)
 
 
-def _sky(upwards):
+def _sky(upwards: Floats) -> Floats:
+    """Colours (N, 3) for the z of unit rays (N,)."""
     share = np.clip(upwards * 2, 0, 1)[:, None]
     return HORIZON + share * (ZENITH - HORIZON)
 
 
-def _shade(snapshot: Snapshot, view: PinholeView, surface, distance, pixel, background):
-    """Colour (N, 3) under a sun and a bright sky, with a texture, windows, and haze."""
+def _shade(
+    snapshot: Snapshot, view: PinholeView, surface: Ints, distance: Floats, pixel: Ints, background: Floats
+) -> Floats:
+    """Colours (N, 3) under a sun and a bright sky, with texture, windows, and haze."""
     directions = view.directions.reshape(3, -1)[:, pixel].T
     points = view.pose[:3, 3].astype(np.float32) + distance[:, None] * directions
     normals = snapshot.normals(surface, points)
@@ -110,8 +123,8 @@ def _shade(snapshot: Snapshot, view: PinholeView, surface, distance, pixel, back
 _TEXTURE = np.random.default_rng(0).uniform(0.88, 1.12, (256, 256)).astype(np.float32)
 
 
-def _texture(points):
-    """Two octaves of noise that sticks to the world."""
+def _texture(points: Floats) -> Floats:
+    """Two octaves of noise (N,) that is fixed to the world."""
     x, y, z = points.T
     u, v = x + np.float32(0.7) * z, y + np.float32(0.7) * z
     fine, coarse = (
@@ -121,8 +134,8 @@ def _texture(points):
     return fine * coarse
 
 
-def _window_pixels(snapshot: Snapshot, surface, points, normals):
-    """Where upright walls with windows have one: every 2.6 m, one row per storey of 3 m."""
+def _window_pixels(snapshot: Snapshot, surface: Ints, points: Floats, normals: Floats) -> Ints:
+    """Indices of the points on windows: every 2.6 m along upright walls, one row per storey of 3 m."""
     walls = np.flatnonzero((snapshot.surfaces.material("windows")[surface] > 0) & (np.abs(normals[:, 2]) < 0.5))
     part = surface[walls]
     local = snapshot.local(part, points[walls])

@@ -1,4 +1,4 @@
-"""What every drive needs to know, whatever it is written as; and the drives of a root, shared out among processes."""
+"""The settings of all drives of a root, in any format, and the processes that record them."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,19 +17,25 @@ from uov_hf.synthetic.town import build_town
 
 FRAME_INTERVAL = 0.5  # seconds: nuScenes's keyframes
 
+Recorded = TypeVar("Recorded")
+
 
 @dataclass(frozen=True)
 class DriveSettings:
-    """What a generator was asked for, as every scene needs it.
+    """The settings of every scene of a root.
 
     Args:
-        root (`Path`): where files go.
-        seed, frames_per_scene, azimuth_steps (`int`), image_size (`tuple[int, int]`): as in `generate_street`.
-        synchronised (`bool`): whether all cameras fire at the time of the scan, or each after a delay of its own.
-        version (`str`, *optional*): of the tables, in a nuScenes root.
+        root (`Path`):
+            The output folder.
+        seed, frames_per_scene, azimuth_steps (`int`), image_size (`tuple[int, int]`):
+            As in `generate_street`.
+        synchronised (`bool`):
+            Whether all cameras fire at the time of the scan, or each after its own delay.
+        version (`str`, *optional*):
+            Of the tables, in a nuScenes root.
 
     Raises:
-        ValueError: where one is out of range.
+        ValueError: A setting is out of range.
     """
 
     root: Path
@@ -52,26 +58,34 @@ class DriveSettings:
         return [replace(camera, delay=0.0) if self.synchronised else camera for camera in CAMERAS]
 
     def surfaces(self, index: int) -> Surfaces:
-        """The town of scene number `index`, made from the seed and that number alone."""
+        """The town of scene number `index`; it depends on the seed and that number only."""
         rng = np.random.default_rng([self.seed, index])
         return Surfaces(build_town(rng, self.frames_per_scene * FRAME_INTERVAL))
 
     def rng(self, index: int, frame: int) -> np.random.Generator:
-        """The chance in one frame: first the scan's, then the pictures', camera by camera."""
+        """The random numbers of one frame, first for the scan, then for the pictures, camera by camera."""
         return np.random.default_rng([self.seed, index, frame])
 
 
 def check_counts(**counts: int) -> None:
-    """That numbers of things are at least 1."""
+    """A `ValueError` if a count is below 1."""
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}.")
 
 
+def share_out(num_scenes: int, splits: dict[str, int] | None) -> dict[str, int]:
+    """Number of scenes in each split; by default the last third is `test`, the rest `train`."""
+    splits = splits or {"train": num_scenes - num_scenes // 3, "test": num_scenes // 3}
+    if sum(splits.values()) != num_scenes or min(splits.values()) < 0:
+        raise ValueError(f"`splits` must share out all {num_scenes} scenes, got {splits}.")
+    return splits
+
+
 def record_all(
-    record: Callable[[DriveSettings, int], Any], settings: DriveSettings, num_scenes: int, num_workers: int
-) -> list[Any]:
-    """What `record(settings, index)` returns for every scene, in order."""
+    record: Callable[[DriveSettings, int], Recorded], settings: DriveSettings, num_scenes: int, num_workers: int
+) -> list[Recorded]:
+    """The results of `record(settings, index)` for every scene, in order."""
     if num_workers == 1 or num_scenes == 1:
         return [record(settings, index) for index in range(num_scenes)]
     # Forked workers start at once; spawned ones would import the whole package first.

@@ -1,11 +1,13 @@
-"""The plan of a town: the course of its street, its cross-section, and the ground that is painted with it."""
+"""The plan of a town: the course and the cross-section of its street, and the painted ground."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uov_hf.synthetic.ground import CELL, Ground, Patch
-from uov_hf.synthetic.materials import draw_material
+from uov_hf.synthetic.materials import Rng, draw_material
+from uov_hf.synthetic.shapes import Floats
 
 
 HALF_WIDTH = 60.0  # metres from the middle of the street to the edge: the devkit draws 57 m of map around the car
@@ -16,9 +18,12 @@ class Street:
     """The street's course and its cross-section, as distances from the middle line in metres.
 
     Args:
-        length, bend, wavelength, phase (`float`): y of the middle line is a sine of x.
-        median, lane, bike, parking, walk, strip (`float`): widths from the middle outwards; `median` is half of it.
-        crossings (`tuple[float, ...]`): x of the side streets; `crossing` is half their width.
+        length, bend, wavelength, phase (`float`):
+            y of the middle line is a sine of x.
+        median, lane, bike, parking, walk, strip (`float`):
+            Widths from the middle outwards; `median` is half its width.
+        crossings (`tuple[float, ...]`):
+            x of the side streets; `crossing` is half their width.
     """
 
     length: float
@@ -34,10 +39,11 @@ class Street:
     crossings: tuple[float, ...]
     crossing: float
 
-    def middle_line(self, x):
+    def middle_line(self, x: Floats) -> Floats:
+        """y of the street's middle, metres."""
         return HALF_WIDTH + self.bend * (1 + np.sin(2 * np.pi * x / self.wavelength + self.phase))
 
-    def direction(self, x):
+    def direction(self, x: Floats) -> Floats:
         """Yaw of the street, radians."""
         wave = 2 * np.pi / self.wavelength
         return np.arctan(self.bend * wave * np.cos(wave * x + self.phase))
@@ -56,18 +62,19 @@ class Street:
 
     @property
     def front(self) -> float:
-        """Where the lots begin."""
+        """Distance of the lots."""
         return self.kerb + self.walk + self.strip
 
     def blocks(self) -> list[tuple[float, float]]:
-        """Start and end of the stretches between the side streets and their sidewalks; at an end there may be none."""
+        """Start and end of the stretches between the side streets and their sidewalks; a short one is left out."""
         edges = [0.0, *self.crossings, self.length]
         gap = self.crossing + 3.0
         return [(a + gap, b - gap) for a, b in zip(edges, edges[1:], strict=False) if b - a > 2 * gap]
 
 
-def draw_street(rng, length) -> Street:
-    crossings, x = [], rng.uniform(15, 50)
+def draw_street(rng: Rng, length: float) -> Street:
+    crossings: list[float] = []
+    x = rng.uniform(15, 50)
     while x < length - 15:
         crossings.append(float(x))
         x += rng.uniform(42, 62)
@@ -87,7 +94,7 @@ def draw_street(rng, length) -> Street:
     )
 
 
-def draw_ground(rng, street: Street) -> Ground:
+def draw_ground(rng: Rng, street: Street) -> Ground:
     patches = _draw_patches(rng)
     painting = _paint(rng, street, {patch: index for index, patch in enumerate(patches)})
     middle = np.array([street.length, street.width]) / 2
@@ -100,11 +107,11 @@ def draw_ground(rng, street: Street) -> Ground:
     )
 
 
-def _draw_patches(rng) -> dict[str, Patch]:
-    """Every town has kerbs, verges and islands of its own height: height alone must not tell the class."""
+def _draw_patches(rng: Rng) -> dict[str, Patch]:
+    """Kerbs, verges and islands have different heights in every town: height alone must not determine the class."""
     kerb, verge, island = rng.uniform(0.07, 0.2), rng.uniform(-0.05, 0.25), rng.uniform(0.06, 0.2)
 
-    def patch(category, kind, level):
+    def patch(category: str, kind: str, level: float) -> Patch:
         return Patch(f"flat.{category}", draw_material(rng, kind), round(float(level), 3))
 
     return {
@@ -122,8 +129,8 @@ def _draw_patches(rng) -> dict[str, Patch]:
     }
 
 
-def _paint(rng, street: Street, index: dict[str, int]) -> np.ndarray:
-    """From the lots inwards, each coat over the last."""
+def _paint(rng: Rng, street: Street, index: dict[str, int]) -> NDArray[np.uint8]:
+    """From the lots inwards; a later patch covers an earlier one."""
     x = (np.arange(int(street.length / CELL)) + 0.5) * CELL
     y = (np.arange(int(street.width / CELL), dtype=np.float32) + np.float32(0.5)) * np.float32(CELL)
     offset = y[:, None] - street.middle_line(x).astype(np.float32)
@@ -144,8 +151,8 @@ def _paint(rng, street: Street, index: dict[str, int]) -> np.ndarray:
     return painting
 
 
-def _draw_coats(rng, street: Street, walk: str) -> list[tuple[float, str]]:
-    """What one side of a block is painted with, from the houses to the kerb, and how far out each coat reaches."""
+def _draw_coats(rng: Rng, street: Street, walk: str) -> list[tuple[float, str]]:
+    """The patches of one side of a block, from the houses to the kerb, and the outer limit of each in metres."""
     coats = [
         (np.inf, str(rng.choice(["grass", "soil", "yard"]))),
         (street.front, str(rng.choice(["rails", "island", "water", "grass", "soil"], p=[0.15, 0.1, 0.1, 0.35, 0.3]))),
@@ -154,8 +161,10 @@ def _draw_coats(rng, street: Street, walk: str) -> list[tuple[float, str]]:
     return [*coats, (street.kerb + 1.3, "grass")] if rng.random() < 0.4 else coats
 
 
-def _paint_crossing(painting, distance, along, street, index):
-    """A side street with its sidewalks and zebras; `along` is the distance from its middle."""
+def _paint_crossing(
+    painting: NDArray[np.uint8], distance: Floats, along: Floats, street: Street, index: dict[str, int]
+) -> None:
+    """A side street with its sidewalks and zebra crossings; `along` is the distance from its middle line."""
     painting[(distance > street.kerb) & (along < street.crossing + 2.5)] = index["walk left"]
     painting[:, along < street.crossing] = index["side street"]
     zebra = (np.abs(along - street.crossing - 1.2) < 0.9) & (distance < street.kerb) & (np.mod(distance, 1.2) < 0.6)

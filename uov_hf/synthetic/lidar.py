@@ -1,21 +1,23 @@
-"""A spinning lidar of 32 beams, with range noise, drop-out, and intensity by material and angle."""
+"""A spinning lidar of 32 beams, with range noise, dropout, and intensity by material and angle."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from uov_hf.synthetic.materials import Rng
 from uov_hf.synthetic.raycast import cast
+from uov_hf.synthetic.shapes import Floats, Ints
 from uov_hf.synthetic.surfaces import Snapshot
 from uov_hf.synthetic.views import SpinningView
 
 
 ELEVATIONS = np.radians(np.linspace(-30.67, 10.67, 32))  # nuScenes's HDL-32E
-LIDAR_TO_EGO = np.array(
-    [[0.0, 1, 0, 0.94], [-1, 0, 0, 0.0], [0, 0, 1, 1.84], [0, 0, 0, 1]]
-)  # x right → -y, y forward → x
+# x right → -y, y forward → x
+LIDAR_TO_EGO = np.array([[0.0, 1, 0, 0.94], [-1, 0, 0, 0.0], [0, 0, 1, 1.84], [0, 0, 0, 1]])
 LONGEST_RANGE = 80.0  # metres
-RANGE_NOISE = 0.02  # metres; cut off at 2.5 times that
-LONGEST_STRAY = 0.6  # metres that a beam may go astray in grass
+RANGE_NOISE = 0.02  # metres, standard deviation; cut off at 2.5 of them
+LONGEST_STRAY = 0.6  # metres by which grass may shorten a range
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,19 +27,20 @@ class Scan:
     Args:
         points (`np.ndarray` of shape `(num_points, 5)`, float32):
             x, y, z in metres (x right, y forward, z up), intensity 0…255, ring.
-        surface (`np.ndarray` of shape `(num_points,)`): surface each point lies on.
+        surface (`np.ndarray` of shape `(num_points,)`):
+            Surface of each point.
     """
 
-    points: np.ndarray
-    surface: np.ndarray
+    points: NDArray[np.float32]
+    surface: Ints
 
 
-def scan(rng: np.random.Generator, snapshot: Snapshot, lidar_pose: np.ndarray, azimuth_steps: int) -> Scan:
-    """A scan from `lidar_pose` (4, 4; global frame) of the surfaces as they are in `snapshot`."""
+def scan(rng: Rng, snapshot: Snapshot, lidar_pose: NDArray[np.float64], azimuth_steps: int) -> Scan:
+    """A scan of the surfaces of a snapshot from `lidar_pose` (4, 4; global frame)."""
     step = 2 * np.pi / azimuth_steps
     view = SpinningView(lidar_pose, ELEVATIONS, rng.uniform(0, step) + step * np.arange(azimuth_steps) - np.pi)
     hits = cast(view, snapshot, see_ego=True, luck=rng.random((len(ELEVATIONS), azimuth_steps), dtype=np.float32))
-    # As in nuScenes's files, the beams of one firing lie together.
+    # As in nuScenes's files, the beams of one firing are adjacent.
     column, ring = np.nonzero((hits.distance < LONGEST_RANGE).T)
     distance, surface = hits.distance[ring, column], hits.surface[ring, column]
     directions = view.directions[:, ring, column].T
@@ -47,25 +50,19 @@ def scan(rng: np.random.Generator, snapshot: Snapshot, lidar_pose: np.ndarray, a
     intensity = _intensity(rng, snapshot.surfaces.material("reflectance")[surface], cosine)
     distance = distance + _range_error(rng, snapshot, surface, cosine)
     kept = rng.random(len(distance)) > _dropout(intensity, distance)
-    points = np.concatenate(
-        [
-            distance[:, None] * (directions @ lidar_pose[:3, :3].astype(np.float32)),
-            intensity[:, None],
-            ring[:, None],
-        ],
-        axis=1,
-    )
+    xyz = distance[:, None] * (directions @ lidar_pose[:3, :3].astype(np.float32))
+    points = np.concatenate([xyz, intensity[:, None], ring[:, None]], axis=1)
     return Scan(points[kept].astype(np.float32), surface[kept])
 
 
-def _intensity(rng, reflectance, cosine):
+def _intensity(rng: Rng, reflectance: Floats, cosine: Floats) -> Floats:
     """Lambert's law softened, speckle, and whole numbers as in nuScenes's files."""
     speckle = np.exp(0.25 * rng.standard_normal(len(cosine)))
     return np.clip(np.round(120 * reflectance * cosine**0.6 * speckle), 0, 255)
 
 
-def _range_error(rng, snapshot, surface, cosine):
-    """Noise of the clock; leaves let a beam go deeper, grass meets it earlier, the flatter it comes in."""
+def _range_error(rng: Rng, snapshot: Snapshot, surface: Ints, cosine: Floats) -> Floats:
+    """Metres: noise; leaves lengthen a range, and grass shortens it the more, the flatter the beam."""
     noise = RANGE_NOISE * np.clip(rng.standard_normal(len(surface)), -2.5, 2.5)
     scatter = snapshot.surfaces.material("scatter")[surface] * rng.random(len(surface))
     on_ground = surface >= len(snapshot.centers)
@@ -73,6 +70,6 @@ def _range_error(rng, snapshot, surface, cosine):
     return noise + np.where(on_ground, -earlier, scatter)
 
 
-def _dropout(intensity, distance):
-    """Probability that no echo is heard: a little everywhere, more for weak echoes from far away."""
+def _dropout(intensity: Floats, distance: Floats) -> Floats:
+    """Probability of no echo: small everywhere, larger for low intensity and long range."""
     return 0.02 + 0.5 * np.exp(-(intensity + 1) * (25 / np.maximum(distance, 1)) ** 2)

@@ -1,17 +1,27 @@
-"""What surfaces look like to a camera and to a lidar, with ranges that overlap between the classes."""
+"""Appearance of surfaces to a camera and to a lidar, with ranges that overlap between the classes."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 
+Rng = np.random.Generator
+
+
 class Material(NamedTuple):
-    """Args:
-    color: red, green, blue in 0…1.
-    reflectance: share of the laser light that comes back, 0…1.
-    scatter: metres that a beam may go astray within it (leaves, grass).
-    porosity: share of the beams that pass through it.
-    windows: whether it carries rows of dark windows.
+    """The appearance of a surface.
+
+    Args:
+        color (`tuple[float, float, float]`):
+            Red, green, blue from 0 to 1.
+        reflectance (`float`):
+            Share of the laser light that is reflected.
+        scatter (`float`, *optional*, defaults to 0.0):
+            Metres by which the measured range may be off (leaves, grass).
+        porosity (`float`, *optional*, defaults to 0.0):
+            Share of the beams that pass through.
+        windows (`bool`, *optional*, defaults to `False`):
+            Whether there are rows of dark windows on it.
     """
 
     color: tuple[float, float, float]
@@ -28,7 +38,7 @@ class _Kind(NamedTuple):
     porosity: float = 0.0
 
 
-# The ranges of reflectance overlap on purpose: intensity alone must not tell the class.
+# The ranges of reflectance overlap on purpose: intensity alone must not determine the class.
 KINDS = {
     "paint": _Kind(
         (
@@ -81,9 +91,9 @@ KINDS = {
 }
 
 
-def draw_material(rng: np.random.Generator, kind: str, windows: bool = False) -> Material:
-    """A material of one of `KINDS`, with a colour and a reflectance of its own."""
-    kind = KINDS[kind]
+def draw_material(rng: Rng, name: str, windows: bool = False) -> Material:
+    """A material of one of `KINDS`, with a random colour and reflectance."""
+    kind = KINDS[name]
     tint = rng.uniform(-0.06, 0.06) + rng.uniform(-0.03, 0.03, 3)
-    color = np.clip(np.array(kind.colors[rng.integers(len(kind.colors))]) + tint, 0.02, 0.98)
-    return Material(tuple(color.tolist()), float(rng.uniform(*kind.reflectance)), kind.scatter, kind.porosity, windows)
+    red, green, blue = np.clip(np.array(kind.colors[rng.integers(len(kind.colors))]) + tint, 0.02, 0.98).tolist()
+    return Material((red, green, blue), float(rng.uniform(*kind.reflectance)), kind.scatter, kind.porosity, windows)

@@ -1,28 +1,31 @@
-"""The ten movable classes and what lies about: each a handful of parts whose shape tells what it is."""
+"""Models of the ten movable classes and of clutter, each made of a few parts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from uov_hf.synthetic.materials import draw_material
-from uov_hf.synthetic.shapes import BOX, Part, box, ellipsoid, part_corners, post, wheel
+from uov_hf.synthetic.materials import Rng, draw_material
+from uov_hf.synthetic.shapes import BOX, Floats, Part, box, ellipsoid, part_corners, post, wheel
 
 
 @dataclass(frozen=True)
 class Model:
-    """A thing that can stand on the street, in its own frame: x forward, y left, z up, z = 0 the ground.
+    """An object on the street, in its own frame: x forward, y left, z up, z = 0 the ground.
 
     Args:
-        category (`str`): raw nuScenes-lidarseg class, such as `vehicle.car`.
-        parts (`tuple[Part, ...]`): what it is made of.
+        category (`str`):
+            Raw nuScenes-lidarseg class, such as `vehicle.car`.
+        parts (sequence of `Part`):
+            The shapes that it consists of.
     """
 
     category: str
-    parts: tuple[Part, ...]
+    parts: Sequence[Part]
 
     @cached_property
-    def bounds(self) -> np.ndarray:
+    def bounds(self) -> Floats:
         """Lowest and highest corner (2, 3) of the box around all parts, metres."""
         corners = np.concatenate([part_corners(part) for part in self.parts])
         return np.stack([corners.min(axis=0), corners.max(axis=0)])
@@ -31,17 +34,13 @@ class Model:
     def length(self) -> float:
         return float(self.bounds[1, 0] - self.bounds[0, 0])
 
-    @property
-    def width(self) -> float:
-        return float(self.bounds[1, 1] - self.bounds[0, 1])
 
-
-def _axle(rng, x, track, radius, width=0.25):
+def _axle(rng: Rng, x: float, track: float, radius: float, width: float = 0.25) -> list[Part]:
     rubber = draw_material(rng, "rubber")
     return [wheel(rubber, radius, width, (x, side * ((track - width) / 2 + 0.03), radius)) for side in (-1, 1)]
 
 
-def car(rng) -> Model:
+def car(rng: Rng) -> Model:
     """A low body with a narrower cabin of glass; hatchbacks, saloons, estates and off-roaders."""
     length, width, height = rng.uniform(3.7, 5.0), rng.uniform(1.65, 1.95), rng.uniform(1.4, 1.85)
     clearance, belt = rng.uniform(0.2, 0.35), rng.uniform(0.52, 0.6) * height
@@ -53,10 +52,10 @@ def car(rng) -> Model:
         box(paint, (0.85 * cabin_length, 0.8 * width, 0.06), (cabin_shift, 0, height)),
     ]
     parts += _axle(rng, 0.31 * length, width, 0.33) + _axle(rng, -0.3 * length, width, 0.33)
-    return Model("vehicle.car", tuple(parts))
+    return Model("vehicle.car", parts)
 
 
-def truck(rng) -> Model:
+def truck(rng: Rng) -> Model:
     """A cab, a gap, and a load that is higher than the cab; or a pickup with an open bed."""
     if rng.random() < 0.25:
         return _pickup(rng)
@@ -73,10 +72,10 @@ def truck(rng) -> Model:
     ]
     for x in (0.36 * length, -0.2 * length, -0.34 * length):
         parts += _axle(rng, x, width, 0.48, 0.3)
-    return Model("vehicle.truck", tuple(parts))
+    return Model("vehicle.truck", parts)
 
 
-def _pickup(rng) -> Model:
+def _pickup(rng: Rng) -> Model:
     length, width, height = rng.uniform(5.2, 6.0), rng.uniform(1.9, 2.1), rng.uniform(1.8, 2.1)
     paint, glass = draw_material(rng, "paint"), draw_material(rng, "glass")
     parts = [
@@ -89,10 +88,10 @@ def _pickup(rng) -> Model:
         box(paint, (0.08, width, 0.5), (0.04 - length / 2, 0, 1.0)),
     ]
     parts += _axle(rng, 0.32 * length, width, 0.4) + _axle(rng, -0.3 * length, width, 0.4)
-    return Model("vehicle.truck", tuple(parts))
+    return Model("vehicle.truck", parts)
 
 
-def bus(rng) -> Model:
+def bus(rng: Rng) -> Model:
     """One long low-floored box with a band of windows; articulated ones have two and bellows."""
     bendy = rng.random() < 0.3
     length, width, height = rng.uniform(9.5, 12.5), 2.55, rng.uniform(2.9, 3.4)
@@ -109,10 +108,10 @@ def bus(rng) -> Model:
     if bendy:
         bellows = draw_material(rng, "rubber")
         parts.append(box(bellows, (0.1 * length, width - 0.3, height - 0.6), (0, 0, (height + 0.4) / 2)))
-    return Model("vehicle.bus.bendy" if bendy else "vehicle.bus.rigid", tuple(parts))
+    return Model("vehicle.bus.bendy" if bendy else "vehicle.bus.rigid", parts)
 
 
-def trailer(rng) -> Model:
+def trailer(rng: Rng) -> Model:
     """A load without a cab: axles behind, landing legs and a drawbar in front; a box, a tank or a flat bed."""
     length, width, deck = rng.uniform(6.5, 11.0), rng.uniform(2.3, 2.55), rng.uniform(1.0, 1.3)
     metal, load = draw_material(rng, "metal"), draw_material(rng, "paint")
@@ -132,10 +131,10 @@ def trailer(rng) -> Model:
             parts.append(box(draw_material(rng, "paint"), size, (x * length, 0, deck + 0.1 + size[2] / 2)))
     for x in (-0.2, -0.31, -0.42):
         parts += _axle(rng, x * length, width, 0.46, 0.3)
-    return Model("vehicle.trailer", tuple(parts))
+    return Model("vehicle.trailer", parts)
 
 
-def construction_vehicle(rng) -> Model:
+def construction_vehicle(rng: Rng) -> Model:
     """An excavator on tracks with a bent arm, or a loader on four high wheels with a shovel."""
     paint, metal, glass = draw_material(rng, "machine"), draw_material(rng, "metal"), draw_material(rng, "glass")
     if rng.random() < 0.55:
@@ -148,7 +147,7 @@ def construction_vehicle(rng) -> Model:
             box(paint, (reach, 0.35, 0.4), (0.6 + 1.0 * reach, -0.3, 2.75), (0, 1.0, 0)),
             box(metal, (0.8, 1.0, 0.7), (0.6 + 1.25 * reach, -0.3, 1.2), (0, 0.4, 0)),
         ]
-        return Model("vehicle.construction", tuple(parts))
+        return Model("vehicle.construction", parts)
     parts = [
         box(paint, (2.4, 1.5, 1.0), (-1.2, 0, 1.5)),
         box(paint, (1.6, 1.1, 0.7), (0.8, 0, 1.15)),
@@ -157,10 +156,10 @@ def construction_vehicle(rng) -> Model:
         box(metal, (0.9, 2.6, 0.9), (3.0, 0, 0.65), (0, rng.uniform(-0.3, 0.3), 0)),
     ]
     parts += _axle(rng, 1.1, 2.4, 0.75, 0.6) + _axle(rng, -1.5, 2.4, 0.75, 0.6)
-    return Model("vehicle.construction", tuple(parts))
+    return Model("vehicle.construction", parts)
 
 
-def _rider(rng, seat):
+def _rider(rng: Rng, seat: float) -> list[Part]:
     cloth, trousers = draw_material(rng, "cloth"), draw_material(rng, "cloth")
     return [
         ellipsoid(cloth, (0.42, 0.46, 0.75), (-0.05, 0, seat + 0.38)),
@@ -170,8 +169,8 @@ def _rider(rng, seat):
     ]
 
 
-def bicycle(rng, ridden=False) -> Model:
-    """Two large thin wheels that one sees through, a thin frame, a handlebar."""
+def bicycle(rng: Rng, ridden: bool = False) -> Model:
+    """Two large thin wheels that beams pass through, a thin frame, a handlebar."""
     frame, spokes, radius = draw_material(rng, "paint"), draw_material(rng, "spokes"), rng.uniform(0.32, 0.36)
     parts = [wheel(spokes, radius, 0.05, (x, 0, radius)) for x in (-0.53, 0.53)]
     parts += [
@@ -182,10 +181,10 @@ def bicycle(rng, ridden=False) -> Model:
         box(draw_material(rng, "rubber"), (0.08, 0.58, 0.07), (0.36, 0, 1.03)),
         box(draw_material(rng, "rubber"), (0.26, 0.16, 0.08), (-0.28, 0, 0.97)),
     ]
-    return Model("vehicle.bicycle", tuple(parts + (_rider(rng, 0.95) if ridden else [])))
+    return Model("vehicle.bicycle", parts + (_rider(rng, 0.95) if ridden else []))
 
 
-def motorcycle(rng, ridden=False) -> Model:
+def motorcycle(rng: Rng, ridden: bool = False) -> Model:
     """Two thick wheels with a full body between them; scooters have a shield and a footboard."""
     paint, metal, radius = draw_material(rng, "paint"), draw_material(rng, "metal"), rng.uniform(0.27, 0.33)
     rubber = draw_material(rng, "rubber")
@@ -199,10 +198,10 @@ def motorcycle(rng, ridden=False) -> Model:
         box(metal, (0.08, 0.75, 0.07), (0.4, 0, 1.05)),
         box(draw_material(rng, "glass"), (0.1, 0.34, 0.4), (0.55, 0, 1.02), (0, -0.5, 0)),
     ]
-    return Model("vehicle.motorcycle", tuple(parts + (_rider(rng, 0.88) if ridden else [])))
+    return Model("vehicle.motorcycle", parts + (_rider(rng, 0.88) if ridden else []))
 
 
-def pedestrian(rng) -> Model:
+def pedestrian(rng: Rng) -> Model:
     """Two legs, a trunk, two arms and a head; children are smaller, workers wear a helmet."""
     category = rng.choice(
         ["human.pedestrian.adult", "human.pedestrian.child", "human.pedestrian.construction_worker"],
@@ -224,10 +223,10 @@ def pedestrian(rng) -> Model:
             for side in (-1, 1)
         ],
     ]
-    return Model(str(category), tuple(parts))
+    return Model(str(category), parts)
 
 
-def traffic_cone(rng) -> Model:
+def traffic_cone(rng: Rng) -> Model:
     """A cone on a square plate."""
     height, radius = rng.uniform(0.65, 1.0), rng.uniform(0.17, 0.24)
     plastic = draw_material(rng, "plastic")
@@ -238,7 +237,7 @@ def traffic_cone(rng) -> Model:
     return Model("movable_object.trafficcone", parts)
 
 
-def barrier(rng) -> Model:
+def barrier(rng: Rng) -> Model:
     """A concrete or plastic block with a wide foot, or a board on two legs."""
     length, height = rng.uniform(1.6, 2.3), rng.uniform(0.8, 1.1)
     material = draw_material(rng, "plastic" if rng.random() < 0.5 else "concrete")
@@ -254,16 +253,16 @@ def barrier(rng) -> Model:
         parts = [box(material, (length, 0.06, 0.3), (0, 0, z * height)) for z in (0.5, 0.85)]
         parts += [box(legs, (0.08, 0.6, 0.08), (x * length, 0, 0.04)) for x in (-0.4, 0.4)]
         parts += [box(legs, (0.08, 0.08, height), (x * length, 0, height / 2)) for x in (-0.4, 0.4)]
-    return Model("movable_object.barrier", tuple(parts))
+    return Model("movable_object.barrier", parts)
 
 
-def clutter(rng) -> Model:
-    """What the challenge ignores: rubbish, wheeled bins, a dog."""
+def clutter(rng: Rng) -> Model:
+    """Classes that the challenge ignores: rubbish, wheeled bins, a dog."""
     kind = rng.integers(3)
     if kind == 0:
         bag = draw_material(rng, "rubber")
         bags = [ellipsoid(bag, (0.6, 0.5, 0.5), (x, y, 0.22)) for x, y in rng.uniform(-0.4, 0.4, (3, 2))]
-        return Model("movable_object.debris", tuple(bags))
+        return Model("movable_object.debris", bags)
     if kind == 1:
         plastic = draw_material(rng, "machine")
         parts = (box(plastic, (0.55, 0.6, 0.9), (0, 0, 0.6)), box(plastic, (0.62, 0.66, 0.08), (0, 0, 1.08)))
@@ -271,11 +270,11 @@ def clutter(rng) -> Model:
     fur = draw_material(rng, "bark")
     legs = [box(fur, (0.08, 0.08, 0.35), (x, y, 0.17)) for x in (-0.25, 0.25) for y in (-0.1, 0.1)]
     body = [ellipsoid(fur, (0.7, 0.26, 0.3), (0, 0, 0.45)), ellipsoid(fur, (0.3, 0.18, 0.2), (0.42, 0, 0.62))]
-    return Model("animal", tuple(body + legs))
+    return Model("animal", body + legs)
 
 
-def ego_car(rng) -> Model:
-    """The recording car, as its own lidar sees it: a bonnet and a low roof; the frame's origin is the rear axle."""
+def ego_car(rng: Rng) -> Model:
+    """The recording car as its own lidar measures it: a bonnet and a low roof; the origin is the rear axle."""
     paint = draw_material(rng, "paint")
     parts = (
         Part(BOX, (1.35, 0, 0.55), (4.1, 1.73, 0.6), paint),

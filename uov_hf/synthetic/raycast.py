@@ -1,32 +1,49 @@
-"""What a grid of rays meets: a part is tried only in the window of the grid that its box covers, near parts first."""
+"""Casts a grid of rays: each part is tested only in the window of the grid that its box covers, near parts first."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uov_hf.synthetic.ground import FARTHEST
-from uov_hf.synthetic.shapes import first_hit
+from uov_hf.synthetic.shapes import Floats, Ints, first_hit
 from uov_hf.synthetic.surfaces import Snapshot
-from uov_hf.synthetic.views import PinholeView, SpinningView
+from uov_hf.synthetic.views import Windows
 
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """What each ray of a grid met: metres along the ray, and the surface; infinite and -1 for the sky."""
+    """The hit of each ray of a grid: metres along the ray, and the surface; infinite and -1 for the sky."""
 
-    distance: np.ndarray
-    surface: np.ndarray
+    distance: Floats
+    surface: Ints
 
 
-def cast(view: PinholeView | SpinningView, snapshot: Snapshot, see_ego=False, luck=None) -> Hits:
+class View(Protocol):
+    """Rays from one pose, in rows and columns."""
+
+    @property
+    def pose(self) -> NDArray[np.float64]: ...
+
+    @property
+    def directions(self) -> NDArray[np.float32]: ...
+
+    def windows(self, corners: NDArray[np.float64]) -> Windows: ...
+
+
+def cast(view: View, snapshot: Snapshot, see_ego: bool = False, luck: Floats | None = None) -> Hits:
     """The first surface on each ray of a view.
 
     Args:
-        view: the rays.
-        snapshot: the surfaces, where they are at that time.
-        see_ego: whether the ego car's own body is met.
+        view (`View`):
+            The rays.
+        snapshot (`Snapshot`):
+            The surfaces at one time.
+        see_ego (`bool`, *optional*, defaults to `False`):
+            Whether rays hit the ego car.
         luck (`np.ndarray` of shape `(rows, columns)`, *optional*):
-            Uniform in 0…1: a ray whose luck is below a material's porosity passes through it.
+            Uniform random numbers: a ray passes through a material whose porosity is above its number.
     """
     origin, surfaces = view.pose[:3, 3], snapshot.surfaces
     directions = view.directions
@@ -39,7 +56,8 @@ def cast(view: PinholeView | SpinningView, snapshot: Snapshot, see_ego=False, lu
     return hits
 
 
-def _cast_parts(view, snapshot, hits, see_ego, luck):
+def _cast_parts(view: View, snapshot: Snapshot, hits: Hits, see_ego: bool, luck: Floats | None) -> None:
+    """Replace hits in place by those of nearer parts."""
     origin, surfaces = view.pose[:3, 3], snapshot.surfaces
     radius = np.linalg.norm(surfaces.half_size, axis=1)
     nearest = np.linalg.norm(snapshot.centers - origin, axis=1) - radius

@@ -1,15 +1,16 @@
-"""The same drives written as SemanticKITTI: the folders of KITTI odometry, and a label on every point."""
+"""The same drives written as SemanticKITTI: the folders of KITTI odometry, with a label on every point."""
 
 import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.synthetic.cameras import CAMERAS, take_picture
-from uov_hf.synthetic.drives import FRAME_INTERVAL, DriveSettings, check_counts, record_all
+from uov_hf.synthetic.drives import FRAME_INTERVAL, DriveSettings, check_counts, record_all, share_out
 from uov_hf.synthetic.lidar import LIDAR_TO_EGO, Scan, scan
 from uov_hf.synthetic.surfaces import Surfaces
 from uov_hf.synthetic.views import PinholeView
@@ -22,8 +23,7 @@ SEQUENCES = {
     "val": ("08",),
     "test": tuple(f"{number:02d}" for number in range(11, 22)),
 }
-# What nuScenes-lidarseg's raw classes are among SemanticKITTI's: a class is what the first entry says with which its
-# name begins.
+# nuScenes-lidarseg's raw classes → SemanticKITTI's. The first key that the name of a class begins with counts.
 COUNTERPARTS = {
     "noise": "unlabeled",
     "animal": "unlabeled",
@@ -49,7 +49,7 @@ COUNTERPARTS = {
     "static.vegetation": "vegetation",
     "static.": "other-object",
 }
-# What moves has a class of its own. For nuScenes a rider is part of the vehicle, here the vehicle of the rider.
+# Moving objects have their own classes. In nuScenes a rider belongs to the vehicle, here the vehicle to the rider.
 MOVING = {
     "bicycle": "moving-bicyclist",
     "bus": "moving-bus",
@@ -76,40 +76,42 @@ def generate_semantic_kitti(
 ) -> Path:
     """Write the drives of `generate_street` as `sequences/00`, `01`, … of SemanticKITTI.
 
-    Scene for scene it is the same town, seen by the same lidar: the points are the same to the bit, with the intensity
-    as a remission from 0 to 1, a 255th of nuScenes's. `image_2` is what the front camera sees at the time of the scan,
-    as in a nuScenes root that is written with `synchronised`. Poses are in the frame of the town, that of such a root.
-    Labels are those that `COUNTERPARTS` and `MOVING` give for nuScenes's; what can be counted has an instance number.
+    Scene for scene, the town and the lidar are the same: the points are equal to the bit, with the intensity as a
+    remission from 0 to 1, a 255th of nuScenes's. `image_2` is the image of the front camera at the time of the scan,
+    as in a nuScenes root written with `synchronised`. Poses are in the frame of the town, as in such a root. Labels
+    are mapped by `COUNTERPARTS` and `MOVING`; countable objects have an instance number.
 
     Args:
-        output_dir (`str` or `Path`): the root to write; it must not hold `sequences` yet.
-        num_scenes, frames_per_scene, seed, image_size, azimuth_steps, num_workers: as in `generate_street`.
+        output_dir (`str` or `Path`):
+            The root to write; it must not contain `sequences` yet.
+        num_scenes, frames_per_scene, seed, image_size, azimuth_steps, num_workers:
+            As in `generate_street`.
         splits (`dict[str, int]`, *optional*):
             Number of scenes of `train` (at most 10), `val` (at most 1) and `test` (at most 11), in this order; by
             default the last third is `test`, the rest `train`.
 
     Returns:
-        `Path`: the root.
+        `Path`: The root.
 
     Raises:
-        ValueError: an argument is out of range, or `splits` does not share out all scenes.
-        FileExistsError: the root holds sequences.
+        ValueError: An argument is out of range, or `splits` does not add up to `num_scenes`.
+        FileExistsError: The root contains sequences.
     """
     root = Path(output_dir)
     check_counts(num_scenes=num_scenes, num_workers=num_workers)
-    settings = DriveSettings(root, seed, frames_per_scene, tuple(image_size), azimuth_steps, synchronised=True)
-    names = _share_out(num_scenes, splits)
+    settings = DriveSettings(root, seed, frames_per_scene, image_size, azimuth_steps, synchronised=True)
+    names = _sequence_names(share_out(num_scenes, splits))
     if (root / "sequences").exists():
         raise FileExistsError(f"{root / 'sequences'} exists: remove it, or choose another `output_dir`.")
     record_all(partial(record_sequence, names), settings, num_scenes, num_workers)
-    # By this file the dataset script tells the street from a real recording, which must not be published.
+    # The dataset reader recognises the street by this file: a real recording must not be published.
     (root / "synthetic").mkdir(exist_ok=True)
     (root / "synthetic" / "street.json").write_text(json.dumps({"seed": seed, "sequences": names}), encoding="utf-8")
     return root
 
 
 def record_sequence(names: list[str], settings: DriveSettings, index: int) -> None:
-    """Write scene number `index` as the sequence of that place in `names`."""
+    """Write scene number `index` as the sequence `names[index]`."""
     folder, surfaces = settings.root / "sequences" / names[index], settings.surfaces(index)
     for sub in ("velodyne", "labels", "image_2"):
         (folder / sub).mkdir(parents=True)
@@ -128,8 +130,8 @@ def record_sequence(names: list[str], settings: DriveSettings, index: int) -> No
     _write_lines(folder / "times.txt", [_text(time) for time in times])
 
 
-def label_words(surfaces: Surfaces) -> np.ndarray:
-    """What label files say of every segment, uint32: its raw class and, if it is a thing, its id in the upper half."""
+def label_words(surfaces: Surfaces) -> NDArray[np.uint32]:
+    """The label word of every segment, uint32: the raw class and, for a thing, the segment id in the upper 16 bits."""
     vocabulary = load_vocabulary("semantic_kitti")
     raw_ids = dict(zip(vocabulary.raw_names, vocabulary.raw_ids.tolist(), strict=True))
     is_thing = np.append(vocabulary.is_thing, np.zeros(IGNORED + 1 - len(vocabulary.is_thing), bool))
@@ -142,25 +144,19 @@ def label_words(surfaces: Surfaces) -> np.ndarray:
 
 
 def counterpart(category: str, moves: bool = False) -> str:
-    """The raw class of SemanticKITTI that one of nuScenes-lidarseg is."""
+    """The raw class of SemanticKITTI for one of nuScenes-lidarseg."""
     name = next(name for beginning, name in COUNTERPARTS.items() if category.startswith(beginning))
     return MOVING.get(name, name) if moves else name
 
 
-def _share_out(num_scenes: int, splits: dict[str, int] | None) -> list[str]:
-    """The sequence of every scene."""
-    if splits is None:
-        splits = {"train": num_scenes - num_scenes // 3, "test": num_scenes // 3}
+def _sequence_names(counts: dict[str, int]) -> list[str]:
     room = {split: len(numbers) for split, numbers in SEQUENCES.items()}
-    fits = all(0 <= count <= room.get(split, -1) for split, count in splits.items())
-    if not fits or sum(splits.values()) != num_scenes:
-        raise ValueError(
-            f"`splits` must share out all {num_scenes} scenes, and SemanticKITTI has room for {room}; got {splits}."
-        )
-    return [number for split, numbers in SEQUENCES.items() for number in numbers[: splits.get(split, 0)]]
+    if any(count > room.get(split, -1) for split, count in counts.items()):
+        raise ValueError(f"`splits` must fit into SemanticKITTI, which has room for {room}; got {counts}.")
+    return [number for split, numbers in SEQUENCES.items() for number in numbers[: counts.get(split, 0)]]
 
 
-def _write_scan(folder: Path, stem: str, captured: Scan, words: np.ndarray) -> None:
+def _write_scan(folder: Path, stem: str, captured: Scan, words: NDArray[np.uint32]) -> None:
     remission = captured.points[:, 3:4] / np.float32(255)
     points = np.concatenate([captured.points[:, :3], remission], axis=1)
     points.astype("<f4").tofile(folder / "velodyne" / f"{stem}.bin")
@@ -168,7 +164,7 @@ def _write_scan(folder: Path, stem: str, captured: Scan, words: np.ndarray) -> N
 
 
 def _write_calibration(path: Path, image_size: tuple[int, int]) -> None:
-    """One camera stands for KITTI's four, and its frame is the one that poses are of."""
+    """All four cameras of KITTI are the front camera, and poses are in its frame."""
     projection = np.column_stack([FRONT.intrinsics(image_size), np.zeros(3)])
     matrices = dict.fromkeys(("P0", "P1", "P2", "P3"), projection) | {"Tr": LIDAR_TO_FRONT[:3]}
     _write_lines(path, [f"{name}: {_text(matrix)}" for name, matrix in matrices.items()])
@@ -178,5 +174,5 @@ def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _text(numbers: np.ndarray | float) -> str:
+def _text(numbers: NDArray[np.float64] | float) -> str:
     return " ".join(f"{number:.12e}" for number in np.ravel(numbers))

@@ -1,13 +1,19 @@
-"""Three unit shapes, stretched, turned and moved: everything that stands on the street is made of them."""
+"""Three unit shapes, stretched, turned and moved: every object on the street consists of them."""
 
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
+from uov_hf.geometry.rotation import euler_to_matrix
 from uov_hf.synthetic.materials import Material
 
 
+Vector = tuple[float, float, float]
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+rotation_matrix = cache(euler_to_matrix)  # thousands of parts have the same few turns
 BOX, ELLIPSOID, TUBE = 0, 1, 2
 
 
@@ -21,69 +27,59 @@ class Part:
         center, size (`tuple[float, float, float]`):
             Metres in the model's frame (x forward, y left, z up); `size` is the full extent before turning.
         material (`Material`):
-            What camera and lidar see of it.
+            Its appearance to camera and lidar.
         turn (`tuple[float, float, float]`, *optional*):
             Roll, pitch and yaw in radians.
         taper (`float`, *optional*, defaults to 1.0):
-            Radius of a tube's top; that of its foot is 1. So 1 is a cylinder, 0 a cone.
+            Radius of a tube's top relative to its foot: 1 is a cylinder, 0 a cone.
     """
 
     shape: int
-    center: tuple[float, float, float]
-    size: tuple[float, float, float]
+    center: Vector
+    size: Vector
     material: Material
-    turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    turn: Vector = (0.0, 0.0, 0.0)
     taper: float = 1.0
 
 
-def box(material, size, center, turn=(0.0, 0.0, 0.0)) -> Part:
+def box(material: Material, size: Vector, center: Vector, turn: Vector = (0.0, 0.0, 0.0)) -> Part:
     return Part(BOX, center, size, material, turn)
 
 
-def ellipsoid(material, size, center) -> Part:
+def ellipsoid(material: Material, size: Vector, center: Vector) -> Part:
     return Part(ELLIPSOID, center, size, material)
 
 
-def post(material, radius, foot, height, taper=1.0) -> Part:
+def post(material: Material, radius: float, foot: Vector, height: float, taper: float = 1.0) -> Part:
     """An upright tube that starts at `foot`."""
     x, y, z = foot
     return Part(TUBE, (x, y, z + height / 2), (2 * radius, 2 * radius, height), material, taper=taper)
 
 
-def wheel(material, radius, width, center) -> Part:
+def wheel(material: Material, radius: float, width: float, center: Vector) -> Part:
     """A tube whose axis points to the left."""
     return Part(TUBE, center, (2 * radius, 2 * radius, width), material, turn=(np.pi / 2, 0.0, 0.0))
-
-
-@cache
-def rotation_matrix(roll: float, pitch: float, yaw: float) -> np.ndarray:
-    """Rotation about x, then y, then z."""
-    (cr, cp, cy), (sr, sp, sy) = np.cos([roll, pitch, yaw]), np.sin([roll, pitch, yaw])
-    return np.array(
-        [
-            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-            [-sp, cp * sr, cp * cr],
-        ]
-    )
 
 
 CORNERS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
 EDGES = np.array([[a, b] for a in range(8) for b in range(a + 1, 8) if np.abs(CORNERS[a] - CORNERS[b]).sum() == 2])
 
 
-def part_corners(part: Part) -> np.ndarray:
+def part_corners(part: Part) -> Floats:
     """The corners (8, 3) of a part's box, in the model's frame."""
     return (CORNERS * np.array(part.size) / 2) @ rotation_matrix(*part.turn).T + np.array(part.center)
 
 
-def first_hit(shape: int, taper: float, origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
+def first_hit(shape: int, taper: float, origin: Floats, directions: Floats) -> Floats:
     """Where rays first meet a unit shape: the t of origin + t · direction, infinite where they miss.
 
     Args:
-        shape, taper: as in `Part`.
-        origin (`np.ndarray` of shape `(3,)`): outside the shape, in its own frame.
-        directions (`np.ndarray` of shape `(3, ...)`): in the same frame; t keeps their scale.
+        shape (`int`), taper (`float`):
+            As in `Part`.
+        origin (`np.ndarray` of shape `(3,)`):
+            Outside the shape, in the shape's frame.
+        directions (`np.ndarray` of shape `(3, ...)`):
+            In the same frame, of any length.
     """
     if shape == BOX:
         return _hit_box(origin, directions)
@@ -92,7 +88,7 @@ def first_hit(shape: int, taper: float, origin: np.ndarray, directions: np.ndarr
     return _hit_tube(taper, origin, directions)
 
 
-def _hit_box(origin, directions):
+def _hit_box(origin: Floats, directions: Floats) -> Floats:
     inverse = 1.0 / directions
     low, high = ((side - origin[:, None, None]) * inverse for side in (np.float32(-1), np.float32(1)))
     enter = np.minimum(low, high).max(axis=0)
@@ -100,7 +96,7 @@ def _hit_box(origin, directions):
     return np.where((enter <= leave) & (enter > 0), enter, np.inf)
 
 
-def _hit_ball(origin, directions):
+def _hit_ball(origin: Floats, directions: Floats) -> Floats:
     a = np.einsum("i...,i...->...", directions, directions)
     b = np.einsum("i,i...->...", origin, directions)
     discriminant = b * b - a * (origin @ origin - 1)
@@ -108,8 +104,8 @@ def _hit_ball(origin, directions):
     return np.where((discriminant > 0) & (t > 0), t, np.inf)
 
 
-def _hit_tube(taper, origin, directions):
-    """x² + y² = (p + q z)² between z = -1 and 1, and the lid that faces the origin."""
+def _hit_tube(taper: float, origin: Floats, directions: Floats) -> Floats:
+    """x² + y² = (p + q z)² between z = -1 and 1, and the end that faces the origin."""
     p, q = np.float32((1 + taper) / 2), np.float32((taper - 1) / 2)
     (ox, oy, oz), (dx, dy, dz) = origin, directions
     radius, slope = p + q * oz, q * dz
@@ -123,14 +119,14 @@ def _hit_tube(taper, origin, directions):
         z = oz + candidate * dz
         t = np.where(~missed & (np.abs(z) <= 1) & (candidate > 0) & (p + q * z >= 0), np.minimum(t, candidate), t)
     if abs(oz) > 1:
-        lid = np.sign(oz)
-        candidate = (lid - oz) / dz
+        end = np.sign(oz)
+        candidate = (end - oz) / dz
         distance = (ox + candidate * dx) ** 2 + (oy + candidate * dy) ** 2
-        t = np.where((distance <= (p + q * lid) ** 2) & (candidate > 0), np.minimum(t, candidate), t)
+        t = np.where((distance <= (p + q * end) ** 2) & (candidate > 0), np.minimum(t, candidate), t)
     return t
 
 
-def unit_normals(shape: np.ndarray, taper: np.ndarray, position: np.ndarray) -> np.ndarray:
+def unit_normals(shape: Ints, taper: Floats, position: Floats) -> Floats:
     """Outward gradients (N, 3), not of unit length, of unit shapes (N,) at points (N, 3) of their surface."""
     x, y, z = position.T
     nearest = np.abs(position).argmax(axis=1)

@@ -1,105 +1,70 @@
-"""Everything a ray can meet in a town, as arrays, and where it is at a given time."""
+"""All surfaces of a town as arrays, and their places at a given time."""
 
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uov_hf.synthetic.materials import Material
-from uov_hf.synthetic.shapes import CORNERS, Part, rotation_matrix, unit_normals
-from uov_hf.synthetic.town import Thing, Town
+from uov_hf.synthetic.shapes import CORNERS, rotation_matrix, unit_normals
+from uov_hf.synthetic.town import Town
 from uov_hf.vocabulary import load_vocabulary
 
 
 @cache
 def raw_names() -> list[str]:
-    """nuScenes-lidarseg's raw classes; their places are the ids in label files."""
+    """nuScenes-lidarseg's raw classes, in the order of their ids in label files."""
     return load_vocabulary("nuscenes").raw_names
 
 
-@dataclass(frozen=True, eq=False)
 class Surfaces:
-    """All parts of all things of a town, then its ground patches, as arrays: row = surface.
+    """All parts of all objects of a town, then its ground patches, as arrays: row = surface.
 
     Args:
-        town (`Town`): whose surfaces they are; its last thing here is the ego car.
+        town (`Town`):
+            The town of the surfaces.
+
+    Attributes:
+        things (`list[Thing]`):
+            The objects of the town; the last one is the ego car.
+        movable (`list[int]`):
+            Numbers of the objects with a box: all that can move or be moved, without the ego car.
+        thing, shape, taper (`np.ndarray` of shape `(num_parts,)`):
+            Object, shape and taper of each part.
+        half_size, local_center, local_axes (`np.ndarray` of shape `(num_parts, 3)`, the last `(num_parts, 3, 3)`):
+            Half extent, centre and axes of each part in the frame of its object.
+        segment (`np.ndarray` of shape `(num_surfaces,)`):
+            uint16 id of every surface in the true segmentation: an object or a kind of ground; 0 is the sky.
+        categories (`list[str]`):
+            Raw class of every segment id, from id 1.
+        raw_class (`np.ndarray` of shape `(num_segments,)`):
+            uint8 raw nuScenes-lidarseg id of every segment id; that of the sky is 0, noise.
     """
 
-    town: Town
-
-    @cached_property
-    def things(self) -> list[Thing]:
-        return [*self.town.things, self.town.ego]
-
-    @cached_property
-    def movable(self) -> list[int]:
-        """Things that can move, or be moved; the ego car is not among them."""
+    def __init__(self, town: Town):
+        self.town, self.things = town, [*town.things, town.ego]
+        parts, patches = [part for thing in self.things for part in thing.model.parts], town.ground.patches
         fixed = ("flat.", "static.", "vehicle.ego")
-        return [number for number, thing in enumerate(self.things) if not thing.model.category.startswith(fixed)]
-
-    @cached_property
-    def parts(self) -> list[Part]:
-        return [part for thing in self.things for part in thing.model.parts]
-
-    @cached_property
-    def thing(self) -> np.ndarray:
-        """Thing of each part."""
-        return np.repeat(np.arange(len(self.things)), [len(thing.model.parts) for thing in self.things])
-
-    @cached_property
-    def shape(self) -> np.ndarray:
-        return np.array([part.shape for part in self.parts])
-
-    @cached_property
-    def taper(self) -> np.ndarray:
-        return np.array([part.taper for part in self.parts])
-
-    @cached_property
-    def half_size(self) -> np.ndarray:
-        return np.array([part.size for part in self.parts]) / 2
-
-    @cached_property
-    def local_axes(self) -> np.ndarray:
-        return np.array([rotation_matrix(*part.turn) for part in self.parts])
-
-    @cached_property
-    def local_center(self) -> np.ndarray:
-        return np.array([part.center for part in self.parts])
-
-    @cached_property
-    def materials(self) -> list[Material]:
-        return [part.material for part in self.parts] + [patch.material for patch in self.town.ground.patches]
-
-    def material(self, name: str) -> np.ndarray:
-        """One property of the material of every surface."""
-        return self._material_table[name]
-
-    @cached_property
-    def _material_table(self):
-        columns = zip(*self.materials, strict=True)
-        return {
-            name: np.array(column, dtype=np.float32) for name, column in zip(Material._fields, columns, strict=True)
+        self.movable = [n for n, thing in enumerate(self.things) if not thing.model.category.startswith(fixed)]
+        self.thing = np.repeat(np.arange(len(self.things)), [len(thing.model.parts) for thing in self.things])
+        self.shape = np.array([part.shape for part in parts])
+        self.taper = np.array([part.taper for part in parts])
+        self.half_size = np.array([part.size for part in parts]) / 2
+        self.local_center = np.array([part.center for part in parts])
+        self.local_axes = np.array([rotation_matrix(*part.turn) for part in parts])
+        self.segment = np.concatenate([self.thing, len(self.things) + np.arange(len(patches))]).astype(np.uint16) + 1
+        self.categories = [thing.model.category for thing in self.things] + [patch.category for patch in patches]
+        self.raw_class = np.array([0, *map(raw_names().index, self.categories)], dtype=np.uint8)
+        materials = [part.material for part in parts] + [patch.material for patch in patches]
+        self._materials = {
+            name: np.array(column, dtype=np.float32)
+            for name, column in zip(Material._fields, zip(*materials, strict=True), strict=True)
         }
 
-    @cached_property
-    def segment(self) -> np.ndarray:
-        """Id of every surface in the true segmentation: a thing or a kind of ground; 0 is the sky."""
-        patches = np.arange(len(self.town.ground.patches))
-        return np.concatenate([self.thing, len(self.things) + patches]).astype(np.uint16) + 1
-
-    def segment_of(self, things: list[int]) -> np.ndarray:
-        """Segment ids of things."""
-        return np.asarray(things) + 1
-
-    @cached_property
-    def raw_class(self) -> np.ndarray:
-        """Raw nuScenes-lidarseg class (uint8) of every segment id; that of the sky is 0, noise."""
-        return np.array([0, *map(raw_names().index, self.categories)], dtype=np.uint8)
-
-    @cached_property
-    def categories(self) -> list[str]:
-        """Raw class of every segment id, from id 1."""
-        return [thing.model.category for thing in self.things] + [p.category for p in self.town.ground.patches]
+    def material(self, name: str) -> NDArray[np.float32]:
+        """One property of the material of every surface."""
+        return self._materials[name]
 
     def at(self, time: float) -> "Snapshot":
         poses = np.concatenate([self.town.poses(time), self.town.ego_pose(time)[None]])
@@ -110,25 +75,34 @@ class Surfaces:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The surfaces at one time: poses (T, 4, 4) of things, centres (P, 3) and axes (P, 3, 3; in columns) of parts."""
+    """The surfaces at one time.
+
+    Args:
+        surfaces (`Surfaces`):
+            The surfaces.
+        poses (`np.ndarray` of shape `(num_things, 4, 4)`):
+            Of the objects, in the global frame.
+        centers (`np.ndarray` of shape `(num_parts, 3)`), axes (`np.ndarray` of shape `(num_parts, 3, 3)`):
+            Of the parts, in the global frame; an axis is a column.
+    """
 
     surfaces: Surfaces
-    poses: np.ndarray
-    centers: np.ndarray
-    axes: np.ndarray
+    poses: NDArray[np.float64]
+    centers: NDArray[np.float64]
+    axes: NDArray[np.float64]
 
     @cached_property
-    def corners(self) -> np.ndarray:
+    def corners(self) -> NDArray[np.float64]:
         """Corners (P, 8, 3) of the parts' boxes, global frame."""
         stretched = CORNERS * self.surfaces.half_size[:, None]
         return np.einsum("pij,pcj->pci", self.axes, stretched) + self.centers[:, None]
 
     @cached_property
-    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _parts(self) -> list[NDArray[np.float32]]:
         """Axes, centres and half sizes in the precision of rays."""
-        return tuple(array.astype(np.float32) for array in (self.axes, self.centers, self.surfaces.half_size))
+        return [array.astype(np.float32) for array in (self.axes, self.centers, self.surfaces.half_size)]
 
-    def normals(self, surface: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def normals(self, surface: NDArray[np.integer], points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outward unit normals (N, 3) of surfaces (N,) at points (N, 3), global frame, float32."""
         normals = np.empty(points.shape, dtype=np.float32)
         on_ground = surface >= len(self.centers)
@@ -142,6 +116,6 @@ class Snapshot:
         normals[on_part] = gradient / np.sqrt(np.einsum("ni,ni->n", gradient, gradient))[:, None]
         return normals
 
-    def local(self, part: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def local(self, part: NDArray[np.integer], points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points (N, 3) of the global frame in the frames of parts (N,): metres along their axes."""
         return np.einsum("nji,nj->ni", self._parts[0][part], points - self._parts[1][part])

@@ -1,23 +1,29 @@
-"""The town of one scene: everything that stands or moves on its street, and the car that records it."""
+"""The town of one scene: all objects on its street, and the recording car."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from uov_hf.geometry.rotation import rigid_motion
 from uov_hf.synthetic import models, surroundings
 from uov_hf.synthetic.ground import Ground
 from uov_hf.synthetic.layout import Street, draw_ground, draw_street
+from uov_hf.synthetic.materials import Rng
 from uov_hf.synthetic.models import Model
 
 
 MARGIN = 75.0  # metres of street before the first and after the last position of the ego car
 
+Draw = Callable[[Rng], Model]
+Block = tuple[float, float]  # x of the start and of the end of a stretch between side streets
+
 
 @dataclass(frozen=True)
 class Thing:
-    """A model, its place at time 0 (x and the distance from the street's middle), yaw on the street, and speed."""
+    """A model, its place at time 0 (x and the offset from the street's middle line), yaw on the street, and speed."""
 
     model: Model
     x: float
@@ -31,9 +37,12 @@ class Town:
     """One scene's world. x runs along the street, z up; metres, seconds.
 
     Args:
-        street (`Street`), ground (`Ground`): the layout.
-        things (`list[Thing]`): all that is not ground. The ego car is not among them.
-        ego (`Thing`): the recording car.
+        street (`Street`), ground (`Ground`):
+            The layout.
+        things (`list[Thing]`):
+            All objects without the ego car.
+        ego (`Thing`):
+            The recording car.
     """
 
     street: Street
@@ -41,23 +50,20 @@ class Town:
     things: list[Thing]
     ego: Thing
 
-    def ego_pose(self, time: float) -> np.ndarray:
-        """Pose (4, 4), float64, of the ego car's frame (rear axle, on the ground) in the global frame."""
-        return self._poses(
-            *(np.array([getattr(self.ego, name)]) for name in ("x", "offset", "heading", "speed")), time
-        )[0]
+    def ego_pose(self, time: float) -> NDArray[np.float64]:
+        """Pose (4, 4) of the ego car's frame (rear axle, on the ground) in the global frame."""
+        return self._poses(_placement([self.ego]), time)[0]
 
-    def poses(self, time: float) -> np.ndarray:
-        """Poses (num_things, 4, 4) of the things in the global frame."""
-        return self._poses(*self._placement, time)
+    def poses(self, time: float) -> NDArray[np.float64]:
+        """Poses (num_things, 4, 4) of the objects in the global frame."""
+        return self._poses(self._placement, time)
 
     @cached_property
-    def _placement(self):
-        return [
-            np.array([getattr(thing, name) for thing in self.things]) for name in ("x", "offset", "heading", "speed")
-        ]
+    def _placement(self) -> NDArray[np.float64]:
+        return _placement(self.things)
 
-    def _poses(self, x, offset, heading, speed, time):
+    def _poses(self, placement: NDArray[np.float64], time: float) -> NDArray[np.float64]:
+        x, offset, heading, speed = placement
         x = x + speed * time
         y = self.street.middle_line(x) + offset
         yaw = self.street.direction(x) + heading
@@ -65,19 +71,22 @@ class Town:
         forward = np.stack([np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)], axis=-1)
         left = np.cross(up, forward)
         left /= np.linalg.norm(left, axis=-1, keepdims=True)
-        poses = np.tile(np.eye(4), (len(x), 1, 1))
-        poses[:, :3, :3] = np.stack([np.cross(left, up), left, up], axis=-1)
-        poses[:, :3, 3] = np.stack([x, y, self.ground.height(x, y)], axis=-1)
-        return poses
+        rotation = np.stack([np.cross(left, up), left, up], axis=-1)
+        return rigid_motion(rotation, np.stack([x, y, self.ground.height(x, y)], axis=-1))
 
 
-def build_town(rng: np.random.Generator, duration: float) -> Town:
+def _placement(things: list[Thing]) -> NDArray[np.float64]:
+    """x, offset, heading and speed of objects, (4, num_things)."""
+    return np.array([(thing.x, thing.offset, thing.heading, thing.speed) for thing in things]).T
+
+
+def build_town(rng: Rng, duration: float) -> Town:
     """A town in which the ego car can drive for `duration` seconds."""
     speed = rng.uniform(5.0, 9.0)
     street = draw_street(rng, length=speed * duration + 2 * MARGIN)
     ground = draw_ground(rng, street)
     ego = Thing(models.ego_car(rng), MARGIN, -street.lane_middle, 0.0, speed)
-    things = [*_traffic(rng, street, ego, duration)]
+    things = _traffic(rng, street, ego, duration)
     for block in street.blocks():
         things += _line_up(rng, *block, 0.0, ON_ISLAND, (3.0, 10.0), turn=1.5)
         for side in (-1, 1):
@@ -88,9 +97,19 @@ def build_town(rng: np.random.Generator, duration: float) -> Town:
     return Town(street, ground, things, ego)
 
 
-def _line_up(rng, start: float, end: float, offset: float, draw: Callable[..., Model], gap, heading=0.0, turn=0.0):
-    """Things one after another from `start` to `end`, `gap` (low, high) metres apart, turned by up to `turn`."""
-    things, x = [], start + rng.uniform(0, gap[1])
+def _line_up(
+    rng: Rng,
+    start: float,
+    end: float,
+    offset: float,
+    draw: Draw,
+    gap: tuple[float, float],
+    heading: float = 0.0,
+    turn: float = 0.0,
+) -> list[Thing]:
+    """Objects one after another from `start` to `end`, `gap` (low, high) metres apart, turned by up to `turn`."""
+    things: list[Thing] = []
+    x = start + rng.uniform(0, gap[1])
     while True:
         model = draw(rng)
         if x + model.length > end:
@@ -101,14 +120,16 @@ def _line_up(rng, start: float, end: float, offset: float, draw: Callable[..., M
         x += model.length + rng.uniform(*gap)
 
 
-def _mixture(weights: dict[Callable[..., Model], float]) -> Callable[..., Model]:
+def _mixture(weights: dict[Draw, float]) -> Draw:
+    """A random draw among models with these weights."""
     shares = np.array(list(weights.values())) / sum(weights.values())
     draws = list(weights)
     return lambda rng: draws[rng.choice(len(draws), p=shares)](rng)
 
 
-# The rare classes of real streets are common here: each of the 16 has points in nearly every frame.
+# Classes that are rare on real streets are common here: each of the 16 has points in nearly every frame.
 PARKED = _mixture({models.car: 3, models.truck: 2, models.bus: 1.5, models.trailer: 5, models.construction_vehicle: 2})
+AT_WORK = _mixture({models.construction_vehicle: 2, models.pedestrian: 3, models.traffic_cone: 2, models.clutter: 1})
 WORKS = _mixture({models.barrier: 6, models.traffic_cone: 7})
 DRIVING = _mixture({models.car: 6, models.truck: 2.5, models.bus: 1.5, models.construction_vehicle: 0.7})
 RIDING = _mixture({lambda rng: models.bicycle(rng, True): 1, lambda rng: models.motorcycle(rng, True): 1})
@@ -136,7 +157,7 @@ STORED = _mixture({models.trailer: 3, models.truck: 2, models.construction_vehic
 PLANTED = _mixture({surroundings.tree: 3, surroundings.bush: 3})
 
 
-def _kerbside(rng, street: Street, block, side: int) -> list[Thing]:
+def _kerbside(rng: Rng, street: Street, block: Block, side: int) -> list[Thing]:
     """Parked vehicles, and road works of barriers and cones around a machine."""
     start, end = block
     heading = 0.0 if side < 0 else np.pi
@@ -146,20 +167,14 @@ def _kerbside(rng, street: Street, block, side: int) -> list[Thing]:
     edge = side * (street.kerb - street.parking + 0.1)
     marking = side * (street.median + street.lane + 0.1)
     things = _line_up(rng, works_start, works_start + works, edge, WORKS, (0.2, 1.2), heading, 0.1)
-    things += _line_up(rng, works_start, works_start + works, offset + 0.5 * side, _at_work, (1.0, 3.0), heading, 0.15)
+    things += _line_up(rng, works_start, works_start + works, offset + 0.5 * side, AT_WORK, (1.0, 3.0), heading, 0.15)
     things += _line_up(rng, works_start, works_start + works, marking, models.traffic_cone, (1.0, 3.0))
     for a, b in ((start, works_start), (works_start + works, end)):
         things += _line_up(rng, a, b, offset, PARKED, (1.0, 8.0), heading, 0.03)
     return things
 
 
-def _at_work(rng) -> Model:
-    return _mixture({models.construction_vehicle: 2, models.pedestrian: 3, models.traffic_cone: 2, models.clutter: 1})(
-        rng
-    )
-
-
-def _sidewalk(rng, street: Street, block, side: int) -> list[Thing]:
+def _sidewalk(rng: Rng, street: Street, block: Block, side: int) -> list[Thing]:
     """Furniture along the kerb, people in the middle."""
     heading = 0.0 if side < 0 else np.pi
     things = _line_up(rng, *block, side * (street.kerb + 0.75), FURNITURE, (0.3, 2.2), heading, 0.3)
@@ -172,7 +187,7 @@ def _sidewalk(rng, street: Street, block, side: int) -> list[Thing]:
     return things
 
 
-def _lots(rng, street: Street, block, side: int) -> list[Thing]:
+def _lots(rng: Rng, street: Street, block: Block, side: int) -> list[Thing]:
     """A fence or hedge in front; behind it houses, or a park or a yard with houses at the far end."""
     start, end = block
     heading = 0.0 if side < 0 else np.pi
@@ -192,7 +207,7 @@ def _lots(rng, street: Street, block, side: int) -> list[Thing]:
     return things + _line_up(rng, start, end, side * (street.front + 20), surroundings.building, (1.0, 8.0), heading)
 
 
-def _side_streets(rng, street: Street) -> list[Thing]:
+def _side_streets(rng: Rng, street: Street) -> list[Thing]:
     """Vehicles waiting at the junctions."""
     things = []
     for crossing in street.crossings:
@@ -203,8 +218,8 @@ def _side_streets(rng, street: Street) -> list[Thing]:
     return things
 
 
-def _traffic(rng, street: Street, ego: Thing, duration: float) -> list[Thing]:
-    """Each lane and each bicycle lane moves at a speed of its own, so that nobody runs into another."""
+def _traffic(rng: Rng, street: Street, ego: Thing, duration: float) -> list[Thing]:
+    """Each lane and each bicycle lane has one speed, so that no two vehicles collide."""
     oncoming = rng.uniform(4.0, 9.0)
     reach = oncoming * duration
     lane = street.lane_middle

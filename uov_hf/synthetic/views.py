@@ -1,11 +1,12 @@
-"""Grids of rays, those of a camera and those of a spinning lidar, and which of them a box can meet."""
+"""The ray grids of a camera and of a spinning lidar, and the windows of a grid whose rays may hit a box."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uov_hf.synthetic.shapes import EDGES
+from uov_hf.synthetic.shapes import EDGES, Floats, Ints
 
 
 NEAREST = 0.05  # metres in front of a camera
@@ -13,25 +14,25 @@ NEAREST = 0.05  # metres in front of a camera
 
 @dataclass(frozen=True)
 class Windows:
-    """Rectangles of a ray grid, one per row: `top` <= row < `bottom`, `left` <= column < `right` may meet `part`."""
+    """Rectangles of a ray grid: rays with `top` <= row < `bottom` and `left` <= column < `right` may hit `part`."""
 
-    part: np.ndarray
-    top: np.ndarray
-    bottom: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
+    part: Ints
+    top: Ints
+    bottom: Ints
+    left: Ints
+    right: Ints
 
 
 @dataclass(frozen=True, eq=False)
 class PinholeView:
     """Rays through the pixel centres of a camera at `pose` (4, 4; x right, y down, z forward) in the global frame."""
 
-    pose: np.ndarray
-    intrinsics: np.ndarray
+    pose: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
     image_size: tuple[int, int]
 
     @cached_property
-    def directions(self) -> np.ndarray:
+    def directions(self) -> NDArray[np.float32]:
         """Unit length, (3, height, width), global frame."""
         height, width = self.image_size
         x = (np.arange(width) - self.intrinsics[0, 2]) / self.intrinsics[0, 0]
@@ -40,8 +41,8 @@ class PinholeView:
         rays = np.einsum("ij,jhw->ihw", self.pose[:3, :3], rays / np.linalg.norm(rays, axis=0))
         return rays.astype(np.float32)
 
-    def windows(self, corners: np.ndarray) -> Windows:
-        """The pixels that boxes with these corners (P, 8, 3; camera frame) cover, cut off at the near plane."""
+    def windows(self, corners: NDArray[np.float64]) -> Windows:
+        """The pixels that boxes with these corners (P, 8, 3; camera frame) cover, clipped at the near plane."""
         part = np.flatnonzero(corners[..., 2].max(axis=1) > NEAREST)
         corners = corners[part]
         start, end = corners[:, EDGES[:, 0]], corners[:, EDGES[:, 1]]
@@ -61,7 +62,7 @@ class PinholeView:
         return Windows(part[seen], top[seen], bottom[seen], left[seen], right[seen])
 
 
-def _span(value, valid, size):
+def _span(value: Floats, valid: NDArray[np.bool_], size: int) -> tuple[Ints, Ints]:
     """First and past-the-last grid index between the smallest and the largest valid value of each row."""
     low = np.where(valid, value, np.inf).min(axis=1)
     high = np.where(valid, value, -np.inf).max(axis=1)
@@ -75,16 +76,18 @@ class SpinningView:
     A row is a beam, a column a firing.
 
     Args:
-        elevations (`np.ndarray` of shape `(beams,)`): radians, evenly spaced from the lowest.
-        azimuths (`np.ndarray` of shape `(columns,)`): radians from x towards y, evenly spaced, one turn.
+        elevations (`np.ndarray` of shape `(beams,)`):
+            Radians, evenly spaced from the lowest.
+        azimuths (`np.ndarray` of shape `(columns,)`):
+            Radians from x towards y, evenly spaced, one turn.
     """
 
-    pose: np.ndarray
-    elevations: np.ndarray
-    azimuths: np.ndarray
+    pose: NDArray[np.float64]
+    elevations: Floats
+    azimuths: Floats
 
     @cached_property
-    def directions(self) -> np.ndarray:
+    def directions(self) -> NDArray[np.float32]:
         """Unit length, (3, beams, columns), global frame."""
         elevation, azimuth = self.elevations[:, None], self.azimuths[None, :]
         rays = np.stack(
@@ -94,8 +97,8 @@ class SpinningView:
         )
         return np.einsum("ij,jhw->ihw", self.pose[:3, :3], rays).astype(np.float32)
 
-    def windows(self, corners: np.ndarray) -> Windows:
-        """The rays that boxes with these corners (P, 8, 3; lidar frame) may meet; across the seam, two windows."""
+    def windows(self, corners: NDArray[np.float64]) -> Windows:
+        """The rays that may hit boxes with these corners (P, 8, 3; lidar frame); across the seam, two windows."""
         part = np.arange(len(corners))
         center = corners.mean(axis=1)
         radius = np.linalg.norm(corners[..., :2] - center[:, None, :2], axis=2).max(axis=1)
