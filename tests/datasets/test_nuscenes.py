@@ -180,8 +180,7 @@ def test_a_large_table_is_read_block_by_block_whatever_its_layout(root, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("table", "field"),
-    [("ego_pose", "ego_pose_token"), ("calibrated_sensor", "calibrated_sensor_token")],
+    ("table", "field"), [("ego_pose", "ego_pose_token"), ("calibrated_sensor", "calibrated_sensor_token")]
 )
 def test_a_token_that_leads_nowhere_is_named(root, table, field):
     rows = read_table(root, "sample_data")

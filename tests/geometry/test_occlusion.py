@@ -1,4 +1,4 @@
-"""What something nearer hides gets no pair; what stands beside it, and the ground itself, keeps its own."""
+"""Points behind nearer ones get no pair; points beside them, and the ground itself, keep theirs."""
 
 import dataclasses
 
@@ -175,17 +175,12 @@ def test_visible_is_what_its_definition_says_point_by_point():
     np.testing.assert_array_equal(visible, expected)
 
 
-def test_the_order_of_points_does_not_matter():
+def test_the_order_of_points_does_not_matter_and_torch_gives_torch():
     points = crowd(2000)
     order = np.random.default_rng(1).permutation(len(points))
     visible = visible_points(points, BESIDE, OCCLUSION)
-    np.testing.assert_array_equal(visible_points(points[order], BESIDE, OCCLUSION), visible[order])
-
-
-def test_torch_in_torch_out():
-    points = crowd().astype(np.float32)
-    visible = visible_points(torch.from_numpy(points), BESIDE, OCCLUSION)
-    assert visible.dtype == torch.bool and visible.tolist() == visible_points(points, BESIDE, OCCLUSION).tolist()
+    shuffled = visible_points(torch.from_numpy(points[order]), BESIDE, OCCLUSION)
+    assert shuffled.dtype == torch.bool and shuffled.tolist() == visible[order].tolist()
 
 
 @pytest.mark.parametrize("points", [np.empty((0, 4)), np.full((5, 3), np.nan), np.array([[-5.0, 0, 0]])])
@@ -204,20 +199,14 @@ def test_hidden_points_have_no_pair_and_the_others_keep_theirs():
         np.testing.assert_array_equal(getattr(pairs, field.name), getattr(paper, field.name)[kept])
 
 
-def test_without_occlusion_pairs_are_the_papers():
-    points = crowd()
-    pairs = pair_points_with_pixels(points, [BELOW, BESIDE])
-    for index, camera in enumerate([BELOW, BESIDE]):
-        pixel_coords, in_view = project_points(points, camera)
-        here = pairs.camera_index == index
-        np.testing.assert_array_equal(pairs.point_index[here], np.flatnonzero(in_view))
-        np.testing.assert_array_equal(pairs.pixel_coords[here], pixel_coords[in_view])
-
-
-def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="`tolerance` must be a finite number that is not negative, got nan"):
-        OcclusionConfig(tolerance=float("nan"))
-    with pytest.raises(ValueError, match="`beam_spacing` must be at least 0.02 degrees, .* got 0.001"):
-        OcclusionConfig(beam_spacing=0.001)
-    with pytest.raises(ValueError, match="`outline` must be at most `reach`, which is 1.0, got 2"):
-        OcclusionConfig(outline=2)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tolerance": float("nan")}, "`tolerance` must be a finite number that is not negative, got nan"),
+        ({"beam_spacing": 0.001}, "`beam_spacing` must be at least 0.02 degrees, .* got 0.001"),
+        ({"outline": 2}, "`outline` must be at most `reach`, which is 1.0, got 2"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        OcclusionConfig(**settings)

@@ -91,8 +91,7 @@ def test_a_wrong_time_is_found_back_and_not_taken_for_a_rotation():
 
 
 @pytest.mark.parametrize(
-    ("rotation", "time_offset"),
-    [((0, 1.2, 0), 0.06), pytest.param((1.1, -0.9, 0), -0.07, marks=pytest.mark.slow)],
+    ("rotation", "time_offset"), [((0, 1.2, 0), 0.06), pytest.param((1.1, -0.9, 0), -0.07, marks=pytest.mark.slow)]
 )
 def test_a_wrong_rotation_and_a_wrong_time_are_told_apart(rotation, time_offset):
     """Each alone looks like the other: the best rotation beside the wrong time is a third one."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from uov_hf.data import load_frames
 from uov_hf.geometry.projection import Camera, pair_points_with_pixels, round_to_pixels
+from uov_hf.geometry.rotation import quaternion_to_matrix, rigid_motion
 from uov_hf.synthetic import generate_street
 from uov_hf.synthetic.layout import draw_street
 from uov_hf.vocabulary import load_vocabulary
@@ -132,12 +133,7 @@ def box_to_lidar(row, lidar, by_token):
 
 
 def pose_of(row):
-    w, x, y, z = row["rotation"]
-    vector, cross = np.array([x, y, z]), np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    pose = np.eye(4)
-    pose[:3, :3] = (w * w - vector @ vector) * np.eye(3) + 2 * np.outer(vector, vector) + 2 * w * cross
-    pose[:3, 3] = row["translation"]
-    return pose
+    return rigid_motion(quaternion_to_matrix(row["rotation"]), row["translation"])
 
 
 def test_boxes_hold_all_points_of_their_thing(tiny_street, tables, by_token):

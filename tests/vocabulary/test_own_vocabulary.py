@@ -37,18 +37,7 @@ def written(tmp_path, text: str):
 def test_ten_lines_are_a_vocabulary(tmp_path):
     ours = load_vocabulary(written(tmp_path, TEN_LINES))
     assert (ours.name, ours.class_names) == ("yard", ["vehicle", "wall", "ground"])
-    assert ours.prompts == [
-        "car",
-        "truck",
-        "bus",
-        "forklift",
-        "wall",
-        "fence",
-        "asphalt",
-        "gravel",
-        "sky",
-        "clouds",
-    ]
+    assert ours.prompts == ["car", "truck", "bus", "forklift", "wall", "fence", "asphalt", "gravel", "sky", "clouds"]
     assert ours.prompt_to_class.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 255, 255]
     assert ours.prompt_groups.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 3, 4]
     assert ours.raw_names == ["vehicle", "wall", "ground", "(background)"]
@@ -99,15 +88,11 @@ WRONG = [
     ("is_thing: true", "color: red", 5, "`color` to be a list .*got 'red'"),
     ("name: ground", "name: wall", 8, "different names, got 'wall' twice"),
     ("name: yard\n", "name: yard\nname: garden\n", 2, "'name' occurs twice"),
-    (
-        "  - name: wall\n    prompts",
-        "  - wall\n  - name: wall\n    prompts",
-        6,
-        "a class with `name`, `prompts`",
-    ),
+    ("  - name: wall\n    prompts", "  - wall\n  - name: wall\n    prompts", 6, "a class with `name`, `prompts`"),
     ("forklift]", "forklift", 5, "this is not YAML"),
     ("    is_thing", "\tis_thing", 5, "this is not YAML"),
 ]
+RAW_CLASSES = ("raw_classes:\n  - {id: 4, name: a, class: null}\n", "  - {id: 4, name: b, class: null}")
 # a section that is added from line 11 on, the line that is named, the message
 WRONG_SECTIONS = [
     ("maps:\n  nuscenes: {vehicle: van, wall: null, ground: null}", 12, "no class 'van'"),
@@ -116,16 +101,8 @@ WRONG_SECTIONS = [
     ("maps: [nuscenes]", 11, "expected `maps` with keys and values, got a list"),
     ("raw_classes:\n  - {name: a, class: human}", 12, "no class 'human'"),
     ("raw_classes:\n  - {name: a, class: null}", 3, "no entry of `raw_classes` is of class 'vehicle'"),
-    (
-        "raw_classes:\n  - {id: 0, name: a, class: null}\n  - {name: b, class: null}",
-        13,
-        "all raw classes have an `id`, or none",
-    ),
-    (
-        "raw_classes:\n  - {id: 4, name: a, class: null}\n  - {id: 4, name: b, class: null}",
-        13,
-        "two raw classes have the id 4",
-    ),
+    (f"{RAW_CLASSES[0]}{RAW_CLASSES[1].replace('id: 4, ', '')}", 13, "all raw classes have an `id`, or none"),
+    ("".join(RAW_CLASSES), 13, "two raw classes have the id 4"),
     ("raw_classes:\n  - {id: -1, name: a, class: ground}", 12, "0 to 65535, or -1 for what is always ignored"),
     ("prompt_groups:\n  - {raw_class: vehicle, prompts: [car]}", 4, "`color`, `is_thing`, got 'prompts'"),
 ]
@@ -146,19 +123,18 @@ def test_a_section_that_contradicts_the_classes_is_refused_with_its_line(tmp_pat
         load_class_map(path, "nuscenes")
 
 
-def test_a_group_of_a_raw_class_that_is_not_there_is_refused_with_its_line(tmp_path):
+@pytest.mark.parametrize(
+    ("raw_class", "line_of", "message"),
+    [
+        ("trailer", "raw_class: vehicle.trailer", "'trailer', which `raw_classes` does not have"),
+        ("vehicle.truck", "name: trailer", "no group of `prompt_groups` is of class 'trailer'"),
+    ],
+)
+def test_prompt_groups_that_do_not_fit_the_classes_are_refused(tmp_path, raw_class, line_of, message):
     text = TEMPLATE.read_text(encoding="utf-8")
-    line = text[: text.index("raw_class: vehicle.trailer")].count("\n") + 1
-    path = written(tmp_path, text.replace("raw_class: vehicle.trailer", "raw_class: trailer"))
-    with pytest.raises(ValueError, match=f"own.yaml, line {line}: .*'trailer', which `raw_classes` does not have"):
-        load_vocabulary(path)
-
-
-def test_a_class_that_no_prompt_stands_for_is_refused_with_its_line(tmp_path):
-    text = TEMPLATE.read_text(encoding="utf-8")
-    line = text[: text.index("name: trailer")].count("\n") + 1
-    path = written(tmp_path, text.replace("raw_class: vehicle.trailer", "raw_class: vehicle.truck"))
-    with pytest.raises(ValueError, match=f"own.yaml, line {line}: no group of `prompt_groups` is of class 'trailer'"):
+    line = text[: text.index(line_of)].count("\n") + 1
+    path = written(tmp_path, text.replace("raw_class: vehicle.trailer", f"raw_class: {raw_class}"))
+    with pytest.raises(ValueError, match=f"own.yaml, line {line}: .*{message}"):
         load_vocabulary(path)
 
 

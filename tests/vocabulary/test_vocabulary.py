@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from uov_hf.vocabulary import available_vocabularies, load_vocabulary
+from uov_hf.vocabulary import load_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,3 @@ def test_raw_classes_and_colours_equal_the_devkits(nuscenes, shared_data):
     for row in tables["general"]:
         if row["challenge_index"] and row["name"].endswith(nuscenes.class_names[row["challenge_index"] - 1]):
             assert nuscenes.colors[row["challenge_index"] - 1].tolist() == row["rgb"]
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    assert "nuscenes" in available_vocabularies()
-    with pytest.raises(ValueError, match="'nuscene'.*nuscenes"):
-        load_vocabulary("nuscene")

@@ -36,11 +36,7 @@ from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 TAXONOMY = "nuscenes"
 POINT_COLUMNS = 5  # float32: x, y, z, intensity 0-255, ring
-OFFICIAL_SPLITS = {
-    "v1.0-trainval": ("train", "val"),
-    "v1.0-mini": ("mini_train", "mini_val"),
-    "v1.0-test": ("test",),
-}
+OFFICIAL_SPLITS = {"v1.0-trainval": ("train", "val"), "v1.0-mini": ("mini_train", "mini_val"), "v1.0-test": ("test",)}
 
 
 class NuScenes(FrameBuilder):

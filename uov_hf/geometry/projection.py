@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from uov_hf.geometry.occlusion import OcclusionConfig, find_hidden
 
 
-# Points, (num_points, >=3). A tensor gives tensors on its device; anything else gives arrays.
-Points = NDArray[Any] | Sequence[Sequence[float]]
+Points = TypeVar("Points", torch.Tensor, np.ndarray)  # a tensor gives tensors on its device, an array gives arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,19 +70,7 @@ class PointToPixel:
     pixel_coords: NDArray[np.float64]
 
 
-@overload
-def project_points(
-    points: torch.Tensor, camera: Camera, min_depth: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]: ...
-
-
-@overload
-def project_points(
-    points: Points, camera: Camera, min_depth: float = 1.0
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
-
-
-def project_points(points: torch.Tensor | Points, camera: Camera, min_depth: float = 1.0) -> tuple[Any, Any]:
+def project_points(points: Points, camera: Camera, min_depth: float = 1.0) -> tuple[Points, Points]:
     """Pixel (column, row) of every point, and which points the camera sees (docs/method.md, section 1.4).
 
     `in_view` is the paper's: depth > `min_depth`, 0 < column < width − 1, 0 < row < height − 1. There is no occlusion
@@ -105,24 +92,10 @@ def project_points(points: torch.Tensor | Points, camera: Camera, min_depth: flo
     ahead, on_image, seen = _look(xyz, camera, min_depth)
     pixel_coords = on_image.new_full((len(xyz), 2), torch.nan).index_copy(0, ahead, on_image)
     in_view = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
-    return (pixel_coords, in_view) if xyz is points else (pixel_coords.numpy(), in_view.numpy())
+    return (pixel_coords, in_view) if isinstance(points, torch.Tensor) else (pixel_coords.numpy(), in_view.numpy())
 
 
-@overload
-def visible_points(
-    points: torch.Tensor, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0
-) -> torch.Tensor: ...
-
-
-@overload
-def visible_points(
-    points: Points, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0
-) -> NDArray[np.bool_]: ...
-
-
-def visible_points(
-    points: torch.Tensor | Points, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0
-) -> Any:
+def visible_points(points: Points, camera: Camera, occlusion: OcclusionConfig, min_depth: float = 1.0) -> Points:
     """Which points are in view and not hidden behind others.
 
     Args:
@@ -140,11 +113,11 @@ def visible_points(
     xyz = _as_tensor(points)
     ahead, _, seen = _look(xyz, camera, min_depth, occlusion)
     visible = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
-    return visible if xyz is points else visible.numpy()
+    return visible if isinstance(points, torch.Tensor) else visible.numpy()
 
 
 def pair_points_with_pixels(
-    points: Points, cameras: Sequence[Camera], min_depth: float = 1.0, occlusion: OcclusionConfig | None = None
+    points: np.ndarray, cameras: Sequence[Camera], min_depth: float = 1.0, occlusion: OcclusionConfig | None = None
 ) -> PointToPixel:
     """Every pair of a point and a camera that sees it, camera by camera, points in file order within a camera.
 
@@ -169,7 +142,7 @@ def round_to_pixels(pixel_coords: NDArray[np.float64]) -> tuple[NDArray[np.int64
     return row, column
 
 
-def _as_tensor(points: torch.Tensor | Points) -> torch.Tensor:
+def _as_tensor(points: torch.Tensor | np.ndarray) -> torch.Tensor:
     """The points as a tensor; a tensor is returned as it is."""
     points = points if isinstance(points, torch.Tensor) else np.asarray(points)
     if points.ndim != 2 or points.shape[1] < 3:
