@@ -5,10 +5,11 @@ import runpy
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import small_car
-from same_frames import assert_same_frame
+from same_frames import assert_same_frame, content_of
 from tiny_roots import IMAGE_SIZE, write_kitti_object, write_nuscenes, write_pandaset, write_semantic_kitti
 
 from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
@@ -23,6 +24,11 @@ WRITE_ROOT = {
     "pandaset": write_pandaset,
     "point_cloud_folder": lambda root: small_car.write_car(root, num_frames=2).parent,
 }
+
+
+SAMPLES = {"nuscenes": "nuscenes", "semantic_kitti": "semantickitti/dataset", "kitti_object": "kitti_object"}
+SAMPLES["pandaset"] = "pandaset"  # real ones, where they are at hand
+ROOTS = [(name, "tiny") for name in WRITE_ROOT] + [(name, "real") for name in SAMPLES]
 
 
 @pytest.fixture
@@ -64,16 +70,31 @@ def test_a_column_that_is_not_selected_opens_no_file(name, root):
         frames.select_columns(["images"])[0]
 
 
-@pytest.mark.parametrize("name", WRITE_ROOT)
-def test_as_a_program_it_writes_parquet_with_the_same_frames(name, root, tmp_path, monkeypatch):
-    arguments = ["--data_dir", str(root), "--output_dir", str(tmp_path / "parquet")]
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
+@pytest.mark.parametrize(("name", "kind"), ROOTS)
+def test_streams_and_the_parquet_of_its_program_have_the_same_frames(name, kind, request, tmp_path, monkeypatch):
+    """To the byte, also in the rows of `datasets.load_dataset`."""
+    root = (
+        request.getfixturevalue("shared_data") / SAMPLES[name]
+        if kind == "real"
+        else WRITE_ROOT[name](tmp_path / "root")
+    )
+    monkeypatch.setattr(sys, "argv", [name, "--data_dir", str(root), "--output_dir", str(tmp_path / "parquet")])
     runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
     for split in find_builder(name)(data_dir=str(root)).default_splits():
         raw, written = load_frames(name, split, data_dir=root), load_frames(str(tmp_path / "parquet"), split)
         assert written.taxonomy == raw.taxonomy and written.frame_ids == raw.frame_ids
-        for frame, expected in zip(written, raw, strict=True):
+        streamed = load_frames(name, split, data_dir=root, streaming=True)
+        for expected, frame, of_stream in zip(raw, written, streamed, strict=True):
             assert_same_frame(frame, expected)
+            assert_same_frame(of_stream, expected)
+        if split != "all":  # `datasets` reads no split of this name
+            loaded = datasets.load_dataset(str(tmp_path / "parquet"), split=split, cache_dir=str(tmp_path / "cache"))
+            for row, expected in zip(loaded, raw, strict=True):
+                assert np.array(row["points"], np.float32).tobytes() == expected["points"].tobytes()
+                for column in ("lidar2cam", "intrinsics"):
+                    assert np.array(row[column], np.float64).tobytes() == expected[column].tobytes()
+                assert row["labels"] == (None if expected["labels"] is None else expected["labels"].tolist())
+                assert [image["bytes"] for image in row["images"]] == list(map(content_of, expected["images"]))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +118,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
     "nuscenes": [
         ("samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin", b"\0" * 992, "points", NOT_WHOLE.format(5, 992)),
         ("samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin", b"", "points", NO_POINT),
-        ("samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin", None, "points", "expected the LIDAR_TOP file of sample"),
+        ("samples/LIDAR_TOP/scene-1077-0-LIDAR_TOP.pcd.bin", None, "points", "expected a file with points, got none"),
         (
             "lidarseg/v1.0-mini/scene-1077-0-LIDAR_TOP_lidarseg.bin",
             b"\0" * 49,
@@ -110,7 +131,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
             "samples/CAM_BACK/scene-1077-0-CAM_BACK.jpg",
             None,
             "images",
-            "expected the CAM_BACK file of sample scene-1077-0",
+            "expected the CAM_BACK image of key frame .*LIDAR_TOP",
         ),
     ],
     "semantic_kitti": [
@@ -120,7 +141,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
         ("sequences/00/labels/000000.label", b"\2\0\0\0" * 50, "labels", r"The labels contain ids that .*: \[2\]"),
         ("sequences/00/labels/000000.label", None, "instances", "expected the labels of .*000000.bin, got no file"),
         ("sequences/00/image_2/000000.png", b"", "image_sizes", "expected an image file, got: cannot identify"),
-        ("sequences/00/image_2/000000.png", None, "images", "expected the file of scan 00/000000, got no file"),
+        ("sequences/00/image_2/000000.png", None, "images", "expected the image of scan 00/000000, got no file"),
         ("sequences/00/calib.txt", b"Tr: 1 2 3\n", "lidar2cam", "expected lines.*P0, P2, Tr, got none for P0, P2, Tr"),
         ("sequences/00/calib.txt", None, "intrinsics", "expected a text file of KITTI, got: .*No such file"),
         (
@@ -135,8 +156,8 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
     "kitti_object": [
         ("training/velodyne/000007.bin", b"\0" * 20, "points", NOT_WHOLE.format(4, 20)),
         ("training/calib/000007.txt", b"P2: 1 2\n", "lidar2cam", "expected lines of a name and 9 or 12 numbers"),
-        ("training/calib/000007.txt", None, "intrinsics", "expected the file of scan 000007, got no file"),
-        ("training/image_2/000007.png", None, "images", "expected the file of scan 000007, got no file"),
+        ("training/calib/000007.txt", None, "intrinsics", "expected a text file of KITTI, got: .*No such file"),
+        ("training/image_2/000007.png", None, "images", "expected the image of scan training/000007, got no file"),
         ("training/image_2/000007.png", b"", "image_sizes", "expected an image file, got: cannot identify"),
     ],
     "pandaset": [

@@ -149,3 +149,20 @@ def write_parquet(root, folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data_dir", str(root), "--output_dir", str(folder)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     return lambda split: load_frames(str(folder), split)
+
+
+def test_labels_of_the_real_scan_are_those_counted_in_its_file(shared_data):
+    """The genuine SemanticKITTI scan: classes by the ids of its label file, without this package's reader or map."""
+    raw_ids_of = {"bicycle": 11, "parking": 44, "sidewalk": 48, "building": 50, "fence": 51, "vegetation": 70}
+    raw_ids_of |= {"trunk": 71, "terrain": 72, "pole": 80, "traffic-sign": 81}
+    raw_ids_of |= {"car": (10, 252), "person": (30, 254), "road": (40, 60)}  # semantic-kitti-api: learning_map
+    root = shared_data / "semantickitti/dataset"
+    words = np.fromfile(root / "sequences/08/labels/000000.label", np.uint32)
+    frame = load_frames("semantic_kitti", "val", data_dir=root)[0]
+    found = np.bincount(frame["labels"], minlength=256)
+    for class_id, name in enumerate(load_vocabulary("semantic_kitti").class_names):
+        assert found[class_id] == np.isin(words & 0xFFFF, raw_ids_of.get(name, ())).sum(), name
+    assert found[255] == np.isin(words & 0xFFFF, (0, 1, 52, 99)).sum() == 6924
+    assert (frame["labels"] != 255).sum() == 116465 and found[:19].max() == 30925  # terrain
+    np.testing.assert_array_equal(frame["instances"].view(np.uint32), words * (words >> 16 > 0))
+    assert frame["points"].tobytes() == (root / "sequences/08/velodyne/000000.bin").read_bytes()

@@ -15,10 +15,67 @@ from uov_hf.vocabulary import Vocabulary
 
 
 class RawFrame:
-    """One frame of a raw folder. Each column is an attribute or a property: its file is read when the column is."""
+    """One frame of a raw folder. Each column is an attribute or a property: its file is read when the column is.
+
+    The default columns are those of a `.bin` scan with a label file in a folder that may be missing.
+
+    Attributes:
+        scan_file (`Path`), num_columns (`int`, defaults to 4):
+            The points, and their float32 numbers in the file.
+        label_file (`Path`, *optional*), label_dtype (defaults to `np.uint32`), vocabulary (`Vocabulary`):
+            The labels without a header, the type of one, and their taxonomy.
+    """
 
     frame_id: str
     sequence_id: str
+    scan_file: Path
+    num_columns = 4
+    label_file: Path | None = None
+    label_dtype: DTypeLike = np.uint32
+    vocabulary: Vocabulary | None = None
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        points = read_points(self.scan_file, self.num_columns)
+        check_finite(points, self.scan_file)
+        return points
+
+    @property
+    def labels(self) -> NDArray[np.uint8] | None:
+        return self.classes_of(self.raw_labels)
+
+    @property
+    def instances(self) -> NDArray[np.int32] | None:
+        return None
+
+    @property
+    def raw_labels(self) -> NDArray[Any] | None:
+        """The labels of the file, `(num_points,)`; None without a folder of labels.
+
+        Raises:
+            ValueError: The file is missing, or does not have one label for each point.
+        """
+        if self.label_file is None or not self.label_file.parent.is_dir():
+            return None
+        scan = existing(self.scan_file, f"the scan of frame {self.frame_id}")
+        num_points = scan.stat().st_size // (4 * self.num_columns)
+        num_bytes = np.dtype(self.label_dtype).itemsize
+        size = existing(self.label_file, f"the labels of {self.scan_file}").stat().st_size
+        if size != num_bytes * num_points:
+            raise ValueError(
+                f"{self.label_file}: expected {num_points} labels of {num_bytes} bytes, one for each point of "
+                f"{scan.name}, got {size} bytes."
+            )
+        return np.fromfile(self.label_file, self.label_dtype)
+
+    def classes_of(self, raw_labels: NDArray[Any] | None) -> NDArray[np.uint8] | None:
+        """Training ids of raw labels; a `ValueError` names the file with unknown ids."""
+        if raw_labels is None or self.vocabulary is None:
+            return None
+        try:
+            return self.vocabulary.classes_of(raw_labels)
+        except ValueError as error:
+            raise ValueError(f"{self.label_file}: {error}") from error
 
     def select(self, columns: Sequence[str]) -> Frame:
         frame = copy(self)  # so that a cached property lives for one read: data does not pile up in memory
@@ -75,9 +132,9 @@ def existing(path: Path, content: str) -> Path:
     return path
 
 
-def encoded_image(path: Path) -> EncodedImage:
-    """An image that stays in its file."""
-    return {"bytes": None, "path": str(path)}
+def encoded_image(path: Path, content: str) -> EncodedImage:
+    """An image that stays in its file, which must exist."""
+    return {"bytes": None, "path": str(existing(path, content))}
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
@@ -87,47 +144,6 @@ def read_image_size(path: Path) -> tuple[int, int]:
             return picture.height, picture.width
     except OSError as error:
         raise ValueError(f"{path}: expected an image file, got: {error}") from error
-
-
-def read_scan(path: Path, num_columns: int | None) -> NDArray[np.float32]:
-    """[`read_points`], with a `ValueError` that names the file if no point is finite."""
-    points = read_points(path, num_columns)
-    check_finite(points, path)
-    return points
-
-
-def read_raw_labels(path: Path, scan: Path, num_columns: int = 4, dtype: DTypeLike = np.uint32) -> NDArray[Any]:
-    """The labels of a scan from a file without a header, `(num_points,)`.
-
-    Args:
-        path (`Path`):
-            The label file.
-        scan (`Path`):
-            The `.bin` file of the points.
-        num_columns (`int`, *optional*, defaults to 4):
-            Columns of the scan file.
-        dtype (*optional*, defaults to `np.uint32`):
-            Type of one label.
-
-    Raises:
-        ValueError: The file is missing, or does not hold one label for each point.
-    """
-    num_points, num_bytes = scan.stat().st_size // (4 * num_columns), np.dtype(dtype).itemsize
-    size = existing(path, f"the labels of {scan}").stat().st_size
-    if size != num_bytes * num_points:
-        raise ValueError(
-            f"{path}: expected {num_points} labels of {num_bytes} bytes, one for each point of {scan.name}, got "
-            f"{size} bytes."
-        )
-    return np.fromfile(path, dtype)
-
-
-def to_classes(raw_labels: NDArray[Any], vocabulary: Vocabulary, path: Path) -> NDArray[np.uint8]:
-    """Training ids of raw labels; a `ValueError` names the file with unknown ids."""
-    try:
-        return vocabulary.classes_of(raw_labels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def instances_of(label_words: NDArray[Any]) -> NDArray[np.int32]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf.data.frames import EncodedImage, FrameBuilder
-from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, existing, read_image_size, read_scan, splits_in
+from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, read_image_size, splits_in
 from uov_hf.datasets.kitti_files import read_calibration, split_projection
 from uov_hf.geometry.rotation import rigid_motion
 
@@ -54,21 +54,17 @@ class Scan(RawFrame):
 
     timestamp = 0
     intensity_max = 1.0
-    labels = instances = lidar2global = None
+    lidar2global = None
 
     def __init__(self, file: Path):
-        self._file = file
+        self.scan_file = file
         self.frame_id = f"{file.parents[1].name}/{file.stem}"
         self.sequence_id = self.frame_id[:-2] + "00"
         self.camera_names, self.image_ids, self.camera_timestamps = [CAMERA], [self.frame_id], np.zeros(1, np.int64)
 
     @property
-    def points(self) -> NDArray[np.float32]:
-        return read_scan(self._file, num_columns=4)
-
-    @property
     def images(self) -> list[EncodedImage]:
-        return [encoded_image(self._beside(CAMERA, "png"))]
+        return [encoded_image(self._beside(CAMERA, "png"), f"the image of scan {self.frame_id}")]
 
     @property
     def image_sizes(self) -> NDArray[np.int32]:
@@ -89,5 +85,4 @@ class Scan(RawFrame):
         return split_projection(matrices[PROJECTION], rigid_motion(lidar2rectified[:, :3], lidar2rectified[:, 3]))
 
     def _beside(self, folder: str, extension: str) -> Path:
-        path = self._file.parents[1] / folder / f"{self._file.stem}.{extension}"
-        return existing(path, f"the file of scan {self._file.stem}")
+        return self.scan_file.parents[1] / folder / f"{self.scan_file.stem}.{extension}"

@@ -13,17 +13,12 @@ from uov_hf.data.raw_folders import (
     RawFrame,
     RawFrames,
     encoded_image,
-    existing,
     own_splits,
-    read_raw_labels,
-    read_scan,
     splits_in,
-    to_classes,
 )
 from uov_hf.datasets.nuscenes_tables import (
     CAMERAS,
     LIDAR,
-    Capture,
     Tables,
     check_categories,
     find_version,
@@ -35,7 +30,6 @@ from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
 TAXONOMY = "nuscenes"
-POINT_COLUMNS = 5  # float32: x, y, z, intensity 0-255, ring
 OFFICIAL_SPLITS = {"v1.0-trainval": ("train", "val"), "v1.0-mini": ("mini_train", "mini_val"), "v1.0-test": ("test",)}
 
 
@@ -77,14 +71,17 @@ class KeyFrame(RawFrame):
     """A sample: its lidar scan, its images and, if the root has `lidarseg/<version>`, its labels."""
 
     intensity_max = 255.0
-    instances = None
+    num_columns = 5  # float32: x, y, z, intensity 0-255, ring
+    label_dtype = np.uint8
 
     def __init__(self, root: Path, tables: Tables, index: int, vocabulary: Vocabulary):
-        self._root, self._tables, self._vocabulary = root, tables, vocabulary
+        self._root, self._tables, self.vocabulary = root, tables, vocabulary
         self.sequence_id, captures = tables.samples[index]
         self._lidar = captures[LIDAR]
         self._cameras = [captures[channel] for channel in CAMERAS if channel in captures]
         self.frame_id, self.timestamp = self._lidar.token, self._lidar.timestamp
+        self.scan_file = root / self._lidar.filename
+        self.label_file = root / "lidarseg" / tables.version / f"{self.frame_id}_lidarseg.bin"
 
     @property
     def camera_names(self) -> list[str]:
@@ -96,7 +93,8 @@ class KeyFrame(RawFrame):
 
     @property
     def images(self) -> list[EncodedImage]:
-        return [encoded_image(self._file(camera)) for camera in self._cameras]
+        files = [(self._root / camera.filename, camera.channel) for camera in self._cameras]
+        return [encoded_image(path, f"the {name} image of key frame {self.frame_id}") for path, name in files]
 
     @property
     def camera_timestamps(self) -> NDArray[np.int64]:
@@ -120,18 +118,3 @@ class KeyFrame(RawFrame):
         lidar2global = self.lidar2global
         motions = [inverse_motion(self._tables.sensor2global(camera)) @ lidar2global for camera in self._cameras]
         return np.array(motions, np.float64).reshape(-1, 4, 4)
-
-    @property
-    def points(self) -> NDArray[np.float32]:
-        return read_scan(self._file(self._lidar), POINT_COLUMNS)
-
-    @property
-    def labels(self) -> NDArray[np.uint8] | None:
-        path = self._root / "lidarseg" / self._tables.version / f"{self.frame_id}_lidarseg.bin"
-        if not path.parent.is_dir():
-            return None
-        raw_labels = read_raw_labels(path, self._file(self._lidar), POINT_COLUMNS, np.uint8)
-        return to_classes(raw_labels, self._vocabulary, path)
-
-    def _file(self, capture: Capture) -> Path:
-        return existing(self._root / capture.filename, f"the {capture.channel} file of sample {capture.sample_token}")

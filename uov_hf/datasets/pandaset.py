@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf.data.frames import EncodedImage, FrameBuilder
-from uov_hf.data.raw_folders import (
-    RawFrame,
-    RawFrames,
-    encoded_image,
-    existing,
-    read_raw_labels,
-    read_scan,
-    splits_in,
-    to_classes,
-)
+from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, splits_in
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -76,14 +67,14 @@ class Calibration(TypedDict):
 
 
 class Scan(RawFrame):
-    """A scan with the image, the labels and the moment of the same number."""
+    """A scan with the image, the labels and the moment of the same number; some sequences have no labels."""
 
     intensity_max = 255.0
-    instances = None
 
     def __init__(self, file: Path, calibration: Calibration, vocabulary: Vocabulary):
-        self._file, self._folder = file, file.parents[1]
-        self._calibration, self._vocabulary = calibration, vocabulary
+        self.scan_file, self._folder = file, file.parents[1]
+        self.label_file, self.vocabulary = self._folder / "labels" / f"{file.stem}.label", vocabulary
+        self._calibration = calibration
         self.sequence_id = self._folder.name
         self.frame_id = f"{self.sequence_id}/{file.stem}"
         self.camera_names, self.image_ids = [calibration["camera"]], [self.frame_id]
@@ -107,25 +98,13 @@ class Scan(RawFrame):
         return np.array(self._moment["lidar2world"], np.float64)
 
     @property
-    def points(self) -> NDArray[np.float32]:
-        return read_scan(self._file, num_columns=4)
-
-    @property
-    def labels(self) -> NDArray[np.uint8] | None:
-        """None without a folder of labels: PandaSet labels some sequences only."""
-        path = self._folder / "labels" / f"{self._file.stem}.label"
-        if not path.parent.is_dir():
-            return None
-        return to_classes(read_raw_labels(path, self._file), self._vocabulary, path)
-
-    @property
     def images(self) -> list[EncodedImage]:
-        path = self._folder / "camera" / self._calibration["camera"] / f"{self._file.stem}.jpg"
-        return [encoded_image(existing(path, f"the image of scan {self.frame_id}"))]
+        path = self._folder / "camera" / self._calibration["camera"] / f"{self.scan_file.stem}.jpg"
+        return [encoded_image(path, f"the image of scan {self.frame_id}")]
 
     @property
     def _moment(self) -> Moment:
-        path, stem = self._folder / "calib.json", self._file.stem
+        path, stem = self._folder / "calib.json", self.scan_file.stem
         if stem not in self._calibration["frames"]:
             raise ValueError(f"{path}: expected scan {stem} under `frames`, got none.")
         moment = self._calibration["frames"][stem]

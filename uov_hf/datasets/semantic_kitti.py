@@ -15,13 +15,9 @@ from uov_hf.data.raw_folders import (
     RawFrame,
     RawFrames,
     encoded_image,
-    existing,
     instances_of,
     read_image_size,
-    read_raw_labels,
-    read_scan,
     splits_in,
-    to_classes,
 )
 from uov_hf.datasets.kitti_files import read_calibration, read_table, split_projection
 from uov_hf.geometry.rotation import rigid_motion
@@ -95,7 +91,6 @@ class Drive:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.has_labels = (folder / "labels").is_dir()
         self.has_poses = (folder / "poses.txt").is_file()
         self.cameras = [name for name in CAMERAS if (folder / name).is_dir()][:1]
 
@@ -132,7 +127,8 @@ class Scan(RawFrame):
     intensity_max = 1.0
 
     def __init__(self, stem: str, drive: Drive, vocabulary: Vocabulary):
-        self._stem, self._drive, self._vocabulary = stem, drive, vocabulary
+        self._stem, self._drive, self.vocabulary = stem, drive, vocabulary
+        self.scan_file, self.label_file = self._file("velodyne", "bin"), self._file("labels", "label")
         self.sequence_id = drive.folder.name
         self.frame_id = f"{self.sequence_id}/{stem}"
         self.camera_names = drive.cameras
@@ -143,22 +139,20 @@ class Scan(RawFrame):
         return round(1e6 * float(self._drive.line_of(self._stem, "times")[0]))
 
     @property
-    def points(self) -> NDArray[np.float32]:
-        return read_scan(self._file("velodyne", "bin"), num_columns=4)
-
-    @property
     def labels(self) -> NDArray[np.uint8] | None:
-        words = self._label_words()
-        return None if words is None else to_classes(words & 0xFFFF, self._vocabulary, self._label_file)
+        """The class is in the lower 16 bits of a label, the instance number in the upper."""
+        words = self.raw_labels
+        return None if words is None else self.classes_of(words & 0xFFFF)
 
     @property
     def instances(self) -> NDArray[np.int32] | None:
-        words = self._label_words()
+        words = self.raw_labels
         return None if words is None else instances_of(words)
 
     @property
     def images(self) -> list[EncodedImage]:
-        return [encoded_image(self._file(name, "png")) for name in self.camera_names]
+        paths = [self._file(name, "png") for name in self.camera_names]
+        return [encoded_image(path, f"the image of scan {self.frame_id}") for path in paths]
 
     @property
     def camera_timestamps(self) -> NDArray[np.int64]:
@@ -190,18 +184,8 @@ class Scan(RawFrame):
     def _geometry(self, camera: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return split_projection(self._drive.calibration[CAMERAS[camera]], self._drive.lidar2grey)
 
-    def _label_words(self) -> NDArray[np.uint32] | None:
-        """The class in the lower 16 bits, the instance number in the upper; None without a folder of labels."""
-        if not self._drive.has_labels:
-            return None
-        return read_raw_labels(self._label_file, self._file("velodyne", "bin"))
-
-    @property
-    def _label_file(self) -> Path:
-        return self._drive.folder / "labels" / f"{self._stem}.label"
-
     def _file(self, folder: str, extension: str) -> Path:
-        return existing(self._drive.folder / folder / f"{self._stem}.{extension}", f"the file of scan {self.frame_id}")
+        return self._drive.folder / folder / f"{self._stem}.{extension}"
 
 
 def merge_scans(frames: Frames, index: int, num_before: int = 4) -> tuple[np.ndarray, np.ndarray]:

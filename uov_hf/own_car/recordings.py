@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf.data.frames import EncodedImage
-from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of, read_image_size, to_classes
+from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of, read_image_size
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.own_car.trajectory import Trajectory, read_poses, read_timestamps
 from uov_hf.point_files import READERS, check_finite, read_points
@@ -128,6 +128,7 @@ class RecordedFrame(RawFrame):
 
     def __init__(self, recording: Recording, name: str):
         self._recording, self._name = recording, name
+        self.label_file, self.vocabulary = recording.labels.get(name), recording.vocabulary
         self.frame_id, self.sequence_id = f"{recording.name}/{name}", recording.name
         self.intensity_max = recording.calibration.intensity_max
         self.camera_names = [camera for camera, files in recording.images.items() if name in files]
@@ -183,26 +184,27 @@ class RecordedFrame(RawFrame):
 
     @property
     def labels(self) -> NDArray[np.uint8] | None:
-        raw, vocabulary = self._raw_labels, self._recording.vocabulary
-        if raw is None or vocabulary is None:
-            return None
-        path = self._recording.labels[self._name]
-        return to_classes(raw & 0xFFFF if _has_instances(path) else raw, vocabulary, path)
+        raw = self.raw_labels
+        return self.classes_of(raw & 0xFFFF if raw is not None and self._has_instances else raw)
 
     @property
     def instances(self) -> NDArray[np.int32] | None:
-        raw = self._raw_labels
-        return instances_of(raw) if raw is not None and _has_instances(self._recording.labels[self._name]) else None
+        raw = self.raw_labels
+        return instances_of(raw) if raw is not None and self._has_instances else None
+
+    @property
+    def _has_instances(self) -> bool:
+        """Whether the labels are SemanticKITTI's words, with the class in the lower 16 bits."""
+        return self.label_file is not None and self.label_file.suffix == ".label"
 
     @cached_property
-    def _raw_labels(self) -> NDArray[Any] | None:
-        path = self._recording.labels.get(self._name)
-        if path is None:
+    def raw_labels(self) -> NDArray[Any] | None:
+        if self.label_file is None:
             return None
-        raw = _read_raw_labels(path)
+        raw = _read_raw_labels(self.label_file)
         if raw.shape != (len(self.points),) or raw.dtype.kind not in "iu":
             raise ValueError(
-                f"{path}: expected {len(self.points)} whole numbers, one for each point of "
+                f"{self.label_file}: expected {len(self.points)} whole numbers, one for each point of "
                 f"{self._recording.clouds[self._name].name}, got {raw.dtype} of shape {raw.shape}."
             )
         return raw
@@ -220,11 +222,6 @@ class RecordedFrame(RawFrame):
         if self._recording.trajectory is None:
             return None
         return self._recording.trajectory.at(self._times[sensor]) @ self._recording.calibration.lidar2body
-
-
-def _has_instances(path: Path) -> bool:
-    """Whether the labels are SemanticKITTI's words, with the class in the lower 16 bits."""
-    return path.suffix == ".label"
 
 
 def _files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -257,7 +254,7 @@ def _read_image(path: Path, mount: MountedCamera) -> EncodedImage:
     if mount.lens is not None:
         return {"bytes": mount.lens.straighten(path), "path": str(path)}
     _check_image_size(path, mount)
-    return encoded_image(path)
+    return encoded_image(path, "an image")
 
 
 def _check_image_size(path: Path, mount: MountedCamera) -> None:
