@@ -1,11 +1,11 @@
-"""The whole main job on a synthetic street: render towns, ask a teacher, pre-train, distil, score in unknown towns.
+"""The whole recipe on a synthetic street: render towns, label, pre-train, distil, evaluate in other towns.
 
     python examples/demo.py --output_dir out/demo
 
-One camera is left out, in training and in what the teacher sees of the test towns alike: a part of every scan is then
-seen by no camera, and only what was learnt in 3D can name it. Beside the student stand two baselines, fitted on the
-same teacher labels: the majority class, and a classifier of single points by intensity, height and range. The student
-is then distilled, and its answer refined by AFI. Every number printed is measured by this run.
+One camera is left out, in training and in the test towns: no camera sees a part of every scan, and only a 3D network
+can label it. Two baselines are fitted on the same teacher labels: the majority class, and a classifier of single
+points by intensity, height and range. The student is then distilled, and its predictions are refined by AFI. This run
+measures every number that it prints.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import load_frames
 from uov_hf.evaluation import predictions
 from uov_hf.evaluation.reports import results_table, to_results, write_results
@@ -52,7 +53,6 @@ TRAINING = (
 )
 DISTILLATION = f"--head text --learning_rate 0.012 --warmup_steps 20 {SCHEDULE}"
 BASELINE_POINTS = 100_000
-IGNORED = 255
 
 Segmenter = Callable[[LabelledScan], np.ndarray]
 
@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("out/demo"))
     parser.add_argument("--train_scenes", type=int, default=20, help="Each has a town of its own.")
-    parser.add_argument("--test_scenes", type=int, default=4, help="Towns that nobody trains on.")
+    parser.add_argument("--test_scenes", type=int, default=4, help="Towns that are not trained on.")
     parser.add_argument("--frames_per_scene", type=int, default=4)
     parser.add_argument("--max_train_steps", type=int, default=550, help="Of pre-training.")
     parser.add_argument("--distillation_steps", type=int, default=150)
@@ -105,7 +105,7 @@ def main() -> None:
     )
     draw(args.output_dir, test[0], segmenters["distilled"], class_names)
     print(f"\n{results_table(results, class_names)}\n")
-    print(f"{seconds} s. A scan of a test town to look at: {args.output_dir / 'viewer.html'}")
+    print(f"{seconds} s. A scan of a test town: {args.output_dir / 'viewer.html'}")
 
 
 def make_towns(args: argparse.Namespace, street: Path) -> None:
@@ -154,20 +154,20 @@ def untrained(model: UOVModel, label_set: LabelSet) -> UOVModel:
 
 
 def answers_of(model: torch.nn.Module, processor: UOVProcessor, refine: str | None = None) -> Segmenter:
-    """What a model says about the points of a scan, perhaps refined."""
+    """The predictions of a model, refined if `refine` is `"afi"`."""
     answer = predictions.Segmenter(model, processor, refine)
     return lambda scan: answer(scan).labels
 
 
 def distilled_segmenters(checkpoint: Path) -> dict[str, Segmenter]:
-    """The distilled network, as it answers and refined by AFI."""
+    """The distilled network, with and without AFI."""
     model = UOVForSemanticSegmentation.from_pretrained(checkpoint).eval()
     processor = UOVProcessor.from_pretrained(checkpoint)
     return {"distilled": answers_of(model, processor), "distilled_afi": answers_of(model, processor, "afi")}
 
 
 def fit_baselines(scans: list[LabelledScan], seed: int) -> dict[str, Segmenter]:
-    """What the teacher's labels teach without a 3D network: the commonest class, and a classifier of single points."""
+    """Baselines without a 3D network, fitted on the teacher's labels: majority class, classifier of single points."""
     features, labels = (np.concatenate(parts) for parts in zip(*map(labelled_points, scans), strict=True))
     rows = np.random.default_rng(seed).permutation(len(labels))[:BASELINE_POINTS]
     majority = np.bincount(labels).argmax()
@@ -184,29 +184,28 @@ def labelled_points(scan: LabelledScan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def point_features(points: np.ndarray) -> np.ndarray:
-    """Intensity, height and range `(num_points, 3)`: what a point knows without its neighbours."""
+    """Intensity, height and range `(num_points, 3)`: the features of a point without its neighbours."""
     return np.stack([points[:, 3], points[:, 2], np.hypot(points[:, 0], points[:, 1])], axis=1)
 
 
 def score(scans: list[LabelledScan], segmenters: dict[str, Segmenter], num_labels: int) -> dict[str, dict]:
-    """Metrics of every contestant, on all points and on those that a camera sees and that none does."""
-
-    said = {name: score_segmenter(segmenter, scans, num_labels) for name, segmenter in segmenters.items()}
+    """Metrics of every segmenter, on all points and on those that a camera sees and that none does."""
+    found = {name: score_segmenter(segmenter, scans, num_labels) for name, segmenter in segmenters.items()}
     teacher = score_segmenter(lambda scan: scan.teacher_labels, scans, num_labels)
     matrices = {
-        "untrained": said.pop("untrained")["all_points"],
+        "untrained": found.pop("untrained")["all_points"],
         "teacher_seen_points": teacher["seen_points"],
     }
-    for name, region in itertools.product(said, scans[0].regions):
+    for name, region in itertools.product(found, scans[0].regions):
         everywhere = name.startswith("distilled") and region == "all_points"
-        matrices[name if everywhere else f"{name}_{region}"] = said[name][region]
+        matrices[name if everywhere else f"{name}_{region}"] = found[name][region]
     return to_results(matrices)
 
 
 def draw(output_dir: Path, scan: LabelledScan, segmenter: Segmenter, class_names: list[str]) -> None:
-    """One scan as a file, and the answer for it: an interactive viewer, and the view from above."""
+    """One scan as a file, and its predicted labels in an interactive viewer and seen from above."""
     colors, segmentation = load_vocabulary("nuscenes").colors, segmenter(scan)
-    title = "What the distilled student says about a town it has never seen"
+    title = "The distilled student in a town that it was not trained on"
     scan.points.tofile(output_dir / "scan.bin")
     write_viewer(
         output_dir / "viewer.html",

@@ -1,106 +1,107 @@
 """Evaluation: a label for every point of unseen scenes -> mean IoU, a table, metrics.json.
 
     accelerate launch examples/evaluate.py --model_name_or_path out/tmp --dataset nuscenes --data_dir data/nuscenes
+    accelerate launch examples/evaluate.py examples/configs/nuscenes/evaluate.yaml --refine afi
 
-A pre-trained checkpoint answers zero-shot, by its class prompts; a distilled or fine-tuned one by its head. Points
-that a camera saw and those that none did are scored apart; with --label_set the teacher is scored beside the model.
-Without --dataset it evaluates on the test towns of the street that examples/pretrain.py rendered. docs/evaluation.md
-says what each number is.
+A pre-trained checkpoint predicts zero-shot, by its class prompts; a distilled or fine-tuned one by its head. Points
+that a camera saw and those that none did are scored separately; with --label_set the teacher is scored beside the
+model. Without --dataset it evaluates on the test towns of the street that examples/pretrain.py rendered.
+docs/evaluation.md defines each number.
 """
 
-import argparse
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from uov_hf import UOVForSemanticSegmentation, UOVProcessor
+from uov_hf.data import Frames
 from uov_hf.evaluation.label_figures import draw_confusion
 from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.reports import evaluation_tables, update_card, without_nan, write_results
-from uov_hf.evaluation.scans import LabelledScans, check_classes
+from uov_hf.evaluation.scans import LabelledScan, LabelledScans, check_classes
 from uov_hf.evaluation.scores import Scores
 from uov_hf.evaluation.submissions import TAXONOMIES, Submission
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.processing_uov import DEFAULT_AFI
-from uov_hf.training import arguments
-from uov_hf.training.broken_frames import ReportBrokenFrames, only_readable
+from uov_hf.training.arguments import DataArguments, RunArguments, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
+from uov_hf.training.loaders import BrokenFrame, ReportBrokenFrames, only_readable
 from uov_hf.training.samples import load_split
 
 
 logger = get_logger("uov_hf.evaluate")
 
 VALIDATION_SPLITS = {"v1.0-trainval": "val", "v1.0-mini": "mini_val"}
-# Arguments that change the numbers, and are named beside them where they are not the defaults.
-SETTINGS = ("min_range", "test_time_augmentation", "refine", "predict_void")
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", default="out/tmp", help="A checkpoint with its classes baked in.")
-    arguments.add_data_arguments(parser)
-    parser.add_argument(
-        "--label_set", help="What a teacher said about these scenes, to score it and the points it saw."
+@dataclass(kw_only=True)
+class EvaluationArguments(DataArguments, RunArguments):
+    """Arguments of an evaluation."""
+
+    model_name_or_path: str = field(default="out/tmp", metadata={"help": "A checkpoint with its classes."})
+    label_set: str | None = field(
+        default=None,
+        metadata={"help": "Labels of these scenes: scores their teacher and the points it saw."},
     )
-    parser.add_argument("--min_range", type=float, default=0.0, help="Metres around the sensor that are not scored.")
-    add_answer_arguments(parser)
-    parser.add_argument(
-        "--export",
-        choices=list(TAXONOMIES),
-        help="Write the predictions in a benchmark's layout, into submission/ of the output; no annotation is needed.",
+    min_range: float = field(default=0.0, metadata={"help": "Metres around the sensor that are not scored."})
+    refine: Literal["afi"] | None = field(
+        default=None, metadata={"help": "Refine the predictions by approximate flat interaction."}
     )
-    parser.add_argument(
-        "--update_card",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="Put the results into the README.md of the checkpoint, where that is a folder here.",
+    test_time_augmentation: int = field(
+        default=1, metadata={"help": "Average the probabilities over so many rotated and mirrored views of a scan."}
     )
-    arguments.add_run_arguments(parser, output_dir="out/eval")
-    args = parser.parse_args()
-    args.settings = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) != parser.get_default(name)}
-    if args.dataset is None:
-        arguments.use_street_of_checkpoint(args, parser)
-        args.split = args.split or "test"
-    if args.split is None:
-        args.split = validation_split(args, parser)
-    return args
-
-
-def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how it answers")
-    group.add_argument("--refine", choices=("afi",), help="Clean the answers by approximate flat interaction.")
-    group.add_argument(
-        "--test_time_augmentation",
-        type=int,
-        default=1,
-        metavar="VIEWS",
-        help="Average the probabilities over so many views of a scan, turned and mirrored. Default: the scan alone.",
+    predict_void: bool = field(
+        default=False,
+        metadata={
+            "help": "Let a converted head predict its void, which is wrong for every class, as in the official "
+            "evaluation."
+        },
     )
-    group.add_argument(
-        "--predict_void",
-        action="store_true",
-        help="Let a converted head answer with its void, which misses every class, as the official evaluation does.",
+    export: Literal["nuscenes", "semantickitti"] | None = field(
+        default=None,
+        metadata={
+            "help": "Write the predictions in a benchmark's layout, into submission/ of the output; no annotation is "
+            "needed."
+        },
     )
+    update_card: bool = field(
+        default=True, metadata={"help": "Put the results into the README.md of the checkpoint, if that is a folder."}
+    )
+    output_dir: str = field(default="out/eval", metadata={"help": "Folder of the results."})
 
+    def __post_init__(self) -> None:
+        if self.dataset is None:
+            self.use_street_of(self.model_name_or_path)
+            self.split = self.split or "test"
+        self.split = self.split or self.validation_split()
 
-def validation_split(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """The official one, of SemanticKITTI or of the nuScenes version at hand."""
-    if Path(args.dataset).stem == "semantic_kitti":
-        return "val"
-    versions = [args.dataset_config] if args.dataset_config else list(VALIDATION_SPLITS)
-    for version in versions:
-        if args.data_dir is not None and (Path(args.data_dir) / version).is_dir() and version in VALIDATION_SPLITS:
-            return VALIDATION_SPLITS[version]
-    parser.error("--split is needed: there is no default for this dataset.")
+    def validation_split(self) -> str:
+        """The official one, of SemanticKITTI or of the nuScenes version at hand."""
+        if Path(self.dataset).stem == "semantic_kitti":
+            return "val"
+        versions = [self.dataset_config] if self.dataset_config else list(VALIDATION_SPLITS)
+        for version in versions:
+            if self.data_dir is not None and (Path(self.data_dir) / version).is_dir() and version in VALIDATION_SPLITS:
+                return VALIDATION_SPLITS[version]
+        raise ValueError("--split is needed: there is no default for this dataset.")
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The arguments that change the numbers, where they are not the defaults."""
+        names = ("min_range", "test_time_augmentation", "refine", "predict_void")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments(EvaluationArguments, __doc__)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision)
 
     # Model
@@ -109,8 +110,9 @@ def main() -> None:
         raise ValueError("--predict_void needs a converted official head; this checkpoint has no void to predict.")
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
     segmenter = Segmenter(model, processor, args.refine, args.predict_void)
+    settings = args.settings
     if args.refine and processor.afi != DEFAULT_AFI:
-        args.settings["afi"] = json.dumps(processor.afi)
+        settings["afi"] = json.dumps(processor.afi)
 
     # Data
     frames = load_split(args, args.split)
@@ -140,18 +142,18 @@ def main() -> None:
     scores.reduce(accelerator)
     broken = gather_object(broken)
     if accelerator.is_main_process:
-        report(args, scores, frames, broken)
+        report(args, settings, scores, frames, broken)
         if submission:
             submission.write_description()
     accelerator.end_training()
 
 
-def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
-    """What the teacher said about the points; made first where it is missing, each process its share."""
+def read_point_labels(accelerator: Accelerator, args: EvaluationArguments, frames: Frames) -> PointLabels:
+    """The teacher's labels of the points; missing ones are made first, each process its share."""
     label_set = LabelSet.open(args.label_set)
     if label_set.class_names != frames.class_names:
         raise ValueError(
-            f"{args.label_set}: the teacher names the classes {label_set.class_names}, the ground truth has "
+            f"{args.label_set}: the teacher's classes are {label_set.class_names}, those of the ground truth "
             f"{frames.class_names}: it cannot be scored."
         )
     label_points(label_set, frames, on_error=args.on_error, **sharing(accelerator))
@@ -159,7 +161,9 @@ def read_point_labels(accelerator: Accelerator, args, frames) -> PointLabels:
     return PointLabels(label_set.folder)
 
 
-def make_loader(accelerator: Accelerator, args, scans: Dataset):
+def make_loader(
+    accelerator: Accelerator, args: EvaluationArguments, scans: LabelledScans
+) -> Iterable[LabelledScan | BrokenFrame]:
     """This process's share of the scans, one at a time."""
     share = range(accelerator.process_index, len(scans), accelerator.num_processes)
     loader = DataLoader(
@@ -171,7 +175,9 @@ def make_loader(accelerator: Accelerator, args, scans: Dataset):
     return tqdm(loader, total=len(share), unit="scan", disable=not accelerator.is_main_process)
 
 
-def report(args: argparse.Namespace, scores: Scores, frames, broken: list[str]) -> None:
+def report(
+    args: EvaluationArguments, settings: dict[str, object], scores: Scores, frames: Frames, broken: list[str]
+) -> None:
     """metrics.json, table.md, confusion_matrix.png, and the model card."""
     results, output_dir = without_nan(scores.compute()), Path(args.output_dir)
     write_results(
@@ -184,7 +190,7 @@ def report(args: argparse.Namespace, scores: Scores, frames, broken: list[str]) 
             "split": args.split,
             "num_frames": len(frames) - len(broken),
             "broken_frames": broken,
-            "settings": args.settings,
+            "settings": settings,
         },
     )
     tables = evaluation_tables(results, frames.class_names)
@@ -197,16 +203,15 @@ def report(args: argparse.Namespace, scores: Scores, frames, broken: list[str]) 
         logger.warning(f"Not scored: {message}")
     card = Path(args.model_name_or_path) / "README.md"
     if args.update_card and card.is_file() and results["all_points"]["num_points"]:
-        update_card(card.parent, results, tables, describe_dataset(args), args.settings)
+        update_card(card.parent, results, tables, describe_dataset(args), settings)
 
 
-def describe_dataset(args: argparse.Namespace) -> dict[str, str]:
-    """What the card calls it: an id or short name as it is; of a path the last part, the rest is nobody's business."""
-    is_street = args.data_dir is not None and (Path(args.data_dir) / "synthetic").is_dir()
+def describe_dataset(args: EvaluationArguments) -> dict[str, str | None]:
+    """The dataset in the card: an id or short name as it is; of a path the last part, as the card may be published."""
     name = Path(args.dataset).stem if Path(args.dataset).exists() else args.dataset
     return {
-        "name": "the synthetic street of uov-hf" if is_street else name,
-        "type": "uov-hf-synthetic-street" if is_street else name,
+        "name": "the synthetic street of uov-hf" if args.is_street else name,
+        "type": "uov-hf-synthetic-street" if args.is_street else name,
         "config": args.dataset_config,
         "split": args.split,
     }

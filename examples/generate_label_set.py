@@ -1,16 +1,18 @@
-"""Ask a 2D open-vocabulary teacher about the images of a dataset, and keep what it says as a label set.
+"""Let a 2D open-vocabulary teacher segment the images of a dataset, and store the result as a label set.
 
     accelerate launch examples/generate_label_set.py --dataset nuscenes --data_dir data/nuscenes \\
         --teacher clip --teacher_model_name_or_path openai/clip-vit-large-patch14-336 --output_dir labels/
+    accelerate launch examples/generate_label_set.py examples/configs/nuscenes/generate_label_set.yaml
 
-Sequences are shared among the processes and written one by one: a run that was stopped continues where it was. After
-the first frames it says how long it will take and what it will write, and stops if there is no room for that.
-Without --dataset it renders a small synthetic street beside the label set, whose teacher is `synthetic`.
+The processes share the sequences and write them one by one: a run that was stopped continues where it was. After the
+first frames it reports the expected time and size, and stops if the disk has no room. Without --dataset it renders a
+small synthetic street beside the label set, whose teacher is `synthetic`.
 """
 
-import argparse
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate.utils import gather_object
@@ -18,46 +20,51 @@ from accelerate.utils import gather_object
 from uov_hf.labels import LabelSet, WriteReport
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import TEACHERS, load_teacher
-from uov_hf.training import arguments
+from uov_hf.training.arguments import DataArguments, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_vocabulary
-from uov_hf_cli.label_images import add_teacher_arguments
+from uov_hf_cli.label_images import parse_setting
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", choices=list(TEACHERS), default="synthetic")
-    add_teacher_arguments(parser)
-    parser.add_argument(
-        "--cameras", type=lambda names: names.split(","), help="Only these, e.g. CAM_FRONT,CAM_BACK. Default: all."
+@dataclass(kw_only=True)
+class LabelSetGenerationArguments(DataArguments):
+    """Arguments of the teacher stage."""
+
+    teacher: str = field(default="synthetic", metadata={"help": f"One of {', '.join(TEACHERS)}."})
+    teacher_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the teacher's weights."}
     )
-    parser.add_argument(
-        "--augmentations",
-        nargs="*",
-        default=[],
-        metavar="NAME",
-        help="Show the teacher each image augmented, too, for the vote of label_points.py: flip scale=0.75 …",
+    teacher_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the teacher on the Hub."}
     )
-    arguments.add_data_arguments(parser)
-    parser.add_argument("--vocabulary", help="What to look for. Default: the vocabulary of the dataset's classes.")
-    parser.add_argument("--output_dir", default="labels")
-    parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="What a broken frame does.")
-    return parser.parse_args()
+    teacher_settings: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The teacher's own arguments, such as short_side=640.", "metavar": "NAME=VALUE"},
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata={"help": "Of the teacher."})
+    cameras: str | None = field(
+        default=None, metadata={"help": "Only these, such as CAM_FRONT,CAM_BACK. Without it, all."}
+    )
+    augmentations: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Segment augmented images, too, for the vote of label_points.py: flip scale=0.75 …",
+            "metavar": "NAME",
+        },
+    )
+    vocabulary: str | None = field(
+        default=None, metadata={"help": "Prompts and their classes. Without it, those of the dataset's classes."}
+    )
+    output_dir: str = field(default="labels", metadata={"help": "Folder of the label set."})
 
-
-def use_embedded_street(args: argparse.Namespace) -> None:
-    """Render a street beside the label set, unless an earlier run did."""
-    street = Path(args.output_dir).with_name("street")
-    if not street.exists():
-        partial = street.with_name("street.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        generate_street(partial).rename(street)
-    args.dataset, args.data_dir, args.split = "nuscenes", str(street), args.split or "all"
+    def __post_init__(self) -> None:
+        if self.teacher not in TEACHERS:
+            raise ValueError(f"--teacher must be one of {', '.join(TEACHERS)}, got {self.teacher!r}.")
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments(LabelSetGenerationArguments, __doc__)
     accelerator = start(args.output_dir, seed=0)
     if args.dataset is None:
         accelerator.print("No --dataset: labelling a synthetic street. For real data give --dataset and --data_dir.")
@@ -77,18 +84,29 @@ def main() -> None:
         data_dir=args.data_dir,
         device=accelerator.device,
         dtype=getattr(torch, args.dtype),
-        **dict(args.teacher_settings),
+        **dict(map(parse_setting, args.teacher_settings)),
     )
 
     # Label set
+    cameras = args.cameras.split(",") if args.cameras else None
     with accelerator.main_process_first():
-        settings = {"cameras": args.cameras, "augmentations": args.augmentations}
+        settings = {"cameras": cameras, "augmentations": args.augmentations}
         label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings)
-    report = label_set.write(frames, teacher, args.cameras, on_error=args.on_error, **sharing(accelerator))
+    report = label_set.write(frames, teacher, cameras, on_error=args.on_error, **sharing(accelerator))
     wait_for_all(accelerator)
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
     accelerator.end_training()
+
+
+def use_embedded_street(args: LabelSetGenerationArguments) -> None:
+    """Render a street beside the label set, unless an earlier run did."""
+    street = Path(args.output_dir).with_name("street")
+    if not street.exists():
+        partial = street.with_name("street.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        generate_street(partial).rename(street)
+    args.dataset, args.data_dir, args.split = "nuscenes", str(street), args.split or "all"
 
 
 if __name__ == "__main__":

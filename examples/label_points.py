@@ -1,37 +1,42 @@
-"""Carry a label set over to the points of its frames, once, so that training opens no image.
+"""Project a label set onto the points of its frames, once, so that training opens no image.
 
     accelerate launch examples/label_points.py --label_set labels/ --dataset nuscenes --data_dir data/nuscenes \\
         --preset consolidated
+    accelerate launch examples/label_points.py examples/configs/nuscenes/label_points.yaml
 
 With the preset `paper` the last camera decides; with `consolidated` cameras, augmented images, superpoints and the
-scans before and after vote (docs/labels.md). A run that was stopped continues where it was. Without --dataset it takes
+scans before and after vote (docs/labels.md). A run that was stopped continues where it was. Without --dataset it uses
 the synthetic street that generate_label_set.py rendered beside the label set.
 """
 
-import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from accelerate.utils import gather_object
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.labels import PRESETS, LabelSet, PointLabels, WriteReport, label_points
-from uov_hf.training import arguments
+from uov_hf.labels import LabelSet, PointLabels, WriteReport, label_points
+from uov_hf.training.arguments import DataArguments, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--label_set", required=True, help="The folder that generate_label_set.py wrote.")
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="The rule; the paper's by default.")
-    arguments.add_data_arguments(parser)
-    parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="What a broken frame does.")
-    return parser.parse_args()
+@dataclass(kw_only=True)
+class PointLabelArguments(DataArguments):
+    """Arguments of the point labels."""
+
+    label_set: str | None = field(default=None, metadata={"help": "Folder written by generate_label_set.py; needed."})
+    preset: Literal["paper", "consolidated"] = field(default="paper", metadata={"help": "The rule."})
+
+    def __post_init__(self) -> None:
+        if self.label_set is None:
+            raise ValueError("--label_set is needed: make one with examples/generate_label_set.py.")
 
 
 def main() -> None:
-    args = parse_args()
+    args = parse_arguments(PointLabelArguments, __doc__)
     label_set = LabelSet(args.label_set)
     accelerator = start(args.label_set, seed=0)
     if args.dataset is None:
@@ -51,7 +56,7 @@ def main() -> None:
 
 
 def describe(point_labels: PointLabels, frame_ids: list[str]) -> str:
-    """How many points have a label, and how sure those are."""
+    """The share of points with a label, and their mean confidence."""
     num_points, num_labelled, confidence = 0, 0, 0.0
     for frame_id in frame_ids:
         row = point_labels.read(frame_id, ["labels", "confidence"])

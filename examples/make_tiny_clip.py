@@ -1,9 +1,9 @@
-"""Save a tiny random CLIP: to try the whole way from images to a checkpoint without downloading anything.
+"""Save a tiny random CLIP, to try all stages from images to a checkpoint without a download.
 
     python examples/make_tiny_clip.py --output_dir out/tiny_clip
     accelerate launch examples/generate_label_set.py --teacher clip --teacher_model_name_or_path out/tiny_clip ...
 
-It knows nothing. Its segments follow the colours and edges of the images all the same, because random features do.
+It is untrained. Its segments follow the colours and edges of the images all the same, because random features do.
 """
 
 import argparse

@@ -2,40 +2,37 @@
 
     accelerate launch examples/pretrain.py --dataset nuscenes --data_dir data/nuscenes --label_set labels/ \\
         --output_dir out/tmp
+    accelerate launch examples/pretrain.py examples/configs/nuscenes/pretrain.yaml --seed 1
 
-Defaults are the paper's. Without --dataset it renders a small street, asks the synthetic teacher about it and trains
-the tiny preset on that, in under two minutes.
+Defaults are the paper's. Without --dataset it renders a small street, labels it by the synthetic teacher and trains
+the tiny preset on it, in under two minutes.
 """
 
-import argparse
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
-from accelerate import Accelerator
 from accelerate.logging import get_logger
 from transformers import AutoConfig, CLIPModel, CLIPTextModelWithProjection
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor, save_checkpoint
-from uov_hf.data import load_frames
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor
 from uov_hf.labels import LabelSet
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
-from uov_hf.training import arguments
+from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
-from uov_hf.training.collation import collate_tmp
-from uov_hf.training.launch import start, wait_for_all
-from uov_hf.training.loop import Objective, train
-from uov_hf.training.publishing import push_run, write_card
+from uov_hf.training.launch import start
+from uov_hf.training.loop import train
+from uov_hf.training.objectives import tri_modal_objective
+from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
-from uov_hf.training.samples import TMPSamples, load_labelled_frames
-from uov_hf.training.steps import add_negatives, count_superpoints
+from uov_hf.training.samples import TMPSamples, load_labelled_frames, load_split
 from uov_hf.vocabulary import load_vocabulary
 
 
 logger = get_logger("uov_hf.pretrain")
-
-FRAMES_PER_STEP = 4
 
 # The paper's schedule is for 24,000 frames, its voxels for a lidar of three times the points; the street is small.
 STREET_DEFAULTS = {
@@ -52,55 +49,81 @@ STREET_DEFAULTS = {
     "warmup_steps": 20,
     "dataloader_num_workers": 0,
 }
-SETTINGS_IN_THE_CARD = [
-    "preset",
-    "point_labels_preset",
-    "negatives",
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "freeze_batch_norm",
-    "coordinate_system",
-    "voxel_size",
-    "intensity_scaling",
-    "min_pairs",
-    "data_fraction",
-    "mixed_precision",
-    "seed",
-]
-TERMS = {"total": "loss", "superpixel-superpoint": "image_loss", "text-superpoint": "text_loss"}
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_data_arguments(parser)
-    arguments.add_label_set_arguments(parser)
-    parser.add_argument("--min_pairs", type=int, default=1024, help="Points that augmentation leaves to each image.")
-    parser.add_argument("--coordinate_system", choices=("cylindrical", "cartesian"), default="cylindrical")
-    parser.add_argument(
-        "--voxel_size",
-        type=float,
-        nargs=3,
-        help="rho, phi, z in metres, radians, metres, or x, y, z in metres. Default: the paper's.",
+@dataclass(kw_only=True)
+class PretrainingArguments(LabelSetArguments, TrainingArguments):
+    """Arguments of pre-training."""
+
+    stage = "pretrain"
+    frames_per_step: ClassVar[int] = 4
+
+    preset: Literal["minkunet34", "tiny"] = field(default="minkunet34", metadata={"help": "Size of the network."})
+    coordinate_system: Literal["cylindrical", "cartesian"] = field(
+        default="cylindrical", metadata={"help": "Of the voxels."}
     )
-    parser.add_argument("--intensity_scaling", choices=("raw", "unit", "unit_plus_one"), default="raw")
-    parser.add_argument("--preset", choices=("minkunet34", "tiny"), default="minkunet34", help="Size of the network.")
-    parser.add_argument(
-        "--negatives",
-        choices=("scene", "batch", "global"),
+    voxel_size: list[float] | None = field(
+        default=None,
+        metadata={"help": "rho, phi, z in metres, radians, metres, or x, y, z in metres. Without it, the paper's."},
+    )
+    intensity_scaling: Literal["raw", "unit", "unit_plus_one"] = field(
+        default="raw", metadata={"help": "Of the input feature."}
+    )
+    negatives: Literal["scene", "batch", "global"] = field(
         default="scene",
-        help="Which segments a superpoint is pushed from: of its scene, of the micro-batch, of the optimiser step.",
+        metadata={"help": "Segments a superpoint is pushed from: of its scene, the micro-batch, the optimiser step."},
     )
-    arguments.add_training_arguments(parser, learning_rate=0.5, num_train_epochs=40, frames_per_step=FRAMES_PER_STEP)
-    arguments.add_tracking_arguments(parser)
-    arguments.add_run_arguments(parser, output_dir="out/tmp")
-    return arguments.parse_or_street(parser, STREET_DEFAULTS)
+    min_pairs: int = field(default=1024, metadata={"help": "Points that augmentation leaves to each image."})
+    learning_rate: float = field(default=0.5, metadata={"help": "Of the network."})
+    num_train_epochs: int = field(default=40, metadata={"help": "Passes over the frames."})
+    output_dir: str = field(default="out/tmp", metadata={"help": "Folder of the results."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        version = self.dataset_config or "v1.0-trainval"
+        if self.split is None and self.data_dir is not None and version == "v1.0-trainval":
+            # Of v1.0-trainval the paper pre-trains on 600 of the 700 training scenes.
+            self.split = "parametrizing" if (Path(self.data_dir) / version).is_dir() else None
 
 
-def use_embedded_street(args: argparse.Namespace) -> None:
-    """Render a street and let the synthetic teacher speak about it, unless an earlier run did; `args` name both."""
+def main() -> None:
+    args = parse_arguments(PretrainingArguments, __doc__, STREET_DEFAULTS)
+    accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
+    if args.dataset is None:
+        with accelerator.main_process_first():
+            use_embedded_street(args)
+
+    # Data
+    label_set = LabelSet.open(args.label_set)
+    feature_extractor = UOVFeatureExtractor(
+        voxel_size=args.voxel_size,
+        coordinate_system=args.coordinate_system,
+        intensity_scaling=args.intensity_scaling,
+    )
+
+    def make_samples(split, augmentation=None, data_fraction=1.0) -> TMPSamples:
+        frames, point_labels = load_labelled_frames(
+            accelerator, args, split, label_set, args.point_labels_preset, data_fraction
+        )
+        return TMPSamples(frames, label_set, point_labels, feature_extractor, augmentation, args.seed)
+
+    samples = make_samples(args.split, AugmentationConfig(min_pairs=args.min_pairs), args.data_fraction)
+    validation = None if args.validation_split is None else make_samples(args.validation_split)
+
+    # Model, with the label set's vocabulary
+    model, processor = create_model(args, label_set, feature_extractor)
+
+    # Training
+    run = create_run(accelerator, args, model, model.parameters(), samples)
+    objective = tri_modal_objective(args.negatives)
+    train(run, args, objective, samples, validation)
+
+    # Checkpoint
+    finish_run(run, args, objective, accelerator.unwrap_model(run.model).uov, processor, label_set)
+
+
+def use_embedded_street(args: PretrainingArguments) -> None:
+    """Render a street and label it by the synthetic teacher, unless an earlier run did; `args` then name both."""
     street, labels = Path(args.output_dir) / "street", Path(args.output_dir) / "labels"
     logger.info(
         f"No --dataset: training the {args.preset} preset on a synthetic street in {street}. For real data give "
@@ -114,79 +137,13 @@ def use_embedded_street(args: argparse.Namespace) -> None:
     vocabulary = load_vocabulary("nuscenes")
     teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=args.data_dir)
     label_set = LabelSet.create(labels, teacher, vocabulary, settings={"cameras": None})
-    label_set.write(load_frames(args.dataset, "all", data_dir=args.data_dir), teacher, show_progress=True)
+    label_set.write(load_split(args, "all"), teacher, show_progress=True)
 
 
-def main() -> None:
-    args = parse_args()
-    accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
-    if args.on_street:
-        with accelerator.main_process_first():
-            use_embedded_street(args)
-
-    # Data
-    label_set = LabelSet.open(args.label_set)
-    feature_extractor = UOVFeatureExtractor(
-        voxel_size=args.voxel_size,
-        coordinate_system=args.coordinate_system,
-        intensity_scaling=args.intensity_scaling,
-    )
-    augmentation = AugmentationConfig(min_pairs=args.min_pairs)
-    samples = make_samples(
-        accelerator, args, training_split(args), label_set, feature_extractor, augmentation, args.data_fraction
-    )
-    validation = None
-    if args.validation_split is not None:
-        validation = make_samples(accelerator, args, args.validation_split, label_set, feature_extractor)
-
-    # Model, with the vocabulary that it will answer in
-    model, processor = create_model(args, label_set, feature_extractor)
-
-    # Training
-    run = create_run(accelerator, args, model, model.parameters(), samples, FRAMES_PER_STEP)
-    accelerator.init_trackers("uov-pretrain", {name: str(value) for name, value in vars(args).items()})
-    objective = Objective(
-        collate=collate_tmp,
-        count=count_superpoints,
-        counted="num_superpoints",
-        terms=("image_loss", "text_loss"),
-        complete_step=add_negatives if args.negatives == "global" else None,
-    )
-    train(run, args, objective, samples, validation)
-
-    # What others load
-    if accelerator.is_main_process:
-        save_checkpoint(run.output_dir, accelerator.unwrap_model(run.model).uov, processor)
-        write_card(run, args, label_set, "pretrain", TERMS, SETTINGS_IN_THE_CARD, training_split(args), len(samples))
-        if args.push_to_hub:
-            logger.info(f"Pushed to {push_run(run, args)}")
-    wait_for_all(accelerator)
-    accelerator.end_training()
-
-
-def training_split(args: argparse.Namespace) -> str | None:
-    """The split that was asked for; else of v1.0-trainval the paper's 600 scenes, of others the dataset's own."""
-    version = args.dataset_config or "v1.0-trainval"
-    if args.split is None and args.data_dir is not None and version == "v1.0-trainval":
-        return "parametrizing" if (Path(args.data_dir) / version).is_dir() else None
-    return args.split
-
-
-def make_samples(
-    accelerator: Accelerator,
-    args,
-    split: str | None,
-    label_set: LabelSet,
-    feature_extractor: UOVFeatureExtractor,
-    augmentation: AugmentationConfig | None = None,
-    data_fraction: float = 1.0,
-) -> TMPSamples:
-    frames, point_labels = load_labelled_frames(accelerator, args, split, label_set, data_fraction)
-    return TMPSamples(frames, label_set, point_labels, feature_extractor, augmentation, args.seed)
-
-
-def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPreTraining, UOVProcessor]:
-    """An untrained network in the label set's text space; if that is a CLIP's, text tower and tokenizer go along."""
+def create_model(
+    args: PretrainingArguments, label_set: LabelSet, feature_extractor: UOVFeatureExtractor
+) -> tuple[UOVForPreTraining, UOVProcessor]:
+    """An untrained network in the label set's text space, with text tower and tokenizer if that space is a CLIP's."""
     config = UOVConfig.from_preset(
         args.preset, projection_dim=label_set.embed_dim, negatives=args.negatives, teacher=label_set.teacher_id
     )
@@ -203,7 +160,7 @@ def create_model(args, label_set: LabelSet, feature_extractor) -> tuple[UOVForPr
             model.uov.set_text_tower(load_text_tower(source, revision), source=label_set.teacher_id)
             return model, processor
     except OSError as error:
-        logger.warning(f"The teacher {source} is not at hand; the model will know the baked words only. {error}")
+        logger.warning(f"Cannot load the teacher {source}; the model will accept only the label set's words. {error}")
     return model, UOVProcessor.from_teacher(feature_extractor)
 
 

@@ -196,17 +196,6 @@ def test_without_a_terminal_there_are_no_progress_bars(tiny_segmenter, scan, tmp
     assert "%|" not in done.stderr and "it/s" not in done.stderr
 
 
-def test_the_command_and_the_example_take_the_same_arguments(monkeypatch):
-    """`uov-hf segment` and examples/segment.py."""
-    words = ["a.bin", "b.bin", "--model_name_or_path", "out/uov", "--picture", "tuk-tuk=a.jpg", "--threshold", "0.5"]
-    seen = []
-    monkeypatch.setattr("uov_hf_cli.segment.run", lambda args: seen.append(vars(args)) or [])
-    assert main(["segment", *words]) == 0
-    monkeypatch.setattr(sys, "argv", ["segment.py", *words])
-    theirs = vars(runpy.run_path(str(EXAMPLES / "segment.py"))["parse_args"]())
-    assert {name: value for name, value in seen[0].items() if name != "run"} == theirs
-
-
 def test_raw_labels_are_shown_as_classes_of_their_vocabulary(scan, tmp_path, capsys):
     page, label_file = tmp_path / "page.html", tmp_path / "scan.label"
     (np.full(300, 40, np.uint32) | (7 << 16)).astype(np.uint32).tofile(label_file)  # instance 7 of road

@@ -232,12 +232,3 @@ def first_of_each_voxel(
     first = first.scatter_reduce(0, point_to_voxel.remainder(num_voxels + 1), rows, "amin")[:num_voxels]
     voxel_labels = F.pad(labels, (0, 1), value=ignored_index)[first]
     return voxel_labels, None if confidence is None else F.pad(confidence, (0, 1))[first]
-
-
-def count_labelled_voxels(batch: dict[str, torch.Tensor]) -> float:
-    """What the loss of a batch of points is a mean over: its voxels that have a label, weighted by `confidence`."""
-    labels, confidence = first_of_each_voxel(
-        batch["labels"], batch.get("confidence"), batch["point_to_voxel"], len(batch["voxel_coords"])
-    )
-    labelled = labels != 255
-    return float(labelled.sum() if confidence is None else confidence[labelled].double().sum())

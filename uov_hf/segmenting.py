@@ -1,4 +1,4 @@
-"""Scan files in, a folder of labels and pictures out: what `examples/segment.py` and `uov-hf segment` do."""
+"""Scan files in, a folder of labels and pictures out, as `uov-hf segment` does."""
 
 import json
 import os

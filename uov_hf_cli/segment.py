@@ -1,4 +1,4 @@
-"""Label every point of lidar scans with words of your own; `examples/segment.py` is the same program.
+"""Label every point of lidar scans with words of your own.
 
 It writes labels.npy, scores.npy, classes.json, birds_eye_view.png and viewer.html to the output folder. Several scans
 get one folder each in it. Without --candidate_labels the labels are the classes of the checkpoint.

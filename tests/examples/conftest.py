@@ -1,42 +1,60 @@
 """Scripts as users start them, and one pre-trained checkpoint that several tests look at."""
 
 import os
+import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import forks
 import pytest
+
+from uov_hf.training.tracking import LOG_FILE, read_log
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TWO_PROCESSES = ["launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+LAUNCH = ["launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
-def command(script: str, *arguments, num_processes: int = 1) -> list[str]:
-    """The command line of a script, on one process or on two."""
-    launcher = [sys.executable]
-    if num_processes == 2:
-        launcher = [str(Path(sys.executable).with_name("accelerate")), *TWO_PROCESSES]
-    return [*launcher, str(EXAMPLES / script), *(str(argument) for argument in arguments)]
+def start(log: str, script: str, *arguments, rank: int | None = None, port: int = 0, num_threads: int = 1):
+    """A script in a process of its own: alone, or as one of two. It prints into a file."""
+    environment = {"ACCELERATE_USE_CPU": "true"} if rank is None else forks.environment_of(rank, port)
+    arguments = (str(EXAMPLES / script), [*map(str, arguments)], log, environment, num_threads)
+    process = forks.start_server().Process(target=forks.run_script, args=arguments)
+    process.start()
+    return process
 
 
-def environment(num_threads: int = 1) -> dict[str, str]:
-    """One thread each, so that runs of one and of two processes do the same arithmetic."""
-    return os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(num_threads)}
+def run(
+    log: Path, *arguments, num_processes: int = 1, num_threads: int = 1, timeout: float = 900, fails: bool = False
+) -> str:
+    log.unlink(missing_ok=True)
+    ranks, port = (None,) if num_processes == 1 else range(num_processes), forks.free_port()
+    processes = [start(str(log), *arguments, rank=rank, port=port, num_threads=num_threads) for rank in ranks]
+    for process in processes:
+        process.join(timeout)
+        process.kill()
+    statuses, output = [process.exitcode for process in processes], log.read_text()
+    assert any(statuses) == fails, output
+    return output
 
 
-def run(*arguments, num_processes: int = 1, num_threads: int = 1, timeout: int = 900, fails: bool = False) -> str:
-    done = subprocess.run(
-        command(*arguments, num_processes=num_processes),
-        env=environment(num_threads),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    assert (done.returncode != 0) == fails, done.stdout
-    return done.stdout
+def launch(script: str, *arguments) -> None:
+    """The same on two processes, as `accelerate launch` starts them."""
+    command = [str(Path(sys.executable).with_name("accelerate")), *LAUNCH, str(EXAMPLES / script)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *map(str, arguments)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def log(tmp_path_factory) -> Path:
+    """Where the scripts of this session print."""
+    return tmp_path_factory.mktemp("logs") / "output.txt"
 
 
 @pytest.fixture(scope="session")
@@ -86,24 +104,68 @@ def pretraining(tiny_street, street_labels) -> list:
 
 
 @pytest.fixture(scope="session")
-def pretrained(pretraining, tmp_path_factory) -> Path:
+def pretrained(pretraining, run_script, tmp_path_factory) -> Path:
     """The folder of a run on one process that accumulates two micro-batches."""
     folder = tmp_path_factory.mktemp("pretrained") / "tmp"
     validation = ["--validation_split", "test", "--eval_steps", 4]
     checkpoints = ["--checkpointing_steps", 2, "--checkpoints_total_limit", 2]
-    run(*pretraining, "--gradient_accumulation_steps", 2, *validation, *checkpoints, "--output_dir", folder)
+    run_script(*pretraining, "--gradient_accumulation_steps", 2, *validation, *checkpoints, "--output_dir", folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def run_script() -> Callable[..., str]:
-    """`run_script("pretrain.py", "--seed", 1, num_processes=2)` -> what it printed; with `fails=True` it must fail."""
-    return run
+def run_script(log) -> Callable[..., str]:
+    """`run_script("pretrain.py", "--seed", 1, num_processes=2)` -> its output; with `fails=True` it must fail."""
+    return partial(run, log)
+
+
+@pytest.fixture(scope="session")
+def launch_script() -> Callable[..., None]:
+    """`launch_script("pretrain.py", "--seed", 1)`: on two processes, by the launcher of accelerate."""
+    return launch
 
 
 @pytest.fixture
-def start_script() -> Callable[..., subprocess.Popen]:
-    """The same, but it is left running."""
-    return lambda *arguments: subprocess.Popen(
-        command(*arguments), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def kill_script(log) -> Callable[..., None]:
+    """`kill_script(3, folder, "pretrain.py", …)`: run a script, and kill it at step 3 or a little later."""
+
+    def start_and_kill(num_steps: int, folder: Path, *arguments) -> None:
+        process = start(str(log), *arguments)
+        while len(read_log(folder / LOG_FILE)) < num_steps and process.is_alive():
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        assert process.exitcode == -9, log.read_text()
+        assert not (folder / "model.safetensors").exists()
+
+    return start_and_kill
+
+
+@pytest.fixture
+def script(monkeypatch) -> Callable[[str], SimpleNamespace]:
+    """`script("finetune.py")` -> its names, and `parse(*arguments)` for its command line."""
+
+    def load(name: str) -> SimpleNamespace:
+        names = runpy.run_path(str(EXAMPLES / name))
+
+        def parse(*arguments):
+            monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+            parsed: list = []
+            parse_arguments = names["parse_arguments"]
+
+            def stop(*given):
+                parsed.append(parse_arguments(*given))
+                raise Parsed
+
+            monkeypatch.setitem(names["main"].__globals__, "parse_arguments", stop)
+            with pytest.raises(Parsed):
+                names["main"]()
+            return parsed[0]
+
+        return SimpleNamespace(**names | {"parse": parse})
+
+    return load
+
+
+class Parsed(Exception):
+    """Ends a script after its arguments."""

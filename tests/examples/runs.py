@@ -1,6 +1,5 @@
-"""What a training script leaves behind, read back, and runs that are killed on their way."""
+"""What a training script leaves behind, read back."""
 
-import time
 from pathlib import Path
 
 import torch
@@ -16,12 +15,3 @@ def losses(folder: Path, *names: str) -> torch.Tensor:
 
 def without_times(folder: Path) -> list[dict]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in read_log(folder / LOG_FILE)]
-
-
-def kill_after(process, folder: Path, num_steps: int) -> None:
-    """Let a run come to its step `num_steps` or a little further, and kill it before it ends."""
-    while len(read_log(folder / LOG_FILE)) < num_steps and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -9
-    assert not (folder / "model.safetensors").exists()

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from runs import kill_after, losses, without_times
+from runs import losses, without_times
 from transformers import AutoModelForSemanticSegmentation
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
@@ -71,12 +71,12 @@ def test_two_processes_follow_the_curve_of_one(distillation, distilled, run_scri
 
 
 def test_a_distillation_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
-    distillation, distilled, start_script, run_script, tmp_path
+    distillation, distilled, kill_script, run_script, tmp_path
 ):
     settings = [*distillation, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2]
     settings += ["--validation_split", "test", "--eval_steps", 4, "--output_dir", tmp_path]
     killed_after = random.randint(1, NUM_STEPS - 1)
-    kill_after(start_script(*settings), tmp_path, killed_after)
+    kill_script(killed_after, tmp_path, *settings)
 
     run_script(*settings, "--resume_from_checkpoint", "latest")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, distilled)]

@@ -120,7 +120,7 @@ def test_void_is_refused_where_there_is_none(checkpoint, tiny_street, evaluate, 
         evaluate(*arguments, "--split", "test", "--predict_void", "--output_dir", tmp_path)
 
 
-def test_one_needs_no_label_set_to_tell_what_a_camera_saw(pretrained, tiny_street, street_labels):
+def test_the_points_that_a_camera_saw_are_scored_without_a_label_set(pretrained, tiny_street, street_labels):
     extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
     frames = load_frames("nuscenes", "test", data_dir=tiny_street)
     scan, told = LabelledScans(frames, extractor)[0], LabelledScans(frames, extractor, PointLabels(street_labels))[0]
@@ -136,8 +136,7 @@ def test_one_needs_no_label_set_to_tell_what_a_camera_saw(pretrained, tiny_stree
         (["--model_name_or_path", "no/such/run"], "--dataset is needed: there is no synthetic street in no/such/run"),
     ],
 )
-def test_missing_arguments_are_asked_for(monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+def test_a_missing_argument_is_named(script, capsys, arguments, message):
     with pytest.raises(SystemExit):
-        runpy.run_path(str(EXAMPLES / "evaluate.py"))["parse_args"]()
+        script("evaluate.py").parse(*arguments)
     assert message in capsys.readouterr().err

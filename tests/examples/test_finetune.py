@@ -1,23 +1,20 @@
 """finetune.py: what starts from what, what is frozen, and that splitting or killing a run changes nothing."""
 
 import random
-import runpy
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from runs import kill_after, losses, without_times
+from runs import losses, without_times
 
 from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.training.loop import set_train_mode
+from uov_hf.training.optimization import create_optimizer, segmenter_groups
 from uov_hf.training.tracking import read_log
 from uov_hf.vocabulary import load_vocabulary
 
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 NUM_STEPS = 8
 
 
@@ -41,15 +38,8 @@ def finetuned(finetuning, run_script, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """The script's functions, and `parse` of a command line."""
-    functions = runpy.run_path(str(SCRIPT))
-
-    def parse(*arguments) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["finetune.py", *map(str, arguments)])
-        return functions["parse_args"]()
-
-    return SimpleNamespace(parse=parse, **{name: functions[name] for name in ("create_model", "parameter_groups")})
+def finetune(script):
+    return script("finetune.py")
 
 
 def test_fine_tuning_on_a_fraction_lowers_the_loss_and_validates_on_the_whole_split(finetuned, tiny_street):
@@ -79,12 +69,12 @@ def test_two_processes_fine_tune_along_the_curve_of_one(finetuning, finetuned, r
 
 
 def test_a_fine_tuning_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
-    finetuning, finetuned, start_script, run_script, tmp_path
+    finetuning, finetuned, kill_script, run_script, tmp_path
 ):
     settings = [*finetuning, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2]
     settings += ["--validation_split", "test", "--eval_steps", 4, "--output_dir", tmp_path]
     killed_after = random.randint(1, NUM_STEPS - 1)
-    kill_after(start_script(*settings), tmp_path, killed_after)
+    kill_script(killed_after, tmp_path, *settings)
 
     run_script(*settings, "--resume_from_checkpoint", "latest")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, finetuned)]
@@ -100,66 +90,66 @@ def test_a_fine_tuning_is_not_resumed_with_other_settings(finetuning, finetuned,
     assert 'feature_extractor.intensity_scaling = "raw", now "unit"' in output
 
 
-def test_the_defaults_are_the_papers(script):
-    args = script.parse("--dataset", "nuscenes")
+def test_the_defaults_are_the_papers(finetune):
+    args = finetune.parse("--dataset", "nuscenes")
     assert (args.learning_rate, args.head_learning_rate, args.num_train_epochs) == (0.02, 2.0, 30)
     assert not args.freeze_batch_norm
-    probe = script.parse("--dataset", "nuscenes", "--linear_probe")
+    probe = finetune.parse("--dataset", "nuscenes", "--linear_probe")
     assert probe.head_learning_rate == 0.05 and probe.freeze_batch_norm
 
 
-def test_the_head_is_new_unless_it_is_asked_for(script, finetuned):
+def test_the_head_is_new_unless_reuse_head_is_given(finetune, finetuned):
     known, class_names = UOVForSemanticSegmentation.from_pretrained(finetuned), load_vocabulary("nuscenes").class_names
     start_from = ["--dataset", "nuscenes", "--model_name_or_path", finetuned]
-    new = script.create_model(script.parse(*start_from), class_names)
-    same = script.create_model(script.parse(*start_from, "--reuse_head"), class_names)
+    new = finetune.create_model(finetune.parse(*start_from), class_names)
+    same = finetune.create_model(finetune.parse(*start_from, "--reuse_head"), class_names)
     assert torch.equal(same.classifier.weight, known.classifier.weight)
     assert not torch.equal(new.classifier.weight, known.classifier.weight)
     for model in (new, same):
         assert torch.equal(model.uov.point_projection.weight, known.uov.point_projection.weight)
 
 
-def test_a_head_for_other_classes_and_one_that_is_not_there_are_refused(script, finetuned, start_of_distillation):
-    args = script.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", finetuned)
-    with pytest.raises(ValueError, match=r"the dataset has \['road', 'car'\]. Leave the switch out"):
-        script.create_model(args, ["road", "car"])
+def test_a_head_for_other_classes_and_one_that_is_not_there_are_refused(finetune, finetuned, start_of_distillation):
+    args = finetune.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", finetuned)
+    with pytest.raises(ValueError, match=r"the dataset has \['road', 'car'\]. Leave out the switch"):
+        finetune.create_model(args, ["road", "car"])
     args.reuse_head = False
-    assert script.create_model(args, ["road", "car"]).classifier.out_features == 2
-    args = script.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", start_of_distillation)
+    assert finetune.create_model(args, ["road", "car"]).classifier.out_features == 2
+    args = finetune.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", start_of_distillation)
     with pytest.raises(ValueError, match="has no head"):
-        script.create_model(args, load_vocabulary("nuscenes").class_names)
+        finetune.create_model(args, load_vocabulary("nuscenes").class_names)
 
 
-def test_a_dataset_without_classes_is_refused(script, start_of_distillation):
-    args = script.parse("--dataset", "my_scans", "--model_name_or_path", start_of_distillation)
-    with pytest.raises(ValueError, match="my_scans says of no class what it is called"):
-        script.create_model(args, [])
+def test_a_dataset_without_classes_is_refused(finetune, start_of_distillation):
+    args = finetune.parse("--dataset", "my_scans", "--model_name_or_path", start_of_distillation)
+    with pytest.raises(ValueError, match="my_scans has no class names"):
+        finetune.create_model(args, [])
 
 
-def test_from_scratch_keeps_the_sizes_and_no_weights_and_no_words(script, start_of_distillation):
-    args = script.parse("--dataset", "nuscenes", "--from_scratch", "--model_name_or_path", start_of_distillation)
-    model, known = script.create_model(args, ["road", "car"]), UOVModel.from_pretrained(start_of_distillation)
+def test_from_scratch_keeps_the_sizes_and_no_weights_and_no_words(finetune, start_of_distillation):
+    args = finetune.parse("--dataset", "nuscenes", "--from_scratch", "--model_name_or_path", start_of_distillation)
+    model, known = finetune.create_model(args, ["road", "car"]), UOVModel.from_pretrained(start_of_distillation)
     assert model.config.hidden_sizes == known.config.hidden_sizes and model.config.prompts == []
     assert not torch.equal(model.uov.point_projection.weight, known.point_projection.weight)
 
 
-def test_a_preset_needs_no_checkpoint(script):
-    args = script.parse("--dataset", "nuscenes", "--preset", "tiny")
+def test_a_preset_needs_no_checkpoint(finetune):
+    args = finetune.parse("--dataset", "nuscenes", "--preset", "tiny")
     assert args.model_name_or_path is None
-    config = script.create_model(args, ["road", "car"]).config
+    config = finetune.create_model(args, ["road", "car"]).config
     assert config.hidden_sizes == UOVConfig.from_preset("tiny").hidden_sizes and config.batch_norm_momentum == 0.05
     args.batch_norm_momentum = 0.02
-    assert script.create_model(args, ["road", "car"]).config.batch_norm_momentum == 0.02
+    assert finetune.create_model(args, ["road", "car"]).config.batch_norm_momentum == 0.02
 
 
-def test_a_linear_probe_changes_the_head_alone(script, start_of_distillation, tiny_street):
-    args = script.parse("--dataset", "nuscenes", "--linear_probe", "--model_name_or_path", start_of_distillation)
-    model = script.create_model(args, load_vocabulary("nuscenes").class_names)
+def test_a_linear_probe_changes_the_head_alone(finetune, start_of_distillation, tiny_street):
+    args = finetune.parse("--dataset", "nuscenes", "--linear_probe", "--model_name_or_path", start_of_distillation)
+    model = finetune.create_model(args, load_vocabulary("nuscenes").class_names)
     set_train_mode(model, args.freeze_batch_norm)
     frame = load_frames("nuscenes", "test", data_dir=tiny_street)[0]
     inputs = UOVProcessor.from_pretrained(start_of_distillation)(points=frame["points"])
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.SGD(script.parameter_groups(args, model), lr=0.1)
+    optimizer = create_optimizer("sgd", segmenter_groups(model, args.head_learning_rate), 0.1, 0.0)
     model(**inputs, labels=torch.from_numpy(frame["labels"].astype("int64"))).loss.backward()
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -194,7 +184,7 @@ def test_words_as_a_head_are_fine_tuned_and_cannot_be_probed(
     start_from = ["--model_name_or_path", start_of_distillation, "--label_set", street_labels, "--head", "text"]
     run_script("distill.py", *start_from, *data, *steps, "--output_dir", tmp_path / "text")
     reuse = ["finetune.py", "--model_name_or_path", tmp_path / "text", "--reuse_head", *data, *steps]
-    assert "words, which do not learn" in run_script(
+    assert "prompts, which have no weights to train" in run_script(
         *reuse, "--linear_probe", "--output_dir", tmp_path / "probe", fails=True
     )
     run_script(*reuse, "--output_dir", tmp_path / "tuned")

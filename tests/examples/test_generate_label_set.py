@@ -38,13 +38,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_label_set_knows_every_frame_and_who_made_it(root, label_set):
+def test_the_label_set_has_every_frame_and_its_teacher(root, label_set):
     made = LabelSet(label_set)
     assert sorted(made.frame_ids) == sorted(load_frames("nuscenes", split="all", data_dir=root).frame_ids)
     assert made.teacher["name"] == "synthetic" and made.teacher["seed"] == 3
     row = made.read(made.frame_ids[0])
-    spoken = [camera for camera, png in zip(row["camera_names"], row["segmentation"], strict=True) if png]
-    assert ",".join(spoken) == CAMERAS
+    labelled = [camera for camera, png in zip(row["camera_names"], row["segmentation"], strict=True) if png]
+    assert ",".join(labelled) == CAMERAS
     assert made.augmentations == ["flip"] and sum(png is not None for png in row["augmented_segmentation"]) == 2
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from runs import kill_after, losses, without_times
+from runs import losses, without_times
 from transformers import AutoModel, AutoProcessor
 
 from uov_hf import UOVForPreTraining, UOVModel, UOVProcessor
@@ -60,9 +60,9 @@ def test_only_the_last_checkpoints_stay_and_they_load_too(pretrained):
 
 
 def test_two_processes_train_on_every_point_and_follow_the_curve_of_one(
-    pretraining, pretrained, tiny_street, street_labels, run_script, tmp_path
+    pretraining, pretrained, tiny_street, street_labels, launch_script, tmp_path
 ):
-    run_script(*pretraining, "--output_dir", tmp_path, num_processes=2)
+    launch_script(*pretraining, "--output_dir", tmp_path)
     assert torch.allclose(losses(tmp_path), losses(pretrained), rtol=1e-5)
     trained = UOVModel.from_pretrained(tmp_path).state_dict()
     for name, weight in UOVModel.from_pretrained(pretrained).state_dict().items():
@@ -87,12 +87,12 @@ def test_a_batch_of_two_follows_the_curve_of_two_micro_batches(pretraining, pret
 
 
 def test_a_run_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
-    pretraining, pretrained, start_script, run_script, tmp_path
+    pretraining, pretrained, kill_script, run_script, tmp_path
 ):
     settings = [*pretraining, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2, "--output_dir", tmp_path]
     settings += ["--validation_split", "test", "--eval_steps", 4]
     killed_after = random.randint(1, NUM_STEPS - 1)
-    kill_after(start_script(*settings), tmp_path, killed_after)
+    kill_script(killed_after, tmp_path, *settings)
 
     run_script(*settings, "--resume_from_checkpoint", "latest")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, pretrained)]

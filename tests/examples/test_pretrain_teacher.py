@@ -1,6 +1,5 @@
-"""What pretrain.py takes from the teacher of its label set, beside what it said: its words, and its name."""
+"""pretrain.py uses the text tower and the name of its label set's teacher."""
 
-import argparse
 import json
 import runpy
 import shutil
@@ -19,8 +18,7 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-ARGS = argparse.Namespace(preset="tiny", negatives="scene", gradient_checkpointing=False)
-SPOKE, NEWER = "a" * 40, "b" * 40  # commits
+USED, NEWER = "a" * 40, "b" * 40  # commits
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +32,10 @@ def tiny_clip(tmp_path_factory) -> Path:
 def hub(tiny_clip, tmp_path, monkeypatch) -> Path:
     """A download cache with two commits of someone/tiny-clip, of which the newer is of no use."""
     repository = tmp_path / "hub" / "models--someone--tiny-clip"
-    shutil.copytree(tiny_clip, repository / "snapshots" / SPOKE)
+    shutil.copytree(tiny_clip, repository / "snapshots" / USED)
     (repository / "snapshots" / NEWER).mkdir()
     (repository / "refs").mkdir()
-    (repository / "refs" / "v1").write_text(SPOKE)
+    (repository / "refs" / "v1").write_text(USED)
     (repository / "refs" / "main").write_text(NEWER)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return repository
@@ -53,14 +51,15 @@ def make_label_set(folder: Path, model_name_or_path, revision=None) -> LabelSet:
 
 def create_model(label_set: LabelSet):
     PartialState()  # the script's logger needs it
-    return runpy.run_path(str(EXAMPLES / "pretrain.py"))["create_model"](ARGS, label_set, UOVFeatureExtractor())
+    script = runpy.run_path(str(EXAMPLES / "pretrain.py"))
+    return script["create_model"](script["PretrainingArguments"](preset="tiny"), label_set, UOVFeatureExtractor())
 
 
-def test_words_are_those_of_the_commit_that_spoke(hub, tiny_clip, tmp_path):
+def test_words_are_embedded_by_the_commit_that_made_the_label_set(hub, tiny_clip, tmp_path):
     label_set = make_label_set(tmp_path / "labels", "someone/tiny-clip", revision="v1")
     (hub / "refs" / "v1").unlink()  # a branch moves on; the commit stays
     model, processor = create_model(label_set)
-    assert model.config.teacher == model.config.text_tower_source == f"someone/tiny-clip@{SPOKE}"
+    assert model.config.teacher == model.config.text_tower_source == f"someone/tiny-clip@{USED}"
     assert processor.has_text_tower
     tokens = processor(text=["car", "traffic cone"])
     expected = CLIPModel.from_pretrained(tiny_clip).get_text_features(**tokens).pooler_output

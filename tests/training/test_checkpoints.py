@@ -93,14 +93,14 @@ def test_a_run_of_other_settings_is_refused_before_anything_is_loaded(run):
 def test_the_checkpoint_of_another_network_is_refused(run):
     checkpoint = save(run, 2)
     for other in (torch.nn.Linear(5, 7), torch.nn.Sequential(run.model)):
-        with pytest.raises(ValueError, match="is of another network: "):
+        with pytest.raises(ValueError, match="belongs to another network: "):
             load_checkpoint(run.accelerator, other, checkpoint, SETTINGS)
 
 
 def test_a_checkpoint_without_the_settings_of_its_run_is_not_resumed(run):
     state_file = save(run, 2) / "trainer_state.json"
     state_file.write_text(json.dumps({"step": 2, "seed": 0}))
-    with pytest.raises(ValueError, match="checkpoint-2 is of an earlier version .* another --output_dir"):
+    with pytest.raises(ValueError, match="checkpoint-2 was written by an earlier version .* another --output_dir"):
         load_checkpoint(run.accelerator, run.model, state_file.parent, SETTINGS)
 
 
@@ -114,7 +114,7 @@ def test_latest_starts_anew_where_there_is_none_and_a_wrong_folder_is_named(tmp_
 
 def test_a_new_run_does_not_mix_its_checkpoints_with_those_of_an_old_one(run):
     save(run, 20)
-    with pytest.raises(FileExistsError, match=r"\(checkpoint-20\). Go on with it by --resume_from_checkpoint latest"):
+    with pytest.raises(FileExistsError, match=r"\(checkpoint-20\). Continue it with --resume_from_checkpoint latest"):
         find_checkpoint(run.folder, None)
 
 

@@ -5,7 +5,8 @@ import os
 import torch
 from torch.utils.data import Dataset
 
-from uov_hf.training.loaders import make_loader, to_device
+from uov_hf.training.loaders import make_loader
+from uov_hf.training.loop import model_inputs
 
 
 class WhoLoads(Dataset):
@@ -34,4 +35,4 @@ def test_memory_is_pinned_for_cuda_alone_and_batches_on_the_cpu_are_not_copied()
     assert make_loader(WhoLoads(), [[0]], list, 0, torch.device("cuda")).pin_memory
     assert not make_loader(WhoLoads(), [[0]], list, 0, torch.device("cpu")).pin_memory
     batch = {"points": torch.rand(3), "num_points": torch.tensor([3])}
-    assert all(value is batch[name] for name, value in to_device(batch, torch.device("cpu")).items())
+    assert all(value is batch[name] for name, value in model_inputs(batch, torch.device("cpu")).items())

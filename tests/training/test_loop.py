@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
-from uov_hf.training.loop import Objective, train, train_step
+from uov_hf.training.loop import train, train_step
+from uov_hf.training.objectives import Objective
 from uov_hf.training.optimization import create_scheduler
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.run import MAX_SKIPPED_IN_A_ROW, Run
@@ -75,7 +76,7 @@ def start_run(folder, num_steps=8, with_scaler=False) -> Run:
 
 def train_on(run: Run, samples: Numbers, **hooks) -> list[dict]:
     """The log of the run."""
-    objective = Objective(lambda frames: frames[0], lambda batch: 1, "num_frames", ("term",), **hooks)
+    objective = Objective(lambda frames: frames[0], lambda batch: 1, "num_frames", {"term": "the term"}, **hooks)
     train(run, SimpleNamespace(**ARGS), objective, samples)
     return [json.loads(line) for line in (run.output_dir / "train_log.jsonl").read_text().splitlines()]
 
@@ -100,7 +101,7 @@ class HostTraffic(TorchDispatchMode):
 
 def test_a_step_moves_no_numbers_between_host_and_device_but_its_one_list(tmp_path, monkeypatch):
     run, lists = start_run(tmp_path), []
-    objective = Objective(None, lambda batch: 1, "num_frames", ("term",))
+    objective = Objective(None, lambda batch: 1, "num_frames", {"term": "the term"})
     frame = {**Numbers()[0, 1], "broken_frames": ["one"]}
     step_batch = load_step(run.accelerator, iter([frame] * 3), accumulation=3, count=objective.count)
     as_list = torch.Tensor.tolist

@@ -1,4 +1,4 @@
-"""Samples: functions of (seed, epoch, frame), in which a superpoint has its points and name, and a point its label."""
+"""Samples depend on (seed, epoch, frame) alone; superpoints have their points and prompts, points their labels."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ import torch
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
-from uov_hf.modeling_uov_segmentation import count_labelled_voxels
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.collation import collate_scans, collate_tmp
+from uov_hf.training.objectives import count_labelled_voxels
 from uov_hf.training.samples import DistillationSamples, TMPSamples
 from uov_hf.vocabulary import load_vocabulary
 
@@ -51,14 +51,14 @@ def test_without_augmentation_every_pair_on_a_segment_is_there(street):
     frames, label_set, point_labels = street
     for index in range(len(frames)):
         sample, frame_id = make_samples(street)[0, index], frames.frame_ids[index]
-        pairs, said = point_labels.read(frame_id), label_set.read(frame_id)
+        pairs, segments = point_labels.read(frame_id), label_set.read(frame_id)
         on_segment = pairs["pair_segment"] > 0
         assert np.array_equal(sample["pair_to_point"], pairs["pair_to_point"][on_segment])
         segment = pairs["pair_segment"][on_segment] - 1
         labels = sample["segment_labels"][sample["superpoint_ids"]]
-        assert np.array_equal(labels, said["segment_labels"][segment])
+        assert np.array_equal(labels, segments["segment_labels"][segment])
         np.testing.assert_allclose(
-            sample["segment_embeds"][sample["superpoint_ids"]], said["segment_embeds"][segment], atol=1e-3
+            sample["segment_embeds"][sample["superpoint_ids"]], segments["segment_embeds"][segment], atol=1e-3
         )
         assert len(sample["point_to_voxel"]) == len(frames[index]["points"])
 
@@ -92,9 +92,11 @@ def test_a_batch_is_what_the_model_takes(street):
     assert batch["segment_labels"].dtype == batch["superpoint_ids"].dtype == torch.int64
 
 
-def test_point_labels_of_another_cloud_are_refused(street):
+@pytest.mark.parametrize("kind", [TMPSamples, DistillationSamples])
+def test_point_labels_of_another_cloud_are_refused(street, kind):
     frames, label_set, point_labels = street
-    samples = TMPSamples(frames, label_set, point_labels, UOVFeatureExtractor())
+    labels = (label_set, point_labels) if kind is TMPSamples else (point_labels,)
+    samples = kind(frames, *labels, UOVFeatureExtractor())
     whole = samples.frames[0]
     samples.frames = [whole | {"points": whole["points"][:-1]}]
     with pytest.raises(ValueError, match="made from another dataset"):
@@ -104,10 +106,10 @@ def test_point_labels_of_another_cloud_are_refused(street):
 def test_a_distillation_sample_has_the_teachers_label_of_every_point(street):
     frames, _, point_labels = street
     plain = DistillationSamples(frames, point_labels, UOVFeatureExtractor(), with_confidence=True)
-    said = point_labels.read(frames.frame_ids[1])
+    teacher = point_labels.read(frames.frame_ids[1])
     sample = plain[0, 1]
-    assert np.array_equal(sample["labels"], said["labels"]) and sample["labels"].dtype == torch.int64
-    assert np.array_equal(sample["confidence"], said["confidence"].astype(np.float32))
+    assert np.array_equal(sample["labels"], teacher["labels"]) and sample["labels"].dtype == torch.int64
+    assert np.array_equal(sample["confidence"], teacher["confidence"].astype(np.float32))
     assert len(sample["labels"]) == len(sample["point_to_voxel"]) == len(frames[1]["points"])
     assert "confidence" not in DistillationSamples(frames, point_labels, UOVFeatureExtractor())[0, 1]
 
@@ -130,12 +132,3 @@ def test_scans_of_a_batch_keep_their_labels_end_to_end(street):
     assert batch["voxel_coords"][:, 0].unique().tolist() == [0, 1]
     separate = sum(count_labelled_voxels(collate_scans([part])) for part in parts)
     assert count_labelled_voxels(batch) == pytest.approx(separate)
-
-
-def test_labels_of_another_cloud_are_refused_in_distillation_too(street):
-    frames, _, point_labels = street
-    samples = DistillationSamples(frames, point_labels, UOVFeatureExtractor())
-    whole = samples.frames[0]
-    samples.frames = [whole | {"points": whole["points"][:-1]}]
-    with pytest.raises(ValueError, match="made from another dataset"):
-        samples[0, 0]

@@ -1,7 +1,6 @@
-"""What a resumed run must keep is refused by name and with both values; what it may change is logged and taken."""
+"""A changed setting that decides the result is refused by name, with both values; any other is logged and accepted."""
 
 import logging
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def settings_of(frames, voxels=None, model=None, order=None, augmentation=AUGMEN
     samples = AnnotatedSamples(frames, UOVFeatureExtractor(**voxels or {}), augmentation)
     order = {"num_frames": len(frames), "batch_size": 1, "accumulation": 2, **(order or {})}
     config = UOVConfig.from_preset("tiny", **model or {})
-    return run_settings(Namespace(**ARGUMENTS | arguments), TrainingOrder(**order), 8, "no", samples, config)
+    return run_settings(ARGUMENTS | arguments, TrainingOrder(**order), 8, "no", samples, config)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_paths_work_and_reports_may_change_and_are_logged(frames, caplog):
     assert "seed" not in caplog.text and "resume_from_checkpoint" not in caplog.text
 
 
-def test_epochs_and_steps_may_be_said_either_way_where_they_come_to_the_same_number(frames):
+def test_epochs_and_steps_may_be_given_either_way_if_the_number_of_steps_is_the_same(frames):
     check_settings(settings_of(frames), settings_of(frames, num_train_epochs=None, max_train_steps=8), CHECKPOINT)
     saved, ours = settings_of(frames), settings_of(frames) | {"num_steps": 16}
     with pytest.raises(ValueError, match="num_steps = 8, now 16"):

@@ -1,13 +1,15 @@
-"""An optimiser step over micro-batches: what counts, what weighs how much, what stops everybody."""
+"""An optimiser step over micro-batches: what counts, with which weight, and what stops all processes."""
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from uov_hf.training.broken_frames import ReportBrokenFrames, SkipBrokenFrames, only_readable
 from uov_hf.training.launch import check_num_processes
-from uov_hf.training.steps import add_negatives, count_superpoints, freeze_batch_norm, gather_negatives, load_step
+from uov_hf.training.loaders import ReportBrokenFrames, SkipBrokenFrames, only_readable
+from uov_hf.training.loop import set_train_mode
+from uov_hf.training.objectives import add_negatives, count_superpoints, gather_negatives
+from uov_hf.training.steps import load_step
 from uov_hf.training.tracking import TrainLog, read_log
 
 
@@ -46,7 +48,7 @@ def test_a_broken_frame_stops_the_step():
         load_step(Accelerator(cpu=True), batches(), accumulation=2, count=count_superpoints)
 
 
-def test_negatives_are_all_segments_of_the_step_but_ones_own():
+def test_negatives_are_the_segments_of_the_rest_of_the_step():
     batches = [batch_of([0, 1]), batch_of([]), batch_of([0, 1, 2])]
     first, second, third = gather_negatives(Accelerator(cpu=True), batches)
     assert torch.equal(first, batches[2]["segment_embeds"])
@@ -57,11 +59,11 @@ def test_negatives_are_all_segments_of_the_step_but_ones_own():
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale():
-    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).train()
-    freeze_batch_norm(model)
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval()
+    set_train_mode(model, batch_norm_is_frozen=True)
     model(torch.randn(5, 2)).sum().backward()
     assert torch.equal(model[1].running_mean, torch.zeros(3))
-    assert model[1].weight.grad is not None
+    assert model[1].weight.grad is not None and model[0].training
 
 
 class Frames:
@@ -80,7 +82,7 @@ class Frames:
         return {"value": 10 * epoch + index}
 
 
-def test_the_next_readable_frame_stands_in_for_a_broken_one():
+def test_the_next_readable_frame_replaces_a_broken_one():
     frames = SkipBrokenFrames(Frames(broken={3, 4}))
     assert frames[2, 1] == {"value": 21, "broken_frames": []}
     sample = frames[2, 3]
@@ -93,7 +95,7 @@ def test_frames_that_are_all_broken_stop_the_run():
         SkipBrokenFrames(Frames(broken=range(5)))[0, 2]
 
 
-def test_nothing_stands_in_for_a_broken_frame_in_an_evaluation():
+def test_an_evaluation_reports_a_broken_frame_and_does_not_replace_it():
     frames, broken = ReportBrokenFrames(Frames(broken={1})), []
     readable = list(only_readable([frames[0, index] for index in range(3)], broken))
     assert readable == [{"value": 0}, {"value": 2}]
@@ -121,7 +123,7 @@ def test_a_launch_that_silently_got_one_process_is_refused(monkeypatch, environm
             check_num_processes(num_processes)
 
 
-def test_the_log_of_a_resumed_run_forgets_the_steps_after_the_checkpoint(tmp_path):
+def test_the_log_of_a_resumed_run_drops_the_steps_after_the_checkpoint(tmp_path):
     path = tmp_path / "train_log.jsonl"
     log = TrainLog(path)
     for step in (1, 2, 3):

@@ -1,130 +1,277 @@
-"""Arguments that the scripts share, under Hugging Face's names; defaults are the paper's (method.md 4.4)."""
+"""Arguments of the training scripts, read from flags or from a file. Defaults are the paper's (method.md 4.4)."""
 
 import argparse
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from huggingface_hub import whoami
+from transformers import HfArgumentParser
+from transformers.hf_argparser import DataClassType
 
-from uov_hf.labels import PRESETS
-from uov_hf.training.optimization import OPTIMIZERS, SCHEDULES
+from uov_hf.training.optimization import OptimizerName, ScheduleName
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset",
-        help="A script such as dataset_scripts/nuscenes.py, a short name (nuscenes), a Parquet folder or a Hub id. "
-        "Default: the embedded synthetic street.",
+Arguments = TypeVar("Arguments", bound="DataArguments")
+# The paper's schedule is for 28,000 frames; the street is small.
+STREET_DEFAULTS: dict[str, object] = {
+    "split": "train",
+    "validation_split": "test",
+    "num_train_epochs": 5,
+    "per_device_train_batch_size": 2,
+    "optimizer": "adamw",
+    "learning_rate": 3e-3,
+    "head_learning_rate": 3e-3,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 10,
+    "dataloader_num_workers": 0,
+}
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """The frames that a script reads."""
+
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "A script such as dataset_scripts/nuscenes.py, a short name (nuscenes), a Parquet folder or a Hub "
+            "id. Without it the script uses the synthetic street."
+        },
     )
-    group.add_argument("--data_dir", help="Root folder of the raw dataset.")
-    group.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is in --data_dir.")
-    group.add_argument("--split", help="Default: what fits the configuration.")
-    group.add_argument(
-        "--streaming",
-        action="store_true",
-        help="Read a dataset on the Hub where it lies, without a download. A training then takes its frames in an "
-        "order that stays with neighbours for a while.",
+    data_dir: str | None = field(default=None, metadata={"help": "Root folder of the raw dataset."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Such as v1.0-mini; needed where --data_dir contains several."}
     )
-
-
-def add_label_set_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what a teacher said")
-    group.add_argument("--label_set", help="The folder that generate_label_set.py wrote.")
-    group.add_argument(
-        "--point_labels_preset",
-        choices=list(PRESETS),
-        default="paper",
-        help="The rule by which it was carried to the points, as in label_points.py; made first where it is missing.",
+    split: str | None = field(default=None, metadata={"help": "Without it, the split that fits the configuration."})
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read a dataset on the Hub without downloading it first. Training then reads neighbouring frames "
+            "soon after each other."
+        },
     )
-
-
-def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
-    group = parser.add_argument_group("run")
-    group.add_argument("--output_dir", default=output_dir)
-    group.add_argument("--seed", type=int, default=0)
-    group.add_argument(
-        "--on_error",
-        choices=("raise", "skip"),
+    on_error: Literal["raise", "skip"] = field(
         default="raise",
-        help="What a broken frame does: stop the run after its state is saved, or be counted and reported.",
+        metadata={"help": "For a broken frame: stop after the state is saved, or skip the frame and report it."},
     )
-    group.add_argument("--dataloader_num_workers", type=int, default=2)
-    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="Default: that of the launch.")
+
+    def __post_init__(self) -> None:
+        """End of the chain of `super().__post_init__()` in derived classes, where they validate."""
+
+    def use_street_of(self, checkpoint: str) -> None:
+        """Read the street that pretrain.py rendered beside a checkpoint.
+
+        Raises:
+            ValueError: The folder has no street.
+        """
+        street = Path(checkpoint) / "street"
+        if not street.is_dir():
+            raise ValueError(
+                f"--dataset is needed: there is no synthetic street in {street}. Run examples/pretrain.py without "
+                "--dataset first, or give --dataset nuscenes --data_dir <nuScenes root>."
+            )
+        self.dataset, self.data_dir = "nuscenes", str(street)
+
+    @property
+    def is_street(self) -> bool:
+        """Whether the dataset is a synthetic street of this package."""
+        return self.data_dir is not None and (Path(self.data_dir) / "synthetic").is_dir()
 
 
-def add_training_arguments(
-    parser: argparse.ArgumentParser, learning_rate: float, num_train_epochs: int, frames_per_step: int
-) -> None:
-    group = parser.add_argument_group("training")
-    group.add_argument(
-        "--data_fraction", type=float, default=1.0, help="1 / s trains on every s-th scene, as the paper."
+@dataclass(kw_only=True)
+class LabelSetArguments(DataArguments):
+    """The label set that supervises a training."""
+
+    label_set: str | None = field(default=None, metadata={"help": "Folder written by generate_label_set.py."})
+    point_labels_preset: Literal["paper", "consolidated"] = field(
+        default="paper",
+        metadata={"help": "Rule of the point labels, as in label_points.py. Missing point labels are made first."},
     )
-    group.add_argument(
-        "--per_device_train_batch_size",
-        type=int,
-        help="Frames per process and micro-batch. Default: such that a step holds "
-        f"{frames_per_step} frames, as in the paper.",
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dataset is not None and self.label_set is None:
+            raise ValueError("--dataset needs --label_set: make one with examples/generate_label_set.py.")
+
+    def use_street_of(self, checkpoint: str) -> None:
+        """Read the street beside a checkpoint, and its label set if no other is given."""
+        super().use_street_of(checkpoint)
+        self.label_set = self.label_set or str(Path(checkpoint) / "labels")
+
+
+@dataclass(kw_only=True)
+class RunArguments:
+    """How a script runs on this machine."""
+
+    output_dir: str = field(default="out", metadata={"help": "Folder of the results."})
+    seed: int = field(default=0, metadata={"help": "Of initialisation, order and augmentation."})
+    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that load frames; 0 uses none."})
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = field(
+        default=None, metadata={"help": "Without it, the precision of the launch."}
     )
-    group.add_argument("--gradient_accumulation_steps", type=int, default=1)
-    group.add_argument("--num_train_epochs", type=int, default=num_train_epochs)
-    group.add_argument("--max_train_steps", type=int, help="Optimiser steps; overrides --num_train_epochs.")
-    group.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd")
-    group.add_argument("--learning_rate", type=float, default=learning_rate)
-    group.add_argument("--weight_decay", type=float, default=1e-4)
-    group.add_argument(
-        "--lr_scheduler_type",
-        choices=SCHEDULES,
-        default="cosine_per_epoch",
-        help="cosine_per_epoch is the paper's; take cosine for runs of few epochs.",
-    )
-    group.add_argument("--warmup_steps", type=int, default=0)
-    group.add_argument("--freeze_batch_norm", action="store_true", help="Keep the running statistics as they are.")
-    group.add_argument("--gradient_checkpointing", action="store_true", help="Less memory, more time.")
 
 
-def add_tracking_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("checkpoints and reports")
-    group.add_argument(
-        "--checkpointing_steps", type=int, help="Optimiser steps between checkpoints. Default: an epoch."
-    )
-    group.add_argument("--checkpoints_total_limit", type=int, default=2, help="How many checkpoints stay on disk.")
-    group.add_argument("--resume_from_checkpoint", help="`latest`, or a folder checkpoint-<step>.")
-    group.add_argument(
-        "--validation_split", help="Scenes whose loss is reported, by labels of the same kind. Default: none."
-    )
-    group.add_argument("--eval_steps", type=int, help="Optimiser steps between validations. Default: an epoch.")
-    group.add_argument("--report_to", choices=("none", "tensorboard", "trackio"), default="none")
-    group.add_argument("--push_to_hub", action="store_true", help="Upload the finished checkpoint, with its card.")
-    group.add_argument("--hub_model_id", help="Default: the name of --output_dir.")
-    group.add_argument("--hub_private_repo", action="store_true", help="The repository must be private.")
-    group.add_argument("--hub_revision", help="The branch; made where it is not there. Default: main.")
+@dataclass(kw_only=True)
+class TrainingArguments(DataArguments, RunArguments):
+    """Arguments of a training: optimisation, checkpoints, reports and the Hub.
 
+    A script derives from it, sets its own defaults and adds its own arguments.
 
-def parse_or_street(parser: argparse.ArgumentParser, street_defaults: dict[str, Any]) -> argparse.Namespace:
-    """The arguments, and `on_street`: without --dataset it is the embedded street's turn, with defaults of its own."""
-    args = parser.parse_args()
-    if args.push_to_hub:
-        whoami()  # raises: without a token all the training would end in an error
-    if args.dataset is not None:
-        if getattr(args, "label_set", "") is None:
-            parser.error("--dataset needs --label_set: make one with examples/generate_label_set.py.")
-        return argparse.Namespace(on_street=False, **vars(args))
-    parser.set_defaults(**street_defaults)
-    return parser.parse_args(namespace=argparse.Namespace(on_street=True))
-
-
-def use_street_of_checkpoint(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Where there is no --dataset: the street that pretrain.py rendered beside the checkpoint.
-
-    A script that has a `--label_set` gets that of the street, too, where it was not given one.
+    Attributes:
+        stage (`str`):
+            Name of the stage, in the model card and for trackers.
+        frames_per_step (`int`):
+            Frames of an optimiser step where `per_device_train_batch_size` is not given; the paper's.
     """
-    street, labels = (Path(args.model_name_or_path) / name for name in ("street", "labels"))
-    if not street.is_dir():
-        parser.error(
-            f"--dataset is needed: there is no synthetic street in {street}. Run examples/pretrain.py without "
-            "--dataset first, or give --dataset nuscenes --data_dir <nuScenes root>."
-        )
-    args.dataset, args.data_dir = "nuscenes", str(street)
-    if "label_set" in args:
-        args.label_set = args.label_set or str(labels)
+
+    stage: ClassVar[Literal["pretrain", "distill", "finetune"]]
+    frames_per_step: ClassVar[int]
+
+    data_fraction: float = field(
+        default=1.0, metadata={"help": "1 / s trains on every s-th scene, as in the paper; validation keeps all."}
+    )
+    per_device_train_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Frames per process and micro-batch. Without it, an optimiser step has the paper's frames."},
+    )
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Micro-batches per process and step."})
+    num_train_epochs: int = field(default=1, metadata={"help": "Passes over the frames."})
+    max_train_steps: int | None = field(
+        default=None, metadata={"help": "Optimiser steps; overrides --num_train_epochs."}
+    )
+    optimizer: OptimizerName = field(default="sgd", metadata={"help": "SGD is the paper's."})
+    learning_rate: float = field(default=0.02, metadata={"help": "Of the network."})
+    weight_decay: float = field(default=1e-4, metadata={"help": "Of all weights."})
+    lr_scheduler_type: ScheduleName = field(
+        default="cosine_per_epoch",
+        metadata={"help": "cosine_per_epoch is the paper's; take cosine for runs of few epochs."},
+    )
+    warmup_steps: int = field(default=0, metadata={"help": "Steps over which the learning rate rises."})
+    freeze_batch_norm: bool = field(default=False, metadata={"help": "Keep the running statistics as they are."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, more time."})
+
+    checkpointing_steps: int | None = field(
+        default=None, metadata={"help": "Optimiser steps between checkpoints. Without it, an epoch."}
+    )
+    checkpoints_total_limit: int = field(default=2, metadata={"help": "Checkpoints that stay on disk."})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "`latest`, or a folder checkpoint-<step>."}
+    )
+    validation_split: str | None = field(
+        default=None, metadata={"help": "Scenes for the validation loss, with labels of the same kind."}
+    )
+    eval_steps: int | None = field(
+        default=None, metadata={"help": "Optimiser steps between validations. Without it, an epoch."}
+    )
+    report_to: Literal["none", "tensorboard", "trackio"] = field(default="none", metadata={"help": "Tracker."})
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload the finished checkpoint with its card."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Without it, the name of --output_dir."})
+    hub_private_repo: bool = field(default=False, metadata={"help": "The repository must be private."})
+    hub_revision: str | None = field(
+        default=None, metadata={"help": "Branch, created where it is missing. Without it, main."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push_to_hub:
+            whoami()  # raises without a token, before the training instead of after it
+
+
+@dataclass(kw_only=True)
+class SegmenterArguments(TrainingArguments):
+    """Arguments of a training that starts from a checkpoint and ends with a segmenter."""
+
+    model_name_or_path: str | None = field(
+        default="out/tmp", metadata={"help": "Checkpoint written by pretrain.py, distill.py or finetune.py."}
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of a linear head. Without it, the paper's: 2.0, in a linear probe 0.05."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataset is None and self.model_name_or_path is not None:
+            self.use_street_of(self.model_name_or_path)
+        if self.head_learning_rate is None:
+            self.head_learning_rate = 2.0
+        super().__post_init__()
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def parse_arguments(
+    arguments: type[Arguments], description: str | None, street_defaults: Mapping[str, object] | None = None
+) -> Arguments:
+    """The arguments of a script, from its command line or from a YAML or JSON file that stands first on it.
+
+    Flags after the file override it. Wrong arguments end the program with status 2.
+
+    Args:
+        arguments (`type`):
+            The script's dataclass, derived from [`DataArguments`].
+        description (`str`, *optional*):
+            Text of `--help`.
+        street_defaults (`Mapping[str, object]`, *optional*):
+            Defaults that hold instead of the dataclass's where no dataset is given.
+    """
+    usage = "%(prog)s [settings.yaml] [--name value ...]"
+    parser = HfArgumentParser(
+        DataClassType(arguments), usage=usage, description=description, formatter_class=_HelpFormatter
+    )
+    parser.add_argument("settings_file", nargs="?", help="YAML or JSON file of arguments; flags override it.")
+    given = parser.parse_args()
+    try:
+        settings = read_settings(given.settings_file, arguments) if given.settings_file else {}
+        if given.dataset is None and settings.get("dataset") is None:
+            parser.set_defaults(**(street_defaults or {}))
+        parser.set_defaults(**settings)
+        values = vars(parser.parse_args())
+        del values["settings_file"]
+        return arguments(**values)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def read_settings(path: str, arguments: type[DataArguments]) -> dict[str, object]:
+    """The arguments in a YAML or JSON file, with the types of the dataclass's fields.
+
+    Raises:
+        ValueError: The file is not a mapping, has an unknown key, or a value of the wrong type.
+    """
+    text, hints = Path(path).read_text(encoding="utf-8"), get_type_hints(arguments)
+    fields = arguments.__dataclass_fields__
+    try:
+        content = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: expected YAML or JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected `name: value` for each argument, got {type(content).__name__}.")
+    for name in content:
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields) or sorted(fields)
+            raise ValueError(f"{path}: there is no argument `{name}`. Did you mean {' or '.join(near)}?")
+    return {name: _convert(value, hints[name], f"{path}: `{name}`") for name, value in content.items()}
+
+
+def _convert(value: object, hint: object, place: str) -> object:
+    for option in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        if get_origin(option) is list and isinstance(value, list):
+            return [_convert(item, get_args(option)[0], place) for item in value]
+        if type(value) is option or (get_origin(option) is Literal and value in get_args(option)):
+            return value
+        if option is float and type(value) in (int, str):  # YAML reads 1e-4 as text
+            try:
+                return float(str(value))
+            except ValueError:
+                pass
+    expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    way_out = " YAML reads an unquoted yes, no, on or off as a truth value." if isinstance(value, bool) else ""
+    raise ValueError(f"{place} must be {expected}, got {value!r}.{way_out}")

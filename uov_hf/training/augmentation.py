@@ -1,41 +1,67 @@
-"""The paper's augmentation of points and pairs (docs/method.md, sections 1.5 and 1.6); no image is looked at.
+"""The paper's augmentation of points and pairs (docs/method.md, sections 1.5 and 1.6); no image is opened.
 
-The paper crops, resizes and flips the images too, but its pre-training never reads a pixel value: of all this, only
-the pairs that a crop drops have an effect. So the crop here drops pairs, and the image flip, which drops none, is left
-out. The segment of a pair is the one at its own pixel, where the paper reads a mask shrunk to 224 x 416.
+The paper crops, resizes and flips the images too, but its pre-training never reads a pixel value: only the pairs that
+a crop drops have an effect. So the crop here drops pairs. The image flip drops none and is left out. The segment of a
+pair is the one at its own pixel; the paper reads a mask shrunk to 224 x 416.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 
-Pairs = dict[str, np.ndarray]
+@dataclass(frozen=True)
+class Pairs:
+    """
+    The points of a scan paired with the pixels that they project to; all arrays have `num_pairs` rows.
+
+    Args:
+        pair_to_point (`np.ndarray` of shape `(num_pairs,)`):
+            Row of the point.
+        pair_camera (`np.ndarray` of shape `(num_pairs,)`):
+            Place of the camera in the frame.
+        pair_pixel (`np.ndarray` of shape `(num_pairs, 2)`):
+            Column and row of the pixel.
+        pair_segment (`np.ndarray` of shape `(num_pairs,)`):
+            Segment id at the pixel, 0 = none.
+    """
+
+    pair_to_point: np.ndarray
+    pair_camera: np.ndarray
+    pair_pixel: np.ndarray
+    pair_segment: np.ndarray
+
+    def select(self, rows: np.ndarray) -> "Pairs":
+        """The pairs at these row numbers, or where a mask is true."""
+        return Pairs(self.pair_to_point[rows], self.pair_camera[rows], self.pair_pixel[rows], self.pair_segment[rows])
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
     """
+    Settings of the augmentation.
+
     Args:
-        rotate (`bool`):
-            Turn the cloud about z by any angle.
-        flip (`bool`):
-            Mirror x, and mirror y, each with probability 0.5.
-        cuboid_size (`float`):
-            A cuboid of up to this share of the cloud's extent is dropped; 0 drops none.
-        crop_scale (`tuple[float, float]`, *optional*):
+        rotate (`bool`, *optional*, defaults to `True`):
+            Rotate the cloud about z by a random angle.
+        flip (`bool`, *optional*, defaults to `True`):
+            Mirror x and y, each with probability 0.5.
+        cuboid_size (`float`, *optional*, defaults to 0.2):
+            Largest dropped cuboid, as a share of the cloud's extent; 0 drops none.
+        crop_scale (`tuple[float, float]`, *optional*, defaults to `(0.3, 1.0)`):
             Share of the image area that a crop keeps; `None` does not crop.
-        crop_ratio (`tuple[float, float]`):
+        crop_ratio (`tuple[float, float]`, *optional*, defaults to `(14 / 9, 17 / 9)`):
             Width to height of a crop.
-        crop_size (`tuple[int, int]`):
-            Height and width the paper resizes a crop to; its rounding decides about pairs on the crop's border.
-        min_pairs (`int`):
-            Every image that has pairs keeps at least so many when a cuboid is dropped, and more when it is cropped.
-        min_pair_share (`float`):
-            A crop that keeps more than this share of the image's pairs is fine, too.
-        max_redraws (`int`):
-            Crops tried for an image before it stays whole. (The paper tries for ever.)
+        crop_size (`tuple[int, int]`, *optional*, defaults to `(224, 416)`):
+            Height and width to which the paper resizes a crop; its rounding decides about pairs on the crop's border.
+        min_pairs (`int`, *optional*, defaults to 1024):
+            Pairs that a dropped cuboid leaves at least to every image that has any, and a crop more than these.
+        min_pair_share (`float`, *optional*, defaults to 0.75):
+            A crop that keeps a larger share of the image's pairs is accepted, too.
+        max_redraws (`int`, *optional*, defaults to 50):
+            Crops tried for an image before it stays whole. (The paper has no limit.)
     """
 
     rotate: bool = True
@@ -69,19 +95,22 @@ def augment(
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, Pairs]:
     """
-    Points and pairs as the network sees them in one epoch: turned, mirrored, without a cuboid, with cropped images.
+    Rotate and mirror the points, drop a cuboid of them, and drop the pairs outside a crop of each image.
 
     Args:
         points (`np.ndarray` of shape `(num_points, >=3)`):
-            x, y, z in metres, then whatever belongs to the point.
-        pairs (`dict` of arrays with `num_pairs` rows):
-            `pair_to_point`, `pair_camera`, `pair_pixel` (column, row), and whatever belongs to the pair.
+            x, y, z in metres, then any other columns.
+        pairs (`Pairs`):
+            Pairs of these points.
         image_sizes (`np.ndarray` of shape `(num_cameras, 2)`):
             Height and width.
         config (`AugmentationConfig`):
-            What is done.
+            Settings.
         generator (`np.random.Generator`):
-            The only source of chance.
+            The only source of randomness.
+
+    Returns:
+        The remaining points and pairs. The given arrays stay as they are.
     """
     points = turn_and_mirror(points, config, generator)
     if config.cuboid_size:
@@ -91,9 +120,16 @@ def augment(
     return points, pairs
 
 
-def turn_and_mirror(points: np.ndarray, config: AugmentationConfig, generator: np.random.Generator) -> np.ndarray:
-    """A copy of the points `(num_points, >=3)`, turned and mirrored: all that the paper does to points with labels."""
+def turn_and_mirror(
+    points: np.ndarray, config: AugmentationConfig | None, generator: np.random.Generator
+) -> np.ndarray:
+    """A copy of the points `(num_points, >=3)`, rotated and mirrored; without a `config` as they are.
+
+    The paper's distillation and fine-tuning augment by this alone.
+    """
     points = points.copy()
+    if config is None:
+        return points
     if config.rotate:
         points[:, :2] = rotated(points[:, :2], generator.uniform(0, 2 * math.pi))
     if config.flip:
@@ -102,7 +138,7 @@ def turn_and_mirror(points: np.ndarray, config: AugmentationConfig, generator: n
 
 
 def rotated(xy: np.ndarray, angle: float) -> np.ndarray:
-    """`xy` `(num_points, 2)`, turned about the origin by `angle` radians."""
+    """`xy` `(num_points, 2)`, rotated about the origin by `angle` radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     return xy @ np.array([[cos, sin], [-sin, cos]], dtype=xy.dtype)
 
@@ -122,38 +158,41 @@ def drop_cuboid(
     half_size = np.ptp(xyz[finite], axis=0) * share / 2
     kept = ~(np.abs(xyz - xyz[generator.choice(finite)]) < half_size).all(axis=1)  # (num_points,)
 
-    pairs_kept = kept[pairs["pair_to_point"]]  # (num_pairs,)
+    pairs_kept = kept[pairs.pair_to_point]  # (num_pairs,)
     # The official code also counts images without pairs, and then never ends their crop (docs/method.md, section 1.6).
-    cameras = np.unique(pairs["pair_camera"])
-    num_pairs = np.bincount(pairs["pair_camera"][pairs_kept], minlength=cameras.max(initial=-1) + 1)[cameras]
+    cameras = np.unique(pairs.pair_camera)
+    num_pairs = np.bincount(pairs.pair_camera[pairs_kept], minlength=cameras.max(initial=-1) + 1)[cameras]
     if (num_pairs < config.min_pairs).any():
         return points, pairs
     new_row = np.cumsum(kept) - 1
-    pairs = select_pairs(pairs, pairs_kept)
-    return points[kept], pairs | {"pair_to_point": new_row[pairs["pair_to_point"]]}
+    pairs = pairs.select(pairs_kept)
+    return points[kept], replace(pairs, pair_to_point=new_row[pairs.pair_to_point])
 
 
 def crop_images(
     pairs: Pairs, image_sizes: np.ndarray, config: AugmentationConfig, generator: np.random.Generator
 ) -> Pairs:
     """Crop every image at random, so that it keeps more than `min_pairs` pairs or `min_pair_share` of them."""
-    kept = np.ones(len(pairs["pair_camera"]), dtype=bool)
-    for camera in np.unique(pairs["pair_camera"]):
-        here = np.flatnonzero(pairs["pair_camera"] == camera)
+    kept = np.ones(len(pairs.pair_camera), dtype=bool)
+    for camera in np.unique(pairs.pair_camera):
+        here = np.flatnonzero(pairs.pair_camera == camera)
         for _ in range(config.max_redraws):
             box = random_box(image_sizes[camera], config, generator)
-            inside = inside_box(pairs["pair_pixel"][here], box, config.crop_size)
+            inside = inside_box(pairs.pair_pixel[here], box, config.crop_size)
             if inside.sum() > config.min_pairs or inside.mean() > config.min_pair_share:
                 kept[here] = inside
                 break
-    return select_pairs(pairs, kept)
+    return pairs.select(kept)
 
 
-def random_box(image_size, config: AugmentationConfig, generator: np.random.Generator) -> tuple[int, int, int, int]:
+def random_box(
+    image_size: Sequence[int] | np.ndarray, config: AugmentationConfig, generator: np.random.Generator
+) -> tuple[int, int, int, int]:
     """Left, top, width, height of a box of random area and shape, drawn as torchvision's `RandomResizedCrop` does."""
     height, width = (int(side) for side in image_size)
+    smallest, largest = config.crop_scale or (1.0, 1.0)
     for _ in range(10):
-        area = height * width * generator.uniform(*config.crop_scale)
+        area = height * width * generator.uniform(smallest, largest)
         ratio = math.exp(generator.uniform(*np.log(config.crop_ratio)))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
@@ -171,7 +210,3 @@ def inside_box(pixels: np.ndarray, box: tuple[int, int, int, int], crop_size: tu
     size = np.array([crop_size[1], crop_size[0]])
     resized = np.rint((pixels - np.array([left, top])) * (size / np.array([width, height])))
     return ((resized >= 0) & (resized < size)).all(axis=1)
-
-
-def select_pairs(pairs: Pairs, rows: np.ndarray) -> Pairs:
-    return {name: values[rows] for name, values in pairs.items()}

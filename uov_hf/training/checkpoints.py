@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -13,35 +13,44 @@ from accelerate.logging import get_logger
 from accelerate.utils import SAFE_WEIGHTS_NAME
 from safetensors import safe_open
 
-from uov_hf.training.settings import check_settings
+from uov_hf.configuration_uov import UOVConfig
+from uov_hf.training.settings import Settings, check_settings
 
 
 logger = get_logger(__name__)
 
 STATE_FILE = "trainer_state.json"
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-\d+")
+
+
+class RunState(TypedDict):
+    """What a checkpoint contains beside weights, optimiser and schedule; see `Run`."""
+
+    step: int
+    trained_points: int
+    num_broken: int
+    skipped_in_a_row: int
+    epoch: int
+    settings: Settings
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
     """The finished checkpoints of a run, oldest first."""
-    found = [
-        (int(match[1]), path) for path in output_dir.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in output_dir.glob("checkpoint-*") if _NAME.fullmatch(path.name)), key=_step)
 
 
 def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
-    """What `--resume_from_checkpoint` means: None, a folder, or `"latest"`, which is None where there is none.
+    """The checkpoint that `--resume_from_checkpoint` names: none, a folder, or `"latest"` of `output_dir` if any.
 
     Raises:
-        FileNotFoundError: the folder is no checkpoint.
-        FileExistsError: nothing is to be resumed, but `output_dir` has checkpoints: of which run would the next be?
+        FileNotFoundError: The folder is no checkpoint.
+        FileExistsError: Nothing is resumed, but `output_dir` contains checkpoints, of another run.
     """
     checkpoints = list_checkpoints(output_dir)
     if resume_from is None:
         if checkpoints:
             raise FileExistsError(
-                f"{output_dir} holds the checkpoints of an earlier run ({checkpoints[-1].name}). Go on with it by "
+                f"{output_dir} contains the checkpoints of an earlier run ({checkpoints[-1].name}). Continue it with "
                 "--resume_from_checkpoint latest, give another --output_dir, or delete them."
             )
         return None
@@ -58,26 +67,31 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
 
 
 def drop_later(output_dir: Path, step: int) -> None:
-    """Remove the checkpoints after `step`: a run that goes back to it will write its own."""
+    """Remove the checkpoints after `step`: a run that continues from it will write its own."""
     for path in list_checkpoints(output_dir):
         if _step(path) > step:
-            logger.warning(f"Removing {path}: the run goes on from step {step}.")
+            logger.warning(f"Removing {path}: the run continues from step {step}.")
             shutil.rmtree(path)
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, config, keep: int | None = None) -> Path:
-    """Save everything a run needs to go on; all ranks call this.
+def save_checkpoint(
+    accelerator: Accelerator, output_dir: Path, state: RunState, config: UOVConfig, keep: int | None = None
+) -> Path:
+    """Save everything a run needs to continue; all ranks call this.
 
     The folder gets its name only when it is complete, so that a run killed while saving leaves the last one untouched.
 
     Args:
-        state (`dict`):
-            JSON; its `step` is the number of optimiser steps done, and names the folder; its `settings` are those
-            of the run.
+        accelerator (`Accelerator`):
+            Of this process.
+        output_dir (`Path`):
+            Folder of the checkpoints.
+        state (`RunState`):
+            Its `step` is in the name of the checkpoint.
         config (`UOVConfig`):
             Saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too.
         keep (`int`, *optional*):
-            How many checkpoints stay on disk; all, if not given.
+            Number of checkpoints that stay on disk; all, if not given.
     """
     final = output_dir / f"checkpoint-{state['step']}"
     partial = output_dir / f".{final.name}.partial"
@@ -98,31 +112,38 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, state: dict, con
 
 
 def load_checkpoint(
-    accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Put weights, optimiser and schedule back, and return the state that was saved with them.
+    accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, settings: Settings
+) -> RunState:
+    """Restore weights, optimiser and schedule, and return the state that was saved with them.
 
     Args:
-        settings (`dict`): Of the run that goes on.
+        accelerator (`Accelerator`):
+            Of this process.
+        model (`torch.nn.Module`):
+            Prepared by it.
+        checkpoint (`Path`):
+            From `find_checkpoint`.
+        settings (`dict`):
+            Of the run that resumes.
 
     Raises:
-        ValueError: the checkpoint belongs to a run with other settings (`check_settings`), or of another network.
+        ValueError: The checkpoint belongs to a run with other settings (`check_settings`) or of another network.
     """
-    state = json.loads((checkpoint / STATE_FILE).read_text())
+    state: RunState = json.loads((checkpoint / STATE_FILE).read_text())
     if "settings" not in state:
         raise ValueError(
-            f"{checkpoint} is of an earlier version of this package, which did not save the settings of its run. "
+            f"{checkpoint} was written by an earlier version of this package, without the settings of its run. "
             "Start a new run in another --output_dir."
         )
     check_settings(state["settings"], settings, checkpoint)
     _check_same_network(accelerator.unwrap_model(model), checkpoint)
-    # Not strict: of several empty buffers, which a network without words has, accelerate saves the first one only.
+    # Not strict: a network without words has several empty buffers, and accelerate saves only the first of these.
     accelerator.load_state(str(checkpoint), strict=False)
     return state
 
 
 def _check_same_network(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Raise where the checkpoint lacks weights of the model, or has others."""
+    """Raise if the checkpoint lacks weights of the model, or has others."""
     with safe_open(checkpoint / SAFE_WEIGHTS_NAME, "pt") as file:
         saved = {name: file.get_slice(name).get_shape() for name in file.keys()}
     expected = {name: list(value.shape) for name, value in model.state_dict().items()}
@@ -133,13 +154,13 @@ def _check_same_network(model: torch.nn.Module, checkpoint: Path) -> None:
     )
     if odd:
         raise ValueError(
-            f"{checkpoint} is of another network: {', '.join(odd[:3])} ({len(odd)} tensors in all) are missing or "
-            "have other shapes. Resume with the settings of that run, or start a new one in another --output_dir."
+            f"{checkpoint} belongs to another network: {', '.join(odd[:3])} ({len(odd)} tensors in all) are missing "
+            "or have other shapes. Resume with the settings of that run, or start a new one in another --output_dir."
         )
 
 
 def _step(checkpoint: Path) -> int:
-    return int(_NAME.fullmatch(checkpoint.name)[1])
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _publish(partial: Path, final: Path) -> None:
@@ -147,7 +168,7 @@ def _publish(partial: Path, final: Path) -> None:
         if path.is_file():
             _sync(path)
     _sync(partial)
-    if final.exists():  # a run resumed from an earlier checkpoint comes past here again
+    if final.exists():  # a run resumed from an earlier checkpoint saves this step again
         shutil.rmtree(final)
     os.replace(partial, final)
     _sync(final.parent)

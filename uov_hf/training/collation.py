@@ -1,55 +1,103 @@
 """Samples of different sizes become one batch by laying them end to end; nothing is padded."""
 
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
+
 import torch
+from torch import Tensor
 
 
-def collate_scans(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """
-    The scans of a batch, with what each of their points has.
+class VoxelSample(TypedDict):
+    """The voxels of one scan, as from the feature extractor."""
 
-    Args:
-        samples (`list[dict]`):
-            `voxel_coords`, `voxel_features` and `point_to_voxel` of one scan each, as from the feature extractor;
-            where there are any, `labels` and `confidence` of its points.
+    voxel_coords: Tensor  # (num_voxels, 4) int32: 0, then the cell
+    voxel_features: Tensor  # (num_voxels, in_channels) float32
+    point_to_voxel: Tensor  # (num_points,) int64: row in the voxels, −1 = in none
+    broken_frames: NotRequired[list[str]]  # messages of frames that this one replaces
 
-    Returns:
-        `voxel_coords` (num_voxels, 4) with the scan's place in the batch first, `voxel_features`,
-        `point_to_voxel` (row in the batch's voxels, −1 = none), `num_points` (batch,), and `labels` and `confidence`
-        of the batch's points.
-    """
+
+class ScanSample(VoxelSample):
+    """A scan with a label for each point."""
+
+    labels: Tensor  # (num_points,) int64: class, 255 = none
+    confidence: NotRequired[Tensor]  # (num_points,) float32, from 0 to 1
+
+
+class TMPSample(VoxelSample):
+    """A scan with the superpoints of a label set's segments. Every superpoint has a pair, every pair a voxel."""
+
+    pair_to_point: Tensor  # (num_pairs,) int64: row in the points
+    superpoint_ids: Tensor  # (num_pairs,) int64: row in the segments
+    segment_embeds: Tensor  # (num_superpoints, embed_dim) float32, unit length
+    segment_labels: Tensor  # (num_superpoints,) int64: row in the prompts
+    prompt_embeds: Tensor  # (num_prompts, embed_dim) float32, unit length
+    prompt_groups: Tensor  # (num_prompts,) int64
+
+
+class Batch(TypedDict):
+    """The voxels of several scans."""
+
+    voxel_coords: Tensor  # (num_voxels, 4) int32: place of the scan in the batch, then the cell
+    voxel_features: Tensor  # (num_voxels, in_channels) float32
+    point_to_voxel: Tensor  # (num_points,) int64: row in the batch's voxels, −1 = in none
+    num_points: Tensor  # (batch,) int64
+    broken_frames: NotRequired[list[str]]  # messages of frames that others replace
+
+
+class ScanBatch(Batch):
+    """Scans with a label for each point: what `UOVForSemanticSegmentation.forward` takes."""
+
+    labels: Tensor  # (num_points,) int64: class, 255 = none
+    confidence: NotRequired[Tensor]  # (num_points,) float32, from 0 to 1
+
+
+class TMPBatch(Batch):
+    """Scans with their superpoints: what `UOVForPreTraining.forward` takes."""
+
+    pair_to_point: Tensor  # (num_pairs,) int64: row in the batch's points
+    superpoint_ids: Tensor  # (num_pairs,) int64: row in the batch's segments
+    scene_ids: Tensor  # (num_superpoints,) int64: place of the scan in the batch
+    segment_embeds: Tensor  # (num_superpoints, embed_dim) float32, unit length
+    segment_labels: Tensor  # (num_superpoints,) int64: row in the prompts
+    prompt_embeds: Tensor  # (num_prompts, embed_dim) float32, unit length
+    prompt_groups: Tensor  # (num_prompts,) int64
+    negative_embeds: NotRequired[Tensor]  # (num_negatives, embed_dim): segments of the rest of the optimiser step
+
+
+def collate_voxels(samples: Sequence[VoxelSample]) -> Batch:
+    """The voxels of several scans as one batch."""
     num_voxels = [len(sample["voxel_coords"]) for sample in samples]
-    of_points = [name for name in ("labels", "confidence") if name in samples[0]]
-    return {
-        "voxel_coords": torch.cat(
-            [_with_scene(sample["voxel_coords"], scene) for scene, sample in enumerate(samples)]
-        ),
+    coords = [_with_scene(sample["voxel_coords"], scene) for scene, sample in enumerate(samples)]
+    batch: Batch = {
+        "voxel_coords": torch.cat(coords),
         "voxel_features": torch.cat([sample["voxel_features"] for sample in samples]),
         "point_to_voxel": _concatenate_rows([sample["point_to_voxel"] for sample in samples], num_voxels),
         "num_points": torch.tensor([len(sample["point_to_voxel"]) for sample in samples]),
-        **{name: torch.cat([sample[name] for sample in samples]) for name in of_points},
     }
+    if any("broken_frames" in sample for sample in samples):
+        batch["broken_frames"] = [message for sample in samples for message in sample.get("broken_frames", [])]
+    return batch
 
 
-def collate_tmp(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """
-    The batch that `UOVForPreTraining.forward` takes.
+def collate_scans(samples: Sequence[ScanSample]) -> ScanBatch:
+    """The scans of a batch with the labels of their points, and the confidence of these if the samples have it."""
+    batch: ScanBatch = {
+        **collate_voxels(samples),
+        "labels": torch.cat([sample["labels"] for sample in samples]),
+    }
+    if "confidence" in samples[0]:
+        batch["confidence"] = torch.cat([sample["confidence"] for sample in samples])
+    return batch
 
-    Args:
-        samples (`list[dict]`):
-            From `TMPSamples`, all of one label set.
 
-    Returns:
-        What `collate_scans` makes of the scans, `pair_to_point` (row in the batch's points), `superpoint_ids` (row in
-        the batch's segments), `scene_ids`, `segment_embeds`, `segment_labels` per segment, `prompt_embeds`,
-        `prompt_groups`.
-    """
-    scans = collate_scans(samples)
+def collate_tmp(samples: Sequence[TMPSample]) -> TMPBatch:
+    """The scans of a batch with their superpoints; the samples are all of one label set."""
+    voxels = collate_voxels(samples)
     num_segments = [len(sample["segment_labels"]) for sample in samples]
+    pairs = [sample["pair_to_point"] for sample in samples]
     return {
-        **scans,
-        "pair_to_point": _concatenate_rows(
-            [sample["pair_to_point"] for sample in samples], scans["num_points"].tolist()
-        ),
+        **voxels,
+        "pair_to_point": _concatenate_rows(pairs, voxels["num_points"].tolist()),
         "superpoint_ids": _concatenate_rows([sample["superpoint_ids"] for sample in samples], num_segments),
         "scene_ids": torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(num_segments)),
         "segment_embeds": torch.cat([sample["segment_embeds"] for sample in samples]),
@@ -59,14 +107,14 @@ def collate_tmp(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tenso
     }
 
 
-def _with_scene(voxel_coords: torch.Tensor, scene: int) -> torch.Tensor:
+def _with_scene(voxel_coords: Tensor, scene: int) -> Tensor:
     """The voxels of one scan, as those of scan `scene` of a batch."""
     voxel_coords = voxel_coords.clone()
     voxel_coords[:, 0] = scene
     return voxel_coords
 
 
-def _concatenate_rows(rows: list[torch.Tensor], num_rows: list[int]) -> torch.Tensor:
+def _concatenate_rows(rows: list[Tensor], num_rows: list[int]) -> Tensor:
     """Row numbers of each sample, moved to where its rows lie in the batch; negative ones stay."""
     starts = torch.tensor([0, *num_rows]).cumsum(0)
     return torch.cat([torch.where(row >= 0, row + start, row) for row, start in zip(rows, starts, strict=False)])

@@ -1,17 +1,17 @@
-"""The `Accelerator` of a run, and the check that it is the one that was asked for."""
+"""The `Accelerator` of a run, and the check that the launch started all of its processes."""
 
 import logging
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import distributed
 
 
-# After it, a process that waits for the others in training ends the run: one of them is stuck.
+# A process that waits longer for the others in training ends the run: one of them is stuck.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 # Labels and uploads may keep a process busy for longer (`wait_for_all`).
 LONGEST_WAIT = timedelta(days=30)
@@ -35,8 +35,16 @@ def start(output_dir: str, seed: int, mixed_precision: str | None = None, report
     return accelerator
 
 
-def sharing(accelerator: Accelerator) -> dict[str, Any]:
-    """How the processes of this run divide the shards of a label set, or of its point labels, among themselves."""
+class Sharing(TypedDict):
+    """This process's share of the shards of a label set or of point labels."""
+
+    process_index: int
+    num_processes: int
+    show_progress: bool
+
+
+def sharing(accelerator: Accelerator) -> Sharing:
+    """The share of this process."""
     return {
         "process_index": accelerator.process_index,
         "num_processes": accelerator.num_processes,
@@ -45,10 +53,10 @@ def sharing(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def wait_for_all(accelerator: Accelerator) -> None:
-    """Wait until all processes have come here, however long it takes them; all of them call this equally often.
+    """Wait, without a time-out, until all processes have called this; all of them call it equally often.
 
-    They meet at the store that the launch has set up, not in a collective call: that has a time-out, which is for
-    training, and on GPUs it keeps the device busy.
+    They wait at the store of the launch, not in a collective call. A collective call has the time-out of training, and
+    on GPUs it keeps the device busy.
     """
     if accelerator.num_processes == 1:
         return
@@ -60,9 +68,9 @@ def wait_for_all(accelerator: Accelerator) -> None:
 
 
 def _count(store: distributed.Store, event: str, num_processes: int) -> str:
-    """Count this process in; the key that the store has once all of them have been counted this time."""
+    """Count this process, and return the key that the store has when all processes have been counted."""
     count = store.add(f"uov_hf/{event}", 1)
-    turn = -(-count // num_processes)  # nobody comes to the next one before all have come to this one
+    turn = -(-count // num_processes)  # no process starts the next turn before all have finished this one
     key = f"uov_hf/{event}/{turn}"
     if count == turn * num_processes:
         store.set(key, "")
@@ -70,19 +78,18 @@ def _count(store: distributed.Store, event: str, num_processes: int) -> str:
 
 
 def check_num_processes(num_processes: int) -> None:
-    """Refuse a launch that asked for several processes and silently got one.
+    """Refuse a launch that was to start several processes and silently started one.
 
     Raises:
         RuntimeError: `accelerate launch --cpu --num_processes 2` (it starts one, with MASTER_PORT, no WORLD_SIZE),
-            or `torchrun` on CPU without ACCELERATE_USE_CPU (it starts some that do not know of each other).
+            or `torchrun` on CPU without ACCELERATE_USE_CPU (it starts several, none connected to the others).
     """
     world_size = os.environ.get("WORLD_SIZE")
     if world_size is not None and int(world_size) == num_processes:
         return
     if world_size is None and not ("MASTER_PORT" in os.environ and num_processes == 1):
         return
-    asked = world_size or "several"
     raise RuntimeError(
-        f"The launch asked for {asked} processes and this run would have {num_processes}. On CPU, two processes are "
-        "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/..."
+        f"The launch is for {world_size or 'several'} processes, but this run has {num_processes}. On CPU, start two "
+        "processes by: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/..."
     )

@@ -1,24 +1,36 @@
-"""The loaders of a run, and the way of a batch to the device."""
+"""Loaders of a run: worker processes, pinned memory, and what `--on_error skip` does with a broken frame."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset
+
+from uov_hf.data.broken import BROKEN, MAX_BROKEN_IN_A_ROW
+from uov_hf.training.collation import VoxelSample
+from uov_hf.training.order import FrameKey
+from uov_hf.training.samples import Samples
+
+
+Item = TypeVar("Item")
 
 
 def make_loader(
-    dataset: Dataset, batches: Iterable[list[Any]], collate: Callable, num_workers: int, device: torch.device
-) -> DataLoader:
-    """A loader whose workers start once, however often it is gone through, and whose batches go to `device` soon.
+    dataset: Dataset[Any],
+    batches: Iterable[list[FrameKey]],
+    collate: Callable[[list[Any]], Any],
+    num_workers: int,
+    device: torch.device,
+) -> DataLoader[Any]:
+    """A loader whose workers start once, however often it is iterated.
 
     Args:
-        dataset (`Dataset`): By keys.
-        batches (`Iterable[list]`): The keys of each batch.
+        dataset (`Dataset`): Samples by key.
+        batches (`Iterable[list]`): Keys of each batch.
         collate (`Callable`): A list of samples to a batch.
         num_workers (`int`): Processes that load; 0 loads in this one.
-        device (`torch.device`): On CUDA, batches come in pinned memory, and `to_device` does not wait.
+        device (`torch.device`): On CUDA, batches come in pinned memory, which is copied in the background.
     """
     return DataLoader(
         dataset,
@@ -30,6 +42,64 @@ def make_loader(
     )
 
 
-def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The tensors of a batch on the device; from pinned memory they are copied in the background."""
-    return send_to_device(batch, device, non_blocking=True)
+class SkipBrokenFrames(Dataset[VoxelSample]):
+    """A dataset in which the next readable frame replaces a broken one.
+
+    The replacement depends on the key alone, so that every rank has its micro-batch at every step and a resumed run
+    reads the same frames. `broken_frames` of a sample are the messages of the frames that it replaces.
+
+    Args:
+        dataset (`Samples`): Samples by key.
+    """
+
+    def __init__(self, dataset: Samples[Any]):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: FrameKey) -> VoxelSample:
+        epoch, index = key
+        broken: list[str] = []
+        for offset in range(min(MAX_BROKEN_IN_A_ROW, len(self))):
+            try:
+                sample = self.dataset[epoch, (index + offset) % len(self)]
+            except BROKEN as error:
+                broken.append(f"{type(error).__name__}: {error}")
+            else:
+                sample["broken_frames"] = broken
+                return sample
+        raise RuntimeError(f"{len(broken)} frames in a row are broken; the last: {broken[-1]}")
+
+
+@dataclass(frozen=True)
+class BrokenFrame:
+    """Takes the place of a frame that cannot be read."""
+
+    message: str
+
+
+class ReportBrokenFrames(Dataset[Item | BrokenFrame]):
+    """A dataset to evaluate on: a broken frame is a `BrokenFrame`, and no other frame replaces it.
+
+    Args:
+        dataset (`Dataset`): Items by index.
+    """
+
+    def __init__(self, dataset: Dataset[Item]):
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Item | BrokenFrame:
+        try:
+            return self.dataset[index]
+        except BROKEN as error:
+            return BrokenFrame(f"{type(error).__name__}: {error}")
+
+
+def only_readable(items: Iterable[Item | BrokenFrame], broken: list[str]) -> Iterator[Item]:
+    """The items that are not broken; the messages of the others are appended to `broken`."""
+    for item in items:
+        if isinstance(item, BrokenFrame):
+            broken.append(item.message)
+        else:
+            yield item

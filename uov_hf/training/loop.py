@@ -1,67 +1,46 @@
-"""The training loop that the scripts share; what one of them trains for is its `Objective`."""
+"""The training loop that the scripts share; what differs between them is their `Objective`."""
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch.nn.utils import get_total_norm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from uov_hf.training.loaders import make_loader, to_device
+from uov_hf.training.arguments import TrainingArguments
+from uov_hf.training.loaders import make_loader
+from uov_hf.training.objectives import BatchT, Objective
 from uov_hf.training.run import Run
-from uov_hf.training.steps import StepBatch, freeze_batch_norm, load_step
-from uov_hf.training.tracking import LOG_FILE, TrainLog
+from uov_hf.training.samples import Samples, SampleT
+from uov_hf.training.steps import StepBatch, load_step
+from uov_hf.training.tracking import LOG_FILE, LogRecord, TrainLog
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What sets one training apart from another; the loss itself is the model's.
-
-    Args:
-        collate (`Callable`): A list of samples to the batch that the model's `forward` takes.
-        count (`Callable`): A batch to what its loss is a mean over, in number. Micro-batches weigh by it, so that the
-            loss of a step is the mean over the whole step, however it is cut into micro-batches and ranks.
-        counted (`str`): What it counts, as the log names it.
-        terms (`tuple[str, ...]`): The model's outputs that are logged beside its loss.
-        complete_batch (`Callable`, *optional*): A micro-batch to the one that is trained on instead, before it is
-            counted.
-        complete_step (`Callable`, *optional*): Called with the accelerator and this rank's micro-batches of a step,
-            to add to them what they need of each other.
-        after_step (`Callable`, *optional*): Called without arguments when the optimiser has taken a step;
-            not when it skipped one.
-    """
-
-    collate: Callable[[list[dict]], dict]
-    count: Callable[[dict], float]
-    counted: str
-    terms: tuple[str, ...]
-    complete_batch: Callable[[dict], dict] | None = None
-    complete_step: Callable[[Accelerator, list[dict]], None] | None = None
-    after_step: Callable[[], None] | None = None
-
-
-def train(run: Run, args: Any, objective: Objective, samples: Dataset, validation: Dataset | None = None) -> None:
-    """Load a step, train on it, write down how it went; validate and save where it is time.
+def train(
+    run: Run,
+    args: TrainingArguments,
+    objective: Objective[BatchT],
+    samples: Samples[SampleT],
+    validation: Samples[SampleT] | None = None,
+) -> None:
+    """Train to the last step: load a step, train on it, log it; validate and save where that is due.
 
     Args:
         run (`Run`): What is trained, and how far it is.
-        args (`argparse.Namespace`): The script's, with the shared training and tracking arguments.
+        args (`TrainingArguments`): The script's.
         objective (`Objective`): What it is trained for.
-        samples (`Dataset`): By keys `(epoch, index)`.
-        validation (`Dataset`, *optional*): Samples that are not trained on, for `validation_loss`.
+        samples (`Samples`): What it is trained on.
+        validation (`Samples`, *optional*): What `validation_loss` is computed on.
     """
     accelerator = run.accelerator
     run.resume(args.resume_from_checkpoint)
     log = TrainLog(run.output_dir / LOG_FILE, run.step) if accelerator.is_main_process else None
-    collate = partial(collate_with_broken, objective.collate)
-    batches = iter(run.make_loader(samples, collate, args.dataloader_num_workers, args.on_error))
+    loader = run.make_loader(samples, objective.collate, args.dataloader_num_workers, args.on_error)
+    batches: Iterator[BatchT] = iter(loader)
     if objective.complete_batch is not None:
         batches = map(objective.complete_batch, batches)
     validation_batches = None
@@ -91,8 +70,15 @@ def train(run: Run, args: Any, objective: Objective, samples: Dataset, validatio
     bar.close()
 
 
-def train_step(run: Run, objective: Objective, step_batch: StepBatch) -> dict[str, float]:
-    """One optimiser step on the micro-batches of all ranks, and its line in the log."""
+def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[BatchT]) -> LogRecord:
+    """One optimiser step on the micro-batches of all ranks.
+
+    Returns:
+        The step's line of the log.
+
+    Raises:
+        RuntimeError: The loss or the norm of the gradients is not finite.
+    """
     accelerator, micro_batches = run.accelerator, step_batch.micro_batches
     if objective.complete_step is not None:
         objective.complete_step(accelerator, micro_batches)
@@ -105,7 +91,7 @@ def train_step(run: Run, objective: Objective, step_batch: StepBatch) -> dict[st
         sums[:-1] += weight * torch.stack([outputs.loss.detach(), *(outputs[name] for name in objective.terms)])
     sums[-1] = gradient_norm(run.model)
     loss, *terms, norm = accelerator.reduce(sums, "sum").tolist()  # the one time in a step that the host waits
-    learning_rate = run.scheduler.get_last_lr()[0]
+    learning_rate = float(run.scheduler.get_last_lr()[0])
     # With a gradient scaler, an overflow of the gradients is normal: it skips the step.
     if not math.isfinite(loss) or (accelerator.scaler is None and not math.isfinite(norm)):
         raise RuntimeError(
@@ -113,7 +99,7 @@ def train_step(run: Run, objective: Objective, step_batch: StepBatch) -> dict[st
             f"{run.step + 1}: training has diverged. Start again with a lower --learning_rate (it is at "
             f"{learning_rate:g}) or with --warmup_steps, in another --output_dir."
         )
-    record = {
+    record: LogRecord = {
         "step": run.step + 1,
         "epoch": run.order.epoch(run.step),
         "loss": loss,
@@ -135,7 +121,9 @@ def gradient_norm(model: torch.nn.Module) -> torch.Tensor:
     return get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
 
 
-def make_validation_loader(run: Run, objective: Objective, validation: Dataset, num_workers: int) -> DataLoader:
+def make_validation_loader(
+    run: Run, objective: Objective[BatchT], validation: Samples[SampleT], num_workers: int
+) -> DataLoader[BatchT]:
     """This rank's share of the samples, one at a time."""
     accelerator = run.accelerator
     share = range(accelerator.process_index, len(validation), accelerator.num_processes)
@@ -144,7 +132,7 @@ def make_validation_loader(run: Run, objective: Objective, validation: Dataset, 
 
 
 @torch.no_grad()
-def validate(run: Run, objective: Objective, batches: Iterable[dict]) -> float:
+def validate(run: Run, objective: Objective[BatchT], batches: Iterable[BatchT]) -> float:
     """The loss on samples that are not trained on; the model is left in evaluation mode."""
     accelerator, model = run.accelerator, run.accelerator.unwrap_model(run.model)
     model.eval()
@@ -157,17 +145,16 @@ def validate(run: Run, objective: Objective, batches: Iterable[dict]) -> float:
     return loss_sum / total if total else 0.0
 
 
-def collate_with_broken(collate: Callable[[list[dict]], dict], samples: list[dict]) -> dict:
-    """A batch of the samples, and beside it the messages of the frames that others stand in for."""
-    broken_frames = [message for sample in samples for message in sample.get("broken_frames", [])]
-    return {**collate(samples), "broken_frames": broken_frames}
-
-
-def model_inputs(batch: dict, device: torch.device) -> dict:
-    return to_device({name: value for name, value in batch.items() if name != "broken_frames"}, device)
+def model_inputs(batch: BatchT, device: torch.device) -> dict[str, torch.Tensor]:
+    """The tensors of a batch on the device; from pinned memory they are copied in the background."""
+    tensors = {name: value for name, value in batch.items() if name != "broken_frames"}
+    return send_to_device(tensors, device, non_blocking=True)
 
 
 def set_train_mode(model: torch.nn.Module, batch_norm_is_frozen: bool) -> None:
+    """Training mode; frozen BatchNorm uses its running statistics and leaves them as they are."""
     model.train()
     if batch_norm_is_frozen:
-        freeze_batch_norm(model)
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()

@@ -2,47 +2,56 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.training.order import TrainingOrder
 
 
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine_per_epoch", "cosine", "constant")
+OptimizerName = Literal["sgd", "adamw"]
+ScheduleName = Literal["cosine_per_epoch", "cosine", "constant"]
+ParameterGroup = dict[str, Any]  # as PyTorch has it: {"params": …, "lr": …}
+
+
+def segmenter_groups(model: UOVForSemanticSegmentation, head_learning_rate: float | None) -> list[ParameterGroup]:
+    """The network, and a linear head with a learning rate of its own; a text head has no weights."""
+    groups: list[ParameterGroup] = [{"params": model.uov.parameters()}]
+    if model.classifier is not None:
+        groups.append({"params": model.classifier.parameters(), "lr": head_learning_rate})
+    return groups
 
 
 def create_optimizer(
-    name: str,
-    parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]],
+    name: OptimizerName,
+    parameters: Iterable[torch.nn.Parameter] | Iterable[ParameterGroup],
     learning_rate: float,
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """`"sgd"` as the paper trains (momentum 0.9, dampening 0.1; method.md 4.4), or `"adamw"`.
+    """`"sgd"` with the paper's momentum 0.9 and dampening 0.1 (method.md 4.4), or `"adamw"`.
 
     Args:
         name (`str`):
-            One of `OPTIMIZERS`.
+            `"sgd"` or `"adamw"`.
         parameters:
-            Parameters, or groups of them as PyTorch has them: `{"params": …, "lr": …}`. Frozen ones are left out.
+            Parameters, or groups of them. Frozen ones are left out.
         learning_rate, weight_decay (`float`):
-            Of every group that does not say otherwise.
+            Of every group without its own.
     """
-    groups = list(parameters)
-    if not (groups and isinstance(groups[0], dict)):
-        groups = [{"params": groups}]
+    given = list(parameters)
+    groups: list[ParameterGroup] = [group for group in given if isinstance(group, dict)] or [{"params": given}]
     groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, dampening=0.1, weight_decay=weight_decay)
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
-    raise ValueError(f"`--optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}.")
+    raise ValueError(f"`--optimizer` must be one of {', '.join(get_args(OptimizerName))}, got {name!r}.")
 
 
 def create_scheduler(
-    name: str, optimizer: torch.optim.Optimizer, order: TrainingOrder, num_steps: int, warmup_steps: int = 0
+    name: ScheduleName, optimizer: torch.optim.Optimizer, order: TrainingOrder, num_steps: int, warmup_steps: int = 0
 ) -> LambdaLR:
     """The learning rate as a function of the step.
 
@@ -64,7 +73,7 @@ def create_scheduler(
     return LambdaLR(optimizer, factor)
 
 
-def _schedule(name: str, order: TrainingOrder, num_steps: int) -> Callable[[int], float]:
+def _schedule(name: ScheduleName, order: TrainingOrder, num_steps: int) -> Callable[[int], float]:
     if name == "cosine_per_epoch":
         num_epochs = order.epoch(num_steps - 1) + 1
         return lambda step: _cosine(order.epoch(step) / num_epochs)
@@ -72,7 +81,7 @@ def _schedule(name: str, order: TrainingOrder, num_steps: int) -> Callable[[int]
         return lambda step: _cosine(step / num_steps)
     if name == "constant":
         return lambda step: 1.0
-    raise ValueError(f"`--lr_scheduler_type` must be one of {', '.join(SCHEDULES)}, got {name!r}.")
+    raise ValueError(f"`--lr_scheduler_type` must be one of {', '.join(get_args(ScheduleName))}, got {name!r}.")
 
 
 def _cosine(progress: float) -> float:

@@ -1,7 +1,7 @@
 """A run: what a training loop works on, and how far it is."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +11,52 @@ from accelerate.logging import get_logger
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
-from uov_hf.training.broken_frames import SkipBrokenFrames
-from uov_hf.training.checkpoints import (
-    drop_later,
-    find_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from uov_hf.modeling_uov_pretraining import UOVForPreTraining
+from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
+from uov_hf.training.arguments import TrainingArguments
+from uov_hf.training.checkpoints import RunState, drop_later, find_checkpoint, load_checkpoint, save_checkpoint
 from uov_hf.training.launch import wait_for_all
-from uov_hf.training.loaders import make_loader
-from uov_hf.training.optimization import create_optimizer, create_scheduler
+from uov_hf.training.loaders import SkipBrokenFrames, make_loader
+from uov_hf.training.optimization import ParameterGroup, create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
-from uov_hf.training.settings import run_settings
+from uov_hf.training.samples import Samples
+from uov_hf.training.settings import Settings, run_settings
 from uov_hf.training.sync_batch_norm import synchronize_batch_norm
 
 
 logger = get_logger(__name__)
 
 COMPUTE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-COUNTERS = ("step", "trained_points", "num_broken", "skipped_in_a_row")
 # The gradient scaler starts at 2^16 and halves at every skip: after so many it scales the loss by 1/16.
 MAX_SKIPPED_IN_A_ROW = 20
 
 
 @dataclass
 class Run:
-    """The prepared objects of a run and the counters that its checkpoints carry.
+    """
+    The prepared objects of a run and the counters of its checkpoints.
 
     Args:
-        accelerator (`Accelerator`): Of this process.
-        model, optimizer: Prepared by the accelerator.
-        scheduler (`LambdaLR`): Stepped with the optimiser.
-        order (`TrainingOrder`): Which frames a step holds.
-        num_steps (`int`): Optimiser steps of the whole run.
-        output_dir (`Path`): Where checkpoints go.
-        settings (`dict`): From `run_settings`: what a resumed run is compared by.
-        keep (`int`, *optional*): How many of them stay.
-        step, trained_points, num_broken (`int`): Done so far: steps, points, frames that could not be read.
-        skipped_in_a_row (`int`): How many of the last steps the optimiser skipped (`advance`).
+        accelerator (`Accelerator`):
+            Of this process.
+        model, optimizer:
+            Prepared by the accelerator.
+        scheduler (`LambdaLR`):
+            Stepped with the optimiser.
+        order (`TrainingOrder`):
+            The frames of each step.
+        num_steps (`int`):
+            Optimiser steps of the whole run.
+        output_dir (`Path`):
+            Folder of the checkpoints.
+        settings (`dict`, *optional*):
+            From `run_settings`: what a resumed run is compared by.
+        keep (`int`, *optional*):
+            Number of checkpoints that stay on disk; all, if not given.
+        step, trained_points, num_broken (`int`, *optional*, defaults to 0):
+            Steps done, points trained on, frames that could not be read, so far.
+        skipped_in_a_row (`int`, *optional*, defaults to 0):
+            Number of the last steps that the optimiser skipped (`advance`).
     """
 
     accelerator: Accelerator
@@ -58,7 +66,7 @@ class Run:
     order: TrainingOrder
     num_steps: int
     output_dir: Path
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
     keep: int | None = None
     step: int = 0
     trained_points: int = 0
@@ -66,40 +74,41 @@ class Run:
     skipped_in_a_row: int = 0
 
     def is_due(self, every: int | None) -> bool:
-        """Whether something happens now that happens every so many steps, by default every epoch, and at the end."""
+        """Whether it is time for what happens every `every` steps, by default every epoch, and at the end."""
         return self.step == self.num_steps or self.order.is_due(self.step, every)
 
-    def make_loader(self, dataset: Dataset, collate, num_workers: int, on_error: str) -> DataLoader:
-        """This rank's micro-batches from the current step to the last; `on_error="skip"` lets others stand in."""
-        if on_error == "skip":
-            dataset = SkipBrokenFrames(dataset)
+    def make_loader(
+        self, samples: Samples[Any], collate: Callable[[list[Any]], Any], num_workers: int, on_error: str
+    ) -> DataLoader[Any]:
+        """This rank's micro-batches from the current step to the last; `on_error="skip"` replaces broken frames."""
+        dataset: Dataset[Any] = SkipBrokenFrames(samples) if on_error == "skip" else samples
         rank, device = self.accelerator.process_index, self.accelerator.device
         sampler = MicroBatchSampler(self.order, rank, self.step, self.num_steps)
         return make_loader(dataset, sampler, collate, num_workers, device)
 
     def resume(self, resume_from: str | None) -> None:
-        """Go on from a checkpoint, where `resume_from` names one (`find_checkpoint`)."""
+        """Continue from a checkpoint, where `resume_from` names one (`find_checkpoint`)."""
         checkpoint = find_checkpoint(self.output_dir, resume_from)
         if checkpoint is None:
             return
         state = load_checkpoint(self.accelerator, self.model, checkpoint, self.settings)
-        for name in COUNTERS:
-            setattr(self, name, state[name])
+        self.step, self.trained_points = state["step"], state["trained_points"]
+        self.num_broken, self.skipped_in_a_row = state["num_broken"], state["skipped_in_a_row"]
         if self.accelerator.is_main_process:
             drop_later(self.output_dir, self.step)
         logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
 
     def advance(self, num_points: int, num_broken: int) -> bool:
-        """Let the optimiser take the step whose gradients are gathered, and count it.
+        """Take the optimiser step of the gathered gradients, and count it.
 
-        The optimiser skips a step whose gradients overflow float16. The step counts and the data goes on; weights and
-        learning rate stay.
+        The optimiser skips a step whose gradients overflow float16. The step counts and its frames are used up;
+        weights and learning rate stay.
 
         Returns:
             Whether the optimiser took the step.
 
         Raises:
-            RuntimeError: the optimiser skipped too many steps in a row.
+            RuntimeError: The optimiser skipped too many steps in a row.
         """
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -120,8 +129,11 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint of this step; all ranks call this."""
-        state = {
-            **{name: getattr(self, name) for name in COUNTERS},
+        state: RunState = {
+            "step": self.step,
+            "trained_points": self.trained_points,
+            "num_broken": self.num_broken,
+            "skipped_in_a_row": self.skipped_in_a_row,
             "epoch": self.order.epoch(self.step),
             "settings": self.settings,
         }
@@ -131,37 +143,39 @@ class Run:
 
 def create_run(
     accelerator: Accelerator,
-    args: Any,
-    model: torch.nn.Module,
-    parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]],
-    samples: Dataset,
-    frames_per_step: int,
+    args: TrainingArguments,
+    model: UOVForPreTraining | UOVForSemanticSegmentation,
+    parameters: Iterable[torch.nn.Parameter] | Iterable[ParameterGroup],
+    samples: Samples[Any],
 ) -> Run:
-    """Cut the frames into steps, make optimiser and schedule, and hand all of it to the accelerator.
+    """Cut the frames into steps, make optimiser and schedule, prepare them, and start the trackers.
 
     Args:
-        accelerator (`Accelerator`): Of this process.
-        args (`argparse.Namespace`): The script's, with the shared training arguments.
-        model (`torch.nn.Module`): What is trained.
-        parameters: Its parameters, or groups of them, as `create_optimizer` takes them.
-        samples (`Dataset`): What it is trained on, of `uov_hf.training.samples`.
-        frames_per_step (`int`): Of a step, where `--per_device_train_batch_size` does not say otherwise.
+        accelerator (`Accelerator`):
+            Of this process.
+        args (`TrainingArguments`):
+            The script's.
+        model (`UOVForPreTraining` or `UOVForSemanticSegmentation`):
+            What is trained.
+        parameters:
+            Its parameters, or groups of them, as `create_optimizer` takes them.
+        samples (`Samples`):
+            What it is trained on.
     """
     wait_for_all(accelerator)  # reading the dataset may take the processes different times
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
-    batch_size = args.per_device_train_batch_size or max(1, frames_per_step // (num_processes * accumulation))
+    batch_size = args.per_device_train_batch_size or max(1, args.frames_per_step // (num_processes * accumulation))
     order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)
     num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
     if num_processes > 1 and accelerator.device.type != "cpu":
         synchronize_batch_norm(model)
     # Logs which engine, and refuses one that cannot do it, before anything is computed.
-    model.base_model.backbone.engine(
-        accelerator.device, COMPUTE_DTYPES.get(accelerator.mixed_precision, torch.float32)
-    )
-    settings = run_settings(args, order, num_steps, accelerator.mixed_precision, samples, model.config)
+    model.uov.backbone.engine(accelerator.device, COMPUTE_DTYPES.get(accelerator.mixed_precision, torch.float32))
+    settings = run_settings(asdict(args), order, num_steps, accelerator.mixed_precision, samples, model.config)
     optimizer = create_optimizer(args.optimizer, parameters, args.learning_rate, args.weight_decay)
     scheduler = create_scheduler(args.lr_scheduler_type, optimizer, order, num_steps, args.warmup_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler)
+    accelerator.init_trackers(f"uov-{args.stage}", {name: str(value) for name, value in asdict(args).items()})
     output_dir, keep = Path(args.output_dir), args.checkpoints_total_limit
     return Run(accelerator, model, optimizer, scheduler, order, num_steps, output_dir, settings, keep)

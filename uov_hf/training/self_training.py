@@ -1,21 +1,29 @@
-"""Self-training: an average of the weights so far names the points that the teacher left without a label."""
+"""Self-training: the running average of the weights labels the points that the teacher left without a label."""
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
+from uov_hf.training.collation import ScanBatch
 from uov_hf.training.run import Run
 
 
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
-    """A frozen copy of a model, to become w̄ ← decay · w̄ + (1 − decay) · w at every step; make it before the run.
+    """A frozen copy of a model, for w̄ ← decay · w̄ + (1 − decay) · w at every step; make it before the run.
 
     Args:
-        decay (`float`): From 0 to below 1; about 1 / (1 − decay) steps have a say.
+        model (`nn.Module`):
+            The model that will be trained.
+        decay (`float`):
+            From 0 to below 1; the average is over about 1 / (1 − decay) steps.
 
     Raises:
-        ValueError: if `decay` is another number.
+        ValueError: `decay` is out of range.
     """
     if not 0 <= decay < 1:
         raise ValueError(f"`--ema_decay` must be at least 0 and below 1, got {decay}.")
@@ -24,20 +32,26 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
 
 
 class SelfTraining:
-    """In the last epochs of a run, points without a label get the class that the averaged network is sure of.
+    """
+    In the last epochs of a run, points without a label get the most probable class of the averaged network.
 
-    The average is part of the run's checkpoints, and a label depends on it and on the batch alone: a resumed run sees
-    the same labels, and so do two processes that share the micro-batches of one. (Not where each of several processes
-    has BatchNorm statistics of its own, neither frozen nor synchronised: the checkpoint has those of the main one.)
+    The average is part of the run's checkpoints, and a label depends on it and on the batch alone. So a resumed run
+    has the same labels, and so have two processes that share the micro-batches of one. (Not where each of several
+    processes has its own BatchNorm statistics, neither frozen nor synchronised: the checkpoint has those of the main
+    process.)
 
     Args:
-        run (`Run`): The training.
-        average (`AveragedModel`): From [`average_weights`], of the same model.
-        num_epochs (`int`): How many epochs at its end.
-        confidence (`float`): What the probability of the class must reach, from 0 to 1.
+        run (`Run`):
+            The training.
+        average (`AveragedModel`):
+            From [`average_weights`], of the same model.
+        num_epochs (`int`):
+            Number of epochs at the end of the run.
+        confidence (`float`):
+            Smallest probability of an added label, from 0 to 1.
 
     Raises:
-        ValueError: if `confidence` is no probability, or the run has fewer epochs.
+        ValueError: `confidence` is no probability, or the run has fewer epochs.
     """
 
     def __init__(self, run: Run, average: AveragedModel, num_epochs: int, confidence: float):
@@ -56,35 +70,34 @@ class SelfTraining:
         run.accelerator.register_for_checkpointing(average)
 
     def update(self) -> None:
-        """Count the weights in; call it after every optimiser step."""
+        """Add the weights to the average; call it after every optimiser step."""
         model = self.run.accelerator.unwrap_model(self.run.model)
         self.average.update_parameters(model)
         for ours, theirs in zip(self.average.module.buffers(), model.buffers(), strict=True):
             if not theirs.is_floating_point():  # a mean of whole numbers is rounded down, even where they are equal
                 ours.copy_(theirs)
 
-    def complete(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The batch of `collate_scans`, with labels added, and their probability as `confidence` where it has that."""
+    def complete(self, batch: ScanBatch) -> ScanBatch:
+        """The batch with labels added, and with their probability as `confidence` where it has that."""
         if self.run.step < self.start_step:
             return batch
-        ignored = self.average.module.config.ignored_index
         probability, predicted = self._predict(batch)  # (num_points,) each
-        added = (batch["labels"] == ignored) & (batch["point_to_voxel"] >= 0) & (probability >= self.confidence)
-        completed = {**batch, "labels": torch.where(added, predicted, batch["labels"])}
+        added = (batch["labels"] == IGNORED) & (batch["point_to_voxel"] >= 0) & (probability >= self.confidence)
+        completed: ScanBatch = {**batch, "labels": torch.where(added, predicted, batch["labels"])}
         if "confidence" in batch:
             completed["confidence"] = torch.where(added, probability, batch["confidence"])
         return completed
 
     @torch.no_grad()
-    def _predict(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probability and class of every point, those of its voxel; of a point without a voxel 0 and 0."""
+    def _predict(self, batch: ScanBatch) -> tuple[Tensor, Tensor]:
+        """Probability and class of every point, those of its voxel; 0 and 0 for a point without a voxel."""
         accelerator = self.run.accelerator
-        coords, features = (
-            batch[name].to(accelerator.device, non_blocking=True) for name in ("voxel_coords", "voxel_features")
-        )
+        coords = batch["voxel_coords"].to(accelerator.device, non_blocking=True)
+        features = batch["voxel_features"].to(accelerator.device, non_blocking=True)
+        model = cast(UOVForSemanticSegmentation, self.average.module)  # `AveragedModel` drops the type of its module
         with accelerator.autocast():
-            logits = self.average.module.get_voxel_logits(coords, features)  # (num_voxels, num_labels)
-        best = logits.softmax(dim=1).max(dim=1)
-        return tuple(
-            F.pad(of_voxel.cpu(), (0, 1))[batch["point_to_voxel"]] for of_voxel in (best.values, best.indices)
-        )
+            logits = model.get_voxel_logits(coords, features)  # (num_voxels, num_labels)
+        probability, predicted = logits.softmax(dim=1).max(dim=1)  # (num_voxels,) each
+        # Row −1 of a point without a voxel is the zero that is appended here.
+        in_voxel = [F.pad(values.cpu(), (0, 1)) for values in (probability, predicted)]
+        return in_voxel[0][batch["point_to_voxel"]], in_voxel[1][batch["point_to_voxel"]]

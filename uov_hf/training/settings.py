@@ -1,32 +1,36 @@
-"""The settings of a run, which its checkpoints carry: what a resumed run must keep, and what it may change."""
+"""The settings of a run, saved in its checkpoints: what a resumed run must keep, and what it may change."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from accelerate.logging import get_logger
-from torch.utils.data import Dataset
 
+from uov_hf.configuration_uov import UOVConfig
 from uov_hf.training.order import TrainingOrder
+from uov_hf.training.samples import Samples
 
 
 logger = get_logger(__name__)
 
-# Everything else decides what a run ends in.
+Settings = dict[str, Any]  # name to value, as JSON
+
+# All other settings decide the result of a run.
 MAY_CHANGE = {
-    # Where things lie. What they are is compared: the ids of the frames, the point labels, the model's configuration.
-    *("dataset", "data_dir", "label_set", "model_name_or_path", "output_dir", "on_street"),
-    # Who does the work: the frames of a step are compared.
+    # Folders. Their content is compared: the ids of the frames, the point labels, the model's configuration.
+    *("dataset", "data_dir", "label_set", "model_name_or_path", "output_dir"),
+    # Division of the work: the frames of a step are compared.
     *("num_processes", "gradient_accumulation_steps", "dataloader_num_workers", "model.sparse_backend"),
     "gradient_checkpointing",
     # What is saved and reported, and when.
     *("checkpointing_steps", "checkpoints_total_limit", "eval_steps", "validation_split", "report_to"),
-    *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision"),
-    # The way on from a broken frame.
+    *("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "resume_from_checkpoint"),
+    # A run that a broken frame stopped continues with `skip`.
     "on_error",
-    # The steps that they come to are compared.
+    # The number of steps that follows from them is compared.
     *("num_train_epochs", "max_train_steps"),
     # Notes of transformers.
     *("model.transformers_version", "model.text_config", "model.dtype", "model.architectures", "model._name_or_path"),
@@ -34,8 +38,8 @@ MAY_CHANGE = {
 LONGEST_VALUE = 80  # characters
 
 
-def order_settings(order: TrainingOrder) -> dict[str, Any]:
-    """Which frames a step holds, and who trains on them, under the names of the arguments where there are any."""
+def order_settings(order: TrainingOrder) -> Settings:
+    """The frames of a step and their division, under the names of the arguments where there are any."""
     return {
         "seed": order.seed,
         "num_frames": order.num_frames,
@@ -47,9 +51,9 @@ def order_settings(order: TrainingOrder) -> dict[str, Any]:
     }
 
 
-def sample_settings(samples: Dataset) -> dict[str, Any]:
-    """What decides the samples of `uov_hf.training.samples`: frames, augmentation, voxels, and the point labels."""
-    augmentation, point_labels = samples.augmentation, getattr(samples, "point_labels", None)
+def sample_settings(samples: Samples[Any]) -> Settings:
+    """What decides the samples: frames, augmentation, voxels, and the point labels."""
+    augmentation, point_labels = samples.augmentation, samples.point_labels
     voxels = samples.feature_extractor.to_dict()
     return {
         "frame_ids": hashlib.sha256("\n".join(samples.frames.frame_ids).encode()).hexdigest(),
@@ -60,20 +64,31 @@ def sample_settings(samples: Dataset) -> dict[str, Any]:
 
 
 def run_settings(
-    args: Any, order: TrainingOrder, num_steps: int, mixed_precision: str, samples: Dataset, model_config: Any
-) -> dict[str, Any]:
-    """All settings of a run, as JSON gives them back.
+    arguments: Mapping[str, object],
+    order: TrainingOrder,
+    num_steps: int,
+    mixed_precision: str,
+    samples: Samples[Any],
+    model_config: UOVConfig,
+) -> Settings:
+    """All settings of a run, as JSON returns them.
 
     Args:
-        args (`argparse.Namespace`): The script's.
-        order (`TrainingOrder`): What its batch size, processes and accumulation came to.
-        num_steps (`int`): What its epochs or steps came to.
-        mixed_precision (`str`): The launch's, or the script's where it has one.
-        samples (`Dataset`): Of `uov_hf.training.samples`.
-        model_config (`UOVConfig`): Of the model that is trained.
+        arguments (`Mapping[str, object]`):
+            The script's, by name.
+        order (`TrainingOrder`):
+            Result of its batch size, processes and accumulation.
+        num_steps (`int`):
+            Result of its epochs or steps.
+        mixed_precision (`str`):
+            The script's, or the launch's where it has none.
+        samples (`Samples`):
+            What the run trains on.
+        model_config (`UOVConfig`):
+            Of the model that is trained.
     """
     settings = {
-        **{name: value for name, value in vars(args).items() if name != "resume_from_checkpoint"},
+        **{name: value for name, value in arguments.items() if name != "resume_from_checkpoint"},
         **order_settings(order),
         "num_steps": num_steps,
         "mixed_precision": mixed_precision,
@@ -83,11 +98,11 @@ def run_settings(
     return json.loads(json.dumps(settings, default=str))
 
 
-def check_settings(saved: dict[str, Any], ours: dict[str, Any], checkpoint: Path) -> None:
-    """Compare a run with the one that is to be resumed; a setting that only one of them has is younger than the other.
+def check_settings(saved: Settings, ours: Settings, checkpoint: Path) -> None:
+    """Compare a run with the checkpoint that it resumes; settings that only one of them has are not compared.
 
     Raises:
-        ValueError: a setting differs that decides what the run ends in; the message has all of them, with both values.
+        ValueError: A setting differs that decides the result; the message has all of them, with both values.
     """
     changed = [name for name in ours if name in saved and saved[name] != ours[name]]
     refused = [name for name in changed if name not in MAY_CHANGE]

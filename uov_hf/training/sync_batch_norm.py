@@ -1,9 +1,9 @@
-"""Batch normalisation over the voxels of all processes: one collective a layer and pass, and no wait of the host."""
+"""Batch normalisation over the voxels of all processes: one collective per layer and pass, and no wait of the host."""
 
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
 from uov_hf.sparse_unet import VoxelBatchNorm, is_recomputation
@@ -17,7 +17,13 @@ class SyncVoxelBatchNorm(VoxelBatchNorm):
     All processes must call it in training, and run its backward pass, equally often.
     """
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    # PyTorch's class allows for none of these; a `VoxelBatchNorm` has them all.
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
         if not self.training:
             return super().forward(features)
         with torch.no_grad():
@@ -35,14 +41,14 @@ class SyncVoxelBatchNorm(VoxelBatchNorm):
 
 
 def synchronize_batch_norm(model: nn.Module) -> nn.Module:
-    """Let every `VoxelBatchNorm` of a model become a `SyncVoxelBatchNorm`, in place; parameters and names stay."""
+    """Turn every `VoxelBatchNorm` of a model into a `SyncVoxelBatchNorm`, in place; parameters and names stay."""
     for module in model.modules():
         if type(module) is VoxelBatchNorm:
             module.__class__ = SyncVoxelBatchNorm  # they differ in `forward` alone
     return model
 
 
-def _gather_statistics(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _gather_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance `(channels,)` and number `(1,)` of the voxels of all processes, at least float32."""
     channels = features.shape[1]
     features = features.to(torch.promote_types(features.dtype, torch.float32))
@@ -68,13 +74,15 @@ class _Normalize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, features, weight, bias, mean, var, share, eps: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, share: Tensor, eps: float
+    ) -> Tensor:
         ctx.save_for_backward(features, weight, mean, torch.rsqrt(var + eps), share)
         return nn.functional.batch_norm(features, mean, var, weight, bias, eps=eps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, mean, inverse_std, share = ctx.saved_tensors
         normalized = (features - mean) * inverse_std
         sums = torch.stack([grad.sum(dim=0, dtype=mean.dtype), (grad * normalized).sum(dim=0)])  # (2, channels)

@@ -6,15 +6,16 @@ from pathlib import Path
 
 
 LOG_FILE = "train_log.jsonl"
+LogRecord = dict[str, float]  # `step`, `epoch`, `loss`, its terms, `learning_rate`, … of one optimiser step
 
 
 class TrainLog:
-    """`train_log.jsonl`, one JSON record a line, each with its `step`.
+    """`train_log.jsonl`: one JSON record a line.
 
     Args:
         path (`Path`):
             The file.
-        start_step (`int`):
+        start_step (`int`, *optional*, defaults to 0):
             Optimiser steps that are done: lines of later ones, written before a kill, are dropped.
     """
 
@@ -25,12 +26,12 @@ class TrainLog:
         partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(partial, path)
 
-    def write(self, record: dict) -> None:
+    def write(self, record: LogRecord) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
 
-def read_log(path: Path) -> list[dict]:
+def read_log(path: Path) -> list[LogRecord]:
     """The records of a log; a last line that a kill cut short is left out."""
     if not path.is_file():
         return []
