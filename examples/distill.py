@@ -8,14 +8,14 @@ Defaults are the paper's. Without --dataset it trains on the synthetic street th
 checkpoint.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.labels import LabelSet
-from uov_hf.training.arguments import STREET_DEFAULTS, LabelSetArguments, SegmenterArguments, parse_arguments
+from uov_hf.training.arguments import STREET_DEFAULTS, LabelSetArguments, SegmenterArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
@@ -34,30 +34,22 @@ class DistillationArguments(LabelSetArguments, SegmenterArguments):
     stage = "distill"
     frames_per_step: ClassVar[int] = 16
 
-    from_scratch: bool = field(
-        default=False,
-        metadata={"help": "Keep the sizes, voxels and words of the checkpoint, and start from random weights."},
+    from_scratch: bool = option(
+        False, "Keep the sizes, voxels and words of the checkpoint, and start from random weights."
     )
-    head: Literal["linear", "text"] = field(
-        default="linear",
-        metadata={"help": "A new linear classifier, as in the paper, or the prompts: the vocabulary then stays open."},
+    head: Literal["linear", "text"] = option(
+        "linear", "A new linear classifier, as in the paper, or the prompts: the vocabulary then stays open."
     )
-    confidence_weighting: bool = field(
-        default=False, metadata={"help": "Weight labels in the cross-entropy by the teacher's confidence."}
+    confidence_weighting: bool = option(False, "Weight labels in the cross-entropy by the teacher's confidence.")
+    self_training_epochs: int = option(
+        0,
+        "Epochs at the end of the run in which an average of the network's weights labels the points that "
+        "have no label. The paper has none.",
     )
-    self_training_epochs: int = field(
-        default=0,
-        metadata={
-            "help": "Epochs at the end of the run in which an average of the network's weights labels the points that "
-            "have no label. The paper has none."
-        },
-    )
-    self_training_confidence: float = field(
-        default=0.9, metadata={"help": "Smallest probability of such a label, from 0 to 1."}
-    )
-    ema_decay: float = field(default=0.99, metadata={"help": "Decay of the average per step."})
-    num_train_epochs: int = field(default=5, metadata={"help": "Passes over the frames."})
-    output_dir: str = field(default="out/uov", metadata={"help": "Folder of the results."})
+    self_training_confidence: float = option(0.9, "Smallest probability of such a label, from 0 to 1.")
+    ema_decay: float = option(0.99, "Decay of the average per step.")
+    num_train_epochs: int = option(5, "Passes over the frames.")
+    output_dir: str = option("out/uov", "Folder of the results.")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ docs/evaluation.md defines each number.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ from uov_hf.evaluation.scores import Scores
 from uov_hf.evaluation.submissions import TAXONOMIES, Submission
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.processing_uov import DEFAULT_AFI
-from uov_hf.training.arguments import DataArguments, RunArguments, parse_arguments
+from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.loaders import BrokenFrame, ReportBrokenFrames, only_readable
 from uov_hf.training.samples import load_split
@@ -46,36 +46,21 @@ VALIDATION_SPLITS = {"v1.0-trainval": "val", "v1.0-mini": "mini_val"}
 class EvaluationArguments(DataArguments, RunArguments):
     """Arguments of an evaluation."""
 
-    model_name_or_path: str = field(default="out/tmp", metadata={"help": "A checkpoint with its classes."})
-    label_set: str | None = field(
-        default=None,
-        metadata={"help": "Labels of these scenes: scores their teacher and the points it saw."},
+    model_name_or_path: str = option("out/tmp", "A checkpoint with its classes.")
+    label_set: str | None = option(None, "Labels of these scenes: scores their teacher and the points it saw.")
+    min_range: float = option(0.0, "Metres around the sensor that are not scored.")
+    refine: Literal["afi"] | None = option(None, "Refine the predictions by approximate flat interaction.")
+    test_time_augmentation: int = option(
+        1, "Average the probabilities over so many rotated and mirrored views of a scan."
     )
-    min_range: float = field(default=0.0, metadata={"help": "Metres around the sensor that are not scored."})
-    refine: Literal["afi"] | None = field(
-        default=None, metadata={"help": "Refine the predictions by approximate flat interaction."}
+    predict_void: bool = option(
+        False, "Let a converted head predict its void, which is wrong for every class, as in the official evaluation."
     )
-    test_time_augmentation: int = field(
-        default=1, metadata={"help": "Average the probabilities over so many rotated and mirrored views of a scan."}
+    export: Literal["nuscenes", "semantickitti"] | None = option(
+        None, "Write the predictions in a benchmark's layout, into submission/ of the output; no annotation is needed."
     )
-    predict_void: bool = field(
-        default=False,
-        metadata={
-            "help": "Let a converted head predict its void, which is wrong for every class, as in the official "
-            "evaluation."
-        },
-    )
-    export: Literal["nuscenes", "semantickitti"] | None = field(
-        default=None,
-        metadata={
-            "help": "Write the predictions in a benchmark's layout, into submission/ of the output; no annotation is "
-            "needed."
-        },
-    )
-    update_card: bool = field(
-        default=True, metadata={"help": "Put the results into the README.md of the checkpoint, if that is a folder."}
-    )
-    output_dir: str = field(default="out/eval", metadata={"help": "Folder of the results."})
+    update_card: bool = option(True, "Put the results into the README.md of the checkpoint, if that is a folder.")
+    output_dir: str = option("out/eval", "Folder of the results.")
 
     def __post_init__(self) -> None:
         if self.dataset is None:

@@ -8,14 +8,14 @@ The head is a new one unless --reuse_head is given. Defaults are the paper's. Wi
 synthetic street that pretrain.py rendered beside the checkpoint.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
-from uov_hf.training.arguments import STREET_DEFAULTS, SegmenterArguments, parse_arguments
+from uov_hf.training.arguments import STREET_DEFAULTS, SegmenterArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
@@ -33,41 +33,25 @@ class FinetuningArguments(SegmenterArguments):
     stage = "finetune"
     frames_per_step: ClassVar[int] = 16
 
-    from_scratch: bool = field(
-        default=False,
-        metadata={"help": "Keep the sizes and voxels of the checkpoint, and start from random weights."},
+    from_scratch: bool = option(False, "Keep the sizes and voxels of the checkpoint, and start from random weights.")
+    preset: Literal["minkunet34", "tiny"] | None = option(
+        None, "Use no checkpoint, but an untrained network of this size on the paper's voxels."
     )
-    preset: Literal["minkunet34", "tiny"] | None = field(
-        default=None,
-        metadata={"help": "Use no checkpoint, but an untrained network of this size on the paper's voxels."},
+    reuse_head: bool = option(False, "Keep a segmenter's trained head, whose classes must be the dataset's.")
+    linear_probe: bool = option(False, "Train the head alone: the network is frozen, BatchNorm included.")
+    no_augmentation: bool = option(
+        False, "Neither rotate nor mirror the scans: to test whether a few can be overfitted."
     )
-    reuse_head: bool = field(
-        default=False,
-        metadata={"help": "Keep a segmenter's trained head, whose classes must be the dataset's."},
-    )
-    linear_probe: bool = field(
-        default=False, metadata={"help": "Train the head alone: the network is frozen, BatchNorm included."}
-    )
-    no_augmentation: bool = field(
-        default=False,
-        metadata={"help": "Neither rotate nor mirror the scans: to test whether a few can be overfitted."},
-    )
-    intensity_scaling: Literal["raw", "unit", "unit_plus_one"] | None = field(
-        default=None,
-        metadata={
-            "help": "Of the input feature. Without it, the checkpoint's; with --preset the paper's for the dataset."
-        },
+    intensity_scaling: Literal["raw", "unit", "unit_plus_one"] | None = option(
+        None, "Of the input feature. Without it, the checkpoint's; with --preset the paper's for the dataset."
     )
     # With the paper's 0.02, a short run from scratch would be evaluated by statistics that are still the first ones.
-    batch_norm_momentum: float | None = field(
-        default=None,
-        metadata={
-            "help": "Of the running statistics outside the residual blocks; the paper's is 0.02. Without it, the "
-            "checkpoint's."
-        },
+    batch_norm_momentum: float | None = option(
+        None,
+        "Of the running statistics outside the residual blocks; the paper's is 0.02. Without it, the checkpoint's.",
     )
-    num_train_epochs: int = field(default=30, metadata={"help": "Passes over the frames."})
-    output_dir: str = field(default="out/finetuned", metadata={"help": "Folder of the results."})
+    num_train_epochs: int = option(30, "Passes over the frames.")
+    output_dir: str = option("out/finetuned", "Folder of the results.")
 
     def __post_init__(self) -> None:
         if self.from_scratch + self.reuse_head + (self.preset is not None) > 1:

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from uov_hf.labels import LabelSet, WriteReport
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import TEACHERS, load_teacher
-from uov_hf.training.arguments import DataArguments, parse_arguments
+from uov_hf.training.arguments import DataArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_vocabulary
@@ -31,21 +31,15 @@ from uov_hf_cli.label_images import parse_setting
 class LabelSetGenerationArguments(DataArguments):
     """Arguments of the teacher stage."""
 
-    teacher: str = field(default="synthetic", metadata={"help": f"One of {', '.join(TEACHERS)}."})
-    teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the teacher's weights."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the teacher on the Hub."}
-    )
+    teacher: str = option("synthetic", f"One of {', '.join(TEACHERS)}.")
+    teacher_model_name_or_path: str | None = option(None, "Hub id or folder of the teacher's weights.")
+    teacher_revision: str | None = option(None, "Branch, tag or commit of the teacher on the Hub.")
     teacher_settings: list[str] = field(
         default_factory=list,
         metadata={"help": "The teacher's own arguments, such as short_side=640.", "metavar": "NAME=VALUE"},
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = field(default="float32", metadata={"help": "Of the teacher."})
-    cameras: str | None = field(
-        default=None, metadata={"help": "Only these, such as CAM_FRONT,CAM_BACK. Without it, all."}
-    )
+    dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Of the teacher.")
+    cameras: str | None = option(None, "Only these, such as CAM_FRONT,CAM_BACK. Without it, all.")
     augmentations: list[str] = field(
         default_factory=list,
         metadata={
@@ -53,10 +47,8 @@ class LabelSetGenerationArguments(DataArguments):
             "metavar": "NAME",
         },
     )
-    vocabulary: str | None = field(
-        default=None, metadata={"help": "Prompts and their classes. Without it, those of the dataset's classes."}
-    )
-    output_dir: str = field(default="labels", metadata={"help": "Folder of the label set."})
+    vocabulary: str | None = option(None, "Prompts and their classes. Without it, those of the dataset's classes.")
+    output_dir: str = option("labels", "Folder of the label set.")
 
     def __post_init__(self) -> None:
         if self.teacher not in TEACHERS:

@@ -9,7 +9,7 @@ scans before and after vote (docs/labels.md). A run that was stopped continues w
 the synthetic street that generate_label_set.py rendered beside the label set.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.labels import LabelSet, PointLabels, WriteReport, label_points
-from uov_hf.training.arguments import DataArguments, parse_arguments
+from uov_hf.training.arguments import DataArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 
@@ -27,8 +27,8 @@ from uov_hf.training.samples import load_split
 class PointLabelArguments(DataArguments):
     """Arguments of the point labels."""
 
-    label_set: str | None = field(default=None, metadata={"help": "Folder written by generate_label_set.py; needed."})
-    preset: Literal["paper", "consolidated"] = field(default="paper", metadata={"help": "The rule."})
+    label_set: str | None = option(None, "Folder written by generate_label_set.py; needed.")
+    preset: Literal["paper", "consolidated"] = option("paper", "The rule.")
 
     def __post_init__(self) -> None:
         if self.label_set is None:

@@ -9,7 +9,7 @@ the tiny preset on it, in under two minutes.
 """
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -21,7 +21,7 @@ from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcess
 from uov_hf.labels import LabelSet
 from uov_hf.synthetic import generate_street
 from uov_hf.teachers import load_teacher
-from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, parse_arguments
+from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
@@ -58,25 +58,19 @@ class PretrainingArguments(LabelSetArguments, TrainingArguments):
     stage = "pretrain"
     frames_per_step: ClassVar[int] = 4
 
-    preset: Literal["minkunet34", "tiny"] = field(default="minkunet34", metadata={"help": "Size of the network."})
-    coordinate_system: Literal["cylindrical", "cartesian"] = field(
-        default="cylindrical", metadata={"help": "Of the voxels."}
+    preset: Literal["minkunet34", "tiny"] = option("minkunet34", "Size of the network.")
+    coordinate_system: Literal["cylindrical", "cartesian"] = option("cylindrical", "Of the voxels.")
+    voxel_size: list[float] | None = option(
+        None, "rho, phi, z in metres, radians, metres, or x, y, z in metres. Without it, the paper's."
     )
-    voxel_size: list[float] | None = field(
-        default=None,
-        metadata={"help": "rho, phi, z in metres, radians, metres, or x, y, z in metres. Without it, the paper's."},
+    intensity_scaling: Literal["raw", "unit", "unit_plus_one"] = option("raw", "Of the input feature.")
+    negatives: Literal["scene", "batch", "global"] = option(
+        "scene", "Segments a superpoint is pushed from: of its scene, the micro-batch, the optimiser step."
     )
-    intensity_scaling: Literal["raw", "unit", "unit_plus_one"] = field(
-        default="raw", metadata={"help": "Of the input feature."}
-    )
-    negatives: Literal["scene", "batch", "global"] = field(
-        default="scene",
-        metadata={"help": "Segments a superpoint is pushed from: of its scene, the micro-batch, the optimiser step."},
-    )
-    min_pairs: int = field(default=1024, metadata={"help": "Points that augmentation leaves to each image."})
-    learning_rate: float = field(default=0.5, metadata={"help": "Of the network."})
-    num_train_epochs: int = field(default=40, metadata={"help": "Passes over the frames."})
-    output_dir: str = field(default="out/tmp", metadata={"help": "Folder of the results."})
+    min_pairs: int = option(1024, "Points that augmentation leaves to each image.")
+    learning_rate: float = option(0.5, "Of the network.")
+    num_train_epochs: int = option(40, "Passes over the frames.")
+    output_dir: str = option("out/tmp", "Folder of the results.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -125,9 +125,9 @@ def options_of_the_repository() -> set[str]:
     for room in ("uov_hf", "uov_hf_cli", "examples", "dataset_scripts", "benchmarks"):
         for path in (REPOSITORY / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.AnnAssign) and "metadata" in ast.unparse(node):
+                if isinstance(node, ast.AnnAssign) and re.search(r"= (option|field)\(", ast.unparse(node)):
                     name = ast.unparse(node.target)
-                    options |= {f"--{name}"} | ({f"--no_{name}"} if "default=True" in ast.unparse(node) else set())
+                    options |= {f"--{name}"} | ({f"--no_{name}"} if "option(True" in ast.unparse(node) else set())
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("add_argument", "Option"):
                     names = [word.value for word in node.args if isinstance(word, ast.Constant)]
                     options.update(name for name in names if isinstance(name, str) and name.startswith("--"))

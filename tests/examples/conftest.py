@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import forks
 import pytest
 
+from uov_hf.training.arguments import parse_arguments
 from uov_hf.training.tracking import LOG_FILE, read_log
 
 
@@ -93,24 +94,44 @@ def start_of_distillation(street_labels, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pretraining(tiny_street, street_labels) -> list:
-    """Arguments of a short run: four frames, 8 steps of two micro-batches, where two processes share them."""
-    return (
-        ["pretrain.py", "--dataset", "nuscenes", "--data_dir", tiny_street, "--label_set", street_labels]
-        + ["--split", "all", "--preset", "tiny", "--per_device_train_batch_size", 1, "--freeze_batch_norm"]
-        + ["--min_pairs", 20, "--negatives", "global", "--num_train_epochs", 4, "--learning_rate", 0.02]
-        + ["--dataloader_num_workers", 0]
-    )
+def settings_of(tiny_street, street_labels, start_of_distillation) -> dict[str, list]:
+    """By stage, the arguments of a short run: 8 steps of two micro-batches, where two processes share them."""
+    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all", "--dataloader_num_workers", 0]
+    settings = [*data, "--per_device_train_batch_size", 1, "--freeze_batch_norm", "--learning_rate", 0.02]
+    pretraining = ["--preset", "tiny", "--min_pairs", 20, "--negatives", "global", "--num_train_epochs", 4]
+    self_training = ["--self_training_epochs", 2, "--self_training_confidence", 0.1, "--ema_decay", 0.5]
+    distillation = ["--confidence_weighting", "--num_train_epochs", 4, "--head_learning_rate", 0.2, *self_training]
+    finetuning = ["--preset", "tiny", "--data_fraction", 0.5, "--num_train_epochs", 8, "--head_learning_rate", 0.2]
+    start_from = ["--model_name_or_path", start_of_distillation]
+    return {
+        "pretrain": ["pretrain.py", *settings, "--label_set", street_labels, *pretraining],
+        "distill": ["distill.py", *settings, "--label_set", street_labels, *start_from, *distillation],
+        "finetune": ["finetune.py", *settings, *finetuning],
+    }
 
 
 @pytest.fixture(scope="session")
-def pretrained(pretraining, run_script, tmp_path_factory) -> Path:
-    """The folder of a run on one process that accumulates two micro-batches."""
-    folder = tmp_path_factory.mktemp("pretrained") / "tmp"
-    validation = ["--validation_split", "test", "--eval_steps", 4]
-    checkpoints = ["--checkpointing_steps", 2, "--checkpoints_total_limit", 2]
-    run_script(*pretraining, "--gradient_accumulation_steps", 2, *validation, *checkpoints, "--output_dir", folder)
-    return folder
+def on_one_process() -> list:
+    """Arguments beside these for one process that accumulates two micro-batches, validates and saves."""
+    return "--gradient_accumulation_steps 2 --validation_split test --eval_steps 4 --checkpointing_steps 2".split()
+
+
+@pytest.fixture(scope="session")
+def finished(settings_of, on_one_process, run_script, tmp_path_factory) -> Callable[[str], Path]:
+    """`finished("pretrain")` -> the folder of such a run, which is made once."""
+
+    @cache
+    def run_stage(stage: str) -> Path:
+        folder = tmp_path_factory.mktemp(stage) / "out"
+        run_script(*settings_of[stage], *on_one_process, "--output_dir", folder)
+        return folder
+
+    return run_stage
+
+
+@pytest.fixture(scope="session")
+def pretrained(finished) -> Path:
+    return finished("pretrain")
 
 
 @pytest.fixture(scope="session")
@@ -147,25 +168,12 @@ def script(monkeypatch) -> Callable[[str], SimpleNamespace]:
 
     def load(name: str) -> SimpleNamespace:
         names = runpy.run_path(str(EXAMPLES / name))
+        own = next(kind for kind in names.values() if isinstance(kind, type) and kind.__module__ == "<run_path>")
 
         def parse(*arguments):
             monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-            parsed: list = []
-            parse_arguments = names["parse_arguments"]
+            return parse_arguments(own, names["__doc__"], names.get("STREET_DEFAULTS"))
 
-            def stop(*given):
-                parsed.append(parse_arguments(*given))
-                raise Parsed
-
-            monkeypatch.setitem(names["main"].__globals__, "parse_arguments", stop)
-            with pytest.raises(Parsed):
-                names["main"]()
-            return parsed[0]
-
-        return SimpleNamespace(**names | {"parse": parse})
+        return SimpleNamespace(**names, parse=parse)
 
     return load
-
-
-class Parsed(Exception):
-    """Ends a script after its arguments."""

@@ -1,10 +1,8 @@
-"""distill.py through its command line: what it leaves behind, and that splitting or killing a run changes nothing."""
-
-import random
+"""distill.py through its command line: what it leaves behind, and what its switches do."""
 
 import pytest
 import torch
-from runs import losses, without_times
+from runs import losses
 from transformers import AutoModelForSemanticSegmentation
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
@@ -17,24 +15,13 @@ NUM_STEPS = 8
 
 
 @pytest.fixture(scope="session")
-def distillation(start_of_distillation, tiny_street, street_labels) -> list:
-    """Arguments of a short run: four frames, 8 steps of two micro-batches, where two processes share them."""
-    return (
-        ["distill.py", "--model_name_or_path", start_of_distillation, "--dataset", "nuscenes"]
-        + ["--data_dir", tiny_street, "--label_set", street_labels, "--split", "all", "--confidence_weighting"]
-        + ["--per_device_train_batch_size", 1, "--freeze_batch_norm", "--num_train_epochs", 4]
-        + ["--learning_rate", 0.02, "--head_learning_rate", 0.2, "--dataloader_num_workers", 0]
-        + ["--self_training_epochs", 2, "--self_training_confidence", 0.1, "--ema_decay", 0.5]
-    )
+def distillation(settings_of) -> list:
+    return settings_of["distill"]
 
 
 @pytest.fixture(scope="session")
-def distilled(distillation, run_script, tmp_path_factory):
-    """The folder of a run on one process that accumulates two micro-batches."""
-    folder = tmp_path_factory.mktemp("distilled") / "uov"
-    validation = ["--validation_split", "test", "--eval_steps", 4, "--checkpointing_steps", 2]
-    run_script(*distillation, "--gradient_accumulation_steps", 2, *validation, "--output_dir", folder)
-    return folder
+def distilled(finished):
+    return finished("distill")
 
 
 def test_distillation_lowers_the_loss_and_validates_by_the_teacher_alone(distilled):
@@ -60,28 +47,6 @@ def test_the_segmenter_loads_and_answers_in_the_label_sets_classes(distilled, st
     assert model(**processor(points=points)).logits.shape == (len(points), 16)
     card = (distilled / "README.md").read_text()
     assert 'pipeline("point-cloud-segmentation"' in card and "| confidence_weighting | True |" in card
-
-
-def test_two_processes_follow_the_curve_of_one(distillation, distilled, run_script, tmp_path):
-    run_script(*distillation, "--output_dir", tmp_path, num_processes=2)
-    assert torch.allclose(losses(tmp_path), losses(distilled), rtol=1e-5)
-    trained = UOVForSemanticSegmentation.from_pretrained(tmp_path).state_dict()
-    for name, weight in UOVForSemanticSegmentation.from_pretrained(distilled).state_dict().items():
-        assert torch.allclose(trained[name], weight, rtol=1e-3, atol=1e-5), name
-
-
-def test_a_distillation_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
-    distillation, distilled, kill_script, run_script, tmp_path
-):
-    settings = [*distillation, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2]
-    settings += ["--validation_split", "test", "--eval_steps", 4, "--output_dir", tmp_path]
-    killed_after = random.randint(1, NUM_STEPS - 1)
-    kill_script(killed_after, tmp_path, *settings)
-
-    run_script(*settings, "--resume_from_checkpoint", "latest")
-    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, distilled)]
-    assert weights[0] == weights[1], f"killed after step {killed_after}"
-    assert without_times(tmp_path) == without_times(distilled)
 
 
 @pytest.mark.slow

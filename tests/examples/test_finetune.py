@@ -1,11 +1,10 @@
-"""finetune.py: what starts from what, what is frozen, and that splitting or killing a run changes nothing."""
+"""finetune.py: what starts from what, what is frozen, and what it leaves behind."""
 
-import random
 from pathlib import Path
 
 import pytest
 import torch
-from runs import losses, without_times
+from runs import losses
 
 from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
@@ -18,28 +17,14 @@ from uov_hf.vocabulary import load_vocabulary
 NUM_STEPS = 8
 
 
-@pytest.fixture(scope="module")
-def finetuning(tiny_street) -> list:
-    """Arguments of a short run: one scene of two, 8 steps of two micro-batches, where two processes share them."""
-    return (
-        ["finetune.py", "--preset", "tiny", "--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]
-        + ["--data_fraction", 0.5, "--per_device_train_batch_size", 1, "--freeze_batch_norm", "--num_train_epochs", 8]
-        + ["--learning_rate", 0.02, "--head_learning_rate", 0.2, "--dataloader_num_workers", 0]
-    )
-
-
-@pytest.fixture(scope="module")
-def finetuned(finetuning, run_script, tmp_path_factory) -> Path:
-    """The folder of a run on one process that accumulates two micro-batches."""
-    folder = tmp_path_factory.mktemp("finetuned") / "finetuned"
-    validation = ["--validation_split", "test", "--eval_steps", 4, "--checkpointing_steps", 2]
-    run_script(*finetuning, "--gradient_accumulation_steps", 2, *validation, "--output_dir", folder)
-    return folder
-
-
 @pytest.fixture
 def finetune(script):
     return script("finetune.py")
+
+
+@pytest.fixture(scope="module")
+def finetuned(finished) -> Path:
+    return finished("finetune")
 
 
 def test_fine_tuning_on_a_fraction_lowers_the_loss_and_validates_on_the_whole_split(finetuned, tiny_street):
@@ -60,32 +45,10 @@ def test_the_fine_tuned_segmenter_loads_and_its_card_says_what_it_learnt_from(fi
     assert "The supervision is the ground truth of their points" in card and "| preset | tiny |" in card
 
 
-def test_two_processes_fine_tune_along_the_curve_of_one(finetuning, finetuned, run_script, tmp_path):
-    run_script(*finetuning, "--output_dir", tmp_path, num_processes=2)
-    assert torch.allclose(losses(tmp_path), losses(finetuned), rtol=1e-5)
-    trained = UOVForSemanticSegmentation.from_pretrained(tmp_path).state_dict()
-    for name, weight in UOVForSemanticSegmentation.from_pretrained(finetuned).state_dict().items():
-        assert torch.allclose(trained[name], weight, rtol=1e-3, atol=1e-5), name
-
-
-def test_a_fine_tuning_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
-    finetuning, finetuned, kill_script, run_script, tmp_path
-):
-    settings = [*finetuning, "--gradient_accumulation_steps", 2, "--checkpointing_steps", 2]
-    settings += ["--validation_split", "test", "--eval_steps", 4, "--output_dir", tmp_path]
-    killed_after = random.randint(1, NUM_STEPS - 1)
-    kill_script(killed_after, tmp_path, *settings)
-
-    run_script(*settings, "--resume_from_checkpoint", "latest")
-    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, finetuned)]
-    assert weights[0] == weights[1], f"killed after step {killed_after}"
-    assert without_times(tmp_path) == without_times(finetuned)
-
-
-def test_a_fine_tuning_is_not_resumed_with_other_settings(finetuning, finetuned, run_script, tmp_path):
+def test_a_fine_tuning_is_not_resumed_with_other_settings(settings_of, finetuned, run_script, tmp_path):
     checkpoint = ["--resume_from_checkpoint", finetuned / "checkpoint-8", "--output_dir", tmp_path]
     changes = ["--gradient_accumulation_steps", 2, "--learning_rate", 0.5, "--intensity_scaling", "unit"]
-    output = run_script(*finetuning, *changes, *checkpoint, fails=True)
+    output = run_script(*settings_of["finetune"], *changes, *checkpoint, fails=True)
     assert "learning_rate = 0.02, now 0.5; " in output
     assert 'feature_extractor.intensity_scaling = "raw", now "unit"' in output
 
@@ -177,7 +140,7 @@ def test_two_processes_fine_tune_a_reused_head_along_the_curve_of_one(finetuned,
 
 @pytest.mark.slow
 def test_words_as_a_head_are_fine_tuned_and_cannot_be_probed(
-    finetuning, start_of_distillation, street_labels, tiny_street, run_script, tmp_path
+    start_of_distillation, street_labels, tiny_street, run_script, tmp_path
 ):
     steps = ["--max_train_steps", 2, "--per_device_train_batch_size", 1, "--dataloader_num_workers", 0]
     data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]

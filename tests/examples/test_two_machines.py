@@ -58,9 +58,9 @@ def kill(job: subprocess.Popen) -> None:
 
 
 def test_two_nodes_with_two_workers_each_killed_and_resumed_train_what_one_node_trains(
-    pretraining, run_script, slurm, tmp_path
+    settings_of, run_script, slurm, tmp_path
 ):
-    settings = [*pretraining, "--dataloader_num_workers", 2, "--checkpointing_steps", 2]
+    settings = [*settings_of["pretrain"], "--dataloader_num_workers", 2, "--checkpointing_steps", 2]
     run_script(*settings, "--output_dir", tmp_path / "one", num_processes=2, timeout=900)
 
     settings += ["--output_dir", tmp_path / "two", "--resume_from_checkpoint", "latest"]

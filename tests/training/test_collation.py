@@ -14,6 +14,7 @@ def sample(num_points: int, num_voxels: int, num_segments: int) -> dict[str, tor
         "voxel_coords": torch.cat([torch.zeros(num_voxels, 1), torch.randn(num_voxels, 3)], dim=1).int(),
         "voxel_features": torch.randn(num_voxels, 1),
         "point_to_voxel": point_to_voxel,
+        "num_points": torch.tensor([num_points]),
         "pair_to_point": pair_to_point,
         "superpoint_ids": torch.arange(len(pair_to_point)) % max(num_segments, 1),
         "segment_embeds": torch.randn(num_segments, 8),

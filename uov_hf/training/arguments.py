@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from uov_hf.training.optimization import OptimizerName, ScheduleName
 
 
 Arguments = TypeVar("Arguments", bound="DataArguments")
+Value = TypeVar("Value")
 # The paper's schedule is for 28,000 frames; the street is small.
 STREET_DEFAULTS: dict[str, object] = {
     "split": "train",
@@ -34,32 +36,30 @@ STREET_DEFAULTS: dict[str, object] = {
 }
 
 
+def option(default: Value, help: str) -> Value:
+    """A field of arguments with its text in `--help`."""
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(kw_only=True)
 class DataArguments:
     """The frames that a script reads."""
 
-    dataset: str | None = field(
-        default=None,
-        metadata={
-            "help": "A script such as dataset_scripts/nuscenes.py, a short name (nuscenes), a Parquet folder or a Hub "
-            "id. Without it the script uses the synthetic street."
-        },
+    dataset: str | None = option(
+        None,
+        "A script such as dataset_scripts/nuscenes.py, a short name (nuscenes), a Parquet folder or a Hub "
+        "id. Without it the script uses the synthetic street.",
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Root folder of the raw dataset."})
-    dataset_config: str | None = field(
-        default=None, metadata={"help": "Such as v1.0-mini; needed where --data_dir contains several."}
+    data_dir: str | None = option(None, "Root folder of the raw dataset.")
+    dataset_config: str | None = option(None, "Such as v1.0-mini; needed where --data_dir contains several.")
+    split: str | None = option(None, "Without it, the split that fits the configuration.")
+    streaming: bool = option(
+        False,
+        "Read a dataset on the Hub without downloading it first. Training then reads neighbouring frames "
+        "soon after each other.",
     )
-    split: str | None = field(default=None, metadata={"help": "Without it, the split that fits the configuration."})
-    streaming: bool = field(
-        default=False,
-        metadata={
-            "help": "Read a dataset on the Hub without downloading it first. Training then reads neighbouring frames "
-            "soon after each other."
-        },
-    )
-    on_error: Literal["raise", "skip"] = field(
-        default="raise",
-        metadata={"help": "For a broken frame: stop after the state is saved, or skip the frame and report it."},
+    on_error: Literal["raise", "skip"] = option(
+        "raise", "For a broken frame: stop after the state is saved, or skip the frame and report it."
     )
 
     def __post_init__(self) -> None:
@@ -89,10 +89,9 @@ class DataArguments:
 class LabelSetArguments(DataArguments):
     """The label set that supervises a training."""
 
-    label_set: str | None = field(default=None, metadata={"help": "Folder written by generate_label_set.py."})
-    point_labels_preset: Literal["paper", "consolidated"] = field(
-        default="paper",
-        metadata={"help": "Rule of the point labels, as in label_points.py. Missing point labels are made first."},
+    label_set: str | None = option(None, "Folder written by generate_label_set.py.")
+    point_labels_preset: Literal["paper", "consolidated"] = option(
+        "paper", "Rule of the point labels, as in label_points.py. Missing point labels are made first."
     )
 
     def __post_init__(self) -> None:
@@ -110,12 +109,10 @@ class LabelSetArguments(DataArguments):
 class RunArguments:
     """How a script runs on this machine."""
 
-    output_dir: str = field(default="out", metadata={"help": "Folder of the results."})
-    seed: int = field(default=0, metadata={"help": "Of initialisation, order and augmentation."})
-    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that load frames; 0 uses none."})
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = field(
-        default=None, metadata={"help": "Without it, the precision of the launch."}
-    )
+    output_dir: str = option("out", "Folder of the results.")
+    seed: int = option(0, "Of initialisation, order and augmentation.")
+    dataloader_num_workers: int = option(2, "Processes that load frames; 0 uses none.")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(None, "Without it, the precision of the launch.")
 
 
 @dataclass(kw_only=True)
@@ -134,49 +131,33 @@ class TrainingArguments(DataArguments, RunArguments):
     stage: ClassVar[Literal["pretrain", "distill", "finetune"]]
     frames_per_step: ClassVar[int]
 
-    data_fraction: float = field(
-        default=1.0, metadata={"help": "1 / s trains on every s-th scene, as in the paper; validation keeps all."}
+    data_fraction: float = option(1.0, "1 / s trains on every s-th scene, as in the paper; validation keeps all.")
+    per_device_train_batch_size: int | None = option(
+        None, "Frames per process and micro-batch. Without it, an optimiser step has the paper's frames."
     )
-    per_device_train_batch_size: int | None = field(
-        default=None,
-        metadata={"help": "Frames per process and micro-batch. Without it, an optimiser step has the paper's frames."},
+    gradient_accumulation_steps: int = option(1, "Micro-batches per process and step.")
+    num_train_epochs: int = option(1, "Passes over the frames.")
+    max_train_steps: int | None = option(None, "Optimiser steps; overrides --num_train_epochs.")
+    optimizer: OptimizerName = option("sgd", "SGD is the paper's.")
+    learning_rate: float = option(0.02, "Of the network.")
+    weight_decay: float = option(1e-4, "Of all weights.")
+    lr_scheduler_type: ScheduleName = option(
+        "cosine_per_epoch", "cosine_per_epoch is the paper's; take cosine for runs of few epochs."
     )
-    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Micro-batches per process and step."})
-    num_train_epochs: int = field(default=1, metadata={"help": "Passes over the frames."})
-    max_train_steps: int | None = field(
-        default=None, metadata={"help": "Optimiser steps; overrides --num_train_epochs."}
-    )
-    optimizer: OptimizerName = field(default="sgd", metadata={"help": "SGD is the paper's."})
-    learning_rate: float = field(default=0.02, metadata={"help": "Of the network."})
-    weight_decay: float = field(default=1e-4, metadata={"help": "Of all weights."})
-    lr_scheduler_type: ScheduleName = field(
-        default="cosine_per_epoch",
-        metadata={"help": "cosine_per_epoch is the paper's; take cosine for runs of few epochs."},
-    )
-    warmup_steps: int = field(default=0, metadata={"help": "Steps over which the learning rate rises."})
-    freeze_batch_norm: bool = field(default=False, metadata={"help": "Keep the running statistics as they are."})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory, more time."})
+    warmup_steps: int = option(0, "Steps over which the learning rate rises.")
+    freeze_batch_norm: bool = option(False, "Keep the running statistics as they are.")
+    gradient_checkpointing: bool = option(False, "Less memory, more time.")
 
-    checkpointing_steps: int | None = field(
-        default=None, metadata={"help": "Optimiser steps between checkpoints. Without it, an epoch."}
-    )
-    checkpoints_total_limit: int = field(default=2, metadata={"help": "Checkpoints that stay on disk."})
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "`latest`, or a folder checkpoint-<step>."}
-    )
-    validation_split: str | None = field(
-        default=None, metadata={"help": "Scenes for the validation loss, with labels of the same kind."}
-    )
-    eval_steps: int | None = field(
-        default=None, metadata={"help": "Optimiser steps between validations. Without it, an epoch."}
-    )
-    report_to: Literal["none", "tensorboard", "trackio"] = field(default="none", metadata={"help": "Tracker."})
-    push_to_hub: bool = field(default=False, metadata={"help": "Upload the finished checkpoint with its card."})
-    hub_model_id: str | None = field(default=None, metadata={"help": "Without it, the name of --output_dir."})
-    hub_private_repo: bool = field(default=False, metadata={"help": "The repository must be private."})
-    hub_revision: str | None = field(
-        default=None, metadata={"help": "Branch, created where it is missing. Without it, main."}
-    )
+    checkpointing_steps: int | None = option(None, "Optimiser steps between checkpoints. Without it, an epoch.")
+    checkpoints_total_limit: int = option(2, "Checkpoints that stay on disk.")
+    resume_from_checkpoint: str | None = option(None, "`latest`, or a folder checkpoint-<step>.")
+    validation_split: str | None = option(None, "Scenes for the validation loss, with labels of the same kind.")
+    eval_steps: int | None = option(None, "Optimiser steps between validations. Without it, an epoch.")
+    report_to: Literal["none", "tensorboard", "trackio"] = option("none", "Tracker.")
+    push_to_hub: bool = option(False, "Upload the finished checkpoint with its card.")
+    hub_model_id: str | None = option(None, "Without it, the name of --output_dir.")
+    hub_private_repo: bool = option(False, "The repository must be private.")
+    hub_revision: str | None = option(None, "Branch, created where it is missing. Without it, main.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,11 +169,9 @@ class TrainingArguments(DataArguments, RunArguments):
 class SegmenterArguments(TrainingArguments):
     """Arguments of a training that starts from a checkpoint and ends with a segmenter."""
 
-    model_name_or_path: str | None = field(
-        default="out/tmp", metadata={"help": "Checkpoint written by pretrain.py, distill.py or finetune.py."}
-    )
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Of a linear head. Without it, the paper's: 2.0, in a linear probe 0.05."}
+    model_name_or_path: str | None = option("out/tmp", "Checkpoint written by pretrain.py, distill.py or finetune.py.")
+    head_learning_rate: float | None = option(
+        None, "Of a linear head. Without it, the paper's: 2.0, in a linear probe 0.05."
     )
 
     def __post_init__(self) -> None:
@@ -226,16 +205,15 @@ def parse_arguments(
     parser = HfArgumentParser(
         DataClassType(arguments), usage=usage, description=description, formatter_class=_HelpFormatter
     )
-    parser.add_argument("settings_file", nargs="?", help="YAML or JSON file of arguments; flags override it.")
-    given = parser.parse_args()
+    flags = sys.argv[1:]
+    path = flags.pop(0) if flags and flags[0].endswith((".yaml", ".yml", ".json")) else None
+    given = parser.parse_args(flags)
     try:
-        settings = read_settings(given.settings_file, arguments) if given.settings_file else {}
+        settings = read_settings(path, arguments) if path is not None else {}
         if given.dataset is None and settings.get("dataset") is None:
             parser.set_defaults(**(street_defaults or {}))
         parser.set_defaults(**settings)
-        values = vars(parser.parse_args())
-        del values["settings_file"]
-        return arguments(**values)
+        return arguments(**vars(parser.parse_args(flags)))
     except (OSError, ValueError) as error:
         parser.error(str(error))
 

@@ -1,47 +1,20 @@
 """Samples of different sizes become one batch by laying them end to end; nothing is padded."""
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
 
 
-class VoxelSample(TypedDict):
-    """The voxels of one scan, as from the feature extractor."""
-
-    voxel_coords: Tensor  # (num_voxels, 4) int32: 0, then the cell
-    voxel_features: Tensor  # (num_voxels, in_channels) float32
-    point_to_voxel: Tensor  # (num_points,) int64: row in the voxels, −1 = in none
-    broken_frames: NotRequired[list[str]]  # messages of frames that this one replaces
-
-
-class ScanSample(VoxelSample):
-    """A scan with a label for each point."""
-
-    labels: Tensor  # (num_points,) int64: class, 255 = none
-    confidence: NotRequired[Tensor]  # (num_points,) float32, from 0 to 1
-
-
-class TMPSample(VoxelSample):
-    """A scan with the superpoints of a label set's segments. Every superpoint has a pair, every pair a voxel."""
-
-    pair_to_point: Tensor  # (num_pairs,) int64: row in the points
-    superpoint_ids: Tensor  # (num_pairs,) int64: row in the segments
-    segment_embeds: Tensor  # (num_superpoints, embed_dim) float32, unit length
-    segment_labels: Tensor  # (num_superpoints,) int64: row in the prompts
-    prompt_embeds: Tensor  # (num_prompts, embed_dim) float32, unit length
-    prompt_groups: Tensor  # (num_prompts,) int64
-
-
 class Batch(TypedDict):
-    """The voxels of several scans."""
+    """The voxels of several scans; a sample is the batch of one scan."""
 
     voxel_coords: Tensor  # (num_voxels, 4) int32: place of the scan in the batch, then the cell
     voxel_features: Tensor  # (num_voxels, in_channels) float32
     point_to_voxel: Tensor  # (num_points,) int64: row in the batch's voxels, −1 = in none
     num_points: Tensor  # (batch,) int64
-    broken_frames: NotRequired[list[str]]  # messages of frames that others replace
+    broken_frames: NotRequired[list[str]]  # messages of the broken frames that others replace
 
 
 class ScanBatch(Batch):
@@ -52,7 +25,7 @@ class ScanBatch(Batch):
 
 
 class TMPBatch(Batch):
-    """Scans with their superpoints: what `UOVForPreTraining.forward` takes."""
+    """Scans with the superpoints of a label set's segments: what `UOVForPreTraining.forward` takes."""
 
     pair_to_point: Tensor  # (num_pairs,) int64: row in the batch's points
     superpoint_ids: Tensor  # (num_pairs,) int64: row in the batch's segments
@@ -64,33 +37,33 @@ class TMPBatch(Batch):
     negative_embeds: NotRequired[Tensor]  # (num_negatives, embed_dim): segments of the rest of the optimiser step
 
 
-def collate_voxels(samples: Sequence[VoxelSample]) -> Batch:
-    """The voxels of several scans as one batch."""
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+def collate_voxels(samples: Sequence[Batch]) -> Batch:
+    """The voxels of several samples as one batch."""
     num_voxels = [len(sample["voxel_coords"]) for sample in samples]
     coords = [_with_scene(sample["voxel_coords"], scene) for scene, sample in enumerate(samples)]
     batch: Batch = {
         "voxel_coords": torch.cat(coords),
         "voxel_features": torch.cat([sample["voxel_features"] for sample in samples]),
         "point_to_voxel": _concatenate_rows([sample["point_to_voxel"] for sample in samples], num_voxels),
-        "num_points": torch.tensor([len(sample["point_to_voxel"]) for sample in samples]),
+        "num_points": torch.cat([sample["num_points"] for sample in samples]),
     }
     if any("broken_frames" in sample for sample in samples):
         batch["broken_frames"] = [message for sample in samples for message in sample.get("broken_frames", [])]
     return batch
 
 
-def collate_scans(samples: Sequence[ScanSample]) -> ScanBatch:
+def collate_scans(samples: Sequence[ScanBatch]) -> ScanBatch:
     """The scans of a batch with the labels of their points, and the confidence of these if the samples have it."""
-    batch: ScanBatch = {
-        **collate_voxels(samples),
-        "labels": torch.cat([sample["labels"] for sample in samples]),
-    }
+    batch: ScanBatch = {**collate_voxels(samples), "labels": torch.cat([sample["labels"] for sample in samples])}
     if "confidence" in samples[0]:
         batch["confidence"] = torch.cat([sample["confidence"] for sample in samples])
     return batch
 
 
-def collate_tmp(samples: Sequence[TMPSample]) -> TMPBatch:
+def collate_tmp(samples: Sequence[TMPBatch]) -> TMPBatch:
     """The scans of a batch with their superpoints; the samples are all of one label set."""
     voxels = collate_voxels(samples)
     num_segments = [len(sample["segment_labels"]) for sample in samples]

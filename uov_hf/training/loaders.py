@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from uov_hf.data.broken import BROKEN, MAX_BROKEN_IN_A_ROW
-from uov_hf.training.collation import VoxelSample
+from uov_hf.training.collation import Batch
 from uov_hf.training.order import FrameKey
 from uov_hf.training.samples import Samples
 
@@ -42,7 +42,7 @@ def make_loader(
     )
 
 
-class SkipBrokenFrames(Dataset[VoxelSample]):
+class SkipBrokenFrames(Dataset[Batch]):
     """A dataset in which the next readable frame replaces a broken one.
 
     The replacement depends on the key alone, so that every rank has its micro-batch at every step and a resumed run
@@ -58,7 +58,7 @@ class SkipBrokenFrames(Dataset[VoxelSample]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: FrameKey) -> VoxelSample:
+    def __getitem__(self, key: FrameKey) -> Batch:
         epoch, index = key
         broken: list[str] = []
         for offset in range(min(MAX_BROKEN_IN_A_ROW, len(self))):

@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from uov_hf.training.arguments import TrainingArguments
+from uov_hf.training.collation import BatchT
 from uov_hf.training.loaders import make_loader
-from uov_hf.training.objectives import BatchT, Objective
+from uov_hf.training.objectives import Objective
 from uov_hf.training.run import Run
-from uov_hf.training.samples import Samples, SampleT
+from uov_hf.training.samples import Samples
 from uov_hf.training.steps import StepBatch, load_step
 from uov_hf.training.tracking import LOG_FILE, LogRecord, TrainLog
 
@@ -24,8 +25,8 @@ def train(
     run: Run,
     args: TrainingArguments,
     objective: Objective[BatchT],
-    samples: Samples[SampleT],
-    validation: Samples[SampleT] | None = None,
+    samples: Samples[BatchT],
+    validation: Samples[BatchT] | None = None,
 ) -> None:
     """Train to the last step: load a step, train on it, log it; validate and save where that is due.
 
@@ -122,7 +123,7 @@ def gradient_norm(model: torch.nn.Module) -> torch.Tensor:
 
 
 def make_validation_loader(
-    run: Run, objective: Objective[BatchT], validation: Samples[SampleT], num_workers: int
+    run: Run, objective: Objective[BatchT], validation: Samples[BatchT], num_workers: int
 ) -> DataLoader[BatchT]:
     """This rank's share of the samples, one at a time."""
     accelerator = run.accelerator

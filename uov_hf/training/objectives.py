@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic
 
 import torch
 from accelerate import Accelerator
@@ -10,10 +10,7 @@ from torch import Tensor
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.modeling_uov_segmentation import first_of_each_voxel
-from uov_hf.training.collation import Batch, ScanBatch, TMPBatch, collate_scans, collate_tmp
-
-
-BatchT = TypeVar("BatchT", bound=Batch)
+from uov_hf.training.collation import BatchT, ScanBatch, TMPBatch, collate_scans, collate_tmp
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Objective(Generic[BatchT]):
             Called when the optimiser has taken a step; not when it skipped one.
     """
 
-    collate: Callable[[list[Any]], BatchT]
+    collate: Callable[[list[BatchT]], BatchT]
     count: Callable[[BatchT], float]
     counted: str
     terms: dict[str, str]

@@ -15,8 +15,9 @@ from uov_hf.labels import LabelSet
 from uov_hf.modeling_uov import UOVPreTrainedModel
 from uov_hf.processing_uov import UOVProcessor
 from uov_hf.training.arguments import SegmenterArguments, TrainingArguments
+from uov_hf.training.collation import BatchT
 from uov_hf.training.launch import wait_for_all
-from uov_hf.training.objectives import BatchT, Objective
+from uov_hf.training.objectives import Objective
 from uov_hf.training.run import Run
 from uov_hf.training.settings import MAY_CHANGE
 from uov_hf.training.tracking import LOG_FILE, read_log

@@ -1,7 +1,7 @@
 """Samples of a training: the voxels of a frame, with what a label set or the ground truth has for its points."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,12 +15,9 @@ from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.training.arguments import DataArguments
 from uov_hf.training.augmentation import AugmentationConfig, Pairs, augment, turn_and_mirror
-from uov_hf.training.collation import ScanSample, TMPSample, VoxelSample
+from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch
 from uov_hf.training.launch import sharing, wait_for_all
 from uov_hf.training.order import FrameKey
-
-
-SampleT = TypeVar("SampleT", bound=VoxelSample)
 
 
 def load_split(args: DataArguments, split: str | None, data_fraction: float = 1.0) -> Frames:
@@ -55,7 +52,7 @@ def load_labelled_frames(
     return frames, PointLabels(label_set.folder, preset)
 
 
-class Samples(Dataset[SampleT], ABC):
+class Samples(Dataset[BatchT], ABC):
     """
     Frames as voxels with supervision, augmented. No image is opened.
 
@@ -93,24 +90,25 @@ class Samples(Dataset[SampleT], ABC):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, key: FrameKey) -> SampleT:
+    def __getitem__(self, key: FrameKey) -> BatchT:
         return self.make_sample(self.frames[key[1]], np.random.default_rng([self.seed, *key]))
 
     @abstractmethod
-    def make_sample(self, frame: Frame, generator: np.random.Generator) -> SampleT:
+    def make_sample(self, frame: Frame, generator: np.random.Generator) -> BatchT:
         """The sample of a frame; its augmentation draws from the generator alone."""
 
-    def voxelize(self, frame: Frame, points: np.ndarray) -> VoxelSample:
+    def voxelize(self, frame: Frame, points: np.ndarray) -> Batch:
         """The voxels of the frame's points `(num_points, 4)` after their augmentation."""
         voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
         return {
             "voxel_coords": voxels["voxel_coords"],
             "voxel_features": voxels["voxel_features"],
             "point_to_voxel": voxels["point_to_voxel"],
+            "num_points": torch.tensor([len(points)]),
         }
 
 
-class TMPSamples(Samples[TMPSample]):
+class TMPSamples(Samples[TMPBatch]):
     """
     Frames with the superpoints of a label set's segments, for tri-modal pre-training.
 
@@ -141,7 +139,7 @@ class TMPSamples(Samples[TMPSample]):
         self.prompt_embeds = torch.from_numpy(label_set.prompt_embeds)
         self.prompt_groups = torch.from_numpy(label_set.prompt_groups)
 
-    def make_sample(self, frame: Frame, generator: np.random.Generator) -> TMPSample:
+    def make_sample(self, frame: Frame, generator: np.random.Generator) -> TMPBatch:
         columns = ["pair_to_point", "pair_camera", "pair_pixel", "pair_segment"]
         row = read_point_labels(self.point_labels, frame, columns)
         points, pairs = frame["points"], Pairs(**{name: row[name] for name in columns})
@@ -158,6 +156,7 @@ class TMPSamples(Samples[TMPSample]):
             **voxels,
             "pair_to_point": torch.from_numpy(pairs.pair_to_point.astype(np.int64)),
             "superpoint_ids": torch.from_numpy(superpoint_ids),
+            "scene_ids": torch.zeros(len(segments), dtype=torch.int64),
             "segment_embeds": torch.from_numpy(embeds),
             "segment_labels": torch.from_numpy(of_frame["segment_labels"][segments - 1].astype(np.int64)),
             "prompt_embeds": self.prompt_embeds,
@@ -165,7 +164,7 @@ class TMPSamples(Samples[TMPSample]):
         }
 
 
-class DistillationSamples(Samples[ScanSample]):
+class DistillationSamples(Samples[ScanBatch]):
     """
     Frames with the teacher's label of each point, rotated and mirrored. No ground truth is read.
 
@@ -192,16 +191,16 @@ class DistillationSamples(Samples[ScanSample]):
         super().__init__(frames, feature_extractor, augmentation, seed, point_labels)
         self.with_confidence = with_confidence
 
-    def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanSample:
+    def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanBatch:
         row = read_point_labels(self.point_labels, frame, ["confidence"] if self.with_confidence else [])
         points = turn_and_mirror(frame["points"], self.augmentation, generator)
-        sample: ScanSample = {**self.voxelize(frame, points), "labels": _as_labels(row["labels"])}
+        sample: ScanBatch = {**self.voxelize(frame, points), "labels": _as_labels(row["labels"])}
         if self.with_confidence:
             sample["confidence"] = torch.from_numpy(row["confidence"].astype(np.float32))
         return sample
 
 
-class AnnotatedSamples(Samples[ScanSample]):
+class AnnotatedSamples(Samples[ScanBatch]):
     """Frames with the ground truth of each point, rotated and mirrored; arguments as in [`Samples`].
 
     Raises:
@@ -210,7 +209,7 @@ class AnnotatedSamples(Samples[ScanSample]):
 
     columns = ("frame_id", "points", "intensity_max", "labels")
 
-    def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanSample:
+    def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanBatch:
         if frame["labels"] is None:
             raise ValueError(
                 f"Frame {frame['frame_id']} has no ground truth to train on. Take an annotated split; of nuScenes, "

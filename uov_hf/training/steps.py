@@ -7,7 +7,7 @@ from typing import Generic
 import torch
 from accelerate import Accelerator
 
-from uov_hf.training.objectives import BatchT
+from uov_hf.training.collation import BatchT
 
 
 @dataclass(frozen=True)
