@@ -28,7 +28,7 @@ from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.reports import evaluation_tables, update_card, without_nan, write_results
 from uov_hf.evaluation.scans import LabelledScan, LabelledScans, check_classes
 from uov_hf.evaluation.scores import Scores
-from uov_hf.evaluation.submissions import TAXONOMIES, Submission
+from uov_hf.evaluation.submissions import Submission
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments
