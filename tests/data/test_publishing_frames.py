@@ -2,7 +2,6 @@
 
 import sys
 
-import datasets
 import pytest
 from tiny_frames import OwnCar, PublicCar, SecretCar
 
@@ -17,11 +16,6 @@ def uploads(monkeypatch):
     asked = []
     monkeypatch.setattr(publishing, "upload", lambda *arguments, **options: asked.append((arguments, options)))
     return asked
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def run(monkeypatch, car, tmp_path, *arguments):

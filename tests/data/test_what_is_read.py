@@ -1,6 +1,5 @@
 """Of Parquet and of label sets only the asked row and the asked columns are read."""
 
-import datasets
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -9,14 +8,13 @@ import pytest
 from tiny_frames import Files, OwnCar
 
 from uov_hf.data import Frames, load_frames, parquet
-from uov_hf.data.parquet import ParquetFrames
+from uov_hf.data.parquet import ParquetFrames, Shards
+from uov_hf.data.shards import write_shards
 from uov_hf.data.writing import write_parquet
-from uov_hf.labels.shards import Shards, write_shards
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def folder(tmp_path):
     write_parquet(OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache")), tmp_path / "out")
     return tmp_path / "out"
 
@@ -57,7 +55,7 @@ def test_only_the_last_files_stay_open(folder, monkeypatch):
     frames = load_frames(str(folder))
     for index in (0, 4, 1, 3):
         assert frames[index]["frame_id"] == Files.frame_ids[index]
-        assert len(frames.source._open_files) == 1
+        assert len(frames.source._reader._open_files) == 1
 
 
 def test_files_that_are_not_here_are_read_where_they_lie(folder):
@@ -95,11 +93,11 @@ def test_labels_are_joined_without_loading_their_shard(tmp_path):
         def by_sequence(self):
             return [self]
 
-    def rows(sequence):
-        return ({"frame_id": name, "labels": np.full(10**6, int(name), np.uint8)} for name in sequence.frame_ids)
+    def open_sequence(sequence):
+        return lambda place: {"frame_id": f"{place}", "labels": np.full(10**6, place, np.uint8)}
 
     schema = pa.schema({"frame_id": pa.string(), "labels": pa.list_(pa.uint8())})
-    write_shards(tmp_path, schema, Sequence20(), rows)
+    write_shards(tmp_path, schema, Sequence20(), open_sequence)
     shards = Shards(tmp_path)
     assert shards.read("7", ["labels"])["labels"].tolist() == [7] * 10**6
     before = pa.total_allocated_bytes()

@@ -15,16 +15,11 @@ import pytest
 from broken_images import png_with_a_hole
 from tiny_frames import Files, OwnCar
 
-from uov_hf.data import load_frames, writing
+from uov_hf.data import load_frames, shards
 from uov_hf.data.writing import write_from_command_line, write_parquet
 
 
 TWO_FRAMES = 20_000  # bytes: the second frame reaches it
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
@@ -88,7 +83,7 @@ def test_a_killed_conversion_continues_to_the_same_bytes(car, tmp_path):
         load_frames(str(tmp_path / "out"))
 
     report = write_parquet(car, tmp_path / "out", max_shard_bytes=TWO_FRAMES)
-    assert (report.num_frames, report.num_done_before) == (5, 3)
+    assert (report.num_frames, report.num_done_before) == (2, 3)
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
     assert str(write_parquet(car, tmp_path / "out")).endswith("5 were there already")
 
@@ -122,7 +117,7 @@ def test_a_broken_frame_stops_the_conversion_or_is_counted_and_left_out(car, tmp
     assert list(report.skipped) == ["a 1/1"] and "1 broken and skipped:\n  a 1/1: ValueError: " in str(report)
     assert load_frames(str(tmp_path / "out")).frame_ids == ["a 1/0", "a 1/2", "b/0", "b/1"]
     assert "| default | train | 2 | 4 | 1 |" in (tmp_path / "out/README.md").read_text()
-    assert write_parquet(car, tmp_path / "out").skipped == report.skipped  # a later run still tells
+    assert write_parquet(car, tmp_path / "out").skipped.keys() == {"a 1/1"}  # a later run reports it, too
 
 
 def test_a_skipped_frame_is_tried_again_and_taken_in_once_it_is_mended(car, tmp_path):
@@ -134,7 +129,7 @@ def test_a_skipped_frame_is_tried_again_and_taken_in_once_it_is_mended(car, tmp_
     write_parquet(car, tmp_path / "out", on_error="skip")
     images[0].write_bytes(contents[0])
     report = write_parquet(car, tmp_path / "out")
-    assert (report.num_frames, report.num_done_before, list(report.skipped)) == (4, 3, ["b/1"])
+    assert (report.num_frames, report.num_done_before, list(report.skipped)) == (1, 3, ["b/1"])
     assert load_frames(str(tmp_path / "out")).frame_ids == ["a 1/0", "a 1/1", "a 1/2", "b/0"]
     images[1].write_bytes(contents[1])
     assert write_parquet(car, tmp_path / "out").skipped == {}
@@ -146,12 +141,10 @@ def test_a_mended_frame_costs_none_that_was_whole_and_is_broken_now(car, tmp_pat
     content = images[0].read_bytes()
     images[0].write_bytes(b"")
     write_parquet(car, tmp_path / "out", on_error="skip")
-    before = hashes(tmp_path / "out")
     images[0].write_bytes(content)
     images[1].write_bytes(b"")
-    with pytest.raises(ValueError, match="a 1/1.jpg: expected a whole image file"):
-        write_parquet(car, tmp_path / "out", on_error="skip")
-    assert hashes(tmp_path / "out") == before
+    write_parquet(car, tmp_path / "out", on_error="skip")
+    assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
 
 
 def test_a_mended_frame_does_not_move_the_frames_of_the_files_after_it(car, tmp_path):
@@ -160,7 +153,7 @@ def test_a_mended_frame_does_not_move_the_frames_of_the_files_after_it(car, tmp_
     image.write_bytes(b"")
     write_parquet(car, tmp_path / "out", on_error="skip", max_shard_bytes=10_000)  # less than a frame
     image.write_bytes(content)
-    assert write_parquet(car, tmp_path / "out", max_shard_bytes=10_000).num_frames == 5
+    assert write_parquet(car, tmp_path / "out", max_shard_bytes=10_000).num_frames == 1
     assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
 
 
@@ -197,7 +190,7 @@ def rendered(height, width) -> bytes:
 
 
 def test_a_disk_that_is_gone_is_not_taken_for_many_broken_frames(car, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "MAX_BROKEN_IN_A_ROW", 3)
+    monkeypatch.setattr(shards, "MAX_BROKEN_IN_A_ROW", 3)
     for image in (tmp_path / "car").rglob("*.jpg"):
         image.unlink()
     with pytest.raises(OSError, match="2.jpg"):
@@ -214,7 +207,7 @@ def test_a_folder_of_other_data_is_not_continued(car, tmp_path, monkeypatch):
 def test_files_of_sequences_that_the_split_no_longer_has_are_not_taken_in(car, tmp_path, monkeypatch):
     assert in_a_child(die_at_the_fourth_frame, car, tmp_path / "out") == -signal.SIGKILL
     monkeypatch.setattr(OwnCar, "split_sequences", lambda self: {"train": ["b"]})
-    with pytest.raises(ValueError, match="00000_a-1_000.parquet: is of no sequence of train as it is now"):
+    with pytest.raises(ValueError, match="00000_a-1_000.parquet: belongs to no sequence of the present train"):
         write_parquet(car, tmp_path / "out")
 
 

@@ -13,7 +13,7 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi
 
 from uov_hf.data import load_frames
-from uov_hf.data.parquet import read_shard_index
+from uov_hf.data.parquet import read_index
 from uov_hf.data.publishing import push_dataset
 from uov_hf.data.writing import write_from_command_line, write_parquet
 from uov_hf.datasets.nuscenes import NuScenes
@@ -120,9 +120,7 @@ def test_a_frame_that_was_skipped_does_not_say_where_it_lay(hub, tiny_street, tm
     push_dataset(builder, tmp_path / "parquet", "me/street", revision="v2")
     contents = hub.files("me/street", "datasets", revision="v2")
     footers = [
-        json.dumps(read_shard_index(pq.read_metadata(io.BytesIO(content))))
-        for name, content in contents.items()
-        if name.endswith("parquet")
+        json.dumps(read_index(io.BytesIO(content))) for name, content in contents.items() if name.endswith("parquet")
     ]
     assert any(f"samples/LIDAR_TOP/{broken.name}" in footer for footer in footers)
     assert not any(str(tmp_path) in footer for footer in footers)

@@ -127,8 +127,10 @@ def test_the_order_of_cameras_does_not_matter_to_the_votes(drive, teacher, make_
 def test_the_order_of_frames_does_not_matter_to_the_votes(drive, teacher, make_label_set):
     drive.source.rows[1]["points"] = drive.source.rows[1]["points"] + np.float32([0.2, 0, 0, 0])
     label_set, rule = make_label_set(drive, teacher), PRESETS["consolidated"]
-    forwards = list(SequenceLabeller(drive.select([0, 1]), label_set, rule).rows())
-    backwards = list(SequenceLabeller(drive.select([1, 0]), label_set, rule).rows())[::-1]
+    orders = [drive.select([0, 1]), drive.select([1, 0])]
+    labellers = [SequenceLabeller(order, label_set, rule) for order in orders]
+    forwards, backwards = ([labeller.make_row(index) for index in range(2)] for labeller in labellers)
+    backwards.reverse()
     for one, other in zip(forwards, backwards, strict=True):
         assert one["frame_id"] == other["frame_id"]
         assert np.array_equal(one["labels"], other["labels"])

@@ -3,7 +3,7 @@
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from datasets import (
     Image,
     IterableDataset,
     List,
+    ReadInstruction,
     SplitGenerator,
     Value,
 )
@@ -29,6 +30,11 @@ from PIL import Image as PillowImage
 
 from uov_hf.vocabulary import load_vocabulary
 
+
+# What reading a broken frame raises; any other error is a fault of the program and stops it.
+BROKEN = (OSError, ValueError, KeyError)
+# So many broken frames in a row mean that the disk is gone or that the folder holds another dataset.
+MAX_BROKEN_IN_A_ROW = 20
 
 SYNTHETIC_LICENCE = "A synthetic street of uov-hf: it shows no real place, and is under nobody's terms."
 FRAME_FEATURES = Features(
@@ -182,15 +188,24 @@ class Frames(Sequence[Frame]):
         return IterableDataset(ExamplesIterable(_with_keys, {"sequences": self.by_sequence()}))
 
 
+def read_image(image: EncodedImage) -> bytes:
+    """The encoded content of one entry of a frame's `images`."""
+    if image["bytes"] is not None:
+        return image["bytes"]
+    if image["path"] is None:
+        raise ValueError("Expected an image with `bytes` or with a `path`, got neither.")
+    return Path(image["path"]).read_bytes()
+
+
 def decode_image(image: EncodedImage) -> PillowImage.Image:
     """
     The RGB picture of one entry of a frame's `images`.
 
     Raises:
-        ValueError: where the file is missing, truncated or no image; it names the file.
+        ValueError: the file is missing, truncated or no image; it names the file.
     """
     try:
-        with PillowImage.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as picture:
+        with PillowImage.open(io.BytesIO(read_image(image))) as picture:
             return picture.convert("RGB")
     except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
         raise ValueError(f"{image['path']}: expected a whole image file, got: {error}") from error
@@ -237,14 +252,24 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
         """Splits that share no sequence; the first is the one to train on."""
 
     def as_frames(self, split: str | None = None) -> Frames:
-        """The frames of a split (the first of `default_splits` where none is named)."""
+        """
+        The frames of a split, or of parts of splits as `datasets` writes them: `train[:10]`, `train[50%:]+val`.
+
+        Args:
+            split (`str`, *optional*): The first of `default_splits` by default.
+
+        Raises:
+            ValueError: there is no such split.
+        """
         split = split or self.default_splits()[0]
-        sequences = self.split_sequences()
-        if split not in sequences:
-            offer = ", ".join(f"{name} ({len(members)} sequences)" for name, members in sequences.items())
-            raise ValueError(f"{self.config.data_dir}: split {split!r} has no sequence here; there are {offer}.")
-        frames, members = Frames(self.source), set(sequences[split])
-        return frames.select([index for index, name in enumerate(frames.sequence_ids) if name in members])
+        rows: dict[str, list[int]] = {}
+        for index, name in enumerate(self.source.sequence_ids):
+            rows.setdefault(name, []).append(index)
+        members = {
+            name: sorted(index for sequence in sequences for index in rows.get(sequence, []))
+            for name, sequences in self.split_sequences().items()
+        }
+        return select_split(Frames(self.source), split, members, str(self.config.data_dir))
 
     def _info(self) -> DatasetInfo:
         return DatasetInfo(features=FRAME_FEATURES)
@@ -257,6 +282,49 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
 
     def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, Frame]]:
         return _with_keys(sequences)
+
+
+def parse_split(split: str, num_frames: Mapping[str, int], dataset: str) -> list[tuple[str, slice]]:
+    """
+    The named splits of a split as `datasets` writes it, and which frames of each: `train[:2]+test`.
+
+    Args:
+        split (`str`): What to parse.
+        num_frames (`Mapping[str, int]`): The number of frames of every split that there is.
+        dataset (`str`): Named in errors.
+
+    Raises:
+        ValueError: there is no such split, or the brackets are wrong.
+    """
+    if split in num_frames:  # `datasets` has no names with hyphens, raw folders may
+        return [(split, slice(None))]
+    try:
+        parts = ReadInstruction.from_spec(split).to_absolute(num_frames)
+    except (ValueError, AssertionError) as error:
+        raise ValueError(
+            f"{dataset}: expected one of the splits {', '.join(num_frames)}, or parts of them such as "
+            f"`{next(iter(num_frames), 'train')}[:10]`, got {split!r}."
+        ) from error
+    return [(part.splitname, slice(part.from_, part.to)) for part in parts]
+
+
+def select_split(frames: Frames, split: str, members: Mapping[str, Sequence[int]], dataset: str) -> Frames:
+    """
+    The frames of a split as `datasets` writes it. A frame of several parts comes once.
+
+    Args:
+        frames (`Frames`): All frames.
+        split (`str`): Such as `train`, `train[50%:]` or `train+test`.
+        members (`Mapping[str, Sequence[int]]`): The places of the frames of each split.
+        dataset (`str`): Named in errors.
+    """
+    parts = parse_split(split, {name: len(places) for name, places in members.items()}, dataset)
+    sequence_ids, frame_ids = frames.sequence_ids, frames.frame_ids
+    chosen: dict[tuple[str, str], int] = {}
+    for name, part in parts:
+        for index in members[name][part]:
+            chosen.setdefault((sequence_ids[index], frame_ids[index]), index)
+    return frames.select(list(chosen.values()))
 
 
 def disjoint_splits(splits: dict[str, list[str]]) -> tuple[str, ...]:

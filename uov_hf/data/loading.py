@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Literal, overload
 
 from datasets import IterableDataset
 
@@ -16,11 +17,51 @@ from uov_hf.data.parquet import open_parquet
 READERS = Path(__file__).parents[1] / "datasets"
 
 
+@overload
+def load_frames(
+    dataset: str,
+    split: str | None = ...,
+    data_dir: str | Path | None = ...,
+    dataset_config: str | None = ...,
+    *,
+    streaming: Literal[False] = ...,
+    data_fraction: float = ...,
+    download: bool = ...,
+) -> Frames: ...
+
+
+@overload
+def load_frames(
+    dataset: str,
+    split: str | None = ...,
+    data_dir: str | Path | None = ...,
+    dataset_config: str | None = ...,
+    *,
+    streaming: Literal[True],
+    data_fraction: float = ...,
+    download: bool = ...,
+) -> IterableDataset: ...
+
+
+@overload
+def load_frames(
+    dataset: str,
+    split: str | None = ...,
+    data_dir: str | Path | None = ...,
+    dataset_config: str | None = ...,
+    *,
+    streaming: bool,
+    data_fraction: float = ...,
+    download: bool = ...,
+) -> Frames | IterableDataset: ...
+
+
 def load_frames(
     dataset: str,
     split: str | None = None,
     data_dir: str | Path | None = None,
     dataset_config: str | None = None,
+    *,
     streaming: bool = False,
     data_fraction: float = 1.0,
     download: bool = True,
@@ -30,12 +71,13 @@ def load_frames(
 
     Args:
         dataset (`str`):
-            A dataset script (`dataset_scripts/nuscenes.py`) or its short name (`nuscenes`), which reads a raw folder;
-            or a folder of Parquet files as such a script writes it; or the id of one on the Hub.
+            One of: a dataset script (`dataset_scripts/nuscenes.py`) or its short name (`nuscenes`), which read a raw
+            folder; a folder of Parquet files that such a script wrote; the id of one on the Hub.
         split (`str`, *optional*):
-            By default the one to train on: `train` of v1.0-trainval, `mini_train` of v1.0-mini. `all` is every frame.
-        data_dir (`str`, *optional*):
-            The raw folder, for a script.
+            A split, or parts of splits as `datasets` writes them: `"train[:2]"`, `"train[50%:]+test"`. `"all"` is
+            every frame. By default the one to train on: `train` of v1.0-trainval, `mini_train` of v1.0-mini.
+        data_dir (`str` or `Path`, *optional*):
+            The raw folder of a script.
         dataset_config (`str`, *optional*):
             Such as `v1.0-mini`; by default the only one there is.
         streaming (`bool`, *optional*, defaults to `False`):
@@ -44,10 +86,13 @@ def load_frames(
             1 / s keeps every s-th sequence, or every s-th frame where the paper does so (docs/method.md, sections 1.1
             and 1.3).
         download (`bool`, *optional*, defaults to `True`):
-            Whether a dataset on the Hub is downloaded first; else, and with `streaming`, it is read where it lies.
+            Whether a dataset on the Hub is downloaded first. If not, or with `streaming`, it is read remotely.
+
+    Returns:
+        [`Frames`], or an `IterableDataset` of the same rows with `streaming`.
 
     Raises:
-        ValueError: where something is not there; it says what was looked for and what there is.
+        ValueError: the dataset, folder, config or split does not exist; it names those that do.
     """
     builder = find_builder(dataset)
     if builder is None:
@@ -62,8 +107,13 @@ def load_frames(
 
 def keep_fraction(frames: Frames, data_fraction: float) -> Frames:
     """
-    Sequences s, 2 s, 3 s, … (s = 1 / fraction), numbered from 1 in the order in which they come; or, where the source
-    says that fractions are of frames, frames 1, s + 1, 2 s + 1, … in the order of their ids.
+    Keep every s-th sequence or frame, with s = 1 / `data_fraction`.
+
+    Of sequences, numbered from 1 in their order, it keeps s, 2 s, 3 s, …. If the source has `fraction_of` =
+    `"frames"`, it keeps the frames 1, s + 1, 2 s + 1, … in the order of their ids.
+
+    Raises:
+        ValueError: `data_fraction` is not 1 / s, or there are fewer than s sequences.
     """
     step = round(1 / data_fraction) if 0 < data_fraction <= 1 else 0
     if not step or abs(data_fraction * step - 1) > 1e-6:
@@ -109,12 +159,13 @@ def _only_builder(module: ModuleType) -> type[FrameBuilder]:
 
 
 def _import_script(path: Path) -> ModuleType:
-    if not path.is_file():
+    name = f"dataset_script_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
         raise ValueError(
             f"{path}: expected a dataset script, got no file; the short names are {', '.join(script_names())}."
         )
-    spec = importlib.util.spec_from_file_location(f"dataset_script_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # so that what it defines can be pickled
+    sys.modules[name] = module  # so that the classes of the module can be pickled
     spec.loader.exec_module(module)
     return module

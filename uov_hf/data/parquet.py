@@ -1,11 +1,12 @@
-"""Frames in Parquet files, local or on the Hub: a row group is a frame, so that any frame is read alone."""
+"""Parquet files of frames and labels, local or on the Hub: a row group is a frame, so that any frame is read alone."""
 
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NotRequired, TypedDict, cast
 
 import fsspec
 import numpy as np
@@ -15,11 +16,10 @@ from datasets import DownloadManager, load_dataset_builder
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError
 
-from uov_hf.data.frames import FRAME_FEATURES, Frames
+from uov_hf.data.frames import FRAME_FEATURES, Frame, Frames, parse_split, select_split
 
 
-# The footer of a shard says under this key which frames are in it, so that to find them is one small read a file.
-SHARD_INDEX = "uov_hf"
+SHARD_INDEX = "uov_hf"  # the key of `ShardIndex` in a footer
 # A footer of 40 frames takes about a megabyte of memory once it is parsed.
 MAX_OPEN_FILES = 16
 NUM_INDEXING_THREADS = 16
@@ -27,87 +27,205 @@ NUM_INDEXING_THREADS = 16
 Place = tuple[str, int, int]  # file, row group, row in it
 
 
-class ParquetFrames:
+class ShardIndex(TypedDict):
     """
-    Parquet files of frames, as a `FrameSource`. A frame that came before, as where splits overlap, is left out.
+    The frames of a shard, as JSON in its footer: a frame is found by one small read per file.
 
-    Args:
-        files (`Sequence[str]`):
-            Paths or addresses, in the order of the frames.
-        taxonomy (`str`, *optional*):
-            The vocabulary that `labels` are in.
-        fraction_of (`str`, *optional*, defaults to `"sequences"`):
-            What `data_fraction` counts: `"sequences"` or `"frames"`.
+    `frame_ids` has the id of each row group, `skipped` the error of each frame that was left out.
+    """
+
+    sequence_id: str
+    frame_ids: list[str]
+    skipped: dict[str, str]
+    may_be_published: NotRequired[bool | None]
+
+
+def read_index(file: str | Path | IO[bytes]) -> ShardIndex:
+    """
+    The index of a shard. Where the footer has none, the ids come from the column `frame_id`.
 
     Raises:
-        ValueError: where a file does not have the columns of frames; it names the file.
+        ValueError: the file is no Parquet file, or has no frame ids; it names the file.
     """
+    try:
+        metadata = pq.read_metadata(file).metadata or {}
+        if content := metadata.get(SHARD_INDEX.encode()):
+            return json.loads(content)
+        frame_ids = pq.read_table(file, columns=["frame_id"])["frame_id"].to_pylist()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{file}: expected a shard, got: {error}. Delete the file and run its writer again."
+        ) from error
+    return {"sequence_id": "", "frame_ids": frame_ids, "skipped": {}}
 
-    def __init__(self, files: Sequence[str], taxonomy: str | None, fraction_of: str = "sequences"):
-        self.taxonomy = taxonomy
-        self.fraction_of = fraction_of
+
+class RowReader:
+    """Reads single rows of Parquet files. The files read last stay open."""
+
+    def __init__(self) -> None:
         self._open_files: dict[tuple[int, str], pq.ParquetFile] = {}
-        with ThreadPoolExecutor(NUM_INDEXING_THREADS) as pool:
-            places: dict[tuple[str, str], Place] = {}
-            for indexed in pool.map(_index, files):
-                for sequence_id, frame_id, place in zip(*indexed, strict=True):
-                    places.setdefault((sequence_id, frame_id), place)
-        self.sequence_ids: list[str] = [sequence_id for sequence_id, _ in places]
-        self.frame_ids: list[str] = [frame_id for _, frame_id in places]
-        self._places = list(places.values())
 
-    def read(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        file, row_group, row = self._places[index]
-        table = self._open(file).read_row_group(row_group, columns=list(columns), use_threads=False).slice(row, 1)
-        return {column: _cell(table.column(column)) for column in columns}
+    def read_table(self, place: Place, columns: Sequence[str] | None = None) -> pa.Table:
+        """The row at a place, as a table; all columns by default."""
+        file, row_group, row = place
+        names = None if columns is None else list(columns)
+        return self._open(file).read_row_group(row_group, columns=names, use_threads=False).slice(row, 1)
+
+    def read(self, place: Place, columns: Sequence[str] | None = None) -> dict[str, Any]:
+        """The row at a place; numbers are read-only numpy views of the pages of the file."""
+        table = self.read_table(place, columns)
+        return {name: _cell(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open_files": {}}  # a worker process opens its own
+        return {"_open_files": {}}  # a worker process opens its own
 
     def _open(self, file: str) -> pq.ParquetFile:
-        """The file, of which the last few stay open; a forked process must not share the parent's place in it."""
-        key = (os.getpid(), file)
+        key = (os.getpid(), file)  # a forked process must not share the parent's position in the file
         self._open_files[key] = self._open_files.pop(key, None) or _open(file)  # the last used is the last
         while len(self._open_files) > MAX_OPEN_FILES:
             del self._open_files[next(iter(self._open_files))]
         return self._open_files[key]
 
 
+class Shards:
+    """
+    The shards in a folder, read by frame id. The index of the folder is read once, on first use.
+
+    Args:
+        folder (`str` or `Path`):
+            Holds `*.parquet`, as [`~uov_hf.data.shards.write_shards`] leaves it.
+
+    Raises:
+        ValueError: on first use, where a file is no shard or two hold the same frame.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._reader = RowReader()
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        places: dict[str, Place] = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            for row_group, frame_id in enumerate(read_index(path)["frame_ids"]):
+                if frame_id in places:
+                    raise ValueError(
+                        f"Frame {frame_id} is in {path} and in {places[frame_id][0]}: delete one of them."
+                    )
+                places[frame_id] = (str(path), row_group, 0)
+        return places
+
+    @property
+    def frame_ids(self) -> list[str]:
+        """The id of every frame; no row is read for it."""
+        return list(self._places)
+
+    def read(self, frame_id: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
+        """
+        The row of a frame; numbers are read-only numpy views of the file.
+
+        Raises:
+            KeyError: no shard holds the frame.
+        """
+        if frame_id not in self._places:
+            raise KeyError(
+                f"Frame {frame_id} is not in {self.folder} ({len(self._places)} frames): it was made from other "
+                "sequences, or its generation has not finished. Run the generation again."
+            )
+        return self._reader.read(self._places[frame_id], columns)
+
+
+class ParquetFrames:
+    """
+    Parquet files of frames, as a `FrameSource`.
+
+    Args:
+        files (`Sequence[str]`):
+            Paths or addresses, in the order of the frames.
+        taxonomy (`str`, *optional*):
+            The vocabulary of `labels`.
+        fraction_of (`str`, *optional*, defaults to `"sequences"`):
+            What `data_fraction` counts: `"sequences"` or `"frames"`.
+
+    Raises:
+        ValueError: a file does not have the columns of frames; it names the file.
+    """
+
+    def __init__(self, files: Sequence[str], taxonomy: str | None = None, fraction_of: str = "sequences"):
+        self.taxonomy = taxonomy
+        self.fraction_of = fraction_of
+        self.sequence_ids: list[str] = []
+        self.frame_ids: list[str] = []
+        self.places: list[Place] = []
+        self._reader = RowReader()
+        with ThreadPoolExecutor(NUM_INDEXING_THREADS) as pool:
+            for sequence_ids, frame_ids, places in pool.map(_index_rows, files):
+                self.sequence_ids += sequence_ids
+                self.frame_ids += frame_ids
+                self.places += places
+
+    def read(self, index: int, columns: Sequence[str]) -> Frame:
+        row = self._reader.read(self.places[index], columns)
+        # Copies: augmentation writes into the arrays of a frame.
+        return cast(Frame, {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in row.items()})
+
+
 def open_parquet(dataset: str, split: str | None, dataset_config: str | None, download: bool = True) -> Frames:
-    """Frames of a Parquet folder or of a dataset on the Hub, which is downloaded once, or read where it lies."""
+    """
+    Frames of a Parquet folder or of a dataset on the Hub.
+
+    Args:
+        dataset (`str`): The folder, or the id on the Hub.
+        split (`str`, *optional*): As of `load_frames`; `all` is every split.
+        dataset_config (`str`, *optional*): Its name, where there are several.
+        download (`bool`, *optional*, defaults to `True`): Whether files are downloaded first, or read remotely.
+
+    Raises:
+        ValueError: there is no such split, or a file is not one of frames.
+    """
     builder = load_dataset_builder(dataset, dataset_config)
-    splits = {str(name): list(files) for name, files in (builder.config.data_files or {}).items()}
-    files = _files_of(dataset, split, splits)
+    files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
+    split = split or next((name for name in files if len(files) == 1 or "train" in name), "")
+    files.setdefault("all", [path for paths in files.values() for path in paths])
+    # Percentages of an assumed 100 frames: the names are needed before the files that hold the frames are read.
+    names = dict.fromkeys(name for name, _ in parse_split(split, dict.fromkeys(files, 100), dataset))
+    files = {name: files[name] for name in names}
     if download:
         files = DownloadManager(dataset_name=builder.dataset_name).download(files)
     card = _read_card(dataset)
-    return Frames(ParquetFrames(files, card.get("taxonomy"), card.get("fraction_of", "sequences")))
-
-
-def read_shard_index(metadata: pq.FileMetaData) -> dict[str, Any] | None:
-    """`sequence_id`, `frame_ids` and `skipped` (frame id -> error) of a shard that this package wrote; else None."""
-    content = (metadata.metadata or {}).get(SHARD_INDEX.encode())
-    return None if content is None else json.loads(content)
+    source = ParquetFrames(
+        list(dict.fromkeys(path for paths in files.values() for path in paths)),
+        card.get("taxonomy"),
+        card.get("fraction_of", "sequences"),
+    )
+    rows: dict[str, list[int]] = {}
+    for index, (path, _, _) in enumerate(source.places):
+        rows.setdefault(path, []).append(index)
+    members = {name: [index for path in paths for index in rows.get(path, [])] for name, paths in files.items()}
+    return select_split(Frames(source), split, members, dataset)
 
 
 def _open(file: str) -> pq.ParquetFile:
-    return pq.ParquetFile(file if "://" not in file else fsspec.open(file).open())
+    if "://" in file:
+        return pq.ParquetFile(fsspec.open(file).open())
+    return pq.ParquetFile(file, memory_map=True)
 
 
-def _index(file: str) -> tuple[list[str], list[str], list[Place]]:
+def _index_rows(file: str) -> tuple[list[str], list[str], list[Place]]:
     """Sequence id, frame id and place of every frame in a file."""
     try:
         parquet = _open(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
-            f"{file}: expected a Parquet file of frames, got: {error} A raw folder goes to its dataset script, as "
-            "`data_dir` (`--dataset nuscenes --data_dir …`)."
+            f"{file}: expected a Parquet file of frames, got: {error} To read a raw folder, give its dataset script "
+            "and the folder as `data_dir` (`--dataset nuscenes --data_dir …`)."
         ) from error
     with parquet:
         absent = sorted(set(FRAME_FEATURES) - set(parquet.schema_arrow.names))
         if absent:
             raise ValueError(f"{file}: expected the columns of frames, got a file without {', '.join(absent)}.")
-        if index := read_shard_index(parquet.metadata):
+        if content := (parquet.metadata.metadata or {}).get(SHARD_INDEX.encode()):
+            index: ShardIndex = json.loads(content)
             frame_ids, sequence_ids = index["frame_ids"], [index["sequence_id"]] * len(index["frame_ids"])
         else:
             ids = parquet.read(columns=["frame_id", "sequence_id"])
@@ -115,22 +233,12 @@ def _index(file: str) -> tuple[list[str], list[str], list[Place]]:
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     places = [(file, group, row) for group, num_rows in enumerate(sizes) for row in range(num_rows)]
     if len(places) != len(frame_ids):
-        raise ValueError(f"{file}: expected {len(frame_ids)} frames, as its footer says, got {len(places)}.")
+        raise ValueError(f"{file}: its footer lists {len(frame_ids)} frames, but it has {len(places)} rows.")
     return sequence_ids, frame_ids, places
 
 
-def _files_of(dataset: str, split: str | None, splits: dict[str, list[str]]) -> list[str]:
-    if split == "all" and "all" not in splits:
-        return [file for files in splits.values() for file in files]
-    if split is None:
-        split = next((name for name in splits if len(splits) == 1 or "train" in name), None)
-    if split not in splits:
-        raise ValueError(f"{dataset}: expected one of the splits {', '.join(splits)} or all, got {split!r}.")
-    return splits[split]
-
-
 def _read_card(dataset: str) -> dict[str, Any]:
-    """The head of the dataset card; nothing where there is no card."""
+    """The YAML of the dataset card; empty where there is no card."""
     local = Path(dataset) / "README.md"
     if local.parent.is_dir() and not local.is_file():
         return {}
@@ -147,16 +255,16 @@ def _cell(column: pa.ChunkedArray) -> Any:
         array = array.chunk(0)
     if array.null_count:
         return None
+    shape = [-1]
     if isinstance(array, pa.ExtensionArray):
-        return _as_numpy(array)
-    if pa.types.is_list(array.type) and pa.types.is_integer(array.type.value_type):
-        return np.array(array[0].values)
-    return array[0].as_py()
-
-
-def _as_numpy(array: pa.ExtensionArray) -> np.ndarray:
-    """The one array in a column of them: its numbers lie in a row; `datasets` would go through its rows one by one."""
-    values = array.storage
-    while pa.types.is_list(values.type):
+        shape, array = [-1 if size is None else size for size in array.type.shape], array.storage
+    if not pa.types.is_list(array.type):
+        return array[0].as_py()
+    values = array.flatten()
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        if pa.types.is_fixed_size_list(values.type):
+            shape = [-1, values.type.list_size]
         values = values.flatten()
-    return np.array(values).reshape([-1 if size is None else size for size in array.type.shape])
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        return array[0].as_py()
+    return values.to_numpy(zero_copy_only=True).reshape(shape)

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from uov_hf.data.frames import FrameBuilder
 from uov_hf.data.loading import find_builder
-from uov_hf.data.parquet import read_shard_index
+from uov_hf.data.parquet import read_index
 from uov_hf.hub.upload import hide_folders, upload
 
 
@@ -90,7 +89,7 @@ def check_same_terms(builder: FrameBuilder, folder: Path) -> None:
 def _check_shards(files: list[Path]) -> None:
     """Raise where a shard is of frames that may not be published, whoever pushes it."""
     for path in files:
-        if not (read_shard_index(pq.read_metadata(path)) or {}).get("may_be_published"):
+        if not read_index(path).get("may_be_published"):
             raise PermissionError(
                 f"{path}: holds sensor data that may not be published, or of which nobody said that it may. Push the "
                 "folder with --private, or write what may be published to a folder of its own."
@@ -201,7 +200,7 @@ def _data_files(config: str, splits: list[str]) -> list[dict[str, Any]]:
 
 
 def _table_row(folder: Path, config: str, split: str) -> str:
-    shards = [read_shard_index(pq.read_metadata(path)) for path in (folder / config / split).glob("*.parquet")]
+    shards = [read_index(path) for path in (folder / config / split).glob("*.parquet")]
     num_sequences = len({shard["sequence_id"] for shard in shards})
     num_frames, num_skipped = (sum(len(shard[key]) for shard in shards) for key in ("frame_ids", "skipped"))
     return f"| {config} | {split} | {num_sequences} | {num_frames} | {num_skipped} |"

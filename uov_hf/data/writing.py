@@ -2,26 +2,27 @@
 
 import argparse
 import inspect
+import io
 import logging
-import math
 import multiprocessing
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
+from datasets.arrow_writer import TypedSequence
+from PIL import Image
 from tqdm import tqdm
 
-from uov_hf.data.broken import BROKEN, MAX_BROKEN_IN_A_ROW, report_lines
-from uov_hf.data.frames import FrameBuilder, Frames
-from uov_hf.data.parquet import read_shard_index
+from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, FrameBuilder, Frames, read_image
+from uov_hf.data.parquet import read_index
 from uov_hf.data.publishing import check_may_be_pushed, check_same_terms, push_dataset, write_dataset_card
-from uov_hf.data.shard_file import ShardFile, to_arrow
+from uov_hf.data.shards import OnError, ShardWriter, WriteReport
 
 
 logger = logging.getLogger(__name__)
@@ -29,112 +30,44 @@ logger = logging.getLogger(__name__)
 MAX_SHARD_BYTES = 500_000_000
 
 
-@dataclass
-class ParquetReport:
-    """What a conversion wrote.
-
-    Args:
-        folder (`Path`): The folder of the config, which holds one folder of shards per split.
-        num_frames (`int`): Frames in it.
-        num_done_before (`int`): How many of them an earlier run had written.
-        seconds (`float`): Time it took.
-        skipped (`dict[str, str]`): Frame id -> error, under `on_error="skip"`.
-    """
-
-    folder: Path
-    num_frames: int = 0
-    num_done_before: int = 0
-    seconds: float = 0.0
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        first = f"{self.folder}: {self.num_frames} frames in {self.seconds:.1f} s"
-        return "\n".join(report_lines(first, self.num_done_before, self.skipped))
-
-
-@dataclass
-class WrittenSequence:
-    """The files of a sequence, their frames, how many of these were there before, and what was broken."""
-
-    files: list[Path] = field(default_factory=list)
-    num_frames: int = 0
-    num_done_before: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
-class SequenceWriter:
+class SplitWriter:
     """
-    Writes the sequences of a split into a folder; a worker process has a copy.
+    Writes the sequences of a split into a folder; every worker process has a copy.
 
     A sequence becomes `<place>_<sequence id>_<part>.parquet`, part after part, so that the names sort as the frames.
-    The footer of each part says which frames it covers, the skipped ones too: that is what a later run continues from.
-    A skipped frame is then tried again, and its file written anew if it is whole now.
     """
 
     folder: Path
     sequences: list[Frames]
-    on_error: str
+    shards: ShardWriter
     max_shard_bytes: int
-    data_dir: str
-    may_be_published: bool | None
-    may_write: bool = True
+    is_whole: bool
 
-    def write(self, place: int) -> WrittenSequence:
-        """The sequence at `place`, or what an earlier run left of it to write."""
-        sequence, written, covered = self.sequences[place], WrittenSequence(), 0
-        while covered < len(sequence):
-            name = f"{place:05d}_{_slug(sequence.sequence_ids[0])}_{len(written.files):03d}.parquet"
-            path = self.folder / name
-            was_there = path.is_file()
-            if not was_there:
-                self._write_shard(path, sequence, covered)
-            index = _check_same(path, sequence, covered)
-            part = sequence[covered : covered + len(index["frame_ids"]) + len(index["skipped"])]
-            written.num_done_before += len(index["frame_ids"]) if was_there else 0
-            if was_there and any(_is_mended(part, frame_id) for frame_id in index["skipped"]):
-                # All of it, however large: the files after it begin where it ends.
-                self._write(path, part, "skip", math.inf, was_whole=index["frame_ids"])
-                index = _check_same(path, sequence, covered)
-            covered += len(part)
-            written.files.append(path)
-            written.num_frames += len(index["frame_ids"])
-            written.skipped |= index["skipped"]
-        return written
-
-    def _write_shard(self, path: Path, sequence: Frames, first: int) -> None:
-        if not self.may_write:
-            raise ValueError(f"{self.folder}: expected {path.name} in it; remove the folder to write it anew.")
-        self._write(path, sequence[first:], self.on_error, self.max_shard_bytes)
-
-    def _write(
-        self, path: Path, frames: Frames, on_error: str, max_bytes: float, was_whole: Sequence[str] = ()
-    ) -> None:
-        """A file of these frames, up to the one with which it reaches `max_bytes`.
-
-        A frame that was whole before is not skipped if it is broken now: the file stays as it was. What is said about
-        broken files counts from `data_dir`: it may be published, and where that lies is not.
-        """
-        frame_ids, skipped, here = [], {}, f"{Path(self.data_dir)}{os.sep}"
-        with ShardFile(path) as shard:
-            for frame_id, row in _rows(frames, on_error, skipped, frozenset(was_whole)):
-                if row is not None:
-                    shard.add(row)
-                    frame_ids.append(frame_id)
-                if shard.num_bytes >= max_bytes:
-                    break
-            said = {frame_id: error.replace(here, "") for frame_id, error in skipped.items()}
-            about = {"sequence_id": frames.sequence_ids[0], "frame_ids": frame_ids, "skipped": said}
-            shard.publish(about | {"may_be_published": self.may_be_published})
+    def write(self, place: int) -> tuple[list[Path], WriteReport]:
+        """The files of the sequence at `place`; those that are missing are written."""
+        sequence, files, report, num_covered = self.sequences[place], [], WriteReport(), 0
+        while num_covered < len(sequence):
+            name = f"{place:05d}_{_slug(sequence.sequence_ids[0])}_{len(files):03d}.parquet"
+            path, part = self.folder / name, sequence[num_covered:]
+            if path.is_file():
+                part = part[: _num_covered(path, part)]
+            elif self.is_whole:
+                raise ValueError(f"{self.folder}: expected {name} in it; remove the folder to write it anew.")
+            written = self.shards.complete(path, part, self.max_shard_bytes)
+            num_covered += written.num_frames + written.num_done_before + len(written.skipped)
+            files.append(path)
+            report += written
+        return files, report
 
 
 def write_parquet(
     builder: FrameBuilder,
     output_dir: str | Path,
     num_proc: int | None = None,
-    on_error: str = "raise",
+    on_error: OnError = "raise",
     max_shard_bytes: int = MAX_SHARD_BYTES,
-) -> ParquetReport:
+) -> WriteReport:
     """
     Write the splits of a builder's config as Parquet, images and all, with a dataset card by which
     `datasets.load_dataset(output_dir, config_name)` and `load_frames(output_dir)` find them.
@@ -159,24 +92,27 @@ def write_parquet(
         ValueError: a frame is broken, or the folder holds other frames, or some under other terms; it names the file.
         OSError: a file cannot be written, as on a full disk; it names the file.
     """
-    folder, start = Path(output_dir) / builder.config.name, time.perf_counter()
-    report = ParquetReport(folder)
-    how = {"on_error": on_error, "max_shard_bytes": max_shard_bytes, "data_dir": str(builder.config.data_dir)}
-    how["may_be_published"] = builder.may_be_published
+    folder, start, report = Path(output_dir) / builder.config.name, time.perf_counter(), WriteReport()
+    shards = ShardWriter(
+        FRAME_FEATURES.arrow_schema,
+        open_sequence=_open_sequence,
+        on_error=on_error,
+        data_dir=str(builder.config.data_dir),
+        may_be_published=builder.may_be_published,
+    )
     check_same_terms(builder, Path(output_dir))
     splits = builder.config.splits or builder.default_splits()
     if odd := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
         raise ValueError(f"Splits in Parquet have names of letters, digits, _ and inner dots, got {', '.join(odd)}.")
     if "all" in splits and len(splits) > 1:
         raise ValueError(
-            f"Expected `all` alone, or splits without it, got {', '.join(splits)}: their frames are in it."
+            f"Expected `all` alone, or splits without it, got {', '.join(splits)}: `all` includes their frames."
         )
     for split in splits:
         name = "train" if split == "all" else split  # `datasets` refuses to read a split of the name `all`
-        for written in _write_split(folder, name, builder.as_frames(split).by_sequence(), num_proc or 1, **how):
-            report.num_frames += written.num_frames
-            report.num_done_before += written.num_done_before
-            report.skipped |= written.skipped
+        sequences = builder.as_frames(split).by_sequence()
+        for written in _write_split(folder, name, sequences, shards, max_shard_bytes, num_proc or 1):
+            report += written
     write_dataset_card(builder, Path(output_dir))
     report.seconds = time.perf_counter() - start
     return report
@@ -226,84 +162,95 @@ def _parse_args(description: str) -> argparse.Namespace:
     return args
 
 
-def _write_split(folder: Path, split: str, sequences: list[Frames], num_proc: int, **how) -> Iterator[WrittenSequence]:
-    """What came of every sequence; the folder has the name of the split after the last one."""
-    final, partial = folder / split, folder / f".{split}.partial"
+def _write_split(
+    folder: Path, split: str, sequences: list[Frames], shards: ShardWriter, max_shard_bytes: int, num_proc: int
+) -> Iterator[WriteReport]:
+    """The report of every sequence; the folder gets the name of the split after the last one."""
+    final = folder / split
     is_whole = final.is_dir()
-    place = final if is_whole else partial
+    place = final if is_whole else folder / f".{split}.partial"
     place.mkdir(parents=True, exist_ok=True)
-    files: set[Path] = set()
-    for written in _write_all(SequenceWriter(place, sequences, may_write=not is_whole, **how), split, num_proc):
-        files.update(written.files)
-        yield written
-    if strange := sorted(set(place.glob("*.parquet")) - files):
+    expected: set[Path] = set()
+    for files, report in _write_all(SplitWriter(place, sequences, shards, max_shard_bytes, is_whole), split, num_proc):
+        expected.update(files)
+        yield report
+    if strange := sorted(set(place.glob("*.parquet")) - expected):
         raise ValueError(
-            f"{strange[0]}: is of no sequence of {split} as it is now; remove {place} to write it anew, or give "
+            f"{strange[0]}: belongs to no sequence of the present {split}; remove {place} to write it anew, or give "
             "another --output_dir."
         )
     place.rename(final)
 
 
-def _write_all(writer: SequenceWriter, split: str, num_proc: int) -> Iterator[WrittenSequence]:
+def _write_all(writer: SplitWriter, split: str, num_proc: int) -> Iterator[tuple[list[Path], WriteReport]]:
     places = range(len(writer.sequences))
-    bar = {"desc": split, "total": len(places), "unit": "sequence", "disable": None}
+    bar = partial(tqdm, desc=split, total=len(places), unit="sequence", disable=None)
     if num_proc == 1:
-        yield from tqdm(map(writer.write, places), **bar)
+        yield from bar(map(writer.write, places))
         return
-    # Forked workers have the tables already; to spawned ones they are sent once.
+    # Forked workers have the tables of the dataset already; to spawned ones they are sent once, by the initializer.
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     with ProcessPoolExecutor(num_proc, context, initializer=_start_worker, initargs=(writer,)) as pool:
-        yield from tqdm(pool.map(_write_in_worker, places), **bar)
+        yield from bar(pool.map(_write_in_worker, places))
 
 
-_writer_of_this_worker: SequenceWriter | None = None
+_writer_of_this_worker: SplitWriter
 
 
-def _start_worker(writer: SequenceWriter) -> None:
+def _start_worker(writer: SplitWriter) -> None:
     global _writer_of_this_worker
     _writer_of_this_worker = writer
 
 
-def _write_in_worker(place: int) -> WrittenSequence:
+def _write_in_worker(place: int) -> tuple[list[Path], WriteReport]:
     return _writer_of_this_worker.write(place)
 
 
-def _rows(
-    frames: Frames, on_error: str, skipped: dict[str, str], was_whole: frozenset[str]
-) -> Iterator[tuple[str, Any]]:
-    """Id and row of every frame; None where it is broken and skipped, and `skipped` then says why."""
-    num_in_a_row = 0
-    for index, frame_id in enumerate(frames.frame_ids):
-        try:
-            row = to_arrow(frames[index])
-            num_in_a_row = 0
-        except BROKEN as error:
-            num_in_a_row += 1
-            if on_error != "skip" or frame_id in was_whole or num_in_a_row == MAX_BROKEN_IN_A_ROW:
-                raise
-            row, skipped[frame_id] = None, f"{type(error).__name__}: {error}"
-        yield frame_id, row
+def _open_sequence(frames: Frames) -> Callable[[int], pa.Table]:
+    return lambda place: to_arrow(frames[place])
 
 
-def _is_mended(frames: Frames, frame_id: str) -> bool:
-    """Whether a frame that was broken can be read now."""
-    try:
-        to_arrow(frames[frames.frame_ids.index(frame_id)])
-    except BROKEN:
-        return False
-    return True
-
-
-def _check_same(path: Path, sequence: Frames, first: int) -> dict[str, Any]:
-    """The index of a shard, if it covers the frames of the sequence from the first on."""
-    index = read_shard_index(pq.read_metadata(path))
-    covered = {*index["frame_ids"], *index["skipped"]} if index else set()
-    if not covered or covered != set(sequence.frame_ids[first : first + len(covered)]):
+def _num_covered(path: Path, frames: Frames) -> int:
+    """How many of the next frames a shard covers, the skipped ones included."""
+    index = read_index(path)
+    covered = {*index["frame_ids"], *index["skipped"]}
+    if not covered or covered != set(frames.frame_ids[: len(covered)]):
         raise ValueError(
-            f"{path}: expected frames of {sequence.sequence_ids[0]} from {sequence.frame_ids[first]} on, got others: "
-            "the folder was written from other data. Remove it, or give another --output_dir."
+            f"{path}: expected frames of {frames.sequence_ids[0]} from {frames.frame_ids[0]} on, got others: the "
+            "folder was written from other data. Remove it, or give another --output_dir."
         )
-    return index
+    return len(covered)
+
+
+def to_arrow(frame: Frame) -> pa.Table:
+    """
+    A frame as a table of one row, with the bytes of its images.
+
+    Raises:
+        ValueError: an image is truncated, empty, or of another size than its calibration; it names the file.
+    """
+    images = [_whole_image(*image) for image in zip(frame["images"], frame["image_sizes"], strict=True)]
+    row = {**frame, "images": images}
+    columns = [pa.array(TypedSequence([row[name]], type=feature)) for name, feature in FRAME_FEATURES.items()]
+    return pa.table(columns, schema=FRAME_FEATURES.arrow_schema)
+
+
+def _whole_image(image: EncodedImage, image_size: Sequence[int]) -> EncodedImage:
+    """The image with its bytes. It is decoded, because a truncated file has a whole header."""
+    content = read_image(image)
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            width, height = picture.size
+            picture.draft("RGB", (1, 1))  # a JPEG at an eighth of its size, in half the time
+            picture.load()
+    except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
+        raise ValueError(f"{image['path']}: expected a whole image file, got: {error}") from error
+    if (height, width) != tuple(image_size):
+        raise ValueError(
+            f"{image['path']}: expected height and width {tuple(map(int, image_size))}, those of the calibration, got "
+            f"{(height, width)}."
+        )
+    return {"bytes": content, "path": os.path.basename(image["path"] or "")}
 
 
 def _slug(name: str) -> str:

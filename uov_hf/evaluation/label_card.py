@@ -20,6 +20,7 @@ import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from uov_hf.data import Frames, load_frames
+from uov_hf.data.shards import write_atomically
 from uov_hf.evaluation.label_figures import (
     draw_abstention,
     draw_class_histogram,
@@ -39,7 +40,6 @@ from uov_hf.hub.upload import hide_folders
 from uov_hf.labels.consolidation import PRESETS
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.labels.point_labels import PointLabels, label_points
-from uov_hf.labels.shards import write_atomically
 
 
 logger = logging.getLogger("uov_hf.evaluation.label_card")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TypedDict
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -18,6 +18,15 @@ logger = logging.getLogger(__name__)
 # A lost connection, whichever HTTP library huggingface_hub is built on.
 HTTPError = HfHubHTTPError.__mro__[1]
 PAUSES = (1, 4)  # seconds before a commit is tried again
+
+
+class UploadOptions(TypedDict, total=False):
+    """The keyword arguments of [`upload`] that every push takes."""
+
+    private: bool
+    revision: str | None
+    commit_message: str
+    token: str | None
 
 
 def upload(

@@ -1,23 +1,27 @@
-"""A label set: what a teacher said about the images of a dataset, in a folder that can be published."""
+"""A label set: the segments that a teacher predicts in the images of a dataset, in a folder that can be published."""
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
+from numpy.typing import DTypeLike
 from PIL import Image
 from safetensors.numpy import load_file, save
 
-from uov_hf.hub.upload import is_hub_id
-from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
+from uov_hf.data.frames import Frame, Frames
+from uov_hf.data.parquet import Shards
+from uov_hf.data.shards import Sharing, WriteReport, write_atomically, write_shards
+from uov_hf.hub.upload import UploadOptions, is_hub_id
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher, TeacherFrame
+from uov_hf.vocabulary import Vocabulary
 
 
 FORMAT_VERSION = 2
@@ -26,17 +30,34 @@ FORMAT_VERSION = 2
 CAMERA_COLUMNS = ["camera_names", "image_ids", "images", "camera_timestamps", "lidar2cam", "intrinsics", "image_sizes"]
 
 
+class SegmentRow(TypedDict, total=False):
+    """The segments of one frame with K cameras and S segments; only the columns that were read are present.
+
+    Segment `v` (v >= 1) is row `v - 1` of the `segment_*` columns; ids are unique within the frame.
+    """
+
+    frame_id: str
+    camera_names: list[str]  # K
+    segmentation: list[bytes | None]  # K PNGs of segment ids, 0 = none; None for a camera that was left out
+    augmented_segmentation: list[bytes | None]  # K * A PNGs in the geometry of the plain images: camera * A + a
+    segment_camera: np.ndarray  # (S,) int16: place in `camera_names`
+    segment_labels: np.ndarray  # (S,) int32: prompt index
+    segment_scores: np.ndarray  # (S,) float32
+    segment_embeds: np.ndarray  # (S, embed_dim) float16
+
+
 class LabelSet:
     """
-    A teacher's segments for every frame of a dataset, and the words they are named by.
+    The segments that a teacher predicts in every frame of a dataset, with the prompts that name them.
 
     Args:
         folder (`str` or `Path`):
-            `label_set.json` and `prompt_embeds.safetensors` say who spoke; `images/` has a Parquet shard per sequence.
+            Holds `label_set.json` (teacher, settings, prompts), `prompt_embeds.safetensors`, and in `images/` a shard
+            per sequence.
 
     Raises:
         FileNotFoundError: there is no label set in the folder.
-        ValueError: it is of another format version.
+        ValueError: it has another format version.
     """
 
     def __init__(self, folder: str | Path):
@@ -65,22 +86,24 @@ class LabelSet:
         self._shards = Shards(self.folder / "images")
 
     @classmethod
-    def create(cls, folder: str | Path, teacher: Teacher, vocabulary, settings: dict[str, Any]) -> "LabelSet":
+    def create(
+        cls, folder: str | Path, teacher: Teacher, vocabulary: Vocabulary, settings: dict[str, Any]
+    ) -> "LabelSet":
         """
         An empty label set, or the one that an earlier run with the same teacher and settings left.
 
         Args:
             folder (`str` or `Path`):
-                Where it goes.
+                The folder of the label set.
             teacher (`Teacher`):
-                Who will speak; embeds the vocabulary's prompts.
+                Embeds the prompts of the vocabulary.
             vocabulary (`Vocabulary`):
                 Prompts, their groups and classes.
             settings (`dict`):
-                How the run was made (cameras, `augmentations` beside the plain images); JSON.
+                Settings of the run as JSON: cameras, `augmentations` beside the plain images.
 
         Raises:
-            ValueError: the folder holds a label set that was made otherwise.
+            ValueError: an augmentation is unknown, or the folder holds a label set with another teacher or settings.
         """
         for name in settings.get("augmentations", []):
             Augmentation.parse(name)  # raises
@@ -119,7 +142,7 @@ class LabelSet:
         token: str | None = None,
     ) -> "LabelSet":
         """
-        A label set of the Hub, downloaded once.
+        Download a label set from the Hub, once.
 
         Args:
             repo_id (`str`):
@@ -127,12 +150,12 @@ class LabelSet:
             revision (`str`, *optional*):
                 Branch, tag or commit.
             local_dir (`str` or `Path`, *optional*):
-                Where it goes; by default into the cache of the Hub.
+                The folder to download to; by default the cache of the Hub.
             token (`str`, *optional*):
-                By default the one of `hf auth login`, or `HF_TOKEN`.
+                By default that of `hf auth login`, or `HF_TOKEN`.
 
         Raises:
-            huggingface_hub.errors.RepositoryNotFoundError: it is not there, or private and not ours.
+            huggingface_hub.errors.RepositoryNotFoundError: there is no such repository, or the token cannot read it.
             FileNotFoundError: there is no label set in the repository.
         """
         return cls(
@@ -141,22 +164,29 @@ class LabelSet:
 
     @classmethod
     def open(cls, folder_or_id: str | Path) -> "LabelSet":
-        """The label set in a folder; or, where there is no such folder and it can be an id, of the Hub."""
+        """The label set in a folder; if there is no such folder, that of an id on the Hub.
+
+        Raises:
+            FileNotFoundError: there is no such folder, and the Hub could not be read.
+            ValueError: the label set has another format version.
+        """
         is_id = "/" in str(folder_or_id) and is_hub_id(str(folder_or_id))
         try:
             return cls.from_hub(str(folder_or_id)) if is_id else cls(folder_or_id)
         except LocalEntryNotFoundError as error:
-            raise FileNotFoundError(f"There is no folder {folder_or_id}, and the Hub said: {error}") from error
+            raise FileNotFoundError(
+                f"There is no folder {folder_or_id}, and it could not be read from the Hub: {error}"
+            ) from error
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload it, and return the address; `options` are those of [`~uov_hf.labels.publishing.push_label_set`]."""
+    def push_to_hub(self, repo_id: str, **options: Unpack[UploadOptions]) -> str:
+        """Upload the label set and return its address; see [`~uov_hf.labels.publishing.push_label_set`]."""
         from uov_hf.labels.publishing import push_label_set  # which imports this file
 
         return push_label_set(self, repo_id, **options)
 
     @cached_property
     def prompt_embeds(self) -> np.ndarray:
-        """`(num_prompts, embed_dim)` float32, unit length; the truth of the text space."""
+        """Embeddings of the prompts, `(num_prompts, embed_dim)` float32, unit length: they define the text space."""
         return load_file(self.folder / "prompt_embeds.safetensors")["prompt_embeds"]
 
     @property
@@ -166,10 +196,10 @@ class LabelSet:
     @property
     def teacher_id(self) -> str:
         """
-        Who spoke, for configurations and cards: "openai/clip-vit-base-patch16@<commit>", or "synthetic". A second
-        model, which embeds, stands behind a plus sign.
+        The id of the teacher for configurations and cards: `openai/clip-vit-base-patch16@<commit>`, or `synthetic`.
 
-        Of a folder it is the last name only: where it lies on the trainer's machine is nobody else's business.
+        A second model, which embeds, follows a plus sign. Of a local folder only the last name is part of the id,
+        because it is published.
         """
         models = [(self.teacher["model_name_or_path"], self.teacher["revision"])]
         if self.teacher.get("embed_model_name_or_path") is not None:
@@ -178,12 +208,12 @@ class LabelSet:
 
     @property
     def augmentations(self) -> list[str]:
-        """The augmented images that the teacher was shown beside the plain ones; see `Augmentation`."""
+        """The augmentations of the images that the teacher segmented beside the plain ones; see `Augmentation`."""
         return self.settings.get("augmentations", [])
 
     @property
     def text_model(self) -> tuple[str | None, str | None]:
-        """Name or path and revision of the CLIP-space model that read the words; twice None where none is known."""
+        """Name or path and revision of the CLIP-space model that embedded the prompts; (None, None) if unknown."""
         if "embed_model_name_or_path" in self.teacher:
             return self.teacher["embed_model_name_or_path"], self.teacher["embed_revision"]
         is_clip = self.teacher["name"] == "clip"
@@ -191,49 +221,45 @@ class LabelSet:
 
     @property
     def frame_ids(self) -> list[str]:
+        """The id of every frame that has segments."""
         return self._shards.frame_ids
 
-    def read(self, frame_id: str, columns: list[str] | None = None) -> Row:
+    def read(self, frame_id: str, columns: list[str] | None = None) -> SegmentRow:
         """
-        What the teacher said about one frame.
+        The segments of one frame; arrays are read-only.
 
-        Returns:
-            `camera_names` (list of K, the frame's), `segmentation` (list of K PNGs, None for a camera left out; see
-            `decode_segmentation`; ids are unique within the frame, id `v` is row `v - 1` of the segment columns),
-            `segment_camera` (place in `camera_names`), `segment_labels` (prompt index), `segment_scores`, each `(S,)`,
-            and `segment_embeds` `(S, embed_dim)` float16, all read-only; or the `columns` asked for. With A
-            `augmentations` there is `augmented_segmentation`, a list of K · A PNGs in the geometry of the plain
-            images: entry `camera * A + augmentation`. Their segments are further rows of the same columns.
+        Args:
+            frame_id (`str`): The frame.
+            columns (`list[str]`, *optional*): Columns of [`SegmentRow`]; all by default.
 
         Raises:
-            KeyError: the label set does not know the frame.
+            KeyError: the label set does not have the frame.
         """
-        return self._shards.read(frame_id, columns)
+        return cast(SegmentRow, self._shards.read(frame_id, columns))
 
-    def write(self, frames, teacher: Teacher, cameras: list[str] | None = None, **sharing: Any) -> WriteReport:
+    def write(
+        self, frames: Frames, teacher: Teacher, cameras: list[str] | None = None, **sharing: Unpack[Sharing]
+    ) -> WriteReport:
         """
-        Let the teacher speak about every frame that it has not spoken about yet.
+        Segment the images of every frame that the label set lacks.
 
         Args:
             frames (`Frames`):
                 The dataset.
             teacher (`Teacher`):
-                The one the label set was created with.
+                The one that the label set was created with.
             cameras (`list[str]`, *optional*):
-                The cameras to show it; all by default.
+                The cameras to segment; all by default.
             sharing:
                 `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
         """
 
-        def make_rows(sequence):
-            def make_row(index):
-                return segment_frame(sequence[index], teacher, cameras, self.augmentations)
-
-            return map(make_row, range(len(sequence)))
+        def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
+            return lambda place: segment_frame(sequence[place], teacher, cameras, self.augmentations)
 
         frames = frames.select_columns(["frame_id", "sequence_id", "timestamp", *CAMERA_COLUMNS])
-        report = write_shards(self.folder / "images", self._schema, frames, make_rows, **sharing)
-        self._shards.refresh()
+        report = write_shards(self.folder / "images", self._schema, frames, open_sequence, **sharing)
+        self._shards = Shards(self.folder / "images")
         return report
 
     @property
@@ -254,11 +280,19 @@ class LabelSet:
 
 
 def segment_frame(
-    frame: Row, teacher: Teacher, cameras: list[str] | None = None, augmentations: Sequence[str] = ()
-) -> Row:
-    """The row of a label set for one frame: the chosen cameras, with ids that are unique within the frame.
+    frame: Frame, teacher: Teacher, cameras: list[str] | None = None, augmentations: Sequence[str] = ()
+) -> SegmentRow:
+    """
+    The row of a label set for one frame. The ids of augmented images follow those of the plain ones.
 
-    The teacher is shown the plain images first and then each augmentation of them; their ids go on counting.
+    Args:
+        frame (`Frame`): With the columns `CAMERA_COLUMNS`.
+        teacher (`Teacher`): Segments the images.
+        cameras (`list[str]`, *optional*): The cameras to segment; all by default.
+        augmentations (`Sequence[str]`): The augmented images to segment as well; see `Augmentation`.
+
+    Raises:
+        ValueError: the frame lacks a camera, or a prediction does not fit its image or the prompts.
     """
     names = list(frame["camera_names"])
     if missing := sorted(set(cameras or []) - set(names)):
@@ -273,27 +307,27 @@ def segment_frame(
     )
 
     pngs: dict[tuple[int, str | None], bytes] = {}
-    said: list[tuple[int, ImageSegments]] = []
+    predictions: list[tuple[int, ImageSegments]] = []
+    num_segments = 0
     for augmentation in (None, *augmentations):
-        for camera, answer in zip(chosen, teacher.segment({**shown, "augmentation": augmentation}), strict=True):
-            _check_answer(answer, frame, camera, augmentation, teacher)
-            ids = Augmentation.parse(augmentation).restore(answer.segmentation, frame["image_sizes"][camera])
-            num_before = sum(len(earlier.labels) for _, earlier in said)
-            pngs[camera, augmentation] = encode_segmentation(np.where(ids > 0, ids.astype(np.int64) + num_before, 0))
-            said.append((camera, answer))
+        for camera, segments in zip(chosen, teacher.segment({**shown, "augmentation": augmentation}), strict=True):
+            _check_segments(segments, frame, camera, augmentation, teacher)
+            ids = Augmentation.parse(augmentation).restore(segments.segmentation, frame["image_sizes"][camera])
+            pngs[camera, augmentation] = encode_segmentation(np.where(ids > 0, ids.astype(np.int64) + num_segments, 0))
+            predictions.append((camera, segments))
+            num_segments += len(segments.labels)
 
-    answers = [answer for _, answer in said]
+    parts = [segments for _, segments in predictions]
+    embeds = [np.empty((0, teacher.embed_dim), np.float16), *(part.embeds.astype(np.float16) for part in parts)]
     return {
         "frame_id": frame["frame_id"],
         "camera_names": names,
         "segmentation": [pngs.get((camera, None)) for camera in range(len(names))],
         "augmented_segmentation": [pngs.get(key) for key in product(range(len(names)), augmentations)],
-        "segment_camera": _concatenate([np.full(len(answer.labels), camera) for camera, answer in said], np.int16),
-        "segment_labels": _concatenate([answer.labels for answer in answers], np.int32),
-        "segment_scores": _concatenate([answer.scores for answer in answers], np.float32),
-        "segment_embeds": np.concatenate(
-            [np.empty((0, teacher.embed_dim), np.float16), *(answer.embeds.astype(np.float16) for answer in answers)]
-        ),
+        "segment_camera": _concatenate([np.full(len(part.labels), camera) for camera, part in predictions], np.int16),
+        "segment_labels": _concatenate([part.labels for part in parts], np.int32),
+        "segment_scores": _concatenate([part.scores for part in parts], np.float32),
+        "segment_embeds": np.concatenate(embeds),
     }
 
 
@@ -312,7 +346,7 @@ def decode_segmentation(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-def _concatenate(arrays: list[np.ndarray], dtype) -> np.ndarray:
+def _concatenate(arrays: list[np.ndarray], dtype: DTypeLike) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
 
 
@@ -322,20 +356,25 @@ def _model_id(source: str, revision: str | None) -> str:
     return f"{source}@{revision}" if revision else source
 
 
-def _check_answer(answer: ImageSegments, frame: Row, camera: int, augmentation: str | None, teacher: Teacher) -> None:
-    who = f"The teacher {teacher.name!r}, frame {frame['frame_id']}, camera {frame['camera_names'][camera]}:"
+def _check_segments(
+    segments: ImageSegments, frame: Frame, camera: int, augmentation: str | None, teacher: Teacher
+) -> None:
+    where = f"The teacher {teacher.name!r}, frame {frame['frame_id']}, camera {frame['camera_names'][camera]}:"
     image_size = Augmentation.parse(augmentation).augmented_size(frame["image_sizes"][camera])
-    if answer.segmentation.shape != image_size:
+    if segments.segmentation.shape != image_size:
         raise ValueError(
-            f"{who} the image is {image_size} (height, width), the segmentation {answer.segmentation.shape}."
+            f"{where} expected a segmentation of {image_size} (height, width) as the image, got "
+            f"{segments.segmentation.shape}."
         )
-    if len(answer.labels) and not 0 <= answer.labels.min() <= answer.labels.max() < len(teacher.prompts):
+    if len(segments.labels) and not 0 <= segments.labels.min() <= segments.labels.max() < len(teacher.prompts):
         raise ValueError(
-            f"{who} labels must be rows of its {len(teacher.prompts)} prompts, "
-            f"got {answer.labels.min()}…{answer.labels.max()}."
+            f"{where} expected labels that are rows of its {len(teacher.prompts)} prompts, "
+            f"got {segments.labels.min()}…{segments.labels.max()}."
         )
-    if answer.embeds.shape[1] != teacher.embed_dim:
-        raise ValueError(f"{who} embeddings must have {teacher.embed_dim} dimensions, got {answer.embeds.shape[1]}.")
+    if segments.embeds.shape[1] != teacher.embed_dim:
+        raise ValueError(
+            f"{where} expected embeddings of {teacher.embed_dim} dimensions, got {segments.embeds.shape[1]}."
+        )
 
 
 def _check_same(found: LabelSet, wanted: dict[str, Any]) -> None:
@@ -343,6 +382,6 @@ def _check_same(found: LabelSet, wanted: dict[str, Any]) -> None:
     if differing:
         details = "; ".join(f"{key}: there {found.description.get(key)}, here {wanted[key]}" for key in differing)
         raise ValueError(
-            f"{found.folder} holds a label set that was made otherwise, so this run cannot continue it. "
-            f"Give another --output_dir, or delete the folder. What differs: {details[:1000]}"
+            f"{found.folder} holds a label set of another teacher, vocabulary or settings: this run cannot continue "
+            f"it. Give another --output_dir, or delete the folder. Differences: {details[:1000]}"
         )

@@ -1,19 +1,19 @@
-"""From what a teacher said about the images of a sequence to the point labels of its scans."""
+"""From the segments of the images of a sequence to the point labels of its scans."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypedDict
 
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.data.broken import BROKEN
+from uov_hf.data.frames import BROKEN, Frame, Frames
 from uov_hf.geometry.projection import Camera, OcclusionConfig, pair_points_with_pixels, round_to_pixels
 from uov_hf.labels.consolidation import Consolidation
-from uov_hf.labels.label_set import LabelSet, decode_segmentation
-from uov_hf.labels.shards import Row
+from uov_hf.labels.label_set import LabelSet, SegmentRow, decode_segmentation
 from uov_hf.labels.superpoints import find_superpoints, vote_in_superpoints
-from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
+from uov_hf.labels.time_vote import TimeVoteConfig, VoxelVotes, gather_in_voxels, vote_over_time
 from uov_hf.labels.votes import Votes, count_votes, decide, rank_classes
 
 
@@ -21,48 +21,82 @@ FAR = 1e6  # metres
 GEOMETRY = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
 
 
+class Pairs(TypedDict):
+    """The pairs of a point and a pixel of one frame, camera by camera."""
+
+    pair_to_point: np.ndarray  # (num_pairs,) int32: row in the cloud
+    pair_camera: np.ndarray  # (num_pairs,) int16: place in the frame's `camera_names`
+    pair_pixel: np.ndarray  # (num_pairs, 2) int16: column, row
+    pair_segment: np.ndarray  # (num_pairs,) int32: segment id of the label set, 0 = none
+
+
+class PointLabelRow(Pairs):
+    """The point labels of one frame. The paper's rule gives one label per point and no soft ones."""
+
+    frame_id: str
+    labels: np.ndarray  # (num_points,) uint8: training class, 255 = none
+    confidence: np.ndarray  # (num_points,) float16: 0…1
+    soft_labels: np.ndarray | None  # (num_points, 3) uint8: the best classes, best first
+    soft_scores: np.ndarray | None  # (num_points, 3) float16: their confidence
+
+
 @dataclass(frozen=True)
-class Hearing:
+class PlacedVotes:
     """
-    What was said about one scan.
+    The votes on one scan in the global frame, for the vote over time.
 
     Args:
-        pairs (`dict`): From `pair_with_segments`.
+        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, global.
+        voxels (`VoxelVotes`): The votes, gathered in voxels.
+    """
+
+    positions: np.ndarray
+    voxels: VoxelVotes
+
+
+@dataclass(frozen=True)
+class ScanVotes:
+    """
+    The votes on one scan, before other scans and superpoints count.
+
+    Args:
+        pairs (`Pairs`): Of its points with pixels.
         class_of_segment (`np.ndarray` of shape `(num_segments + 1,)`): 255 = none; row 0 is "no segment".
         votes (`Votes`): On the points.
         positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; finite.
-        global_positions (`np.ndarray` of shape `(num_points, 3)`, *optional*): Where there is a vote over time.
-        voxels (`VoxelVotes`, *optional*): Where there is a vote over time.
+        placed (`PlacedVotes`, *optional*): Where the rule votes over time.
     """
 
-    pairs: Row
+    pairs: Pairs
     class_of_segment: np.ndarray
     votes: Votes
     positions: np.ndarray
-    global_positions: np.ndarray | None = None
-    voxels: VoxelVotes | None = None
+    placed: PlacedVotes | None = None
 
 
 class SequenceLabeller:
     """
-    The point labels of the frames of one sequence. Rows depend on the frames alone, not on the order of asking.
+    Labels the points of the frames of one sequence. Rows do not depend on the order in which they are made.
 
     Args:
         frames (`Frames`):
             The sequence.
         label_set (`LabelSet`):
-            What the teacher said; must know the frames.
+            Has the segments of these frames.
         rule (`Consolidation`):
-            Who is heard.
+            The votes that count.
+
+    Raises:
+        ValueError: the rule votes over time, and a frame has no timestamp.
     """
 
-    def __init__(self, frames, label_set: LabelSet, rule: Consolidation):
+    def __init__(self, frames: Frames, label_set: LabelSet, rule: Consolidation):
         self.frames = frames.select_columns([*GEOMETRY, "lidar2global"] if rule.time_vote else GEOMETRY)
         self.label_set = label_set
         self.rule = rule
         self._broken: dict[int, Exception] = {}
         window = rule.time_vote.window if rule.time_vote else 0
-        self._hear_once = lru_cache(maxsize=2 * window + 1)(self.hear)
+        self._votes_once = lru_cache(maxsize=2 * window + 1)(self.scan_votes)
         if rule.time_vote:
             timestamps = [row["timestamp"] for row in frames.select_columns(["timestamp"])]
             if None in timestamps:
@@ -72,122 +106,131 @@ class SequenceLabeller:
                 )
             self._by_time = np.argsort(timestamps, kind="stable").tolist()
 
-    def rows(self) -> Iterator[Row]:
-        """A row for each frame, in their order; asking for the row of a broken frame raises, the next is unharmed."""
-        return map(self.make_row, range(len(self.frames)))
+    def make_row(self, index: int) -> PointLabelRow:
+        """
+        The point labels of one frame.
 
-    def make_row(self, index: int) -> Row:
-        """The point labels of one frame."""
+        Raises:
+            ValueError, OSError, KeyError: a file of the frame is broken, or the label set does not fit the frame.
+        """
         if self.rule.is_the_papers:
             return self._row_of_last_cameras(self.frames[index])
-        heard = self._listen(index)
-        votes = heard.votes
-        if self.rule.time_vote:
-            votes = self._vote_over_time(index, heard)
+        scan = self._scan_votes(index)
+        votes = scan.votes
+        if self.rule.time_vote and scan.placed:
+            ranges = np.linalg.norm(scan.positions, axis=1)
+            votes = self._vote_over_time(index, ranges, scan.placed, self.rule.time_vote)
         if self.rule.superpoint_vote:
-            votes = vote_in_superpoints(votes, find_superpoints(heard.positions, self.rule.superpoint_vote))
+            votes = vote_in_superpoints(votes, find_superpoints(scan.positions, self.rule.superpoint_vote))
         labels, confidence = decide(votes, self.rule.min_confidence)
         soft_labels, soft_scores = rank_classes(votes)
-        pairs = heard.pairs
+        pairs = scan.pairs
         if self.rule.clean_pairs:
-            agrees = heard.class_of_segment[pairs["pair_segment"]] == labels[pairs["pair_to_point"]]
-            pairs = pairs | {"pair_segment": np.where(agrees, pairs["pair_segment"], 0)}
+            agrees = scan.class_of_segment[pairs["pair_segment"]] == labels[pairs["pair_to_point"]]
+            pairs = {**pairs, "pair_segment": np.where(agrees, pairs["pair_segment"], 0)}
         return {
-            "frame_id": self.frames.frame_ids[index],
             **pairs,
+            "frame_id": self.frames.frame_ids[index],
             "labels": labels,
             "confidence": confidence,
             "soft_labels": soft_labels,
             "soft_scores": soft_scores,
         }
 
-    def _row_of_last_cameras(self, frame: Row) -> Row:
+    def _row_of_last_cameras(self, frame: Frame) -> PointLabelRow:
         """The paper's rule, without counting: pairs come camera by camera, and numpy keeps a point's last value."""
-        said = self._read(frame)
-        pairs = pair_with_segments(frame, said["segmentation"])
-        spoken = pairs["pair_segment"] > 0  # (num_pairs,)
-        point, segment = pairs["pair_to_point"][spoken], pairs["pair_segment"][spoken] - 1
-        labels, confidence = (np.full(len(frame["points"]), *none) for none in ((IGNORED, np.uint8), (0, np.float16)))
-        labels[point] = self.label_set.prompt_to_class[said["segment_labels"]][segment]
-        confidence[point] = said["segment_scores"][segment]
-        decision = {"labels": labels, "confidence": confidence, "soft_labels": None, "soft_scores": None}
-        return {"frame_id": frame["frame_id"], **pairs, **decision}
+        segments = self._read_segments(frame)
+        pairs = pair_with_segments(frame, segments["segmentation"])
+        is_covered = pairs["pair_segment"] > 0  # (num_pairs,)
+        point, segment = pairs["pair_to_point"][is_covered], pairs["pair_segment"][is_covered] - 1
+        labels = np.full(len(frame["points"]), IGNORED, np.uint8)
+        confidence = np.zeros(len(frame["points"]), np.float16)
+        labels[point] = self.label_set.prompt_to_class[segments["segment_labels"]][segment]
+        confidence[point] = segments["segment_scores"][segment]
+        return {
+            **pairs,
+            "frame_id": frame["frame_id"],
+            "labels": labels,
+            "confidence": confidence,
+            "soft_labels": None,
+            "soft_scores": None,
+        }
 
-    def _read(self, frame: Row, *columns: str) -> Row:
-        """What the teacher said about a frame, and the columns asked for besides."""
+    def _read_segments(self, frame: Frame, *columns: str) -> SegmentRow:
         basic = ["camera_names", "segmentation", "segment_labels", "segment_scores"]
-        said = self.label_set.read(frame["frame_id"], [*basic, *columns])
-        _check_cameras(frame, said)
-        return said
+        segments = self.label_set.read(frame["frame_id"], [*basic, *columns])
+        if list(frame["camera_names"]) != segments["camera_names"]:
+            raise ValueError(
+                f"Frame {frame['frame_id']} has the cameras {list(frame['camera_names'])}, "
+                f"but the label set was made with {segments['camera_names']}."
+            )
+        return segments
 
-    def hear(self, index: int) -> Hearing:
-        """What was said about one scan, each camera and augmentation on its own."""
+    def scan_votes(self, index: int) -> ScanVotes:
+        """The votes of the segments of one frame, each camera and augmentation on its own."""
         frame, rule = self.frames[index], self.rule
         is_augmented = rule.augmentation_vote and len(self.label_set.augmentations) > 0
-        said = self._read(frame, *["augmented_segmentation"] * is_augmented)
-        pairs = pair_with_segments(frame, said["segmentation"], rule.occlusion)
-        segments = [pairs["pair_segment"]]
+        segments = self._read_segments(frame, *["augmented_segmentation"] * is_augmented)
+        pairs = pair_with_segments(frame, segments["segmentation"], rule.occlusion)
+        segments_of_pairs = [pairs["pair_segment"]]
         if is_augmented:
-            segments += self._augmented_segments(pairs, said["augmented_segmentation"])
+            num, pngs = len(self.label_set.augmentations), segments["augmented_segmentation"]
+            segments_of_pairs += [look_up_segments(pairs, decode_all(pngs[place::num])) for place in range(num)]
 
-        class_of_segment = np.append(IGNORED, self.label_set.prompt_to_class[said["segment_labels"]])
-        score_of_segment = np.append(0, said["segment_scores"]).astype(np.float32)
-        point, segment = _votes_of_pairs(pairs["pair_to_point"], segments, rule.camera_vote)
+        class_of_segment = np.append(IGNORED, self.label_set.prompt_to_class[segments["segment_labels"]])
+        score_of_segment = np.append(0, segments["segment_scores"]).astype(np.float32)
+        point, segment = _votes_of_pairs(pairs["pair_to_point"], segments_of_pairs, rule.camera_vote)
         num_points, num_classes = len(frame["points"]), len(self.label_set.class_names)
         votes = count_votes(point, class_of_segment[segment], score_of_segment[segment], num_points, num_classes)
-        # Points that are not finite are seen by no camera; so far away nobody else is near them either.
+        # No camera sees a point that is not finite; so far away it has no neighbours either.
         positions = np.nan_to_num(frame["points"][:, :3].astype(np.float64), nan=FAR, posinf=FAR, neginf=FAR)
-        if not rule.time_vote:
-            return Hearing(pairs, class_of_segment, votes, positions)
-        global_positions = _to_global(positions, frame)
-        voxels = gather_in_voxels(votes, global_positions, rule.time_vote)
-        return Hearing(pairs, class_of_segment, votes, positions, global_positions, voxels)
+        placed = None
+        if rule.time_vote:
+            global_positions = _to_global(positions, frame)
+            placed = PlacedVotes(global_positions, gather_in_voxels(votes, global_positions, rule.time_vote))
+        return ScanVotes(pairs, class_of_segment, votes, positions, placed)
 
-    def _augmented_segments(self, pairs: Row, pngs: list[bytes | None]) -> list[np.ndarray]:
-        """The segment `(num_pairs,)` of every pair in each augmentation."""
-        num = len(self.label_set.augmentations)
-        return [look_up_segments(pairs, decode_all(pngs[place::num])) for place in range(num)]
+    def _vote_over_time(self, index: int, ranges: np.ndarray, own: PlacedVotes, config: TimeVoteConfig) -> Votes:
+        others = [voxels for other in self._neighbors(index, config.window) if (voxels := self._voxels(other))]
+        return vote_over_time(own.positions, ranges, own.voxels, others, self.label_set.is_thing, config)
 
-    def _vote_over_time(self, index: int, heard: Hearing) -> Votes:
-        others = [voxels for neighbor in self._neighbors(index) if (voxels := self._voxels(neighbor)) is not None]
-        ranges = np.linalg.norm(heard.positions, axis=1)
-        return vote_over_time(
-            heard.global_positions, ranges, heard.voxels, others, self.label_set.is_thing, self.rule.time_vote
-        )
-
-    def _neighbors(self, index: int) -> list[int]:
+    def _neighbors(self, index: int, window: int) -> list[int]:
         """The frames before and after, in the order of time."""
-        place, window = self._by_time.index(index), self.rule.time_vote.window
+        place = self._by_time.index(index)
         return self._by_time[max(0, place - window) : place] + self._by_time[place + 1 : place + window + 1]
 
     def _voxels(self, index: int) -> VoxelVotes | None:
         """The votes of a frame; None where it is broken, which its own row reports."""
         try:
-            return self._listen(index).voxels
+            placed = self._scan_votes(index).placed
         except BROKEN:
             return None
+        return placed.voxels if placed else None
 
-    def _listen(self, index: int) -> Hearing:
-        """`hear`, once; a frame that was broken for one row is broken for all, so that all heard the same."""
+    def _scan_votes(self, index: int) -> ScanVotes:
+        """`scan_votes`, once. A frame that is broken for one row is so for all: all count the same votes."""
         if index in self._broken:
             raise self._broken[index]
         try:
-            return self._hear_once(index)
+            return self._votes_once(index)
         except BROKEN as error:
             self._broken[index] = error
             raise
 
 
 def pair_with_segments(
-    frame: Row, segmentation: list[bytes | None], occlusion: OcclusionConfig | None = None
-) -> dict[str, np.ndarray]:
+    frame: Frame, segmentation: Sequence[bytes | None], occlusion: OcclusionConfig | None = None
+) -> Pairs:
     """
-    Every pair of a point and a pixel, camera by camera, with the segment there.
+    Every pair of a point and a pixel with the segment at the pixel.
 
     Args:
-        frame (`dict`): `points` and the geometry of the cameras.
-        segmentation (`list`): A PNG per camera; a camera without one (`None`) has no pairs.
+        frame (`Frame`): `points` and the geometry of the cameras.
+        segmentation (`Sequence`): A PNG per camera; a camera without one (`None`) has no pairs.
         occlusion (`OcclusionConfig`, *optional*): Leave out the pairs of hidden points.
+
+    Raises:
+        ValueError: a PNG is not of the size of its image.
     """
     segment_maps = decode_all(segmentation)
     _check_sizes(frame, segment_maps)
@@ -195,16 +238,17 @@ def pair_with_segments(
     cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in shown]
     found = pair_points_with_pixels(frame["points"], cameras, occlusion=occlusion)
     rows, columns = round_to_pixels(found.pixel_coords)
-    pairs = {
+    pairs: Pairs = {
         "pair_to_point": found.point_index.astype(np.int32),
         "pair_camera": np.array(shown, np.int16)[found.camera_index],
         "pair_pixel": np.stack([columns, rows], axis=1).astype(np.int16),
+        "pair_segment": np.zeros(len(rows), np.int32),
     }
-    return pairs | {"pair_segment": look_up_segments(pairs, segment_maps)}
+    return {**pairs, "pair_segment": look_up_segments(pairs, segment_maps)}
 
 
-def look_up_segments(pairs: dict[str, np.ndarray], segment_maps: list[np.ndarray | None]) -> np.ndarray:
-    """The segment `(num_pairs,)` under every pair, 0 = none."""
+def look_up_segments(pairs: Pairs, segment_maps: Sequence[np.ndarray | None]) -> np.ndarray:
+    """The segment `(num_pairs,)` int32 at the pixel of every pair, 0 = none."""
     segments = np.zeros(len(pairs["pair_camera"]), np.int32)
     for camera, segment_map in enumerate(segment_maps):
         if segment_map is not None:
@@ -214,31 +258,24 @@ def look_up_segments(pairs: dict[str, np.ndarray], segment_maps: list[np.ndarray
     return segments
 
 
-def decode_all(pngs: list[bytes | None]) -> list[np.ndarray | None]:
+def decode_all(pngs: Sequence[bytes | None]) -> list[np.ndarray | None]:
+    """The segment ids `(height, width)` of every PNG; None stays None."""
     return [None if png is None else decode_segmentation(png) for png in pngs]
 
 
 def _votes_of_pairs(point: np.ndarray, segments: list[np.ndarray], camera_vote: str) -> tuple[np.ndarray, np.ndarray]:
-    """The votes: the point that each is about, and its segment. `segments` has one array per answer of the teacher."""
+    """The point and the segment of every vote. `segments` has one `(num_pairs,)` per prediction of the teacher."""
     points, voters = [], []
     for segment in segments:
-        spoken = np.flatnonzero(segment)
+        covered = np.flatnonzero(segment)
         if camera_vote == "last":  # pairs come camera by camera: a point's last pair is that of its last camera
-            spoken = spoken[len(spoken) - 1 - np.unique(point[spoken][::-1], return_index=True)[1]]
-        points.append(point[spoken])
-        voters.append(segment[spoken])
+            covered = covered[len(covered) - 1 - np.unique(point[covered][::-1], return_index=True)[1]]
+        points.append(point[covered])
+        voters.append(segment[covered])
     return np.concatenate(points), np.concatenate(voters)
 
 
-def _check_cameras(frame: Row, said: Row) -> None:
-    if list(frame["camera_names"]) != said["camera_names"]:
-        raise ValueError(
-            f"Frame {frame['frame_id']} has the cameras {list(frame['camera_names'])}, "
-            f"but the label set was made with {said['camera_names']}."
-        )
-
-
-def _check_sizes(frame: Row, segment_maps: list[np.ndarray | None]) -> None:
+def _check_sizes(frame: Frame, segment_maps: Sequence[np.ndarray | None]) -> None:
     for name, size, segment_map in zip(frame["camera_names"], frame["image_sizes"], segment_maps, strict=True):
         if segment_map is not None and segment_map.shape != tuple(size):
             raise ValueError(
@@ -247,7 +284,7 @@ def _check_sizes(frame: Row, segment_maps: list[np.ndarray | None]) -> None:
             )
 
 
-def _to_global(positions: np.ndarray, frame: Row) -> np.ndarray:
+def _to_global(positions: np.ndarray, frame: Frame) -> np.ndarray:
     lidar2global = frame["lidar2global"]
     if lidar2global is None:
         raise ValueError(

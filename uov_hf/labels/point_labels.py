@@ -1,17 +1,20 @@
-"""Point labels: a label set carried over to the points, once, so that training opens neither JPEG nor PNG."""
+"""Point labels: the segments of a label set carried over to the points, so that training opens no image."""
 
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 import pyarrow as pa
 
+from uov_hf.data.frames import Frames
+from uov_hf.data.parquet import Shards
+from uov_hf.data.shards import Sharing, WriteReport, write_atomically, write_shards
 from uov_hf.labels.consolidation import PRESETS, Consolidation
 from uov_hf.labels.label_set import LabelSet
-from uov_hf.labels.labelling import SequenceLabeller
-from uov_hf.labels.shards import Row, Shards, WriteReport, write_atomically, write_shards
+from uov_hf.labels.labelling import PointLabelRow, SequenceLabeller
 from uov_hf.labels.votes import NUM_SOFT_LABELS
 
 
@@ -42,11 +45,11 @@ class PointLabels:
         folder (`str` or `Path`):
             The label set's folder.
         preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`):
-            The rule they were made by.
+            The rule that made them.
 
     Raises:
-        FileNotFoundError: they have not been made.
-        ValueError: they are of another format version, or made from another label set than the one in the folder.
+        FileNotFoundError: there are none by this rule.
+        ValueError: they have another format version, or were made from another label set than the one in the folder.
     """
 
     def __init__(self, folder: str | Path, preset: str | Consolidation = "paper"):
@@ -59,7 +62,7 @@ class PointLabels:
         found, wanted = json.loads(path.read_text()), _description(folder, preset)
         if found != wanted:
             raise ValueError(
-                f"{path} says {found}, but the label set in {folder} and this code ask for {wanted}. "
+                f"{path}: expected {wanted}, which fits the label set in {folder} and this version, got {found}. "
                 f"Delete {self.folder} and make them again."
             )
         self.preset = preset
@@ -67,56 +70,61 @@ class PointLabels:
 
     @property
     def frame_ids(self) -> list[str]:
+        """The id of every frame that has point labels."""
         return self._shards.frame_ids
 
-    def read(self, frame_id: str, columns: list[str] | None = None) -> Row:
+    def read(self, frame_id: str, columns: list[str] | None = None) -> PointLabelRow:
         """
-        The point labels of one frame, read-only.
+        The point labels of one frame; arrays are read-only.
 
-        Returns:
-            Per pair: `pair_to_point` (row in the cloud), `pair_camera` (place in the frame's `camera_names`),
-            `pair_pixel` `(num_pairs, 2)` (column, row), `pair_segment` (segment id of the label set, 0 = none).
-            Per point: `labels` (training class, 255 = none) and `confidence` (0…1); unless the rule is the paper's,
-            which knows one label only, also `soft_labels` and `soft_scores` `(num_points, 3)`, the best classes and
-            their confidence, best first (else None). Or the `columns` asked for.
+        Args:
+            frame_id (`str`): The frame.
+            columns (`list[str]`, *optional*): Columns of [`PointLabelRow`]; all by default.
 
         Raises:
-            KeyError: the frame has not been labelled.
+            KeyError: the frame has no point labels.
         """
-        return self._shards.read(frame_id, columns)
+        return cast(PointLabelRow, self._shards.read(frame_id, columns))
 
 
-def label_points(label_set: LabelSet, frames, preset: str | Consolidation = "paper", **sharing: Any) -> WriteReport:
+def label_points(
+    label_set: LabelSet, frames: Frames, preset: str | Consolidation = "paper", **sharing: Unpack[Sharing]
+) -> WriteReport:
     """
     Carry a label set over to the points of every frame that has no point labels yet.
 
     Args:
         label_set (`LabelSet`):
-            What the teacher said; must know all of the frames.
+            Has the segments of all of the frames.
         frames (`Frames`):
             The dataset.
         preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`):
             A key of `PRESETS`, or a rule of one's own.
         sharing:
             `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
+
+    Raises:
+        ValueError: the folder has point labels of another label set, or a frame does not fit the label set.
+        KeyError: the label set lacks a frame.
     """
-    folder = point_labels_folder(label_set.folder, preset)
-    if _rule(preset).augmentation_vote and not label_set.augmentations:
+    rule, folder = _rule(preset), point_labels_folder(label_set.folder, preset)
+    if rule.augmentation_vote and not label_set.augmentations:
         logger.info("No vote of augmentations: %s was made without --augmentations.", label_set.folder)
     if (folder / "point_labels.json").exists():
-        PointLabels(label_set.folder, preset)  # raises where they are another label set's
+        PointLabels(label_set.folder, preset)  # raises if they belong to another label set
     else:
         description = _description(label_set.folder, preset)
         write_atomically(folder / "point_labels.json", json.dumps(description, indent=2).encode())
 
-    def make_rows(sequence):
-        return SequenceLabeller(sequence, label_set, _rule(preset)).rows()
+    def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
+        return SequenceLabeller(sequence, label_set, rule).make_row
 
-    return write_shards(folder, SCHEMA, frames, make_rows, **sharing)
+    # With a vote over time a row depends on its neighbours: rows from before a frame was added are made again.
+    return write_shards(folder, SCHEMA, frames, open_sequence, keeps_rows=rule.time_vote is None, **sharing)
 
 
 def point_labels_folder(label_set_folder: str | Path, preset: str | Consolidation) -> Path:
-    """`points/<preset>` in the label set's folder; a rule of one's own is called by a digest of its settings."""
+    """`points/<preset>` in the folder of the label set; for a rule of one's own, a digest of its settings."""
     rule = _rule(preset)
     names = [name for name, known in PRESETS.items() if known == rule]
     digest = hashlib.sha256(json.dumps(rule.settings()).encode()).hexdigest()

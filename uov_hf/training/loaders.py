@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from uov_hf.data.broken import BROKEN, MAX_BROKEN_IN_A_ROW
+from uov_hf.data.frames import BROKEN, MAX_BROKEN_IN_A_ROW
 from uov_hf.training.collation import Batch
 from uov_hf.training.order import FrameKey
 from uov_hf.training.samples import Samples

@@ -1,0 +1,10 @@
+"""A cache of `datasets` for each test, and the small scene in `tests/halves_teacher.py`."""
+
+import datasets
+import pytest
+from halves_teacher import frames  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
