@@ -200,8 +200,42 @@ def test_a_segmenter_without_classes_or_words_is_refused():
     nameless = UOVModel(UOVConfig.from_preset("tiny", **SMALL))
     with pytest.raises(ValueError, match="`config.id2label` is empty"):
         UOVForSemanticSegmentation.from_backbone(nameless)
-    with pytest.raises(ValueError, match='"text" and the model has no words'):
+    with pytest.raises(ValueError, match="no vocabulary to score classes by. Call `UOVModel.set_classes` first"):
         UOVForSemanticSegmentation.from_backbone(nameless, head="text", class_names=CLASSES)
+
+
+@pytest.mark.parametrize("other", [{"id2label": {0: "tree", 1: "car", 2: "road"}}, {"num_labels": 5}])
+def test_a_text_head_is_not_relabelled_and_a_linear_one_is(other, batch, tmp_path):
+    """The usual idiom of fine-tuning: it renamed the columns of the text head, or gave an infinite loss."""
+    segmenter("text").save_pretrained(tmp_path)
+    arguments = {"ignore_mismatched_sizes": True, **other}
+    with pytest.raises(
+        ValueError, match=r"are for the classes \['car', 'road', 'tree'\].*set_classes.*head=\"linear\""
+    ):
+        UOVForSemanticSegmentation.from_pretrained(tmp_path, **arguments)
+    with pytest.raises(ValueError, match="are for the classes"):
+        UOVModel.from_pretrained(tmp_path, **arguments).get_voxel_logits(*list(batch.values())[:2])
+    linear = UOVForSemanticSegmentation.from_pretrained(tmp_path, head="linear", **arguments)
+    assert linear.classifier.out_features == linear.config.num_labels == len(linear.config.id2label)
+    assert linear(**batch).loss.isfinite() and linear.classifier.weight.std() > 0
+
+
+def test_new_classes_of_a_text_head_are_set_by_their_embeddings(batch, tmp_path):
+    segmenter("text").save_pretrained(tmp_path)
+    uov = UOVModel.from_pretrained(tmp_path)
+    uov.set_classes(["bus", "person"], unit(2, 12), torch.tensor([0, 1]))
+    UOVForSemanticSegmentation.from_backbone(uov, "text").save_pretrained(tmp_path)
+    loaded = UOVForSemanticSegmentation.from_pretrained(tmp_path, id2label={0: "bus", 1: "person"})
+    assert loaded(**batch | {"labels": batch["labels"].clamp(max=1)}).loss.isfinite()
+
+
+def test_a_text_head_without_weights_is_refused_and_not_nan(batch):
+    model = segmenter("text")
+    fresh = UOVForSemanticSegmentation(model.config)
+    with pytest.raises(ValueError, match="its prompts have no embeddings. Load weights with `from_pretrained`"):
+        fresh(**batch)
+    fresh.load_state_dict(model.state_dict())
+    assert fresh(**batch).loss.isfinite()
 
 
 def test_labels_that_do_not_fit_are_refused(batch):

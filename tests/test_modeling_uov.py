@@ -219,7 +219,7 @@ def test_background_prompts_compete_only_by_the_switch():
 
 
 def test_a_model_without_classes_says_how_to_get_some():
-    with pytest.raises(ValueError, match="Bake a vocabulary with `set_classes` first"):
+    with pytest.raises(ValueError, match="Call `UOVModel.set_classes` first"):
         UOVModel(config()).class_scores(unit(2, 12))
 
 

@@ -64,8 +64,11 @@ class UOVConfig(PreTrainedConfig):
         teacher (`str`, *optional*):
             The teacher whose text space the point embeddings were trained in, as its label set names it: id and
             commit on the Hub, or the name of a folder. The text tower is used only where both names agree.
-        prompts (`list[str]`):
+        prompts (`list[str]`, *optional*):
             The baked vocabulary; its length sizes the model's buffers. Written by `UOVModel.set_classes`.
+        class_names (`list[str]`, *optional*):
+            The classes of the baked prompts, in the order of their ids. Written by `UOVModel.set_classes`. Scores by
+            prompts are refused where `id2label` has other classes.
         ignored_index (`int`, defaults to 255):
             The class of background prompts and the label of points that have none.
         temperature (`float`, defaults to 0.07):
@@ -108,6 +111,7 @@ class UOVConfig(PreTrainedConfig):
     text_tower_source: str | None = None
     teacher: str | None = None
     prompts: list[str] | tuple[str, ...] = ()
+    class_names: list[str] | tuple[str, ...] = ()
     ignored_index: int = IGNORED
 
     temperature: float | int = 0.07
@@ -121,7 +125,8 @@ class UOVConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         # JSON has no tuples: a configuration equals the one that is read back.
-        self.hidden_sizes, self.depths, self.prompts = list(self.hidden_sizes), list(self.depths), list(self.prompts)
+        for name in ("hidden_sizes", "depths", "prompts", "class_names"):
+            setattr(self, name, list(getattr(self, name)))
         if __name__.startswith("uov_hf."):
             # For whom the package is not installed; where it is, the task is registered, and needs no trust.
             kwargs.pop("custom_pipelines", None)
@@ -152,6 +157,22 @@ class UOVConfig(PreTrainedConfig):
     def has_teachers_text_tower(self) -> bool:
         """Whether the model carries a text tower, and it is that of the teacher it was trained with."""
         return self.text_config is not None and self.teacher is not None and self.text_tower_source == self.teacher
+
+    def check_vocabulary(self) -> None:
+        """Check that classes can be scored by the baked prompts.
+
+        Raises:
+            ValueError: There are no baked prompts, or they are for other classes than those of `id2label`.
+        """
+        classes = list(self.id2label.values())
+        if not classes or not self.prompts or not self.class_names:
+            raise ValueError("The model has no vocabulary to score classes by. Call `UOVModel.set_classes` first.")
+        if self.class_names != classes:
+            raise ValueError(
+                f"The baked prompts are for the classes {self.class_names}, but `id2label` has {classes}. For other "
+                "classes, load the checkpoint without `id2label` and call `UOVModel.set_classes` with embeddings of "
+                'the new class names, or pass `head="linear"` for a new head that is trained on labels.'
+            )
 
     def why_only_baked_words(self) -> str:
         """The reason why the model knows no words but its baked prompts, and the way out: the end of a sentence."""

@@ -79,6 +79,7 @@ class UOVModel(UOVPreTrainedModel):
         num_prompts = len(config.prompts)
         self.register_buffer("prompt_embeds", torch.zeros(num_prompts, config.projection_dim))
         self.register_buffer("prompt_to_class", torch.full((num_prompts,), config.ignored_index))
+        self._has_vocabulary = False  # not looked at yet
         self.post_init()
 
     def train(self, mode: bool = True) -> "UOVModel":
@@ -215,7 +216,7 @@ class UOVModel(UOVPreTrainedModel):
                 f"{self.config.ignored_index} for background; got {sorted(set(classes))}."
             )
         self.prompt_embeds, self.prompt_to_class = prompt_embeds, prompt_to_class
-        self.config.prompts = list(prompts)
+        self.config.prompts, self.config.class_names = list(prompts), list(names)
         self.config.id2label = dict(enumerate(names))
         self.config.label2id = {name: index for index, name in enumerate(names)}
 
@@ -253,17 +254,27 @@ class UOVModel(UOVPreTrainedModel):
         Returns:
             `torch.FloatTensor` of shape `(N, C)`, or `(N, C + 1)` with the background.
         """
-        num_classes = self.config.num_labels
-        if not num_classes or not len(self.prompt_embeds):
-            raise ValueError("The model has no classes to score. Bake a vocabulary with `set_classes` first.")
+        self._check_vocabulary()
         with torch.autocast(point_embeds.device.type, enabled=False):
             return best_of_prompts(
                 point_embeds,
                 self.prompt_embeds,
                 self.prompt_to_class,
                 self.config.logit_scale,
-                num_classes,
+                self.config.num_labels,
                 include_background,
+            )
+
+    def _check_vocabulary(self) -> None:
+        """Raise where the baked prompts are missing, empty or for other classes."""
+        self.config.check_vocabulary()
+        if not self._has_vocabulary:
+            # Checked until it holds, then never again: reading a value makes the host wait for an accelerator.
+            self._has_vocabulary = bool((self.prompt_to_class != self.config.ignored_index).any())
+        if not self._has_vocabulary:
+            raise ValueError(
+                "The model was built from a configuration alone: its prompts have no embeddings. Load weights with "
+                "`from_pretrained`, or call `UOVModel.set_classes`."
             )
 
 

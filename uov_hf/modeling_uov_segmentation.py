@@ -52,7 +52,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             the official one's row for none of them, behind theirs.
 
     Raises:
-        ValueError: if there are no classes, or the head is "text" and there are no baked prompts.
+        ValueError: There are no classes, or the head is "text" and the baked prompts are missing or for other classes.
     """
 
     def __init__(self, config: UOVConfig):
@@ -62,11 +62,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
                 "A segmenter needs classes: `config.id2label` is empty. Give `class_names` to `from_backbone`, "
                 "or bake a vocabulary with `UOVModel.set_classes` first."
             )
-        if config.head == "text" and not config.prompts:
-            raise ValueError(
-                '`config.head` is "text" and the model has no words: `config.prompts` is empty. Bake a vocabulary '
-                'with `UOVModel.set_classes` first, or take `head="linear"`.'
-            )
+        if config.head == "text":
+            config.check_vocabulary()
         self.uov = UOVModel(config)
         self.classifier = None
         if config.head == "linear":
@@ -95,7 +92,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         config = uov.config
         if class_names is not None and list(class_names) != list(config.id2label.values()):
             uov.prompt_embeds, uov.prompt_to_class = uov.prompt_embeds[:0], uov.prompt_to_class[:0]
-            config.prompts = []
+            config.prompts, config.class_names = [], []
             config.id2label = dict(enumerate(class_names))
             config.label2id = {name: index for index, name in enumerate(class_names)}
         config.head, config.has_void = head, False
