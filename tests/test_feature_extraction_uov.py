@@ -203,3 +203,10 @@ def test_voxelising_a_scan_takes_milliseconds():
         extractor(points)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.050
+
+
+def test_a_misspelt_setting_is_refused_and_the_keys_of_transformers_are_not(tmp_path):
+    with pytest.raises(ValueError, match="no setting voxelsize. Its settings are voxel_size, coordinate_system"):
+        UOVFeatureExtractor(voxelsize=[0.2] * 3)
+    extractor = UOVFeatureExtractor(auto_map={}, processor_class="UOVProcessor", feature_extractor_type="x")
+    assert extractor.to_dict() == UOVFeatureExtractor().to_dict()

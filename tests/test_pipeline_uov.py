@@ -28,7 +28,9 @@ from uov_hf import (
 CLASSES = ["car", "driveable_surface", "tree"]
 PROMPTS = ["car", "road", "tree", "sedan", "sky"]
 
-SEGMENT_WITHOUT_THE_PACKAGE = """
+SAVE_AND_SEGMENT_WITHOUT_THE_PACKAGE = """
+import os
+import shutil
 import sys
 
 class NotInstalled:
@@ -39,13 +41,24 @@ class NotInstalled:
 sys.meta_path.insert(0, NotInstalled())
 
 import numpy as np
-from transformers import pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor, pipeline
 
 folder, points, result = sys.argv[1:]
-segmenter = pipeline("point-cloud-segmentation", model=folder, trust_remote_code=True, device="cpu")
+trust = {"trust_remote_code": True}
+for part in (AutoModelForSemanticSegmentation, AutoProcessor):
+    part.from_pretrained(folder, **trust).save_pretrained("saved in parts")
+pipeline("point-cloud-segmentation", model="saved in parts", **trust).save_pretrained("saved by the pipeline")
+for copy in ("saved in parts", "saved by the pipeline"):
+    assert sorted(set(os.listdir(folder)) - set(os.listdir(copy))) == [], copy
+shutil.copytree(folder, "removed")
+network = AutoModel.from_pretrained("removed", **trust)
+shutil.rmtree("removed")
+network.save_pretrained("saved without its source")
+config = AutoConfig.from_pretrained("saved without its source", **trust)
+assert sorted(config.auto_map) == ["AutoConfig", "AutoModel"] and not config.custom_pipelines, config
+segmenter = pipeline("point-cloud-segmentation", model="saved by the pipeline", device="cpu", **trust)
 assert type(segmenter).__module__.startswith("transformers_modules."), type(segmenter).__module__
-answer = segmenter(points, candidate_labels=["sky", "car"], threshold=0.1)
-np.savez(result, **answer)
+np.savez(result, **segmenter(points, candidate_labels=["sky", "car"], threshold=0.1))
 """
 
 
@@ -356,9 +369,18 @@ def test_what_it_cannot_do_it_says(request, head, options, message):
         request.getfixturevalue(head)(**{"points": scan()} | options)
 
 
-def test_without_the_package_the_code_in_the_checkpoint_is_the_pipeline(checkpoints, words, tmp_path):
+def test_without_the_package_the_code_in_the_checkpoint_is_the_pipeline_and_is_saved_again(
+    checkpoints, words, tmp_path
+):
     np.save(tmp_path / "scan.npy", scan())
-    command = [sys.executable, "-c", SEGMENT_WITHOUT_THE_PACKAGE, str(checkpoints["text"]), "scan.npy", "result.npz"]
+    command = [
+        sys.executable,
+        "-c",
+        SAVE_AND_SEGMENT_WITHOUT_THE_PACKAGE,
+        str(checkpoints["text"]),
+        "scan.npy",
+        "result.npz",
+    ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -371,6 +393,16 @@ def test_with_the_package_a_checkpoint_that_carries_its_pipeline_needs_no_trust(
     assert "point-cloud-segmentation" in config["custom_pipelines"]
     segmenter = pipeline("point-cloud-segmentation", model=str(checkpoints["text"]), device="cpu")
     assert type(segmenter) is PointCloudSegmentationPipeline and type(segmenter.model) is UOVForSemanticSegmentation
+
+
+def test_a_saved_pipeline_has_the_processor_it_was_loaded_with(words, tmp_path):
+    extractor = UOVFeatureExtractor([0.5] * 3, "cartesian", intensity_scaling="unit")
+    save_checkpoint(tmp_path / "first", words.model, UOVProcessor.from_teacher(extractor))
+    loaded = pipeline("point-cloud-segmentation", model=str(tmp_path / "first"), device="cpu")
+    loaded.save_pretrained(tmp_path / "second")
+    again = pipeline("point-cloud-segmentation", model=str(tmp_path / "second"), device="cpu")
+    assert again.processor.to_dict() == loaded.processor.to_dict()
+    assert_same(again(scan(), intensity_max=255), loaded(scan(), intensity_max=255))
 
 
 def test_with_the_package_trust_may_be_given_too(checkpoints, words):

@@ -2,14 +2,18 @@
 
 import difflib
 import math
+import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 
 
+IS_PACKAGE = __name__.startswith("uov_hf.")  # else this file came with a checkpoint, as remote code
 FORMAT_VERSION = 1
 IGNORED = 255  # the label of a point without a class: it counts in no loss and in no score
 NUM_LEVELS = 4  # times the network halves its resolution, and doubles it again
@@ -127,8 +131,10 @@ class UOVConfig(PreTrainedConfig):
         # JSON has no tuples: a configuration equals the one that is read back.
         for name in ("hidden_sizes", "depths", "prompts", "class_names"):
             setattr(self, name, list(getattr(self, name)))
-        if __name__.startswith("uov_hf."):
-            # For whom the package is not installed; where it is, the task is registered, and needs no trust.
+        if IS_PACKAGE:
+            # Remote code is for environments without the package. Kept here, these keys would be saved again in
+            # folders without that code, and `pipeline` would need `trust_remote_code` for a task that is registered.
+            kwargs.pop("auto_map", None)
             kwargs.pop("custom_pipelines", None)
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = {}  # the library's default would be two classes named LABEL_0 and LABEL_1
@@ -136,6 +142,39 @@ class UOVConfig(PreTrainedConfig):
         # JSON sorts its keys as words, "10" before "2".
         self.id2label = dict(sorted(self.id2label.items()))
         self.label2id = {name: index for index, name in self.id2label.items()}
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save the configuration as `PreTrainedConfig` does, with the remote code that it was loaded by.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                The folder; created if it does not exist.
+            push_to_hub, kwargs:
+                See `PreTrainedConfig.save_pretrained`.
+        """
+        if not IS_PACKAGE:
+            self._save_remote_code(Path(save_directory))
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def _save_remote_code(self, folder: Path) -> None:
+        """Copy the code of every class that the configuration names; transformers copies that of the saved class."""
+        folder.mkdir(parents=True, exist_ok=True)
+        auto_map, pipelines = getattr(self, "auto_map", {}), getattr(self, "custom_pipelines", {})
+        self.auto_map = {name: code for name, code in auto_map.items() if self._copy_code(code, folder)}
+        self.custom_pipelines = {
+            task: pipeline for task, pipeline in pipelines.items() if self._copy_code(pipeline["impl"], folder)
+        }
+
+    def _copy_code(self, reference: str, folder: Path) -> bool:
+        """Copy the module of a `module.Class` and the modules it imports; return whether the folder has it."""
+        try:
+            code = get_class_from_dynamic_module(
+                reference, self.name_or_path, revision=getattr(self, "_commit_hash", None)
+            )
+            custom_object_save(code, folder)
+        except OSError:  # the source is gone: a class whose code is nowhere must not be named
+            return (folder / f"{reference.rpartition('.')[0]}.py").is_file()
+        return True
 
     @classmethod
     def from_preset(cls, preset: str, **overrides: Any) -> "UOVConfig":

@@ -1,5 +1,6 @@
 """From lidar points to the voxels that the network reads."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ VOXEL_REDUCTIONS = ("first", "mean")
 INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
 MISSING_INTENSITIES = {"raw": 0.0, "unit": 0.25, "unit_plus_one": 1.25}
 PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
+KEYS_OF_TRANSFORMERS = ("feature_extractor_type", "processor_class", "auto_map")  # saved beside the settings
 # Voxel indices of one axis fit in 16 bits: 3.2 km at 0.1 m.
 AXIS_BITS = 16
 AXIS_LIMIT = 1 << (AXIS_BITS - 1)
@@ -68,7 +70,15 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         missing_intensity: float | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        unknown = sorted(set(kwargs) - set(KEYS_OF_TRANSFORMERS))
+        if unknown:
+            settings = [
+                name for name in inspect.signature(type(self).__init__).parameters if name not in ("self", "kwargs")
+            ]
+            raise ValueError(
+                f"`UOVFeatureExtractor` has no setting {', '.join(unknown)}. Its settings are {', '.join(settings)}."
+            )
+        super().__init__()
         _check_choice("coordinate_system", coordinate_system, DEFAULT_VOXEL_SIZES)
         _check_choice("voxel_reduction", voxel_reduction, VOXEL_REDUCTIONS)
         _check_choice("intensity_scaling", intensity_scaling, INTENSITY_SCALINGS)

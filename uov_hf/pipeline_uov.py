@@ -1,5 +1,6 @@
 """`pipeline("point-cloud-segmentation")`: scans in, a label for each of their points out, in words of one's own."""
 
+import os
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
@@ -99,6 +100,19 @@ class PointCloudSegmentationPipeline(Pipeline):
         if candidate_labels is not None:
             kwargs["candidate_labels"] = candidate_labels
         return super().__call__(points, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model and its processor as a checkpoint that `pipeline` loads again.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                The folder; created if it does not exist.
+            kwargs:
+                Passed to `save_pretrained` of both, such as `push_to_hub`.
+        """
+        # The base class saves a tokenizer and a feature extractor, which are parts of the processor here.
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(self, threshold=None, top_k=None, refine=None, **asked):
         unknown = sorted(set(asked) - {*WORDS, "intensity_max"})

@@ -125,10 +125,11 @@ def test_the_checkpoint_names_its_classes_by_module(checkpoint):
     assert not any(name.startswith(".") for name in files)
 
 
-def test_a_plain_save_carries_no_code(checkpoint, tmp_path):
-    model = UOVModel.from_pretrained(checkpoint[0] / "model")
-    UOVModel(model.config.__class__.from_preset("tiny")).save_pretrained(tmp_path)
-    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
+def test_a_plain_save_of_a_loaded_checkpoint_carries_no_code_and_names_none(checkpoint, tmp_path):
+    for part in (UOVModel, UOVProcessor):
+        part.from_pretrained(checkpoint[0] / "model").save_pretrained(tmp_path)
+    written = [(tmp_path / name).read_text() for name in ("config.json", "processor_config.json")]
+    assert not any(key in text for key in ("auto_map", "custom_pipelines") for text in written)
     assert not list(tmp_path.glob("*.py"))
 
 

@@ -244,3 +244,10 @@ def test_the_command_line_pushes_a_checkpoint_and_says_why_not(hub, model, check
 def test_the_pushed_configuration_is_the_saved_one(hub, checkpoint):
     push_checkpoint(checkpoint, "tiny")
     assert json.loads(hub.files("me/tiny")["config.json"]) == json.loads((checkpoint / "config.json").read_text())
+
+
+def test_a_pushed_pipeline_has_its_processor(hub, checkpoint, processor):
+    pipeline("point-cloud-segmentation", model=str(checkpoint), device="cpu").push_to_hub("me/pipeline")
+    assert UOVProcessor.from_pretrained("me/pipeline").to_dict() == processor.to_dict()
+    pulled = pipeline("point-cloud-segmentation", model="me/pipeline", device="cpu")
+    assert pulled.model.config.id2label == dict(enumerate(CLASSES))
