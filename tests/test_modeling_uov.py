@@ -1,10 +1,12 @@
 """UOV models keep the promises of the library (saving, loading, dtypes, outputs) and those of the method."""
 
+import inspect
+
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForPreTraining, CLIPTextConfig, CLIPTextModelWithProjection
 
-from uov_hf import UOVConfig, UOVForPreTraining, UOVModel
+from uov_hf import UOVConfig, UOVForPreTraining, UOVForSemanticSegmentation, UOVModel
 
 
 SMALL = {"hidden_sizes": [8] * 8, "stem_channels": 8, "projection_dim": 12, "sparse_backend": "torch"}
@@ -101,6 +103,29 @@ def test_a_tuple_comes_where_it_is_asked_for(scans):
     as_tuple = model(**scans, return_dict=False)
     assert isinstance(as_tuple, tuple)
     assert torch.equal(as_tuple[0], model(**scans).point_embeds)
+
+
+def test_hidden_states_are_those_of_the_stem_and_of_every_stage(scans):
+    model = UOVModel(config(stem_channels=4, hidden_sizes=[8, 12, 16, 20, 24, 28, 32, 36])).eval()
+    output = model(**scans, output_hidden_states=True)
+    assert [len(state.T) for state in output.hidden_states] == [4, 8, 12, 16, 20, 24, 28, 32, 36]
+    rows = [len(state) for state in output.hidden_states]
+    assert rows[0] == len(scans["voxel_coords"]) and rows == rows[::-1] and rows == sorted(rows[:5])[::-1] + rows[5:]
+    sorted_embeds = torch.nn.functional.normalize(model.point_projection(output.hidden_states[-1]), dim=1)
+    similarity = sorted_embeds @ output.voxel_embeds.T  # each row of one is a row of the other
+    assert torch.allclose(similarity.amax(0), torch.ones(rows[0]), atol=1e-5)
+    assert model(**scans).hidden_states is None
+
+
+@pytest.mark.parametrize("unknown", ["output_attentions", "pixel_values"])
+def test_an_argument_that_would_be_ignored_is_refused(scans, unknown):
+    with pytest.raises(TypeError, match=unknown):
+        UOVModel(config())(**scans, **{unknown: True})
+
+
+def test_the_main_input_is_the_first_argument():
+    for model_class in (UOVModel, UOVForPreTraining, UOVForSemanticSegmentation):
+        assert list(inspect.signature(model_class.forward).parameters)[1] == model_class.main_input_name
 
 
 def test_an_empty_batch_has_no_embeddings():
@@ -274,6 +299,22 @@ def test_the_teachers_text_tower_travels_with_the_model(tmp_path, scans):
     expected = torch.nn.functional.normalize(tower(**text_inputs()).text_embeds, dim=-1)
     assert torch.allclose(output.text_embeds, expected, atol=1e-6)
     assert output.logits_per_point.shape == (70, 2)
+
+
+def test_text_features_are_an_output_object_as_those_of_clip():
+    tower = CLIPTextModelWithProjection(CLIP_TEXT).eval()
+    model = UOVModel(config(teacher="some/clip")).eval()
+    model.set_text_tower(tower, "some/clip")
+    output = model.get_text_features(**text_inputs(), output_hidden_states=True)
+    expected = tower(**text_inputs(), output_hidden_states=True)
+    assert torch.equal(output.pooler_output, torch.nn.functional.normalize(expected.text_embeds, dim=-1))
+    assert torch.equal(output.last_hidden_state, expected.last_hidden_state)
+    assert len(output.hidden_states) == 2 and output.attentions is None
+    as_tuple = model.get_text_features(**text_inputs(), return_dict=False)
+    assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[1], output.pooler_output)
+    assert model.get_input_embeddings() is tower.get_input_embeddings()
+    with pytest.raises(NotImplementedError, match="only where it has a text tower"):
+        UOVForPreTraining(config()).get_input_embeddings()
 
 
 def test_the_text_tower_stays_frozen(tmp_path):

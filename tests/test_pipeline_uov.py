@@ -271,7 +271,7 @@ def test_the_sentence_is_what_the_text_tower_reads(reader):
     inputs, uov = reader.processor(scan(), intensity_max=255), reader.model.uov
     with torch.no_grad():
         embeds = uov.get_point_features(inputs["voxel_coords"], inputs["voxel_features"], inputs["point_to_voxel"])
-        text = uov.get_text_features(**reader.processor(text=["the tuk-tuk", "the cart"]))
+        text = uov.get_text_features(**reader.processor(text=["the tuk-tuk", "the cart"])).pooler_output
         expected = (uov.config.logit_scale * embeds @ text.T).softmax(1)
     result = reader(scan(), "tuk-tuk, cart", hypothesis_template="the {}", intensity_max=255)
     np.testing.assert_array_equal(result["segmentation"], expected.argmax(1))

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_uov import UOVConfig
 from .sparse_conv import SparseConv
-from .sparse_unet import SparseUNet
+from .sparse_unet import SparseUNet, UNetStage
 
 
 @dataclass
@@ -27,12 +29,16 @@ class UOVOutput(ModelOutput):
             Cosine similarity times `config.logit_scale`, where there is text.
         voxel_embeds (`torch.FloatTensor` of shape `(num_voxels, projection_dim)`):
             One row per voxel.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
+            The output of the stem and of each stage, of shape `(voxels of that resolution, channels)`. Rows have the
+            order that the network sorts voxels into, not that of `voxel_coords`.
     """
 
     point_embeds: torch.FloatTensor | None = None
     text_embeds: torch.FloatTensor | None = None
     logits_per_point: torch.FloatTensor | None = None
     voxel_embeds: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
 class UOVPreTrainedModel(PreTrainedModel):
@@ -40,8 +46,10 @@ class UOVPreTrainedModel(PreTrainedModel):
 
     config: UOVConfig
     base_model_prefix = "uov"
-    main_input_name = "voxel_features"
+    main_input_name = "voxel_coords"
+    input_modalities = ("point_cloud", "text")
     supports_gradient_checkpointing = True
+    _can_record_outputs = {"hidden_states": UNetStage}
     _supports_sdpa = True  # of the text tower
     # Running statistics and the truth of the text space lose too much in half precision (`*` is anything).
     _keep_in_fp32_modules_strict = ["backbone.*norm", "backbone.*shortcut.1", "prompt_embeds"]
@@ -89,7 +97,22 @@ class UOVModel(UOVPreTrainedModel):
             self.text_tower.eval().requires_grad_(False)
         return self
 
-    @can_return_tuple
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings of the text tower.
+
+        Raises:
+            NotImplementedError: The model has no text tower.
+        """
+        if self.text_tower is None:
+            raise NotImplementedError("`UOVModel` has token embeddings only where it has a text tower.")
+        return self.text_tower.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the text tower."""
+        self.get_input_embeddings()  # raises where there is no text tower
+        self.text_tower.set_input_embeddings(value)
+
+    @capture_outputs
     def forward(
         self,
         voxel_coords: torch.IntTensor,
@@ -98,6 +121,7 @@ class UOVModel(UOVPreTrainedModel):
         num_points: torch.LongTensor | None = None,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
     ) -> UOVOutput:
         """Embed scans and words, and compare them.
 
@@ -112,6 +136,10 @@ class UOVModel(UOVPreTrainedModel):
                 Not used: accepted so that the output of [`UOVProcessor`] can be passed whole.
             input_ids, attention_mask (`torch.LongTensor` of shape `(num_texts, sequence_length)`, *optional*):
                 Tokenised words for the text tower. Without them the words are the baked prompts.
+            output_hidden_states (`bool`, *optional*):
+                Whether to return the features of every stage.
+            return_dict (`bool`, *optional*, defaults to `True`):
+                Whether to return an output object instead of a tuple.
 
         Raises:
             ValueError: if `input_ids` are given and the model has no text tower of its teacher.
@@ -120,7 +148,7 @@ class UOVModel(UOVPreTrainedModel):
         point_embeds = voxel_embeds if point_to_voxel is None else voxels_to_points(voxel_embeds, point_to_voxel)
         text_embeds = logits_per_point = None
         if input_ids is not None:
-            text_embeds = self.get_text_features(input_ids, attention_mask)
+            text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
         elif len(self.prompt_embeds):
             text_embeds = self.prompt_embeds
         if text_embeds is not None:
@@ -143,18 +171,44 @@ class UOVModel(UOVPreTrainedModel):
         voxel_embeds = F.normalize(at_least_float32(self.point_projection(hidden_states)), dim=-1)
         return voxel_embeds if point_to_voxel is None else voxels_to_points(voxel_embeds, point_to_voxel)
 
+    @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
-    ) -> torch.FloatTensor:
-        """Unit-length embeddings `(num_texts, projection_dim)` of tokenised words, by the teacher's own text tower.
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Embed tokenised words by the teacher's own text tower.
+
+        Args:
+            input_ids, attention_mask (`torch.LongTensor` of shape `(num_texts, sequence_length)`):
+                Tokenised words.
+            output_hidden_states, output_attentions, return_dict (`bool`, *optional*):
+                See the text tower.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `pooler_output` has the embeddings `(num_texts, projection_dim)`, of unit
+            length unlike those of `CLIPModel`.
 
         Raises:
             ValueError: if there is no text tower, or it is not that of the teacher the points were trained with.
         """
         if not self.config.has_teachers_text_tower:
             raise ValueError(f"`input_ids` cannot be embedded: {self.config.why_only_baked_words()}")
-        embeds = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).text_embeds
-        return F.normalize(at_least_float32(embeds), dim=-1)
+        output = self.text_tower(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+        )
+        return BaseModelOutputWithPooling(
+            last_hidden_state=output.last_hidden_state,
+            pooler_output=F.normalize(at_least_float32(output.text_embeds), dim=-1),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
 
     def get_prompt_features(self, prompts: list[str]) -> torch.FloatTensor:
         """Unit-length embeddings `(len(prompts), projection_dim)` of words of the baked vocabulary.
@@ -268,9 +322,10 @@ class UOVModel(UOVPreTrainedModel):
     def _check_vocabulary(self) -> None:
         """Raise where the baked prompts are missing, empty or for other classes."""
         self.config.check_vocabulary()
-        if not self._has_vocabulary:
-            # Checked until it holds, then never again: reading a value makes the host wait for an accelerator.
-            self._has_vocabulary = bool((self.prompt_to_class != self.config.ignored_index).any())
+        # Reading a value makes the host wait for an accelerator and breaks the graph of `torch.compile`: once is enough.
+        if self._has_vocabulary or torch.compiler.is_compiling():
+            return
+        self._has_vocabulary = bool((self.prompt_to_class != self.config.ignored_index).any())
         if not self._has_vocabulary:
             raise ValueError(
                 "The model was built from a configuration alone: its prompts have no embeddings. Load weights with "

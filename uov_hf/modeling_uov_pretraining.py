@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_uov import UOVConfig
 from .losses import (
@@ -31,12 +32,15 @@ class UOVPreTrainingOutput(ModelOutput):
             Text-superpoint cross-entropy, without a graph.
         num_superpoints (`torch.LongTensor` of shape `()`):
             How many superpoints the means are over: the weight of this micro-batch in the optimiser step.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
+            See [`UOVOutput`].
     """
 
     loss: torch.FloatTensor | None = None
     image_loss: torch.FloatTensor | None = None
     text_loss: torch.FloatTensor | None = None
     num_superpoints: torch.LongTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
 class UOVForPreTraining(UOVPreTrainedModel):
@@ -52,7 +56,7 @@ class UOVForPreTraining(UOVPreTrainedModel):
         self.uov = UOVModel(config)
         self.post_init()
 
-    @can_return_tuple
+    @capture_outputs
     def forward(
         self,
         voxel_coords: torch.IntTensor,
@@ -67,12 +71,13 @@ class UOVForPreTraining(UOVPreTrainedModel):
         scene_ids: torch.LongTensor | None = None,
         negative_embeds: torch.FloatTensor | None = None,
         num_points: torch.LongTensor | None = None,
+        output_hidden_states: bool | None = None,
     ) -> UOVPreTrainingOutput:
         """The loss of a batch of scans, M pairs of points and segments, S superpoints and P prompts.
 
         Args:
-            voxel_coords, voxel_features, point_to_voxel, num_points:
-                The scans, as in [`UOVModel.forward`].
+            voxel_coords, voxel_features, point_to_voxel, num_points, output_hidden_states, return_dict:
+                See [`UOVModel.forward`].
             pair_to_point (`torch.LongTensor` of shape `(M,)`):
                 The point of each pair. A pair whose point has no voxel is left out.
             superpoint_ids (`torch.LongTensor` of shape `(M,)`):

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_uov import UOVConfig
 from .losses import lovasz_softmax, nan_unless
@@ -26,6 +27,8 @@ class UOVSegmentationOutput(ModelOutput):
             One row per voxel.
         cross_entropy, lovasz_loss (`torch.FloatTensor` of shape `()`, *optional*):
             The terms of the loss, without a graph.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
+            See [`UOVOutput`].
     """
 
     loss: torch.FloatTensor | None = None
@@ -33,6 +36,7 @@ class UOVSegmentationOutput(ModelOutput):
     voxel_logits: torch.FloatTensor | None = None
     cross_entropy: torch.FloatTensor | None = None
     lovasz_loss: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
 class UOVForSemanticSegmentation(UOVPreTrainedModel):
@@ -113,7 +117,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             self.uov.point_projection.requires_grad_(False)
         return self
 
-    @can_return_tuple
+    @capture_outputs
     def forward(
         self,
         voxel_coords: torch.IntTensor,
@@ -122,12 +126,13 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         num_points: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         confidence: torch.FloatTensor | None = None,
+        output_hidden_states: bool | None = None,
     ) -> UOVSegmentationOutput:
         """Name the voxels of scans, and compare the names with labels where there are any.
 
         Args:
-            voxel_coords, voxel_features, point_to_voxel, num_points:
-                The scans, as in [`UOVModel.forward`].
+            voxel_coords, voxel_features, point_to_voxel, num_points, output_hidden_states, return_dict:
+                See [`UOVModel.forward`].
             labels (`torch.LongTensor` of shape `(num_points,)`, *optional*):
                 The class of each point, `config.ignored_index` for none; a voxel has that of its first point. Without
                 `point_to_voxel` there is one for each voxel.

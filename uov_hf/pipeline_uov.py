@@ -274,7 +274,9 @@ class PointCloudSegmentationPipeline(Pipeline):
         """Let the text tower read sentences that it has not read before."""
         if sentences:
             tokens = self.processor(text=sentences).to(self.device)
-            self._embeds_of_words |= zip(sentences, uov.get_text_features(**tokens).cpu().split(1), strict=True)
+            self._embeds_of_words |= zip(
+                sentences, uov.get_text_features(**tokens).pooler_output.cpu().split(1), strict=True
+            )
 
 
 def _as_dict(scan: Any) -> dict[str, Any]:
