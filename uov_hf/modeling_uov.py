@@ -322,7 +322,7 @@ class UOVModel(UOVPreTrainedModel):
     def _check_vocabulary(self) -> None:
         """Raise where the baked prompts are missing, empty or for other classes."""
         self.config.check_vocabulary()
-        # Reading a value makes the host wait for an accelerator and breaks the graph of `torch.compile`: once is enough.
+        # Reading a value makes the host wait for an accelerator and breaks compiled graphs: once is enough.
         if self._has_vocabulary or torch.compiler.is_compiling():
             return
         self._has_vocabulary = bool((self.prompt_to_class != self.config.ignored_index).any())
