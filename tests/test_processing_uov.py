@@ -120,10 +120,10 @@ def test_a_processor_is_one_json_file_and_the_tokenizer(tmp_path, processor):
     assert content["feature_extractor"]["coordinate_system"] == "cylindrical"
 
 
-def test_a_call_leaves_no_padding_in_the_saved_tokenizer(tmp_path, clip_folder):
+def test_a_call_leaves_no_padding_or_truncation_in_the_saved_tokenizer(tmp_path, clip_folder):
     processor = UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder)
     processor.save_pretrained(tmp_path / "fresh")
-    processor(text=["car", "traffic cone"])
+    processor(text=["car", "traffic cone"], padding="max_length", max_length=9, truncation=True)
     processor.save_pretrained(tmp_path / "used")
     fresh, used = ((tmp_path / name / "tokenizer.json").read_text() for name in ("fresh", "used"))
     assert fresh == used
@@ -317,7 +317,18 @@ def test_no_image_is_refused(processor):
             processor(images=none)
 
 
-def test_tensors_are_torch_as_elsewhere_on_the_hub(processor):
-    assert isinstance(processor(points=scan(5), return_tensors="pt")["point_to_voxel"], torch.Tensor)
-    with pytest.raises(ValueError, match=r"`return_tensors` must be \"pt\", got 'np'.*processor.feature_extractor"):
-        processor(points=scan(5), return_tensors="np")
+def test_options_reach_the_tokenizer_and_the_image_processor(clip_folder):
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder)
+    inputs = {"points": scan(5), "images": image(), "text": ["car", "traffic cone"]}
+    nested = processor(
+        **inputs,
+        images_kwargs={"do_normalize": False, "crop_size": {"height": 16, "width": 16}},
+        text_kwargs={"padding": "max_length", "max_length": 9, "truncation": True},
+    )
+    assert nested["pixel_values"].shape == (1, 1, 3, 16, 16) and nested["pixel_values"].min() >= 0
+    assert nested["input_ids"].shape == (2, 9)
+    flat = processor(**inputs, do_normalize=False, padding="max_length", max_length=20, return_tensors="np")
+    assert flat["pixel_values"].min() >= 0 and flat["input_ids"].shape == (2, 20)
+    assert all(isinstance(value, np.ndarray) for value in flat.values())
+    with pytest.raises(TypeError, match="has no option paddings. Pass options of the tokenizer in `text_kwargs`"):
+        processor(**inputs, paddings=True)

@@ -1,11 +1,19 @@
 """From points, images and words to what the model reads, and from its scores back to labels of the original points."""
 
 import string
-from typing import Any
+from typing import Any, Unpack
 
+import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature, CLIPImageProcessorPil, CLIPTokenizer
-from transformers.processing_utils import ProcessorMixin
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    BatchEncoding,
+    BatchFeature,
+    CLIPImageProcessorPil,
+    CLIPTokenizer,
+)
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, TextKwargs
 
 from .afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 from .feature_extraction_uov import UOVFeatureExtractor
@@ -14,6 +22,10 @@ from .feature_extraction_uov import UOVFeatureExtractor
 AFI_EVIDENCE = ("labels", "scores")
 # Measured better than the paper's constants, which are an empty dictionary (docs/results.md).
 DEFAULT_AFI = {"evidence": "scores", "level_shares": list(DENSE.level_shares), "base_vote": DENSE.base_vote}
+
+
+class UOVProcessorKwargs(ProcessingKwargs, total=False):
+    """Options of [`UOVProcessor.__call__`]: `images_kwargs`, `text_kwargs`, or an option of either by its name."""
 
 
 class UOVProcessor(ProcessorMixin):
@@ -37,6 +49,9 @@ class UOVProcessor(ProcessorMixin):
             ground ring besides, which takes the evidence of the ground around the vehicle and of the vehicle itself
             away. By default `DEFAULT_AFI`.
     """
+
+    valid_processor_kwargs = UOVProcessorKwargs
+    text_kwargs = {"padding": True}
 
     def __init__(
         self,
@@ -85,12 +100,12 @@ class UOVProcessor(ProcessorMixin):
         images: Any = None,
         text: str | list[str] | None = None,
         intensity_max: float | list[float] | None = None,
-        return_tensors: str = "pt",
+        **kwargs: Unpack[UOVProcessorKwargs],
     ) -> BatchFeature:
         """Make one batch of scans, of their images, of words, or of all three.
 
-        Ragged things are concatenated, never padded. The result goes to the model whole, but for `pixel_values`, which
-        are for the teacher.
+        Scans and images are concatenated, never padded; words are padded to the longest. The model takes the whole
+        batch but for `pixel_values`, which are for the teacher.
 
         Args:
             points (array of shape `(num_points, 3 or more)`, path, or a list of them, *optional*):
@@ -99,34 +114,49 @@ class UOVProcessor(ProcessorMixin):
                 The image of one camera, those of the cameras of one scan, or of each scan of the batch, equally many.
             text (`str` or `list[str]`, *optional*):
                 Words for the text tower.
-            intensity_max (`float` or list of it, *optional*):
-                The sensor's full scale, as [`UOVFeatureExtractor`] takes it.
+            intensity_max (`float` or `list[float]`, *optional*):
+                The sensor's full scale; see [`UOVFeatureExtractor`].
             return_tensors (`str`, *optional*, defaults to `"pt"`):
-                As elsewhere on the Hub; there is only `"pt"`.
+                `"pt"`, which the model reads, or `"np"`.
+            images_kwargs, text_kwargs (`dict`, *optional*):
+                Options of the image processor and of the tokenizer. Options of either may be passed by their names,
+                such as `padding`.
 
         Returns:
-            `BatchFeature` of tensors. For points: `voxel_coords`, `voxel_features`, `point_to_voxel`, `num_points`.
-            For images: `pixel_values` of shape `(batch, num_cameras, 3, height, width)`. For text: `input_ids` and
+            `BatchFeature`: For points: `voxel_coords`, `voxel_features`, `point_to_voxel`, `num_points`. For images:
+            `pixel_values` of shape `(batch, num_cameras, 3, height, width)`. For text: `input_ids` and
             `attention_mask` of shape `(num_texts, longest)`.
 
         Raises:
-            ValueError: if nothing is given, or `text` is and there is no text tower, or numbers of images differ.
+            ValueError: Nothing is passed, or `text` without a text tower, or scans have different numbers of images.
+            TypeError: An option is unknown.
         """
-        if return_tensors != "pt":
-            raise ValueError(
-                f'`return_tensors` must be "pt", got {return_tensors!r}: the model reads torch tensors. For arrays '
-                'of the points call `processor.feature_extractor(points, return_tensors="np")`.'
-            )
         if points is None and images is None and text is None:
             raise ValueError("`UOVProcessor` needs at least one of `points`, `images` and `text`.")
+        self._check_options(kwargs)
+        options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        images_options, text_options = options["images_kwargs"], options["text_kwargs"]
+        return_tensors = [own.pop("return_tensors", None) for own in (text_options, images_options)]
         batch = {}
         if points is not None:
-            batch.update(self.feature_extractor(points, intensity_max=intensity_max, return_tensors="pt"))
+            batch.update(self.feature_extractor(points, intensity_max=intensity_max, return_tensors="np"))
         if images is not None:
-            batch["pixel_values"] = self._pixel_values(images)
+            batch["pixel_values"] = self._pixel_values(images, **images_options)
         if text is not None:
-            batch.update(self._tokenize(text))
-        return BatchFeature(batch)
+            batch.update(self._tokenize(text, **text_options))
+        return BatchFeature(batch, tensor_type=next(filter(None, return_tensors), "pt"))
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        """Raise for options that `ProcessorMixin` would ignore with a warning."""
+        image_options = getattr(self.image_processor, "valid_kwargs", ImagesKwargs)
+        known = {"common_kwargs"}.union(
+            *(kind.__annotations__ for kind in (UOVProcessorKwargs, TextKwargs, ImagesKwargs, image_options))
+        )
+        if unknown := sorted(set(options) - known):
+            raise TypeError(
+                f"`UOVProcessor` has no option {', '.join(unknown)}. Pass options of the tokenizer in `text_kwargs` "
+                "and those of the image processor in `images_kwargs`."
+            )
 
     def post_process_semantic_segmentation(
         self,
@@ -233,7 +263,7 @@ class UOVProcessor(ProcessorMixin):
                 "If rows are voxels, say so with `per_voxel=True`."
             )
 
-    def _pixel_values(self, images: Any) -> torch.Tensor:
+    def _pixel_values(self, images: Any, **options: Any) -> np.ndarray:
         if not isinstance(images, (list, tuple)):
             images = list(images) if getattr(images, "ndim", None) == 4 else [images]
         scans = images if images and isinstance(images[0], (list, tuple)) else [images]
@@ -243,19 +273,20 @@ class UOVProcessor(ProcessorMixin):
                 f"`images` must have as many cameras for each scan, and at least one, got {sorted(num_cameras)}."
             )
         flat = [image for cameras in scans for image in cameras]
-        pixel_values = self.image_processor(flat, return_tensors="pt")["pixel_values"]
-        return pixel_values.unflatten(0, (len(scans), -1))  # (batch, num_cameras, 3, height, width)
+        pixel_values = self.image_processor(flat, **options, return_tensors="np")["pixel_values"]
+        # (batch, num_cameras, 3, height, width)
+        return pixel_values.reshape(len(scans), -1, *pixel_values.shape[1:])
 
-    def _tokenize(self, text: str | list[str]) -> BatchFeature:
+    def _tokenize(self, text: str | list[str], **options: Any) -> BatchEncoding:
         if not self.has_text_tower:
             raise ValueError(
                 "`text` cannot be processed: this checkpoint has no text tower, and its words are those baked into "
                 "the model (`model.config.prompts`). Embed others with its teacher, and bake them with "
                 "`model.set_classes`."
             )
-        tokens = self.tokenizer([text] if isinstance(text, str) else list(text))
-        # Padding by a call of the tokenizer would stick to it, and be saved with it.
-        return self.tokenizer.pad(tokens, return_tensors="pt")
+        tokens = self.tokenizer([text] if isinstance(text, str) else list(text), **options)
+        self.tokenizer("")  # a tokenizer keeps padding and truncation of its last call, and would save them
+        return tokens
 
 
 def _concatenate(points: Any, num_points: list[int]) -> torch.Tensor:
