@@ -1,10 +1,6 @@
 """`pipeline("point-cloud-segmentation")`: three lines from a scan and words to a label for every point."""
 
-import json
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,39 +23,6 @@ from uov_hf import (
 
 CLASSES = ["car", "driveable_surface", "tree"]
 PROMPTS = ["car", "road", "tree", "sedan", "sky"]
-
-SAVE_AND_SEGMENT_WITHOUT_THE_PACKAGE = """
-import os
-import shutil
-import sys
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name == "uov_hf" or name.startswith("uov_hf."):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NotInstalled())
-
-import numpy as np
-from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor, pipeline
-
-folder, points, result = sys.argv[1:]
-trust = {"trust_remote_code": True}
-for part in (AutoModelForSemanticSegmentation, AutoProcessor):
-    part.from_pretrained(folder, **trust).save_pretrained("saved in parts")
-pipeline("point-cloud-segmentation", model="saved in parts", **trust).save_pretrained("saved by the pipeline")
-for copy in ("saved in parts", "saved by the pipeline"):
-    assert sorted(set(os.listdir(folder)) - set(os.listdir(copy))) == [], copy
-shutil.copytree(folder, "removed")
-network = AutoModel.from_pretrained("removed", **trust)
-shutil.rmtree("removed")
-network.save_pretrained("saved without its source")
-config = AutoConfig.from_pretrained("saved without its source", **trust)
-assert sorted(config.auto_map) == ["AutoConfig", "AutoModel"] and not config.custom_pipelines, config
-segmenter = pipeline("point-cloud-segmentation", model="saved by the pipeline", device="cpu", **trust)
-assert type(segmenter).__module__.startswith("transformers_modules."), type(segmenter).__module__
-np.savez(result, **segmenter(points, candidate_labels=["sky", "car"], threshold=0.1))
-"""
 
 
 def unit(*shape):
@@ -369,32 +332,6 @@ def test_what_it_cannot_do_it_says(request, head, options, message):
         request.getfixturevalue(head)(**{"points": scan()} | options)
 
 
-def test_without_the_package_the_code_in_the_checkpoint_is_the_pipeline_and_is_saved_again(
-    checkpoints, words, tmp_path
-):
-    np.save(tmp_path / "scan.npy", scan())
-    command = [
-        sys.executable,
-        "-c",
-        SAVE_AND_SEGMENT_WITHOUT_THE_PACKAGE,
-        str(checkpoints["text"]),
-        "scan.npy",
-        "result.npz",
-    ]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    result, expected = np.load(tmp_path / "result.npz"), words(scan(), candidate_labels=["sky", "car"], threshold=0.1)
-    assert_same({**result, "labels": result["labels"].tolist()}, expected)
-
-
-def test_with_the_package_a_checkpoint_that_carries_its_pipeline_needs_no_trust(checkpoints):
-    config = json.loads((checkpoints["text"] / "config.json").read_text())
-    assert "point-cloud-segmentation" in config["custom_pipelines"]
-    segmenter = pipeline("point-cloud-segmentation", model=str(checkpoints["text"]), device="cpu")
-    assert type(segmenter) is PointCloudSegmentationPipeline and type(segmenter.model) is UOVForSemanticSegmentation
-
-
 def test_a_saved_pipeline_has_the_processor_it_was_loaded_with(words, tmp_path):
     extractor = UOVFeatureExtractor([0.5] * 3, "cartesian", intensity_scaling="unit")
     save_checkpoint(tmp_path / "first", words.model, UOVProcessor.from_teacher(extractor))
@@ -403,10 +340,3 @@ def test_a_saved_pipeline_has_the_processor_it_was_loaded_with(words, tmp_path):
     again = pipeline("point-cloud-segmentation", model=str(tmp_path / "second"), device="cpu")
     assert again.processor.to_dict() == loaded.processor.to_dict()
     assert_same(again(scan(), intensity_max=255), loaded(scan(), intensity_max=255))
-
-
-def test_with_the_package_trust_may_be_given_too(checkpoints, words):
-    segmenter = pipeline(
-        "point-cloud-segmentation", model=str(checkpoints["text"]), trust_remote_code=True, device="cpu"
-    )
-    assert_same(segmenter(scan()), words(scan()))

@@ -1,17 +1,17 @@
 """A checkpoint loads in a fresh process, with the package installed and without it."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
+from without_the_package import BLOCK_THE_PACKAGE, run_script
 
 from uov_hf import (
+    PointCloudSegmentationPipeline,
     UOVConfig,
     UOVFeatureExtractor,
     UOVForPreTraining,
@@ -21,17 +21,6 @@ from uov_hf import (
     save_checkpoint,
 )
 
-
-BLOCK_THE_PACKAGE = """
-import sys
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name == "uov_hf" or name.startswith("uov_hf."):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NotInstalled())
-"""
 
 LOAD_AND_EMBED = """
 import sys
@@ -50,17 +39,29 @@ with torch.no_grad():
 torch.save([output.point_embeds, output.logits_per_point], result)
 """
 
-SEGMENT = """
+SAVE_AGAIN_AND_SEGMENT = """
+import os
+import shutil
 import sys
 import numpy as np
 import torch
-from transformers import AutoModelForSemanticSegmentation, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor, pipeline
 folder, points, result = sys.argv[1:]
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True)
-assert type(model).__name__ == "UOVForSemanticSegmentation"
-with torch.no_grad():
-    torch.save([model(**processor(points=np.load(points))).logits], result)
+trust = {"trust_remote_code": True}
+for part in (AutoModelForSemanticSegmentation, AutoProcessor):
+    part.from_pretrained(folder, **trust).save_pretrained("saved in parts")
+pipeline("point-cloud-segmentation", model="saved in parts", **trust).save_pretrained("saved by the pipeline")
+for copy in ("saved in parts", "saved by the pipeline"):
+    assert sorted(set(os.listdir(folder)) - set(os.listdir(copy))) == [], copy
+shutil.copytree(folder, "removed")
+network = AutoModel.from_pretrained("removed", **trust)
+shutil.rmtree("removed")
+network.save_pretrained("saved without its source")
+config = AutoConfig.from_pretrained("saved without its source", **trust)
+assert sorted(config.auto_map) == ["AutoConfig", "AutoModel"] and not config.custom_pipelines, config
+segmenter = pipeline("point-cloud-segmentation", model="saved by the pipeline", device="cpu", **trust)
+assert type(segmenter).__module__.startswith("transformers_modules."), type(segmenter).__module__
+torch.save([torch.from_numpy(segmenter(points, ["sky", "car"])["scores"])], result)
 """
 
 
@@ -83,12 +84,8 @@ def checkpoint(tmp_path_factory):
 
 def run(script, checkpoint, tmp_path):
     folder, _ = checkpoint
-    result = tmp_path / "result.pt"
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    command = [sys.executable, "-c", script, str(folder / "model"), str(folder / "points.npy"), str(result)]
-    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return torch.load(result, weights_only=True)
+    run_script(script, tmp_path, folder / "model", folder / "points.npy", tmp_path / "result.pt")
+    return torch.load(tmp_path / "result.pt", weights_only=True)
 
 
 def test_a_fresh_process_without_the_package_trusts_the_code_in_the_checkpoint(checkpoint, tmp_path):
@@ -97,16 +94,20 @@ def test_a_fresh_process_without_the_package_trusts_the_code_in_the_checkpoint(c
     assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
 
 
-def test_a_segmenter_answers_without_the_package_too(checkpoint, tmp_path):
-    torch.manual_seed(0)
-    uov = UOVModel.from_pretrained(checkpoint[0] / "model")
-    model = UOVForSemanticSegmentation.from_backbone(uov, class_names=["bus", "wall"])
-    processor = UOVProcessor.from_pretrained(checkpoint[0] / "model")
-    save_checkpoint(tmp_path / "model", model, processor)
-    shutil.copy(checkpoint[0] / "points.npy", tmp_path)
-    (logits,) = run(BLOCK_THE_PACKAGE + SEGMENT, (tmp_path, None), tmp_path)
-    with torch.no_grad():
-        assert torch.equal(logits, model(**processor(points=np.load(tmp_path / "points.npy"))).logits)
+def test_without_the_package_a_checkpoint_is_saved_again_with_its_code(checkpoint, tmp_path):
+    (scores,) = run(BLOCK_THE_PACKAGE + SAVE_AGAIN_AND_SEGMENT, checkpoint, tmp_path)
+    segmenter = pipeline("point-cloud-segmentation", model=str(checkpoint[0] / "model"), device="cpu")
+    assert torch.equal(
+        scores, torch.from_numpy(segmenter(str(checkpoint[0] / "points.npy"), ["sky", "car"])["scores"])
+    )
+
+
+@pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}])
+def test_with_the_package_its_pipeline_is_used_and_needs_no_trust(checkpoint, trust):
+    folder = checkpoint[0] / "model"
+    assert "point-cloud-segmentation" in json.loads((folder / "config.json").read_text())["custom_pipelines"]
+    segmenter = pipeline("point-cloud-segmentation", model=str(folder), device="cpu", **trust)
+    assert type(segmenter) is PointCloudSegmentationPipeline and type(segmenter.model) is UOVForSemanticSegmentation
 
 
 def test_a_fresh_process_with_the_package_needs_no_trust(checkpoint, tmp_path):

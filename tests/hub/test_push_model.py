@@ -1,9 +1,6 @@
 """What goes up comes back bit for bit: models in one file and in shards, processors, whole checkpoints with code."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -13,6 +10,7 @@ from card_rules import card_errors
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import pipeline
+from without_the_package import BLOCK_THE_PACKAGE, run_script
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
 from uov_hf.evaluation.reports import update_card
@@ -22,17 +20,6 @@ from uov_hf_cli.__main__ import main
 
 
 CLASSES = ["car", "road"]
-# A process in which the package cannot be imported.
-BLOCK_THE_PACKAGE = """
-import sys
-
-class NotInstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "uov_hf":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NotInstalled())
-"""
 PULL = """
 import numpy as np
 import torch
@@ -118,10 +105,7 @@ def test_a_whole_checkpoint_works_where_the_package_is_not_installed(hub, model,
     push_checkpoint(checkpoint, "whole")
     points = np.random.default_rng(0).uniform(-20, 20, (60, 4)).astype(np.float32)
     np.save(tmp_path / "points.npy", points)
-    command = [sys.executable, "-c", BLOCK_THE_PACKAGE + PULL, tmp_path / "points.npy", tmp_path / "result.pt"]
-    environment = os.environ | hub.env | {"PYTHONPATH": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_script(BLOCK_THE_PACKAGE + PULL, tmp_path, tmp_path / "points.npy", tmp_path / "result.pt", **hub.env)
     embeds, segmentation, labels = torch.load(tmp_path / "result.pt", weights_only=True)
     inputs = processor(points=points, intensity_max=255)
     with torch.no_grad():
