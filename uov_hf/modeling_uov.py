@@ -51,8 +51,15 @@ class UOVPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _can_record_outputs = {"hidden_states": UNetStage}
     _supports_sdpa = True  # of the text tower
-    # Running statistics and the truth of the text space lose too much in half precision (`*` is anything).
-    _keep_in_fp32_modules_strict = ["backbone.*norm", "backbone.*shortcut.1", "prompt_embeds"]
+    # Running statistics and prompt embeddings lose too much in half precision. `from_pretrained` reads these as globs,
+    # transformers' tests as regular expressions of whole names. The layer norms of the text tower match neither way.
+    _keep_in_fp32_modules_strict = [
+        "backbone.*norm",
+        "backbone.*norm1",
+        "backbone.*norm2",
+        "backbone.*shortcut.1",
+        "prompt_embeds",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -148,7 +155,9 @@ class UOVModel(UOVPreTrainedModel):
         point_embeds = voxel_embeds if point_to_voxel is None else voxels_to_points(voxel_embeds, point_to_voxel)
         text_embeds = logits_per_point = None
         if input_ids is not None:
-            text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
+            # The hidden states of this output are those of the points.
+            options = {"output_hidden_states": False, "return_dict": True}
+            text_embeds = self.get_text_features(input_ids, attention_mask, **options).pooler_output
         elif len(self.prompt_embeds):
             text_embeds = self.prompt_embeds
         if text_embeds is not None:
@@ -196,13 +205,9 @@ class UOVModel(UOVPreTrainedModel):
         """
         if not self.config.has_teachers_text_tower:
             raise ValueError(f"`input_ids` cannot be embedded: {self.config.why_only_baked_words()}")
-        output = self.text_tower(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            return_dict=True,
-        )
+        options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        options = {name: value for name, value in options.items() if value is not None}  # else the configuration's
+        output = self.text_tower(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **options)
         return BaseModelOutputWithPooling(
             last_hidden_state=output.last_hidden_state,
             pooler_output=F.normalize(at_least_float32(output.text_embeds), dim=-1),
