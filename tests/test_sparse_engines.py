@@ -89,7 +89,7 @@ def test_a_run_keeps_its_engine_whatever_a_batch_holds(one_thread):
     """Neither an empty batch nor one that spans too many cells is computed by another engine than the rest."""
     pytest.importorskip("spconv")
     network, (coords, features) = tiny_network(sparse_backend="spconv"), random_scan()
-    expected = Engine("spconv", "`sparse_backend` asks for it")
+    expected = Engine("spconv", "set by `sparse_backend`")
     output = network(coords[:0], features[:0])  # no library takes an empty tensor: plain torch passes it through
     assert output.shape == (0, 32) and network.engine("cpu", torch.float32) == expected
     with pytest.raises(RuntimeError, match="2147483647 cells of one scan.*point_cloud_range.*sparse_backend='torch'"):
@@ -150,7 +150,7 @@ def test_one_far_point_in_one_scan_costs_that_scan_a_part_of_its_own():
 
 def test_a_batch_of_too_many_bytes_is_cut_between_scans():
     assert parts_of(batch_of(NEAR, NEAR, [], NEAR), max_bytes=4 * 1024) == [(2, 4, [16] * 3), (1, 2, [16] * 3)]
-    with pytest.raises(RuntimeError, match="Scan 1 of the batch has 3 voxels .* takes at most 2 voxels"):
+    with pytest.raises(RuntimeError, match="Scan 1 of the batch has 3 voxels .* supports at most 2 voxels"):
         parts_of(batch_of(NEAR, [*NEAR, [5, 5, 5]]), max_bytes=2 * 1024)
 
 

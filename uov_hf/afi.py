@@ -1,42 +1,57 @@
-"""Approximate flat interaction (AFI): labels of a scan, cleaned by evidence that flows along flat surfaces."""
+"""Approximate flat interaction (AFI): refine the labels of a scan by evidence that flows along flat surfaces."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .configuration_uov import IGNORED
 from .ground_ring import GroundRing, check_names, find_ground
 from .point_neighbors import farthest_points, nearest_points, where_to_search
 
 
-CHUNK_CENTRES = 2048  # so many look around at a time on a CPU: what a cache holds
+CHUNK_CENTRES = 2048  # picked points at a time on a CPU: their neighbours fit in a cache
 DEVICE_CHUNK_ELEMENTS = 1 << 27  # of one tensor on an accelerator (0.5 GB), where each chunk is a hundred launches
 
 
 @dataclass(frozen=True)
 class AFIConfig:
-    """
-    Constants of AFI; the defaults are the paper's (AFI keys of the official `config/annotation_free_*.yaml`), without
-    the ground ring and the mask of the vehicle, which the paper's evaluation always has: they need a `ground_ring`.
+    """Constants of AFI.
+
+    The defaults are the paper's (the AFI keys of the official `config/annotation_free_*.yaml`), but without the ground
+    ring and the mask of the vehicle. The paper's evaluation always has these; they need a `ground_ring`.
 
     Args:
-        level_sizes (`tuple[int, ...]`): points of the levels above the scan; 4096 divided by 3, 9, 27 and 81.
-        level_shares (`tuple[float, ...]`, *optional*): the same as shares of the points of the scan, up to 1: it
-            replaces `level_sizes`, so that a denser scan has denser levels.
-        num_neighbors (`int`, defaults to 20): nearest points of the level below that a picked point gathers from.
-        num_directions (`int`, defaults to 20): directions of the sphere that these neighbours are sorted into.
-        num_voters (`int`, defaults to 6): nearest points of the level above that a point asks on the way back.
-        min_cosine (`float`, defaults to 0.995): a line follows a direction where |cosine| is above this (5.7 degrees).
-        min_count (`int`, defaults to 0): directions of the first level need more neighbours than this.
-        base_vote (`float`, defaults to 0.0): what each voter weighs beside its trust in directions along the line, so
-            that a point along whose lines nobody looks hears its nearest voters. At 0 it keeps its own evidence.
-        own_weights (`tuple[float, ...]`, *optional*): what a point's own evidence weighs on the way back, for each
-            level from the scan up. By default 0.3 where a level has three times the points of the one above it,
-            0.01 elsewhere.
-        ground_ring ([`GroundRing`], *optional*): how the ground around the vehicle, and the vehicle, are treated; as
-            any other points, by default.
+        level_sizes (`tuple[int, ...]`, *optional*, defaults to `(1365, 455, 151, 50)`):
+            Points of the levels above the scan: 4096 divided by 3, 9, 27 and 81.
+        level_shares (`tuple[float, ...]`, *optional*):
+            The sizes as shares of the points of the scan, up to 1. Replaces `level_sizes`, so that a denser scan has
+            denser levels.
+        num_neighbors (`int`, *optional*, defaults to 20):
+            Nearest points of the level below from which a picked point gathers.
+        num_directions (`int`, *optional*, defaults to 20):
+            Directions of the sphere into which these neighbours are sorted.
+        num_voters (`int`, *optional*, defaults to 6):
+            Nearest points of the level above that vote for a point on the way back.
+        min_cosine (`float`, *optional*, defaults to 0.995):
+            A line follows a direction where |cosine| is above this (5.7 degrees).
+        min_count (`int`, *optional*, defaults to 0):
+            Directions of the first level need more neighbours than this.
+        base_vote (`float`, *optional*, defaults to 0.0):
+            Weight of each voter beside its trust in directions along the line. With 0, a point keeps its own evidence
+            where no voter trusts a direction towards it.
+        own_weights (`tuple[float, ...]`, *optional*):
+            Weight of a point's own evidence on the way back, for each level from the scan up. By default 0.3 where a
+            level has three times the points of the one above it, 0.01 elsewhere.
+        ground_ring ([`GroundRing`], *optional*):
+            Treatment of the ground around the vehicle and of the vehicle. By default they are points like all others.
+
+    Raises:
+        ValueError: A constant is out of range.
     """
 
     level_sizes: tuple[int, ...] = (1365, 455, 151, 50)
@@ -50,7 +65,7 @@ class AFIConfig:
     own_weights: tuple[float, ...] | None = None
     ground_ring: GroundRing | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("level_sizes", "level_shares", "own_weights"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))  # the dataclass is frozen
@@ -69,19 +84,23 @@ class AFIConfig:
             raise ValueError(f"`min_cosine` must be 0 or more and below 1, got {self.min_cosine}.")
 
     def sizes_for(self, num_points: int) -> tuple[int, ...]:
-        """Points of the levels above a scan of so many."""
+        """Numbers of points of the levels above a scan."""
         if self.level_shares is None:
             return self.level_sizes
         return tuple(max(1, int(share * num_points)) for share in self.level_shares)
 
     @classmethod
-    def from_dict(cls, settings: dict, label2id: dict[str, int] | None = None) -> "AFIConfig":
-        """
-        Constants as a checkpoint keeps them: those that differ from the paper's, and a `ground_ring` as a dictionary
-        whose `classes` are names, numbered by `label2id` (`model.config.label2id`).
+    def from_dict(cls, settings: dict[str, Any], label2id: dict[str, int] | None = None) -> "AFIConfig":
+        """Create the constants from the settings of a checkpoint.
+
+        Args:
+            settings (`dict`):
+                Constants that differ from the paper's. A `ground_ring` is a dictionary whose `classes` are names.
+            label2id (`dict[str, int]`, *optional*):
+                `model.config.label2id`; needed for a `ground_ring`.
 
         Raises:
-            ValueError: where a name is unknown, a value is out of range, or a ring has no `classes` or no `label2id`.
+            ValueError: A name is unknown, a value is out of range, or a ring has no `classes` or no `label2id`.
         """
         check_names(settings, cls)
         if settings.get("ground_ring") is None:
@@ -91,18 +110,26 @@ class AFIConfig:
                 "A `ground_ring` names the `classes` that ground may have, and `label2id` numbers them: got "
                 f"{settings['ground_ring']} and `label2id` {label2id}. Pass `label2id=model.config.label2id`."
             )
-        ring = dict(settings["ground_ring"])
-        ring = GroundRing.from_names(ring.pop("classes"), label2id, **ring)
+        ring_settings = dict(settings["ground_ring"])
+        ring = GroundRing.from_names(ring_settings.pop("classes"), label2id, **ring_settings)
         return cls(**{**settings, "ground_ring": ring})
 
 
-# One level of all points, where every voter is heard: what mends wrong labels best (docs/method.md, section 5.2).
+# One level of all points, where every vote counts: this corrects the most labels (docs/method.md, section 5.2).
 DENSE = AFIConfig(level_shares=(1.0,), base_vote=0.01)
 
 
-def labels_to_scores(labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = 255):
-    """
-    One-hot scores (N, num_labels), float32, of labels (N,); a point of `ignore_index` has no evidence: a row of zeros.
+@overload
+def labels_to_scores(labels: torch.Tensor, num_labels: int, ignore_index: int = IGNORED) -> torch.Tensor: ...
+@overload
+def labels_to_scores(labels: np.ndarray, num_labels: int, ignore_index: int = IGNORED) -> np.ndarray: ...
+def labels_to_scores(
+    labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = IGNORED
+) -> torch.Tensor | np.ndarray:
+    """One-hot scores `(N, num_labels)`, float32, of labels `(N,)`; rows of `ignore_index` are zero: no evidence.
+
+    Raises:
+        ValueError: The labels have another shape, or a value that is neither a class nor `ignore_index`.
     """
     if not isinstance(labels, torch.Tensor):
         return labels_to_scores(torch.tensor(np.asarray(labels, np.int64)), num_labels, ignore_index).numpy()
@@ -117,54 +144,60 @@ def labels_to_scores(labels: torch.Tensor | np.ndarray, num_labels: int, ignore_
 
 
 @torch.no_grad()
-def approximate_flat_interaction(points, scores, config: AFIConfig | None = None, num_points=None):
-    """
-    Scores of every point after evidence has flowed along the flat surfaces that it lies on (official `afi/afi.py`).
+def approximate_flat_interaction(
+    points: torch.Tensor | np.ndarray,
+    scores: torch.Tensor | np.ndarray,
+    config: AFIConfig | None = None,
+    num_points: torch.Tensor | Sequence[int] | None = None,
+) -> torch.Tensor | np.ndarray:
+    """Scores of every point after evidence has flowed along the flat surfaces that contain it (official `afi/afi.py`).
 
-    Level by level some points are picked, as far from each other as can be. A picked point remembers in which
-    directions it saw neighbours and of what classes; from the second level on only directions count that both ends of
-    a line know. On the way back a point asks the nearest picked points, and those answer that know a direction along
-    the line between them. Nothing is trained, and there is no gradient.
+    On each level some points are picked, as far from each other as possible. A picked point stores the directions of
+    its neighbours and their classes. From the second level on, a direction counts only if both ends of a line have it.
+    On the way back the nearest picked points vote for a point, if they have a direction along the line between them.
+    Nothing is trained, and there is no gradient.
 
-    - Picks start at the first point, so the order of points matters where it changes the first. Of equally far points,
-      and of equally near ones, the lowest index comes first. Points within 3 cm of the origin are never picked later.
-    - Picks and neighbours are found on the CPU, for every device the same: each pick goes over the points of one slab,
-      a tenth of a scan on average, and neighbours come from a k-d tree. Positions and indices go to the device of
-      `scores`; its launches grow by a hundred with every 100,000 points of a level, and not otherwise. Without scipy
-      neighbours come from the distances to all points, in chunks, on that device.
-    - A level that would have as many points as the one below it, or more, has the same points; a neighbourhood has at
-      most all of them.
-    - A point with a coordinate that is NaN or infinite takes no part. It keeps its scores, divided by their sum.
-    - A row of zeros is a point without evidence. It takes what reaches it, and stays zero where nothing does.
+    - Picks start at the first point: the order of points matters only where it changes the first. Among equal
+      distances the lowest index comes first. Points within 3 cm of the origin are picked only as the first point.
+    - Picks and neighbours are found on the CPU for every device. A pick visits the points of one slab, on average a
+      tenth of a scan; neighbours come from a k-d tree. Positions and indices then go to the device of `scores`, with a
+      hundred launches for every 100,000 points of a level. Without scipy, neighbours come from the distances to all
+      points, in chunks, on that device.
+    - A level has at most the points of the one below it, and a neighbourhood at most all points.
+    - A point with a coordinate that is NaN or infinite is ignored. It keeps its scores, divided by their sum.
+    - A row of zeros is a point without evidence. It takes the evidence that reaches it, else it stays zero.
 
     Args:
-        points (`(num_points, 3 or more)`): metres, in the lidar frame; only the first three columns are looked at.
-        scores (`(num_points, C)`): one-hot labels ([`labels_to_scores`]) or probabilities; a row that sums to less is
-            weaker evidence.
-        config ([`AFIConfig`], *optional*): the constants, by default the paper's without its ground ring.
-        num_points (`(num_scans,)`, *optional*): points of each scan of a batch; by default there is one scan.
+        points (`torch.Tensor` or `np.ndarray` of shape `(num_points, 3 or more)`):
+            x, y, z in metres in the lidar frame; further columns are ignored.
+        scores (`torch.Tensor` or `np.ndarray` of shape `(num_points, C)`):
+            One-hot labels ([`labels_to_scores`]) or probabilities; a row with a smaller sum is weaker evidence.
+        config ([`AFIConfig`], *optional*):
+            The constants; by default the paper's without its ground ring.
+        num_points (`torch.Tensor` of shape `(num_scans,)`, *optional*):
+            Points of each scan of a batch; by default there is one scan.
 
     Returns:
-        `(num_points, C)`, rows that sum to one, to somewhat less where evidence is faint, or to zero; numpy for numpy,
-        else torch on the device of `scores`. In the dtype of `scores` where that is floating; the arithmetic is in the
-        wider dtype of both, float32 at least.
+        `torch.Tensor` or `np.ndarray` of shape `(num_points, C)`: Rows sum to one, to less where evidence is weak, or
+        to zero. The type and device are those of `scores`, and so is the dtype where it is floating. The arithmetic
+        uses the wider dtype of both inputs, at least float32.
 
     Raises:
-        ValueError: where shapes do not fit, or scores are negative or not finite (logits go through a softmax first).
+        ValueError: Shapes do not fit, or scores are negative or not finite (logits need a softmax first).
     """
     if not isinstance(scores, torch.Tensor):
         tensors = torch.tensor(np.asarray(points)), torch.tensor(np.asarray(scores))
-        return approximate_flat_interaction(*tensors, config, num_points).numpy()
+        return np.asarray(approximate_flat_interaction(*tensors, config, num_points))
     config = AFIConfig() if config is None else config
     points = where_to_search(torch.as_tensor(points), scores.device)
-    num_points = [len(points)] if num_points is None else torch.as_tensor(num_points).tolist()
-    _check(points, scores, num_points, config)
+    sizes = [len(points)] if num_points is None else torch.as_tensor(num_points).tolist()
+    _check(points, scores, sizes, config)
 
     dtype = torch.promote_types(torch.promote_types(points.dtype, scores.dtype), torch.float32)
     points, refined = points[:, :3].to(dtype), scores.to(dtype, copy=True)
     with torch.autocast(scores.device.type, enabled=False):
-        for scan, answer in zip(points.split(num_points), refined.split(num_points), strict=True):
-            answer.copy_(_refine(scan, answer, config))
+        for scan, own in zip(points.split(sizes), refined.split(sizes), strict=True):
+            own.copy_(_refine(scan, own, config))
     return refined.to(scores.dtype) if scores.is_floating_point() else refined
 
 
@@ -186,7 +219,7 @@ def _check(points: torch.Tensor, scores: torch.Tensor, num_points: list[int], co
 
 
 def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
-    """One scan: points that are not finite put aside, the ground ring before and after, the network between."""
+    """Refine one scan: leave out points that are not finite, and apply the ground ring before and after."""
     finite = points.isfinite().all(dim=1)
     if not finite.all():
         rows = finite.nonzero().squeeze(1)
@@ -197,43 +230,56 @@ def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> to
     if config.ground_ring is None:
         return _interact(points, scores, config)
     ground, vehicle = (found.to(scores.device) for found in find_ground(points, config.ground_ring))
-    answer = _interact(points, scores.masked_fill((ground | vehicle)[:, None], 0), config)
+    refined = _interact(points, scores.masked_fill((ground | vehicle)[:, None], 0), config)
     is_other = torch.ones(scores.shape[1], dtype=torch.bool)
     is_other[list(config.ground_ring.classes)] = False
-    among_ground = answer.masked_fill(is_other.to(scores.device), 0)
-    # A ground point without any evidence for ground keeps its answer: zeros would read as the first class.
-    return torch.where((ground & among_ground.any(dim=1))[:, None], _l1(among_ground), answer)
+    among_ground = refined.masked_fill(is_other.to(scores.device), 0)
+    # A ground point without any evidence for ground keeps its scores: zeros would become the first class.
+    return torch.where((ground & among_ground.any(dim=1))[:, None], _l1(among_ground), refined)
 
 
 @dataclass
 class _Level:
-    """Points (M, 3), class scores (M, C); above the scan also what each point knows of each of its A directions."""
+    """Points (M, 3) and class scores (M, C)."""
 
     points: torch.Tensor
     scores: torch.Tensor
-    trust: torch.Tensor | None = None  # (M, A): pi, the share of what was seen that lies in this direction
-    headings: torch.Tensor | None = None  # (M, A, 3): mu / |mu|, where the neighbours seen in it lie on average
-    lengths: torch.Tensor | None = None  # (M, A): |mu|, metres
+
+
+@dataclass
+class _PickedLevel(_Level):
+    """A level above the scan, with its A directions.
+
+    Args:
+        trust (`torch.Tensor` of shape `(M, A)`): pi, the share of the neighbours in this direction.
+        headings (`torch.Tensor` of shape `(M, A, 3)`): mu / |mu|, the mean offset of these neighbours.
+        lengths (`torch.Tensor` of shape `(M, A)`): |mu|, in metres.
+    """
+
+    trust: torch.Tensor
+    headings: torch.Tensor
+    lengths: torch.Tensor
 
 
 def _interact(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
-    levels, all_voters = [_Level(points.to(scores.device), scores)], []
+    levels: list[_Level] = [_Level(points.to(scores.device), scores)]
+    steps: list[tuple[_PickedLevel, torch.Tensor]] = []
     directions = _sphere(config.num_directions).to(scores.device, points.dtype)
     for size in config.sizes_for(len(points)):
-        centres, neighbors, voters = _look_up(points, min(size, len(points)), config)
+        centres, neighbors, voters = _pick(points, min(size, len(points)), config)
         points = points[centres]
-        levels.append(_encode(levels[-1], centres.to(scores.device), neighbors.to(scores.device), directions, config))
-        all_voters.append(voters.to(scores.device))
-    answer = levels[-1].scores
-    for number in reversed(range(len(all_voters))):
-        coarse, fine = levels[number + 1], levels[number]
-        own_weight = _own_weight(number, coarse, fine, config)
-        answer = _decode(answer, coarse, fine, all_voters[number], own_weight, config)
-    return answer
+        picked = _encode(levels[-1], centres.to(scores.device), neighbors.to(scores.device), directions, config)
+        levels.append(picked)
+        steps.append((picked, voters.to(scores.device)))
+    refined = levels[-1].scores
+    for number, (coarse, voters) in reversed(list(enumerate(steps))):
+        own_weight = _own_weight(number, coarse, levels[number], config)
+        refined = _decode(refined, coarse, levels[number], voters, own_weight, config)
+    return refined
 
 
-def _look_up(points: torch.Tensor, size: int, config: AFIConfig) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of points (N, 3): rows of those picked (M,), of each pick's neighbours (M, k), and the nearest picks (N, v)."""
+def _pick(points: torch.Tensor, size: int, config: AFIConfig) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows of the picked points (M,) among (N, 3), their neighbours (M, k), and nearest picks (N, v)."""
     everyone = torch.arange(len(points), device=points.device)
     centres = everyone if size == len(points) else farthest_points(points, size)
     picked = points[centres]
@@ -248,16 +294,18 @@ def _own_weight(number: int, coarse: _Level, fine: _Level, config: AFIConfig) ->
     return 0.3 if len(fine.points) == 3 * len(coarse.points) else 0.01
 
 
-def _encode(parent: _Level, centres, neighbors, directions, config: AFIConfig) -> _Level:
+def _encode(
+    parent: _Level, centres: torch.Tensor, neighbors: torch.Tensor, directions: torch.Tensor, config: AFIConfig
+) -> _PickedLevel:
     """X_s = l1( I Σ_a rho_a H_a + 0.1 X_parent[centre] + 1e-8 max_neighbours X_parent )"""
     width = neighbors.shape[1] * max(3 * len(directions), parent.scores.shape[1])
     chunk = _chunk_size(centres, width)
     some = zip(centres.split(chunk), neighbors.split(chunk), strict=True)
-    views = [_look_around(parent, *rows, directions, config) for rows in some]
+    views = [_gather_directions(parent, *rows, directions, config) for rows in some]
     seen, least, strength, trust, headings, lengths = (torch.cat(parts) for parts in zip(*views, strict=True))
-    if parent.trust is not None:
+    if isinstance(parent, _PickedLevel):
         strength = strength / (strength.mean() + 1e-8)
-    return _Level(parent.points[centres], _l1(strength * seen + least), trust, headings, lengths)
+    return _PickedLevel(parent.points[centres], _l1(strength * seen + least), trust, headings, lengths)
 
 
 def _chunk_size(rows: torch.Tensor, width: int) -> int:
@@ -265,8 +313,10 @@ def _chunk_size(rows: torch.Tensor, width: int) -> int:
     return CHUNK_CENTRES if rows.device.type == "cpu" else DEVICE_CHUNK_ELEMENTS // width + 1
 
 
-def _look_around(parent: _Level, centres, neighbors, directions, config: AFIConfig) -> tuple[torch.Tensor, ...]:
-    """Of centres (M,) and their neighbours (M, k): scores seen (M, C), the least, strength (M, 1), and directions."""
+def _gather_directions(
+    parent: _Level, centres: torch.Tensor, neighbors: torch.Tensor, directions: torch.Tensor, config: AFIConfig
+) -> tuple[torch.Tensor, ...]:
+    """From neighbours (M, k) of centres (M,): gathered and least scores (M, C), strength (M, 1), and directions."""
     offsets = parent.points[neighbors] - parent.points[centres][:, None]  # (M, k, 3)
     lines = _unit(offsets)
     sector = _dot(lines[:, :, None], directions).argmax(dim=-1)  # (M, k); the centre itself falls in sector 0
@@ -278,78 +328,98 @@ def _look_around(parent: _Level, centres, neighbors, directions, config: AFIConf
     headings, lengths = _unit(mean_offsets), _length(mean_offsets)
     histograms = _l1(in_sector @ parent.scores[neighbors])  # (M, A, C)
 
-    if parent.trust is None:
-        trust = torch.where(counts > config.min_count, counts, 0)
-        trust, strength = trust / (trust.sum(dim=-1, keepdim=True) + 1e-8), torch.ones_like(counts[:, :1])
-    else:
+    if isinstance(parent, _PickedLevel):
         weights, strength = _agreement(parent, centres, neighbors, lines, _length(offsets), config.min_cosine)
         trust = (in_sector @ weights[..., None]).squeeze(-1)  # (M, A)
+    else:
+        trust = torch.where(counts > config.min_count, counts, 0)
+        trust, strength = trust / (trust.sum(dim=-1, keepdim=True) + 1e-8), torch.ones_like(counts[:, :1])
     nearness = _l1(trust / (lengths + 1e-8))  # (M, A): nearer directions weigh more
     seen = (nearness[:, None] @ histograms).squeeze(1)  # (M, C)
     least = 0.1 * parent.scores[centres] + 1e-8 * parent.scores[neighbors].amax(dim=1)
     return seen, least, strength, trust, headings, lengths
 
 
-def _agreement(parent, centres, neighbors, lines, distances, min_cosine) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights (M, k) of lines along which both ends know a direction, and their sum (M, 1) before they share it."""
-    knows, ahead, behind = _look_along(lines, parent, centres[:, None], min_cosine)
-    knows_back, onward, back = _look_along(lines, parent, neighbors, min_cosine)
-    # How much of the line, and of what lies behind and beyond it, both ends remember as flat.
+def _agreement(
+    parent: _PickedLevel,
+    centres: torch.Tensor,
+    neighbors: torch.Tensor,
+    lines: torch.Tensor,
+    distances: torch.Tensor,
+    min_cosine: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (M, k) of lines along which both ends have a direction, and their sum (M, 1) before normalisation."""
+    trust, ahead, behind = _flat_lengths(lines, parent, centres[:, None], min_cosine)
+    trust_back, onward, back = _flat_lengths(lines, parent, neighbors, min_cosine)
+    # The share of the line, with its continuation on both sides, that is flat according to both ends.
     reach = (ahead + behind + onward + back) / (distances + behind + onward + 1e-8)
-    weights = knows * knows_back * reach * (ahead + behind != 0) * (onward + back != 0)  # (M, k)
+    weights = trust * trust_back * reach * (ahead + behind != 0) * (onward + back != 0)  # (M, k)
     strength = weights.sum(dim=1, keepdim=True)
     return weights / (strength + 1e-7), strength
 
 
-def _look_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of points `rows`, for lines (M, k, 3): trust in the headings along them, their length ahead, and behind."""
-    knows, cosines = _trust_along(lines, level, rows, min_cosine)
+def _flat_lengths(
+    lines: torch.Tensor, level: _PickedLevel, rows: torch.Tensor, min_cosine: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For points `rows` and lines (M, k, 3): trust in the headings along a line, their length ahead and behind."""
+    trust, cosines = _trust_along(lines, level, rows, min_cosine)
     lengths = level.lengths[rows]  # (M, k, A)
-    return knows, (lengths * (cosines > min_cosine)).amax(dim=-1), (lengths * (-cosines > min_cosine)).amax(dim=-1)
+    return trust, (lengths * (cosines > min_cosine)).amax(dim=-1), (lengths * (-cosines > min_cosine)).amax(dim=-1)
 
 
-def _trust_along(lines, level, rows, min_cosine) -> tuple[torch.Tensor, torch.Tensor]:
+def _trust_along(
+    lines: torch.Tensor, level: _PickedLevel, rows: torch.Tensor, min_cosine: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Σ_a trust_a 1(|line · heading_a| > min_cosine) of points `rows` (M, k), and the cosines (M, k, A)."""
     cosines = _dot(lines[:, :, None], level.headings[rows])
     return (level.trust[rows] * (cosines.abs() > min_cosine)).sum(dim=-1), cosines
 
 
-def _decode(answer, coarse: _Level, fine: _Level, voters, own_weight: float, config: AFIConfig) -> torch.Tensor:
+def _decode(
+    coarse_scores: torch.Tensor,
+    coarse: _PickedLevel,
+    fine: _Level,
+    voters: torch.Tensor,
+    own_weight: float,
+    config: AFIConfig,
+) -> torch.Tensor:
     """Z = l1( S Σ_voters w Z[voter] + (1e-8 + b mean(S)) X_fine )"""
     votes = _votes_in_long_rows if voters.device.type == "cpu" else _votes
     weights = votes(fine.points, voters, coarse, config.min_cosine) + config.base_vote  # (N, v)
     support = weights.sum(dim=1, keepdim=True) + 1e-8
     weights = weights / support + 1e-6 + 1e-10
     weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-8)
-    heard = F.embedding_bag(voters, answer, mode="sum", per_sample_weights=weights)  # (N, C)
-    return _l1(support * heard + (1e-8 + own_weight * support.mean()) * fine.scores)
+    votes_for = F.embedding_bag(voters, coarse_scores, mode="sum", per_sample_weights=weights)  # (N, C)
+    return _l1(support * votes_for + (1e-8 + own_weight * support.mean()) * fine.scores)
 
 
-def _votes(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosine: float) -> torch.Tensor:
-    """Trust of each voter (N, v) in directions along the line to the point: only those vote that look along it."""
+def _votes(points: torch.Tensor, voters: torch.Tensor, coarse: _PickedLevel, min_cosine: float) -> torch.Tensor:
+    """Trust of each voter (N, v) in directions along the line to the point; zero without such a direction."""
     chunk = _chunk_size(voters, voters.shape[1] * 3 * coarse.trust.shape[1])
     some = zip(points.split(chunk), voters.split(chunk), strict=True)
     lines = ((_unit(coarse.points[who] - here[:, None]), who) for here, who in some)
     return torch.cat([_trust_along(line, coarse, who, min_cosine)[0] for line, who in lines])
 
 
-def _votes_in_long_rows(points: torch.Tensor, voters: torch.Tensor, coarse: _Level, min_cosine: float) -> torch.Tensor:
-    """The same sums: on a CPU, with the paper's constants, in half the time; elsewhere it would be 240 launches."""
+def _votes_in_long_rows(
+    points: torch.Tensor, voters: torch.Tensor, coarse: _PickedLevel, min_cosine: float
+) -> torch.Tensor:
+    """The sums of `_votes` in half the time on a CPU with the paper's constants; 240 launches on an accelerator."""
     trust, order = coarse.trust.sort(dim=1, descending=True)
     headings = coarse.headings.gather(1, order[..., None].expand_as(coarse.headings))
-    # With the best informed voters first, and the pairs in the order of their voters, the pairs whose voter trusts an
-    # a-th direction are the first so many: votes go by direction in long rows, past all that nobody trusts.
+    # Voters are sorted by their number of trusted directions, and pairs by their voter. The pairs whose voter has an
+    # a-th trusted direction are then the first ones: one long row for each direction, without the untrusted rest.
     num_trusted = (trust > 0).sum(dim=1)
     ranking = num_trusted.argsort(descending=True)
     trust, headings = trust[ranking].T.contiguous(), headings[ranking].permute(1, 2, 0).contiguous()  # (A, 3, M)
     small = torch.int16 if len(ranking) < 1 << 15 else torch.int32  # sorts faster
-    asked, pairs = ranking.argsort().to(small)[voters.flatten()].sort()
-    asked = asked.int()  # (N v,)
-    lines = _unit(coarse.points[ranking][asked] - points[pairs // voters.shape[1]]).T.contiguous()  # (3, N v)
+    voter, pairs = ranking.argsort().to(small)[voters.flatten()].sort()
+    voter = voter.int()  # (N v,)
+    lines = _unit(coarse.points[ranking][voter] - points[pairs // voters.shape[1]]).T.contiguous()  # (3, N v)
     votes = torch.zeros_like(lines[0])
-    num_informed = (num_trusted > torch.arange(len(trust), device=trust.device)[:, None]).sum(dim=1).int()  # (A,)
-    for direction, end in enumerate(torch.searchsorted(asked, num_informed).tolist()):
-        who = asked[:end]
+    num_voters = (num_trusted > torch.arange(len(trust), device=trust.device)[:, None]).sum(dim=1).int()  # (A,)
+    for direction, end in enumerate(torch.searchsorted(voter, num_voters).tolist()):
+        who = voter[:end]
         x, y, z = (heading.index_select(0, who) for heading in headings[direction])
         cosines = x.mul_(lines[0, :end]).add_(y.mul_(lines[1, :end])).add_(z.mul_(lines[2, :end]))
         votes[:end] += trust[direction].index_select(0, who).masked_fill_(cosines.abs_() <= min_cosine, 0)

@@ -34,11 +34,11 @@ class UOVOutput(ModelOutput):
             order that the network sorts voxels into, not that of `voxel_coords`.
     """
 
-    point_embeds: torch.FloatTensor | None = None
-    text_embeds: torch.FloatTensor | None = None
-    logits_per_point: torch.FloatTensor | None = None
-    voxel_embeds: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    point_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    logits_per_point: torch.Tensor | None = None
+    voxel_embeds: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 class UOVPreTrainedModel(PreTrainedModel):
@@ -122,11 +122,11 @@ class UOVModel(UOVPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        voxel_coords: torch.IntTensor,
-        voxel_features: torch.FloatTensor,
-        point_to_voxel: torch.LongTensor | None = None,
-        num_points: torch.LongTensor | None = None,
-        input_ids: torch.LongTensor | None = None,
+        voxel_coords: torch.Tensor,
+        voxel_features: torch.Tensor,
+        point_to_voxel: torch.Tensor | None = None,
+        num_points: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> UOVOutput:
@@ -168,10 +168,10 @@ class UOVModel(UOVPreTrainedModel):
 
     def get_point_features(
         self,
-        voxel_coords: torch.IntTensor,
-        voxel_features: torch.FloatTensor,
-        point_to_voxel: torch.LongTensor | None = None,
-    ) -> torch.FloatTensor:
+        voxel_coords: torch.Tensor,
+        voxel_features: torch.Tensor,
+        point_to_voxel: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Unit-length embeddings `(num_points, projection_dim)`; one per voxel where `point_to_voxel` is not given.
 
         The arguments are those of [`~UOVModel.forward`]. A point without a voxel gets zeros.
@@ -183,7 +183,7 @@ class UOVModel(UOVPreTrainedModel):
     @can_return_tuple
     def get_text_features(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -215,7 +215,7 @@ class UOVModel(UOVPreTrainedModel):
             attentions=output.attentions,
         )
 
-    def get_prompt_features(self, prompts: list[str]) -> torch.FloatTensor:
+    def get_prompt_features(self, prompts: list[str]) -> torch.Tensor:
         """Unit-length embeddings `(len(prompts), projection_dim)` of words of the baked vocabulary.
 
         Raises:
@@ -229,7 +229,7 @@ class UOVModel(UOVPreTrainedModel):
             )
         return self.prompt_embeds[[self.config.prompts.index(prompt) for prompt in prompts]]
 
-    def get_voxel_logits(self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor) -> torch.FloatTensor:
+    def get_voxel_logits(self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor) -> torch.Tensor:
         """The score of every class, `(num_voxels, num_labels)`: all that reading out a segmentation needs."""
         return self.class_scores(self.get_point_features(voxel_coords, voxel_features))
 
@@ -301,7 +301,7 @@ class UOVModel(UOVPreTrainedModel):
         self.config.text_tower_source = source
         self.train(self.training)
 
-    def class_scores(self, point_embeds: torch.FloatTensor, include_background: bool = False) -> torch.FloatTensor:
+    def class_scores(self, point_embeds: torch.Tensor, include_background: bool = False) -> torch.Tensor:
         """Logit of every class: the best of its prompts, cosine similarity times `config.logit_scale`.
 
         Args:
@@ -341,7 +341,7 @@ class UOVModel(UOVPreTrainedModel):
 def best_of_prompts(
     point_embeds: torch.Tensor,
     prompt_embeds: torch.Tensor,
-    prompt_to_class: torch.LongTensor,
+    prompt_to_class: torch.Tensor,
     logit_scale: float,
     num_classes: int | None = None,
     include_background: bool = False,
@@ -359,7 +359,7 @@ def best_of_prompts(
     return best if include_background else best[:, :num_classes]
 
 
-def voxels_to_points(voxel_values: torch.Tensor, point_to_voxel: torch.LongTensor) -> torch.Tensor:
+def voxels_to_points(voxel_values: torch.Tensor, point_to_voxel: torch.Tensor) -> torch.Tensor:
     """The row of each point's voxel; zeros where it is -1."""
     # `F.embedding` adds up its gradient in a fixed order; plain indexing does not on several threads.
     padded = F.pad(voxel_values, (0, 0, 0, 1))  # (num_voxels + 1, D)

@@ -36,11 +36,11 @@ class UOVPreTrainingOutput(ModelOutput):
             See [`UOVOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    image_loss: torch.FloatTensor | None = None
-    text_loss: torch.FloatTensor | None = None
-    num_superpoints: torch.LongTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    image_loss: torch.Tensor | None = None
+    text_loss: torch.Tensor | None = None
+    num_superpoints: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 class UOVForPreTraining(UOVPreTrainedModel):
@@ -59,18 +59,18 @@ class UOVForPreTraining(UOVPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        voxel_coords: torch.IntTensor,
-        voxel_features: torch.FloatTensor,
-        point_to_voxel: torch.LongTensor,
-        pair_to_point: torch.LongTensor,
-        superpoint_ids: torch.LongTensor,
-        segment_embeds: torch.FloatTensor,
-        segment_labels: torch.LongTensor,
-        prompt_embeds: torch.FloatTensor,
-        prompt_groups: torch.LongTensor,
-        scene_ids: torch.LongTensor | None = None,
-        negative_embeds: torch.FloatTensor | None = None,
-        num_points: torch.LongTensor | None = None,
+        voxel_coords: torch.Tensor,
+        voxel_features: torch.Tensor,
+        point_to_voxel: torch.Tensor,
+        pair_to_point: torch.Tensor,
+        superpoint_ids: torch.Tensor,
+        segment_embeds: torch.Tensor,
+        segment_labels: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        prompt_groups: torch.Tensor,
+        scene_ids: torch.Tensor | None = None,
+        negative_embeds: torch.Tensor | None = None,
+        num_points: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> UOVPreTrainingOutput:
         """The loss of a batch of scans, M pairs of points and segments, S superpoints and P prompts.

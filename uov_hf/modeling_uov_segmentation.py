@@ -31,12 +31,12 @@ class UOVSegmentationOutput(ModelOutput):
             See [`UOVOutput`].
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    voxel_logits: torch.FloatTensor | None = None
-    cross_entropy: torch.FloatTensor | None = None
-    lovasz_loss: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    voxel_logits: torch.Tensor | None = None
+    cross_entropy: torch.Tensor | None = None
+    lovasz_loss: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 class UOVForSemanticSegmentation(UOVPreTrainedModel):
@@ -120,12 +120,12 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        voxel_coords: torch.IntTensor,
-        voxel_features: torch.FloatTensor,
-        point_to_voxel: torch.LongTensor | None = None,
-        num_points: torch.LongTensor | None = None,
-        labels: torch.LongTensor | None = None,
-        confidence: torch.FloatTensor | None = None,
+        voxel_coords: torch.Tensor,
+        voxel_features: torch.Tensor,
+        point_to_voxel: torch.Tensor | None = None,
+        num_points: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        confidence: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> UOVSegmentationOutput:
         """Name the voxels of scans, and compare the names with labels where there are any.
@@ -160,8 +160,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         )
 
     def get_voxel_logits(
-        self, voxel_coords: torch.IntTensor, voxel_features: torch.FloatTensor, include_void: bool = False
-    ) -> torch.FloatTensor:
+        self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor, include_void: bool = False
+    ) -> torch.Tensor:
         """As [`UOVModel.get_voxel_logits`], by this model's head.
 
         Args:
@@ -185,7 +185,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         return logits if include_void else logits[:, : self.config.num_labels]
 
     def _losses(
-        self, logits: torch.Tensor, labels: torch.LongTensor, confidence: torch.Tensor | None
+        self, logits: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy and Lovász-softmax of voxels, both zero where none has a label."""
         ignored = self.config.ignored_index
@@ -217,12 +217,12 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
 
 
 def first_of_each_voxel(
-    labels: torch.LongTensor,
+    labels: torch.Tensor,
     confidence: torch.Tensor | None,
-    point_to_voxel: torch.LongTensor,
+    point_to_voxel: torch.Tensor,
     num_voxels: int,
     ignored_index: int = 255,
-) -> tuple[torch.LongTensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Label `(num_voxels,)` and confidence of every voxel: those of its first point, as its intensity is (method 1.7).
 
     A voxel whose first point has no label has none, whatever its other points say; nor has one without points.

@@ -231,7 +231,7 @@ class PointCloudSegmentationPipeline(Pipeline):
 
     def _vocabulary(
         self, uov: UOVModel, candidate_labels, candidate_embeds, hypothesis_template
-    ) -> tuple[list[str], torch.Tensor, torch.LongTensor]:
+    ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
         """The candidates, the embeddings `(P, D)` of their prompts, and the candidate of each `(P,)`."""
         template = hypothesis_template or DEFAULT_TEMPLATE
         if not _has_a_place(template):

@@ -1,4 +1,4 @@
-"""Points of a scan as far from each other as can be, and the nearest ones of a point."""
+"""Farthest-point sampling and nearest neighbours, on a CPU with scipy's k-d tree where it is installed."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -9,25 +9,24 @@ import torch
 
 try:
     from scipy.spatial import cKDTree
-except ImportError:  # slower, and the same neighbours
-    cKDTree = None
+except ImportError:
+    cKDTree = None  # type: ignore[assignment,misc]  # distances to all points: slower, the same neighbours
 
-# Where distances to all points are compared, so many at a time: what a cache holds, and on an accelerator, where each
-# chunk is some ten launches, what its memory spares (0.25 GB each of a few).
+# Distances to all points are computed in chunks: as large as a cache on a CPU, and on an accelerator, where a chunk is
+# about ten launches, as large as its memory allows (a few arrays of 0.25 GB).
 CHUNK_ELEMENTS, DEVICE_CHUNK_ELEMENTS = 1 << 20, 1 << 26
 
 
 def where_to_search(points: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The points on the CPU, where a k-d tree finds neighbours for every device; without scipy on that device."""
+    """Move points to the CPU, where the k-d tree is, or to `device` without scipy."""
     return points.cpu() if cKDTree is not None else points.to(device)
 
 
 def farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
-    """
-    Indices (size,): the first point, then always the point farthest from those picked.
+    """Indices `(size,)`: the first point, then repeatedly the point that is farthest from all picked ones.
 
-    A pick only changes the distances of points nearer than its reach, the distance of the farthest point so far. Of
-    points sorted along the longest axis these are in one slab, and each step is a few operations on that slab.
+    A pick only changes the distances of points nearer than the farthest point so far. Among points sorted along the
+    longest axis these form one slab, so that each step is a few operations on that slab.
     """
     cloud = points.cpu().numpy()
     axis = np.ptp(cloud, axis=0).argmax()
@@ -46,33 +45,33 @@ def farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
         squares[0] += squares[1]
         squares[0] += squares[2]
         np.minimum(distances[slab], squares[0], out=distances[slab])
-        place = distances.argmax()
+        place = int(distances.argmax())
         farthest = distances[place]
         if distances[place + 1 :].max(initial=-1) == farthest:  # seldom; a search for all of them takes longer
             tied = np.flatnonzero(distances == farthest)
-            place = tied[order[tied].argmin()]
+            place = int(tied[order[tied].argmin()])
         picks[number] = order[place]
     return torch.from_numpy(picks).to(points.device)
 
 
 def nearest_points(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
-    """Indices (len(queries), k) of the nearest points, or of all where they are fewer. Of equals, the lowest index."""
+    """Indices `(len(queries), k)` of the nearest points, or of all if there are fewer; ties go to the lowest."""
     if k >= len(points):
         return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
     on_cpu = points.device.type == "cpu"
     chunk_size = (CHUNK_ELEMENTS if on_cpu else DEVICE_CHUNK_ELEMENTS) // len(points) + 1
     tree = cKDTree(points.numpy()) if on_cpu and cKDTree is not None else None
     if tree is not None:
-        distances, neighbors = _ask(tree, queries, k + 1)
+        distances, neighbors = _query(tree, queries, k + 1)
     else:
         found = [_squares(some, points).topk(k + 1, largest=False) for some in queries.split(chunk_size)]
         distances, neighbors = (torch.cat(parts) for parts in zip(*found, strict=True))  # (len(queries), k + 1)
     kth = distances[:, k - 1] * (1 + 1e-6)
     neighbors = neighbors[:, :k].contiguous()
-    # Which of equals was found is chance, and the tree calculates in float64: the next point may be as near.
+    # The order of equal distances is arbitrary, and the tree computes in float64: the next point may be as near.
     doubtful = (distances[:, k] <= kth).nonzero().squeeze(1)
     if tree is not None and 4 * k < len(points):
-        farther, candidates = _ask(tree, queries[doubtful], 4 * k)
+        farther, candidates = _query(tree, queries[doubtful], 4 * k)
         enough = farther[:, -1] > kth[doubtful]  # no equal is missing
         rows, candidates = doubtful[enough], candidates[enough].sort(dim=1).values
         squares = _squares(queries[rows, None], points[candidates]).squeeze(1)
@@ -83,14 +82,14 @@ def nearest_points(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch
     return neighbors
 
 
-def _ask(tree: "cKDTree", queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distances and indices, both (len(queries), k), the nearest first."""
-    found = tree.query(queries.numpy(), k=k, workers=torch.get_num_threads())
-    return tuple(torch.from_numpy(part) for part in found)
+def _query(tree: "cKDTree", queries: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances and indices, both `(len(queries), k)`, the nearest first."""
+    distances, indices = tree.query(queries.numpy(), k=k, workers=torch.get_num_threads())
+    return torch.from_numpy(distances), torch.from_numpy(indices)
 
 
 def _lowest(values: torch.Tensor, k: int) -> torch.Tensor:
-    """Where the k lowest of each row are, bool; of equals, the first."""
+    """A mask of the k lowest values of each row; among equals the first."""
     kth = values.topk(k, largest=False).values[:, -1:]
     lower, equal = values < kth, values == kth
     equal &= equal.cumsum(dim=1) <= k - lower.sum(dim=1, keepdim=True)
@@ -100,4 +99,5 @@ def _lowest(values: torch.Tensor, k: int) -> torch.Tensor:
 def _squares(queries: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Squared distances (..., len(queries), len(points)), summed over x, y, z in this order."""
     axes = zip(queries.unbind(dim=-1), points.unbind(dim=-1), strict=True)
-    return sum((one[..., :, None] - other[..., None, :]).square_() for one, other in axes)
+    x, y, z = ((one[..., :, None] - other[..., None, :]).square_() for one, other in axes)
+    return x + y + z

@@ -161,8 +161,8 @@ class UOVProcessor(ProcessorMixin):
     def post_process_semantic_segmentation(
         self,
         class_scores: torch.Tensor,
-        point_to_voxel: torch.LongTensor,
-        num_points: torch.LongTensor | list[int] | None = None,
+        point_to_voxel: torch.Tensor,
+        num_points: torch.Tensor | list[int] | None = None,
         per_voxel: bool = False,
         include_background: bool = False,
         ignored_index: int = 255,
@@ -251,7 +251,7 @@ class UOVProcessor(ProcessorMixin):
             raise ValueError(f"`evidence` of `afi` must be one of {', '.join(AFI_EVIDENCE)}, got {evidence!r}.")
         return AFIConfig.from_dict(settings, label2id), evidence
 
-    def _check_rows(self, num_rows: int, point_to_voxel: torch.LongTensor, per_voxel: bool) -> None:
+    def _check_rows(self, num_rows: int, point_to_voxel: torch.Tensor, per_voxel: bool) -> None:
         if per_voxel and len(point_to_voxel) and num_rows <= point_to_voxel.max():
             raise ValueError(
                 f"`class_scores` has {num_rows} rows, but `point_to_voxel` names voxel {point_to_voxel.max()}: pass "

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ _workspaces = threading.local()
 
 
 def _workspace(name: str, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
-    """Uninitialised `(rows, columns)` memory that this thread uses again: fresh pages cost more than filling them."""
+    """Uninitialised `(rows, columns)` memory that this thread reuses: fresh pages cost more than filling them."""
     if like.device.type != "cpu":
         return like.new_empty(rows, columns)  # the accelerator's allocator reuses its memory already
     memory, size = getattr(_workspaces, name, None), rows * columns * like.element_size()
@@ -44,7 +45,7 @@ def _workspace(name: str, rows: int, columns: int, like: torch.Tensor) -> torch.
 
 @dataclass(frozen=True)
 class Segments:
-    """Which products each row sums: `order[starts[r]:starts[r + 1]]`, or `order[r]` alone where `starts` is None."""
+    """The products that row r sums: `order[starts[r]:starts[r + 1]]`, or `order[r]` alone where `starts` is None."""
 
     order: torch.Tensor
     starts: torch.Tensor | None
@@ -70,7 +71,7 @@ class OffsetGroup:
         num_pairs (`int`):
             Number n of pairs of each offset.
         is_identity (`bool`):
-            Whether every row meets itself, in order: nothing to gather.
+            Whether every row is paired with itself, in order, so that nothing is gathered.
     """
 
     offsets: slice
@@ -81,13 +82,13 @@ class OffsetGroup:
 
 @dataclass(frozen=True)
 class KernelMap:
-    """Which input row meets which output row under each kernel offset.
+    """The pairs of input and output rows under each kernel offset.
 
     Args:
         groups (`list[OffsetGroup]`):
             All pairs, one group after another.
         inputs, outputs (`torch.Tensor` of shape `(num_pairs,)`):
-            The rows that meet, int32.
+            The rows of each pair, int32.
         by_output, by_input (`Segments`):
             The pairs of every output and input row. `by_input` is None for a submanifold map: the mirror image of a
             pair is in the other half of its group.
@@ -110,7 +111,7 @@ class KernelMap:
 
     @cached_property
     def sums_by_input(self) -> Segments:
-        """`by_input`, or what it is by symmetry; only gradients need it."""
+        """`by_input`, or its equal by symmetry; only gradients need it."""
         if self.by_input is not None or not self.groups:
             return self.by_input or self.by_output
         order = self.by_output.order
@@ -119,7 +120,7 @@ class KernelMap:
         return Segments(mirror.index_select(0, order), self.by_output.starts)
 
     def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """From `(num_inputs, in)` and a `(out, k, k, k, in)` weight to `(num_outputs, out)`; casts under autocast."""
+        """Convolve `(num_inputs, in)` with a `(out, k, k, k, in)` weight to `(num_outputs, out)`."""
         if torch.is_autocast_enabled(features.device.type):
             features = features.to(torch.get_autocast_dtype(features.device.type))
         return _SparseConvolution.apply(features, weight, self)
@@ -127,12 +128,15 @@ class KernelMap:
     def gather(
         self, features: torch.Tensor, rows: torch.Tensor, workspace: str
     ) -> Iterator[tuple[OffsetGroup, torch.Tensor]]:
-        """Each group, and the rows `(B, n, C)` of its pairs, valid until the next ones are asked for.
+        """Yield each group with the rows `(B, n, C)` of its pairs, which are overwritten by the next ones.
 
         Args:
-            features (`torch.Tensor` of shape `(num_rows, C)`): What is gathered.
-            rows (`torch.Tensor` of shape `(num_pairs,)`): `inputs` or `outputs`.
-            workspace (`str`): Names the memory that is used.
+            features (`torch.Tensor` of shape `(num_rows, C)`):
+                The rows to gather from.
+            rows (`torch.Tensor` of shape `(num_pairs,)`):
+                `inputs` or `outputs`.
+            workspace (`str`):
+                Name of the memory to gather into.
         """
         num_columns = features.shape[1]
         limit = GATHER_BYTES.get(features.device.type, GATHER_BYTES_ON_ACCELERATORS)
@@ -148,8 +152,8 @@ class KernelMap:
                 yield group, own.view(-1, group.num_pairs, num_columns)
 
     def _gathered_together(self, most_pairs: int) -> Iterator[list[OffsetGroup]]:
-        """The groups in runs of at most so many pairs, but of one group at least."""
-        run = []
+        """Runs of groups with at most `most_pairs` pairs together, or of one larger group."""
+        run: list[OffsetGroup] = []
         for group in self.groups:
             if run and (run[0].is_identity or group.pairs.stop - run[0].pairs.start > most_pairs):
                 yield run
@@ -160,7 +164,7 @@ class KernelMap:
 
 
 def _multiply_in(dtype: torch.dtype, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """The product in `dtype`, which may be wider than theirs: a sum over all pairs is not rounded on the way."""
+    """Multiply in `dtype`, wider than that of the factors if long sums must not be rounded on the way."""
     with torch.autocast(left.device.type, enabled=False):
         if left.dtype == dtype:
             return torch.bmm(left, right)
@@ -173,7 +177,7 @@ class _SparseConvolution(torch.autograd.Function):
     """y_o = Σ_k W_k x_i(o,k); backward: dx_i = Σ_k W_kᵀ dy_o(i,k) and dW_k = Σ_pairs dy_o x_iᵀ."""
 
     @staticmethod
-    def forward(ctx, features, weight, kernel_map):
+    def forward(ctx: Any, features: torch.Tensor, weight: torch.Tensor, kernel_map: "KernelMap") -> torch.Tensor:
         ctx.kernel_map, ctx.weight_dtype = kernel_map, weight.dtype
         features, weight, num_pairs = features.contiguous(), weight.to(features.dtype), len(kernel_map.inputs)
         ctx.save_for_backward(features, weight)
@@ -188,7 +192,7 @@ class _SparseConvolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         features, weight = ctx.saved_tensors
         needs_features, needs_weight, _ = ctx.needs_input_grad
         grad_output, kernel_map, num_columns = grad_output.contiguous(), ctx.kernel_map, features.shape[1]
@@ -210,8 +214,14 @@ class _SparseConvolution(torch.autograd.Function):
         return grad_features, grad_weight, None
 
 
+class ConvolutionMap(Protocol):
+    """What [`SparseConv`] needs of the maps of every engine."""
+
+    def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor: ...
+
+
 class SparseConv(nn.Module):
-    """y_o = Σ_k W_k x_i(o,k): which rows meet is the kernel map's business, so one module serves every kind.
+    """y_o = Σ_k W_k x_i(o,k), with the pairs (i, o) of a kernel map: one module for every kind of convolution.
 
     Args:
         in_channels, out_channels (`int`):
@@ -219,7 +229,7 @@ class SparseConv(nn.Module):
         kernel_size (`int`):
             Cells per axis: 3 or 5 for submanifold maps, 2 for the maps down and up.
         transposed (`bool`, *optional*, defaults to `False`):
-            Whether it is used with maps up. It only changes the initialisation, as in MinkowskiEngine.
+            Whether the module is used with maps up. Changes only the initialisation, as in MinkowskiEngine.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, transposed: bool = False):
@@ -229,12 +239,12 @@ class SparseConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, kernel_size, kernel_size, kernel_size, in_channels))
         self.reset_parameters()
 
-    def reset_parameters(self):
-        """U(−a, a) with a = 1 / √(fan · kernel volume), the fan being the output's for transposed convolutions."""
+    def reset_parameters(self) -> None:
+        """Draw from U(−a, a), a = 1 / √(fan · kernel volume); the fan is `out_channels` if transposed."""
         fan = self.out_channels if self.transposed else self.in_channels
         bound = 1 / math.sqrt(fan * self.kernel_size**3)
         nn.init.uniform_(self.weight, -bound, bound)
 
     @torch.compiler.disable(reason="its sizes are those of the scan")
-    def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, kernel_map: ConvolutionMap) -> torch.Tensor:
         return kernel_map.convolve(features, self.weight)

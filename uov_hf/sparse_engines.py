@@ -1,13 +1,15 @@
-"""The engines of the sparse convolutions: which one a run takes, and one adapter for spconv and spconv-triton."""
+"""The choice of the engine of the sparse convolutions, and one adapter for spconv and spconv-triton."""
 
 import copy
 import importlib
 import math
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,15 +23,15 @@ TORCH_ON_A_GPU = "it is exact, but launches several kernels where the others lau
 
 @dataclass(frozen=True)
 class Library:
-    """A library with the interface of `spconv.pytorch`, and where its numbers end.
+    """A library with the interface of `spconv.pytorch`, and its limits.
 
     Args:
         extra (`str`):
             The extra of this package that installs it.
         dtypes (`dict[str, tuple[torch.dtype, ...]]`):
-            What it computes right, by type of device.
+            The dtypes that it computes correctly, by type of device.
         max_cells (`int`):
-            Cells of a batch that it can tell apart. Beyond, it would find neighbours that are not there.
+            Cells of a batch that it can number. Beyond that it finds neighbours that do not exist.
         max_bytes (`int`):
             Size of a tensor of features that it can address.
         lock (`AbstractContextManager`):
@@ -67,14 +69,14 @@ LIBRARIES = {
 
 @dataclass(frozen=True)
 class Engine:
-    """What computes the sparse convolutions ("torch", "spconv" or "spconv_triton"), and why this one."""
+    """The engine of the sparse convolutions ("torch", "spconv" or "spconv_triton"), and the reason for the choice."""
 
     name: str
     reason: str
 
 
 def choose_engine(backend: str, device: torch.device, dtype: torch.dtype) -> Engine:
-    """The engine of all batches on this kind of device in this dtype: it depends on nothing that a batch holds.
+    """Choose one engine for all batches on this kind of device in this dtype, whatever a batch contains.
 
     Args:
         backend (`str`):
@@ -85,17 +87,17 @@ def choose_engine(backend: str, device: torch.device, dtype: torch.dtype) -> Eng
             What the convolutions compute in: that of the features, or autocast's.
 
     Raises:
-        RuntimeError: where `backend` names a library that cannot do this.
+        RuntimeError: `backend` names a library that cannot compute this here.
     """
     if backend == "torch":
-        return Engine("torch", "`sparse_backend` asks for it")
+        return Engine("torch", "set by `sparse_backend`")
     if backend != "auto":
         if reason := why_not(backend, device, dtype):
             raise RuntimeError(f"{backend} cannot be used here: {reason}. Use `sparse_backend='torch'` or 'auto'.")
-        return Engine(backend, "`sparse_backend` asks for it")
+        return Engine(backend, "set by `sparse_backend`")
     if device.type != "cuda":
         return Engine("torch", f"the others need a GPU of NVIDIA or AMD, and the voxels are on {device.type}")
-    reasons = []
+    reasons: list[str] = []
     for name in LIBRARIES:
         if (reason := why_not(name, device, dtype)) is None:
             return Engine(name, "; ".join([*reasons, f"it computes {dtype} on this GPU"]))
@@ -104,14 +106,14 @@ def choose_engine(backend: str, device: torch.device, dtype: torch.dtype) -> Eng
 
 
 def compute_dtype(features: torch.Tensor) -> torch.dtype:
-    """What a convolution of these features computes in: autocast's dtype where it is on, else their own."""
+    """The dtype of a convolution of these features: that of autocast where it is on, else their own."""
     if torch.is_autocast_enabled(features.device.type):
         return torch.get_autocast_dtype(features.device.type)
     return features.dtype
 
 
 def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a library cannot compute this, None if it can."""
+    """The reason why a library cannot compute this; None if it can."""
     if dtype not in LIBRARIES[name].dtypes.get(device.type, ()):
         return f"it has no kernels for {dtype} on {device.type}"
     if name == "spconv" and device.type == "cuda" and torch.version.hip:
@@ -128,7 +130,7 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
 
 @cache
 def load_library(name: str) -> tuple[ModuleType | None, str]:
-    """The library, or None and what is wrong. Late, because importing it is slow, and spconv warns."""
+    """The library, or None and the problem. Imported on first use: the import is slow, and spconv warns."""
     try:
         return importlib.import_module(f"{name}.pytorch"), ""
     except Exception as error:  # a build for another torch or CUDA may raise anything
@@ -139,10 +141,19 @@ def load_library(name: str) -> tuple[ModuleType | None, str]:
         return None, f"it cannot be imported ({type(error).__name__}: {error})"
 
 
+def _library(name: str) -> ModuleType:
+    library, problem = load_library(name)
+    if library is None:
+        raise RuntimeError(f"{name} cannot be used: {problem}.")
+    return library
+
+
 @cache
-def _template(name: str, kind: str, in_channels: int, out_channels: int, kernel_size: int, key: str, native: bool):
+def _template(
+    name: str, kind: str, in_channels: int, out_channels: int, kernel_size: int, key: str, native: bool
+) -> nn.Module:
     """A convolution of the library without a weight."""
-    library = load_library(name)[0]
+    library = _library(name)
     options = {"bias": False, "indice_key": key, "algo": library.ConvAlgo.Native if native else None}
     with torch.device("meta"):
         if kind == "submanifold":
@@ -153,16 +164,17 @@ def _template(name: str, kind: str, in_channels: int, out_channels: int, kernel_
 
 
 def _module(template: nn.Module, weight: torch.Tensor, training: bool) -> nn.Module:
-    """The convolution with this weight. A copy, and a cheap one: threads and layers share the template."""
+    """A shallow copy of the template with this weight: threads and layers share the template."""
     module = copy.copy(template)
-    module._parameters = {**template._parameters, "weight": weight}
-    module.training = training  # asks for the pairs that backward needs
+    parameters: dict[str, Any] = {**template._parameters, "weight": weight}  # the library accepts plain tensors
+    module._parameters = parameters
+    module.training = training  # keeps the pairs that backward needs
     return module
 
 
 @dataclass(frozen=True)
 class Box:
-    """The cells that voxels lie in: the lowest and the highest batch index, x, y and z."""
+    """The range of cells of voxels: the lowest and the highest batch index, x, y and z."""
 
     low: tuple[int, ...]
     high: tuple[int, ...]
@@ -182,19 +194,21 @@ class Box:
 
 
 class _Part:
-    """Neighbouring samples of a batch, as a library takes them. A level is there once the map down to it has run."""
+    """Neighbouring samples of a batch in the form of a library. A level exists once the map down to it has run."""
 
     def __init__(self, fields: torch.Tensor, shape: list[int], total_stride: int):
         low = fields.amin(0)
         low[1:] -= low[1:] % total_stride
         self.batch_size, *spatial_shape = shape
         self.levels = [((fields - low).int().contiguous(), spatial_shape)]
-        self.pairs = {}
+        self.pairs: dict[str, Any] = {}  # the library's own objects
 
     def num_voxels(self, level: int) -> int:
         return len(self.levels[level][0])
 
-    def convolve(self, library: ModuleType, module: nn.Module, features, input_level: int, output_level: int):
+    def convolve(
+        self, library: ModuleType, module: nn.Module, features: torch.Tensor, input_level: int, output_level: int
+    ) -> torch.Tensor:
         indices, shape = self.levels[input_level]
         inputs = library.SparseConvTensor(features, indices, shape, self.batch_size, indice_dict=self.pairs)
         outputs = module(inputs)
@@ -216,7 +230,7 @@ class SpconvMap:
     key: str
 
     def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """What `KernelMap.convolve` computes, by the library of the pyramid."""
+        """Compute the same as `KernelMap.convolve` by the library of the pyramid."""
         pyramid = self.pyramid
         if torch.is_autocast_enabled(features.device.type):
             dtype = compute_dtype(features)
@@ -224,9 +238,9 @@ class SpconvMap:
         native = pyramid.library == "spconv" and features.device.type == "cpu"  # all that its CPU build has
         channels = weight.shape[-1], weight.shape[0]
         template = _template(pyramid.library, self.kind, *channels, self.kernel_size, self.key, native)
-        library, module = load_library(pyramid.library)[0], _module(template, weight, pyramid.training)
+        library, module = _library(pyramid.library), _module(template, weight, pyramid.training)
         rows = features.contiguous().split([part.num_voxels(self.input_level) for part in pyramid.parts])
-        # Their own autocast has float16 only, and not in evaluation; they launch on the current GPU.
+        # The autocast of the libraries is always float16, and off in evaluation; they launch on the current GPU.
         on_device = torch.cuda.device(features.device) if features.device.type == "cuda" else nullcontext()
         with LIBRARIES[pyramid.library].lock, torch.autocast(features.device.type, enabled=False), on_device:
             outputs = [
@@ -239,7 +253,7 @@ class SpconvMap:
 class SpconvPyramid:
     """The maps of `VoxelPyramid`, found by spconv or spconv-triton.
 
-    A batch beyond what the library can number is computed in parts of neighbouring samples, each in its own box of
+    A batch beyond the limits of the library is computed in parts of neighbouring samples, each in its own box of
     cells, convolution by convolution: the result, the batch statistics and the gradients are those of the whole.
 
     Args:
@@ -255,7 +269,7 @@ class SpconvPyramid:
             Cells of the largest kernel.
 
     Raises:
-        RuntimeError: where a single sample is beyond what the library can number.
+        RuntimeError: A single sample exceeds the limits of the library.
     """
 
     def __init__(self, library: str, finest: VoxelLevel, total_stride: int, row_bytes: int, kernel_volume: int):
@@ -282,12 +296,12 @@ class SpconvPyramid:
         return SpconvMap(self, "up", level + 1, level, 2, f"down{level}")
 
     def _runs(self, fields: torch.Tensor) -> list[tuple[Box, int]]:
-        """Box and number of voxels of each part. One wait for the device, and two more where there are parts."""
+        """Box and number of voxels of each part. Waits for the device once, and twice more for several parts."""
         whole = _boxes([fields])[0]
         if self._fits(whole, len(fields)):
             return [(whole, len(fields))]
         counts = [count for count in torch.bincount(fields[:, 0]).tolist() if count]
-        runs = []
+        runs: list[tuple[Box, int]] = []
         for box, num_voxels in zip(_boxes(fields.split(counts)), counts, strict=True):
             if not self._fits(box, num_voxels):
                 self._refuse(box, num_voxels)
@@ -311,11 +325,11 @@ class SpconvPyramid:
         num_cells = math.prod(box.shape(self._stride))
         raise RuntimeError(
             f"Scan {box.low[0]} of the batch has {num_voxels} voxels that span {num_cells} cells, and {self.library} "
-            f"takes at most {self._max_voxels} voxels and {LIBRARIES[self.library].max_cells} cells of one scan. "
+            f"supports at most {self._max_voxels} voxels and {LIBRARIES[self.library].max_cells} cells of one scan. "
             "Leave far points out (`point_cloud_range` of `UOVFeatureExtractor`), or use `sparse_backend='torch'`."
         )
 
 
-def _boxes(slices) -> list[Box]:
+def _boxes(slices: Sequence[torch.Tensor]) -> list[Box]:
     ends = torch.stack([torch.stack([fields.amin(0), fields.amax(0)]) for fields in slices]).tolist()
     return [Box(tuple(low), tuple(high)) for low, high in ends]

@@ -9,7 +9,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_uov import UOVConfig
-from .sparse_conv import SparseConv
+from .sparse_conv import ConvolutionMap, SparseConv
 from .sparse_engines import Engine, SpconvPyramid, choose_engine, compute_dtype
 from .voxel_pyramid import VoxelLevel, VoxelPyramid, sort_voxels
 
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in_channels: int) -> None:
-    """Raise for shapes, dtypes and devices that an engine cannot compute with; `sort_voxels` checks the values.
+    """Check shapes, dtypes and devices; `sort_voxels` checks the values.
 
     Args:
         voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32 or int64):
-            Batch index, x, y, z. `datasets` gives int64 back.
+            Batch index, x, y, z. int64 is accepted because `datasets` returns it.
         voxel_features (`torch.Tensor` of shape `(num_voxels, in_channels)`):
             Features of the voxels.
     """
@@ -49,11 +49,14 @@ def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in
 
 
 class VoxelBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of a result that nobody else holds: on a CPU, in evaluation without gradients, in place.
+    """Batch normalisation that may overwrite its input: on a CPU, in evaluation without gradients, it works in place.
 
-    In training, fewer than two voxels have no variance: they are normalised by the running statistics. A batch counts
-    once in these, also where gradient checkpointing computes it a second time.
+    In training, fewer than two voxels have no variance, so the running statistics normalise them. Each batch updates
+    these once, even where gradient checkpointing computes it a second time.
     """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.training and features.shape[0] > 1:
@@ -71,20 +74,22 @@ class VoxelBatchNorm(nn.BatchNorm1d):
 
 
 def is_recomputation() -> bool:
-    """Whether a module is run within a backward pass: gradient checkpointing computes again what it did not keep."""
-    # There is no public way to ask; `torch.utils.checkpoint` itself asks like this.
+    """Whether a module runs within a backward pass, where gradient checkpointing repeats the forward pass."""
+    # There is no public function for this; `torch.utils.checkpoint` itself uses this one.
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 class ConvNormReLU(nn.Module):
     """x <- ReLU(BN(Conv(x)))"""
 
-    def __init__(self, in_channels, out_channels, kernel_size, momentum, transposed=False):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, momentum: float, transposed: bool = False
+    ):
         super().__init__()
         self.conv = SparseConv(in_channels, out_channels, kernel_size, transposed=transposed)
         self.norm = VoxelBatchNorm(out_channels, momentum=momentum)
 
-    def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, kernel_map: ConvolutionMap) -> torch.Tensor:
         return torch.relu_(self.norm(self.conv(features, kernel_map)))
 
 
@@ -98,12 +103,12 @@ class ResidualBlock(GradientCheckpointingLayer):
         self.norm1 = VoxelBatchNorm(out_channels, momentum=momentum)
         self.conv2 = SparseConv(out_channels, out_channels, 3)
         self.norm2 = VoxelBatchNorm(out_channels, momentum=momentum)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
             norm = VoxelBatchNorm(out_channels, momentum=config.batch_norm_momentum)
             self.shortcut = nn.Sequential(nn.Linear(in_channels, out_channels, bias=False), norm)
 
-    def forward(self, features: torch.Tensor, kernel_map) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, kernel_map: ConvolutionMap) -> torch.Tensor:
         hidden = torch.relu_(self.norm1(self.conv1(features, kernel_map)))
         hidden = self.norm2(self.conv2(hidden, kernel_map))
         return torch.relu_(hidden.add_(self.shortcut(features)))
@@ -112,13 +117,28 @@ class ResidualBlock(GradientCheckpointingLayer):
 class UNetStage(nn.Module):
     """One step down or up, the skip connection where there is one, and the residual blocks of that level."""
 
-    def __init__(self, config: UOVConfig, in_channels, step_channels, skip_channels, out_channels, depth, upwards):
+    def __init__(
+        self,
+        config: UOVConfig,
+        in_channels: int,
+        step_channels: int,
+        skip_channels: int,
+        out_channels: int,
+        depth: int,
+        upwards: bool,
+    ):
         super().__init__()
         self.step = ConvNormReLU(in_channels, step_channels, 2, config.batch_norm_momentum, transposed=upwards)
         widths = [step_channels + skip_channels] + [out_channels] * depth
         self.blocks = nn.ModuleList(ResidualBlock(config, *pair) for pair in zip(widths, widths[1:], strict=False))
 
-    def forward(self, features, step_map, block_map, skip=None) -> torch.Tensor:
+    def forward(
+        self,
+        features: torch.Tensor,
+        step_map: ConvolutionMap,
+        block_map: ConvolutionMap,
+        skip: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         features = self.step(features, step_map)
         if skip is not None:
             features = torch.cat([features, skip], dim=1)
@@ -148,7 +168,7 @@ class SparseUNet(nn.Module):
     def __init__(self, config: UOVConfig):
         super().__init__()
         self.config = config
-        self._logged_engines = set()
+        self._logged_engines: set[tuple[Engine, str, torch.dtype]] = set()
         num_stages = len(config.hidden_sizes) // 2
         down_widths = [config.stem_channels, *config.hidden_sizes[:num_stages]]
         up_widths = config.hidden_sizes[num_stages - 1 :]
@@ -182,8 +202,8 @@ class SparseUNet(nn.Module):
                 Finite, floating point, of the dtype of the weights (or under autocast).
 
         Raises:
-            ValueError: where the voxels are not as described.
-            RuntimeError: where `config.sparse_backend` names an engine that cannot do this right.
+            ValueError: The voxels are not as described.
+            RuntimeError: `config.sparse_backend` names an engine that cannot compute this here.
         """
         validate_voxels(voxel_coords, voxel_features, self.config.in_channels)
         order, rows, pyramid = self._sort(voxel_coords, voxel_features)
@@ -197,14 +217,16 @@ class SparseUNet(nn.Module):
         return features.index_select(0, rows)
 
     @torch.compiler.disable(reason="its sizes are those of the scan")
-    def _sort(self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor) -> tuple:
-        """The row of each sorted voxel in the input, the reverse, and the maps of the sorted voxels."""
+    def _sort(
+        self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, VoxelPyramid | SpconvPyramid]:
+        """The input row of each sorted voxel, the sorted row of each input voxel, and the maps."""
         finest, order = sort_voxels(voxel_coords, len(self.encoder) + 1, voxel_features)
         rows = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         return order, rows, self._pyramid(finest, voxel_features)
 
     def engine(self, device: torch.device | str, dtype: torch.dtype) -> Engine:
-        """What computes the convolutions on such a device in such a dtype, and why; logged when it is first asked for.
+        """The engine of the convolutions on a device in a dtype; the first call logs it with the reason.
 
         Args:
             device (`torch.device` or `str`):
@@ -213,7 +235,7 @@ class SparseUNet(nn.Module):
                 Of the weights, or autocast's.
 
         Raises:
-            RuntimeError: where `config.sparse_backend` names an engine that cannot do this right.
+            RuntimeError: `config.sparse_backend` names an engine that cannot compute this here.
         """
         device, backend = torch.device(device), self.config.sparse_backend
         engine = choose_engine(backend, device, dtype)
@@ -225,7 +247,7 @@ class SparseUNet(nn.Module):
         return engine
 
     def _pyramid(self, finest: VoxelLevel, voxel_features: torch.Tensor) -> VoxelPyramid | SpconvPyramid:
-        """The maps between these voxels, of the engine of the run; those of no voxels are always plain torch's."""
+        """The maps between these voxels by the engine of the run; without voxels, those of plain torch."""
         dtype = compute_dtype(voxel_features)
         engine = self.engine(voxel_features.device, dtype)
         if engine.name == "torch" or len(voxel_features) == 0:

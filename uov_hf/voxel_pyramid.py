@@ -1,7 +1,8 @@
 """Voxels at strides 1, 2, 4, … as sorted keys, and the kernel maps between them.
 
-Sizes that the host must have (counts of pairs, voxels of the next level) are fetched together: one transfer to find
-the extent of the coordinates, one to check them, then one a level. On an accelerator each of them stops its queue.
+The host needs some sizes: counts of pairs, voxels of the next level. They are fetched together: one transfer for the
+extent of the coordinates, one for their check, then one for each level. Each transfer stops an accelerator's
+queue.
 """
 
 import sys
@@ -56,7 +57,7 @@ class VoxelLevel:
         ]
 
 
-def _pack(fields, bits: tuple[int, int, int]) -> torch.Tensor:
+def _pack(fields: Sequence[torch.Tensor], bits: tuple[int, int, int]) -> torch.Tensor:
     (batch, x, y, z), (x_bits, y_bits, z_bits) = fields, bits
     return (((batch << x_bits | x) << y_bits | y) << z_bits) | z
 
@@ -64,7 +65,7 @@ def _pack(fields, bits: tuple[int, int, int]) -> torch.Tensor:
 def sort_voxels(
     voxel_coords: torch.Tensor, num_levels: int, voxel_features: torch.Tensor | None = None
 ) -> tuple[VoxelLevel, torch.Tensor]:
-    """Sort voxels by key; (finest level, row of `voxel_coords` that each sorted voxel came from).
+    """Sort voxels by key.
 
     Coordinates may be negative: a shift by a multiple of the total stride keeps the cells of all levels.
 
@@ -76,8 +77,11 @@ def sort_voxels(
         voxel_features (`torch.Tensor`, *optional*):
             Checked to be finite in the same transfer as the coordinates.
 
+    Returns:
+        `tuple[VoxelLevel, torch.Tensor]`: The finest level, and the row of `voxel_coords` of each sorted voxel.
+
     Raises:
-        ValueError: where a batch index is negative, a feature is not finite, a voxel occurs twice, or the coordinates
+        ValueError: A batch index is negative, a feature is not finite, a voxel occurs twice, or the coordinates
             span more cells than an int64 key can tell apart.
     """
     coords = voxel_coords.long()
@@ -86,13 +90,14 @@ def sort_voxels(
     low, high = _extent(coords, voxel_features)
     stride = 2 ** (num_levels - 1)
     low = [0, *((axis // stride - GUARD_CELLS) * stride for axis in low[1:])]
-    batch_bits, *bits = ((top - bottom).bit_length() for bottom, top in zip(low, high, strict=True))
+    batch_bits, x_bits, y_bits, z_bits = ((top - bottom).bit_length() for bottom, top in zip(low, high, strict=True))
+    bits = x_bits, y_bits, z_bits
     if batch_bits + sum(bits) > MAX_KEY_BITS:
         raise ValueError(
             f"`voxel_coords` span 2^{sum(bits)} cells in {2**batch_bits} samples, more than the 2^{MAX_KEY_BITS} "
             "that a voxel key can number. Remove far outliers, e.g. with `point_cloud_range` of `UOVFeatureExtractor`."
         )
-    bits, dtype = tuple(bits), torch.int32 if batch_bits + sum(bits) <= 30 else torch.int64
+    dtype = torch.int32 if batch_bits + sum(bits) <= 30 else torch.int64
     fields = [(column - start).to(dtype) for column, start in zip(coords.unbind(1), low, strict=True)]
     keys, order = _sort(_pack(fields, bits))
     repeated = keys[1:] == keys[:-1]
@@ -106,7 +111,7 @@ def sort_voxels(
 
 
 def _extent(coords: torch.Tensor, voxel_features: torch.Tensor | None) -> tuple[list[int], list[int]]:
-    """Lowest and highest value of each column, and a check of what else is seen in the same transfer."""
+    """Lowest and highest value of each column; the features are checked in the same transfer."""
     parts = [coords.amin(0), coords.amax(0)]
     if voxel_features is not None:
         parts.append(voxel_features.isfinite().all().long().view(1))
@@ -123,9 +128,9 @@ def _extent(coords: torch.Tensor, voxel_features: torch.Tensor | None) -> tuple[
 
 
 def _submanifold_map(present: torch.Tensor, neighbours: torch.Tensor, counts: list[int]) -> KernelMap:
-    """Every voxel with its neighbours in the cube around it, as `_neighbours` finds them, and how many of each offset.
+    """Map from the results of `_neighbours` and their counts for each offset.
 
-    A pair (i, k, o) is there again as (o, -k, i), so that opposite offsets have equally many pairs and form a group.
+    Every pair (i, k, o) has a mirror image (o, -k, i), so opposite offsets have equally many pairs and form a group.
     """
     num_voxels, device = neighbours.shape[1], neighbours.device
     rows = torch.arange(num_voxels, dtype=torch.int32, device=device)
@@ -153,7 +158,7 @@ def _interleave(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -
 
 
 def _neighbours(level: VoxelLevel, kernel_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which voxels have a neighbour under each offset after the centre, and its row: `(K // 2, num_voxels)` each."""
+    """Whether a voxel has a neighbour under each offset after the centre, and its row: `(K // 2, num_voxels)` each."""
     keys, radius, (_, y_bits, z_bits) = level.keys, kernel_size // 2, level.bits
     columns = [divmod(column, kernel_size) for column in range(kernel_size**2 // 2 + 1, kernel_size**2)]
     shifts = [((x - radius) << (y_bits + z_bits)) + ((y - radius) << z_bits) - radius for x, y in columns]
@@ -162,7 +167,8 @@ def _neighbours(level: VoxelLevel, kernel_size: int) -> tuple[torch.Tensor, torc
     above = torch.arange(1, len(keys) + 1, dtype=torch.int32, device=keys.device)
     own_column = _follow(padded, keys + 1, above, radius)
     others = _follow(padded, targets, _search(keys, targets), kernel_size)
-    return tuple(torch.cat([own, other.flatten(0, 1)]) for own, other in zip(own_column, others, strict=True))
+    present, rows = (torch.cat([own, other.flatten(0, 1)]) for own, other in zip(own_column, others, strict=True))
+    return present, rows
 
 
 def _search(keys: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -176,7 +182,7 @@ def _search(keys: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def _follow(
     keys: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor, num_cells: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether the keys `targets`, `targets + 1`, … are there, and their rows: one after another from `rows` on."""
+    """Whether the keys `targets`, `targets + 1`, … exist, and their rows, searched upwards from `rows`."""
     present, found = [], []
     for step in range(num_cells):
         present.append(keys.index_select(0, rows.flatten()).view_as(targets) == targets + step)
@@ -186,7 +192,7 @@ def _follow(
 
 
 def _sort(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascending keys, and where they were; of equal ones in any order."""
+    """Ascending keys and their old rows; equal keys come in any order."""
     if keys.device.type != "cpu":
         return torch.sort(keys)
     order = torch.from_numpy(np.argsort(keys.numpy()))  # five times as fast as torch
@@ -194,7 +200,7 @@ def _sort(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _places(mask: torch.Tensor, count: int) -> torch.Tensor:
-    """Where a flat mask is true; knowing how often, the host does not wait for an accelerator."""
+    """Where a flat mask is true. With the count given, the host does not wait for an accelerator."""
     if mask.device.type != "cpu":
         return torch.nonzero_static(mask, size=count).squeeze(1)
     return torch.from_numpy(np.flatnonzero(mask.numpy()))  # twice as fast as torch
@@ -202,7 +208,7 @@ def _places(mask: torch.Tensor, count: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Parents:
-    """The cells of twice the size that voxels lie in, before their number is on the host.
+    """The cells of twice the size that contain the voxels, before the host has their number.
 
     Args:
         keys (`torch.Tensor` of shape `(num_voxels,)`): ascending keys of the cells, as often as they have voxels.
@@ -221,7 +227,8 @@ class _Parents:
 
 def _find_parents(fine: VoxelLevel) -> _Parents:
     batch, *axes = fine.fields()
-    bits = tuple(max(width - 1, 1) for width in fine.bits)
+    x_bits, y_bits, z_bits = (max(width - 1, 1) for width in fine.bits)
+    bits = x_bits, y_bits, z_bits
     keys, order = _sort(_pack([batch, *(axis >> 1 for axis in axes)], bits))
     is_next = torch.cat([keys[:1] != keys[:1], keys[1:] != keys[:-1]])  # of the cell after the last key's
     ranks = is_next.cumsum(0)
@@ -231,7 +238,7 @@ def _find_parents(fine: VoxelLevel) -> _Parents:
 
 
 def _down_map(parents: _Parents, num_outputs: int, counts: list[int]) -> KernelMap:
-    """Every voxel with the cell of twice the size that it lies in; `counts` voxels lie in each of the 8 places."""
+    """Map from every voxel to its cell of twice the size; `counts` are the voxels in each of the 8 places."""
     num_inputs, device = len(parents.rows), parents.rows.device
     rows = torch.arange(num_inputs, dtype=torch.int32, device=device)
     children = torch.full((8 * num_outputs,), -1, dtype=torch.int32, device=device)
@@ -268,7 +275,9 @@ class VoxelPyramid:
     """Sorted voxels at strides 1, 2, 4, … and their kernel maps; a level is made when a map first needs it."""
 
     def __init__(self, finest: VoxelLevel):
-        self._levels, self._submanifold, self._down = [finest], {}, []
+        self._levels = [finest]
+        self._submanifold: dict[tuple[int, int], KernelMap] = {}
+        self._down: list[KernelMap] = []
         self._num_made = 0
 
     @torch.compiler.disable
@@ -300,16 +309,16 @@ class VoxelPyramid:
         """The map of the blocks' kernel on a level, the next level and the map down to it, in one transfer."""
         level = self._levels[number]
         present, neighbours = _neighbours(level, BLOCK_KERNEL_SIZE)
-        counts = present.sum(1)
+        sizes = present.sum(1)
         parents = _find_parents(level) if level.num_coarser else None
         if parents is not None:
             num_cells = F.pad(parents.ranks + 1, (1, 0))[-1:]
-            per_place = counts.new_zeros(8).scatter_add_(0, parents.places.long(), torch.ones_like(parents.ranks))
-            counts = torch.cat([counts, per_place, num_cells])
-        counts = counts.tolist()
+            per_place = sizes.new_zeros(8).scatter_add_(0, parents.places.long(), torch.ones_like(parents.ranks))
+            sizes = torch.cat([sizes, per_place, num_cells])
+        counts = sizes.tolist()
         self._submanifold[number, BLOCK_KERNEL_SIZE] = _submanifold_map(present, neighbours, counts[: len(neighbours)])
         if parents is not None:
-            *per_place, num_cells = counts[len(neighbours) :]
-            keys = level.keys.new_empty(num_cells).scatter_(0, parents.ranks, parents.keys)
+            *children, num_parents = counts[len(neighbours) :]
+            keys = level.keys.new_empty(num_parents).scatter_(0, parents.ranks, parents.keys)
             self._levels.append(VoxelLevel(keys, parents.bits, level.num_coarser - 1))
-            self._down.append(_down_map(parents, num_cells, per_place))
+            self._down.append(_down_map(parents, num_parents, children))
