@@ -1,6 +1,6 @@
-"""KITTI's 3D object benchmark: single scans with the left colour camera, without a label on points.
+"""Write KITTI's 3D object benchmark as Parquet.
 
-`python dataset_scripts/kitti_object.py --data_dir data/kitti_object --output_dir data/kitti-parquet` writes Parquet.
+python dataset_scripts/kitti_object.py --data_dir data/kitti_object --output_dir data/kitti-parquet
 """
 
 from uov_hf.data.writing import write_from_command_line

@@ -1,6 +1,6 @@
-"""nuScenes with nuScenes-lidarseg, from a root as it is downloaded; sensor data is read where it lies.
+"""Write nuScenes as Parquet.
 
-`python dataset_scripts/nuscenes.py --data_dir data/nuscenes --output_dir data/nuscenes-parquet` writes Parquet.
+python dataset_scripts/nuscenes.py --data_dir data/nuscenes --output_dir data/nuscenes-parquet
 """
 
 from uov_hf.data.writing import write_from_command_line

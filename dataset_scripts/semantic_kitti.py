@@ -1,6 +1,6 @@
-"""SemanticKITTI, from the folders of KITTI odometry with its labels; sensor data is read where it lies.
+"""Write SemanticKITTI as Parquet.
 
-`python dataset_scripts/semantic_kitti.py --data_dir data/kitti --output_dir data/kitti-parquet` writes Parquet.
+python dataset_scripts/semantic_kitti.py --data_dir data/kitti --output_dir data/kitti-parquet
 """
 
 from uov_hf.data.writing import write_from_command_line

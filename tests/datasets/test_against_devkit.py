@@ -74,7 +74,7 @@ def root(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def devkit(devkit_python, root, tmp_path_factory) -> dict[str, np.ndarray]:
-    """What the devkit says about a root, and the picture it draws."""
+    """The devkit's results for a root, and the picture it draws."""
     output = tmp_path_factory.mktemp("output") / "devkit"
     command = [devkit_python, "-c", DEVKIT, str(root), "v1.0-mini", str(output)]
     subprocess.run(command, check=True, env=os.environ | {"MPLBACKEND": "Agg"})

@@ -1,4 +1,4 @@
-"""KITTI's object benchmark comes back as frames: points to the bit, the camera, no labels, no poses."""
+"""KITTI's object benchmark becomes frames: the camera, the splits, no labels, no poses."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Points fall where the pinhole equations, written out step by step, say."""
+"""Points have the pixels of the pinhole equations, written out step by step."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""The commands of docs/own_car.md do what it says, and no camera of the car in its example is called wrong."""
+"""The commands of docs/own_car.md work, and no camera of the car in its example is called wrong."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def test_the_calibration_in_the_document_is_one(tmp_path):
 @pytest.mark.slow
 def test_the_worked_example_runs_as_it_stands(tmp_path):
     (tmp_path / "dataset_scripts").symlink_to(REPOSITORY / "dataset_scripts")
-    said = ""
+    printed = ""
     for language, code in BLOCKS:
         command = {"bash": ["bash", "-ec", code], "python": [sys.executable, "-c", code]}.get(language)
         if command:
@@ -35,8 +35,8 @@ def test_the_worked_example_runs_as_it_stands(tmp_path):
             environment = {**os.environ, "PATH": path}
             run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
             assert run.returncode == 0, run.stdout + run.stderr
-            said += run.stdout
+            printed += run.stdout
     for name in ("front", "left"):
-        assert re.search(rf"^{name}, 10 frames: (right|undecided);", said, re.MULTILINE), said
+        assert re.search(rf"^{name}, 10 frames: (right|undecided);", printed, re.MULTILINE), printed
         assert Image.open(tmp_path / "out" / "check" / f"{name}.png").width > 1000
     assert list((tmp_path / "out" / "my_car-parquet").rglob("*.parquet"))

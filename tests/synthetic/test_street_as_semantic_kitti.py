@@ -93,7 +93,7 @@ def test_labels_are_those_of_the_stated_map(both, nuscenes_root, kitti_root):
 
 
 def test_instances_are_the_things_that_have_boxes(both, nuscenes_root):
-    """A thing of a class that SemanticKITTI counts has as many points as nuScenes's box says."""
+    """An object of a thing class has as many points as its box in the nuScenes root."""
     read = {name: json.loads((nuscenes_root / f"v1.0-mini/{name}.json").read_text()) for name in TABLES}
     category = {row["token"]: row["name"] for row in read["category"]}
     category = {row["token"]: category[row["category_token"]] for row in read["instance"]}

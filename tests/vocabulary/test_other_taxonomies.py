@@ -1,4 +1,4 @@
-"""SemanticKITTI, PandaSet and Cityscapes are what their makers say, and the maps between taxonomies hold."""
+"""SemanticKITTI, PandaSet and Cityscapes equal their official lists, and the maps between taxonomies hold."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""KITTI's 3D object benchmark: single scans with the left colour camera, without labels on points.
-
-`python dataset_scripts/kitti_object.py --data_dir data/kitti_object --output_dir data/kitti-parquet` writes Parquet.
-"""
+"""KITTI's 3D object benchmark: single scans with the left colour camera, without labels on points."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""nuScenes with nuScenes-lidarseg, from a root as it is downloaded; sensor data is read where it lies.
-
-`python dataset_scripts/nuscenes.py --data_dir data/nuscenes --output_dir data/nuscenes-parquet` writes Parquet.
-"""
+"""nuScenes with nuScenes-lidarseg, from a root in its original layout; sensor data stays in its files."""
 
 from pathlib import Path
 

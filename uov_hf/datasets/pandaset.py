@@ -1,8 +1,7 @@
-"""PandaSet's spinning lidar and one of its cameras, from plain files; sensor data is read where it lies.
+"""PandaSet's spinning lidar and one of its cameras.
 
 PandaSet comes as pickles of pandas, which run code when they are loaded. This reader takes their content as plain
-files; docs/datasets.md has the layout. `python dataset_scripts/pandaset.py --data_dir data/pandaset --output_dir
-data/pandaset-parquet` writes Parquet.
+files; docs/datasets.md has the layout.
 """
 
 import json

@@ -1,8 +1,4 @@
-"""Your own car: a folder of point clouds and, optionally, images, calibration, poses and labels.
-
-`python dataset_scripts/point_cloud_folder.py --data_dir my_car --check out/check` draws the points over the images and
-checks the calibration; with `--output_dir`, the folder becomes Parquet. docs/own_car.md has the layout.
-"""
+"""Your own car: a folder of point clouds and, optionally, images, calibration, poses and labels (docs/own_car.md)."""
 
 from pathlib import Path
 

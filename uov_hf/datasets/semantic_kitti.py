@@ -1,7 +1,4 @@
-"""SemanticKITTI, from the folders of KITTI odometry with its labels; sensor data is read where it lies.
-
-`python dataset_scripts/semantic_kitti.py --data_dir data/kitti --output_dir data/kitti-parquet` writes Parquet.
-"""
+"""SemanticKITTI, from the folders of KITTI odometry with its labels; sensor data stays in its files."""
 
 import json
 from functools import cached_property

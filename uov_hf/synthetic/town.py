@@ -18,7 +18,7 @@ from uov_hf.synthetic.models import Model
 MARGIN = 75.0  # metres of street before the first and after the last position of the ego car
 
 Draw = Callable[[Rng], Model]
-Block = tuple[float, float]  # x of the start and of the end of a stretch between side streets
+Span = tuple[float, float]  # low and high; a block is the x of a stretch between side streets
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def build_town(rng: Rng, duration: float) -> Town:
     ego = Thing(models.ego_car(rng), MARGIN, -street.lane_middle, 0.0, speed)
     things = _traffic(rng, street, ego, duration)
     for block in street.blocks():
-        things += _line_up(rng, *block, 0.0, ON_ISLAND, (3.0, 10.0), turn=1.5)
+        things += _line_up(rng, block, 0.0, ON_ISLAND, (3.0, 10.0), turn=1.5)
         for side in (-1, 1):
             things += _kerbside(rng, street, block, side)
             things += _sidewalk(rng, street, block, side)
@@ -98,21 +98,14 @@ def build_town(rng: Rng, duration: float) -> Town:
 
 
 def _line_up(
-    rng: Rng,
-    start: float,
-    end: float,
-    offset: float,
-    draw: Draw,
-    gap: tuple[float, float],
-    heading: float = 0.0,
-    turn: float = 0.0,
+    rng: Rng, block: Span, offset: float, draw: Draw, gap: Span, heading: float = 0.0, turn: float = 0.0
 ) -> list[Thing]:
-    """Objects one after another from `start` to `end`, `gap` (low, high) metres apart, turned by up to `turn`."""
+    """Objects one after another in a block, with a random gap in metres, turned by up to `turn`."""
     things: list[Thing] = []
-    x = start + rng.uniform(0, gap[1])
+    x = block[0] + rng.uniform(0, gap[1])
     while True:
         model = draw(rng)
-        if x + model.length > end:
+        if x + model.length > block[1]:
             return things
         yaw = heading + rng.uniform(-turn, turn)
         back = -model.bounds[0, 0] if np.cos(heading) > 0 else model.bounds[1, 0]
@@ -157,27 +150,28 @@ STORED = _mixture({models.trailer: 3, models.truck: 2, models.construction_vehic
 PLANTED = _mixture({surroundings.tree: 3, surroundings.bush: 3})
 
 
-def _kerbside(rng: Rng, street: Street, block: Block, side: int) -> list[Thing]:
+def _kerbside(rng: Rng, street: Street, block: Span, side: int) -> list[Thing]:
     """Parked vehicles, and road works of barriers and cones around a machine."""
     start, end = block
     heading = 0.0 if side < 0 else np.pi
     offset = side * (street.kerb - street.parking / 2 - 0.05)
-    works = rng.uniform(0.3, 0.5) * (end - start)
-    works_start = rng.uniform(start, end - works)
+    length = rng.uniform(0.3, 0.5) * (end - start)
+    works_start = rng.uniform(start, end - length)
+    works = works_start, works_start + length
     edge = side * (street.kerb - street.parking + 0.1)
     marking = side * (street.median + street.lane + 0.1)
-    things = _line_up(rng, works_start, works_start + works, edge, WORKS, (0.2, 1.2), heading, 0.1)
-    things += _line_up(rng, works_start, works_start + works, offset + 0.5 * side, AT_WORK, (1.0, 3.0), heading, 0.15)
-    things += _line_up(rng, works_start, works_start + works, marking, models.traffic_cone, (1.0, 3.0))
-    for a, b in ((start, works_start), (works_start + works, end)):
-        things += _line_up(rng, a, b, offset, PARKED, (1.0, 8.0), heading, 0.03)
+    things = _line_up(rng, works, edge, WORKS, (0.2, 1.2), heading, 0.1)
+    things += _line_up(rng, works, offset + 0.5 * side, AT_WORK, (1.0, 3.0), heading, 0.15)
+    things += _line_up(rng, works, marking, models.traffic_cone, (1.0, 3.0))
+    for parking in ((start, works[0]), (works[1], end)):
+        things += _line_up(rng, parking, offset, PARKED, (1.0, 8.0), heading, 0.03)
     return things
 
 
-def _sidewalk(rng: Rng, street: Street, block: Block, side: int) -> list[Thing]:
+def _sidewalk(rng: Rng, street: Street, block: Span, side: int) -> list[Thing]:
     """Furniture along the kerb, people in the middle."""
     heading = 0.0 if side < 0 else np.pi
-    things = _line_up(rng, *block, side * (street.kerb + 0.75), FURNITURE, (0.3, 2.2), heading, 0.3)
+    things = _line_up(rng, block, side * (street.kerb + 0.75), FURNITURE, (0.3, 2.2), heading, 0.3)
     x = block[0]
     while (x := x + rng.uniform(1.5, 6.0)) < block[1]:
         offset = side * rng.uniform(street.kerb + 1.8, street.kerb + street.walk - 0.5)
@@ -187,24 +181,21 @@ def _sidewalk(rng: Rng, street: Street, block: Block, side: int) -> list[Thing]:
     return things
 
 
-def _lots(rng: Rng, street: Street, block: Block, side: int) -> list[Thing]:
+def _lots(rng: Rng, street: Street, block: Span, side: int) -> list[Thing]:
     """A fence or hedge in front; behind it houses, or a park or a yard with houses at the far end."""
-    start, end = block
     heading = 0.0 if side < 0 else np.pi
     front = FRONTS[list(FRONTS)[rng.integers(len(FRONTS))]]
-    things = _line_up(rng, start, end, side * (street.front + 0.6), front, (0.2, 5.0), heading, 0.03)
+    things = _line_up(rng, block, side * (street.front + 0.6), front, (0.2, 5.0), heading, 0.03)
     kind = rng.integers(3)
     if kind == 0:
-        return things + _line_up(
-            rng, start, end, side * (street.front + 8.5), surroundings.building, (1.0, 4.0), heading
-        )
+        return things + _line_up(rng, block, side * (street.front + 8.5), surroundings.building, (1.0, 4.0), heading)
     if kind == 1:
         for row in (3.0, 7.0, 12.0):
-            things += _line_up(rng, start, end, side * (street.front + row), PLANTED, (0.5, 6.0), heading, 1.5)
+            things += _line_up(rng, block, side * (street.front + row), PLANTED, (0.5, 6.0), heading, 1.5)
     else:
-        things += _line_up(rng, start, end, side * (street.front + 4.0), STORED, (0.8, 4.0), heading, 0.1)
-        things += _line_up(rng, start, end, side * (street.front + 9.0), STORED, (1.0, 6.0), heading, 0.1)
-    return things + _line_up(rng, start, end, side * (street.front + 20), surroundings.building, (1.0, 8.0), heading)
+        things += _line_up(rng, block, side * (street.front + 4.0), STORED, (0.8, 4.0), heading, 0.1)
+        things += _line_up(rng, block, side * (street.front + 9.0), STORED, (1.0, 6.0), heading, 0.1)
+    return things + _line_up(rng, block, side * (street.front + 20), surroundings.building, (1.0, 8.0), heading)
 
 
 def _side_streets(rng: Rng, street: Street) -> list[Thing]:
@@ -224,17 +215,17 @@ def _traffic(rng: Rng, street: Street, ego: Thing, duration: float) -> list[Thin
     reach = oncoming * duration
     lane = street.lane_middle
     columns = [
-        (0.0, street.length + reach, lane, np.pi, -oncoming, DRIVING, (5.0, 16.0)),
-        (ego.x + 11, street.length, -lane, 0.0, ego.speed * rng.uniform(1.0, 1.1), DRIVING, (6.0, 16.0)),
-        (0.0, ego.x - 9, -lane, 0.0, ego.speed * rng.uniform(0.85, 1.0), DRIVING, (6.0, 16.0)),
+        ((0.0, street.length + reach), lane, np.pi, -oncoming, DRIVING, (5.0, 16.0)),
+        ((ego.x + 11, street.length), -lane, 0.0, ego.speed * rng.uniform(1.0, 1.1), DRIVING, (6.0, 16.0)),
+        ((0.0, ego.x - 9), -lane, 0.0, ego.speed * rng.uniform(0.85, 1.0), DRIVING, (6.0, 16.0)),
     ]
     for side in (-1, 1):
         speed, heading = -side * rng.uniform(3.0, 6.0), 0.0 if side < 0 else np.pi
         offset = side * (street.median + street.lane + street.bike / 2)
         start, end = -max(speed, 0) * duration, street.length - min(speed, 0) * duration
-        columns.append((start, end, offset, heading, speed, RIDING, (4.0, 12.0)))
+        columns.append(((start, end), offset, heading, speed, RIDING, (4.0, 12.0)))
     things = []
-    for start, end, offset, heading, speed, draw, gap in columns:
-        for thing in _line_up(rng, start, end, offset, draw, gap, heading):
+    for block, offset, heading, speed, draw, gap in columns:
+        for thing in _line_up(rng, block, offset, draw, gap, heading):
             things.append(Thing(thing.model, thing.x, thing.offset, heading, float(speed)))
     return things

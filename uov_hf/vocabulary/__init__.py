@@ -1,4 +1,4 @@
-"""Taxonomies as validated data files: classes, colours, raw label ids, the prompts that stand for them, and maps."""
+"""Taxonomies as validated data files: classes, colours, raw label ids, prompts, and maps between taxonomies."""
 
 from pathlib import Path
 
