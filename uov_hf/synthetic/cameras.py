@@ -15,29 +15,14 @@ from uov_hf.synthetic.views import PinholeView
 
 @dataclass(frozen=True)
 class CameraMount:
-    """A camera of the rig.
+    """A camera of the rig."""
 
-    Args:
-        channel (`str`):
-            nuScenes's name.
-        yaw (`float`):
-            Degrees to the left of straight ahead.
-        position (`tuple[float, float, float]`):
-            Metres in the ego frame.
-        focal_length (`float`):
-            Pixels at an image width of 1600.
-        delay (`float`):
-            Seconds from the lidar's timestamp to the exposure.
-        tilt (`float`):
-            Degrees downwards.
-    """
-
-    channel: str
-    yaw: float
-    position: tuple[float, float, float]
-    focal_length: float
-    delay: float
-    tilt: float
+    channel: str  # nuScenes's name
+    yaw: float  # degrees to the left of straight ahead
+    position: tuple[float, float, float]  # metres in the ego frame
+    focal_length: float  # pixels at an image width of 1600
+    delay: float  # seconds from the lidar's timestamp to the exposure
+    tilt: float  # degrees downwards
 
     def to_ego(self) -> NDArray[np.float64]:
         """Pose (4, 4) of the camera (x right, y down, z forward) in the ego frame."""
@@ -70,20 +55,11 @@ HAZE = 200.0  # metres after which a third of the colour remains
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One exposure.
+    """One exposure."""
 
-    Args:
-        image (`np.ndarray` of shape `(height, width, 3)`):
-            uint8; red, green, blue.
-        segmentation (`np.ndarray` of shape `(height, width)`):
-            uint16 segment id of each pixel, 0 = the sky.
-        distance (`np.ndarray` of shape `(height, width)`):
-            Metres along the pixel's ray, infinite for the sky.
-    """
-
-    image: NDArray[np.uint8]
-    segmentation: NDArray[np.uint16]
-    distance: Floats
+    image: NDArray[np.uint8]  # (height, width, 3): red, green, blue
+    segmentation: NDArray[np.uint16]  # (height, width): segment id, 0 = the sky
+    distance: Floats  # (height, width): metres along the pixel's ray, infinite for the sky
 
 
 def take_picture(rng: Rng, snapshot: Snapshot, view: PinholeView) -> Picture:

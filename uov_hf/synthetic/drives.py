@@ -22,29 +22,15 @@ Recorded = TypeVar("Recorded")
 
 @dataclass(frozen=True)
 class DriveSettings:
-    """The settings of every scene of a root.
+    """The settings of every scene of a root, as in `generate_street`; a `ValueError` if one is out of range."""
 
-    Args:
-        root (`Path`):
-            The output folder.
-        seed, frames_per_scene, azimuth_steps (`int`), image_size (`tuple[int, int]`):
-            As in `generate_street`.
-        synchronised (`bool`):
-            Whether all cameras fire at the time of the scan, or each after its own delay.
-        version (`str`, *optional*):
-            Of the tables, in a nuScenes root.
-
-    Raises:
-        ValueError: A setting is out of range.
-    """
-
-    root: Path
+    root: Path  # the output folder
     seed: int
     frames_per_scene: int
     image_size: tuple[int, int]
     azimuth_steps: int
     synchronised: bool
-    version: str | None = None
+    version: str | None = None  # of the tables, in a nuScenes root
 
     def __post_init__(self):
         check_counts(frames_per_scene=self.frames_per_scene, azimuth_steps=self.azimuth_steps)

@@ -27,22 +27,13 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """z = slope · r + curvature · r², r = (x, y) - middle, plus the level of the patch painted there.
-
-    Args:
-        patches (`list[Patch]`):
-            The kinds of ground.
-        painting (`np.ndarray` of shape `(rows, columns)`):
-            uint8 patch of each cell, at y / CELL and x / CELL.
-        middle, slope, curvature (`np.ndarray` of shape `(2,)`):
-            The surface, metres.
-    """
+    """z = slope · r + curvature · r², r = (x, y) - middle, plus the level of the patch painted there; metres."""
 
     patches: list[Patch]
-    painting: NDArray[np.uint8]
-    middle: NDArray[np.float64]
-    slope: NDArray[np.float64]
-    curvature: NDArray[np.float64]
+    painting: NDArray[np.uint8]  # (rows, columns): patch of each cell, at y / CELL and x / CELL
+    middle: NDArray[np.float64]  # (2,)
+    slope: NDArray[np.float64]  # (2,)
+    curvature: NDArray[np.float64]  # (2,)
 
     @cached_property
     def levels(self) -> NDArray[np.float32]:

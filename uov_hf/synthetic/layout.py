@@ -15,29 +15,20 @@ HALF_WIDTH = 60.0  # metres from the middle of the street to the edge: the devki
 
 @dataclass(frozen=True)
 class Street:
-    """The street's course and its cross-section, as distances from the middle line in metres.
-
-    Args:
-        length, bend, wavelength, phase (`float`):
-            y of the middle line is a sine of x.
-        median, lane, bike, parking, walk, strip (`float`):
-            Widths from the middle outwards; `median` is half its width.
-        crossings (`tuple[float, ...]`):
-            x of the side streets; `crossing` is half their width.
-    """
+    """The street's course and its cross-section, as distances from the middle line in metres."""
 
     length: float
-    bend: float
+    bend: float  # of the middle line, whose y is a sine of x
     wavelength: float
     phase: float
-    median: float
+    median: float  # half its width; then the widths outwards
     lane: float
     bike: float
     parking: float
     walk: float
     strip: float
-    crossings: tuple[float, ...]
-    crossing: float
+    crossings: tuple[float, ...]  # x of the side streets
+    crossing: float  # half their width
 
     def middle_line(self, x: Floats) -> Floats:
         """y of the street's middle, metres."""

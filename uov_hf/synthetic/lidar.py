@@ -22,17 +22,10 @@ LONGEST_STRAY = 0.6  # metres by which grass may shorten a range
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One turn of the lidar.
+    """One turn of the lidar."""
 
-    Args:
-        points (`np.ndarray` of shape `(num_points, 5)`, float32):
-            x, y, z in metres (x right, y forward, z up), intensity 0…255, ring.
-        surface (`np.ndarray` of shape `(num_points,)`):
-            Surface of each point.
-    """
-
-    points: NDArray[np.float32]
-    surface: Ints
+    points: NDArray[np.float32]  # (num_points, 5): x right, y forward, z up in metres, intensity 0 to 255, ring
+    surface: Ints  # (num_points,): the surface of each point
 
 
 def scan(rng: Rng, snapshot: Snapshot, lidar_pose: NDArray[np.float64], azimuth_steps: int) -> Scan:

@@ -9,26 +9,13 @@ Rng = np.random.Generator
 
 
 class Material(NamedTuple):
-    """The appearance of a surface.
+    """The appearance of a surface."""
 
-    Args:
-        color (`tuple[float, float, float]`):
-            Red, green, blue from 0 to 1.
-        reflectance (`float`):
-            Share of the laser light that is reflected.
-        scatter (`float`, *optional*, defaults to 0.0):
-            Metres by which the measured range may be off (leaves, grass).
-        porosity (`float`, *optional*, defaults to 0.0):
-            Share of the beams that pass through.
-        windows (`bool`, *optional*, defaults to `False`):
-            Whether there are rows of dark windows on it.
-    """
-
-    color: tuple[float, float, float]
-    reflectance: float
-    scatter: float = 0.0
-    porosity: float = 0.0
-    windows: bool = False
+    color: tuple[float, float, float]  # red, green, blue from 0 to 1
+    reflectance: float  # share of the laser light that is reflected
+    scatter: float = 0.0  # metres by which the measured range may be off (leaves, grass)
+    porosity: float = 0.0  # share of the beams that pass through
+    windows: bool = False  # whether there are rows of dark windows on it
 
 
 class _Kind(NamedTuple):

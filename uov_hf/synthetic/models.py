@@ -12,16 +12,9 @@ from uov_hf.synthetic.shapes import BOX, Floats, Part, box, ellipsoid, part_corn
 
 @dataclass(frozen=True)
 class Model:
-    """An object on the street, in its own frame: x forward, y left, z up, z = 0 the ground.
+    """An object on the street, in its own frame: x forward, y left, z up, z = 0 the ground."""
 
-    Args:
-        category (`str`):
-            Raw nuScenes-lidarseg class, such as `vehicle.car`.
-        parts (sequence of `Part`):
-            The shapes that it consists of.
-    """
-
-    category: str
+    category: str  # raw nuScenes-lidarseg class, such as `vehicle.car`
     parts: Sequence[Part]
 
     @cached_property

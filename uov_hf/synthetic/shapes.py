@@ -19,27 +19,14 @@ BOX, ELLIPSOID, TUBE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Part:
-    """One stretched, turned and moved unit shape of a model.
+    """A unit shape of a model, stretched, turned and moved in the model's frame (x forward, y left, z up)."""
 
-    Args:
-        shape (`int`):
-            `BOX` (the cube of side 2), `ELLIPSOID` (the ball of radius 1), `TUBE` (from z = -1 to 1).
-        center, size (`tuple[float, float, float]`):
-            Metres in the model's frame (x forward, y left, z up); `size` is the full extent before turning.
-        material (`Material`):
-            Its appearance to camera and lidar.
-        turn (`tuple[float, float, float]`, *optional*):
-            Roll, pitch and yaw in radians.
-        taper (`float`, *optional*, defaults to 1.0):
-            Radius of a tube's top relative to its foot: 1 is a cylinder, 0 a cone.
-    """
-
-    shape: int
-    center: Vector
-    size: Vector
+    shape: int  # BOX (the cube of side 2), ELLIPSOID (the ball of radius 1) or TUBE (from z = -1 to 1)
+    center: Vector  # metres
+    size: Vector  # metres: the full extent before turning
     material: Material
-    turn: Vector = (0.0, 0.0, 0.0)
-    taper: float = 1.0
+    turn: Vector = (0.0, 0.0, 0.0)  # roll, pitch and yaw in radians
+    taper: float = 1.0  # radius of a tube's top relative to its foot: 1 is a cylinder, 0 a cone
 
 
 def box(material: Material, size: Vector, center: Vector, turn: Vector = (0.0, 0.0, 0.0)) -> Part:

@@ -19,41 +19,25 @@ def raw_names() -> list[str]:
 
 
 class Surfaces:
-    """All parts of all objects of a town, then its ground patches, as arrays: row = surface.
-
-    Args:
-        town (`Town`):
-            The town of the surfaces.
-
-    Attributes:
-        things (`list[Thing]`):
-            The objects of the town; the last one is the ego car.
-        movable (`list[int]`):
-            Numbers of the objects with a box: all that can move or be moved, without the ego car.
-        thing, shape, taper (`np.ndarray` of shape `(num_parts,)`):
-            Object, shape and taper of each part.
-        half_size, local_center, local_axes (`np.ndarray` of shape `(num_parts, 3)`, the last `(num_parts, 3, 3)`):
-            Half extent, centre and axes of each part in the frame of its object.
-        segment (`np.ndarray` of shape `(num_surfaces,)`):
-            uint16 id of every surface in the true segmentation: an object or a kind of ground; 0 is the sky.
-        categories (`list[str]`):
-            Raw class of every segment id, from id 1.
-        raw_class (`np.ndarray` of shape `(num_segments,)`):
-            uint8 raw nuScenes-lidarseg id of every segment id; that of the sky is 0, noise.
-    """
+    """All parts of all objects of a town, then its ground patches, as arrays: row = surface."""
 
     def __init__(self, town: Town):
-        self.town, self.things = town, [*town.things, town.ego]
+        self.town = town
+        self.things = [*town.things, town.ego]  # the last one is the ego car
         parts, patches = [part for thing in self.things for part in thing.model.parts], town.ground.patches
         fixed = ("flat.", "static.", "vehicle.ego")
+        # Numbers of the objects with a box: all that can move or be moved.
         self.movable = [n for n, thing in enumerate(self.things) if not thing.model.category.startswith(fixed)]
+        # Of each part: its object, shape and taper, and half size, centre and axes in the object's frame.
         self.thing = np.repeat(np.arange(len(self.things)), [len(thing.model.parts) for thing in self.things])
         self.shape = np.array([part.shape for part in parts])
         self.taper = np.array([part.taper for part in parts])
         self.half_size = np.array([part.size for part in parts]) / 2
         self.local_center = np.array([part.center for part in parts])
         self.local_axes = np.array([rotation_matrix(*part.turn) for part in parts])
+        # Of each surface: its id in the true segmentation, for an object or a kind of ground; 0 is the sky.
         self.segment = np.concatenate([self.thing, len(self.things) + np.arange(len(patches))]).astype(np.uint16) + 1
+        # Of each segment: its raw class from id 1 on, and its raw nuScenes-lidarseg id; that of the sky is 0, noise.
         self.categories = [thing.model.category for thing in self.things] + [patch.category for patch in patches]
         self.raw_class = np.array([0, *map(raw_names().index, self.categories)], dtype=np.uint8)
         materials = [part.material for part in parts] + [patch.material for patch in patches]
@@ -75,21 +59,12 @@ class Surfaces:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The surfaces at one time.
-
-    Args:
-        surfaces (`Surfaces`):
-            The surfaces.
-        poses (`np.ndarray` of shape `(num_things, 4, 4)`):
-            Of the objects, in the global frame.
-        centers (`np.ndarray` of shape `(num_parts, 3)`), axes (`np.ndarray` of shape `(num_parts, 3, 3)`):
-            Of the parts, in the global frame; an axis is a column.
-    """
+    """The surfaces at one time, in the global frame."""
 
     surfaces: Surfaces
-    poses: NDArray[np.float64]
-    centers: NDArray[np.float64]
-    axes: NDArray[np.float64]
+    poses: NDArray[np.float64]  # (num_things, 4, 4): of the objects
+    centers: NDArray[np.float64]  # (num_parts, 3)
+    axes: NDArray[np.float64]  # (num_parts, 3, 3): an axis is a column
 
     @cached_property
     def corners(self) -> NDArray[np.float64]:

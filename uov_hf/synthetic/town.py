@@ -23,31 +23,22 @@ Span = tuple[float, float]  # low and high; a block is the x of a stretch betwee
 
 @dataclass(frozen=True)
 class Thing:
-    """A model, its place at time 0 (x and the offset from the street's middle line), yaw on the street, and speed."""
+    """An object and its motion along the street."""
 
     model: Model
-    x: float
-    offset: float
-    heading: float = 0.0
-    speed: float = 0.0
+    x: float  # metres at time 0
+    offset: float  # metres from the street's middle line
+    heading: float = 0.0  # yaw on the street, radians
+    speed: float = 0.0  # metres per second
 
 
 @dataclass(frozen=True, eq=False)
 class Town:
-    """One scene's world. x runs along the street, z up; metres, seconds.
-
-    Args:
-        street (`Street`), ground (`Ground`):
-            The layout.
-        things (`list[Thing]`):
-            All objects without the ego car.
-        ego (`Thing`):
-            The recording car.
-    """
+    """One scene's world. x runs along the street, z up; metres, seconds."""
 
     street: Street
     ground: Ground
-    things: list[Thing]
+    things: list[Thing]  # all objects without the ego car
     ego: Thing
 
     def ego_pose(self, time: float) -> NDArray[np.float64]:

@@ -74,17 +74,11 @@ class SpinningView:
     """Rays of a spinning lidar at `pose` (4, 4; x right, y forward, z up) in the global frame.
 
     A row is a beam, a column a firing.
-
-    Args:
-        elevations (`np.ndarray` of shape `(beams,)`):
-            Radians, evenly spaced from the lowest.
-        azimuths (`np.ndarray` of shape `(columns,)`):
-            Radians from x towards y, evenly spaced, one turn.
     """
 
     pose: NDArray[np.float64]
-    elevations: Floats
-    azimuths: Floats
+    elevations: Floats  # (beams,): radians, evenly spaced from the lowest
+    azimuths: Floats  # (columns,): radians from x towards y, evenly spaced, one turn
 
     @cached_property
     def directions(self) -> NDArray[np.float32]:
