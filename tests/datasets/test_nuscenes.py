@@ -1,6 +1,7 @@
 """A nuScenes root becomes frames: geometry, labels, order, splits, and errors that name the table."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -84,12 +85,6 @@ def test_labels_are_training_ids(root):
     assert set(frame["labels"][raw == 25]) == {names.index("other_flat")} and set(frame["labels"][raw == 29]) == {255}
 
 
-def test_without_the_lidarseg_folder_there_are_no_labels(tmp_path):
-    root = write_root(tmp_path, {"scene-0077": 1}, "v1.0-test", lidarseg=False)
-    frames = load_frames("nuscenes", data_dir=root)
-    assert frames.source.sequence_ids == ["scene-0077"] and frames[0]["labels"] is None
-
-
 def test_projection_equals_the_chain_of_poses_step_by_step(root):
     for frame in load_frames("nuscenes", "all", data_dir=root):
         check_projection(root / "v1.0-mini", frame)
@@ -137,7 +132,8 @@ def test_a_root_may_name_more_splits(tmp_path):
 
 def test_the_version_is_the_only_one_or_named(root):
     write_root(root, {"scene-0077": 1}, "v1.0-test", lidarseg=False)
-    assert load_frames("nuscenes", data_dir=root, dataset_config="v1.0-test").sequence_ids == ["scene-0077"]
+    frames = load_frames("nuscenes", data_dir=root, dataset_config="v1.0-test")
+    assert frames.sequence_ids == ["scene-0077"] and frames[0]["labels"] is None  # it has no folder lidarseg
     with pytest.raises(ValueError, match="got v1.0-mini, v1.0-test; name the version"):
         load_frames("nuscenes", data_dir=root)
 
@@ -179,12 +175,10 @@ def test_a_large_table_is_read_block_by_block_whatever_its_layout(root, monkeypa
         np.testing.assert_array_equal(found[0]["lidar2cam"], expected[0]["lidar2cam"])
 
 
-@pytest.mark.parametrize(
-    ("table", "field"), [("ego_pose", "ego_pose_token"), ("calibrated_sensor", "calibrated_sensor_token")]
-)
-def test_a_token_that_leads_nowhere_is_named(root, table, field):
+@pytest.mark.parametrize("table", ["ego_pose", "calibrated_sensor"])
+def test_a_token_that_leads_nowhere_is_named(root, table):
     rows = read_table(root, "sample_data")
-    next(row for row in rows if row["token"] == "scene-1077-0-LIDAR_TOP")[field] = "nowhere"
+    next(row for row in rows if row["token"] == "scene-1077-0-LIDAR_TOP")[f"{table}_token"] = "nowhere"
     write_table(root, "sample_data", rows)
     with pytest.raises(ValueError, match=f"{table}.json: expected a row with token 'nowhere'"):
         load_frames("nuscenes", data_dir=root)
@@ -216,9 +210,7 @@ def test_categories_in_another_order_are_refused(root):
     for row in rows:
         row["index"] = {25: 26, 26: 25}.get(row["index"], row["index"])
     write_table(root, "category", rows)
-    with pytest.raises(
-        ValueError, match="category.json: expected the 32 classes of nuScenes-lidarseg, got 'flat.*index 2[56]"
-    ):
+    with pytest.raises(ValueError, match="category.json: expected the 32 classes of .*, got 'flat.*index 2[56]"):
         load_frames("nuscenes", data_dir=root)
 
 
@@ -229,17 +221,9 @@ def test_the_real_key_frame(shared_data):
     frame = frames[0]
     assert frame["points"].shape == (34688, 4) and frame["image_sizes"].tolist() == [[900, 1600]] * 6
     names = load_vocabulary("nuscenes").class_names
-    counts = np.bincount(frame["labels"][frame["labels"] != 255], minlength=16)
-    assert dict(zip(names, counts.tolist(), strict=True)) == dict.fromkeys(names, 0) | {
-        "barrier": 288,
-        "bicycle": 1,
-        "bus": 3,
-        "car": 79,
-        "construction_vehicle": 4,
-        "pedestrian": 107,
-        "traffic_cone": 13,
-        "truck": 502,
-    }
+    counts = Counter(names[label] for label in frame["labels"][frame["labels"] != 255])
+    rare = {"bicycle": 1, "bus": 3, "construction_vehicle": 4, "traffic_cone": 13}
+    assert counts == rare | {"barrier": 288, "car": 79, "pedestrian": 107, "truck": 502}
     check_projection(root / "v1.0-mini", frame)
 
 

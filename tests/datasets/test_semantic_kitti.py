@@ -33,6 +33,7 @@ def test_frames_come_sequence_by_sequence_in_the_order_of_time(root):
     assert frames.frame_ids == ["00/000000", "00/000001", "00/000002", "08/000000", "11/000000"]
     assert frames.sequence_ids == ["00", "00", "00", "08", "11"]
     assert [frame["timestamp"] for frame in frames] == [0, 100_000, 200_000, 0, 0]
+    assert frames.source.fraction_of == "frames"  # of scans, not of sequences
 
 
 def test_splits_are_the_official_ones_as_far_as_they_are_here(root, tmp_path):
@@ -71,11 +72,6 @@ def test_two_raw_classes_of_one_class_may_use_a_number_each(root, tmp_path, monk
         assert hits["car"] == 2 and hits["vegetation"] == 1
 
 
-def test_without_a_folder_of_labels_there_are_none(tmp_path):
-    frame = load(write_root(tmp_path, {"11": 1}, labels=False))[0]
-    assert frame["labels"] is None and frame["instances"] is None
-
-
 @pytest.mark.parametrize(
     ("folder", "center", "focal_length"), [("image_2", (0.125, -0.75, -0.5), 20), ("image_0", (0.25, 0, -0.5), 10)]
 )
@@ -93,8 +89,9 @@ def test_the_camera_sits_where_the_calibration_puts_it(tmp_path, folder, center,
     np.testing.assert_allclose(pixel_coords, [[8 + focal_length / 10, 6]], atol=1e-9)
 
 
-def test_a_root_without_images_has_no_camera(tmp_path):
-    frame = load(write_root(tmp_path, {"00": 1}, camera=None))[0]
+def test_a_root_without_images_or_labels_has_no_camera_and_no_labels(tmp_path):
+    frame = load(write_root(tmp_path, {"00": 1}, camera=None, labels=False))[0]
+    assert frame["labels"] is None and frame["instances"] is None
     assert frame["camera_names"] == frame["images"] == []
     assert frame["lidar2cam"].shape == (0, 4, 4) and frame["image_sizes"].shape == (0, 2)
 
@@ -138,10 +135,6 @@ def test_what_is_not_asked_for_is_not_read(root):
     for column, name in [("timestamp", "times.txt"), ("lidar2global", "calib.txt"), ("images", "000000.png")]:
         with pytest.raises(ValueError, match=f"({name}): expected "):
             frames.select_columns([column])[0]
-
-
-def test_a_fraction_is_one_of_scans(root):
-    assert load(root, "train").source.fraction_of == "frames"
 
 
 def write_parquet(root, folder, monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 from uov_hf.data import load_frames
 from uov_hf.geometry.projection import Camera, pair_points_with_pixels, round_to_pixels
 from uov_hf.geometry.rotation import quaternion_to_matrix, rigid_motion
-from uov_hf.synthetic import generate_street
+from uov_hf.synthetic import generate_semantic_kitti, generate_street
 from uov_hf.synthetic.layout import draw_street
 from uov_hf.vocabulary import load_vocabulary
 
@@ -41,11 +41,7 @@ def test_the_same_arguments_give_the_same_bytes_on_any_number_of_workers(tiny_st
 def test_other_seeds_make_other_towns(tiny_street, tmp_path):
     other = generate_street(tmp_path, **TINY | {"num_scenes": 1, "frames_per_scene": 1}, seed=1)
     shared = set(files_of(other)) & set(files_of(tiny_street))
-    assert {path.name for path in shared} <= {
-        *("sensor.json category.json attribute.json visibility.json".split()),
-        *("calibrated_sensor.json ego_pose.json instance.json lidarseg.json log.json map.json sample.json".split()),
-        *("sample_annotation.json sample_data.json scene.json splits.json segments.json".split()),
-    }
+    assert {path.suffix for path in shared} == {".json"}  # tables only: no sensor file has the same name
     scans = [root.glob("samples/LIDAR_TOP/*") for root in (tiny_street, other)]
     assert len({path.read_bytes() for paths in scans for path in paths}) == 5
 
@@ -177,21 +173,45 @@ def test_labels_agree_with_the_true_segmentation_but_for_parallax(tiny_street):
     assert 0.85 < agree.mean() < 0.995
 
 
-def test_bad_arguments_are_refused(tiny_street, tmp_path):
+def test_a_root_is_not_written_twice(tiny_street):
     with pytest.raises(FileExistsError, match="v1.0-mini exists"):
         generate_street(tiny_street, **TINY)
-    with pytest.raises(ValueError, match="share out all 6 scenes"):
-        generate_street(tmp_path, splits={"train": 1})
-    with pytest.raises(ValueError, match="`num_scenes` must be at least 1"):
-        generate_street(tmp_path, num_scenes=0)
-    with pytest.raises(ValueError, match="height, width"):
-        generate_street(tmp_path, image_size=(4, 4))
+
+
+@pytest.mark.parametrize("generate", [generate_street, generate_semantic_kitti])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"splits": {"train": 1}}, "share out all 2 scenes"),
+        ({"splits": {"train": 3, "test": -1}}, "share out all 2 scenes"),
+        ({"num_scenes": 0}, "`num_scenes` must be at least 1"),
+        ({"frames_per_scene": 0}, "`frames_per_scene` must be at least 1"),
+        ({"image_size": (4, 4)}, "height, width"),
+        ({"seed": -1}, "`seed` must not be negative"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, generate, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        generate(tmp_path, **TINY | arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_writes_a_root(tmp_path, monkeypatch, capsys):
-    options = "--num_scenes 1 --frames_per_scene 1 --image_size 16 28 --azimuth_steps 30 --version v1.0-trainval"
-    monkeypatch.setattr("sys.argv", ["street", "--output_dir", str(tmp_path / "root"), *options.split()])
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        ("--version v1.0-trainval", "v1.0-trainval/scene.json"),
+        ("--format semantickitti", "sequences/00/image_2/000000.png"),
+    ],
+)
+def test_the_command_writes_a_root(tmp_path, monkeypatch, capsys, options, written):
+    tiny = "--num_scenes 1 --frames_per_scene 1 --image_size 16 28 --azimuth_steps 30"
+    monkeypatch.setattr("sys.argv", f"street --output_dir {tmp_path}/root {tiny} {options}".split())
     runpy.run_module("uov_hf.synthetic", run_name="__main__")
-    assert (tmp_path / "root" / "v1.0-trainval" / "scene.json").is_file()
-    assert str(tmp_path / "root") in capsys.readouterr().out
+    assert (tmp_path / "root" / written).is_file() and str(tmp_path / "root") in capsys.readouterr().out
+
+
+def test_options_of_nuscenes_are_refused_for_another_format(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", f"street --output_dir {tmp_path} --format semantickitti --synchronised".split())
+    with pytest.raises(SystemExit):
+        runpy.run_module("uov_hf.synthetic", run_name="__main__")
+    assert "--version and --synchronised require --format nuscenes" in capsys.readouterr().err

@@ -1,12 +1,10 @@
 """One drive written as nuScenes and as SemanticKITTI: the same points, front camera, poses, and labels by a map."""
 
 import json
-import runpy
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from uov_hf.data import decode_image, load_frames
 from uov_hf.datasets.semantic_kitti import SemanticKitti
@@ -130,32 +128,7 @@ def test_splits_are_those_of_semantic_kitti(tmp_path):
     assert load_frames("semantic_kitti", "test", data_dir=root).sequence_ids == ["11"]
     with pytest.raises(FileExistsError, match="sequences exists"):
         generate_semantic_kitti(tmp_path, **tiny)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"splits": {"train": 2}}, "share out all 1 scenes"),
-        ({"num_scenes": 2, "splits": {"val": 2}}, "room for .*'val': 1"),
-        ({"splits": {"train": 1, "night": 0}}, "got .*'night': 0"),
-        ({"num_scenes": 0}, "`num_scenes` must be at least 1"),
-        ({"frames_per_scene": 0}, "`frames_per_scene` must be at least 1"),
-        ({"seed": -1}, "`seed` must not be negative"),
-    ],
-)
-def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        generate_semantic_kitti(tmp_path, **TINY | arguments)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_command_writes_a_root_in_that_format(tmp_path, monkeypatch, capsys):
-    options = "--format semantickitti --num_scenes 1 --frames_per_scene 1 --image_size 16 28 --azimuth_steps 30"
-    monkeypatch.setattr("sys.argv", ["street", "--output_dir", str(tmp_path / "root"), *options.split()])
-    runpy.run_module("uov_hf.synthetic", run_name="__main__")
-    assert Image.open(tmp_path / "root" / "sequences/00/image_2/000000.png").size == (28, 16)
-    assert "semantickitti" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["street", "--output_dir", str(tmp_path), *options.split(), "--version", "v1.0"])
-    with pytest.raises(SystemExit):
-        runpy.run_module("uov_hf.synthetic", run_name="__main__")
-    assert "--version and --synchronised require --format nuscenes" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="room for .*'val': 1"):
+        generate_semantic_kitti(tmp_path / "val", **tiny | {"num_scenes": 2}, splits={"val": 2})
+    with pytest.raises(ValueError, match="got .*'night': 0"):
+        generate_semantic_kitti(tmp_path / "night", **tiny, splits={"train": 1, "night": 0})

@@ -18,18 +18,12 @@ class RawFrame:
     """One frame of a raw folder. Each column is an attribute or a property: its file is read when the column is.
 
     The default columns are those of a `.bin` scan with a label file in a folder that may be missing.
-
-    Attributes:
-        scan_file (`Path`), num_columns (`int`, defaults to 4):
-            The points, and their float32 numbers in the file.
-        label_file (`Path`, *optional*), label_dtype (defaults to `np.uint32`), vocabulary (`Vocabulary`):
-            The labels without a header, the type of one, and their taxonomy.
     """
 
     frame_id: str
     sequence_id: str
     scan_file: Path
-    num_columns = 4
+    num_columns = 4  # float32 numbers of a point in the file
     label_file: Path | None = None
     label_dtype: DTypeLike = np.uint32
     vocabulary: Vocabulary | None = None

@@ -112,20 +112,12 @@ def _scan(file: BinaryIO, pattern: re.Pattern[bytes], wanted: Container[bytes]) 
 
 
 class Tables(NamedTuple):
-    """The captures of one version of a root.
+    """The captures of one version of a root."""
 
-    Args:
-        version (`str`):
-            Name of the folder, such as `v1.0-mini`.
-        samples (`list[tuple[str, dict[str, Capture]]]`):
-            Scene name and captures by channel of every sample: scenes in the order of their table, samples by time.
-        ego_poses (`Table`):
-            Quaternion (w, x, y, z) and translation, seven numbers, of every capture's vehicle pose. As numbers they
-            take a fraction of the memory of matrices.
-    """
-
-    version: str
+    version: str  # name of the folder, such as `v1.0-mini`
+    # Scene name and captures by channel of every sample: scenes in the order of their table, samples by time.
     samples: list[tuple[str, dict[str, Capture]]]
+    # Quaternion (w, x, y, z) and translation of the vehicle at every capture, in a fraction of a matrix's memory.
     ego_poses: Table[tuple[float, ...]]
 
     def sensor2global(self, capture: Capture) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from uov_hf.geometry.occlusion import OcclusionConfig, find_hidden
+from uov_hf.geometry.rotation import is_rigid
 
 
 Points = TypeVar("Points", torch.Tensor, np.ndarray)  # a tensor gives tensors on its device, an array gives arrays
@@ -40,12 +41,13 @@ class Camera:
         set_field(self, "lidar2cam", _matrix("lidar2cam", self.lidar2cam, 4))
         set_field(self, "intrinsics", _matrix("intrinsics", self.intrinsics, 3))
         set_field(self, "image_size", _image_size(self.image_size))
-        rotation = self.lidar2cam[:3, :3]
-        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(rotation) < 0:
-            raise ValueError(f"`lidar2cam` must rotate and translate only, got the 3 x 3 part {rotation.tolist()}.")
-        last_rows = self.lidar2cam[3] - [0, 0, 0, 1], self.intrinsics[2] - [0, 0, 1]
-        if max(np.abs(row).max() for row in last_rows) > 1e-8:
-            raise ValueError("The last row of `lidar2cam` must be (0, 0, 0, 1), that of `intrinsics` (0, 0, 1).")
+        if not is_rigid(self.lidar2cam):
+            raise ValueError(
+                "`lidar2cam` must rotate and translate only, with the last row (0, 0, 0, 1), got "
+                f"{self.lidar2cam.tolist()}."
+            )
+        if np.abs(self.intrinsics[2] - [0, 0, 1]).max() > 1e-8:
+            raise ValueError(f"The last row of `intrinsics` must be (0, 0, 1), got {self.intrinsics[2].tolist()}.")
 
     def __reduce__(self) -> tuple[type["Camera"], tuple[object, ...]]:
         # Arrays come back from a pickle writable; the constructor makes them read-only again.

@@ -13,6 +13,13 @@ def rigid_motion(rotation: ArrayLike, translation: ArrayLike) -> NDArray[np.floa
     return motion
 
 
+def is_rigid(motion: NDArray[np.float64]) -> bool:
+    """Whether a matrix (4, 4) only rotates and translates; calibration files have few digits, hence 1e-4."""
+    rotation = motion[:3, :3]
+    is_rotation = np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-4 and np.linalg.det(rotation) >= 0
+    return bool(is_rotation and np.abs(motion[3] - [0, 0, 0, 1]).max() <= 1e-8)
+
+
 def inverse_motion(motion: NDArray[np.float64]) -> NDArray[np.float64]:
     """The inverse of a rigid motion (4, 4)."""
     back = motion[:3, :3].T

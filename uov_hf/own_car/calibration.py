@@ -9,6 +9,7 @@ import yaml
 from numpy.typing import NDArray
 
 from uov_hf.geometry.projection import Camera
+from uov_hf.geometry.rotation import is_rigid
 from uov_hf.own_car.lens import NUM_COEFFICIENTS, Lens
 from uov_hf.vocabulary import load_vocabulary
 from uov_hf.vocabulary.lines import Entry, read_yaml
@@ -19,47 +20,23 @@ CALIBRATION_NAMES = ("calibration.yaml", "calibration.yml", "calibration.json")
 
 @dataclass(frozen=True, eq=False)
 class MountedCamera:
-    """A camera as it is mounted on the car.
+    """A camera as it is mounted on the car."""
 
-    Args:
-        camera (`Camera`):
-            The pinhole camera of the images in a frame.
-        lens (`Lens`, *optional*):
-            The lens of the image files; None without distortion.
-        time_offset (`int`):
-            Microseconds to add to the camera's timestamps.
-    """
-
-    camera: Camera
-    lens: Lens | None
-    time_offset: int
+    camera: Camera  # the pinhole camera of the images in a frame
+    lens: Lens | None  # of the image files; None without distortion
+    time_offset: int  # microseconds to add to the camera's timestamps
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The content of a calibration file.
-
-    Args:
-        path (`Path`):
-            The file.
-        intensity_max (`float`):
-            Full scale of the lidar's intensity.
-        cameras (`dict[str, MountedCamera]`):
-            By name.
-        lidar2body (`np.ndarray` of shape `(4, 4)`):
-            From the lidar to the part of the car that `poses.txt` tracks.
-        taxonomy (`str`, *optional*):
-            Vocabulary of the label files: its name, or the path of its file.
-        num_columns (`int`, *optional*):
-            Columns of `.bin` files.
-    """
+    """The content of a calibration file."""
 
     path: Path
-    intensity_max: float
-    cameras: dict[str, MountedCamera]
-    lidar2body: NDArray[np.float64]
-    taxonomy: str | None
-    num_columns: int | None
+    intensity_max: float  # full scale of the lidar's intensity
+    cameras: dict[str, MountedCamera]  # by name
+    lidar2body: NDArray[np.float64]  # (4, 4): from the lidar to the part of the car that `poses.txt` tracks
+    taxonomy: str | None  # vocabulary of the label files: its name, or the path of its file
+    num_columns: int | None  # of `.bin` files
 
 
 def find_calibration(*folders: Path) -> Path:
@@ -121,13 +98,11 @@ def _parse_camera(name: str, entry: Entry) -> MountedCamera:
 
 def _parse_motion(entry: Entry) -> NDArray[np.float64]:
     motion = _numbers(entry, (4, 4))
-    try:
-        Camera(motion, np.eye(3), (1, 1))
-    except ValueError:
+    if not is_rigid(motion):
         raise entry.error(
             f"expected {entry.name} to be a rotation and a translation in metres, with the last row (0, 0, 0, 1), got "
             f"{motion.tolist()}."
-        ) from None
+        )
     return motion
 
 

@@ -31,33 +31,18 @@ COLUMNS = ["points", "camera_names", "images", "lidar2cam", "intrinsics", "image
 class CalibrationReport:
     """The error of a calibration, as far as the views determine it.
 
-    Args:
-        correction (`Correction`):
-            The best correction.
-        errors (`np.ndarray` of shape `(4,)`):
-            Standard errors of the three angles in degrees and of the time offset in seconds. Infinite if the views do
-            not determine an angle, NaN if they do not determine the time: the car stood, its motion is unknown, or
-            the camera looks in the direction of travel.
-        num_jumps (`int`):
-            Number of compared pairs of neighbours across an outline.
-        parallax (`float`):
-            Share of the points in view that are hidden from the camera.
-        score, best_score (`float`):
-            How much more colours differ across outlines than on surfaces, as calibrated and with the correction.
-        is_better (`bool`):
-            Whether the scores differ by more than three standard errors.
-        tolerance (`np.ndarray` of shape `(4,)`):
-            Of the angles and the time offset: `TOLERANCE`, or more where two pixels are a larger angle.
+    Standard errors are infinite if the views do not determine an angle, and NaN if they do not determine the time: the
+    car stood, its motion is unknown, or the camera looks in the direction of travel.
     """
 
-    correction: Correction
-    errors: NDArray[np.float64]
-    num_jumps: int
-    parallax: float
-    score: float
-    best_score: float
-    is_better: bool
-    tolerance: NDArray[np.float64]
+    correction: Correction  # the best one
+    errors: NDArray[np.float64]  # (4,): standard errors of the angles in degrees and of the time offset in seconds
+    num_jumps: int  # compared pairs of neighbours across an outline
+    parallax: float  # share of the points in view that are hidden from the camera
+    score: float  # how much more colours differ across outlines than on surfaces, as calibrated
+    best_score: float  # the same with the correction
+    is_better: bool  # whether the scores differ by more than three standard errors
+    tolerance: NDArray[np.float64]  # (4,): `TOLERANCE`, or larger angles where two pixels are more
 
     @property
     def wrong(self) -> list[str]:
@@ -135,19 +120,10 @@ def _moves(outlines: Outlines) -> bool:
 
 
 class CameraCheck(NamedTuple):
-    """The calibration check of one camera of a dataset.
-
-    Args:
-        camera (`str`):
-            Name of the camera.
-        num_frames (`int`):
-            Number of frames that were compared.
-        report (`CalibrationReport`):
-            Verdict and best correction.
-    """
+    """The calibration check of one camera of a dataset."""
 
     camera: str
-    num_frames: int
+    num_frames: int  # that were compared
     report: CalibrationReport
 
     def __str__(self) -> str:

@@ -27,17 +27,10 @@ Free = NDArray[np.bool_]  # (4,): which of the values vary
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """A small change of a calibration.
+    """A small change of a calibration."""
 
-    Args:
-        rotation (`np.ndarray` of shape `(3,)`):
-            Degrees about the camera's axes: x right, y down, z forward.
-        time_offset (`float`, *optional*, defaults to 0.0):
-            Seconds to add to the camera's timestamps.
-    """
-
-    rotation: NDArray[np.float64]
-    time_offset: float = 0.0
+    rotation: NDArray[np.float64]  # (3,): degrees about the camera's axes: x right, y down, z forward
+    time_offset: float = 0.0  # seconds to add to the camera's timestamps
 
     @property
     def turn(self) -> NDArray[np.float64]:

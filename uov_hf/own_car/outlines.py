@@ -26,23 +26,12 @@ NUM_PARTS = 8  # of the pairs, each left out in turn for standard errors
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A scan and the image that a camera took of it.
+    """A scan and the image that a camera took of it."""
 
-    Args:
-        points (`np.ndarray` of shape `(num_points, >=3)`):
-            Metres, in the lidar frame.
-        image (`np.ndarray` of shape `(height, width, 3)`):
-            uint8, without lens distortion.
-        camera (`Camera`):
-            Its calibration, which is checked.
-        velocity (`np.ndarray` of shape `(6,)`, *optional*):
-            Of the lidar in its own axes, metres and radians per second. Without it, no time offset is estimated.
-    """
-
-    points: NDArray[np.floating]
-    image: NDArray[np.uint8]
-    camera: Camera
-    velocity: NDArray[np.float64] | None = None
+    points: NDArray[np.floating]  # (num_points, >=3): metres, in the lidar frame
+    image: NDArray[np.uint8]  # (height, width, 3): without lens distortion
+    camera: Camera  # its calibration, which is checked
+    velocity: NDArray[np.float64] | None = None  # (6,): of the lidar in its own axes, m/s and rad/s
 
 
 class Outlines:

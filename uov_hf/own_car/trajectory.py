@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from uov_hf.geometry.projection import Camera
-from uov_hf.geometry.rotation import rigid_motion
+from uov_hf.geometry.rotation import is_rigid, rigid_motion
 
 
 KITTI_COLUMNS, TUM_COLUMNS = 12, 8
@@ -17,20 +16,11 @@ KITTI_COLUMNS, TUM_COLUMNS = 12, 8
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Poses of the car, and between them a steady motion.
+    """Poses of the car, and between them a steady motion."""
 
-    Args:
-        path (`Path`):
-            The file of the poses, for messages.
-        times (`np.ndarray` of shape `(num_poses,)`):
-            Microseconds, rising.
-        poses (`np.ndarray` of shape `(num_poses, 4, 4)`):
-            From the body to the world, metres.
-    """
-
-    path: Path
-    times: NDArray[np.int64]
-    poses: NDArray[np.float64]
+    path: Path  # the file of the poses, for messages
+    times: NDArray[np.int64]  # (num_poses,): microseconds, rising
+    poses: NDArray[np.float64]  # (num_poses, 4, 4): from the body to the world, metres
 
     def at(self, time: int) -> NDArray[np.float64]:
         """The pose (4, 4) at a time in microseconds; extrapolated by up to one interval before and after all poses.
@@ -91,7 +81,11 @@ def read_poses(path: Path) -> tuple[NDArray[np.int64] | None, NDArray[np.float64
     if table.shape[1] == KITTI_COLUMNS:
         upper = table.reshape(-1, 3, 4)
         poses = rigid_motion(upper[..., :3], upper[..., 3])
-        _check_rigid(path, poses)
+        if wrong := [number for number, pose in enumerate(poses, 1) if not is_rigid(pose)]:
+            raise ValueError(
+                f"{path}: expected poses that rotate and translate only, got {upper[wrong[0] - 1].tolist()} as pose "
+                f"{wrong[0]}."
+            )
         return None, poses
     if not np.linalg.norm(table[:, 4:], axis=1).all():
         raise ValueError(f"{path}: expected quaternions qx qy qz qw of a length above 0, got 0 0 0 0.")
@@ -100,16 +94,6 @@ def read_poses(path: Path) -> tuple[NDArray[np.int64] | None, NDArray[np.float64
     if (np.diff(times) <= 0).any():
         raise ValueError(f"{path}: expected times that rise from line to line.")
     return times, poses
-
-
-def _check_rigid(path: Path, poses: NDArray[np.float64]) -> None:
-    for number, pose in enumerate(poses, 1):
-        try:
-            Camera(pose, np.eye(3), (1, 1))
-        except ValueError:
-            raise ValueError(
-                f"{path}: expected poses that rotate and translate only, got {pose[:3].tolist()} as pose {number}."
-            ) from None
 
 
 def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]:
