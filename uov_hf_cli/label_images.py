@@ -145,9 +145,8 @@ def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
         for path in found:
             with Image.open(path) as image:
                 size = (image.height, image.width)
-            missing = dict.fromkeys(("camera_timestamps", "lidar2cam", "intrinsics"), [None])
             shown = {"camera_names": [""], "image_ids": [path.name], "images": [{"bytes": None, "path": str(path)}]}
-            yield {"frame_id": path.stem, "image_sizes": [size], **shown, **missing}
+            yield {"frame_id": path.stem, "image_sizes": [size], **shown}
 
 
 def _check_results(frames: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import PROMPTS, frame_of, labels_of_pixels, upsampled
-from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
 from uov_hf.teachers.images import ScaledImage
@@ -33,14 +32,6 @@ def test_each_pixel_goes_to_the_hottest_map_of_transformers(teacher, pictures):
     wanted = [heat[best == label].mean().item() for label in segments.labels.tolist()]
     np.testing.assert_allclose(segments.scores, wanted, atol=1e-6)
     assert len(segments.labels) > 1
-
-
-def test_embeddings_are_the_features_of_the_second_model_and_never_those_of_the_label(teacher, frame, scaled):
-    for segments, image in zip(teacher.segment(frame), scaled, strict=True):
-        dense = upsampled(teacher.space.dense_features([image])[0], image.size)
-        ids = range(1, len(segments.labels) + 1)
-        pooled = [normalize(dense[:, segments.segmentation == one].sum(dim=1), dim=0) for one in ids]
-        np.testing.assert_allclose(segments.embeds, torch.stack(pooled).numpy(), atol=1e-5)
 
 
 def test_the_maps_of_square_windows_are_averaged_in_a_wide_image(teacher, frame, pictures):

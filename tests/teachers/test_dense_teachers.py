@@ -52,16 +52,15 @@ def test_a_prompt_is_the_mean_of_its_templates(load):
 
 
 def test_every_pixel_goes_to_its_best_prompt(teacher, frame, scaled):
-    """Labels, scores and embeddings of all three images, against full-size logit and feature maps."""
+    """Labels and scores of all three images, against full-size logit and feature maps."""
     for segments, picture in zip(teacher.segment(frame), scaled, strict=True):
         [features] = teacher.space.dense_features([picture])
         dense = upsampled(features, picture.size)
         best = torch.einsum("pd,dyx->pyx", teacher.prompt_embeds, dense).argmax(dim=0).numpy()
         assert np.array_equal(labels_of_pixels(segments), best)
         assert segments.labels.tolist() == np.unique(best).tolist()
-        pooled = torch.stack([normalize(dense[:, best == label].sum(dim=1), dim=0) for label in segments.labels])
-        np.testing.assert_allclose(segments.embeds, pooled.numpy(), atol=1e-5)
-        chances = (teacher.space.logit_scale * pooled @ teacher.prompt_embeds.T).softmax(dim=-1).numpy()
+        embeds = torch.from_numpy(segments.embeds)
+        chances = (teacher.space.logit_scale * embeds @ teacher.prompt_embeds.T).softmax(dim=-1).numpy()
         np.testing.assert_allclose(segments.scores, chances[range(len(segments.labels)), segments.labels], atol=1e-4)
 
 

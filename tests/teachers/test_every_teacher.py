@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from ten_steps import losses_of_ten_steps
-from tiny_models import PROMPTS, TINY_TEACHERS, labels_of_pixels, load_tiny_teacher
+from tiny_models import PROMPTS, TINY_TEACHERS, labels_of_pixels, load_tiny_teacher, upsampled
+from torch.nn.functional import normalize
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
@@ -72,6 +73,17 @@ def test_windows_and_augmented_images_keep_their_geometry(load, frame, pictures,
         assert segments.segmentation.shape == (picture.height * scale, picture.width * scale)
         assert segments.embeds.shape == (len(segments.labels), teacher.embed_dim)
     assert teacher.settings["window"] == window["window"]
+
+
+@pytest.mark.parametrize("name", ["clip", "tipsv2", "clipseg"])
+def test_an_embedding_is_the_mean_feature_of_its_pixels_and_never_that_of_the_label(load, frame, scaled, name):
+    """Against full-size feature maps."""
+    teacher = load(name)
+    for segments, image in zip(teacher.segment(frame), scaled, strict=True):
+        dense = upsampled(teacher.space.dense_features([image])[0], image.size)
+        ids = range(1, len(segments.labels) + 1)
+        pooled = [normalize(dense[:, segments.segmentation == one].sum(dim=1), dim=0) for one in ids]
+        np.testing.assert_allclose(segments.embeds, torch.stack(pooled).numpy(), atol=1e-5)
 
 
 @every_teacher

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from halves_teacher import ListSource
 from PIL import Image
 
 from uov_hf.data import Frames
@@ -55,32 +56,16 @@ class Drawn(Teacher):
         return ImageSegments(ids, labels, np.ones(ids.max(), np.float32), embeds)
 
 
-class TwoFrames:
-    """Frames of four cameras each, whose pictures lie in a folder; none is opened to read the official layout."""
-
-    taxonomy = "nuscenes"
-
-    def __init__(self, folder):
-        self.folder, self.frame_ids, self.sequence_ids = folder, ["f0", "f1"], ["s", "s"]
-
-    def read(self, index, columns):
-        image_ids = [f"{name}-{index}" for name in ("usual", "crowded", "overcrowded", "empty")]
-        frame = {
-            "frame_id": self.frame_ids[index],
-            "sequence_id": "s",
-            "timestamp": index,
-            "camera_names": CAMERA_NAMES,
-            "image_ids": image_ids,
-            "images": [{"bytes": None, "path": str(self.folder / f"{image_id}.jpg")} for image_id in image_ids],
-            "image_sizes": np.array([[HEIGHT, WIDTH]] * 4),
-        }
-        frame["points"] = np.zeros((4, 4), np.float32)
-        return {column: frame.get(column, [None] * 4) for column in columns}
-
-
 @pytest.fixture
 def frames(tmp_path) -> Frames:
-    return Frames(TwoFrames(tmp_path))
+    """Two frames of four cameras; no image is opened to read the official layout."""
+    rows = []
+    for index in range(2):
+        ids = [f"{name}-{index}" for name in ("usual", "crowded", "overcrowded", "empty")]
+        images = [{"bytes": None, "path": str(tmp_path / f"{image_id}.jpg")} for image_id in ids]
+        row = {"frame_id": f"f{index}", "sequence_id": "s", "timestamp": index, "camera_names": CAMERA_NAMES}
+        rows.append(row | {"image_ids": ids, "images": images, "image_sizes": np.array([[HEIGHT, WIDTH]] * 4)})
+    return Frames(ListSource(rows))
 
 
 @pytest.fixture
@@ -103,7 +88,7 @@ def write_official(folder, drawn: Drawn, frames: Frames, variant: str):
     if variant == "fc-clip":  # a last row for void, and features that are not of unit length
         text = torch.cat([text, torch.full((1, EMBED_DIM), 9.0)])
     torch.save(text, folder / "text_embedding.pt")
-    for image_id in [image_id for frame in frames for image_id in frame["image_ids"]]:
+    for image_id in [image_id for frame in frames.select_columns(["image_ids"]) for image_id in frame["image_ids"]]:
         segments = drawn.segment_image(image_id)
         write_ids(folder / f"{image_id}.png", segments.segmentation)
         more = {"isthing": True} if variant == "fc-clip" else {"area": 1}

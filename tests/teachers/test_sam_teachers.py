@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import draw_images, upsampled
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from uov_hf.teachers.sam2 import grid_points
 
@@ -70,15 +69,6 @@ def test_a_still_image_has_no_memory_at_the_level_that_the_decoder_reads(teacher
 def test_the_grid_has_a_point_in_the_middle_of_each_cell():
     assert grid_points(1).tolist() == [[0.5, 0.5]]
     assert grid_points(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
-
-
-def test_pixels_are_those_of_the_image_processor(teacher, image):
-    """Of a PIL processor of the same settings; the model's own needs torchvision."""
-    side = teacher.sam.side
-    settings = {"image_mean": teacher.sam.transform.mean, "image_std": teacher.sam.transform.std, "resample": 2}
-    processor = ViTImageProcessorPil(size={"height": side, "width": side}, **settings)
-    wanted = processor(image, return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(teacher.sam.pixels(image), wanted, atol=1e-5, rtol=0)
 
 
 def test_pixels_are_those_of_the_models_own_image_processor(teacher, image):

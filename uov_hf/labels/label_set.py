@@ -26,8 +26,8 @@ from uov_hf.vocabulary import Vocabulary
 
 FORMAT_VERSION = 2
 
-# Columns of a frame that have one entry per camera.
-CAMERA_COLUMNS = ["camera_names", "image_ids", "images", "camera_timestamps", "lidar2cam", "intrinsics", "image_sizes"]
+# Columns of a frame that a teacher reads.
+CAMERA_COLUMNS = ["camera_names", "image_ids", "images", "image_sizes"]
 
 
 class SegmentRow(TypedDict, total=False):
