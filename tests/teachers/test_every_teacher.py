@@ -113,6 +113,7 @@ def test_a_missing_model_is_named_with_an_example(load, name):
         ("tipsv2", {"window": 5}, "`window` must hold a patch of 14 pixels, got 5"),
         ("groupvit", {"min_score": -1}, "`min_score` must be between 0 and 1, got -1"),
         ("groupvit", {"window": 5}, "`window` must hold a patch of 16 pixels, got 5"),
+        ("clip", {"short_side": "640px"}, "`short_side` must be a number, got '640px'"),
         ("clip", {"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ("clipseg", {"window": 80}, "`window` must be at most `short_side` = 64, got 80"),
         ("clipseg", {"window": 8}, "`window` must hold a patch of 16 pixels, got 8"),

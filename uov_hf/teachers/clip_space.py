@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from uov_hf.teachers.checkpoints import Checkpoint, dtype_name
-from uov_hf.teachers.config import TeacherConfig, batch_size, check_sides, share, templates
+from uov_hf.teachers.config import TeacherConfig, at_least, batch_size, check_sides, share, templates
 from uov_hf.teachers.images import ScaledImage, average_windows, run_on_windows
 from uov_hf.teachers.pooling import pool_segments, segments_of_labels, upsampled_max
 from uov_hf.teachers.prompts import TEMPLATES, embed_prompts
@@ -41,7 +41,7 @@ class SpaceConfig(TeacherConfig):
             Images or windows in one batch.
     """
 
-    short_side: int = 448
+    short_side: int = at_least(1, 448)
     window: int | None = None
     templates: str = templates("vild")
     batch_size: int = batch_size(8)

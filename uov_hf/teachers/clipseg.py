@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import CLIPSegForImageSegmentation
 
-from uov_hf.teachers.config import batch_size, check_sides, share
+from uov_hf.teachers.config import at_least, batch_size, check_sides, share
 from uov_hf.teachers.images import ScaledImage, WindowOutputs, average_windows, run_on_windows
 from uov_hf.teachers.pooling import pool_segments, segments_of_labels
 from uov_hf.teachers.prompts import TEMPLATES, embed_sentences, mean_over_templates
@@ -36,7 +36,7 @@ class CLIPSegConfig(SecondSpaceConfig):
         ValueError: `window` is larger than `short_side`, or a value is out of range.
     """
 
-    short_side: int = 352
+    short_side: int = at_least(1, 352)
     window: int | None = None
     min_score: float = share(0.0)
     prompts_at_once: int = batch_size(16)

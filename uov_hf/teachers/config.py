@@ -44,6 +44,8 @@ class TeacherConfig:
             value, limits = getattr(self, one.name), one.metadata
             if "choices" in limits and value not in limits["choices"]:
                 raise ValueError(f"`{one.name}` must be one of {', '.join(limits['choices'])}, got {value!r}.")
+            if "minimum" in limits and not isinstance(value, (int, float)):
+                raise ValueError(f"`{one.name}` must be a number, got {value!r}.")
             if "maximum" in limits and not limits["minimum"] <= value <= limits["maximum"]:
                 raise ValueError(
                     f"`{one.name}` must be between {limits['minimum']} and {limits['maximum']}, got {value}."
