@@ -61,7 +61,7 @@ class Segmenter:
             include_background=self.predict_void,
             refine=self.refine,
             points=[scan.points],
-            label2id=self.model.config.label2id,
+            label2id={name: int(row) for name, row in (self.model.config.label2id or {}).items()},
         )
         return Prediction(found["segmentation"].cpu().numpy(), found["scores"].cpu().numpy())
 
