@@ -19,6 +19,7 @@ from statistics import median
 
 import torch
 from common import REAL_SAMPLES, describe_machine
+from gpu_checks import disarm_spconv
 from scans import SENSORS, find_scans, make_scans
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -33,7 +34,7 @@ PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.o
 
 def main():
     args = parse_args()
-    disarm_spconv()
+    disarm_spconv("cpu")
     results = {"machine": describe_machine(), "num_threads": args.num_threads, "scans": []}
     for sensor_name, sensor in SENSORS.items():
         extract = sensor.extractor()
@@ -62,13 +63,6 @@ def parse_args():
     parser.add_argument("--networks", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--num_threads", type=int, default=2, help="of the torch engine")
     return parser.parse_args()
-
-
-def disarm_spconv():
-    """spconv's CPU build asks CUDA for a stream in backward and dies of it."""
-    import spconv.pytorch.ops
-
-    spconv.pytorch.ops.get_current_stream = lambda: 0
 
 
 def compare_engines(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor, num_threads: int) -> dict:

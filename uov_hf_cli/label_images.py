@@ -11,7 +11,7 @@ examples:
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-    from uov_hf.data.frames import EncodedImage, Frames
+    from uov_hf.data.frames import EncodedImage, Frame, Frames
+    from uov_hf.labels.label_set import SegmentRow
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 RESULT_SUFFIXES = (".png", ".json", ".overlay.png")
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     if bool(args.images) == bool(args.dataset):
         raise ValueError("give either images or --dataset.")
     prompts, meanings, colors = _find_words(args)
-    frames: Sequence[Mapping[str, Any]]
+    frames: Sequence[Frame]
     if args.images:
         frames = list(_find_images(args.images))
         _check_results(frames, args.output_dir)
@@ -95,14 +96,15 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     for frame in tqdm(frames, unit="frame", disable=None):
-        row = segment_frame(dict(frame), teacher)
+        row = segment_frame(frame, teacher)
         for camera, name in enumerate(frame["camera_names"]):
-            segments = _describe_segments(row, camera, prompts, meanings)
+            png = row["segmentation"][camera] or b""  # no camera was left out
+            segments = _describe_segments(row, png, camera, prompts, meanings)
             path = args.output_dir / _file_name(frame, name)
-            path.with_suffix(".png").write_bytes(row["segmentation"][camera])
+            path.with_suffix(".png").write_bytes(png)
             about = {"image": frame["image_ids"][camera], "teacher": teacher.name, "segments": segments}
             path.with_suffix(".json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            overlay = _draw(frame["images"][camera], row["segmentation"][camera], segments, colors)
+            overlay = _draw(frame["images"][camera], png, segments, colors)
             overlay.save(path.with_suffix(".overlay.png"))
             words = dict.fromkeys(segment["word"] for segment in segments)
             yield f"{path.with_suffix('.json')}: {len(segments)} segments: {', '.join(words)}"
@@ -127,13 +129,14 @@ def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[s
     return vocabulary.prompts, meanings, dict(zip(vocabulary.class_names, vocabulary.colors, strict=True))
 
 
-def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
+def _find_images(sources: list[Path]) -> "Iterator[Frame]":
     """Each image as a frame of one camera.
 
     Raises:
         ValueError: If a folder has no image.
         OSError: If a file is no image.
     """
+    import numpy as np
     from PIL import Image
 
     for source in sources:
@@ -145,17 +148,22 @@ def _find_images(sources: list[Path]) -> Iterator[dict[str, Any]]:
         for path in found:
             with Image.open(path) as image:
                 size = (image.height, image.width)
-            shown = {"camera_names": [""], "image_ids": [path.name], "images": [{"bytes": None, "path": str(path)}]}
-            yield {"frame_id": path.stem, "image_sizes": [size], **shown}
+            yield {
+                "frame_id": path.stem,
+                "camera_names": [""],
+                "image_ids": [path.name],
+                "images": [{"bytes": None, "path": str(path)}],
+                "image_sizes": np.array([size], np.int32),
+            }
 
 
-def _check_results(frames: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def _check_results(frames: "Sequence[Frame]", folder: Path) -> None:
     """Check that no result overwrites an image or the result of another image.
 
     Raises:
         ValueError: If one does.
     """
-    images = [Path(frame["images"][0]["path"]).resolve() for frame in frames]
+    images = [Path(frame["images"][0]["path"] or "").resolve() for frame in frames]
     owners: dict[Path, Path] = {}
     for frame, image in zip(frames, images, strict=True):
         for suffix in RESULT_SUFFIXES:
@@ -173,19 +181,19 @@ def _load_frames(args: argparse.Namespace) -> "Frames":
     return frames.select(range(min(args.max_frames or len(frames), len(frames))))
 
 
-def _file_name(frame: Mapping[str, Any], camera: str) -> str:
+def _file_name(frame: "Frame", camera: str) -> str:
     name = "_".join(filter(None, [frame["frame_id"], camera])).replace("/", "_")
     return f"{name}.json"  # a suffix, so that `with_suffix` never takes a part of the name
 
 
-def _describe_segments(row: dict[str, Any], camera: int, prompts: list[str], meanings: list[str]) -> list[dict]:
+def _describe_segments(
+    row: "SegmentRow", png: bytes, camera: int, prompts: list[str], meanings: list[str]
+) -> list[dict[str, Any]]:
     import numpy as np
 
     from uov_hf.labels.label_set import decode_segmentation
 
-    sizes = np.bincount(
-        decode_segmentation(row["segmentation"][camera]).ravel(), minlength=len(row["segment_camera"]) + 1
-    )
+    sizes = np.bincount(decode_segmentation(png).ravel(), minlength=len(row["segment_camera"]) + 1)
     return [
         {
             "id": int(index) + 1,
@@ -199,7 +207,7 @@ def _describe_segments(row: dict[str, Any], camera: int, prompts: list[str], mea
 
 
 def _draw(
-    image: "EncodedImage", png: bytes, segments: list[dict], colors: "dict[str, np.ndarray]"
+    image: "EncodedImage", png: bytes, segments: list[dict[str, Any]], colors: "dict[str, np.ndarray]"
 ) -> "PIL.Image.Image":
     """The image under the colours of its segments' classes, with a legend below."""
     import numpy as np

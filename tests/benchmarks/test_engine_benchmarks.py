@@ -96,7 +96,7 @@ def test_both_engines_and_the_products_are_timed_on_a_scan(network, voxels):
     pytest.importorskip("spconv")
     import sparse_conv
 
-    sparse_conv.disarm_spconv()
+    sparse_conv.disarm_spconv("cpu")
     row = sparse_conv.compare_engines(network, *voxels, num_threads=1)
     row |= sparse_conv.compare_with_products(network, *voxels)
     assert row["difference"] < 1e-4
