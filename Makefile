@@ -26,6 +26,7 @@ test: lint  ## lint and types, then every test that is not slow
 lint: .venv/pip-dev  ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 style: .venv/pip-dev  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
