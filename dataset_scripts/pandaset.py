@@ -1,4 +1,4 @@
-"""Write PandaSet (docs/datasets.md has the layout) as Parquet.
+"""Write PandaSet (docs/how_to/pandaset.md has the layout) as Parquet.
 
 python dataset_scripts/pandaset.py --data_dir data/pandaset --output_dir data/pandaset-parquet
 """

@@ -1,4 +1,4 @@
-"""Write the recordings of your own car as Parquet, or check the calibration of its cameras (docs/own_car.md).
+"""Write the recordings of your own car as Parquet, or check the calibration of its cameras (docs/how_to/own_car.md).
 
 python dataset_scripts/point_cloud_folder.py --data_dir my_car --check out/check
 python dataset_scripts/point_cloud_folder.py --data_dir my_car --output_dir my_car-parquet

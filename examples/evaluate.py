@@ -6,7 +6,7 @@
 A pre-trained checkpoint predicts zero-shot, by its class prompts; a distilled or fine-tuned one by its head. Points
 that a camera saw and those that none did are scored separately; with --label_set the teacher is scored beside the
 model. Without --dataset it evaluates on the test towns of the street that examples/pretrain.py rendered.
-docs/evaluation.md defines each number.
+docs/reference/metrics.md defines each number.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The documents taken apart: their fenced blocks, the commands in those, their links, headings and options."""
+"""The parts of the documents: fenced blocks, the commands in them, links, headings, inline code and options."""
 
 import ast
 import re
@@ -19,9 +19,10 @@ PAGES = sorted(
     for path in REPOSITORY.glob(pattern)
     if path.name != "model_card.md"  # a template: the test fills it first
 )
-# bash itself takes a block apart: it finds no program, and hands every command to this function.
+# bash itself splits a block: it finds no program, so it calls this function with the words of every command.
 RECORDER = 'command_not_found_handle() { printf "%s\\0" "$#" "$@" >&3; }\nset -eu\n'
 LAUNCHERS = ("accelerate", "sbatch")
+URL = "https://github.com/uov-hf/uov-hf"
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ def blocks_of(page: str, text: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[list[str]]:
-    """The words of each command of a bash block, as bash understands it.
+    """The words of each command of a bash block, as bash splits them.
 
     Raises:
-        ValueError: bash does not.
+        ValueError: If bash does not accept the block.
     """
     script = f'exec 3>"$LOG"\n{RECORDER}{block.code}'
     with subprocess.Popen(
@@ -72,10 +73,10 @@ def commands_of(block: Block) -> list[list[str]]:
         stderr=subprocess.PIPE,
         text=True,
     ) as shell:
-        said, error = shell.communicate()
+        output, error = shell.communicate()
     if shell.returncode:
         raise ValueError(f"{block}: bash does not read this block: {error}")
-    words, commands = iter(said.split("\0")[:-1]), []
+    words, commands = iter(output.split("\0")[:-1]), []
     for number in words:
         commands.append([next(words) for _ in range(int(number))])
     return commands
@@ -111,26 +112,37 @@ def anchors_of(text: str) -> set[str]:
     return anchors
 
 
-def options_named_in(text: str) -> set[str]:
-    """`--options` in the prose and tables of a page, but for those of commands of other packages."""
+def code_spans_of(text: str) -> list[str]:
+    """Inline code of a page, and the names after `:::` that the site replaces by their docstrings."""
     spans = [token.content for token in tokens_of(text) if token.type == "code_inline"]
-    ours = [span for span in spans if span.split()[:1] not in (["pip"], ["hf"], ["pytest"], ["make"], ["sbatch"])]
+    return spans + re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+
+
+def options_named_in(text: str) -> set[str]:
+    """`--options` in the prose and tables of a page, except those of commands of other packages."""
+    ours = [
+        span
+        for span in code_spans_of(text)
+        if span.split()[:1] not in (["pip"], ["hf"], ["pytest"], ["make"], ["sbatch"])
+    ]
     return {option for span in ours for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
 
 
 @cache
 def options_of_the_repository() -> set[str]:
-    """Every option that an `add_argument` or a field of arguments in the repository names."""
+    """Every option that an `add_argument` or a field of a dataclass of arguments in the repository names."""
     options = set()
     for room in ("uov_hf", "uov_hf_cli", "examples", "dataset_scripts", "benchmarks"):
         for path in (REPOSITORY / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.AnnAssign) and re.search(r"= (option|field)\(", ast.unparse(node)):
-                    name = ast.unparse(node.target)
-                    options |= {f"--{name}"} | ({f"--no_{name}"} if "option(True" in ast.unparse(node) else set())
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("add_argument", "Option"):
                     names = [word.value for word in node.args if isinstance(word, ast.Constant)]
                     options.update(name for name in names if isinstance(name, str) and name.startswith("--"))
-                    if "BooleanOptionalAction" in ast.unparse(node):
-                        options.update(f"--no-{name[2:]}" for name in names)
+                if isinstance(node, ast.ClassDef) and node.name.endswith("Arguments"):
+                    fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+                    options.update(f"--{field.target.id}" for field in fields)
+                    # HfArgumentParser adds --no_name for a truth value whose default is true.
+                    options.update(
+                        f"--no_{field.target.id}" for field in fields if ast.unparse(field.annotation) == "bool"
+                    )
     return options

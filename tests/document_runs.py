@@ -1,4 +1,4 @@
-"""Commands of the documents, run as a user would, but on little data: what is on that user's disk, and how."""
+"""Run the commands of the documents as a user would, on little data: the files of that user, and the runs."""
 
 import argparse
 import multiprocessing
@@ -9,12 +9,13 @@ import sys
 import tomllib
 from collections.abc import Callable
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
 from document_blocks import REPOSITORY
 
 
-# Only these are asked for besides what a document says: the smallest run that goes all the way.
+# Options added to those in a document, for the smallest complete run.
 SMALLEST = {
     "examples/pretrain.py": ["--preset", "tiny", "--max_train_steps", "1", "--dataloader_num_workers", "0"],
     "examples/distill.py": ["--max_train_steps", "1", "--per_device_train_batch_size", "1"],
@@ -58,7 +59,7 @@ def save_clip(path: Path) -> None:
 
 
 def save_labels(path: Path) -> None:
-    """What the tiny CLIP says, by the settings that the first command of the recipe has."""
+    """The label set of the tiny CLIP, with the settings of the first command of the recipe."""
     save_label_set(path, "clip", teacher_name_or_path=CLIP)
 
 
@@ -77,7 +78,7 @@ def save_label_set(path: Path, teacher: str, **settings):
 
 
 def save_checkpoints(label_set, pretrained: Path, distilled: Path, head: str, clip: str | None = None) -> None:
-    """What `pretrain.py` and `distill.py` leave behind, but untrained."""
+    """Checkpoints as `pretrain.py` and `distill.py` write them, but untrained."""
     import torch
 
     from uov_hf import (
@@ -113,12 +114,12 @@ def save_demo(path: Path) -> None:
     save_scan(path / "scan.bin")
 
 
-def save_official(path: Path) -> None:
-    """A file of the official code's names and shapes, with random numbers."""
+def save_official(num_outputs: int, path: Path) -> None:
+    """A file with the names and shapes of the official code, and random numbers."""
     import torch
 
     official = runpy.run_path(str(REPOSITORY / "tests" / "convert" / "official_tensors.py"))
-    torch.save({"model_points": official["official_tensors"](768, **official["FULL"])}, path)
+    torch.save({"model_points": official["official_tensors"](num_outputs, **official["FULL"])}, path)
 
 
 def save_photos(path: Path) -> None:
@@ -129,7 +130,7 @@ def save_photos(path: Path) -> None:
         Image.new("RGB", (80, 60), color).save(path / f"tuk-tuk-{number}.jpg")
 
 
-# What stands on the disk of a reader, in the order in which it came there.
+# The files of a reader, in the order in which they are made.
 DISK: dict[str, Callable[[Path], None]] = {
     "data/nuscenes": save_nuscenes,
     "data/kitti": save_kitti,
@@ -140,12 +141,15 @@ DISK: dict[str, Callable[[Path], None]] = {
     "out": save_recipe,
     "out/demo": save_demo,
 }
-# Only where a page names it: it is large.
-ON_DEMAND = {"AFOV_pretrain_san.pt": save_official}
+# Made only for pages that contain the name: the files are large.
+ON_DEMAND = {
+    "AFOV_pretrain_san.pt": partial(save_official, 768),
+    "AFOV_af_with_pretrain_san.pt": partial(save_official, 17),
+}
 
 
 def prepare(folder: Path) -> None:
-    """Put everything of `DISK`, and this repository's programs, into a folder."""
+    """Make everything of `DISK` in a folder, and link the programs of this repository."""
     for room in ("examples", "dataset_scripts", "benchmarks"):
         (folder / room).symlink_to(REPOSITORY / room)
     with chdir(folder):
@@ -155,7 +159,7 @@ def prepare(folder: Path) -> None:
 
 
 def start_server() -> multiprocessing.context.ForkServerContext:
-    """Where programs are started: each is a fork of a process that has imported what all of them take seconds for."""
+    """Each program is a fork of a process that has imported the slow packages already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["accelerate", "datasets", "uov_hf", "uov_hf.labels", "uov_hf.training.arguments"])
     return context
@@ -165,9 +169,9 @@ def run(context, words: list[str], folder: Path, arguments_only: bool = False) -
     """Run a program of this repository as `[script.py or -m module or uov-hf, arguments …]`.
 
     Returns:
-        Its exit status, and what it printed. With `arguments_only` it ends where its parser has accepted them.
+        Its exit status, and its output. With `arguments_only` it ends after its parser has accepted them.
     """
-    log = folder / ".said"
+    log = folder / ".output"
     process = context.Process(target=_run, args=(words, str(folder), str(log), arguments_only))
     process.start()
     process.join()
@@ -201,10 +205,13 @@ def _run(words: list[str], folder: str, log: str, arguments_only: bool) -> None:
 
 
 def _stop_after_arguments() -> None:
-    accept = argparse.ArgumentParser.parse_args
+    accept, passes = argparse.ArgumentParser.parse_args, []
 
     def parse_args(parser, *arguments, **options):
-        accept(parser, *arguments, **options)
-        raise _AcceptedArguments
+        given = accept(parser, *arguments, **options)
+        passes.append(given)
+        if getattr(given, "settings_file", None) is None or len(passes) > 1:  # a file is read between two passes
+            raise _AcceptedArguments
+        return given
 
     argparse.ArgumentParser.parse_args = parse_args

@@ -1,6 +1,7 @@
-"""The documents say what is so: their code runs, their commands are understood, their links and options exist."""
+"""The documents are right: their code runs, their commands are accepted, their links, names and options exist."""
 
 import ast
+import pkgutil
 import re
 import shlex
 import shutil
@@ -14,9 +15,11 @@ import yaml
 from document_blocks import (
     PAGES,
     REPOSITORY,
+    URL,
     Block,
     anchors_of,
     blocks_of,
+    code_spans_of,
     commands_of,
     links_of,
     options_named_in,
@@ -27,7 +30,7 @@ from document_blocks import (
 from document_runs import ON_DEMAND, prepare, run, start_server
 
 
-# Code that no test of this file runs, and why. Its arguments are held against the program's parser all the same.
+# Code that no test of this file runs, and why. The arguments of its commands are checked all the same.
 NOT_RUN = {
     r"^make ": "whole runs of their own: tests/examples/test_demo.py runs the demo, `make test` runs this test",
     r"examples/demo\.py": "tests/examples/test_demo.py runs it",
@@ -41,7 +44,13 @@ NOT_RUN = {
 }
 # What the quick test of the newcomer's lines leaves to the slow test of all pages.
 SLOW = r"^accelerate launch"
-LANGUAGES = {"python", "bash", "yaml", "json", "csv", "text"}
+# Finished benchmarks, which docs/results.md cites from the history.
+STUDIES = {
+    f"benchmarks/{name}.py"
+    for name in "afi_noise afi_study label_ablation ladder mask_pooling occlusion_pandaset occlusion_street "
+    "streaming_memory streaming_tables".split()
+}
+LANGUAGES = {"python", "bash", "yaml", "json", "text"}
 COMMAND = re.compile(r"^\s*[$>]?\s*(accelerate|python|pip|uov-hf|make|hf|sbatch|export)\s", re.MULTILINE)
 BLOCKS = {str(page): blocks_of(str(page), read(page)) for page in PAGES}
 ALL_BLOCKS = [block for blocks in BLOCKS.values() for block in blocks]
@@ -61,30 +70,31 @@ def server():
 
 @pytest.fixture(scope="session")
 def disk(tmp_path_factory) -> Path:
-    """What stands on the disk of a reader. Do not write into it."""
+    """The files that a reader of the pages has. Do not write into it.
+
+    A block of YAML that opens with a file name in a comment is that file.
+    """
     folder = tmp_path_factory.mktemp("disk")
     prepare(folder)
+    for block in ALL_BLOCKS:
+        if name := re.match(r"# ([\w.]+)\n", block.code if block.language == "yaml" else ""):
+            (folder / name.group(1)).write_text(block.code, encoding="utf-8")
     return folder
 
 
 def run_blocks(blocks: list[Block], folder: Path, server) -> list[str]:
     """Run the Python and bash of a page from top to bottom, in a folder; its Python shares one namespace.
 
-    A block of YAML or CSV that opens with a file name in a comment is that file.
-
     Returns:
-        The places in the page that failed, each with what was said there.
+        The places in the page that failed, each with its error.
     """
-    for block in blocks:
-        if name := re.match(r"# ([\w.]+)\n", block.code if block.language in ("yaml", "csv") else ""):
-            (folder / name.group(1)).write_text(block.code, encoding="utf-8")
-    namespace, said = {"__name__": "__main__"}, []
+    namespace, errors = {"__name__": "__main__"}, []
     for block in blocks:
         if block.language == "python":
-            said.append(run_python(block, namespace, folder))
+            errors.append(run_python(block, namespace, folder))
         for words in commands_of(block) if block.language == "bash" else ():
-            said.append(run_command(block, words, folder, server))
-    return [error for error in said if error]
+            errors.append(run_command(block, words, folder, server))
+    return [error for error in errors if error]
 
 
 def run_python(block: Block, namespace: dict, folder: Path) -> str | None:
@@ -103,13 +113,13 @@ def run_command(block: Block, words: list[str], folder: Path, server) -> str | N
         return None
     if not program_of(words):
         return f"{block}: {words[0]} is neither ours nor in NOT_RUN"
-    status, said = run(server, program_of(words), folder)
-    return f"{block}: {shlex.join(words)}\n{said}" if status else None
+    status, output = run(server, program_of(words), folder)
+    return f"{block}: {shlex.join(words)}\n{output}" if status else None
 
 
 @pytest.fixture
 def reader(disk, tmp_path, monkeypatch) -> Path:
-    """A disk of one's own, to write into."""
+    """A copy of these files, to write into."""
     monkeypatch.setenv("MPLBACKEND", "agg")
     return Path(shutil.copytree(disk, tmp_path / "reader", symlinks=True))
 
@@ -143,8 +153,8 @@ def test_the_arguments_of_every_command_are_known_to_its_program(disk, server):
         if len(program) == 1:  # no arguments
             refused += [] if (REPOSITORY / program[0]).is_file() else [f"{block}: there is no {program[0]}"]
         elif program:
-            status, said = run(server, [word for word in program if word != "…"], disk, arguments_only=True)
-            refused += [f"{block}: {shlex.join(words)}\n{said}"] if status else []
+            status, output = run(server, [word for word in program if word != "…"], disk, arguments_only=True)
+            refused += [f"{block}: {shlex.join(words)}\n{output}"] if status else []
         elif words[0] == "make":
             refused += [f"{block}: {words}"] * (f"\n{words[1]}:" not in (REPOSITORY / "Makefile").read_text())
         elif words[0] == "pip":
@@ -162,19 +172,17 @@ def extras_of_the_package() -> set[str]:
     return set(tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
 
-def test_every_fence_of_every_page_is_a_block_of_a_known_language():
+def test_no_code_hides_in_a_block_that_is_not_run():
     for page in PAGES:
         fences = re.findall(r"^\s*```", (REPOSITORY / page).read_text(encoding="utf-8"), re.MULTILINE)
         assert len(fences) == 2 * len(BLOCKS[str(page)]), page
-    assert {"README.md", "docs/training.md", "examples/README.md", "dataset_scripts/README.md"} <= set(CODE)
+    assert {"README.md", "docs/how_to/train.md", "docs/tutorials/street.md", "examples/README.md"} <= set(CODE)
     for block in ALL_BLOCKS:
-        assert block.language in LANGUAGES, f"{block}: nobody runs a block of the language {block.language!r}"
-
-
-def test_no_command_hides_in_a_block_that_is_not_run():
-    for block in ALL_BLOCKS:
+        assert block.language in LANGUAGES, f"{block}: no test runs a block of the language {block.language!r}"
+        if block.language in ("yaml", "json"):
+            assert isinstance(yaml.safe_load(block.code), dict), block
         if block.language not in ("python", "bash"):
-            assert not COMMAND.search(block.code), f"{block}: a command must stand in a block of bash"
+            assert not COMMAND.search(block.code), f"{block}: a command must be in a block of bash"
 
 
 def test_every_exception_has_a_block_that_needs_it_and_a_test_that_is_there():
@@ -183,13 +191,6 @@ def test_every_exception_has_a_block_that_needs_it_and_a_test_that_is_there():
     for pattern, reason in NOT_RUN.items():
         assert any(re.search(pattern, text) for text in code), f"{pattern} is not needed any more"
         assert all((REPOSITORY / path).exists() for path in re.findall(r"tests/\w+(?:/\w+\.py)?", reason)), reason
-
-
-def test_yaml_and_json_are_read_as_what_they_are():
-    blocks = [block for block in ALL_BLOCKS if block.language in ("yaml", "json")]
-    for block in blocks:
-        assert isinstance(yaml.safe_load(block.code), dict), block
-    assert any("classes" in yaml.safe_load(block.code) for block in blocks)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +216,8 @@ def test_a_renamed_option_of_a_command_that_is_not_run_is_refused(server, tmp_pa
     )
     (words,) = commands_of(block)
     assert reason_not_to_run(words)
-    status, said = run(server, program_of(words), tmp_path, arguments_only=True)
-    assert status == 2 and "unrecognized arguments: --batchsize 3" in said
+    status, output = run(server, program_of(words), tmp_path, arguments_only=True)
+    assert status == 2 and "unrecognized arguments: --batchsize" in output
 
 
 def test_bash_that_bash_does_not_read_is_no_block():
@@ -227,10 +228,11 @@ def test_bash_that_bash_does_not_read_is_no_block():
 @pytest.mark.parametrize("page", [str(page) for page in PAGES])
 def test_every_link_and_figure_leads_somewhere(page):
     for link in links_of(read(Path(page))):
-        if re.match(r"[a-z]+:", link):
+        own = re.match(rf"{URL}/(?:blob|tree|raw)/main/(.*)", link)
+        if not own and re.match(r"[a-z]+:", link):
             continue
-        path, _, anchor = link.partition("#")
-        target = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+        path, _, anchor = (own.group(1) if own else link).partition("#")
+        target = (REPOSITORY if own else (REPOSITORY / page).parent) / path if path else REPOSITORY / page
         assert target.exists(), f"{page}: there is no {link}"
         if anchor:
             anchors = anchors_of(read(target.resolve().relative_to(REPOSITORY)))
@@ -242,3 +244,22 @@ def test_every_option_in_the_prose_is_one_of_a_program(page):
     # argparse adds --help; the others are those of `accelerate launch`
     known = options_of_the_repository() | {"--help", "--multi_gpu", "--num_processes"}
     assert options_named_in(read(Path(page))) <= known
+
+
+@pytest.mark.parametrize("page", [str(page) for page in PAGES if page.name != "CHANGELOG.md"])
+def test_every_name_and_file_of_the_code_in_the_prose_is_there(page):
+    text = read(Path(page))
+    for span in code_spans_of(text):
+        if re.fullmatch(r"uov_hf(_cli)?(\.\w+)+", span):
+            assert pkgutil.resolve_name(span) is not None
+        for path in re.findall(
+            r"\b(?:uov_hf|uov_hf_cli|examples|benchmarks|dataset_scripts|tests)/[\w./-]+\.py\b", span
+        ):
+            assert (REPOSITORY / path).exists() or path in STUDIES, f"{page}: there is no {path}"
+
+
+def test_every_document_named_in_the_code_is_there():
+    for room in ("uov_hf", "uov_hf_cli", "examples", "benchmarks", "dataset_scripts", "tests"):
+        for path in (REPOSITORY / room).rglob("*.py"):
+            for page in re.findall(r"\bdocs/[\w/]+\.md", path.read_text(encoding="utf-8")):
+                assert (REPOSITORY / page).exists(), f"{path}: there is no {page}"

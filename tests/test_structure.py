@@ -208,7 +208,9 @@ def test_the_library_raises_and_does_not_print(path):
 
 
 def test_no_file_knows_a_machine():
-    documents = [path for pattern in ("*", "docs/*", ".ci/*") for path in REPOSITORY.glob(pattern) if path.is_file()]
+    documents = [
+        path for pattern in ("*", "docs/**/*", ".ci/*") for path in REPOSITORY.glob(pattern) if path.is_file()
+    ]
     documents = [path for path in documents if path.name != ".git"]  # in a worktree it is a file
     kept = [path for path in documents if path.suffix in ("", ".md", ".toml", ".txt", ".cff", ".yaml")]
     for path in {*FILES, *kept}:

@@ -1,10 +1,10 @@
-"""Draws the documents' pictures: a street that the demo's checkpoint has never seen, segmented by it.
+"""Draw the pictures of the documents: a street that the demo's checkpoint was not trained on, segmented by it.
 
     make demo && make browser
     python docs/figures/make_figures.py --model_name_or_path out/demo/uov
 
-All sensor data is synthetic. The scan has 32 beams of twice nuScenes' firings, so that there is something to see.
-Where no Chromium is installed, the pictures of the viewer are left as they are, and the command says so.
+All sensor data is synthetic. The scan has 32 beams with twice the firings of nuScenes, for a denser picture.
+Without Chromium the picture of the viewer is left as it is, and the command prints so.
 """
 
 import argparse
@@ -14,12 +14,15 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 from transformers import pipeline
 
 from uov_hf.data import load_frames
 from uov_hf.data.frames import decode_image
-from uov_hf.geometry.projection import Camera
+from uov_hf.geometry.occlusion import OcclusionConfig
+from uov_hf.geometry.projection import Camera, project_points, visible_points
 from uov_hf.pictures.scan_colors import label_colors
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_camera_overlays, draw_range_image
@@ -28,16 +31,8 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 FIGURES = Path(__file__).parent
-SEED = 77  # the demo's towns are made from others
+SEED = 77  # the demo's towns have other seeds
 FRONT = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT")
-CLOSE = {"yaw": -2.25, "pitch": 0.42, "distance": 29, "target": [0, 3, -2.5]}
-# The scan alone, with its legend along the lower edge.
-POSTER = """
-  #panel { inset: auto 0 0 0; width: auto; padding: 8px 0 12px; border: 0; border-radius: 0; background: #111317d0; }
-  #panel > :not(#legend), #legend data { display: none !important; }
-  #legend { display: flex; flex-wrap: wrap; justify-content: center; gap: 2px 14px; margin: 0 60px; }
-  #legend button { width: auto; font-size: 15px; }
-"""
 
 
 def main() -> None:
@@ -57,6 +52,7 @@ def main() -> None:
         answer = segmenter(frame["points"], intensity_max=frame["intensity_max"])
         colors = load_vocabulary("nuscenes").colors
         shades = label_colors(answer["segmentation"], colors)
+        keep(draw_comparison(frame, answer, colors), "prediction_and_truth.png")
         keep(draw_overlays(frame, shades), "camera_overlay.png")
         keep(draw_range_image(frame["points"], shades, ring_of(root)), "range_image.png")
         page = write_viewer(
@@ -68,9 +64,9 @@ def main() -> None:
             scores=answer["scores"],
             intensity=frame["points"][:, 3],
             ground_truth=frame["labels"],
-            title="A street it has never seen",
+            title="A street that was not trained on",
         )
-        take_pictures(page)
+        take_picture(page)
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,22 +75,45 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw_overlays(frame: dict, shades: np.ndarray) -> Image.Image:
-    cameras = zip(
-        frame["camera_names"],
-        frame["images"],
-        frame["lidar2cam"],
-        frame["intrinsics"],
-        frame["image_sizes"],
-        strict=True,
-    )
-    chosen = {
-        name: (decode_image(image), Camera(lidar2cam, intrinsics, tuple(size)))
-        for name, image, lidar2cam, intrinsics, size in cameras
-        if name in FRONT
+def draw_comparison(frame: dict, answer: dict, colors: np.ndarray) -> Image.Image:
+    """The front camera's image, and over it the predicted and the true classes of the points that it sees."""
+    image, camera = cameras_of(frame)["CAM_FRONT"]
+    seen = np.flatnonzero(visible_points(frame["points"][:, :3], camera, OcclusionConfig()))
+    pixel_coords = project_points(frame["points"][seen, :3], camera)[0]
+    panels = {
+        "camera image": None,
+        "prediction, from the scan alone": answer["segmentation"],
+        "ground truth": frame["labels"],
     }
-    images, calibrations = zip(*(chosen[name] for name in FRONT), strict=True)
+    figure = Figure(figsize=(16, 4.1), layout="constrained")
+    for axes, (title, labels) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        axes.imshow(image if labels is None else np.asarray(image) // 4)
+        if labels is not None:
+            shades = label_colors(labels[seen], colors) / 255
+            axes.scatter(*pixel_coords.T, s=9, c=shades, linewidths=0)
+        axes.set(xlim=(0, image.width), ylim=(image.height, 0))
+        axes.set_title(title, fontsize=14)
+        axes.axis("off")
+    shown = [label for label in np.unique([panels["ground truth"][seen], answer["segmentation"][seen]]) if label < 255]
+    names = [answer["labels"][label].replace("_", " ") for label in shown]
+    handles = [Patch(color=colors[label] / 255, label=name) for label, name in zip(shown, names, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=8, fontsize=12, frameon=False)
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return Image.open(file)
+
+
+def draw_overlays(frame: dict, shades: np.ndarray) -> Image.Image:
+    cameras = cameras_of(frame)
+    images, calibrations = zip(*(cameras[name] for name in FRONT), strict=True)
     return draw_camera_overlays(frame["points"], images, calibrations, shades, FRONT)
+
+
+def cameras_of(frame: dict) -> dict[str, tuple[Image.Image, Camera]]:
+    geometry = zip(frame["lidar2cam"], frame["intrinsics"], map(tuple, frame["image_sizes"]), strict=True)
+    images = map(decode_image, frame["images"])
+    pairs = zip(images, (Camera(*numbers) for numbers in geometry), strict=True)
+    return dict(zip(frame["camera_names"], pairs, strict=True))
 
 
 def ring_of(root: Path) -> np.ndarray:
@@ -103,11 +122,11 @@ def ring_of(root: Path) -> np.ndarray:
     return np.fromfile(path, dtype=np.float32).reshape(-1, 5)[:, 4]
 
 
-def take_pictures(path: Path) -> None:
-    """The viewer's page as a browser shows it, and the scan alone."""
+def take_picture(path: Path) -> None:
+    """The viewer's page as a browser shows it."""
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     if executable is None:
-        print("No Chromium on this machine: segmented_scan.png and viewer.png stay as they are; run `make browser`.")
+        print("No Chromium on this machine: viewer.png stays as it is; run `make browser`.")
         return
     from playwright.sync_api import sync_playwright
 
@@ -117,10 +136,6 @@ def take_pictures(path: Path) -> None:
         page.goto(path.as_uri())
         page.wait_for_function("window.viewer")
         keep(Image.open(BytesIO(page.screenshot())), "viewer.png")
-        page.set_viewport_size({"width": 1600, "height": 640})
-        page.add_style_tag(content=POSTER)
-        page.evaluate("camera => { Object.assign(viewer.camera, camera); viewer.draw(); }", CLOSE)
-        keep(Image.open(BytesIO(page.screenshot())), "segmented_scan.png")
         browser.close()
 
 

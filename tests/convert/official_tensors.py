@@ -1,4 +1,4 @@
-"""The tensors of an official checkpoint, by the names and shapes that docs/converting.md gives; random."""
+"""The tensors of an official checkpoint, by the names and shapes that docs/how_to/convert.md gives; random."""
 
 import torch
 

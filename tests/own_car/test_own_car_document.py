@@ -1,4 +1,4 @@
-"""The commands of docs/own_car.md work, and no camera of the car in its example is called wrong."""
+"""The commands of docs/how_to/own_car.md work, and no camera of the car in its example is called wrong."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from uov_hf.own_car.calibration import read_calibration
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TEXT = (REPOSITORY / "docs" / "own_car.md").read_text(encoding="utf-8")
+TEXT = (REPOSITORY / "docs" / "how_to" / "own_car.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python|yaml)\n(.*?)```", TEXT, re.DOTALL)
 
 

@@ -27,7 +27,7 @@ def test_every_vocabulary_is_named_as_its_file_and_has_words_for_every_class(voc
 
 
 def test_the_documentation_counts_right(vocabularies):
-    document = (Path(__file__).parents[2] / "docs/vocabularies.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[2] / "docs/reference/classes.md").read_text(encoding="utf-8")
     for name, vocabulary in vocabularies.items():
         num_raw, num_prompts = len(vocabulary.raw_names), len(vocabulary.prompts)
         assert f"| `{name}` | {len(vocabulary.class_names)} | {num_raw}" in document

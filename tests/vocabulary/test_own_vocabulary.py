@@ -23,7 +23,7 @@ background: [sky, clouds]
 
 
 def test_the_ten_lines_are_those_of_the_documentation():
-    document = Path(__file__).parents[2] / "docs/vocabularies.md"
+    document = Path(__file__).parents[2] / "docs/how_to/vocabulary.md"
     assert len(TEN_LINES.splitlines()) == 10
     assert f"```yaml\n# yard.yaml\n{TEN_LINES}```" in document.read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""MinkowskiEngine's rules as plain loops, with which a converted network is compared (docs/converting.md).
+"""MinkowskiEngine's rules as plain loops, with which a converted network is compared (docs/how_to/convert.md).
 
 This file shares nothing with the network of this package; it reads the official tensors under their official names.
 """

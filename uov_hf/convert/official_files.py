@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-# The key of the 3D network's tensors in the file, and the prefix of their names (docs/converting.md).
+# The key of the 3D network's tensors in the file, and the prefix of their names (docs/how_to/convert.md).
 LAYOUTS = (
     ("model_points", ""),  # the official scripts' and SLidR's own files
     ("state_dict", "model_points."),  # Lightning's, of pre-training

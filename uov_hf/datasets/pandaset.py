@@ -1,7 +1,7 @@
 """PandaSet's spinning lidar and one of its cameras.
 
 PandaSet comes as pickles of pandas, which run code when they are loaded. This reader takes their content as plain
-files; docs/datasets.md has the layout.
+files; docs/how_to/pandaset.md has the layout.
 """
 
 import json
@@ -33,7 +33,7 @@ class PandaSet(FrameBuilder):
         if not files:
             raise ValueError(
                 f"{root}: expected scans (001/lidar/00.bin, …), got none; `data_dir` is the folder that contains "
-                "`001`. PandaSet's own pickles must be converted first (docs/datasets.md)."
+                "`001`. PandaSet's own pickles must be converted first (docs/how_to/pandaset.md)."
             )
         calibrations = {folder: _read_calibration(folder) for folder in {file.parents[1] for file in files}}
         vocabulary = load_vocabulary(TAXONOMY)
@@ -124,6 +124,6 @@ def _read_calibration(folder: Path) -> Calibration:
 def _check_keys(content: Any, form: type, place: str) -> None:
     if absent := [key for key in form.__annotations__ if key not in content]:
         raise ValueError(
-            f"{place}: expected the keys {', '.join(form.__annotations__)} (docs/datasets.md), got none of the name "
+            f"{place}: expected the keys {', '.join(form.__annotations__)} (docs/how_to/pandaset.md), got none of the name "
             f"{', '.join(absent)}."
         )

@@ -60,7 +60,7 @@ class SemanticKitti(FrameBuilder):
         drives = {file.parents[1]: Drive(file.parents[1]) for file in files}
         vocabulary = load_vocabulary(TAXONOMY)
         scans = [Scan(file.stem, drives[file.parents[1]], vocabulary) for file in files]
-        # Of scans, not of sequences: the paper's 1 % is every hundredth scan (docs/method.md, 1.3).
+        # Of scans, not of sequences: the paper's 1 % is every hundredth scan (docs/explanation/method.md, 1.3).
         return RawFrames(scans, TAXONOMY, fraction_of="frames")
 
     def default_splits(self) -> tuple[str, ...]:

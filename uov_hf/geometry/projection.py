@@ -73,7 +73,7 @@ class PointToPixel:
 
 
 def project_points(points: Points, camera: Camera, min_depth: float = 1.0) -> tuple[Points, Points]:
-    """Pixel (column, row) of every point, and which points the camera sees (docs/method.md, section 1.4).
+    """Pixel (column, row) of every point, and which points the camera sees (docs/explanation/method.md, section 1.4).
 
     `in_view` is the paper's: depth > `min_depth`, 0 < column < width − 1, 0 < row < height − 1. There is no occlusion
     test; [`visible_points`] has one. The arithmetic is float64 for any input.

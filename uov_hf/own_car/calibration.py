@@ -56,7 +56,7 @@ def find_calibration(*folders: Path) -> Path:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read and check a calibration file; docs/own_car.md lists its keys.
+    """Read and check a calibration file; docs/how_to/own_car.md lists its keys.
 
     Raises:
         ValueError: A key is missing or unknown, or a value impossible; the message has the file and the line.

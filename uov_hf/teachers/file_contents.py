@@ -110,7 +110,7 @@ def prompts_of_categories(categories: Any, prompts: list[str], path: Path) -> di
         raise ValueError(
             f"{path}: {len(unknown)} of {len(names)} categories are no prompts of the vocabulary: {unknown}. Its "
             f"prompts are {prompts}. Rename the categories, or write a vocabulary with these prompts "
-            "(docs/vocabularies.md)."
+            "(docs/how_to/existing_labels.md)."
         )
     return {category: prompts.index(name) for category, name in names.items()}
 

@@ -23,7 +23,7 @@ def load_vocabulary(name: str | Path) -> Vocabulary:
 
     Args:
         name (`str` or `Path`):
-            One of `available_vocabularies()`, or the path of a YAML file; docs/vocabularies.md has the format.
+            One of `available_vocabularies()`, or the path of a YAML file; docs/how_to/vocabulary.md has the format.
 
     Raises:
         ValueError: The name is unknown, or the file is wrong; the message has the file and the line.
