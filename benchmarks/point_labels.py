@@ -3,7 +3,7 @@
     python benchmarks/point_labels.py                                       # a synthetic street, 900 x 1600
     python benchmarks/point_labels.py --data_dir nuscenes --dataset_config v1.0-mini
 
-The official rule (docs/explanation/method.md, section 2.5) is implemented twice. `OfficialLines` has the steps of the official
+The official rule (docs/explanation/method.md, 2.5) is implemented twice. `OfficialLines` has the steps of the official
 file: it transforms the cloud through four coordinate frames for every camera, makes an array as long as the cloud for
 every mask, and finally counts the labelled points one by one. `plain_loop` is the same rule with loops over masks and
 points. All must give the same labels. Masks are decoded and files are read beforehand, except in the rows "from disk".

@@ -4,8 +4,8 @@
     python benchmarks/ranks.py --scenes data/nuscenes/v1.0-trainval/scene.json    # with the scenes' own sizes
 
 Nothing is trained and no frame is read: the samplers of the ranks are those of the training scripts. nuScenes' train
-split has 700 scenes of some 40 keyframes, 28,130 in all (docs/explanation/method.md, section 1.1). Without `--scenes` every scene
-gets 39 to 41 of them, drawn such that the sum is right; order and steps depend on the sum alone.
+split has 700 scenes of some 40 keyframes, 28,130 in all (docs/explanation/method.md, 1.1). Without `--scenes` every
+scene gets 39 to 41 of them, drawn such that the sum is right; order and steps depend on the sum alone.
 
 The last row is a stream of `datasets` with one shard per scene: 700 is no multiple of 64, so `split_dataset_by_node`
 lets every rank read every frame and drop those of the others.

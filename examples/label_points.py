@@ -5,8 +5,8 @@
     accelerate launch examples/label_points.py examples/configs/nuscenes/label_points.yaml
 
 With the preset `paper` the last camera decides; with `consolidated` cameras, augmented images, superpoints and the
-scans before and after vote (docs/explanation/point_labels.md). A run that was stopped continues where it was. Without --dataset it uses
-the synthetic street that generate_label_set.py rendered beside the label set.
+scans before and after vote (docs/explanation/point_labels.md). A run that was stopped continues where it was. Without
+--dataset it uses the synthetic street that generate_label_set.py rendered beside the label set.
 """
 
 from dataclasses import dataclass

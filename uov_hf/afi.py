@@ -115,7 +115,7 @@ class AFIConfig:
         return cls(**{**settings, "ground_ring": ring})
 
 
-# One level of all points, where every vote counts: this corrects the most labels (docs/explanation/method.md, section 5.2).
+# One level of all points, where every vote counts: this corrects the most labels (docs/explanation/method.md, 5.2).
 DENSE = AFIConfig(level_shares=(1.0,), base_vote=0.01)
 
 

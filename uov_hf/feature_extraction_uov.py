@@ -26,8 +26,9 @@ AXIS_LIMIT = 1 << (AXIS_BITS - 1)
 
 class UOVFeatureExtractor(FeatureExtractionMixin):
     """
-    Voxelises scans as the paper does (docs/explanation/method.md, section 1.7): a voxel's index is floor(coordinate / voxel_size),
-    in float32, and its one feature the intensity of the first of its points, in the order of the file.
+    Voxelises scans as the paper does (docs/explanation/method.md, 1.7): a voxel's index is
+    floor(coordinate / voxel_size), in float32, and its one feature the intensity of the first of its points, in the
+    order of the file.
 
     Cylindrical coordinates are rho = sqrt(x² + y²), phi = atan2(y, x), z. Their grid has a seam along the negative x
     axis: at phi = ±180° neighbouring points get far-apart indices (−180 and 179, with 1° voxels), and no convolution

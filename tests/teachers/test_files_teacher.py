@@ -82,7 +82,7 @@ def write_ids(path, ids: np.ndarray) -> None:
 
 
 def write_official(folder, drawn: Drawn, frames: Frames, variant: str):
-    """What superpixel_generation.py of a teacher writes, as docs/how_to/existing_labels.md has it; 16 bits where 8 are few."""
+    """The files of superpixel_generation.py (docs/how_to/existing_labels.md); 16 bits where 8 are few."""
     folder.mkdir()
     text = torch.from_numpy(drawn.encode_prompts(drawn.prompts))
     if variant == "fc-clip":  # a last row for void, and features that are not of unit length

@@ -1,4 +1,4 @@
-"""Old name → new name of every tensor of the official MinkUNet34, and how its layout changes (docs/how_to/convert.md)."""
+"""Old name → new name of every tensor of the official MinkUNet34, and its layout (docs/how_to/convert.md)."""
 
 from collections.abc import Callable, Iterator
 

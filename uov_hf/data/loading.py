@@ -83,8 +83,8 @@ def load_frames(
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to return a `datasets.IterableDataset` of the same rows, one shard per sequence.
         data_fraction (`float`, *optional*, defaults to 1.0):
-            1 / s keeps every s-th sequence, or every s-th frame where the paper does so (docs/explanation/method.md, sections 1.1
-            and 1.3).
+            1 / s keeps every s-th sequence, or every s-th frame where the paper does so (docs/explanation/method.md,
+            1.1 and 1.3).
         download (`bool`, *optional*, defaults to `True`):
             Whether a dataset on the Hub is downloaded first. If not, or with `streaming`, it is read remotely.
 

@@ -1,7 +1,8 @@
 """PandaSet's spinning lidar and one of its cameras.
 
 PandaSet comes as pickles of pandas, which run code when they are loaded. This reader takes their content as plain
-files; docs/how_to/pandaset.md has the layout.
+files; docs/how_to/pandaset.md has the layout. Parquet is written by
+`python dataset_scripts/pandaset.py --data_dir data/pandaset --output_dir data/pandaset-parquet`.
 """
 
 import json
@@ -124,6 +125,6 @@ def _read_calibration(folder: Path) -> Calibration:
 def _check_keys(content: Any, form: type, place: str) -> None:
     if absent := [key for key in form.__annotations__ if key not in content]:
         raise ValueError(
-            f"{place}: expected the keys {', '.join(form.__annotations__)} (docs/how_to/pandaset.md), got none of the name "
-            f"{', '.join(absent)}."
+            f"{place}: expected the keys {', '.join(form.__annotations__)} (docs/how_to/pandaset.md), got none of the "
+            f"name {', '.join(absent)}."
         )

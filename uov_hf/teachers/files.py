@@ -31,8 +31,8 @@ class FilesTeacher(Teacher):
     """Reads the segments of each image from the folder `model_name_or_path`.
 
     The folder contains the official label files of UOV and AFOV, or panoptic PNGs with JSON, such as COCO's and
-    Cityscapes' (docs/how_to/existing_labels.md has the layouts). The files of an image have its `image_id` or its file name. A
-    file name that is only a number does not suffice where the `image_id` contains the sequence.
+    Cityscapes' (docs/how_to/existing_labels.md has the layouts). The files of an image have its `image_id` or its file
+    name. A file name that is only a number does not suffice where the `image_id` contains the sequence.
 
     Official folders contain embeddings. For other folders a second model, a CLIP or a TIPSv2, provides them: the mean
     of its features in each segment's pixels, never the embedding of the segment's label. `FilesConfig` has the

@@ -97,7 +97,8 @@ def parse_vocabulary(content: Entry) -> Vocabulary:
     """Check the content of a vocabulary file.
 
     Raises:
-        ValueError: It does not have the form in docs/how_to/vocabulary.md, or contradicts itself; the message has the line.
+        ValueError: It does not have the form in docs/how_to/vocabulary.md, or contradicts itself; the message has the
+            line.
     """
     top = content.mapping(("name", "classes"), ("raw_classes", "prompt_groups", "background", "maps"))
     classes = _parse_classes(top["classes"], with_prompts="prompt_groups" not in top)
