@@ -159,7 +159,7 @@ def drop_cuboid(
     kept = ~(np.abs(xyz - xyz[generator.choice(finite)]) < half_size).all(axis=1)  # (num_points,)
 
     pairs_kept = kept[pairs.pair_to_point]  # (num_pairs,)
-    # The official code also counts images without pairs, and then never ends their crop (docs/explanation/method.md, 1.6).
+    # The official code also counts images without pairs, and then never ends their crop (method.md, 1.6).
     cameras = np.unique(pairs.pair_camera)
     num_pairs = np.bincount(pairs.pair_camera[pairs_kept], minlength=cameras.max(initial=-1) + 1)[cameras]
     if (num_pairs < config.min_pairs).any():
