@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ PAGES = sorted(
 # bash itself splits a block: it finds no program, so it calls this function with the words of every command.
 RECORDER = 'command_not_found_handle() { printf "%s\\0" "$#" "$@" >&3; }\nset -eu\n'
 LAUNCHERS = ("accelerate", "sbatch")
-URL = "https://github.com/uov-hf/uov-hf"
+URL = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Run the commands of the documents as a user would, on little data: the files of that user, and the runs."""
 
 import argparse
-import multiprocessing
 import os
 import pkgutil
 import runpy
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from document_blocks import REPOSITORY
+from forks import write_output_to
 
 
 # Options added to those in a document, for the smallest complete run.
@@ -158,13 +158,6 @@ def prepare(folder: Path) -> None:
             save(Path(name))
 
 
-def start_server() -> multiprocessing.context.ForkServerContext:
-    """Each program is a fork of a process that has imported the slow packages already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["accelerate", "datasets", "uov_hf", "uov_hf.labels", "uov_hf.training.arguments"])
-    return context
-
-
 def run(context, words: list[str], folder: Path, arguments_only: bool = False) -> tuple[int, str]:
     """Run a program of this repository as `[script.py or -m module or uov-hf, arguments …]`.
 
@@ -172,6 +165,7 @@ def run(context, words: list[str], folder: Path, arguments_only: bool = False) -
         Its exit status, and its output. With `arguments_only` it ends after its parser has accepted them.
     """
     log = folder / ".output"
+    log.unlink(missing_ok=True)
     process = context.Process(target=_run, args=(words, str(folder), str(log), arguments_only))
     process.start()
     process.join()
@@ -184,9 +178,7 @@ class _AcceptedArguments(Exception):
 
 def _run(words: list[str], folder: str, log: str, arguments_only: bool) -> None:
     os.chdir(folder)
-    for stream, file in ((1, log), (2, log)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if stream == 1 else os.O_APPEND)), stream)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    write_output_to(log)
     os.environ |= {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "MPLBACKEND": "agg"}
     name, *arguments = words[1:] if words[0] == "-m" else words
     sys.argv = [name, *arguments, *([] if arguments_only else SMALLEST.get(name, []))]

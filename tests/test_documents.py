@@ -27,7 +27,8 @@ from document_blocks import (
     program_of,
     read,
 )
-from document_runs import ON_DEMAND, prepare, run, start_server
+from document_runs import ON_DEMAND, prepare, run
+from forks import start_server
 
 
 # Code that no test of this file runs, and why. The arguments of its commands are checked all the same.
