@@ -1,4 +1,4 @@
-"""Your own car: a folder of point clouds and, optionally, images, calibration, poses and labels (docs/how_to/own_car.md)."""
+"""Your own car: a folder of point clouds and, optionally, images, calibration, poses and labels."""
 
 from pathlib import Path
 
