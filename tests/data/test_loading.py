@@ -1,6 +1,9 @@
 """`load_frames` finds scripts, Parquet folders and splits, and keeps a fraction as the paper does."""
 
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -71,9 +74,8 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def parquet(script, tmp_path, monkeypatch):
-    """The same dataset, written as Parquet."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def parquet(script, tmp_path):
+    """The builder of the same dataset, to write it as Parquet."""
     builder = type(load_frames(script, data_dir=tmp_path).source)  # imports the script
     module = __import__(builder.__module__)
     return module.Own(data_dir=str(tmp_path), config_name="v1", cache_dir=str(tmp_path / "cache"))
@@ -95,6 +97,24 @@ def test_a_script_of_ones_own_is_loaded_by_its_path(script, tmp_path):
     assert len(frames) == 12 and frames.frame_ids[0] == "f/0"
     assert list(frames[0]) == list(FRAME_FEATURES)
     assert len(load_frames(script, "all", data_dir=tmp_path)) == 14
+
+
+@pytest.mark.parametrize("source", ["raw", "parquet"])
+def test_parts_of_splits_are_chosen_as_datasets_writes_them(script, parquet, tmp_path, source):
+    """`train` has the frames f/0 … a/1, and `val` g/0 and g/1."""
+    arguments = {"dataset": script, "data_dir": tmp_path}
+    if source == "parquet":
+        write_parquet(parquet, tmp_path / "parquet")
+        arguments = {"dataset": str(tmp_path / "parquet")}
+
+    def ids(split, **options):
+        return [frame["frame_id"] for frame in load_frames(split=split, **arguments, **options)]
+
+    assert ids("train[:2]") == ids("train[:2]", streaming=True) == ["f/0", "f/1"]
+    assert ids("train[75%:]") == ids("train[-3:]") == ["b/1", "a/0", "a/1"]
+    assert ids("val+train[1:3]") == ["g/0", "g/1", "f/1", "e/0"]
+    assert ids("train[:2]+train[1:3]") == ["f/0", "f/1", "e/0"]  # a frame comes once
+    assert len(ids("train+val")) == len(ids("all")) == 14 and ids("train[3:3]") == []
 
 
 def test_a_fraction_keeps_every_sth_sequence(script, tmp_path):
@@ -169,14 +189,26 @@ def test_what_is_not_there_is_named(script, parquet, tmp_path):
             assert f"got {split!r}" in str(error.value)
 
 
-def test_a_parquet_file_of_something_else_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def test_a_parquet_file_of_something_else_is_named(tmp_path):
     (tmp_path / "other").mkdir()
     datasets.Dataset.from_dict({"frame_id": ["a"], "text": ["b"]}).to_parquet(tmp_path / "other" / "train.parquet")
     with pytest.raises(
         ValueError, match="train.parquet: expected the columns of frames, got a file without camera_names"
     ):
         load_frames(str(tmp_path / "other"))
+
+
+@pytest.mark.slow
+def test_the_types_of_frames_reach_the_code_of_a_user(tmp_path):
+    """mypy reads the whole package."""
+    script = "from uov_hf.data import load_frames\n\nreveal_type(load_frames('nuscenes')[0]['points'].shape)\n"
+    script += "load_frames('nuscenes')[0]['pionts']\n"
+    (tmp_path / "use.py").write_text(script)
+    command = [sys.executable, "-m", "mypy", "--follow-imports", "silent", str(tmp_path / "use.py")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert "use.py:3: note: Revealed type is" in done.stdout and "tuple[" in done.stdout, done.stdout
+    assert len(errors) == 1 and 'has no key "pionts"' in errors[0]
 
 
 def test_nuscenes_is_a_short_name():

@@ -29,13 +29,13 @@ def test_sensor_data_is_not_pushed_in_public(uploads, tmp_path, monkeypatch):
     with pytest.raises(PermissionError, match="sensor data of tiny_frames, which its licence does not allow") as error:
         run(monkeypatch, SecretCar, tmp_path, "--push_to_hub", "me/car")
     assert "Its owner's." in str(error.value) and "--private" in str(error.value)
-    assert "a label set, which holds no sensor data" in str(error.value)
+    assert "a label set, which contains no sensor data" in str(error.value)
     assert uploads == []
     assert not (tmp_path / "out").exists()  # it is said before hours of writing
 
 
 def test_an_owner_who_has_not_said_is_told_how_to(uploads, tmp_path, monkeypatch):
-    with pytest.raises(PermissionError, match="nobody has said that it may be published: Its owner's.") as error:
+    with pytest.raises(PermissionError, match="it is not stated that it may be published: Its owner's.") as error:
         run(monkeypatch, OwnCar, tmp_path, "--push_to_hub", "me/car")
     assert "set `may_be_published = True` in the class OwnCar" in str(error.value)
     assert "licence does not allow" not in str(error.value) and uploads == []
@@ -48,7 +48,7 @@ def test_nothing_but_the_shards_and_the_card_is_uploaded(uploads, tmp_path, monk
     (((repo_id, files), options),) = uploads
     assert repo_id == "me/car" and options["private"] and options["repo_type"] == "dataset"
     shards = {f"default/train/{path.name}" for path in (tmp_path / "out/default/train").iterdir()}
-    assert set(files) == {"README.md", *shards} and shards
+    assert set(files) == {"README.md", "LICENSE.md", *shards} and shards
     assert options["replaces"] == ["default/train/*.parquet"]  # what an earlier folder had
 
 
@@ -64,27 +64,17 @@ def test_a_card_that_lists_nothing_is_written_anew(tmp_path, content):
     car = OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out/README.md").write_text(content)
-    with pytest.raises(ValueError, match="README.md: expected the card that write_parquet writes"):
+    with pytest.raises(ValueError, match="README.md: expected the card of write_parquet"):
         push_dataset(PublicCar.record(tmp_path / "car"), tmp_path / "out", "me/car", private=False)
     write_parquet(car, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
     assert "default/train/*.parquet" in card and "ask its owner" in card
 
 
-def test_a_card_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path):
-    car = OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
-    write_parquet(car, tmp_path / "out")
-    before = (tmp_path / "out/README.md").read_text()
-    (tmp_path / "out/README.md.tmp").mkdir()  # in the way
-    with pytest.raises(OSError, match=r"README.md: could not be written: .*run the same command again"):
-        write_parquet(car, tmp_path / "out")
-    assert (tmp_path / "out/README.md").read_text() == before
-
-
 def test_private_alone_is_answered_with_what_it_belongs_to(uploads, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, OwnCar, tmp_path, "--private")
-    assert "--private says what the repository of --push_to_hub is" in capsys.readouterr().err
+    assert "--private belongs to --push_to_hub" in capsys.readouterr().err
 
 
 def test_a_folder_has_frames_of_one_set_of_terms_only(tmp_path):

@@ -1,10 +1,13 @@
-"""What the Hub would say against a card's YAML: the rules of its documentation, not its own program."""
+"""The rules of the Hub's documentation for the YAML of a card."""
+
+import re
 
 import yaml
 
 
 # Of huggingface.co/tasks those that see pictures, and their sub-tasks; `pipeline_tag` takes no sub-task.
 TASKS = ("image-segmentation", "mask-generation", "object-detection", "zero-shot-object-detection", "other")
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 SUBTASKS = ("semantic-segmentation", "instance-segmentation", "panoptic-segmentation")
 
 
@@ -15,11 +18,18 @@ def card_errors(head: str, kind: str) -> list[str]:
     except yaml.YAMLError as error:
         return [f"YAML: {error}"]
     errors = [] if isinstance(data.get("license", ""), str) else ["license must be one name"]
+    if data.get("license") == "other":
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", data.get("license_name") or ""):
+            errors.append("license other needs a license_name of lower case and hyphens")
+        if not re.fullmatch(r"LICENSE(\.md)?|https://.+", data.get("license_link") or ""):
+            errors.append("license other needs a license_link: LICENSE, LICENSE.md or an address")
     for name in ("tags", "datasets", "configs"):
         if not isinstance(data.get(name, []), list):
             errors.append(f"{name} must be a list")
-    if data.get("pipeline_tag", TASKS[0]) not in TASKS:
-        errors.append(f"pipeline_tag {data['pipeline_tag']} is not in the list of tasks")
+    allowed = {"pipeline_tag": TASKS, "task_categories": TASKS, "task_ids": SUBTASKS, "size_categories": SIZES}
+    for name, known in allowed.items():
+        values = [data[name]] if isinstance(data.get(name), str) else data.get(name, [])
+        errors += [f"{name} {value} is not in the Hub's list" for value in values if value not in known]
     for model in data.get("model-index", []) if kind == "model" else []:
         if not model.get("name"):
             errors.append("model-index needs a name")

@@ -4,6 +4,7 @@ import json
 
 import jinja2
 import pytest
+from card_rules import card_errors
 from huggingface_hub import ModelCard
 
 from uov_hf.hub.cards import read_card, write_default_card, write_model_card
@@ -64,12 +65,9 @@ def test_the_head_names_licence_data_and_start_as_the_hub_reads_them(tmp_path):
     where_from = {"datasets": ["me/street"], "base_model": "me/tmp"}
     write_model_card(tmp_path, license="other", **where_from, **FIELDS)
     data = ModelCard.load(tmp_path / "README.md").data
-    assert (data.license, data.library_name, data.datasets, data.base_model) == (
-        "other",
-        "uov-hf",
-        ["me/street"],
-        "me/tmp",
-    )
+    assert (data.library_name, data.datasets, data.base_model) == ("transformers", ["me/street"], "me/tmp")
+    assert card_errors(data.to_yaml(), "model") == [] and data.license_link == "LICENSE.md"
+    assert "other terms hold." in (tmp_path / "LICENSE.md").read_text()
     assert {"lidar", "point-cloud", "open-vocabulary"} <= set(data.tags)
 
 
@@ -82,7 +80,7 @@ def test_the_card_of_a_segmenter_shows_how_to_load_one(tmp_path):
     assert_no_gap(card)
 
 
-def test_only_the_card_of_a_fine_tuned_model_speaks_of_ground_truth(tmp_path):
+def test_only_the_card_of_a_fine_tuned_model_names_ground_truth_as_supervision(tmp_path):
     write_model_card(tmp_path, license="other", **FIELDS)
     assert "No ground truth was used" in (tmp_path / "README.md").read_text()
     write_model_card(tmp_path, license="other", **FIELDS | NO_TEACHER | {"stage": "finetune"})

@@ -101,10 +101,14 @@ def test_an_interrupted_upload_shows_nothing_until_it_is_run_again(hub, run, mon
     assert len(load_frames("me/street", "train")) == 2
 
 
-def test_the_card_says_what_there_is_and_where_nothing_lay(hub, run, tiny_street, tmp_path):
+def test_the_card_has_the_hubs_metadata_and_no_path_of_this_machine(hub, run, tiny_street, tmp_path):
     run("--push_to_hub", "me/street")
     card = DatasetCard.load("me/street")
     assert card_errors(card.data.to_yaml(), "dataset") == [] and "A synthetic street of uov-hf" in card.text
+    assert card.data.pretty_name == "Synthetic street (nuScenes format)" and "\n# Synthetic street (nuS" in card.text
+    assert (card.data.license_name, card.data.license_link) == ("nuscenes-terms", "LICENSE.md")
+    assert (card.data.task_categories, card.data.size_categories) == (["image-segmentation"], ["n<1K"])
+    assert card.data.class_names == load_frames("me/street", "train").class_names and "255 is ignored" in card.text
     for name, content in hub.files("me/street", "datasets").items():
         footer = str(pq.read_metadata(io.BytesIO(content)).metadata) if name.endswith("parquet") else ""
         for folder in (tiny_street, tmp_path):
@@ -131,7 +135,7 @@ def test_what_may_not_be_published_goes_only_into_a_private_repository(hub, run)
         run("--push_to_hub", "me/street", builder=SecretScenes)
     assert not hub.repos
     HfApi().create_repo("me/open", repo_type="dataset")
-    with pytest.raises(PermissionError, match="me/open is there already and is public"):
+    with pytest.raises(PermissionError, match="me/open exists and is public"):
         run("--push_to_hub", "me/open", "--private", builder=SecretScenes)
     assert list(hub.files("me/open", "datasets")) == [".gitattributes"]
     run("--push_to_hub", "me/street", "--private", builder=SecretScenes)

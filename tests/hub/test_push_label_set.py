@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from card_rules import card_errors
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -89,13 +90,17 @@ def test_its_card_is_the_label_card_where_there_is_one(hub, made, tmp_path):
     made = LabelSet(shutil.copytree(made.folder, tmp_path / "labels"))
     made.push_to_hub("labels")
     card = DatasetCard.load("me/labels")
-    assert "What the 2D open-vocabulary teacher `my-teacher` says" in card.text and "{" not in card.text
+    assert "# Pseudo-labels of my-teacher" in card.text and "{" not in card.text
+    assert card_errors(card.data.to_yaml(), "dataset") == []
+    assert card.data.annotations_creators == ["machine-generated"] and card.data.class_names == made.class_names
+    assert b"sensor data" in hub.files("me/labels", "datasets")["LICENSE.md"]
     assert [config["config_name"] for config in card.data.to_dict()["configs"]] == ["images", "points_paper"]
     (made.folder / "card" / "figures").mkdir(parents=True)
     (made.folder / "card" / "README.md").write_text("---\nlicense: other\npretty_name: Mine\n---\n\n# Point labels\n")
     (made.folder / "card" / "figures" / "classes.png").write_bytes(b"a picture")
     made.push_to_hub("labels", private=False, commit_message="With its card")
     card = DatasetCard.load("me/labels", ignore_metadata_errors=False)
+    assert card_errors(card.data.to_yaml(), "dataset") == []
     assert card.data.pretty_name == "Mine" and "# Point labels" in card.text and "LabelSet.from_hub" in card.text
     assert hub.files("me/labels", "datasets")["figures/classes.png"] == b"a picture"
     assert hub.repos["datasets", "me/labels"].at("main").title == "With its card"
@@ -120,7 +125,7 @@ def test_point_labels_of_another_label_set_are_not_pushed(hub, made, tmp_path):
     assert not hub.repos
 
 
-def test_a_label_set_without_a_word_said_is_not_pushed(hub, made, tmp_path):
+def test_a_label_set_without_shards_is_not_pushed(hub, made, tmp_path):
     for name in ("label_set.json", "prompt_embeds.safetensors"):
         (tmp_path / name).write_bytes((made.folder / name).read_bytes())
     with pytest.raises(ValueError, match="has no shards yet"):
@@ -135,7 +140,7 @@ def test_what_is_not_there_is_named_by_the_hub(hub):
 
 def test_a_mistyped_folder_is_named_where_the_hub_cannot_be_asked(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="There is no folder out/labels, and the Hub said"):
+    with pytest.raises(FileNotFoundError, match="no folder out/labels, and it could not be read from the Hub"):
         LabelSet.open("out/labels")
     with pytest.raises(FileNotFoundError, match="There is no label set in labels"):
         LabelSet.open("labels/")

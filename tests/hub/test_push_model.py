@@ -122,7 +122,8 @@ def test_only_files_of_the_checkpoint_go_and_none_says_where_it_lay(hub, checkpo
         (checkpoint / name).write_text("at home")
     push_checkpoint(checkpoint, "tiny")
     files = hub.files("me/tiny")
-    assert {"config.json", "model.safetensors", "pipeline_uov.py", "tokenizer.json", "README.md"} <= set(files)
+    expected = {"config.json", "model.safetensors", "pipeline_uov.py", "tokenizer.json", "README.md", "LICENSE.md"}
+    assert expected <= set(files)
     assert not any(b"at home" in content or str(tmp_path).encode() in content for content in files.values())
     assert not any("/" in name for name in files)
 
@@ -194,7 +195,7 @@ def test_a_private_repository_is_read_with_its_token(hub, model, checkpoint):
 
 def test_a_private_push_into_a_public_repository_is_refused(hub, checkpoint):
     HfApi().create_repo("tiny")
-    with pytest.raises(PermissionError, match="me/tiny is there already and is public"):
+    with pytest.raises(PermissionError, match="me/tiny exists and is public"):
         push_checkpoint(checkpoint, "tiny", private=True)
     assert list(hub.files("me/tiny")) == [".gitattributes"]
 

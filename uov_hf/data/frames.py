@@ -36,7 +36,7 @@ BROKEN = (OSError, ValueError, KeyError)
 # So many broken frames in a row mean that the disk is gone or that the folder holds another dataset.
 MAX_BROKEN_IN_A_ROW = 20
 
-SYNTHETIC_LICENCE = "A synthetic street of uov-hf: it shows no real place, and is under nobody's terms."
+SYNTHETIC_LICENCE = "A synthetic street of uov-hf. It shows no real place; no terms apply."
 FRAME_FEATURES = Features(
     {
         "frame_id": Value("string"),
@@ -220,14 +220,17 @@ class FrameConfig(BuilderConfig):
 
 class FrameBuilder(GeneratorBasedBuilder, ABC):
     """
-    What every dataset script offers: `Builder(config_name=…, data_dir=…)`, then `as_frames(split)`.
+    A dataset script: `Builder(config_name=…, data_dir=…)`, then `as_frames(split)`.
 
-    As a builder of `datasets` it also streams (one shard per sequence) and prepares Parquet. A subclass says how its
-    raw folder is opened, by `open`, and which sequences make up a split, by `split_sequences`; and in `licence`, a
-    sentence or two, under which terms the data is had, and in `may_be_published` whether these allow a public copy;
-    None where that is for the owner of the data to say.
+    It is a builder of `datasets`, which also streams (one shard per sequence) and prepares Parquet.
+
+    Attributes:
+        licence (`str`): The terms of the data, in a sentence or two.
+        may_be_published (`bool`, *optional*): Whether the terms allow a public copy; None where this is not stated.
+        pretty_name (`str`, *optional*): The name of the dataset in its card.
     """
 
+    pretty_name: str | None = None
     licence: str = "Not stated: ask who made the dataset before you pass it on."
     may_be_published: bool | None = None
 
@@ -236,16 +239,16 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
 
     @abstractmethod
     def open(self) -> FrameSource:
-        """The raw folder, `config.data_dir`, ready to be read."""
+        """Open the raw folder, `config.data_dir`."""
 
     @cached_property
     def source(self) -> FrameSource:
-        """What `open` gives, opened once."""
+        """The opened raw folder."""
         return self.open()
 
     @abstractmethod
     def split_sequences(self) -> dict[str, list[str]]:
-        """The sequences of every split that has any here."""
+        """The sequences of every split that has any in the raw folder."""
 
     @abstractmethod
     def default_splits(self) -> tuple[str, ...]:

@@ -1,65 +1,31 @@
-"""A folder of Parquet goes out: its dataset card, and the upload to the Hub where the licence lets it."""
+"""A folder of Parquet on the Hub: its dataset card, and the upload where the licence allows it."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Unpack
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from uov_hf.data.frames import FrameBuilder
+from uov_hf.data.frames import FrameBuilder, Frames
 from uov_hf.data.loading import find_builder
 from uov_hf.data.parquet import read_index
-from uov_hf.hub.upload import hide_folders, upload
-
-
-CARD = """---
-{yaml}
----
-
-# {name}: lidar scans with the cameras around them
-
-Written by `uov-hf`; one row is one frame, and its columns are those of `uov_hf.data.FRAME_FEATURES`.
-
-| config | split | sequences | frames | broken frames left out |
-|---|---|---|---|---|
-{table}
-
-```python
-from uov_hf.data import load_frames
-
-frames = load_frames("path of this folder, or id on the Hub", dataset_config="{config}")
-```
-
-`datasets.load_dataset` reads it too; its numpy format makes float32 of the float64 calibration, the above does not.
-
-## Licence
-
-{licence}
-{may_be_published}
-"""
-# By what `may_be_published` says.
-WHO_MAY_HAVE_IT = {
-    True: "",
-    False: """
-This is sensor data that may **not** be redistributed: keep the folder, or the repository, private. A label set made
-from it (`examples/generate_label_set.py`) holds no sensor data and may be published.""",
-    None: """
-Whether this sensor data may be redistributed was not stated when it was written: ask its owner before you pass it
-on.""",
-}
+from uov_hf.data.shards import write_atomically
+from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
+from uov_hf.hub.upload import UploadOptions, hide_folders, upload
 
 
 def check_may_be_pushed(builder: FrameBuilder, private: bool) -> None:
     """
     Raises:
-        PermissionError: a public copy of the dataset was asked for, and its licence forbids it, or nobody has said
-            that it may be published.
+        PermissionError: the copy would be public, and the licence forbids it, or it is not stated that it may be
+            published.
     """
     if builder.may_be_published or private:
         return
     raise PermissionError(
         f"--push_to_hub without --private would publish the sensor data of {builder.dataset_name}, "
         f"{_reason_against(builder)} Add --private for a repository of your own. To share your work, publish "
-        "a label set, which holds no sensor data: make it with examples/generate_label_set.py, then "
+        "a label set, which contains no sensor data: make it with examples/generate_label_set.py, then "
         "`uov-hf push labels/ USER/NAME`."
     )
 
@@ -68,15 +34,15 @@ def _reason_against(builder: FrameBuilder) -> str:
     if builder.may_be_published is False:
         return f"which its licence does not allow: {builder.licence}"
     return (
-        f"and nobody has said that it may be published: {builder.licence} If it is yours to give, or its terms allow "
-        f"it, set `may_be_published = True` in the class {type(builder).__name__} of its dataset script."
+        f"and it is not stated that it may be published: {builder.licence} If it is yours, or its terms allow it, "
+        f"set `may_be_published = True` in the class {type(builder).__name__} of its dataset script."
     )
 
 
 def check_same_terms(builder: FrameBuilder, folder: Path) -> None:
     """
     Raises:
-        ValueError: the card of the folder is of frames that are had under other terms; one card cannot say both.
+        ValueError: the folder holds frames under other terms; one card cannot state both.
     """
     card = folder / "README.md"
     if _read_configs(card) and builder.licence not in card.read_text(encoding="utf-8"):
@@ -87,120 +53,138 @@ def check_same_terms(builder: FrameBuilder, folder: Path) -> None:
 
 
 def _check_shards(files: list[Path]) -> None:
-    """Raise where a shard is of frames that may not be published, whoever pushes it."""
+    """Check that the frames may be published, by the footers: the builder of the push may not be that of the write."""
     for path in files:
         if not read_index(path).get("may_be_published"):
             raise PermissionError(
-                f"{path}: holds sensor data that may not be published, or of which nobody said that it may. Push the "
-                "folder with --private, or write what may be published to a folder of its own."
+                f"{path}: holds sensor data that may not be published, or for which this is not stated. Push the "
+                "folder with --private, or write the frames that may be published to another folder."
             )
 
 
-def push_dataset(
-    builder: FrameBuilder,
-    folder: Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    commit_message: str = "Upload frames",
-    token: str | None = None,
-) -> str:
+def push_dataset(builder: FrameBuilder, folder: Path, repo_id: str, **options: Unpack[UploadOptions]) -> str:
     """
-    Upload what the card of a folder lists, in one commit, and return its address.
+    Upload the files that the card of a folder lists, in one commit, and return its address.
 
     Args:
-        builder (`FrameBuilder`): Knows the licence.
+        builder (`FrameBuilder`): Has the licence.
         folder (`Path`): As `write_parquet` left it.
-        repo_id, private, revision, commit_message, token: As of [`~uov_hf.hub.upload.upload`].
+        repo_id (`str`): `user/name`, or `name` for a repository of the user.
+        options: `private`, `revision`, `commit_message` and `token` of [`~uov_hf.hub.upload.upload`].
 
     Raises:
-        PermissionError: the repository is public, and the dataset may not be, or nobody has said that it may.
+        PermissionError: the repository is public, and the licence forbids it, or it is not stated that it may be.
         ValueError: the folder has no card that lists its files.
         ConnectionError, HfHubHTTPError: as `upload`.
     """
+    private = options.get("private", False)
     check_may_be_pushed(builder, private)
     configs = _read_configs(folder / "README.md")
     if not configs:
-        raise ValueError(f"{folder / 'README.md'}: expected the card that write_parquet writes, got one of no files.")
+        raise ValueError(f"{folder / 'README.md'}: expected the card of write_parquet, got none that lists files.")
     patterns = [split["path"] for config in configs for split in config["data_files"]]
     files = {
         path.relative_to(folder).as_posix(): path for pattern in patterns for path in sorted(folder.glob(pattern))
     }
     if not private:
         _check_shards([*files.values()])
-    return upload(
-        repo_id,
-        {"README.md": folder / "README.md", **files},
-        repo_type="dataset",
-        private=private,
-        revision=revision,
-        commit_message=commit_message,
-        replaces=patterns,  # shards of a folder that was since written anew
-        token=token,
-    )
+    files = {name: folder / name for name in ("README.md", LICENSE_FILE)} | files
+    defaults: UploadOptions = {"commit_message": "Upload frames"}
+    # Shards of an earlier upload of the same splits go: the folder may have been written anew.
+    return upload(repo_id, files, repo_type="dataset", replaces=patterns, **{**defaults, **options})
 
 
 def licence_of(dataset: str, data_dir: str | Path | None = None, dataset_config: str | None = None) -> str:
-    """Under which terms a dataset is had, in a sentence or two; the arguments are those of `load_frames`."""
+    """The licence of a dataset, in a sentence or two; the arguments are those of `load_frames`."""
     builder = find_builder(dataset)
     if builder is None:
-        return f"as the card of {hide_folders(dataset)} says."
+        return f"see the card of {hide_folders(dataset)}."
     return builder(data_dir=str(data_dir), config_name=dataset_config).licence
 
 
 def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
     """
-    `README.md`: every config and split of which there is a whole folder, those of earlier runs too.
+    Write `README.md` and `LICENSE.md`. The card lists every config and split that is complete in the folder.
+
+    Args:
+        builder (`FrameBuilder`): The dataset.
+        folder (`Path`): Holds a folder per config.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; it names the file.
+        OSError: a file cannot be written, as on a full disk; it names the file.
     """
-    path, source = folder / "README.md", builder.source
+    path, frames = folder / "README.md", Frames(builder.source)
     names = dict.fromkeys([*(config["config_name"] for config in _read_configs(path)), builder.config.name])
     names = [name for name in names if (folder / name).is_dir()]
-    splits = {name: _splits(folder / name, builder.default_splits()) for name in names}
+    counts = {name: _count_splits(folder / name, builder.default_splits()) for name in names}
+    pretty_name = builder.pretty_name or builder.dataset_name
     data = DatasetCardData(
-        pretty_name=builder.dataset_name,
-        license="other",
-        tags=["lidar", "point-cloud", "uov"],
-        configs=[{"config_name": name, "data_files": _data_files(name, splits[name])} for name in names],
-        taxonomy=source.taxonomy,
-        fraction_of=getattr(source, "fraction_of", "sequences"),
+        pretty_name=pretty_name,
+        **license_metadata("other", f"{builder.dataset_name}-terms"),
+        # The Hub's tasks have none for point clouds; this is the nearest.
+        task_categories=["image-segmentation"],
+        task_ids=["semantic-segmentation"],
+        size_categories=[size_category(sum(count.frames for splits in counts.values() for count in splits.values()))],
+        tags=["uov", "uov-hf", "lidar", "point-cloud", "autonomous-driving"],
+        configs=[{"config_name": name, "data_files": _data_files(name, counts[name])} for name in names],
+        taxonomy=frames.taxonomy,
+        # Not a `ClassLabel` feature: that is int64, eight times the size, and rejects 255, the ignored label.
+        class_names=frames.class_names or None,
+        fraction_of=getattr(builder.source, "fraction_of", "sequences"),
     )
-    content = CARD.format(
-        yaml=data.to_yaml(),
-        name=builder.dataset_name,
+    content = render_template(
+        "uov_hf.data",
+        "dataset_card.md",
+        card_data=data.to_yaml(),
+        pretty_name=pretty_name,
         config=builder.config.name,
-        table="\n".join(_table_row(folder, name, split) for name in names for split in splits[name]),
+        table="\n".join(f"| {name} | {split} | {n} |" for name in names for split, n in counts[name].items()),
+        taxonomy=frames.taxonomy,
+        class_names=frames.class_names,
         licence=builder.licence,
-        may_be_published=WHO_MAY_HAVE_IT[builder.may_be_published],
+        may_be_published=builder.may_be_published,
     )
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(f"{path}: could not be written: {error}. Make room, and run the same command again.") from error
+    write_atomically(folder / LICENSE_FILE, f"# Licence of {pretty_name}\n\n{builder.licence}\n".encode())
+    write_atomically(path, content.encode())
+
+
+def size_category(num_rows: int) -> str:
+    """The size of a dataset as the Hub names it."""
+    limits = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for limit, name in limits if num_rows < limit), "1M<n<10M")
+
+
+class Count(NamedTuple):
+    """What a split holds."""
+
+    sequences: int
+    frames: int
+    skipped: int
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self))
 
 
 def _read_configs(path: Path) -> list[dict[str, Any]]:
-    """The configs on a card; none where there is no card, or one without a list of them."""
+    """The configs that a card lists; empty where there is no card."""
     return (DatasetCard.load(path).data.to_dict().get("configs") or []) if path.is_file() else []
 
 
-def _splits(folder: Path, first: tuple[str, ...]) -> list[str]:
-    """The splits that are whole, the default ones first."""
+def _count_splits(folder: Path, first: tuple[str, ...]) -> dict[str, Count]:
+    """The splits of a config that are complete, the default ones first."""
     whole = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return sorted(whole, key=lambda split: first.index(split) if split in first else len(first))
+    whole.sort(key=lambda split: first.index(split) if split in first else len(first))
+    return {split: _count(folder / split) for split in whole}
 
 
-def _data_files(config: str, splits: list[str]) -> list[dict[str, Any]]:
+def _count(folder: Path) -> Count:
+    shards = [read_index(path) for path in folder.glob("*.parquet")]
+    return Count(
+        len({shard["sequence_id"] for shard in shards}),
+        sum(len(shard["frame_ids"]) for shard in shards),
+        sum(len(shard["skipped"]) for shard in shards),
+    )
+
+
+def _data_files(config: str, splits: Iterable[str]) -> list[dict[str, Any]]:
     return [{"split": split, "path": f"{config}/{split}/*.parquet"} for split in splits]
-
-
-def _table_row(folder: Path, config: str, split: str) -> str:
-    shards = [read_index(path) for path in (folder / config / split).glob("*.parquet")]
-    num_sequences = len({shard["sequence_id"] for shard in shards})
-    num_frames, num_skipped = (sum(len(shard[key]) for shard in shards) for key in ("frame_ids", "skipped"))
-    return f"| {config} | {split} | {num_sequences} | {num_frames} | {num_skipped} |"

@@ -1,4 +1,4 @@
-"""Frames written as Parquet in whole shards of a bounded size; an interrupted run continues where it stopped."""
+"""Frames of a raw folder written as Parquet, in shards of a bounded size."""
 
 import argparse
 import inspect
@@ -69,27 +69,30 @@ def write_parquet(
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> WriteReport:
     """
-    Write the splits of a builder's config as Parquet, images and all, with a dataset card by which
-    `datasets.load_dataset(output_dir, config_name)` and `load_frames(output_dir)` find them.
+    Write the splits of a builder's config as Parquet, with the images and a dataset card.
 
-    A split is in `output_dir/<config name>/<split>`, one row group per frame. It gets that name when it is whole;
-    until then it is a hidden folder that nobody reads, and the same call continues it. The split `all` is written as
-    `train`, because `datasets` reads none of that name.
+    `datasets.load_dataset(output_dir, config_name)` and `load_frames(output_dir)` read them. A split is in
+    `output_dir/<config name>/<split>`, one row group per frame. The folder has this name when it is complete; until
+    then it is hidden, and the same call continues it. The split `all` is written as `train`, because `datasets` cannot
+    read a split of that name.
 
     Args:
         builder (`FrameBuilder`):
-            Of the raw dataset.
+            Reads the raw dataset.
         output_dir (`str` or `Path`):
-            Other configs and splits of the dataset in it stay.
+            The folder of the dataset. Its other configs and splits stay.
         num_proc (`int`, *optional*):
             Processes that write, each a sequence at a time.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out frames of which a file is broken, and counts them.
+            `"skip"` leaves out frames with a broken file and reports them.
         max_shard_bytes (`int`, *optional*, defaults to 500 MB):
-            A file is closed by the frame that reaches this size.
+            A file ends with the frame that reaches this size.
+
+    Returns:
+        The report of what was written.
 
     Raises:
-        ValueError: a frame is broken, or the folder holds other frames, or some under other terms; it names the file.
+        ValueError: a frame is broken, or the folder holds other frames, or frames under other terms; it names the file.
         OSError: a file cannot be written, as on a full disk; it names the file.
     """
     folder, start, report = Path(output_dir) / builder.config.name, time.perf_counter(), WriteReport()
@@ -119,7 +122,13 @@ def write_parquet(
 
 
 def write_from_command_line(builder_class: type[FrameBuilder], description: str) -> None:
-    """The program that a dataset script is: raw folder in, Parquet out, and onto the Hub where asked and allowed."""
+    """
+    The program of a dataset script: it writes a raw folder as Parquet, and uploads that with `--push_to_hub`.
+
+    Args:
+        builder_class (`type[FrameBuilder]`): Reads the raw folder.
+        description (`str`): The text of `--help`.
+    """
     args = _parse_args(description)
     logging.basicConfig(format="%(levelname)s %(message)s")
     logging.getLogger("uov_hf").setLevel(logging.INFO)
@@ -131,15 +140,16 @@ def write_from_command_line(builder_class: type[FrameBuilder], description: str)
     )
     if "all" in (args.split or ()) and (default := builder.default_splits()) != ("all",):
         raise ValueError(
-            f"--split all: `datasets` reads no split of this name. Name those you want ({', '.join(default)} where "
-            "--split is left out); `load_frames(folder, 'all')` reads them as one."
+            f"--split all: `datasets` cannot read a split of this name. Name the splits to write (default: "
+            f"{', '.join(default)}); `load_frames(folder, 'all')` reads them as one."
         )
     if args.push_to_hub:
         check_may_be_pushed(builder, args.private)
     logger.info("%s", write_parquet(builder, args.output_dir, args.num_proc, args.on_error))
     if args.push_to_hub:
-        where = {"private": args.private, "revision": args.revision}
-        logger.info("%s", push_dataset(builder, Path(args.output_dir), args.push_to_hub, **where))
+        folder = Path(args.output_dir)
+        address = push_dataset(builder, folder, args.push_to_hub, private=args.private, revision=args.revision)
+        logger.info("%s", address)
 
 
 def _parse_args(description: str) -> argparse.Namespace:
@@ -147,18 +157,20 @@ def _parse_args(description: str) -> argparse.Namespace:
     parser.add_argument("--data_dir", required=True, help="The raw folder.")
     parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is.")
     parser.add_argument("--split", nargs="+", help="Splits to write. Default: those that share no sequence.")
-    parser.add_argument("--output_dir", required=True, help="Run again with the same one, an interrupted run goes on.")
+    parser.add_argument(
+        "--output_dir", required=True, help="Folder of the Parquet files; an interrupted run continues."
+    )
     parser.add_argument("--num_proc", type=int, default=1, help="Processes that write.")
     parser.add_argument(
-        "--on_error", choices=("raise", "skip"), default="raise", help="skip: leave out broken frames, and count them."
+        "--on_error", choices=("raise", "skip"), default="raise", help="skip: leave out broken frames and report them."
     )
     parser.add_argument("--push_to_hub", metavar="ID", help="Upload the folder to this dataset repository.")
-    parser.add_argument("--private", action="store_true", help="The repository must be private.")
-    parser.add_argument("--revision", help="Its branch; made where it is not there. Default: main.")
+    parser.add_argument("--private", action="store_true", help="Require a private repository.")
+    parser.add_argument("--revision", help="Branch of the repository, created if missing. Default: main.")
     args = parser.parse_args()
     for name in ("private", "revision"):
         if getattr(args, name) and not args.push_to_hub:
-            parser.error(f"--{name} says what the repository of --push_to_hub is; give that, too.")
+            parser.error(f"--{name} belongs to --push_to_hub; give that, too.")
     return args
 
 

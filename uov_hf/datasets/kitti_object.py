@@ -21,6 +21,7 @@ class KittiObject(FrameBuilder):
     Splits: `training` and `testing`, if they are present, and `all`.
     """
 
+    pretty_name = "KITTI 3D object detection"
     licence = "CC BY-NC-SA 3.0 (https://www.cvlibs.net/datasets/kitti)."
     may_be_published = False
 

@@ -37,6 +37,7 @@ class NuScenes(FrameBuilder):
     (`{"name": ["scene-…"]}`), and `all`.
     """
 
+    pretty_name = "nuScenes"
     licence = "CC BY-NC-SA 4.0 with the nuScenes terms of use (https://www.nuscenes.org/terms-of-use)."
     may_be_published = False
 
@@ -44,6 +45,7 @@ class NuScenes(FrameBuilder):
         config_name = config_name or find_version(Path(data_dir))
         super().__init__(*args, data_dir=str(data_dir), config_name=config_name, **kwargs)
         if (Path(data_dir) / "synthetic" / "segments.json").is_file():
+            self.pretty_name = "Synthetic street (nuScenes format)"
             self.licence = SYNTHETIC_LICENCE
             self.may_be_published = True
 

@@ -26,6 +26,7 @@ class PandaSet(FrameBuilder):
     PandaSet has no official splits: `train` (the Hub's name for a single split) is all of it, and so is `all`.
     """
 
+    pretty_name = "PandaSet"
     licence = "CC BY 4.0 with PandaSet's terms of use (https://pandaset.org)."
 
     def open(self) -> RawFrames:

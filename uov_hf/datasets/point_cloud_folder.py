@@ -13,6 +13,7 @@ class PointCloudFolder(FrameBuilder):
     Splits: `all`, and those of a `splits.json` in the folder (`{"name": ["sequence", …]}`).
     """
 
+    pretty_name = "Own recordings"
     licence = "Your own recordings: the people and number plates in them may have a say."
 
     def open(self) -> RawFrames:

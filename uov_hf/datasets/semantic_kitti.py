@@ -37,6 +37,7 @@ class SemanticKitti(FrameBuilder):
     Splits: the official `train`, `val` and `test`, if any of their sequences is present, and `all`.
     """
 
+    pretty_name = "SemanticKITTI"
     licence = (
         "KITTI's data is CC BY-NC-SA 3.0 (https://www.cvlibs.net/datasets/kitti), SemanticKITTI's labels are "
         "CC BY-NC-SA 4.0 (https://semantic-kitti.org)."
@@ -46,6 +47,7 @@ class SemanticKitti(FrameBuilder):
     def __init__(self, *args: object, data_dir: str | Path, **kwargs: object):
         super().__init__(*args, data_dir=str(data_dir), **kwargs)
         if _is_synthetic(Path(data_dir)):
+            self.pretty_name = "Synthetic street (SemanticKITTI format)"
             self.licence = SYNTHETIC_LICENCE
             self.may_be_published = True
 

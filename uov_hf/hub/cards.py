@@ -1,24 +1,62 @@
-"""Model cards: filled from `model_card.md`, shown, and told the name of the repository they go to."""
+"""Cards: templates filled with what a run recorded, in the metadata that the Hub reads."""
 
 import json
 import os
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jinja2
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
 
 LICENSE_NOT_STATED = (
-    "not stated. The terms of the data they were trained on, and of the teacher, hold for them too; ask whoever made "
-    "them."
+    "not stated. The terms of the training data and of the teacher apply to them, too; ask whoever made them."
 )
-TAGS = ["uov", "lidar", "point-cloud", "semantic-segmentation"]
+LICENSE_FILE = "LICENSE.md"
+TAGS = ["uov", "uov-hf", "lidar", "point-cloud", "semantic-segmentation"]
 OPEN_TAGS = ["open-vocabulary", "zero-shot-segmentation"]
 # Fields of the template that not every model has.
 ABSENT = dict.fromkeys(["teacher_id", "data_license", "num_prompts", "embed_dim", "taxonomy"])
+
+
+class License(TypedDict):
+    """A licence in the YAML of a card; the Hub requires name and link where it is `other`."""
+
+    license: str
+    license_name: str | None
+    license_link: str | None
+
+
+def license_metadata(license: str, name: str) -> License:
+    """
+    The licence in the YAML of a card.
+
+    Args:
+        license (`str`): As the Hub names licences; `other` for terms of their own, which are then in `LICENSE.md`.
+        name (`str`): Of such terms, as the Hub wants it: lower case with hyphens.
+    """
+    if license != "other":
+        return {"license": license, "license_name": None, "license_link": None}
+    name = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    return {"license": "other", "license_name": name, "license_link": LICENSE_FILE}
+
+
+def render_template(package: str, name: str, **fields: Any) -> str:
+    """
+    A template of the package, filled.
+
+    Args:
+        package (`str`): The package that holds it, such as `"uov_hf.hub"`.
+        name (`str`): Its file.
+        fields: The values of its fields.
+
+    Raises:
+        jinja2.UndefinedError: a field is missing. It does not become an empty line.
+    """
+    text = (files(package) / name).read_text(encoding="utf-8")
+    return jinja2.Template(text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(**fields)
 
 
 def write_model_card(
@@ -30,37 +68,48 @@ def write_model_card(
     base_model: str | None = None,
     **fields: Any,
 ) -> None:
-    """Fill the template `model_card.md` and save it as `folder/README.md`.
+    """
+    Fill the template `model_card.md` and save it as `folder/README.md`, with `LICENSE.md` where the licence needs it.
 
     Args:
         folder (`Path`):
             The checkpoint.
         license (`str`):
-            Of the weights, as the Hub names licences; `other` where the terms of the training data decide.
+            Of the weights, as the Hub names licences; `other` where the terms of the training data apply.
         answers_by_words (`bool`):
             Whether its vocabulary is open.
         datasets (`list[str]`, *optional*):
-            Those of the training data that are on the Hub, by id.
+            Ids of the training data on the Hub.
         base_model (`str`, *optional*):
-            What training started from, where that is on the Hub.
+            Id on the Hub of the checkpoint that training started from.
         fields:
-            What the template names; a missing one is an error, not an empty line.
+            The fields of the template; `license_note` is the text of the licence.
+
+    Raises:
+        jinja2.UndefinedError: a field of the template is missing.
     """
+    fields = ABSENT | fields | {"answers_by_words": answers_by_words}
     card_data = ModelCardData(
-        license=license,
-        library_name="uov-hf",
+        **license_metadata(license, "terms-of-training-data-and-teacher"),
+        library_name="transformers",
+        # The Hub's tasks have none for point clouds. `image-segmentation` would show a snippet of that pipeline, which
+        # cannot load this model; for `other` it shows `AutoModel`, which can.
+        pipeline_tag="other",
         tags=[*TAGS, *(OPEN_TAGS if answers_by_words else [])],
         datasets=datasets or None,
         base_model=base_model,
     )
-    text = (files("uov_hf.hub") / "model_card.md").read_text(encoding="utf-8")
-    template = jinja2.Template(text, undefined=jinja2.StrictUndefined)
-    fields = ABSENT | fields | {"answers_by_words": answers_by_words}
-    ModelCard(template.render(card_data=card_data.to_yaml(), **fields)).save(folder / "README.md")
+    content = render_template("uov_hf.hub", "model_card.md", card_data=card_data.to_yaml(), **fields)
+    ModelCard(content).save(folder / "README.md")
+    if license == "other":
+        terms = f"Weights: {fields['license_note']}\n"
+        if fields["data_license"]:
+            terms += f"\nTraining data: {fields['data_license']}\n"
+        (folder / LICENSE_FILE).write_text(f"# Licence of the weights\n\n{terms}", encoding="utf-8")
 
 
 def write_default_card(folder: Path) -> None:
-    """The card of a checkpoint that came without one: what its `config.json` says, and that no more is known."""
+    """Write the card of a checkpoint that has none, from its `config.json` alone."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model_class = (config.get("architectures") or ["UOVModel"])[0]
     write_model_card(
@@ -80,21 +129,22 @@ def write_default_card(folder: Path) -> None:
 
 
 def name_repository(card: str, repo_id: str) -> str:
-    """The text of a card whose examples load the checkpoint from there."""
+    """The text of a model card with `repo_id` in the code that loads the checkpoint."""
     return re.sub(r'(model=|from_pretrained\()"[^"]*"', rf'\1"{repo_id}"', card)
 
 
 def read_card(name_or_path: str | os.PathLike, repo_type: str = "model", revision: str | None = None) -> str:
-    """The card of a checkpoint, label set or dataset: of a folder here, or by its id on the Hub.
+    """
+    The card of a checkpoint, label set or dataset, from its folder or from the Hub.
 
     Args:
-        name_or_path (`str` or `os.PathLike`): A folder, or `user/name`.
+        name_or_path (`str` or `os.PathLike`): A folder, or an id `user/name`.
         repo_type (`str`, *optional*, defaults to `"model"`): On the Hub: `"model"` or `"dataset"`.
         revision (`str`, *optional*): On the Hub: a branch, tag or commit.
 
     Raises:
         FileNotFoundError: the folder has no card.
-        OSError: the Hub has no such repository, or does not show it to us, or it has no card.
+        OSError: there is no such repository, the token cannot read it, or it has no card.
     """
     folder = Path(name_or_path)
     if not folder.is_dir():
@@ -104,12 +154,12 @@ def read_card(name_or_path: str | os.PathLike, repo_type: str = "model", revisio
         if place.is_file():
             return place.read_text(encoding="utf-8")
     raise FileNotFoundError(
-        f"There is no card in {folder}. Training scripts and the converter write one; of a label set it is written by "
-        "`python -m uov_hf.evaluation.label_card`."
+        f"There is no card in {folder}. Training scripts and the converter write that of a checkpoint, "
+        "`python -m uov_hf.evaluation.label_card` that of a label set."
     )
 
 
 def _class_names(config: dict[str, Any]) -> list[str]:
-    """In the order of their ids; none where the names are the placeholders of transformers."""
+    """The class names by id; empty if they are the placeholders of transformers."""
     names = [name for _, name in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
     return [] if names and all(name.startswith("LABEL_") for name in names) else names

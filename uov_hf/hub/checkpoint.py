@@ -6,14 +6,14 @@ import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Unpack
 
 from huggingface_hub import whoami
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
-from uov_hf.hub.upload import upload
+from uov_hf.hub.upload import UploadOptions, upload
 from uov_hf.modeling_uov import UOVModel, UOVPreTrainedModel
 from uov_hf.modeling_uov_pretraining import UOVForPreTraining
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
@@ -47,6 +47,7 @@ CHECKPOINT_FILES = (
     "vocab.json",
     "merges.txt",
     "train_log.jsonl",
+    "LICENSE.md",
 )
 
 
@@ -92,24 +93,18 @@ def save_checkpoint(
         (temporary / "config.json").replace(folder / "config.json")
 
 
-def push_checkpoint(
-    folder: str | os.PathLike,
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    commit_message: str = "Upload checkpoint",
-    token: str | None = None,
-) -> str:
-    """Upload a checkpoint as [`save_checkpoint`] or a training script left it, with its card, and return the address.
+def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[UploadOptions]) -> str:
+    """
+    Upload a checkpoint as [`save_checkpoint`] or a training script left it, with its card, and return the address.
 
-    Weights, configuration, processor, code and card go up in one commit: nobody loads half of it. Only files at the
-    top of the folder go; what a run keeps in folders beside them (states, label sets, data) stays at home. A folder
-    without a card gets one, and the card's examples name the repository.
+    Weights, configuration, processor, code and card go up in one commit. Only files of the checkpoint are uploaded;
+    other files and the folders of a run (states, label sets, data) are not. A folder without a card gets one, and the
+    code in the card names the repository.
 
     Args:
         folder (`str` or `os.PathLike`): The checkpoint.
-        repo_id, private, revision, commit_message, token: As of [`~uov_hf.hub.upload.upload`].
+        repo_id (`str`): `user/name`, or `name` for a repository of the user.
+        options: `private`, `revision`, `commit_message` and `token` of [`~uov_hf.hub.upload.upload`].
 
     Raises:
         FileNotFoundError: there is no checkpoint in the folder.
@@ -125,18 +120,10 @@ def push_checkpoint(
     patterns = (*CHECKPOINT_FILES, *WEIGHT_FILES, *(file.name for file in _code_files()))
     files = {file.name: file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()}
     if "/" not in repo_id:
-        repo_id = f"{whoami(token)['name']}/{repo_id}"
+        repo_id = f"{whoami(options.get('token'))['name']}/{repo_id}"
     card = (folder / "README.md").read_text(encoding="utf-8")
     files["README.md"] = name_repository(card, repo_id).encode()
-    return upload(
-        repo_id,
-        files,
-        private=private,
-        revision=revision,
-        commit_message=commit_message,
-        replaces=WEIGHT_FILES,
-        token=token,
-    )
+    return upload(repo_id, files, replaces=WEIGHT_FILES, **{"commit_message": "Upload checkpoint", **options})
 
 
 def _add_code(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The one way up to the Hub, for checkpoints, label sets and datasets: in one commit, and without local paths."""
+"""Uploads to the Hub of checkpoints, label sets and datasets: in one commit, without paths of this machine."""
 
 import logging
 import os
@@ -9,14 +9,12 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, TypedDict
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 
 logger = logging.getLogger(__name__)
 
-# A lost connection, whichever HTTP library huggingface_hub is built on.
-HTTPError = HfHubHTTPError.__mro__[1]
 PAUSES = (1, 4)  # seconds before a commit is tried again
 
 
@@ -43,87 +41,85 @@ def upload(
     """
     Put files into a repository, in one commit.
 
-    Nobody sees anything of it until all of it has arrived. Where a connection is lost, huggingface_hub sends that file
-    again and this function the commit; after an upload that failed for good, the same call continues it, and what has
-    arrived is not sent twice.
+    The commit becomes visible when all files have arrived. If a connection is lost, huggingface_hub sends the file
+    again and this function the commit. After a failed upload the same call continues it: files that have arrived are
+    not sent twice.
 
     Args:
         repo_id (`str`):
-            `user/name`, or `name` for the user's own; made where it is not there.
+            `user/name`, or `name` for a repository of the user; it is created if missing.
         files (mapping of `str` to `Path` or `bytes`):
-            Place in the repository -> the file, or its content. Nothing else goes.
+            Path in the repository -> the file, or its content.
         repo_type (`str`, *optional*, defaults to `"model"`):
             `"model"` or `"dataset"`.
         private (`bool`, *optional*, defaults to `False`):
             Whether the repository must be private.
         revision (`str`, *optional*):
-            The branch, made from `main` where it is not there.
+            The branch; it is created from `main` if missing.
         commit_message (`str`, *optional*):
             The title of the commit.
         replaces (`Sequence[str]`, *optional*):
-            Patterns of files that are deleted where they are not among `files`: the shards of what was there before.
+            Patterns of files that are deleted if they are not among `files`: shards of an earlier upload.
         token (`str`, *optional*):
-            By default the one of `hf auth login`, or `HF_TOKEN`.
+            By default that of `hf auth login`, or `HF_TOKEN`.
 
     Returns:
         The address of the commit.
 
     Raises:
-        PermissionError: `private`, and the repository is there already and is public.
-        ConnectionError: the upload was interrupted; the repository is as it was.
+        PermissionError: `private`, and the repository exists and is public.
+        ConnectionError: the upload was interrupted; the repository is unchanged.
         huggingface_hub.errors.HfHubHTTPError: the Hub refuses: no token, or no right to write there.
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True).repo_id
     if private and not api.repo_info(repo_id, repo_type=repo_type).private:
         raise PermissionError(
-            f"The {repo_type} repository {repo_id} is there already and is public, so that a private upload into it "
-            "would be seen by all. Make it private in its settings, or give another id."
+            f"The {repo_type} repository {repo_id} exists and is public: a private upload into it would be public. "
+            "Make it private in its settings, or give another id."
         )
     if revision is not None and not revision.startswith("refs/"):  # such as that of a pull request
         api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-    where = {"repo_id": repo_id, "repo_type": repo_type, "revision": revision}
-    for pause in (*PAUSES, None):
+    pauses = iter(PAUSES)
+    while True:
         try:
+            # Made anew for each try, because the repository may have changed.
+            present = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+            operations = _operations(present, files, replaces)
             return str(
                 api.create_commit(
-                    **where, operations=_operations(api, where, files, replaces), commit_message=commit_message
+                    repo_id, operations, commit_message=commit_message, repo_type=repo_type, revision=revision
                 )
             )
         except (HTTPError, RuntimeError) as error:
             if not _is_interruption(error):
                 raise
-            if pause is None:
+            if (pause := next(pauses, None)) is None:
                 raise ConnectionError(
-                    f"The upload to {repo_id} was interrupted, and nothing of it can be seen there yet: {error} Run "
-                    "it again: what has arrived is not sent twice."
+                    f"The upload to {repo_id} was interrupted, and nothing of it is visible yet: {error} Run it "
+                    "again: files that have arrived are not sent twice."
                 ) from error
             logger.warning("The upload to %s was interrupted, trying again: %s", repo_id, error)
             time.sleep(pause)
 
 
-def _operations(api: HfApi, where: dict[str, Any], files: Mapping[str, Path | bytes], replaces: Sequence[str]) -> list:
-    """What the commit adds, and what it deletes; made anew for each try, so that it fits what is there by then."""
+def _operations(
+    present: Sequence[str], files: Mapping[str, Path | bytes], replaces: Sequence[str]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """The files to add, and those of `present` to delete."""
     added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=content) for path, content in files.items()]
-    stale = [
-        path
-        for path in api.list_repo_files(**where)
-        if path not in files and any(fnmatch(path, pattern) for pattern in replaces)
-    ]
-    return [*added, *(CommitOperationDelete(path_in_repo=path) for path in stale)]
+    stale = [name for name in present if name not in files and any(fnmatch(name, pattern) for pattern in replaces)]
+    return [*added, *(CommitOperationDelete(path_in_repo=name) for name in stale)]
 
 
-def _is_interruption(error: Exception) -> bool:
-    """Whether the connection or the Hub failed, and not what was asked of it."""
-    error = error.__cause__ if isinstance(error, RuntimeError) else error  # that of a large file comes wrapped
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether the connection or the Hub failed; else the request was wrong."""
+    error = error.__cause__ if isinstance(error, RuntimeError) else error  # that of a large file is wrapped
     return error.response.status_code >= 500 if isinstance(error, HfHubHTTPError) else isinstance(error, HTTPError)
 
 
 def hide_folders(value: Any) -> Any:
-    """
-    A setting, however nested; of a folder or file on this machine the last name only: where it lies is nobody's
-    business.
-    """
+    """A setting with each path in it, however nested, replaced by its last name, so that it can be published."""
     if isinstance(value, dict):
         return {key: hide_folders(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -132,7 +128,7 @@ def hide_folders(value: Any) -> Any:
 
 
 def is_hub_id(name_or_path: str) -> bool:
-    """Whether it can be the id of a repository, and is no folder or file here."""
+    """Whether it is a valid id of a repository and no local folder or file."""
     try:
         validate_repo_id(name_or_path)
     except HFValidationError:

@@ -1,45 +1,41 @@
-"""A label set goes to the Hub, with a card, and without sensor data or paths of the machine it was made on."""
+"""A label set on the Hub, with a card, without sensor data and without paths of the machine that made it."""
 
 import hashlib
 import json
 import re
-from importlib.resources import files as package_files
 from pathlib import Path
+from typing import Any, Unpack
 
-import jinja2
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from uov_hf.hub.upload import hide_folders, upload
+from uov_hf.data.publishing import size_category
+from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
+from uov_hf.hub.upload import UploadOptions, hide_folders, upload
 from uov_hf.labels.label_set import LabelSet
 
 
 SHARDS = ("images/*.parquet", "points/*/*.parquet")
-# What another label set, or card, left in the repository.
+# Files of an earlier label set, or card, in the repository.
 REPLACES = ("images/*", "points/*", "figures/*", "card.json")
+LICENCE = """The labels derive from camera images: the terms of the dataset apply, and those of the teacher's weights.
+There is no sensor data here: neither images nor points."""
 
 
-def push_label_set(
-    label_set: LabelSet,
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    commit_message: str = "Upload label set",
-    token: str | None = None,
-) -> str:
+def push_label_set(label_set: LabelSet, repo_id: str, **options: Unpack[UploadOptions]) -> str:
     """
     Upload a label set and its point labels as a dataset repository, in one commit, and return the address.
 
-    The card is the one of `python -m uov_hf.evaluation.label_card`, where there is one, with a section about loading.
-    Other files in the folder are not uploaded. Of paths in the settings only the last name is uploaded. The label set
-    is read again by [`LabelSet.from_hub`], or as tables by `datasets.load_dataset`.
+    The card is that of `python -m uov_hf.evaluation.label_card`, if there is one, with a section about loading. Other
+    files in the folder are not uploaded, and paths in the settings are uploaded as their last names. The label set is
+    read by [`LabelSet.from_hub`], or as tables by `datasets.load_dataset`.
 
     Args:
-        label_set (`LabelSet`): Finished: with a shard for every sequence.
-        repo_id, private, revision, commit_message, token: As of [`~uov_hf.hub.upload.upload`].
+        label_set (`LabelSet`): Complete: with a shard for every sequence.
+        repo_id (`str`): `user/name`, or `name` for a repository of the user.
+        options: `private`, `revision`, `commit_message` and `token` of [`~uov_hf.hub.upload.upload`].
 
     Raises:
-        ValueError: it has no shards.
+        ValueError: it has no shards, or point labels of another label set.
         PermissionError, ConnectionError, HfHubHTTPError: as `upload`.
     """
     folder = label_set.folder
@@ -47,7 +43,7 @@ def push_label_set(
         path.relative_to(folder).as_posix(): path for pattern in SHARDS for path in sorted(folder.glob(pattern))
     }
     if not any(name.startswith("images/") for name in files):
-        raise ValueError(f"{folder} has no shards yet: let the teacher speak first (examples/generate_label_set.py).")
+        raise ValueError(f"{folder} has no shards yet: generate them with examples/generate_label_set.py.")
     description = publishable_description(label_set)
     files["label_set.json"] = description
     files["prompt_embeds.safetensors"] = folder / "prompt_embeds.safetensors"
@@ -56,21 +52,14 @@ def push_label_set(
     for path in (*sorted(folder.glob("card/figures/*.png")), folder / "card" / "card.json"):
         if path.is_file():
             files[path.relative_to(folder / "card").as_posix()] = path
-    files["README.md"] = render_card(label_set, repo_id, sorted(files)).encode()
-    return upload(
-        repo_id,
-        files,
-        repo_type="dataset",
-        private=private,
-        revision=revision,
-        commit_message=commit_message,
-        replaces=REPLACES,
-        token=token,
-    )
+    files["README.md"] = render_label_set_card(label_set, repo_id, sorted(files)).encode()
+    files[LICENSE_FILE] = f"# Licence\n\n{LICENCE}\n".encode()
+    defaults: UploadOptions = {"commit_message": "Upload label set"}
+    return upload(repo_id, files, repo_type="dataset", replaces=REPLACES, **{**defaults, **options})
 
 
 def publishable_description(label_set: LabelSet) -> bytes:
-    """`label_set.json` with the last names of folders and files in the place of their paths."""
+    """`label_set.json` with every path replaced by its last name."""
     shown = {name: hide_folders(label_set.description[name]) for name in ("teacher", "settings")}
     if shown == {name: label_set.description[name] for name in shown}:
         return (label_set.folder / "label_set.json").read_bytes()
@@ -82,33 +71,47 @@ def _refer_to(label_set: LabelSet, description: bytes, path: Path) -> bytes:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["label_set_sha256"] != hashlib.sha256((label_set.folder / "label_set.json").read_bytes()).hexdigest():
         raise ValueError(
-            f"{path}: these point labels were made from another label set than the one in {label_set.folder}: delete "
-            "their folder, and make them again."
+            f"{path}: these point labels were made from another label set than the one in {label_set.folder}. Delete "
+            "their folder and make them again."
         )
     return json.dumps(content | {"label_set_sha256": hashlib.sha256(description).hexdigest()}, indent=2).encode()
 
 
-def render_card(label_set: LabelSet, repo_id: str, names: list[str]) -> str:
-    """The card in the repository: the label card, or a short one where none was made, and how to load it all.
+def render_label_set_card(label_set: LabelSet, repo_id: str, names: list[str]) -> str:
+    """
+    The card in the repository: the label card, or a short one where there is none, and how to load the label set.
 
     Args:
-        label_set (`LabelSet`): What it is about.
-        repo_id (`str`): Where it goes.
-        names (`list[str]`): The files that go.
+        label_set (`LabelSet`): The label set.
+        repo_id (`str`): Its repository.
+        names (`list[str]`): The files that are uploaded.
     """
     presets = sorted({name.split("/")[1] for name in names if re.match(r"points/.*\.parquet$", name)})
     tables = {"images": "images/*.parquet"} | {f"points_{p}": f"points/{p}/*.parquet" for p in presets}
-    configs = [{"config_name": name, "data_files": pattern} for name, pattern in tables.items()]
+    configs: list[dict[str, Any]] = [{"config_name": name, "data_files": pattern} for name, pattern in tables.items()]
     configs[0]["default"] = True
-    written = label_set.folder / "card" / "README.md"
-    data = DatasetCard.load(written).data.to_dict() if written.is_file() else {"pretty_name": f"Labels of {repo_id}"}
-    text = re.sub(r"\A---\n.*?\n---\n", "", written.read_text("utf-8"), flags=re.DOTALL) if written.is_file() else None
-    data = {"license": "other", "tags": ["uov", "uov-hf", "lidar", "point-cloud", "pseudo-labels"]} | data
-    template = (package_files("uov_hf.labels") / "published_label_set.md").read_text(encoding="utf-8")
-    return jinja2.Template(template, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(
+    data: dict[str, Any] = {
+        "pretty_name": f"Pseudo-labels of {label_set.teacher_id}",
+        **license_metadata("other", "terms-of-dataset-and-teacher"),
+        "annotations_creators": ["machine-generated"],
+        "task_categories": ["image-segmentation"],  # the nearest of the Hub's tasks, which have none for point clouds
+        "task_ids": ["semantic-segmentation"],
+        "size_categories": [size_category(len(label_set.frame_ids))],
+        "tags": ["uov", "uov-hf", "lidar", "point-cloud", "pseudo-labels"],
+        "taxonomy": label_set.taxonomy,
+        "class_names": label_set.class_names,
+    }
+    text, written = None, label_set.folder / "card" / "README.md"
+    if written.is_file():
+        card = DatasetCard.load(written)
+        text, data = card.text, data | card.data.to_dict()
+    return render_template(
+        "uov_hf.labels",
+        "published_label_set.md",
         card_data=DatasetCardData(**data | {"configs": configs}).to_yaml(),
         text=text,
         label_set=label_set,
+        licence=LICENCE,
         repo_id=repo_id,
         presets=presets,
         tables=tables,
