@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
-    options = {"private": args.private, "revision": args.revision}
+    from uov_hf.hub.upload import UploadOptions
+
+    options: UploadOptions = {"private": args.private, "revision": args.revision}
     if args.commit_message:
         options["commit_message"] = args.commit_message
     if (args.folder / "label_set.json").is_file():

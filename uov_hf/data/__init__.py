@@ -1,4 +1,4 @@
-"""Frames from raw folders, Parquet or the Hub, and what training makes of them."""
+"""Frames from raw folders, Parquet or the Hub."""
 
 from uov_hf.extras import require_train_extra
 

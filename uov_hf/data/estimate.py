@@ -1,4 +1,4 @@
-"""How long a run over frames will take and how much it will write, told from its first frames."""
+"""The cost of a run over frames, in time and in space, estimated from its first frames."""
 
 import shutil
 import time
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-NUM_MEASURED = 3  # frames; the first one warms things up and is left out of the time
+NUM_MEASURED = 3  # frames; the first includes the warm-up and is left out of the time per frame
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is about to cost.
+    """The expected cost of a run.
 
     Args:
         num_frames (`int`): Frames it will write, over all processes.
@@ -32,17 +32,17 @@ class Estimate:
 
 
 class Forecast:
-    """Watches the first frames of a run, which are kept, and then says once what the whole run will cost.
+    """Measures the first frames of a run and estimates once what the whole run costs.
 
     Args:
         folder (`Path`):
-            Where the run writes.
+            The folder that the run writes to.
         num_frames (`int`):
             Frames that all processes together will write.
         own_share (`int`):
-            How many of them this process will write.
+            Those that this process will write.
         num_processes (`int`):
-            How many share the work.
+            The processes that share the work.
     """
 
     def __init__(self, folder: Path, num_frames: int, own_share: int, num_processes: int):
@@ -54,13 +54,16 @@ class Forecast:
 
     def frame_written(self, num_bytes: int) -> Estimate | None:
         """
-        Count a frame; `num_bytes` are those that this process has written so far.
+        Count a frame.
+
+        Args:
+            num_bytes (`int`): Bytes that this process has written so far.
 
         Returns:
-            The estimate when enough frames have been measured and others are still to come, else None.
+            The estimate after the last measured frame, if more frames follow; else None.
 
         Raises:
-            OSError: the disk has no room for what is to come.
+            OSError: the disk has no room for the rest of the run.
         """
         if len(self._moments) > NUM_MEASURED:
             return None
@@ -80,14 +83,16 @@ class Forecast:
 
 def check_space(folder: Path, num_bytes: int, purpose: object) -> None:
     """
+    Check that the disk of `folder` has `num_bytes` free, for a `purpose` that the message names.
+
     Raises:
-        OSError: less than `num_bytes` are free where `folder` lies; the message says what they are for.
+        OSError: it has less.
     """
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise OSError(
             f"{folder} has {format_size(free)} free, and {format_size(num_bytes)} more are needed ({purpose}). "
-            "Free some space, or write to another disk; what is finished there is kept."
+            "Free some space, or write to another disk. Finished files are kept."
         )
 
 

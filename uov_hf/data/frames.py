@@ -90,10 +90,10 @@ class Frame(TypedDict, total=False):
 
 class FrameSource(Protocol):
     """
-    What `Frames` is a view of. `read` touches no file that the asked columns do not need.
+    The source of `Frames`. `read` opens only the files that the columns need.
 
-    A source may have an attribute `fraction_of`, `"sequences"` (the default) or `"frames"`: of what `data_fraction`
-    keeps every s-th, as the paper does with the dataset.
+    A source may have an attribute `fraction_of`, `"sequences"` (the default) or `"frames"`: what `data_fraction`
+    counts, as the paper does for the dataset.
     """
 
     frame_ids: list[str]
@@ -105,18 +105,16 @@ class FrameSource(Protocol):
 
 class Frames(Sequence[Frame]):
     """
-    Frames, read one at a time when they are asked for: `frames[i]` is a dict with the columns of `FRAME_FEATURES`.
-
-    Arrays are numpy, of the dtypes of `FRAME_FEATURES`; `images` is a list of `{"bytes": …, "path": …}`, encoded.
+    Frames of a source, each read when it is indexed: `frames[i]` is a [`Frame`].
 
     Args:
-        source (`FrameSource`): Where frames come from.
+        source (`FrameSource`): Reads the frames.
         indices (`Sequence[int]`, *optional*): Which frames of the source; all of them by default.
         columns (`Sequence[str]`, *optional*): Which columns; all of them by default.
 
     Raises:
-        ValueError: where a column is not a frame column; or, when a frame is asked for, where a file of it is broken,
-            where none of its points is finite, or where it has labels for more or fewer points than it has.
+        ValueError: a column is not a frame column. On indexing: a file of the frame is broken, none of its points is
+            finite, or it has labels for another number of points.
     """
 
     def __init__(
@@ -159,7 +157,7 @@ class Frames(Sequence[Frame]):
 
     @property
     def taxonomy(self) -> str | None:
-        """The name of the vocabulary that `labels` is in; None where frames are not annotated in any."""
+        """The name of the vocabulary of `labels`; None without annotation."""
         return self.source.taxonomy
 
     @property
@@ -168,7 +166,7 @@ class Frames(Sequence[Frame]):
         return load_vocabulary(self.taxonomy).class_names if self.taxonomy else []
 
     def select_columns(self, columns: Sequence[str]) -> "Frames":
-        """The same frames with fewer columns: what is not asked for is not read."""
+        """The same frames with these columns only; the others are not read."""
         return Frames(self.source, self.indices, columns)
 
     def select(self, indices: Sequence[int]) -> "Frames":
@@ -176,7 +174,7 @@ class Frames(Sequence[Frame]):
         return Frames(self.source, [self.indices[index] for index in indices], self.columns)
 
     def by_sequence(self) -> list["Frames"]:
-        """These frames cut into their sequences, in the order in which they come."""
+        """The sequences of these frames, in the order in which they come."""
         members: dict[str, list[int]] = {}
         for index, sequence_id in enumerate(self.sequence_ids):
             members.setdefault(sequence_id, []).append(index)
@@ -184,7 +182,7 @@ class Frames(Sequence[Frame]):
 
     def stream(self) -> IterableDataset:
         """The same rows as a stream, one shard per sequence."""
-        # Not `from_generator`, which pickles the whole source, for a fingerprint of a cache that a stream has not.
+        # Not `from_generator`: it pickles the whole source, for the fingerprint of a cache that a stream does not use.
         return IterableDataset(ExamplesIterable(_with_keys, {"sequences": self.by_sequence()}))
 
 
@@ -213,7 +211,7 @@ def decode_image(image: EncodedImage) -> PillowImage.Image:
 
 @dataclass
 class FrameConfig(BuilderConfig):
-    """`data_dir` is the raw folder; `splits` are those to stream or write, `default_splits()` if None."""
+    """`data_dir` is the raw folder; `splits` are streamed or written, by default `default_splits()`."""
 
     splits: tuple[str, ...] | None = None
 
@@ -277,7 +275,7 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
     def _info(self) -> DatasetInfo:
         return DatasetInfo(features=FRAME_FEATURES)
 
-    def _split_generators(self, dl_manager) -> list[SplitGenerator]:
+    def _split_generators(self, dl_manager: object) -> list[SplitGenerator]:
         return [
             SplitGenerator(name=split, gen_kwargs={"sequences": self.as_frames(split).by_sequence()})
             for split in self.config.splits or self.default_splits()
@@ -331,8 +329,9 @@ def select_split(frames: Frames, split: str, members: Mapping[str, Sequence[int]
 
 
 def disjoint_splits(splits: dict[str, list[str]]) -> tuple[str, ...]:
-    """The splits that share no sequence with one that is named before them: `all` only where it is alone."""
-    chosen, taken = [], set()
+    """The splits that share no sequence with an earlier one; `all` only if it is the only one."""
+    chosen: list[str] = []
+    taken: set[str] = set()
     for name, members in splits.items():
         if name != "all" and members and taken.isdisjoint(members):
             chosen.append(name)
@@ -342,34 +341,32 @@ def disjoint_splits(splits: dict[str, list[str]]) -> tuple[str, ...]:
 
 def read_splits(path: Path) -> dict[str, list[str]]:
     """
-    The sequences of every split that a `splits.json` names.
+    The sequences of every split in a `splits.json`.
 
     Raises:
-        ValueError: it is something else; it names the file.
+        ValueError: the file cannot be read, or has another structure; it names the file.
     """
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
-            raise ValueError(f"a {type(splits).__name__} that is none")
+            raise ValueError(f"a {type(splits).__name__}")
     except (OSError, ValueError) as error:
         raise ValueError(f'{path}: expected {{"split": ["sequence", …], …}}, got: {error}') from error
     return splits
 
 
 def _check_points(frame: Frame, frame_id: str) -> None:
-    """What holds of every dataset. Some points may be NaN or infinite (no echo): these are in no voxel."""
+    """Check the points and labels of a frame. Some points may be NaN or infinite (no echo): they are in no voxel."""
     points = frame.get("points")
     if points is None:
         return
-    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # in a sound scan the first point is
+    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # usually the first point ends the search
         raise ValueError(
             f"Frame {frame_id}: expected a scan with finite points, got {len(points)} points, none finite."
         )
-    for column in ("labels", "instances"):
-        if frame.get(column) is not None and len(frame[column]) != len(points):
-            raise ValueError(
-                f"Frame {frame_id}: expected `{column}` of {len(points)} points, got those of {len(frame[column])}."
-            )
+    for column, values in {"labels": frame.get("labels"), "instances": frame.get("instances")}.items():
+        if values is not None and len(values) != len(points):
+            raise ValueError(f"Frame {frame_id}: expected `{column}` of {len(points)} points, got {len(values)}.")
 
 
 def _with_keys(sequences: list[Frames]) -> Iterator[tuple[str, Frame]]:

@@ -1,4 +1,4 @@
-"""`load_frames`: one door to raw folders, Parquet folders and the Hub."""
+"""`load_frames`: frames from raw folders, Parquet folders and the Hub."""
 
 import importlib
 import importlib.util

@@ -89,9 +89,9 @@ def push_dataset(builder: FrameBuilder, folder: Path, repo_id: str, **options: U
     if not private:
         _check_shards([*files.values()])
     files = {name: folder / name for name in ("README.md", LICENSE_FILE)} | files
-    defaults: UploadOptions = {"commit_message": "Upload frames"}
+    options.setdefault("commit_message", "Upload frames")
     # Shards of an earlier upload of the same splits go: the folder may have been written anew.
-    return upload(repo_id, files, repo_type="dataset", replaces=patterns, **{**defaults, **options})
+    return upload(repo_id, files, repo_type="dataset", replaces=patterns, **options)
 
 
 def licence_of(dataset: str, data_dir: str | Path | None = None, dataset_config: str | None = None) -> str:
@@ -114,8 +114,8 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
         OSError: a file cannot be written, as on a full disk; it names the file.
     """
     path, frames = folder / "README.md", Frames(builder.source)
-    names = dict.fromkeys([*(config["config_name"] for config in _read_configs(path)), builder.config.name])
-    names = [name for name in names if (folder / name).is_dir()]
+    listed = [*(config["config_name"] for config in _read_configs(path)), builder.config.name]
+    names = [name for name in dict.fromkeys(listed) if (folder / name).is_dir()]
     counts = {name: _count_splits(folder / name, builder.default_splits()) for name in names}
     pretty_name = builder.pretty_name or builder.dataset_name
     data = DatasetCardData(

@@ -141,7 +141,9 @@ class ShardWriter:
     def _errors(self, frames: Frames, places: list[int]) -> dict[str, str]:
         """Frame id -> error of those that cannot be read."""
         errors: dict[str, str] = {}
-        make_row = self.open_sequence(frames) if places else None
+        if not places:
+            return errors
+        make_row = self.open_sequence(frames)
         for place in places:
             try:
                 make_row(place)
@@ -331,7 +333,7 @@ class ShardFile:
             os.replace(self.temporary, self.path)
 
     def __exit__(self, *error: object) -> None:
-        with suppress(OSError):  # the disk is full, and the error in flight says so
+        with suppress(OSError):  # the disk is full, and that error is on its way
             self._writer.close()
         with suppress(OSError):
             self._file.close()

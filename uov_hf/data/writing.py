@@ -46,7 +46,8 @@ class SplitWriter:
 
     def write(self, place: int) -> tuple[list[Path], WriteReport]:
         """The files of the sequence at `place`; those that are missing are written."""
-        sequence, files, report, num_covered = self.sequences[place], [], WriteReport(), 0
+        sequence, report, num_covered = self.sequences[place], WriteReport(), 0
+        files: list[Path] = []
         while num_covered < len(sequence):
             name = f"{place:05d}_{_slug(sequence.sequence_ids[0])}_{len(files):03d}.parquet"
             path, part = self.folder / name, sequence[num_covered:]
@@ -92,8 +93,8 @@ def write_parquet(
         The report of what was written.
 
     Raises:
-        ValueError: a frame is broken, or the folder holds other frames, or frames under other terms; it names the file.
-        OSError: a file cannot be written, as on a full disk; it names the file.
+        ValueError: a frame is broken, or the folder holds other frames or frames under other terms; names the file.
+        OSError: a file cannot be written, as on a full disk; names the file.
     """
     folder, start, report = Path(output_dir) / builder.config.name, time.perf_counter(), WriteReport()
     shards = ShardWriter(
@@ -157,9 +158,7 @@ def _parse_args(description: str) -> argparse.Namespace:
     parser.add_argument("--data_dir", required=True, help="The raw folder.")
     parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is.")
     parser.add_argument("--split", nargs="+", help="Splits to write. Default: those that share no sequence.")
-    parser.add_argument(
-        "--output_dir", required=True, help="Folder of the Parquet files; an interrupted run continues."
-    )
+    parser.add_argument("--output_dir", required=True, help="The Parquet folder; an interrupted run continues.")
     parser.add_argument("--num_proc", type=int, default=1, help="Processes that write.")
     parser.add_argument(
         "--on_error", choices=("raise", "skip"), default="raise", help="skip: leave out broken frames and report them."

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
 
 LICENSE_NOT_STATED = (
-    "not stated. The terms of the training data and of the teacher apply to them, too; ask whoever made them."
+    "not stated. The terms of the training data and of the teacher apply, too; ask the author of the checkpoint."
 )
 LICENSE_FILE = "LICENSE.md"
 TAGS = ["uov", "uov-hf", "lidar", "point-cloud", "semantic-segmentation"]
@@ -90,7 +90,7 @@ def write_model_card(
     """
     fields = ABSENT | fields | {"answers_by_words": answers_by_words}
     card_data = ModelCardData(
-        **license_metadata(license, "terms-of-training-data-and-teacher"),
+        **license_metadata(license, "terms-of-training-data"),
         library_name="transformers",
         # The Hub's tasks have none for point clouds. `image-segmentation` would show a snippet of that pipeline, which
         # cannot load this model; for `other` it shows `AutoModel`, which can.

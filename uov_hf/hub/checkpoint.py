@@ -1,9 +1,9 @@
-"""Checkpoints that load with the package installed, and without it by `trust_remote_code`."""
+"""Checkpoints that load with the package installed, or without it with `trust_remote_code`."""
 
+import inspect
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
@@ -36,7 +36,7 @@ PIPELINES = {
 }
 # In one file, or in shards with an index; `from_pretrained` reads the one file wherever it is there.
 WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-# What goes up beside the weights, the code and the card; a folder that is also something else keeps the rest at home.
+# The files that are uploaded beside the weights, the code and the card; others in the folder are not.
 CHECKPOINT_FILES = (
     "config.json",
     "generation_config.json",
@@ -57,37 +57,38 @@ def save_checkpoint(
     processor: UOVProcessor,
     max_shard_size: int | str | None = None,
 ) -> None:
-    """Write a whole checkpoint: weights, configuration, processor, tokenizer, and the code that reads them.
+    """
+    Write a whole checkpoint: weights, configuration, processor, tokenizer, and the code that reads them.
 
-    It loads by `UOVModel.from_pretrained` and `UOVProcessor.from_pretrained`; by `AutoModel`, `AutoProcessor` and
-    `pipeline` after `import uov_hf`; and by these with `trust_remote_code=True` where the package is not installed.
+    Load it with `UOVModel.from_pretrained` and `UOVProcessor.from_pretrained`, or, after `import uov_hf`, with
+    `AutoModel`, `AutoProcessor` and `pipeline`. Without the package installed, load it with `trust_remote_code=True`.
     `save_pretrained` of either object writes the same files without the code.
 
-    Files are written beside and moved into place, `config.json` last: none is ever half-written, and a folder that was
-    empty is a checkpoint only once it is complete. Weights of an earlier save that was cut into other files go; what
-    else is in the folder stays.
+    Files are written to a temporary folder and moved, `config.json` last: no file is half-written, and an empty folder
+    becomes a checkpoint only when it is complete. Weight files of an earlier save are deleted; other files stay.
 
     Args:
         folder (`str` or `os.PathLike`):
-            Made if it is not there.
+            Created if missing.
         model (`UOVPreTrainedModel`):
-            Unwrapped. On several processes, only the main one calls this.
+            Not wrapped for distributed training. Of several processes, only the main one calls this.
         processor (`UOVProcessor`):
-            Told here whether the model has the text tower that its tokenizer is for.
+            Its `has_text_tower` is set to that of the model.
         max_shard_size (`int` or `str`, *optional*):
-            Such as `"2GB"`: larger weights are cut into files of this size. By default into those of transformers.
+            Such as `"2GB"`: larger weights are split into files of this size. By default that of transformers.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     processor.has_text_tower = model.config.has_teachers_text_tower
-    with TemporaryDirectory(dir=folder, prefix=".saving-") as temporary:
-        temporary = Path(temporary)
-        model.save_pretrained(temporary, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
+    with TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+        temporary = Path(name)
+        options: dict[str, Any] = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        model.save_pretrained(temporary, **options)
         processor.save_pretrained(temporary)
         _add_code(temporary)
         new = sorted(file.name for file in temporary.iterdir() if file.name != "config.json")
-        for name in new:
-            (temporary / name).replace(folder / name)
+        for file_name in new:
+            (temporary / file_name).replace(folder / file_name)
         for stale in {file for pattern in WEIGHT_FILES for file in folder.glob(pattern) if file.name not in new}:
             stale.unlink()
         (temporary / "config.json").replace(folder / "config.json")
@@ -118,16 +119,19 @@ def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[U
     if not (folder / "README.md").is_file():
         write_default_card(folder)
     patterns = (*CHECKPOINT_FILES, *WEIGHT_FILES, *(file.name for file in _code_files()))
-    files = {file.name: file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()}
+    files: dict[str, Path | bytes] = {
+        file.name: file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()
+    }
     if "/" not in repo_id:
         repo_id = f"{whoami(options.get('token'))['name']}/{repo_id}"
     card = (folder / "README.md").read_text(encoding="utf-8")
     files["README.md"] = name_repository(card, repo_id).encode()
-    return upload(repo_id, files, replaces=WEIGHT_FILES, **{"commit_message": "Upload checkpoint", **options})
+    options.setdefault("commit_message", "Upload checkpoint")
+    return upload(repo_id, files, replaces=WEIGHT_FILES, **options)
 
 
 def _add_code(folder: Path) -> None:
-    """What `register_for_auto_class` would add, without a lasting mark on the classes."""
+    """Add what `register_for_auto_class` would, without changing the classes."""
     for source in _code_files():
         shutil.copy(source, folder)
     _edit_json(folder / "config.json", MODEL_CLASSES, custom_pipelines=PIPELINES)
@@ -135,14 +139,14 @@ def _add_code(folder: Path) -> None:
 
 
 def _code_files() -> list[Path]:
-    """The modules of the classes that a checkpoint names, and those that they import."""
+    """The modules of the classes that a checkpoint names, and the modules that they import."""
     classes = [*MODEL_CLASSES.values(), *PROCESSOR_CLASSES.values(), PointCloudSegmentationPipeline]
-    modules = {sys.modules[c.__module__].__file__ for c in classes}
+    modules = {inspect.getfile(c) for c in classes}
     return sorted({Path(source) for file in modules for source in [file, *get_relative_import_files(file)]})
 
 
 def _edit_json(file: Path, classes: dict[str, type], also_in: str | None = None, **further: Any) -> None:
-    """Say in `file` which class of which module stands behind each Auto class, and what is to be said `further`."""
+    """Write into `file` the class and module of each Auto class, and the values of `further`."""
     auto_map = {name: f"{c.__module__.split('.')[-1]}.{c.__name__}" for name, c in classes.items()}
     content = json.loads(file.read_text(encoding="utf-8"))
     content |= {"auto_map": auto_map, **further}

@@ -1,4 +1,4 @@
-"""How the segments of many images become one label per point: the paper's rule, votes with a switch each, presets."""
+"""The rules by which the segments of many images become one label per point: the paper's, and votes."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,25 +11,25 @@ from uov_hf.labels.time_vote import TimeVoteConfig
 @dataclass(frozen=True)
 class Consolidation:
     """
-    The rule by which points are labelled. The defaults are the paper's; each field switches one vote on.
+    The rule that labels points. The defaults are the paper's; each field switches one vote on.
 
     Args:
         occlusion (`OcclusionConfig`, *optional*):
             Leave out the pairs of points that something hides from the camera.
         camera_vote (`str`, defaults to `"last"`):
-            Where several cameras see a point: with `"last"` the last one that has a segment there decides, as in the
-            paper; with `"score"` each segment is a vote that weighs its score.
+            The label of a point that several cameras see. `"last"`: the segment of the last camera that has one there,
+            as in the paper. `"score"`: each segment is a vote with its score as weight.
         augmentation_vote (`bool`, defaults to `False`):
-            What the teacher said about augmented images (flipped, scaled) counts as further votes.
+            The segments of augmented images (flipped, scaled) count as further votes.
         time_vote (`TimeVoteConfig`, *optional*):
-            Hear what is said about the same place in the scans before and after.
+            The votes on the same place in the scans before and after count.
         superpoint_vote (`SuperpointConfig`, *optional*):
-            Hear what is said about the other points of the same small patch of surface.
+            The votes on the other points of the same small patch of surface count.
         min_confidence (`float`, defaults to 0.0):
-            A point whose label would have less confidence gets none.
+            A label with less confidence is dropped.
         clean_pairs (`bool`, defaults to `False`):
-            A pair whose segment is of another class than the label of its point loses the segment, so that
-            pre-training does not pool it.
+            Remove the segment of a pair if its class differs from the label of the point: pre-training does not pool
+            it then.
 
     Raises:
         ValueError: a field is out of range.
@@ -55,7 +55,7 @@ class Consolidation:
         return self == Consolidation()
 
     def settings(self) -> dict[str, Any]:
-        """All switches, as JSON."""
+        """All fields, for JSON."""
         return asdict(self)
 
 

@@ -99,9 +99,9 @@ class SequenceLabeller:
         self._votes_once = lru_cache(maxsize=2 * window + 1)(self.scan_votes)
         if rule.time_vote:
             timestamps = [row["timestamp"] for row in frames.select_columns(["timestamp"])]
-            if None in timestamps:
+            if missing := [name for name, time in zip(frames.frame_ids, timestamps, strict=True) if time is None]:
                 raise ValueError(
-                    f"Frame {frames.frame_ids[timestamps.index(None)]} has no `timestamp`, which the vote over time "
+                    f"Frame {missing[0]} has no `timestamp`, which the vote over time "
                     "needs. Give the dataset its timestamps, or use a rule without `time_vote`."
                 )
             self._by_time = np.argsort(timestamps, kind="stable").tolist()

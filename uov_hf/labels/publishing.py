@@ -54,8 +54,8 @@ def push_label_set(label_set: LabelSet, repo_id: str, **options: Unpack[UploadOp
             files[path.relative_to(folder / "card").as_posix()] = path
     files["README.md"] = render_label_set_card(label_set, repo_id, sorted(files)).encode()
     files[LICENSE_FILE] = f"# Licence\n\n{LICENCE}\n".encode()
-    defaults: UploadOptions = {"commit_message": "Upload label set"}
-    return upload(repo_id, files, repo_type="dataset", replaces=REPLACES, **{**defaults, **options})
+    options.setdefault("commit_message", "Upload label set")
+    return upload(repo_id, files, repo_type="dataset", replaces=REPLACES, **options)
 
 
 def publishable_description(label_set: LabelSet) -> bytes:

@@ -1,4 +1,4 @@
-"""Superpoints: small smooth patches of a scan, whose points are of one class nearly always."""
+"""Superpoints: small smooth patches of a scan, whose points nearly always have one class."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,17 @@ from uov_hf.labels.votes import Votes
 @dataclass(frozen=True)
 class SuperpointConfig:
     """
-    Neighbouring points are of one superpoint where they are near, lie in one cell, and their surfaces are parallel.
+    Neighbouring points belong to one superpoint if they are near, lie in one cell, and have parallel surfaces.
 
     Args:
         num_neighbors (`int`, defaults to 8):
-            Nearest points that a point is compared with; its surface is the plane through them.
+            Nearest points that a point is compared with. Its surface is the plane through them.
         reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.1):
-            Metres, and share of the distance to the sensor: farther neighbours are never joined. The larger counts.
+            Metres, and share of the distance to the sensor. Neighbours farther away than the larger are not joined.
         max_angle (`float`, defaults to 15.0):
             Degrees between the planes of two points that are joined.
         cell_size (`float`, defaults to 2.0):
-            Metres; a superpoint ends at the borders of cubes of this side, so that one wrong join costs little.
+            Metres; a superpoint ends at the borders of cubes of this side, which limits the effect of a wrong join.
     """
 
     num_neighbors: int = 8
@@ -44,7 +44,7 @@ def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndar
 
     Args:
         positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; finite.
-        config (`SuperpointConfig`): Where to cut.
+        config (`SuperpointConfig`): The conditions for a join.
 
     Returns:
         Superpoint of every point `(num_points,)`, counted from 0.
@@ -52,7 +52,7 @@ def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndar
     num_points, num_neighbors = len(positions), min(config.num_neighbors, len(positions) - 1)
     if num_neighbors < 1:
         return np.arange(num_points)
-    distances, neighbors = cKDTree(positions).query(positions, k=num_neighbors + 1)
+    distances, neighbors = cKDTree(positions).query(positions, k=range(1, num_neighbors + 2))
     normals = _normals(positions[neighbors])
     one, other = np.repeat(np.arange(num_points), num_neighbors), neighbors[:, 1:].ravel()
 
@@ -66,9 +66,14 @@ def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndar
 
 
 def vote_in_superpoints(votes: Votes, superpoints: np.ndarray) -> Votes:
-    """A point's own votes plus the mean of those in its superpoint: v ← v + mean v of the superpoint.
+    """
+    Add to the votes on each point the mean of those in its superpoint: v ← v + mean v of the superpoint.
 
-    The own ones keep a point right that was joined to others by mistake.
+    The own votes limit the effect of a wrong join.
+
+    Args:
+        votes (`Votes`): On the points.
+        superpoints (`np.ndarray` of shape `(num_points,)`): From `find_superpoints`.
     """
     sizes = np.bincount(superpoints)  # (num_superpoints,)
     members = (superpoints, np.arange(len(superpoints)))

@@ -1,4 +1,4 @@
-"""The vote over time: what is said about the same place in the scans before and after."""
+"""The vote over time: the votes on the same place in the scans before and after."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,32 @@ from scipy.spatial import cKDTree
 from uov_hf.labels.votes import Votes, concatenate_votes
 
 
-KEY_BITS = 21  # per axis, three in an int64. Keys repeat after 2²¹ voxels: far beyond what one scan sees
+KEY_BITS = 21  # per axis, three in an int64. Keys repeat after 2²¹ voxels, far beyond the range of a scan
 
 
 @dataclass(frozen=True)
 class TimeVoteConfig:
     """
-    Scans are brought into one frame by `lidar2global` and their votes gathered in voxels; every point then hears the
-    voxels around it, of its own scan and of the others alike.
+    Scans are transformed to one frame by `lidar2global`, and their votes are gathered in voxels. Each point gets the
+    votes of the voxels around it, of its own scan and of the others.
 
     Args:
         window (`int`, defaults to 5):
-            Scans before and after that are heard.
+            The number of scans before, and after, that count.
         voxel_size (`float`, defaults to 0.3):
-            Metres. A voxel with votes on m points of one scan speaks with the weight of √m: a near surface has more
-            points than a far one, but not more segments.
+            Metres. A voxel with votes on m points of one scan has the weight √m: a near surface has more points than a
+            far one, but not more segments.
         num_neighbors (`int`, defaults to 12):
-            Nearest voxels that a point hears.
+            The number of nearest voxels that count for a point.
         reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.03):
-            Metres, and share of the distance to the sensor; the larger is σ. A voxel at distance d is heard with the
-            weight exp(−d² / 2σ²), from 3σ on not at all.
+            Metres, and share of the distance to the sensor; the larger is σ. A voxel at distance d < 3σ has the weight
+            exp(−d² / 2σ²), a farther one 0.
         min_scans (`int`, defaults to 2):
-            Votes for a thing are carried to other scans only from places that at least this many scans of the window
-            have points at: what passes a place between two scans leaves nothing behind there.
+            Votes for things (classes that can move) count in other scans only if at least this many scans of the
+            window have points at the place. So an object that has passed leaves no labels behind.
+
+    Raises:
+        ValueError: a field is out of range.
     """
 
     window: int = 5
@@ -56,10 +59,10 @@ class VoxelVotes:
     The votes of one scan, gathered in voxels.
 
     Args:
-        centers (`np.ndarray` of shape `(num_voxels, 3)`): Mean of the points that were spoken about; metres, global.
-        votes (`Votes`): Of the voxels.
-        places (`np.ndarray` of shape `(num_voxels,)`): Where they are, in voxels twice as large.
-        occupied (`np.ndarray`): All places where the scan has points, ascending.
+        centers (`np.ndarray` of shape `(num_voxels, 3)`): Mean of the points with votes; metres, global.
+        votes (`Votes`): On the voxels.
+        places (`np.ndarray` of shape `(num_voxels,)`): Keys of the voxels, in a grid twice as coarse.
+        occupied (`np.ndarray`): Keys of all places where the scan has points, ascending.
     """
 
     centers: np.ndarray
@@ -71,8 +74,8 @@ class VoxelVotes:
 def gather_in_voxels(votes: Votes, positions: np.ndarray, config: TimeVoteConfig) -> VoxelVotes:
     """Gather the votes on the points of one scan; `positions` `(num_points, 3)` are global, metres."""
     occupied = np.unique(voxel_keys(positions, 2 * config.voxel_size))
-    spoken = np.flatnonzero(votes.weights)
-    votes, positions = votes.select(spoken), positions[spoken]
+    has_votes = np.flatnonzero(votes.weights)
+    votes, positions = votes.select(has_votes), positions[has_votes]
     keys, voxel = np.unique(voxel_keys(positions, config.voxel_size), return_inverse=True)
     sizes = np.bincount(voxel, minlength=len(keys))
     members = (voxel, np.arange(len(voxel)))
@@ -92,7 +95,7 @@ def vote_over_time(
     config: TimeVoteConfig,
 ) -> Votes:
     """
-    What the points of a scan hear.
+    The votes on the points of a scan, its own and those of other scans.
 
     Args:
         positions (`np.ndarray` of shape `(num_points, 3)`): Of the points; metres, global.
@@ -100,34 +103,34 @@ def vote_over_time(
         own (`VoxelVotes`): Of this scan.
         others (`list[VoxelVotes]`): Of the scans before and after, in the order of time.
         is_thing (`np.ndarray` of shape `(num_classes,)`): Which classes can move.
-        config (`TimeVoteConfig`): How far to listen.
+        config (`TimeVoteConfig`): Which voxels count.
     """
     places, num_scans = np.unique(np.concatenate([scan.occupied for scan in (own, *others)]), return_counts=True)
     lasting = places[num_scans >= config.min_scans]
     carried = [_without_passing_things(scan, lasting, is_thing) for scan in others]
     centers = np.concatenate([own.centers, *(scan.centers for scan in others)])
     votes = concatenate_votes([own.votes, *carried])
-    num_heard = min(config.num_neighbors, len(centers))
-    if num_heard == 0:
+    num_voxels = min(config.num_neighbors, len(centers))
+    if num_voxels == 0:
         return Votes(np.zeros((len(positions), len(is_thing) + 1), np.float32), np.zeros(len(positions), np.float32))
 
-    distances, voxels = cKDTree(centers).query(positions, k=range(1, num_heard + 1))
+    distances, voxels = cKDTree(centers).query(positions, k=range(1, num_voxels + 1))
     sigma = np.maximum(config.reach, config.relative_reach * ranges)[:, None]
     weights = np.where(distances < 3 * sigma, np.exp(-0.5 * (distances / sigma) ** 2), 0).astype(np.float32)
-    starts = np.arange(0, voxels.size + 1, num_heard)
+    starts = np.arange(0, voxels.size + 1, num_voxels)
     return votes.spread(csr_array((weights.ravel(), voxels.ravel(), starts), shape=(len(positions), len(centers))))
 
 
 def _without_passing_things(scan: VoxelVotes, lasting: np.ndarray, is_thing: np.ndarray) -> Votes:
-    """The votes of a scan, without those for things at places that do not last."""
+    """The votes of a scan, without those for things at places that too few scans have points at."""
     passing = ~np.isin(scan.places, lasting)
     dropped = passing[:, None] & np.append(is_thing, False)
     scores = np.where(dropped, 0, scan.votes.scores)
-    heard = scores.sum(axis=1) / np.maximum(scan.votes.scores.sum(axis=1), np.finfo(np.float32).tiny)
-    return Votes(scores, scan.votes.weights * heard)
+    kept = scores.sum(axis=1) / np.maximum(scan.votes.scores.sum(axis=1), np.finfo(np.float32).tiny)
+    return Votes(scores, scan.votes.weights * kept)
 
 
 def voxel_keys(positions: np.ndarray, voxel_size: float) -> np.ndarray:
-    """One int64 `(num_points,)` per voxel of `positions` `(num_points, 3)`: equal numbers, the same voxel."""
+    """The key of the voxel of each of `positions` `(num_points, 3)`, int64 `(num_points,)`."""
     column, row, layer = (np.floor(positions / voxel_size).astype(np.int64) & (2**KEY_BITS - 1)).T
     return (column << 2 * KEY_BITS) | (row << KEY_BITS) | layer

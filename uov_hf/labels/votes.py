@@ -1,4 +1,4 @@
-"""Votes: what segments say about points, added up, and what follows from them."""
+"""Votes of segments on points: their sums, and the labels that they give."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ from uov_hf.configuration_uov import IGNORED
 
 
 NUM_SOFT_LABELS = 3
-# A segment of score 0 still speaks where nobody else does; float16 confidence knows no number as small.
+# A segment of score 0 still labels a point that has no other vote; in float16 this confidence is 0.
 LEAST_SCORE = 1e-9
 
 
 @dataclass(frozen=True)
 class Votes:
     """
-    What was said about each of a number of points, or voxels.
+    The sums of the votes on each of a number of points, or voxels.
 
     Args:
         scores (`np.ndarray` of shape `(num_points, num_classes + 1)`):
-            float32; of each class the sum of the scores of the segments that are for it. The last class is "none":
-            background prompts are votes for it.
+            float32; for each class the sum of the scores of its segments. The last column is "none", the class of
+            background prompts.
         weights (`np.ndarray` of shape `(num_points,)`):
-            float32; how many votes there were, each with the weight it was counted with.
+            float32; the number of votes, each counted with its weight.
     """
 
     scores: np.ndarray
@@ -43,12 +43,13 @@ class Votes:
         """The votes on some of the points."""
         return Votes(self.scores[rows], self.weights[rows])
 
-    def spread(self, listens: csr_array) -> "Votes":
-        """What every listener hears: `listens` `(num_listeners, num_points)` is the weight it gives each point."""
-        return Votes((listens @ self.scores).astype(np.float32), (listens @ self.weights).astype(np.float32))
+    def spread(self, weights: csr_array) -> "Votes":
+        """The weighted sums of the votes; `weights` is `(num_targets, num_points)`."""
+        return Votes((weights @ self.scores).astype(np.float32), (weights @ self.weights).astype(np.float32))
 
 
 def concatenate_votes(parts: list[Votes]) -> Votes:
+    """The votes of several scans, one after another."""
     return Votes(np.concatenate([part.scores for part in parts]), np.concatenate([part.weights for part in parts]))
 
 
@@ -59,9 +60,9 @@ def count_votes(
     Add up single votes.
 
     Args:
-        point (`np.ndarray` of shape `(num_votes,)`): The point that is spoken about.
-        class_of_vote (`np.ndarray` of shape `(num_votes,)`): Class, 255 = none.
-        score (`np.ndarray` of shape `(num_votes,)`): 0…1.
+        point (`np.ndarray` of shape `(num_votes,)`): The point of each vote.
+        class_of_vote (`np.ndarray` of shape `(num_votes,)`): Its class, 255 = none.
+        score (`np.ndarray` of shape `(num_votes,)`): Its score, 0…1.
         num_points, num_classes (`int`): Sizes of the result.
     """
     column = np.minimum(class_of_vote, num_classes).astype(np.int64)
@@ -73,16 +74,18 @@ def count_votes(
 
 def decide(votes: Votes, min_confidence: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """
-    The class with the highest score wins. Its confidence is the mean score of all votes, where one for another class
-    scores 0: Σ w s [class = c] / Σ w. A single vote's confidence is its score.
+    Label each point with the class of the highest score.
+
+    Its confidence is Σ w s [class = c] / Σ w: the mean score of all votes, where votes for other classes count as 0.
+    The confidence of a single vote is its score.
 
     Args:
         votes (`Votes`): Of the points.
-        min_confidence (`float`): A class that wins with less gets no label.
+        min_confidence (`float`): A point whose best class has less gets no label.
 
     Returns:
-        `labels` `(num_points,)` uint8, 255 = none, and `confidence` `(num_points,)` float16, of the class that won, be
-        it "none".
+        `labels` `(num_points,)` uint8, 255 = none, and `confidence` `(num_points,)` float16 of the best class, also
+        where that is "none".
     """
     best = votes.scores.argmax(axis=1)
     confidence = np.take_along_axis(votes.scores, best[:, None], axis=1)[:, 0] / _divisor(votes)
@@ -95,12 +98,12 @@ def rank_classes(votes: Votes) -> tuple[np.ndarray, np.ndarray]:
     The three classes with the highest scores, best first.
 
     Returns:
-        `soft_labels` `(num_points, 3)` uint8, 255 where no vote was for a further class, and `soft_scores`
-        `(num_points, 3)` float16, the confidence of each as in `decide`.
+        `soft_labels` `(num_points, 3)` uint8, 255 where fewer classes have votes, and `soft_scores` `(num_points, 3)`
+        float16, the confidence of each as in `decide`.
     """
     order = np.argsort(-votes.scores[:, : votes.num_classes], axis=1, kind="stable")[:, :NUM_SOFT_LABELS]
     ranked = np.take_along_axis(votes.scores, order, axis=1) / _divisor(votes)[:, None]
-    missing = NUM_SOFT_LABELS - order.shape[1]  # of a vocabulary with fewer classes
+    missing = NUM_SOFT_LABELS - order.shape[1]  # positive if the vocabulary has fewer classes
     soft_labels = np.pad(np.where(ranked > 0, order, IGNORED), ((0, 0), (0, missing)), constant_values=IGNORED)
     return soft_labels.astype(np.uint8), np.pad(ranked, ((0, 0), (0, missing))).astype(np.float16)
 
