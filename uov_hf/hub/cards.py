@@ -11,9 +11,7 @@ import jinja2
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
 
-LICENSE_NOT_STATED = (
-    "not stated. The terms of the training data and of the teacher apply, too; ask the author of the checkpoint."
-)
+LICENSE_NOT_STATED = "not stated. The terms of the training data and of the teacher apply, too; ask its author."
 LICENSE_FILE = "LICENSE.md"
 TAGS = ["uov", "uov-hf", "lidar", "point-cloud", "semantic-segmentation"]
 OPEN_TAGS = ["open-vocabulary", "zero-shot-segmentation"]
