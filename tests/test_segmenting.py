@@ -182,5 +182,5 @@ def test_a_folder_of_results_has_no_old_viewer_and_no_new_scans(segmenter, tmp_p
         find_scans([folder])
     shutil.copy(scan, folder / "scan.bin")
     assert find_scans([folder]) == [folder / "scan.bin"]
-    (folder / "classes.json").unlink()  # then nothing says that they are results
+    (folder / "classes.json").unlink()  # without it they count as scans
     assert [path.name for path in find_scans([folder])] == ["labels.npy", "scan.bin", "scores.npy"]

@@ -19,7 +19,7 @@ IGNORED = 255  # the label of a point without a class: it counts in no loss and 
 NUM_LEVELS = 4  # times the network halves its resolution, and doubles it again
 
 # What differs from the defaults, which are the paper's.
-PRESETS = {
+NETWORK_PRESETS = {
     "minkunet34": {},
     "tiny": {
         "stem_channels": 16,
@@ -183,14 +183,14 @@ class UOVConfig(PreTrainedConfig):
         Raises:
             ValueError: if there is no such preset, or an override is no field of the configuration.
         """
-        if preset not in PRESETS:
-            raise ValueError(f"`preset` must be one of {sorted(PRESETS)}, got {preset!r}.")
+        if preset not in NETWORK_PRESETS:
+            raise ValueError(f"`preset` must be one of {sorted(NETWORK_PRESETS)}, got {preset!r}.")
         known = {field.name for field in fields(cls)}
         for name in overrides.keys() - known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean `{close[0]}`?" if close else ""
             raise ValueError(f"`UOVConfig` has no field `{name}`.{hint}")
-        return cls(**{**PRESETS[preset], **overrides})
+        return cls(**{**NETWORK_PRESETS[preset], **overrides})
 
     @property
     def has_teachers_text_tower(self) -> bool:

@@ -60,7 +60,7 @@ def log(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def street_labels(tiny_street, tmp_path_factory) -> Path:
-    """What the synthetic teacher says about every frame of the tiny street."""
+    """The synthetic teacher's labels of every frame of the tiny street."""
     from uov_hf.data import load_frames
     from uov_hf.labels import LabelSet, label_points
     from uov_hf.teachers import load_teacher

@@ -37,7 +37,7 @@ def test_self_training_labels_more_points_in_the_last_epochs(distilled):
     assert labelled[0] == labelled[1] and (labelled[2:] > labelled[0]).all()
 
 
-def test_the_segmenter_loads_and_answers_in_the_label_sets_classes(distilled, street_labels, tiny_street):
+def test_the_segmenter_loads_and_predicts_the_label_sets_classes(distilled, street_labels, tiny_street):
     model = AutoModelForSemanticSegmentation.from_pretrained(distilled)
     processor = UOVProcessor.from_pretrained(distilled)
     points = load_frames("nuscenes", "test", data_dir=tiny_street)[0]["points"]

@@ -42,7 +42,7 @@ def evaluate(monkeypatch):
     return run
 
 
-def test_one_process_and_two_score_and_write_the_same_answers(
+def test_one_process_and_two_score_and_write_the_same_predictions(
     checkpoint, tiny_street, street_labels, run_script, tmp_path
 ):
     evaluation = [
@@ -123,9 +123,12 @@ def test_void_is_refused_where_there_is_none(checkpoint, tiny_street, evaluate, 
 def test_the_points_that_a_camera_saw_are_scored_without_a_label_set(pretrained, tiny_street, street_labels):
     extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
     frames = load_frames("nuscenes", "test", data_dir=tiny_street)
-    scan, told = LabelledScans(frames, extractor)[0], LabelledScans(frames, extractor, PointLabels(street_labels))[0]
+    scan, labelled = (
+        LabelledScans(frames, extractor)[0],
+        LabelledScans(frames, extractor, PointLabels(street_labels))[0],
+    )
     assert scan.teacher_labels is None and list(scan.regions) == REGIONS[:3]
-    assert all(np.array_equal(scan.regions[region], told.regions[region]) for region in REGIONS[:3])
+    assert all(np.array_equal(scan.regions[region], labelled.regions[region]) for region in REGIONS[:3])
     assert 0 < scan.regions["seen_points"].mean() < 1
 
 

@@ -36,7 +36,7 @@ def test_fine_tuning_on_a_fraction_lowers_the_loss_and_validates_on_the_whole_sp
     assert records[0]["num_points"] == points_per_epoch
 
 
-def test_the_fine_tuned_segmenter_loads_and_its_card_says_what_it_learnt_from(finetuned, tiny_street):
+def test_the_fine_tuned_segmenter_loads_and_its_card_names_its_supervision(finetuned, tiny_street):
     model = UOVForSemanticSegmentation.from_pretrained(finetuned)
     points = load_frames("nuscenes", "test", data_dir=tiny_street)[0]["points"]
     assert model(**UOVProcessor.from_pretrained(finetuned)(points=points)).logits.shape == (len(points), 16)
@@ -62,14 +62,14 @@ def test_the_defaults_are_the_papers(finetune):
 
 
 def test_the_head_is_new_unless_reuse_head_is_given(finetune, finetuned):
-    known, class_names = UOVForSemanticSegmentation.from_pretrained(finetuned), load_vocabulary("nuscenes").class_names
+    start, class_names = UOVForSemanticSegmentation.from_pretrained(finetuned), load_vocabulary("nuscenes").class_names
     start_from = ["--dataset", "nuscenes", "--model_name_or_path", finetuned]
     new = finetune.create_model(finetune.parse(*start_from), class_names)
     same = finetune.create_model(finetune.parse(*start_from, "--reuse_head"), class_names)
-    assert torch.equal(same.classifier.weight, known.classifier.weight)
-    assert not torch.equal(new.classifier.weight, known.classifier.weight)
+    assert torch.equal(same.classifier.weight, start.classifier.weight)
+    assert not torch.equal(new.classifier.weight, start.classifier.weight)
     for model in (new, same):
-        assert torch.equal(model.uov.point_projection.weight, known.uov.point_projection.weight)
+        assert torch.equal(model.uov.point_projection.weight, start.uov.point_projection.weight)
 
 
 def test_a_head_for_other_classes_and_one_that_is_not_there_are_refused(finetune, finetuned, start_of_distillation):
@@ -91,9 +91,9 @@ def test_a_dataset_without_classes_is_refused(finetune, start_of_distillation):
 
 def test_from_scratch_keeps_the_sizes_and_no_weights_and_no_words(finetune, start_of_distillation):
     args = finetune.parse("--dataset", "nuscenes", "--from_scratch", "--model_name_or_path", start_of_distillation)
-    model, known = finetune.create_model(args, ["road", "car"]), UOVModel.from_pretrained(start_of_distillation)
-    assert model.config.hidden_sizes == known.config.hidden_sizes and model.config.prompts == []
-    assert not torch.equal(model.uov.point_projection.weight, known.point_projection.weight)
+    model, start = finetune.create_model(args, ["road", "car"]), UOVModel.from_pretrained(start_of_distillation)
+    assert model.config.hidden_sizes == start.config.hidden_sizes and model.config.prompts == []
+    assert not torch.equal(model.uov.point_projection.weight, start.point_projection.weight)
 
 
 def test_a_preset_needs_no_checkpoint(finetune):
@@ -157,7 +157,7 @@ def test_words_as_a_head_are_fine_tuned_and_cannot_be_probed(
 
 
 @pytest.mark.slow
-def test_without_arguments_the_street_of_pre_training_is_learnt(run_script, tmp_path):
+def test_without_arguments_it_trains_on_the_street_of_pre_training(run_script, tmp_path):
     run_script("pretrain.py", "--max_train_steps", 2, "--output_dir", tmp_path / "tmp")
     run_script("finetune.py", "--model_name_or_path", tmp_path / "tmp", "--output_dir", tmp_path / "tuned")
     records = [record for record in read_log(tmp_path / "tuned" / "train_log.jsonl") if "validation_loss" in record]

@@ -1,4 +1,4 @@
-"""finetune.py on a real scan, at full size: labels, voxels and loss agree so well that it is learnt by heart."""
+"""finetune.py on a real scan, at full size: labels, voxels and loss fit well enough to overfit it."""
 
 import json
 
@@ -8,11 +8,11 @@ import pytest
 from uov_hf.data import load_frames
 
 
-ROUNDS, NUM_STEPS = 2, 120  # the budget; in one round a class of 18 voxels and one of 48 were not learnt
+ROUNDS, NUM_STEPS = 2, 120  # the budget; in one round a class of 18 voxels and one of 48 were missed
 
 
 @pytest.mark.slow
-def test_minkunet34_learns_a_real_scan_by_heart(shared_data, run_script, tmp_path):
+def test_minkunet34_overfits_a_real_scan(shared_data, run_script, tmp_path):
     """Above 0.95 mean IoU; 0.98 is what one class a voxel, that of its first point, can reach on this scan."""
     root = shared_data / "semantickitti" / "dataset"
     data = ["--dataset", "semantic_kitti", "--data_dir", root, "--split", "all", "--dataloader_num_workers", 0]

@@ -21,7 +21,7 @@ from uov_hf.training.tracking import read_log
 NUM_STEPS = 8
 
 
-def test_the_checkpoint_loads_and_answers_in_the_vocabulary(pretrained, tiny_street):
+def test_the_checkpoint_loads_and_predicts_in_the_vocabulary(pretrained, tiny_street):
     model, processor = UOVModel.from_pretrained(pretrained), UOVProcessor.from_pretrained(pretrained)
     frame = load_frames("nuscenes", "test", data_dir=tiny_street)[0]
     outputs = model(**processor(points=frame["points"]))
@@ -41,7 +41,7 @@ def test_the_log_shows_a_falling_loss_and_a_validation_that_used_no_truth(pretra
     assert torch.allclose(losses(pretrained)[:, 0], 0.5 * terms.sum(dim=1), rtol=1e-5)
 
 
-def test_the_card_says_what_was_trained_on_how_and_with_what_limits(pretrained):
+def test_the_card_has_the_data_the_command_and_the_limits(pretrained):
     card = (pretrained / "README.md").read_text()
     loss = read_log(pretrained / "train_log.jsonl")[-1]["loss"]
     parts = ("license: apache-2.0", "`synthetic`", "4 frames", "--negatives global", "## Limits", f"| {loss:.3f} |")
@@ -93,7 +93,7 @@ def test_a_broken_scan_stops_the_run_with_its_state_saved_or_is_skipped_and_coun
         "--checkpointing_steps",
         100,
     ]
-    output = run_script(*settings, num_processes=2, fails=True)  # one rank meets it, both stop
+    output = run_script(*settings, num_processes=2, fails=True)  # one rank reads it, both stop
     assert scan.name in output
     num_done = len(read_log(tmp_path / "tmp" / "train_log.jsonl"))
     assert num_done < 2 and (tmp_path / "tmp" / f"checkpoint-{num_done}").is_dir()

@@ -47,7 +47,7 @@ def save(run, step, **settings):
     return save_checkpoint(run.accelerator, run.folder, {"step": step, "settings": SETTINGS}, CONFIG, **settings)
 
 
-def test_a_loaded_run_goes_on_as_the_saved_one(run):
+def test_a_loaded_run_continues_as_the_saved_one(run):
     checkpoint = save(run, 2)
     train(run, 3)
     expected = run.model.weight.detach().clone()
@@ -118,7 +118,7 @@ def test_a_new_run_does_not_mix_its_checkpoints_with_those_of_an_old_one(run):
         find_checkpoint(run.folder, None)
 
 
-def test_a_run_that_goes_back_drops_what_it_will_write_again(run):
+def test_a_run_resumed_earlier_drops_the_checkpoints_that_it_will_write_again(run):
     for step in (2, 4, 20):
         save(run, step)
     drop_later(run.folder, 4)

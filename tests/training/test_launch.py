@@ -25,7 +25,7 @@ def leave_traces(rank: int, folder: Path) -> list[bool]:
     return met
 
 
-def test_nobody_goes_on_before_all_have_come_and_no_process_group_is_needed(tmp_path):
+def test_all_processes_wait_for_each_other_without_a_process_group(tmp_path):
     assert run_on_two(leave_traces, tmp_path, tmp_path) == [[True] * NUM_TURNS] * 2
 
 
@@ -38,7 +38,7 @@ def read_late(rank: int) -> bool:
     return True
 
 
-def test_the_main_process_does_not_end_before_the_others_have_read_that_all_have_come(tmp_path):
+def test_the_main_process_does_not_end_before_the_others_have_read_its_store(tmp_path):
     assert run_on_two(read_late, tmp_path) == [True, True]
 
 

@@ -1,4 +1,4 @@
-"""A training stopped after any step goes on with the frames it would have seen: two ranks with two workers each."""
+"""A training stopped after any step continues with the frames of an unbroken run: two ranks with two workers each."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -14,24 +14,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pairs:
-    """
-    The points of a scan paired with the pixels that they project to; all arrays have `num_pairs` rows.
+    """The points of a scan paired with the pixels that they project to."""
 
-    Args:
-        pair_to_point (`np.ndarray` of shape `(num_pairs,)`):
-            Row of the point.
-        pair_camera (`np.ndarray` of shape `(num_pairs,)`):
-            Place of the camera in the frame.
-        pair_pixel (`np.ndarray` of shape `(num_pairs, 2)`):
-            Column and row of the pixel.
-        pair_segment (`np.ndarray` of shape `(num_pairs,)`):
-            Segment id at the pixel, 0 = none.
-    """
-
-    pair_to_point: np.ndarray
-    pair_camera: np.ndarray
-    pair_pixel: np.ndarray
-    pair_segment: np.ndarray
+    pair_to_point: np.ndarray  # (num_pairs,): row of the point
+    pair_camera: np.ndarray  # (num_pairs,): place of the camera in the frame
+    pair_pixel: np.ndarray  # (num_pairs, 2): column and row
+    pair_segment: np.ndarray  # (num_pairs,): segment id at the pixel, 0 = none
 
     def select(self, rows: np.ndarray) -> "Pairs":
         """The pairs at these row numbers, or where a mask is true."""

@@ -82,16 +82,11 @@ def save_checkpoint(
     The folder gets its name only when it is complete, so that a run killed while saving leaves the last one untouched.
 
     Args:
-        accelerator (`Accelerator`):
-            Of this process.
-        output_dir (`Path`):
-            Folder of the checkpoints.
-        state (`RunState`):
-            Its `step` is in the name of the checkpoint.
-        config (`UOVConfig`):
-            Saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too.
-        keep (`int`, *optional*):
-            Number of checkpoints that stay on disk; all, if not given.
+        accelerator (`Accelerator`): Of this process.
+        output_dir (`Path`): Folder of the checkpoints.
+        state (`RunState`): Its `step` is in the name of the checkpoint.
+        config (`UOVConfig`): Saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too.
+        keep (`int`, *optional*): Number of checkpoints that stay on disk; all, if not given.
     """
     final = output_dir / f"checkpoint-{state['step']}"
     partial = output_dir / f".{final.name}.partial"
@@ -115,16 +110,6 @@ def load_checkpoint(
     accelerator: Accelerator, model: torch.nn.Module, checkpoint: Path, settings: Settings
 ) -> RunState:
     """Restore weights, optimiser and schedule, and return the state that was saved with them.
-
-    Args:
-        accelerator (`Accelerator`):
-            Of this process.
-        model (`torch.nn.Module`):
-            Prepared by it.
-        checkpoint (`Path`):
-            From `find_checkpoint`.
-        settings (`dict`):
-            Of the run that resumes.
 
     Raises:
         ValueError: The checkpoint belongs to a run with other settings (`check_settings`) or of another network.

@@ -15,34 +15,19 @@ from uov_hf.training.collation import BatchT, ScanBatch, TMPBatch, collate_scans
 
 @dataclass(frozen=True)
 class Objective(Generic[BatchT]):
-    """
-    What one training differs in from another; the loss itself is the model's.
+    """What one training differs in from another; the loss itself is the model's."""
 
-    Args:
-        collate (`Callable`):
-            A list of samples to the batch that the model's `forward` takes.
-        count (`Callable`):
-            A batch to the number of things that its loss is a mean over. Micro-batches are weighted by it, so that
-            the loss of a step is the mean over the whole step, however it is cut into micro-batches and ranks.
-        counted (`str`):
-            Name of that number in the log.
-        terms (`dict[str, str]`):
-            Outputs of the model that are logged beside its loss, and their names in the model card.
-        complete_batch (`Callable`, *optional*):
-            A micro-batch to the one that is trained on instead, before it is counted.
-        complete_step (`Callable`, *optional*):
-            Called with the accelerator and this rank's micro-batches of a step, to add to each what it needs of the
-            others.
-        after_step (`Callable`, *optional*):
-            Called when the optimiser has taken a step; not when it skipped one.
-    """
-
-    collate: Callable[[list[BatchT]], BatchT]
+    collate: Callable[[list[BatchT]], BatchT]  # samples to the batch that the model's `forward` takes
+    # The number of things that a batch's loss is a mean over. Micro-batches are weighted by it, so that the loss of a
+    # step is the mean over the whole step, however it is cut into micro-batches and ranks.
     count: Callable[[BatchT], float]
-    counted: str
-    terms: dict[str, str]
+    counted: str  # name of that number in the log
+    terms: dict[str, str]  # the model's outputs that are logged beside its loss, and their names in the model card
+    # A micro-batch to the one that is trained on instead, before it is counted.
     complete_batch: Callable[[BatchT], BatchT] | None = None
+    # Called with this rank's micro-batches of a step, to add to each what it needs of the others.
     complete_step: Callable[[Accelerator, list[BatchT]], None] | None = None
+    # Called when the optimiser has taken a step; not when it skipped one.
     after_step: Callable[[], None] | None = None
 
 

@@ -26,7 +26,7 @@ class TrainingOrder:
     The `local` order is for frames that lie together in files which are slow to open. It cuts the index into blocks of
     64 neighbours and lays these out in random order. Each place in a step has a stretch of this layout to itself, and
     goes through it shuffled, a few blocks at a time: a step still holds frames of as many places as it has frames, but
-    a rank meets few files, and leaves them for good.
+    a rank opens few files, and each of them once.
 
     Args:
         num_frames (`int`): Frames of an epoch.

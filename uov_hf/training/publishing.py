@@ -42,19 +42,7 @@ def finish_run(
 ) -> None:
     """Save the finished checkpoint with its card, and upload it if `--push_to_hub`; all ranks call this.
 
-    Args:
-        run (`Run`):
-            The finished run.
-        args (`TrainingArguments`):
-            The script's.
-        objective (`Objective`):
-            Its terms are the rows of the card's table of losses.
-        model (`UOVPreTrainedModel`):
-            The trained model, unwrapped.
-        processor (`UOVProcessor`):
-            Saved beside it.
-        supervision (`LabelSet` or `Frames`):
-            The teacher's labels or the ground truth that it was trained on.
+    `model` is unwrapped; `supervision` has the teacher's labels or the ground truth that it was trained on.
     """
     if run.accelerator.is_main_process:
         save_checkpoint(run.output_dir, model, processor)
@@ -76,11 +64,7 @@ def write_card(
 ) -> None:
     """Write `README.md` beside the weights. It contains folders of this machine by their last names only.
 
-    Args:
-        run, args, objective, supervision:
-            As in [`finish_run`].
-        answers_by_words (`bool`):
-            Whether the vocabulary of the model is open.
+    `answers_by_words` is whether the vocabulary of the model is open.
     """
     records = read_log(run.output_dir / LOG_FILE)
     start = args.model_name_or_path if isinstance(args, SegmenterArguments) else None

@@ -33,45 +33,21 @@ MAX_SKIPPED_IN_A_ROW = 20
 
 @dataclass
 class Run:
-    """
-    The prepared objects of a run and the counters of its checkpoints.
-
-    Args:
-        accelerator (`Accelerator`):
-            Of this process.
-        model, optimizer:
-            Prepared by the accelerator.
-        scheduler (`LambdaLR`):
-            Stepped with the optimiser.
-        order (`TrainingOrder`):
-            The frames of each step.
-        num_steps (`int`):
-            Optimiser steps of the whole run.
-        output_dir (`Path`):
-            Folder of the checkpoints.
-        settings (`dict`, *optional*):
-            From `run_settings`: what a resumed run is compared by.
-        keep (`int`, *optional*):
-            Number of checkpoints that stay on disk; all, if not given.
-        step, trained_points, num_broken (`int`, *optional*, defaults to 0):
-            Steps done, points trained on, frames that could not be read, so far.
-        skipped_in_a_row (`int`, *optional*, defaults to 0):
-            Number of the last steps that the optimiser skipped (`advance`).
-    """
+    """The prepared objects of a run and the counters of its checkpoints."""
 
     accelerator: Accelerator
-    model: torch.nn.Module
+    model: torch.nn.Module  # prepared, as the optimiser
     optimizer: torch.optim.Optimizer
-    scheduler: LambdaLR
+    scheduler: LambdaLR  # stepped with the optimiser
     order: TrainingOrder
-    num_steps: int
+    num_steps: int  # optimiser steps of the whole run
     output_dir: Path
-    settings: Settings = field(default_factory=dict)
-    keep: int | None = None
-    step: int = 0
+    settings: Settings = field(default_factory=dict)  # from `run_settings`: what a resumed run is compared by
+    keep: int | None = None  # checkpoints that stay on disk; all, if None
+    step: int = 0  # steps done so far
     trained_points: int = 0
-    num_broken: int = 0
-    skipped_in_a_row: int = 0
+    num_broken: int = 0  # frames that could not be read
+    skipped_in_a_row: int = 0  # of the last steps, those that the optimiser skipped (`advance`)
 
     def is_due(self, every: int | None) -> bool:
         """Whether it is time for what happens every `every` steps, by default every epoch, and at the end."""
@@ -150,17 +126,7 @@ def create_run(
 ) -> Run:
     """Cut the frames into steps, make optimiser and schedule, prepare them, and start the trackers.
 
-    Args:
-        accelerator (`Accelerator`):
-            Of this process.
-        args (`TrainingArguments`):
-            The script's.
-        model (`UOVForPreTraining` or `UOVForSemanticSegmentation`):
-            What is trained.
-        parameters:
-            Its parameters, or groups of them, as `create_optimizer` takes them.
-        samples (`Samples`):
-            What it is trained on.
+    `parameters` are those of the model that are trained, or groups of them, as `create_optimizer` takes them.
     """
     wait_for_all(accelerator)  # reading the dataset may take the processes different times
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps

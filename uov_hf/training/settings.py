@@ -71,22 +71,7 @@ def run_settings(
     samples: Samples[Any],
     model_config: UOVConfig,
 ) -> Settings:
-    """All settings of a run, as JSON returns them.
-
-    Args:
-        arguments (`Mapping[str, object]`):
-            The script's, by name.
-        order (`TrainingOrder`):
-            Result of its batch size, processes and accumulation.
-        num_steps (`int`):
-            Result of its epochs or steps.
-        mixed_precision (`str`):
-            The script's, or the launch's where it has none.
-        samples (`Samples`):
-            What the run trains on.
-        model_config (`UOVConfig`):
-            Of the model that is trained.
-    """
+    """All settings of a run, as JSON returns them: its arguments, what they resulted in, its samples, its model."""
     settings = {
         **{name: value for name, value in arguments.items() if name != "resume_from_checkpoint"},
         **order_settings(order),

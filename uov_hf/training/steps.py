@@ -12,26 +12,14 @@ from uov_hf.training.collation import BatchT
 
 @dataclass(frozen=True)
 class StepBatch(Generic[BatchT]):
-    """
-    This rank's micro-batches of one optimiser step, and the size of the whole step.
+    """This rank's micro-batches of one optimiser step, and the size of the whole step over all ranks."""
 
-    Args:
-        micro_batches (`list[Batch]`):
-            Batches of this rank, on the CPU.
-        weights (`list[float]`):
-            Share of each in the step: the means of micro-batches, so weighted, add up to the mean of the step over
-            all ranks.
-        count (`float`):
-            Number of things that this mean is over, over all micro-batches of all ranks.
-        num_points, num_broken (`int`):
-            Points of the step, and frames that could not be read, over all ranks.
-    """
-
-    micro_batches: list[BatchT]
+    micro_batches: list[BatchT]  # on the CPU
+    # Share of each in the step: their means, so weighted, add up to the mean of the step over all ranks.
     weights: list[float]
-    count: float
+    count: float  # number of things that this mean is over
     num_points: int
-    num_broken: int
+    num_broken: int  # frames that could not be read
 
 
 def load_step(
@@ -52,7 +40,7 @@ def load_step(
     error, micro_batches = None, []
     try:
         micro_batches = [next(batches) for _ in range(accumulation)]
-    except Exception as caught:  # raised below, when the other ranks have been told
+    except Exception as caught:  # raised below, after the other ranks have counted it
         error = caught
     counts = [count(batch) for batch in micro_batches]
     points = [int(batch["num_points"].sum()) for batch in micro_batches]
