@@ -5,13 +5,13 @@ import pytest
 
 from uov_hf.training.augmentation import (
     AugmentationConfig,
-    Pairs,
     augment,
     crop_images,
     drop_cuboid,
     inside_box,
     random_box,
     rotated,
+    select_pairs,
 )
 
 
@@ -25,19 +25,19 @@ def scene(num_points=4000, seed=0):
     points = generator.uniform(-1, 1, (num_points, 4)).astype(np.float32) * np.float32([20, 10, 2, 1])
     seen = [np.arange(0, num_points, 2), np.arange(0, num_points, 3)]
     pair_to_point = np.concatenate(seen)
-    pairs = Pairs(
-        pair_to_point,
-        pair_camera=np.repeat([0, 1], [len(seen[0]), len(seen[1])]),
-        pair_pixel=generator.integers(0, [160, 90], (len(pair_to_point), 2)),
-        pair_segment=pair_to_point + 1,  # identifies the original point
-    )
+    pairs = {
+        "pair_to_point": pair_to_point,
+        "pair_camera": np.repeat([0, 1], [len(seen[0]), len(seen[1])]),
+        "pair_pixel": generator.integers(0, [160, 90], (len(pair_to_point), 2)),
+        "pair_segment": pair_to_point + 1,  # identifies the original point
+    }
     points[:, 3] = np.arange(num_points)  # identifies the original point
     return points, pairs
 
 
 def names_of(points, pairs):
     """Of every pair, the point it was of and the point it is of now."""
-    return pairs.pair_segment - 1, points[pairs.pair_to_point, 3].astype(int)
+    return pairs["pair_segment"] - 1, points[pairs["pair_to_point"], 3].astype(int)
 
 
 def test_a_quarter_turn_takes_x_to_y():
@@ -77,7 +77,7 @@ def test_pairs_follow_their_points_when_a_cuboid_is_dropped():
     was, now = names_of(fewer, pairs_after)
     assert np.array_equal(was, now)
     dropped = set(range(len(points))) - set(fewer[:, 3].astype(int))
-    assert set(pairs.pair_segment - 1) - set(was) == dropped & set(pairs.pair_to_point)
+    assert set(pairs["pair_segment"] - 1) - set(was) == dropped & set(pairs["pair_to_point"])
 
 
 def test_the_dropped_points_fill_a_box():
@@ -90,14 +90,14 @@ def test_the_dropped_points_fill_a_box():
 
 def test_a_cuboid_is_cancelled_when_an_image_would_keep_too_few_pairs():
     points, pairs = scene()
-    config = AugmentationConfig(cuboid_size=1.0, min_pairs=int((pairs.pair_camera == 1).sum()))
+    config = AugmentationConfig(cuboid_size=1.0, min_pairs=int((pairs["pair_camera"] == 1).sum()))
     same, same_pairs = drop_cuboid(points, pairs, config, np.random.default_rng(3))
     assert same is points and same_pairs is pairs
 
 
 def test_a_camera_without_pairs_does_not_cancel_the_cuboid():
     points, pairs = scene()
-    of_camera_1 = pairs.select(pairs.pair_camera == 1)
+    of_camera_1 = select_pairs(pairs, pairs["pair_camera"] == 1)
     fewer, _ = drop_cuboid(
         points, of_camera_1, AugmentationConfig(cuboid_size=1.0, min_pairs=10), np.random.default_rng(3)
     )
@@ -136,29 +136,29 @@ def test_every_image_keeps_enough_pairs_when_cropped():
     config = AugmentationConfig(min_pairs=600)
     for seed in range(20):
         cropped = crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(seed))
-        assert (np.bincount(cropped.pair_camera) > 600).all()
+        assert (np.bincount(cropped["pair_camera"]) > 600).all()
 
 
 def test_a_crop_drops_pairs_of_an_image_and_nothing_else():
     points, pairs = scene()
     cropped = crop_images(pairs, IMAGE_SIZES, AugmentationConfig(min_pairs=10), np.random.default_rng(0))
     was, now = names_of(points, cropped)
-    assert np.array_equal(was, now) and len(was) < len(pairs.pair_camera)
+    assert np.array_equal(was, now) and len(was) < len(pairs["pair_camera"])
 
 
 def test_redraws_end_when_no_crop_is_good_enough():
     _, pairs = scene(num_points=30)
     config = AugmentationConfig(min_pair_share=1.0, max_redraws=3)
     assert np.array_equal(
-        crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(0)).pair_camera, pairs.pair_camera
+        crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(0))["pair_camera"], pairs["pair_camera"]
     )
 
 
 def test_a_frame_without_pairs_or_points_passes_through():
-    pairs = scene()[1].select(np.arange(0))
+    pairs = select_pairs(scene()[1], np.arange(0))
     for points in (scene()[0], np.empty((0, 4), np.float32)):
         after, pairs_after = augment(points, pairs, IMAGE_SIZES, AugmentationConfig(), np.random.default_rng(0))
-        assert len(after) <= len(points) and len(pairs_after.pair_to_point) == 0
+        assert len(after) <= len(points) and len(pairs_after["pair_to_point"]) == 0
 
 
 def test_points_that_are_not_finite_do_no_harm():

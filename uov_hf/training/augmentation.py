@@ -7,23 +7,11 @@ pair is the one at its own pixel; the paper reads a mask shrunk to 224 x 416.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """The points of a scan paired with the pixels that they project to."""
-
-    pair_to_point: np.ndarray  # (num_pairs,): row of the point
-    pair_camera: np.ndarray  # (num_pairs,): place of the camera in the frame
-    pair_pixel: np.ndarray  # (num_pairs, 2): column and row
-    pair_segment: np.ndarray  # (num_pairs,): segment id at the pixel, 0 = none
-
-    def select(self, rows: np.ndarray) -> "Pairs":
-        """The pairs at these row numbers, or where a mask is true."""
-        return Pairs(self.pair_to_point[rows], self.pair_camera[rows], self.pair_pixel[rows], self.pair_segment[rows])
+from uov_hf.labels.labelling import Pairs
 
 
 @dataclass(frozen=True)
@@ -146,31 +134,31 @@ def drop_cuboid(
     half_size = np.ptp(xyz[finite], axis=0) * share / 2
     kept = ~(np.abs(xyz - xyz[generator.choice(finite)]) < half_size).all(axis=1)  # (num_points,)
 
-    pairs_kept = kept[pairs.pair_to_point]  # (num_pairs,)
+    pairs_kept = kept[pairs["pair_to_point"]]  # (num_pairs,)
     # The official code also counts images without pairs, and then never ends their crop (method.md, 1.6).
-    cameras = np.unique(pairs.pair_camera)
-    num_pairs = np.bincount(pairs.pair_camera[pairs_kept], minlength=cameras.max(initial=-1) + 1)[cameras]
+    cameras = np.unique(pairs["pair_camera"])
+    num_pairs = np.bincount(pairs["pair_camera"][pairs_kept], minlength=cameras.max(initial=-1) + 1)[cameras]
     if (num_pairs < config.min_pairs).any():
         return points, pairs
     new_row = np.cumsum(kept) - 1
-    pairs = pairs.select(pairs_kept)
-    return points[kept], replace(pairs, pair_to_point=new_row[pairs.pair_to_point])
+    pairs = select_pairs(pairs, pairs_kept)
+    return points[kept], {**pairs, "pair_to_point": new_row[pairs["pair_to_point"]]}
 
 
 def crop_images(
     pairs: Pairs, image_sizes: np.ndarray, config: AugmentationConfig, generator: np.random.Generator
 ) -> Pairs:
     """Crop every image at random, so that it keeps more than `min_pairs` pairs or `min_pair_share` of them."""
-    kept = np.ones(len(pairs.pair_camera), dtype=bool)
-    for camera in np.unique(pairs.pair_camera):
-        here = np.flatnonzero(pairs.pair_camera == camera)
+    kept = np.ones(len(pairs["pair_camera"]), dtype=bool)
+    for camera in np.unique(pairs["pair_camera"]):
+        here = np.flatnonzero(pairs["pair_camera"] == camera)
         for _ in range(config.max_redraws):
             box = random_box(image_sizes[camera], config, generator)
-            inside = inside_box(pairs.pair_pixel[here], box, config.crop_size)
+            inside = inside_box(pairs["pair_pixel"][here], box, config.crop_size)
             if inside.sum() > config.min_pairs or inside.mean() > config.min_pair_share:
                 kept[here] = inside
                 break
-    return pairs.select(kept)
+    return select_pairs(pairs, kept)
 
 
 def random_box(
@@ -198,3 +186,13 @@ def inside_box(pixels: np.ndarray, box: tuple[int, int, int, int], crop_size: tu
     size = np.array([crop_size[1], crop_size[0]])
     resized = np.rint((pixels - np.array([left, top])) * (size / np.array([width, height])))
     return ((resized >= 0) & (resized < size)).all(axis=1)
+
+
+def select_pairs(pairs: Pairs, rows: np.ndarray) -> Pairs:
+    """The pairs at these row numbers, or where a mask is true."""
+    return {
+        "pair_to_point": pairs["pair_to_point"][rows],
+        "pair_camera": pairs["pair_camera"][rows],
+        "pair_pixel": pairs["pair_pixel"][rows],
+        "pair_segment": pairs["pair_segment"][rows],
+    }

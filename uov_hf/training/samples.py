@@ -1,7 +1,7 @@
 """Samples of a training: the voxels of a frame, with what a label set or the ground truth has for its points."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from uov_hf.data import Frames, load_frames
 from uov_hf.data.frames import Frame
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.labels.labelling import Pairs, PointLabelRow
 from uov_hf.training.arguments import DataArguments
-from uov_hf.training.augmentation import AugmentationConfig, Pairs, augment, turn_and_mirror
+from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch
 from uov_hf.training.launch import sharing, wait_for_all
 from uov_hf.training.order import FrameKey
@@ -141,20 +142,20 @@ class TMPSamples(Samples[TMPBatch]):
 
     def make_sample(self, frame: Frame, generator: np.random.Generator) -> TMPBatch:
         columns = ["pair_to_point", "pair_camera", "pair_pixel", "pair_segment"]
-        row = read_point_labels(self.point_labels, frame, columns)
-        points, pairs = frame["points"], Pairs(**{name: row[name] for name in columns})
+        pairs: Pairs = read_point_labels(self.point_labels, frame, columns)
+        points = frame["points"]
         if self.augmentation is not None:
             points, pairs = augment(points, pairs, frame["image_sizes"], self.augmentation, generator)
         voxels = self.voxelize(frame, points)
-        in_a_voxel = voxels["point_to_voxel"].numpy()[pairs.pair_to_point] >= 0  # (num_pairs,)
-        pairs = pairs.select(in_a_voxel & (pairs.pair_segment > 0))
-        segments, superpoint_ids = np.unique(pairs.pair_segment, return_inverse=True)
+        in_a_voxel = voxels["point_to_voxel"].numpy()[pairs["pair_to_point"]] >= 0  # (num_pairs,)
+        pairs = select_pairs(pairs, in_a_voxel & (pairs["pair_segment"] > 0))
+        segments, superpoint_ids = np.unique(pairs["pair_segment"], return_inverse=True)
         of_frame = self.label_set.read(frame["frame_id"], ["segment_labels", "segment_embeds"])
         embeds = of_frame["segment_embeds"][segments - 1].astype(np.float32)  # (num_superpoints, embed_dim)
         embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)  # float16 has left them a little off unit length
         return {
             **voxels,
-            "pair_to_point": torch.from_numpy(pairs.pair_to_point.astype(np.int64)),
+            "pair_to_point": torch.from_numpy(pairs["pair_to_point"].astype(np.int64)),
             "superpoint_ids": torch.from_numpy(superpoint_ids),
             "scene_ids": torch.zeros(len(segments), dtype=torch.int64),
             "segment_embeds": torch.from_numpy(embeds),
@@ -219,7 +220,7 @@ class AnnotatedSamples(Samples[ScanBatch]):
         return {**self.voxelize(frame, points), "labels": _as_labels(frame["labels"])}
 
 
-def read_point_labels(point_labels: PointLabels | None, frame: Frame, columns: list[str]) -> dict[str, Any]:
+def read_point_labels(point_labels: PointLabels | None, frame: Frame, columns: list[str]) -> PointLabelRow:
     """`labels` and these columns of a frame's point labels.
 
     Raises:
