@@ -1,14 +1,15 @@
-"""Processes wait for each other as long as it takes, and without a collective call, which would time out."""
+"""A launch has the processes that it should, and these wait for each other without a time-out."""
 
 import time
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from processes import run_on_two
 from torch import distributed
 
-from uov_hf.training.launch import COLLECTIVE_TIMEOUT, wait_for_all
+from uov_hf.training.launch import COLLECTIVE_TIMEOUT, check_num_processes, wait_for_all
 
 
 NUM_TURNS = 5
@@ -46,3 +47,24 @@ def test_a_process_alone_does_not_wait(monkeypatch):
     monkeypatch.setattr(distributed, "rendezvous", lambda url: 1 / 0)
     wait_for_all(SimpleNamespace(num_processes=1))
     assert COLLECTIVE_TIMEOUT <= timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "environment, num_processes, is_right",
+    [
+        ({}, 1, True),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "29500"}, 2, True),
+        ({"MASTER_PORT": "29500"}, 1, False),  # accelerate launch --cpu --num_processes 2
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "29500"}, 1, False),  # torchrun on CPU without ACCELERATE_USE_CPU
+    ],
+)
+def test_a_launch_that_silently_got_one_process_is_refused(monkeypatch, environment, num_processes, is_right):
+    for name in ("WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if is_right:
+        check_num_processes(num_processes)
+    else:
+        with pytest.raises(RuntimeError, match="accelerate launch --multi_gpu --num_processes 2"):
+            check_num_processes(num_processes)

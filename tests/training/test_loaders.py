@@ -1,11 +1,12 @@
-"""Loaders: workers that start once, and pinned memory for a GPU alone."""
+"""Loaders: workers that start once, pinned memory for a GPU alone, and broken frames that are replaced or reported."""
 
 import os
 
+import pytest
 import torch
 from torch.utils.data import Dataset
 
-from uov_hf.training.loaders import make_loader
+from uov_hf.training.loaders import ReportBrokenFrames, SkipBrokenFrames, make_loader, only_readable
 from uov_hf.training.loop import model_inputs
 
 
@@ -36,3 +37,39 @@ def test_memory_is_pinned_for_cuda_alone_and_batches_on_the_cpu_are_not_copied()
     assert not make_loader(WhoLoads(), [[0]], list, 0, torch.device("cpu")).pin_memory
     batch = {"points": torch.rand(3), "num_points": torch.tensor([3])}
     assert all(value is batch[name] for name, value in model_inputs(batch, torch.device("cpu")).items())
+
+
+class Frames:
+    """Sample `i` of epoch `e` is 10 e + i; some are broken."""
+
+    def __init__(self, broken, length=5):
+        self.broken, self.length = broken, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, key):
+        epoch, index = key
+        if index in self.broken:
+            raise ValueError(f"frame {index} is truncated")
+        return {"value": 10 * epoch + index}
+
+
+def test_the_next_readable_frame_replaces_a_broken_one():
+    frames = SkipBrokenFrames(Frames(broken={3, 4}))
+    assert frames[2, 1] == {"value": 21, "broken_frames": []}
+    sample = frames[2, 3]
+    assert sample["value"] == 20
+    assert sample["broken_frames"] == ["ValueError: frame 3 is truncated", "ValueError: frame 4 is truncated"]
+
+
+def test_frames_that_are_all_broken_stop_the_run():
+    with pytest.raises(RuntimeError, match="5 frames in a row are broken; the last: ValueError: frame 1"):
+        SkipBrokenFrames(Frames(broken=range(5)))[0, 2]
+
+
+def test_an_evaluation_reports_a_broken_frame_and_does_not_replace_it():
+    frames, broken = ReportBrokenFrames(Frames(broken={1})), []
+    readable = list(only_readable([frames[0, index] for index in range(3)], broken))
+    assert readable == [{"value": 0}, {"value": 2}]
+    assert broken == ["ValueError: frame 1 is truncated"]

@@ -1,6 +1,5 @@
 """The training loop: what stops it before the weights change, and what a skipped step leaves alone."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +9,13 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
-from uov_hf.training.loop import train, train_step
+from uov_hf.training.loop import set_train_mode, train, train_step
 from uov_hf.training.objectives import Objective
 from uov_hf.training.optimization import create_scheduler
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.run import MAX_SKIPPED_IN_A_ROW, Run
 from uov_hf.training.steps import load_step
+from uov_hf.training.tracking import TrainLog, read_log
 
 
 ARGS = {
@@ -78,7 +78,7 @@ def train_on(run: Run, samples: Numbers, **hooks) -> list[dict]:
     """The log of the run."""
     objective = Objective(lambda frames: frames[0], lambda batch: 1, "num_frames", {"term": "the term"}, **hooks)
     train(run, SimpleNamespace(**ARGS), objective, samples)
-    return [json.loads(line) for line in (run.output_dir / "train_log.jsonl").read_text().splitlines()]
+    return read_log(run.output_dir / "train_log.jsonl")
 
 
 def steps_of(frame: int, run: Run) -> list[int]:
@@ -177,3 +177,22 @@ def test_steps_that_are_all_skipped_end_the_run_also_where_it_was_resumed_among_
     with pytest.raises(RuntimeError, match=f"of {MAX_SKIPPED_IN_A_ROW + 1} steps in a row .* --mixed_precision bf16"):
         train_on(run, Numbers(infinite=range(4)))
     assert run.step == MAX_SKIPPED_IN_A_ROW + 1
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale():
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval()
+    set_train_mode(model, batch_norm_is_frozen=True)
+    model(torch.randn(5, 2)).sum().backward()
+    assert torch.equal(model[1].running_mean, torch.zeros(3))
+    assert model[1].weight.grad is not None and model[0].training
+
+
+def test_the_log_of_a_resumed_run_drops_the_steps_after_the_checkpoint(tmp_path):
+    path = tmp_path / "train_log.jsonl"
+    log = TrainLog(path)
+    for step in (1, 2, 3):
+        log.write({"step": step, "loss": 1.0 / step})
+    with path.open("a") as file:
+        file.write('{"step": 4, "lo')  # the kill came here
+    TrainLog(path, start_step=2).write({"step": 3, "loss": 0.0})
+    assert read_log(path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.0}]
