@@ -85,7 +85,10 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         ({"sparse_backend": "minkowski"}, "'auto', 'spconv', 'spconv_triton', 'torch'"),
         ({"text_config": {"projection_dim": 512, **CLIP_TEXT}}, "words and points must share one space"),
         ({"id2label": {0: "car", 2: "road"}}, "from 0 without a gap"),
-        ({"id2label": {0: "car", 1: "road"}, "ignored_index": 1}, "`ignored_index` 1 is one of the 2 classes"),
+        (
+            {"id2label": {0: "car", 1: "road"}, "ignored_index": 1},
+            "`ignored_index` 1 must not be one of the 2 class",
+        ),
         ({"format_version": 2}, "Install a newer uov_hf"),
     ],
 )

@@ -188,7 +188,7 @@ def test_void_is_never_an_answer_unless_one_asks_for_it(batch, tmp_path):
 def test_void_is_of_a_converted_linear_head_alone(batch, tmp_path):
     with pytest.raises(ValueError, match="needs a head with void"):
         segmenter().get_voxel_logits(batch["voxel_coords"], batch["voxel_features"], include_void=True)
-    with pytest.raises(StrictDataclassError, match='`has_void` is of the linear head, and `head` is "text"'):
+    with pytest.raises(StrictDataclassError, match='`has_void=True` requires `head="linear"`, got "text"'):
         UOVConfig(head="text", has_void=True)
     uov = backbone(head="linear", has_void=True)
     assert UOVForSemanticSegmentation(uov.config).classifier.out_features == 4

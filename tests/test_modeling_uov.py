@@ -327,7 +327,7 @@ def test_the_text_tower_stays_frozen(tmp_path):
 
 def test_another_models_text_tower_is_refused_with_the_reason():
     model = UOVModel(config(text_config=CLIP_TEXT, text_tower_source="other/clip", teacher="some/clip"))
-    with pytest.raises(ValueError, match="the text tower is that of 'other/clip'.*trained with 'some/clip'"):
+    with pytest.raises(ValueError, match="the text tower belongs to 'other/clip'.*trained with 'some/clip'"):
         model.get_text_features(**text_inputs())
     with pytest.raises(ValueError, match="has 12 dimensions and this model 16"):
         UOVModel(config(projection_dim=16)).set_text_tower(CLIPTextModelWithProjection(CLIP_TEXT), "other/clip")

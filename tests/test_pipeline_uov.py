@@ -254,14 +254,14 @@ def test_the_full_scale_of_the_intensity_is_guessed_aloud(reader, warnings, larg
     points[:, 3] *= largest / points[:, 3].max()
     points[0, 3] = np.nan
     assert_same(reader(points), reader(points, intensity_max=scale))
-    assert f"the sensor's full scale were {scale}" in warnings.text
+    assert f"All intensities are at most {scale}" in warnings.text
 
 
 def test_scans_with_intensity_and_without_share_a_batch(reader, warnings):
     scans = [scan(20, 1), scan(30, 2)[:, :3], {"points": scan(9, 3), "intensity_max": 511}]
     for result, own in zip(reader(scans, batch_size=3), scans, strict=True):
         assert_same(result, reader(own))
-    assert "A scan has no intensity: the network reads 0.25" in warnings.text
+    assert "the feature of all its points is 0.25" in warnings.text
 
 
 def test_columns_beyond_the_intensity_are_not_looked_at(words, tmp_path):
@@ -291,38 +291,42 @@ def test_no_scans_have_no_answers(words):
         (
             "classes",
             {"candidate_labels": ["car"]},
-            "the head of this checkpoint is linear: its classes are car, drive",
+            'require a checkpoint with `head="text"`, but its head is linear, with the classes car, drive',
         ),
         ("words", {"candidate_labels": ["unicorn"]}, "unicorn.*are not among the 5 baked prompts"),
         ("words", {"candidate_labels": ["car", "car"]}, "must be words, each once"),
         ("words", {"candidate_labels": []}, "must be words, each once"),
-        ("words", {"candidate_labels": [["car"], ["tree"]]}, "has 2 lists: give a list of as many scans"),
+        ("words", {"candidate_labels": [["car"], ["tree"]]}, "has 2 lists. Pass a list of as many scans"),
         ("words", {"candidate_embeds": {"x": np.ones(5)}}, r"of 'x' must be finite, of shape \(12,\)"),
         ("words", {"candidate_words": ["car"]}, "has no parameter candidate_words"),
         (
             "words",
             {"candidate_embeds": {str(row): np.ones(12) for row in range(256)}},
-            "at most 255 candidates, got 256",
+            "from 1 to 255 candidates, got 256",
         ),
         (
             "words",
             {"candidate_labels": "car, sky", "hypothesis_template": "a car"},
-            "must have {} where the word goes",
+            "must have {} in place of the word",
         ),
-        ("words", {"candidate_labels": "car", "hypothesis_template": "a {word}"}, "must have {} where the word goes"),
-        ("words", {"candidate_embeds": {}}, "There must be a candidate"),
+        ("words", {"candidate_labels": "car", "hypothesis_template": "a {word}"}, "must have {} in place of the word"),
+        ("words", {"candidate_embeds": {}}, "There must be from 1 to 255 candidates, got 0"),
         ("words", {"candidate_embeds": {"x": np.ones((0, 12))}}, r"of 'x' must be .*, got shape \(0, 12\)"),
         (
             "words",
             {"points": {"points": scan(), "candidate_label": "car"}},
-            "dictionary has .*got points, candidate_l",
+            "dictionary of a scan must have .*got points, candidate_l",
         ),
-        ("words", {"points": {"candidate_labels": "car"}}, "A scan's dictionary has `points`, .*got candidate_labels"),
+        (
+            "words",
+            {"points": {"candidate_labels": "car"}},
+            "must have `points`, .*got candidate_labels",
+        ),
         ("words", {"top_k": 0}, "`top_k` must be at least 1, got 0"),
         (
             "reader",
             {"intensity_max": None, "points": 1e6 * np.ones((5, 4), "f")},
-            "full scale, must be given: .*1000000",
+            "full scale: .*1000000",
         ),
         ("words", {"refine": "crf"}, '`refine` must be "afi" or None'),
     ],

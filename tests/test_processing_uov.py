@@ -89,7 +89,7 @@ def test_an_empty_call_is_refused(processor):
 
 
 def test_words_without_a_text_tower_are_refused_with_the_way_out(processor):
-    with pytest.raises(ValueError, match="no text tower.*bake them with `model.set_classes`"):
+    with pytest.raises(ValueError, match="no text tower.*pass them to `model.set_classes`"):
         processor(text="car")
 
 
@@ -162,7 +162,7 @@ def test_background_wins_as_the_ignored_label(processor):
 def test_rows_that_are_neither_points_nor_voxels_are_refused(processor):
     with pytest.raises(ValueError, match="one row for each of the 5 points, got 3.*`per_voxel=True`"):
         processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.zeros(5, dtype=torch.long))
-    with pytest.raises(ValueError, match="has 3 rows, but `point_to_voxel` names voxel 3"):
+    with pytest.raises(ValueError, match="has 3 rows, but `point_to_voxel` contains voxel 3"):
         processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.tensor([0, 3]), per_voxel=True)
     with pytest.raises(ValueError, match="`num_points` sums to 1, `point_to_voxel` has 2"):
         processor.post_process_semantic_segmentation(torch.zeros(2, 2), torch.tensor([0, 1]), [1])

@@ -31,10 +31,17 @@ FLAT = {
     "point_files": [],
     "point_neighbors": [],
     "ground_ring": [],
-    "afi": ["configuration_uov", "point_neighbors", "ground_ring"],
+    "configuration_afi": ["ground_ring"],
+    "afi": ["configuration_uov", "configuration_afi", "point_neighbors", "ground_ring"],
     "feature_extraction_uov": ["point_files"],
-    "processing_uov": ["configuration_uov", "feature_extraction_uov", "afi"],
-    "pipeline_uov": ["configuration_uov", "feature_extraction_uov", "modeling_uov", "processing_uov"],
+    "processing_uov": ["configuration_uov", "feature_extraction_uov", "configuration_afi", "afi"],
+    "pipeline_uov": [
+        "configuration_uov",
+        "feature_extraction_uov",
+        "modeling_uov",
+        "modeling_uov_segmentation",
+        "processing_uov",
+    ],
 }
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {

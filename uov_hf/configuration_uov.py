@@ -18,8 +18,8 @@ FORMAT_VERSION = 1
 IGNORED = 255  # the label of a point without a class: it counts in no loss and in no score
 NUM_LEVELS = 4  # times the network halves its resolution, and doubles it again
 
-# What differs from the defaults, which are the paper's.
-NETWORK_PRESETS = {
+# Differences from the defaults, which are the paper's.
+PRESETS: dict[str, dict[str, Any]] = {
     "minkunet34": {},
     "tiny": {
         "stem_channels": 16,
@@ -34,67 +34,67 @@ NETWORK_PRESETS = {
 class UOVConfig(PreTrainedConfig):
     """Configuration of [`UOVModel`] and of the models built on it.
 
-    The defaults are the MinkUNet34 and the constants of the paper; `UOVConfig.from_preset` names the other sizes. The
-    network with the defaults has 37,917,472 parameters: the similarity scale is a number here, not a parameter.
+    The defaults are the MinkUNet34 and the constants of the paper; see `UOVConfig.from_preset` for the other sizes.
+    The network with the defaults has 37,917,472 parameters: the similarity scale is a field, not a parameter.
 
     Args:
-        in_channels (`int`, defaults to 1):
-            Features of a voxel. The paper's is the intensity alone.
-        stem_channels (`int`, defaults to 32):
+        in_channels (`int`, *optional*, defaults to 1):
+            Features of a voxel. The paper has one, the intensity.
+        stem_channels (`int`, *optional*, defaults to 32):
             Channels of the first convolution, at full resolution.
-        stem_kernel_size (`int`, defaults to 3):
+        stem_kernel_size (`int`, *optional*, defaults to 3):
             Kernel of the first convolution; odd, at least 3.
         hidden_sizes (`list[int]` of length 8):
-            Channels of the four stages down, then of the four stages up; the last is the width of the backbone.
+            Channels of the four stages down, then of the four stages up. The last is the width of the backbone.
         depths (`list[int]` of length 8):
             Residual blocks of each stage.
-        batch_norm_momentum (`float`, defaults to 0.05):
+        batch_norm_momentum (`float`, *optional*, defaults to 0.05):
             Momentum of the BatchNorms outside the residual blocks and of those in their shortcuts.
-        block_batch_norm_momentum (`float`, defaults to 0.1):
-            Momentum of the BatchNorms inside the residual blocks. The official code does not forward its setting to
-            them, so that they keep PyTorch's default; a checkpoint's running statistics were gathered with it.
-        sparse_backend (`"auto"`, `"spconv"`, `"spconv_triton"` or `"torch"`, defaults to `"auto"`):
-            The engine of the sparse convolutions. `"auto"` is, on a GPU, the first of spconv, spconv-triton and plain
-            torch that is installed and computes the dtype right, and plain torch elsewhere. It is one engine for all
-            batches; [`SparseUNet.engine`] tells which, and why.
-        projection_dim (`int`, defaults to 768):
-            Dimension D of the space that points, segments and words share: the teacher's.
-        logit_scale (`float`, defaults to 1 / 0.07):
+        block_batch_norm_momentum (`float`, *optional*, defaults to 0.1):
+            Momentum of the BatchNorms inside the residual blocks. The official code does not pass its setting to them,
+            so they have PyTorch's default.
+        sparse_backend (`"auto"`, `"spconv"`, `"spconv_triton"` or `"torch"`, *optional*, defaults to `"auto"`):
+            The engine of the sparse convolutions, one for all batches. On a GPU, `"auto"` is the first of spconv,
+            spconv-triton and plain torch that is installed and supports the dtype; elsewhere it is plain torch.
+            [`SparseUNet.engine`] returns the choice with its reason.
+        projection_dim (`int`, *optional*, defaults to 768):
+            Dimension D of the teacher's space, which points, segments and words share.
+        logit_scale (`float`, *optional*, defaults to 1 / 0.07):
             Factor from cosine similarity to logit, at inference.
         text_config (`CLIPTextConfig` or `dict`, *optional*):
-            A text tower that travels with the model. Without it the vocabulary is the baked one.
+            Configuration of the text tower in the model. Without one the vocabulary is the baked one.
         text_tower_source (`str`, *optional*):
-            The teacher whose text tower it is.
+            The teacher that the text tower belongs to.
         teacher (`str`, *optional*):
-            The teacher whose text space the point embeddings were trained in, as its label set names it: id and
-            commit on the Hub, or the name of a folder. The text tower is used only where both names agree.
+            The teacher in whose text space the point embeddings were trained: id and commit on the Hub, or the name
+            of a folder. The text tower is used only if `text_tower_source` is the same.
         prompts (`list[str]`, *optional*):
             The baked vocabulary; its length sizes the model's buffers. Written by `UOVModel.set_classes`.
         class_names (`list[str]`, *optional*):
             The classes of the baked prompts, in the order of their ids. Written by `UOVModel.set_classes`. Scores by
             prompts are refused where `id2label` has other classes.
-        ignored_index (`int`, defaults to 255):
+        ignored_index (`int`, *optional*, defaults to 255):
             The class of background prompts and the label of points that have none.
-        temperature (`float`, defaults to 0.07):
+        temperature (`float`, *optional*, defaults to 0.07):
             Temperature of both terms of tri-modal pre-training.
-        image_loss_weight, text_loss_weight (`float`, default to 0.5):
+        image_loss_weight, text_loss_weight (`float`, *optional*, defaults to 0.5):
             Weights of the superpixel-superpoint and of the text-superpoint term.
-        hard_text_weight (`float`, defaults to 0.2):
+        hard_text_weight (`float`, *optional*, defaults to 0.2):
             Weight of a superpoint's own prompt in its soft text target; the rest goes by similarity within the group.
-        head (`"linear"` or `"text"`, defaults to `"text"`):
-            What [`UOVForSemanticSegmentation`] names voxels by: a linear classifier of the backbone's features, as the
-            paper distils it, or the similarity of their embeddings to the baked prompts, which needs no training.
-        has_void (`bool`, defaults to `False`):
-            Whether the linear head has one more row, the last, for "none of the classes": class 0 of the official
-            code. No training aims at it, and it is no answer unless one asks for it; `id2label` does not have it.
-        negatives (`"scene"`, `"batch"` or `"global"`, defaults to `"scene"`):
-            Which segments a superpoint is contrasted with: those of its scene, of its micro-batch, or of the whole
-            optimiser step. Only the first and the last do not depend on the number of GPUs.
+        head (`"linear"` or `"text"`, *optional*, defaults to `"text"`):
+            The head of [`UOVForSemanticSegmentation`]: a linear classifier on the backbone, as in the paper, or the
+            similarity of embeddings to the baked prompts, which needs no training.
+        has_void (`bool`, *optional*, defaults to `False`):
+            Whether the linear head has a last row for "none of the classes", class 0 of the official code. It is not
+            in `id2label`, has no training target, and is not predicted unless `include_void=True`.
+        negatives (`"scene"`, `"batch"` or `"global"`, *optional*, defaults to `"scene"`):
+            The negatives of a superpoint: the segments of its scene, of its micro-batch, or of the whole optimiser
+            step. Results with `"batch"` depend on the number of GPUs.
         format_version (`int`):
             Version of the checkpoint's layout.
 
     Raises:
-        StrictDataclassError: if a field has the wrong type, or does not fit the others. The message names both.
+        StrictDataclassError: A field has the wrong type, or does not fit another one.
     """
 
     model_type = "uov"
@@ -128,7 +128,7 @@ class UOVConfig(PreTrainedConfig):
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # JSON has no tuples: a configuration equals the one that is read back.
+        # JSON has no tuples: with lists, a configuration equals the one that is read back.
         for name in ("hidden_sizes", "depths", "prompts", "class_names"):
             setattr(self, name, list(getattr(self, name)))
         if IS_PACKAGE:
@@ -137,11 +137,17 @@ class UOVConfig(PreTrainedConfig):
             kwargs.pop("auto_map", None)
             kwargs.pop("custom_pipelines", None)
         if self.id2label is None and "num_labels" not in kwargs:
-            self.id2label = {}  # the library's default would be two classes named LABEL_0 and LABEL_1
+            self.id2label = {}  # the default of transformers is two classes, LABEL_0 and LABEL_1
         super().__post_init__(**kwargs)
-        # JSON sorts its keys as words, "10" before "2".
-        self.id2label = dict(sorted(self.id2label.items()))
-        self.label2id = {name: index for index, name in self.id2label.items()}
+        # JSON sorts keys as text, "10" before "2".
+        id2label = {int(index): name for index, name in (self.id2label or {}).items()}
+        self.id2label = dict(sorted(id2label.items()))
+        self.label2id = {str(name): index for index, name in self.id2label.items()}
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of their ids."""
+        return list((self.id2label or {}).values())
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Save the configuration as `PreTrainedConfig` does, with the remote code that it was loaded by.
@@ -168,9 +174,8 @@ class UOVConfig(PreTrainedConfig):
     def _copy_code(self, reference: str, folder: Path) -> bool:
         """Copy the module of a `module.Class` and the modules it imports; return whether the folder has it."""
         try:
-            code = get_class_from_dynamic_module(
-                reference, self.name_or_path, revision=getattr(self, "_commit_hash", None)
-            )
+            commit = getattr(self, "_commit_hash", None)
+            code = get_class_from_dynamic_module(reference, str(self.name_or_path), revision=commit)
             custom_object_save(code, folder)
         except OSError:  # the source is gone: a class whose code is nowhere must not be named
             return (folder / f"{reference.rpartition('.')[0]}.py").is_file()
@@ -178,23 +183,23 @@ class UOVConfig(PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, preset: str, **overrides: Any) -> "UOVConfig":
-        """A configuration by name: `"minkunet34"` (the paper's) or `"tiny"` (for tests and demonstrations).
+        """Create a configuration by name: `"minkunet34"` (the paper's) or `"tiny"` (for tests and demonstrations).
 
         Raises:
-            ValueError: if there is no such preset, or an override is no field of the configuration.
+            ValueError: There is no such preset, or an override is not a field of the configuration.
         """
-        if preset not in NETWORK_PRESETS:
-            raise ValueError(f"`preset` must be one of {sorted(NETWORK_PRESETS)}, got {preset!r}.")
-        known = {field.name for field in fields(cls)}
-        for name in overrides.keys() - known:
-            close = difflib.get_close_matches(name, known, n=1)
+        if preset not in PRESETS:
+            raise ValueError(f"`preset` must be one of {sorted(PRESETS)}, got {preset!r}.")
+        names = {field.name for field in fields(cls)}
+        for name in overrides.keys() - names:
+            close = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean `{close[0]}`?" if close else ""
             raise ValueError(f"`UOVConfig` has no field `{name}`.{hint}")
         return cls(**{**NETWORK_PRESETS[preset], **overrides})
 
     @property
     def has_teachers_text_tower(self) -> bool:
-        """Whether the model carries a text tower, and it is that of the teacher it was trained with."""
+        """Whether the model has the text tower of the teacher that it was trained with."""
         return self.text_config is not None and self.teacher is not None and self.text_tower_source == self.teacher
 
     def check_vocabulary(self) -> None:
@@ -203,7 +208,7 @@ class UOVConfig(PreTrainedConfig):
         Raises:
             ValueError: There are no baked prompts, or they are for other classes than those of `id2label`.
         """
-        classes = list(self.id2label.values())
+        classes = self.classes
         if not classes or not self.prompts or not self.class_names:
             raise ValueError("The model has no vocabulary to score classes by. Call `UOVModel.set_classes` first.")
         if self.class_names != classes:
@@ -214,22 +219,21 @@ class UOVConfig(PreTrainedConfig):
             )
 
     def why_only_baked_words(self) -> str:
-        """The reason why the model knows no words but its baked prompts, and the way out: the end of a sentence."""
+        """The end of an error message: why only the baked prompts can be used, and how to use other words."""
         if self.has_teachers_text_tower:
-            return "others must be tokenised by the processor and go through `get_text_features`."
+            return "other words must be tokenised by the processor and embedded by `get_text_features`."
         if self.text_config is None:
             return (
                 f"this model has no text tower. Embed words with its teacher ({self.teacher or 'not recorded'}) and "
-                "bake them with `set_classes`."
+                "pass them to `set_classes`."
             )
         return (
-            f"the text tower is that of {self.text_tower_source!r}, while the points were trained with "
-            f"{self.teacher!r}: cosines between the two mean nothing. Embed words with that teacher and bake them "
-            "with `set_classes`."
+            f"the text tower belongs to {self.text_tower_source!r}, but points were trained with {self.teacher!r}: "
+            "their embeddings are not comparable. Embed words with that teacher and pass them to `set_classes`."
         )
 
     def validate_network(self) -> None:
-        """The sizes of the network are positive, and one for each of its stages."""
+        """Check that sizes are positive and there is one for each stage."""
         for name in ("hidden_sizes", "depths"):
             sizes = getattr(self, name)
             if len(sizes) != 2 * NUM_LEVELS or min(sizes) < 1:
@@ -247,7 +251,7 @@ class UOVConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
 
     def validate_losses(self) -> None:
-        """Temperatures are positive, weights are not negative."""
+        """Check that temperatures are positive and weights are not negative."""
         for name in ("temperature", "logit_scale"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
@@ -258,28 +262,28 @@ class UOVConfig(PreTrainedConfig):
             raise ValueError(f"`hard_text_weight` must lie between 0 and 1, got {self.hard_text_weight}.")
 
     def validate_text(self) -> None:
-        """A text tower speaks the space of the points, and classes are numbered without a gap."""
-        if self.text_config is not None and self.text_config.projection_dim != self.projection_dim:
+        """Check that words and points share one space, and that class ids have no gap."""
+        # The base class has turned a dictionary into a configuration.
+        if isinstance(self.text_config, CLIPTextConfig) and self.text_config.projection_dim != self.projection_dim:
             raise ValueError(
                 f"`text_config.projection_dim` is {self.text_config.projection_dim}, but points are projected to "
                 f"`projection_dim` {self.projection_dim}: words and points must share one space."
             )
-        if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError(f"`id2label` must number the classes from 0 without a gap, got {sorted(self.id2label)}.")
-        if self.id2label and self.ignored_index < len(self.id2label):
-            raise ValueError(
-                f"`ignored_index` {self.ignored_index} is one of the {len(self.id2label)} classes, and must be none."
-            )
+        ids = sorted(self.id2label or {})
+        if ids != list(range(len(ids))):
+            raise ValueError(f"`id2label` must number the classes from 0 without a gap, got {ids}.")
+        if ids and self.ignored_index < len(ids):
+            raise ValueError(f"`ignored_index` {self.ignored_index} must not be one of the {len(ids)} class ids.")
 
     def validate_head(self) -> None:
-        """Only a linear head has a void row."""
+        """Check that only a linear head has a void row."""
         if self.has_void and self.head != "linear":
-            raise ValueError(f'`has_void` is of the linear head, and `head` is "{self.head}".')
+            raise ValueError(f'`has_void=True` requires `head="linear"`, got "{self.head}".')
 
     def validate_format_version(self) -> None:
-        """A checkpoint of a later layout is not read as if it were this one."""
+        """Check that the checkpoint has no later layout than this version reads."""
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
-                f"`format_version` is {self.format_version}, and this version of uov_hf reads up to {FORMAT_VERSION}. "
+                f"`format_version` is {self.format_version}, but this version of uov_hf reads up to {FORMAT_VERSION}. "
                 "Install a newer uov_hf."
             )

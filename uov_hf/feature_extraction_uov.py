@@ -1,8 +1,8 @@
-"""From lidar points to the voxels that the network reads."""
+"""Voxelisation of lidar points for the network."""
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +25,38 @@ AXIS_LIMIT = 1 << (AXIS_BITS - 1)
 
 
 class UOVFeatureExtractor(FeatureExtractionMixin):
-    """
-    Voxelises scans as the paper does (docs/explanation/method.md, 1.7): a voxel's index is
-    floor(coordinate / voxel_size), in float32, and its one feature the intensity of the first of its points, in the
-    order of the file.
+    """Voxelise scans as the paper does (method.md, 1.7).
+
+    The index of a voxel is floor(coordinate / voxel_size) in float32. Its feature is the intensity of its first point
+    in the order of the file.
 
     Cylindrical coordinates are rho = sqrt(x² + y²), phi = atan2(y, x), z. Their grid has a seam along the negative x
-    axis: at phi = ±180° neighbouring points get far-apart indices (−180 and 179, with 1° voxels), and no convolution
-    joins them. The paper leaves it open, and so do we; training rotates scans at random, which moves the seam about.
+    axis: at phi = ±180° neighbouring points have distant indices (−180 and 179 with 1° voxels), and no convolution
+    joins them. The paper has the same seam. Training rotates scans at random, which moves it.
 
-    A point that is NaN or infinite, or outside `point_cloud_range`, belongs to no voxel: its `point_to_voxel` is −1.
+    A point that is NaN, infinite or outside `point_cloud_range` has no voxel: its `point_to_voxel` is −1.
 
     Args:
         voxel_size (`Sequence[float]` of length 3, *optional*):
-            Of (rho, phi, z) in metres, radians, metres, by default (0.1, π / 180, 0.1); or of (x, y, z) in metres, by
-            default (0.1, 0.1, 0.1).
-        coordinate_system (`"cylindrical"` or `"cartesian"`, defaults to `"cylindrical"`):
-            What is cut into voxels.
+            Size along (rho, phi, z) in metres, radians, metres, by default (0.1, π / 180, 0.1); or along (x, y, z) in
+            metres, by default (0.1, 0.1, 0.1).
+        coordinate_system (`"cylindrical"` or `"cartesian"`, *optional*, defaults to `"cylindrical"`):
+            The coordinates of the grid.
         point_cloud_range (`Sequence[float]` of length 6, *optional*):
-            Three lower bounds (included), then three upper bounds (excluded), of the coordinates that are cut into
-            voxels and in their units. Unbounded by default, as in the paper.
-        voxel_reduction (`"first"` or `"mean"`, defaults to `"first"`):
-            Whether a voxel's feature is that of its first point or the mean of its points.
-        intensity_scaling (`"raw"`, `"unit"` or `"unit_plus_one"`, defaults to `"raw"`):
+            Three lower bounds (included), then three upper bounds (excluded), in the coordinates and units of the
+            grid. Unbounded by default, as in the paper.
+        voxel_reduction (`"first"` or `"mean"`, *optional*, defaults to `"first"`):
+            Whether the feature of a voxel is that of its first point or the mean of its points.
+        intensity_scaling (`"raw"`, `"unit"` or `"unit_plus_one"`, *optional*, defaults to `"raw"`):
             `"raw"`: as in the file (the paper on nuScenes: 0 to 255). `"unit"`: divided by the sensor's full scale
-            `intensity_max`. `"unit_plus_one"`: that plus 1 (the paper on SemanticKITTI).
+            `intensity_max`. `"unit_plus_one"`: the same plus 1 (the paper on SemanticKITTI).
         missing_intensity (`float`, *optional*):
-            The feature of points without intensity (three columns), taken as it is. By default a quarter of the full
-            scale as `intensity_scaling` gives it, which is nearer to what the network was trained on than none at all;
-            0 where that is `"raw"` and the full scale not known.
+            The feature of points without intensity (three columns), not scaled. By default a quarter of the full
+            scale after `intensity_scaling`, which is closer to the training data than 0; 0 for `"raw"`, where the full
+            scale is unknown.
 
     Raises:
-        ValueError: where a setting is unknown or does not fit the others; it names it.
+        ValueError: A setting is unknown, out of range, or does not fit another one.
     """
 
     model_input_names = ["voxel_coords", "voxel_features", "point_to_voxel", "num_points"]
@@ -69,7 +69,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         voxel_reduction: str = "first",
         intensity_scaling: str = "raw",
         missing_intensity: float | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         unknown = sorted(set(kwargs) - set(KEYS_OF_TRANSFORMERS))
         if unknown:
@@ -107,34 +107,32 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         intensity_max: float | Sequence[float] | np.ndarray | torch.Tensor | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
-        """
-        Voxels of one scan or of a batch of scans, concatenated without padding.
+        """Voxelise one scan or a batch of scans, concatenated without padding.
 
         Args:
             points (`np.ndarray`, `torch.Tensor`, path, or a list of these):
                 Scans of shape `(num_points, 3 or more)`: x, y, z in metres in the lidar frame, intensity; further
-                columns are not looked at. A path is read by `read_points`. A scan may be empty.
+                columns are ignored. A path is read by `read_points`. A scan may be empty.
             intensity_max (`float` or one for each scan, *optional*):
-                The sensor's full scale (255 for nuScenes, 1 for KITTI); not needed where the scaling is `"raw"`.
+                The sensor's full scale (255 for nuScenes, 1 for KITTI); not needed with the scaling `"raw"`.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
                 `"pt"` or `"np"`.
 
         Returns:
-            `BatchFeature` with `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),
+            `BatchFeature`: `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),
             `voxel_features` (`(num_voxels, 1)`, float32), `point_to_voxel` (`(num_points,)`, int64: row in the
             voxels of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the
             order of their first points.
 
         Raises:
-            ValueError: where a scan has the wrong shape, a point lies beyond what a grid holds, or `intensity_max` is
-                needed.
+            ValueError: A scan has the wrong shape, a point is outside the largest grid, or `intensity_max` is missing.
         """
         scans = list(points) if isinstance(points, (list, tuple)) else [points]
         if not scans:
             raise ValueError("`points` must be a scan or a list of scans, got an empty list.")
-        if isinstance(intensity_max, torch.Tensor):
-            intensity_max = intensity_max.tolist()  # all at once
-        scales = [intensity_max] * len(scans) if np.ndim(intensity_max) == 0 else list(intensity_max)
+        if isinstance(intensity_max, (torch.Tensor, np.ndarray)):
+            intensity_max = intensity_max.tolist()  # one transfer for all scans
+        scales = list(intensity_max) if isinstance(intensity_max, Iterable) else [intensity_max] * len(scans)
         if len(scales) != len(scans):
             raise ValueError(f"`intensity_max` must be one number, or {len(scans)} (one per scan), got {len(scales)}.")
         coords, features, to_voxel, num_points, num_voxels = [], [], [], [], 0
@@ -156,9 +154,11 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     def voxelize(
         self, points: np.ndarray, intensity_max: float | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """
-        Voxels of one scan `(num_points, 3 or more)`: their indices `(num_voxels, 3)` int32, their features
-        `(num_voxels, 1)` float32, and the voxel of every point `(num_points,)` int64, −1 for none.
+        """Voxelise one scan `(num_points, 3 or more)`.
+
+        Returns:
+            `tuple`: Indices of the voxels `(num_voxels, 3)` int32, their features `(num_voxels, 1)` float32, and the
+            voxel of every point `(num_points,)` int64, −1 for none.
         """
         if points.ndim != 2 or points.shape[1] < 3:
             raise ValueError(f"`points` must have shape (num_points, 3 or more), got {points.shape}.")
@@ -175,22 +175,22 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         return indices[first], voxel_feature.astype(np.float32)[:, None], point_to_voxel
 
     def _voxel_indices(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of the points that belong to a voxel, and their voxel indices, int32."""
+        """Rows of the points that have a voxel, and their voxel indices, int32."""
         kept = np.flatnonzero(np.isfinite(points).all(axis=1))
         coords = points[kept, :3]
         if self.coordinate_system == "cylindrical":
             x, y, z = coords.T
             coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
         if self.point_cloud_range is not None:
-            lower, upper = np.float32(self.point_cloud_range).reshape(2, 3)
+            lower, upper = np.array(self.point_cloud_range, np.float32).reshape(2, 3)
             inside = ((coords >= lower) & (coords < upper)).all(axis=1)
             kept, coords = kept[inside], coords[inside]
-        indices = np.floor(coords / np.float32(self.voxel_size))
+        indices = np.floor(coords / np.array(self.voxel_size, np.float32))
         if len(indices) and np.abs(indices).max() >= AXIS_LIMIT:
             farthest = points[kept[np.abs(indices).max(axis=1).argmax()], :3]
             raise ValueError(
                 f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis, got one at {farthest} m. "
-                "Points are wanted in the lidar frame, not on a map; `point_cloud_range` leaves outliers out."
+                "Points must be in the lidar frame, not on a map; `point_cloud_range` removes outliers."
             )
         return kept, indices.astype(np.int32)
 
@@ -209,7 +209,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
 
 
 def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first point of every voxel, in the order of the points, and the voxel of every point."""
+    """First point of every voxel, in the order of the points, and the voxel of every point."""
     x, y, z = (indices.T + AXIS_LIMIT).astype(np.int64)
     keys = (x << 2 * AXIS_BITS) | (y << AXIS_BITS) | z
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -220,7 +220,7 @@ def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_array(scan: Any) -> np.ndarray:
-    """A scan as an array `(num_points, columns)`, read from its file where it is a path."""
+    """A scan as an array `(num_points, columns)`; a path is read."""
     if isinstance(scan, (str, Path)):
         return read_points(scan)
     if isinstance(scan, torch.Tensor):
@@ -230,6 +230,6 @@ def as_array(scan: Any) -> np.ndarray:
     raise ValueError(f"`points` must be numpy arrays, torch tensors or paths of files, got {type(scan).__name__}.")
 
 
-def _check_choice(name: str, value: str, choices) -> None:
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}.")

@@ -1,10 +1,12 @@
 """The two contrastive terms of tri-modal pre-training (TMP), and the Lovász-softmax of segmentation.
 
-Nothing here waits for an accelerator: what is left out is masked, not selected, so that no size depends on values.
+The host never waits for an accelerator here: rows are masked, not selected, so that no size depends on values.
 """
 
 import torch
 import torch.nn.functional as F
+
+from .configuration_uov import IGNORED
 
 
 def pool_superpoints(
@@ -23,14 +25,14 @@ def pool_superpoints(
         num_superpoints (`int`):
             The number S of superpoints.
         point_rows (`torch.LongTensor` of shape `(M,)`, *optional*):
-            The row of `point_embeds` that each pair takes, where the rows are not the pairs themselves: points of one
-            voxel share its row, and nothing of size (M, D) is ever made.
+            The row of `point_embeds` of each pair; by default pair m has row m. Points of one voxel can share a row,
+            which saves an array of size (M, D).
 
     Returns:
-        `torch.Tensor` of shape `(S, D)`; a superpoint without a pair is zero.
+        `torch.Tensor` of shape `(S, D)`: The means; zero for a superpoint without pairs.
 
     Raises:
-        ValueError: if an id is out of range. An accelerator would have to wait for that check; there, all is NaN.
+        ValueError: An id is out of range. On an accelerator, where the check would stop the queue, all is NaN.
 
     Source: method 4.2. The official code divides by n_b + 1e-6.
     """
@@ -41,8 +43,8 @@ def pool_superpoints(
             f"`superpoint_ids` must have one id for each of the {len(point_rows)} pairs, "
             f"got shape {tuple(superpoint_ids.shape)}."
         )
-    # A bag of rows per superpoint. Its gradient adds up in a fixed order: that of indexing or `index_add` depends on
-    # the threads, and both are ten times slower.
+    # A bag of rows per superpoint. Its gradient is summed in a fixed order. That of indexing or `index_add` depends on
+    # the number of threads, and both are ten times slower.
     sorted_ids, order = superpoint_ids.sort(stable=True)
     right = are_in_range(sorted_ids, num_superpoints)
     starts = torch.searchsorted(sorted_ids, torch.arange(num_superpoints, device=order.device))
@@ -60,7 +62,7 @@ def superpixel_superpoint_loss(
 ) -> torch.Tensor:
     """L_IP = -1/S Σ_b log( exp(k_b·q_b / τ) / Σ_b' exp(k_b·q_b' / τ) ): pulls a superpoint to its own image segment.
 
-    It is pushed from the other segments: those of its scene where `scene_ids` is given, else all of them.
+    It is pushed away from the other segments: those of its scene if `scene_ids` is passed, else all.
 
     Args:
         superpoint_embeds (`torch.Tensor` of shape `(S, D)`):
@@ -68,16 +70,16 @@ def superpixel_superpoint_loss(
         segment_embeds (`torch.Tensor` of shape `(S, D)`):
             The teacher's embedding q of the same segments, unit length.
         scene_ids (`torch.LongTensor` of shape `(S,)`, *optional*):
-            The scene of each superpoint. The sum over a batch of scenes is then the sum over the scenes alone.
+            The scene of each superpoint. The sum over a batch is then the sum of the single scenes.
         temperature (`float`, *optional*, defaults to 0.07):
             τ.
         negative_embeds (`torch.Tensor` of shape `(K, D)`, *optional*):
-            Segments of elsewhere, pushed from by every superpoint: other micro-batches' and other ranks'.
+            Segments of other micro-batches and ranks, negatives of every superpoint.
         has_points (`torch.BoolTensor` of shape `(S,)`, *optional*):
-            Which superpoints are in the loss; the others count neither as superpoints nor as segments.
+            The superpoints in the loss; the others count neither as superpoints nor as segments.
 
     Returns:
-        The mean over superpoints, a scalar; zero, with its graph intact, where there is none.
+        `torch.Tensor` of shape `()`: The mean over superpoints; zero with a graph if there are none.
 
     Source: method 4.3; eq. L_IP. The official negatives are those of one GPU's batch.
     """
@@ -107,18 +109,18 @@ def superpixel_superpoint_loss(
 def soft_text_targets(
     prompt_embeds: torch.Tensor, prompt_groups: torch.Tensor, hard_weight: float = 0.2
 ) -> torch.Tensor:
-    """y_l[c] ∝ h·1[c = l] + (1 - h)·t_l·t_c, within the group of prompt l: what a superpoint named l may be called.
+    """y_l[c] ∝ h·1[c = l] + (1 - h)·t_l·t_c, within the group of prompt l: the target of a superpoint labelled l.
 
     Args:
         prompt_embeds (`torch.Tensor` of shape `(P, D)`):
             Text embeddings t, unit length.
         prompt_groups (`torch.LongTensor` of shape `(P,)`):
-            Prompts of one group describe one thing ("car", "sedan"); prompts of different groups share nothing.
+            Prompts of one group are synonyms ("car", "sedan"); targets do not cross groups.
         hard_weight (`float`, *optional*, defaults to 0.2):
             h; at 1 the targets are one-hot.
 
     Returns:
-        `torch.Tensor` of shape `(P, P)`, rows summing to one.
+        `torch.Tensor` of shape `(P, P)`: Rows sum to one.
 
     Source: method 4.3; y_b is the row of the superpoint's label.
     """
@@ -142,7 +144,7 @@ def text_superpoint_loss(
     temperature: float = 0.07,
     has_points: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """L_TP = -1/S Σ_b Σ_c y_b[c] log softmax_c(k_b·t_c / τ): pulls a superpoint to the words for it, from all others.
+    """L_TP = -1/S Σ_b Σ_c y_b[c] log softmax_c(k_b·t_c / τ): pulls a superpoint to its prompts.
 
     Args:
         superpoint_embeds (`torch.Tensor` of shape `(S, D)`):
@@ -150,16 +152,16 @@ def text_superpoint_loss(
         prompt_embeds (`torch.Tensor` of shape `(P, D)`):
             Text embeddings t of all prompts, unit length.
         segment_labels (`torch.LongTensor` of shape `(S,)`):
-            The prompt that the teacher gave to the segment.
+            The prompt that the teacher predicted for the segment.
         targets (`torch.Tensor` of shape `(P, P)`):
             [`soft_text_targets`]: row l is the distribution of a superpoint labelled l.
         temperature (`float`, *optional*, defaults to 0.07):
             τ.
         has_points (`torch.BoolTensor` of shape `(S,)`, *optional*):
-            Which superpoints are in the loss.
+            The superpoints in the loss.
 
     Returns:
-        The mean over superpoints, a scalar; zero, with its graph intact, where there is none.
+        `torch.Tensor` of shape `()`: The mean over superpoints; zero with a graph if there are none.
 
     Source: method 4.3; eq. L_TP.
     """
@@ -178,11 +180,11 @@ def text_superpoint_loss(
     return _mean(-(targets[segment_labels] * log_probabilities).sum(dim=1), has_points)
 
 
-def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_index: int = 255) -> torch.Tensor:
+def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_index: int = IGNORED) -> torch.Tensor:
     """mean_c Σ_i m_i D_i over the classes c in `labels`: a convex surrogate of one minus the mean IoU.
 
-    m_i = |1[y_i = c] - p_i(c)| in falling order, and D_i = J_i - J_{i-1}, where J_i is the Jaccard loss of c if the
-    first i were all that is wrong. The gradient goes through m alone.
+    m_i = |1[y_i = c] - p_i(c)| in descending order, and D_i = J_i - J_{i-1}, where J_i is the Jaccard loss of c with
+    errors in the first i rows alone. The gradient flows through m only.
 
     Args:
         probabilities (`torch.Tensor` of shape `(N, C)`):
@@ -190,10 +192,10 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_ind
         labels (`torch.LongTensor` of shape `(N,)`):
             Classes, from 0 to C - 1.
         ignore_index (`int`, *optional*, defaults to 255):
-            The label of rows that are left out.
+            The label of ignored rows.
 
     Returns:
-        A scalar; zero, with its graph intact, where no row has a label.
+        `torch.Tensor` of shape `()`: The loss; zero with a graph if no row has a label.
 
     Source: method 5; Berman et al., "The Lovász-Softmax loss" (2018), algorithm 1.
     """
@@ -214,10 +216,10 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_ind
 
 
 def _jaccard_slopes(of_class: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """D_i = J_i - J_{i-1} of each column; without the difference of almost equal numbers, which float32 would round.
+    """D_i = J_i - J_{i-1} of each column, without a difference of almost equal numbers, which float32 would round.
 
-    With the intersection I_i = G - Σ_{j≤i} g_j and the union U_i = G + Σ_{j≤i} (1 - g_j), J_i = 1 - I_i / U_i: another
-    point of the class takes 1 / U_i, and another one that is not of it I_i / (U_i (U_i - 1)).
+    With the intersection I_i = G - Σ_{j≤i} g_j and the union U_i = G + Σ_{j≤i} (1 - g_j), J_i = 1 - I_i / U_i. So D_i
+    is 1 / U_i where point i has the class, and I_i / (U_i (U_i - 1)) where it has another.
     """
     size = of_class.sum(dim=0)  # (K,)
     intersection = (size - of_class.cumsum(dim=0)).to(dtype)  # (N', K)
@@ -226,17 +228,17 @@ def _jaccard_slopes(of_class: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _mean(losses: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
-    """The mean of those counted, which of nothing is zero: a rank without superpoints still takes part in backward."""
+    """The mean of the counted losses, zero if there are none, so that a rank without superpoints can run backward."""
     if counted is None:
         return losses.sum() / max(len(losses), 1)
     return losses.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
 
 
 def are_in_range(superpoint_ids: torch.Tensor, num_superpoints: int) -> torch.Tensor:
-    """Whether all ids are from 0 to below `num_superpoints`, a bool; for `nan_unless`.
+    """Whether all ids are at least 0 and below `num_superpoints`, a scalar bool for [`nan_unless`].
 
     Raises:
-        ValueError: on a CPU, if one is not. An accelerator would have to wait for the answer.
+        ValueError: On a CPU, an id is out of range. On an accelerator, reading the result would stop the queue.
     """
     right = ((superpoint_ids >= 0) & (superpoint_ids < num_superpoints)).all()
     if right.device.type == "cpu" and not right:
@@ -248,5 +250,5 @@ def are_in_range(superpoint_ids: torch.Tensor, num_superpoints: int) -> torch.Te
 
 
 def nan_unless(right: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`values`, or NaN in all of them where a check failed whose answer the host does not wait for."""
+    """`values`, or NaN everywhere if a check failed whose result the host does not read."""
     return torch.where(right, values, torch.nan)

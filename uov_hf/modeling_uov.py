@@ -18,15 +18,15 @@ from .sparse_unet import SparseUNet, UNetStage
 
 @dataclass
 class UOVOutput(ModelOutput):
-    """What [`UOVModel`] makes of a batch of scans. Embeddings have unit length and at least float32.
+    """Output of [`UOVModel`]. Embeddings have unit length and at least float32.
 
     Args:
         point_embeds (`torch.FloatTensor` of shape `(num_points, projection_dim)`):
-            One row per point where `point_to_voxel` was given (zeros for a point outside the grid), else per voxel.
+            One row per point if `point_to_voxel` was passed (zeros for a point outside the grid), else per voxel.
         text_embeds (`torch.FloatTensor` of shape `(num_texts, projection_dim)`, *optional*):
-            Of `input_ids`, else of the baked prompts; `None` where there are neither.
+            Of `input_ids`, else of the baked prompts; `None` without both.
         logits_per_point (`torch.FloatTensor` of shape `(num_points, num_texts)`, *optional*):
-            Cosine similarity times `config.logit_scale`, where there is text.
+            Cosine similarity times `config.logit_scale`; `None` without text.
         voxel_embeds (`torch.FloatTensor` of shape `(num_voxels, projection_dim)`):
             One row per voxel.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
@@ -42,12 +42,11 @@ class UOVOutput(ModelOutput):
 
 
 class UOVPreTrainedModel(PreTrainedModel):
-    """How every UOV model is initialised, loaded and saved."""
+    """Initialisation, loading and saving of all UOV models."""
 
     config: UOVConfig
     base_model_prefix = "uov"
     main_input_name = "voxel_coords"
-    input_modalities = ("point_cloud", "text")
     supports_gradient_checkpointing = True
     _can_record_outputs = {"hidden_states": UNetStage}
     _supports_sdpa = True  # of the text tower
@@ -63,7 +62,7 @@ class UOVPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """The paper's: U(-1/√n, 1/√n) for convolutions and projection, n the number of inputs of an output."""
+        """Initialise as the paper: U(-1/√n, 1/√n) for convolutions and projection with n inputs of each output."""
         if isinstance(module, (SparseConv, nn.Linear)):
             module.reset_parameters()
         elif isinstance(module, UOVModel):
@@ -81,14 +80,14 @@ class UOVModel(UOVPreTrainedModel):
 
     Args:
         config (`UOVConfig`):
-            Sizes of the network; `config.prompts` is the baked vocabulary, written by [`~UOVModel.set_classes`].
+            Sizes of the network, and the baked vocabulary, which [`~UOVModel.set_classes`] writes.
     """
 
     def __init__(self, config: UOVConfig):
         super().__init__(config)
         self.backbone = SparseUNet(config)
         self.point_projection = nn.Linear(config.hidden_sizes[-1], config.projection_dim)
-        self.text_tower = None
+        self.text_tower: CLIPTextModelWithProjection | None = None
         if config.text_config is not None:
             self.text_tower = CLIPTextModelWithProjection._from_config(config.text_config).requires_grad_(False)
         num_prompts = len(config.prompts)
@@ -98,7 +97,7 @@ class UOVModel(UOVPreTrainedModel):
         self.post_init()
 
     def train(self, mode: bool = True) -> "UOVModel":
-        """As of any module, but the text tower is the teacher's: it stays frozen and in evaluation mode."""
+        """Set the mode of the network; the text tower stays frozen and in evaluation mode."""
         super().train(mode)
         if self.text_tower is not None:
             self.text_tower.eval().requires_grad_(False)
@@ -116,7 +115,8 @@ class UOVModel(UOVPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embeddings of the text tower."""
-        self.get_input_embeddings()  # raises where there is no text tower
+        if self.text_tower is None:
+            raise NotImplementedError("`UOVModel` has token embeddings only where it has a text tower.")
         self.text_tower.set_input_embeddings(value)
 
     @capture_outputs
@@ -134,22 +134,22 @@ class UOVModel(UOVPreTrainedModel):
 
         Args:
             voxel_coords (`torch.IntTensor` of shape `(num_voxels, 4)`):
-                Scan in the batch, then the voxel's x, y, z in the grid.
+                Index of the scan in the batch, then x, y, z in the grid.
             voxel_features (`torch.FloatTensor` of shape `(num_voxels, in_channels)`):
-                What [`UOVFeatureExtractor`] made of the points.
+                From [`UOVFeatureExtractor`].
             point_to_voxel (`torch.LongTensor` of shape `(num_points,)`, *optional*):
-                The voxel of each point, -1 for a point that has none.
+                The voxel of each point, -1 for a point without one.
             num_points (`torch.LongTensor` of shape `(batch,)`, *optional*):
-                Not used: accepted so that the output of [`UOVProcessor`] can be passed whole.
+                Not used. Accepted so that the whole output of [`UOVProcessor`] can be passed.
             input_ids, attention_mask (`torch.LongTensor` of shape `(num_texts, sequence_length)`, *optional*):
-                Tokenised words for the text tower. Without them the words are the baked prompts.
+                Tokenised words for the text tower. By default the words are the baked prompts.
             output_hidden_states (`bool`, *optional*):
                 Whether to return the features of every stage.
             return_dict (`bool`, *optional*, defaults to `True`):
                 Whether to return an output object instead of a tuple.
 
         Raises:
-            ValueError: if `input_ids` are given and the model has no text tower of its teacher.
+            ValueError: `input_ids` are passed and the model has no text tower of its teacher.
         """
         voxel_embeds = self.get_point_features(voxel_coords, voxel_features)  # (num_voxels, projection_dim)
         point_embeds = voxel_embeds if point_to_voxel is None else voxels_to_points(voxel_embeds, point_to_voxel)
@@ -161,7 +161,7 @@ class UOVModel(UOVPreTrainedModel):
         elif len(self.prompt_embeds):
             text_embeds = self.prompt_embeds
         if text_embeds is not None:
-            # In half precision, logits of up to 14 could not tell similar words apart.
+            # In half precision, logits of up to 14 are too coarse to separate similar words.
             with torch.autocast(point_embeds.device.type, enabled=False):
                 logits_per_point = self.config.logit_scale * point_embeds @ text_embeds.to(point_embeds.dtype).T
         return UOVOutput(point_embeds, text_embeds, logits_per_point, voxel_embeds)
@@ -172,9 +172,9 @@ class UOVModel(UOVPreTrainedModel):
         voxel_features: torch.Tensor,
         point_to_voxel: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Unit-length embeddings `(num_points, projection_dim)`; one per voxel where `point_to_voxel` is not given.
+        """Unit-length embeddings `(num_points, projection_dim)`, or one per voxel without `point_to_voxel`.
 
-        The arguments are those of [`~UOVModel.forward`]. A point without a voxel gets zeros.
+        See [`~UOVModel.forward`] for the arguments. A point without a voxel gets zeros.
         """
         hidden_states = self.backbone(voxel_coords, voxel_features.to(self.point_projection.weight.dtype))
         voxel_embeds = F.normalize(at_least_float32(self.point_projection(hidden_states)), dim=-1)
@@ -201,9 +201,9 @@ class UOVModel(UOVPreTrainedModel):
             length unlike those of `CLIPModel`.
 
         Raises:
-            ValueError: if there is no text tower, or it is not that of the teacher the points were trained with.
+            ValueError: There is no text tower, or it belongs to another teacher than the points.
         """
-        if not self.config.has_teachers_text_tower:
+        if self.text_tower is None or not self.config.has_teachers_text_tower:
             raise ValueError(f"`input_ids` cannot be embedded: {self.config.why_only_baked_words()}")
         options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         options = {name: value for name, value in options.items() if value is not None}  # else the configuration's
@@ -219,18 +219,18 @@ class UOVModel(UOVPreTrainedModel):
         """Unit-length embeddings `(len(prompts), projection_dim)` of words of the baked vocabulary.
 
         Raises:
-            ValueError: if a word was not baked. The message says which words were, and how others can be embedded.
+            ValueError: A word is not a baked prompt. The message lists baked prompts and the way to embed others.
         """
-        unknown = [prompt for prompt in prompts if prompt not in self.config.prompts]
-        if unknown:
+        missing = [prompt for prompt in prompts if prompt not in self.config.prompts]
+        if missing:
             raise ValueError(
-                f"The words {unknown} are not among the {len(self.config.prompts)} baked prompts "
+                f"The words {missing} are not among the {len(self.config.prompts)} baked prompts "
                 f"({', '.join(self.config.prompts[:5])}, …), and {self.config.why_only_baked_words()}"
             )
         return self.prompt_embeds[[self.config.prompts.index(prompt) for prompt in prompts]]
 
     def get_voxel_logits(self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor) -> torch.Tensor:
-        """The score of every class, `(num_voxels, num_labels)`: all that reading out a segmentation needs."""
+        """Logits of the classes, `(num_voxels, num_labels)`."""
         return self.class_scores(self.get_point_features(voxel_coords, voxel_features))
 
     def set_classes(
@@ -240,20 +240,20 @@ class UOVModel(UOVPreTrainedModel):
         prompt_to_class: torch.Tensor,
         prompts: list[str] | None = None,
     ) -> None:
-        """Bake a vocabulary into the model: it is saved with the weights, and `config.id2label` names its classes.
+        """Store a vocabulary in the model. It is saved with the weights, and sets `config.id2label`.
 
         Args:
             names (`list[str]` of length C):
                 The classes, in the order of their ids.
             prompt_embeds (`torch.Tensor` of shape `(P, projection_dim)`):
-                Text embeddings of the prompts, unit length, from the teacher the points are trained with.
+                Unit-length text embeddings of the prompts by the teacher of the points.
             prompt_to_class (`torch.LongTensor` of shape `(P,)`):
                 The class of each prompt; `config.ignored_index` (255) for background.
             prompts (`list[str]` of length P, *optional*):
-                The prompts' words; by default the name of the class of each, or "background".
+                The words of the prompts; by default the name of the class, or "background".
 
         Raises:
-            ValueError: if sizes do not agree, an embedding has not unit length, or a class has no prompt.
+            ValueError: Sizes do not agree, an embedding does not have unit length, or a class has no prompt.
         """
         weight = self.point_projection.weight
         prompt_embeds = at_least_float32(torch.as_tensor(prompt_embeds, device=weight.device)).detach().clone()
@@ -271,7 +271,7 @@ class UOVModel(UOVPreTrainedModel):
             raise ValueError("`prompt_embeds` must have unit length. Divide each row by its norm first.")
         if set(classes) - {self.config.ignored_index} != set(range(len(names))):
             raise ValueError(
-                f"`prompt_to_class` must name each of the {len(names)} classes in `names`, and besides them only "
+                f"`prompt_to_class` must contain each of the {len(names)} classes in `names`, and besides them only "
                 f"{self.config.ignored_index} for background; got {sorted(set(classes))}."
             )
         self.prompt_embeds, self.prompt_to_class = prompt_embeds, prompt_to_class
@@ -280,38 +280,43 @@ class UOVModel(UOVPreTrainedModel):
         self.config.label2id = {name: index for index, name in enumerate(names)}
 
     def set_text_tower(self, text_tower: CLIPTextModelWithProjection, source: str) -> None:
-        """Let the teacher's text tower travel with the model, so that words beyond the baked ones can be used.
+        """Store the teacher's text tower in the model, so that words beyond the baked prompts can be used.
 
         Args:
             text_tower (`CLIPTextModelWithProjection`):
-                The tower; it is frozen.
+                The tower. It is frozen.
             source (`str`):
-                The teacher it is of. It is used only if this is `config.teacher`.
+                The teacher of the tower. The tower is used only if this is `config.teacher`.
 
         Raises:
-            ValueError: if its embeddings do not have `config.projection_dim` dimensions.
+            ValueError: The embeddings of the tower do not have `config.projection_dim` dimensions.
         """
         if text_tower.config.projection_dim != self.config.projection_dim:
             raise ValueError(
                 f"The text tower of {source!r} has {text_tower.config.projection_dim} dimensions and this model "
-                f"{self.config.projection_dim}: it is not the tower of this model's teacher."
+                f"{self.config.projection_dim}. Use the tower of this model's teacher."
             )
-        self.text_tower = text_tower.to(self.point_projection.weight.device)
+        self.text_tower = text_tower
+        # transformers' decorator of `to` hides its signature.
+        text_tower.to(device=self.point_projection.weight.device)  # type: ignore[call-arg]
         self.config.text_config = text_tower.config
         self.config.text_tower_source = source
         self.train(self.training)
 
     def class_scores(self, point_embeds: torch.Tensor, include_background: bool = False) -> torch.Tensor:
-        """Logit of every class: the best of its prompts, cosine similarity times `config.logit_scale`.
+        """Logits of the classes: the best prompt of each, as cosine similarity times `config.logit_scale`.
 
         Args:
             point_embeds (`torch.FloatTensor` of shape `(N, projection_dim)`):
-                Of points or of voxels.
+                Embeddings of points or voxels.
             include_background (`bool`, *optional*, defaults to `False`):
-                Whether background prompts compete: they then score as one last column.
+                Whether background prompts compete, as one last column.
 
         Returns:
             `torch.FloatTensor` of shape `(N, C)`, or `(N, C + 1)` with the background.
+
+        Raises:
+            ValueError: The model has no baked prompts, or prompts of other classes.
         """
         self._check_vocabulary()
         with torch.autocast(point_embeds.device.type, enabled=False):
@@ -346,10 +351,10 @@ def best_of_prompts(
     num_classes: int | None = None,
     include_background: bool = False,
 ) -> torch.Tensor:
-    """Logits `(N, C)` of unit-length embeddings `(N, D)`: each class scores as the best of its prompts `(P, D)`.
+    """Logits `(N, C)` of unit-length embeddings `(N, D)`: each class has the score of its best prompt of `(P, D)`.
 
-    Prompts whose class is not below `num_classes`, by default those of all classes, are background: one last column
-    where it is included.
+    `num_classes` is by default the number of classes in `prompt_to_class`. Prompts of higher classes are background:
+    one last column if it is included.
     """
     num_classes = int(prompt_to_class.max()) + 1 if num_classes is None else num_classes
     similarity = prompt_embeds.to(point_embeds.dtype) @ point_embeds.T  # (P, N)
@@ -360,8 +365,8 @@ def best_of_prompts(
 
 
 def voxels_to_points(voxel_values: torch.Tensor, point_to_voxel: torch.Tensor) -> torch.Tensor:
-    """The row of each point's voxel; zeros where it is -1."""
-    # `F.embedding` adds up its gradient in a fixed order; plain indexing does not on several threads.
+    """The value of each point's voxel; zeros for a point without a voxel (-1)."""
+    # `F.embedding` sums its gradient in a fixed order; plain indexing does not on several threads.
     padded = F.pad(voxel_values, (0, 0, 0, 1))  # (num_voxels + 1, D)
     return F.embedding(point_to_voxel.remainder(len(padded)), padded)
 

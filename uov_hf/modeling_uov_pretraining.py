@@ -1,4 +1,4 @@
-"""Tri-modal pre-training: points are pulled to what the teacher says about the image segments that they lie in."""
+"""Tri-modal pre-training: superpoints are pulled to the teacher's embeddings of their image segments and prompts."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class UOVPreTrainingOutput(ModelOutput):
         text_loss (`torch.FloatTensor` of shape `()`):
             Text-superpoint cross-entropy, without a graph.
         num_superpoints (`torch.LongTensor` of shape `()`):
-            How many superpoints the means are over: the weight of this micro-batch in the optimiser step.
+            Number of superpoints in the means: the weight of this micro-batch in the optimiser step.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
             See [`UOVOutput`].
     """
@@ -79,17 +79,17 @@ class UOVForPreTraining(UOVPreTrainedModel):
             voxel_coords, voxel_features, point_to_voxel, num_points, output_hidden_states, return_dict:
                 See [`UOVModel.forward`].
             pair_to_point (`torch.LongTensor` of shape `(M,)`):
-                The point of each pair. A pair whose point has no voxel is left out.
+                The point of each pair. Pairs of points without a voxel are ignored.
             superpoint_ids (`torch.LongTensor` of shape `(M,)`):
                 The superpoint of each pair. A superpoint without pairs is in no loss.
             segment_embeds (`torch.FloatTensor` of shape `(S, projection_dim)`):
                 The teacher's embedding of the image segment of each superpoint, unit length.
             segment_labels (`torch.LongTensor` of shape `(S,)`):
-                The prompt that the teacher gave to it.
+                The prompt that the teacher predicted for it.
             prompt_embeds (`torch.FloatTensor` of shape `(P, projection_dim)`):
                 The teacher's text embeddings, unit length.
             prompt_groups (`torch.LongTensor` of shape `(P,)`):
-                Which prompts describe the same thing.
+                The group of synonyms of each prompt.
             scene_ids (`torch.LongTensor` of shape `(S,)`, *optional*):
                 The scene of each superpoint; needed where `config.negatives` is `"scene"`.
             negative_embeds (`torch.FloatTensor` of shape `(K, projection_dim)`, *optional*):
@@ -97,8 +97,8 @@ class UOVForPreTraining(UOVPreTrainedModel):
                 `config.negatives` is `"global"`, and refused elsewhere.
 
         Raises:
-            ValueError: if a superpoint id is out of range (on an accelerator the loss is NaN instead), or negatives do
-                not fit `config.negatives`.
+            ValueError: A superpoint id is out of range (on an accelerator the loss is NaN instead), or the negatives
+                do not fit `config.negatives`.
         """
         self._check_negatives(scene_ids, negative_embeds)
         voxel_embeds = self.uov.get_point_features(voxel_coords, voxel_features)  # (num_voxels, D)

@@ -1,4 +1,4 @@
-"""UOV as a segmenter: the pre-trained network, a head that names every voxel, and the loss it is distilled with."""
+"""UOV as a segmenter: the pre-trained network, a head that classifies voxels, and the loss of distillation."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,20 +9,20 @@ from torch import nn
 from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_uov import UOVConfig
+from .configuration_uov import IGNORED, UOVConfig
 from .losses import lovasz_softmax, nan_unless
 from .modeling_uov import UOVModel, UOVPreTrainedModel, at_least_float32, voxels_to_points
 
 
 @dataclass
 class UOVSegmentationOutput(ModelOutput):
-    """What [`UOVForSemanticSegmentation`] says about a batch of scans.
+    """Output of [`UOVForSemanticSegmentation`].
 
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*):
-            `cross_entropy + lovasz_loss`, where `labels` were given.
+            `cross_entropy + lovasz_loss`; `None` without `labels`.
         logits (`torch.FloatTensor` of shape `(num_points, num_labels)`):
-            One row per point where `point_to_voxel` was given (zeros for a point outside the grid), else per voxel.
+            One row per point if `point_to_voxel` was passed (zeros for a point outside the grid), else per voxel.
         voxel_logits (`torch.FloatTensor` of shape `(num_voxels, num_labels)`):
             One row per voxel.
         cross_entropy, lovasz_loss (`torch.FloatTensor` of shape `()`, *optional*):
@@ -44,16 +44,16 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
     head "linear":  voxels -> SparseUNet -> Linear                                    = logits per voxel
     head "text":    voxels -> SparseUNet -> embeddings · prompts, best of each class  = logits per voxel
 
-    L = cross-entropy + Lovász-softmax of the voxels (method 5). The text head has no weights of its own, so that it
-    answers in other words too once they are baked (`model.uov.set_classes`).
+    L = cross-entropy + Lovász-softmax of the voxels (method 5). The text head has no weights of its own:
+    `model.uov.set_classes` replaces its classes.
 
-    `from_pretrained` takes any checkpoint: a segmenter with its head, a pre-trained network with its words for a head.
-    [`~UOVForSemanticSegmentation.from_backbone`] puts a new head on a network.
+    `from_pretrained` loads any checkpoint: a segmenter with its head, or a pre-trained network with a text head.
+    [`~UOVForSemanticSegmentation.from_backbone`] adds a new head to a network.
 
     Args:
         config (`UOVConfig`):
-            `config.head` says which head, `config.id2label` the classes, `config.has_void` whether a linear head has
-            the official one's row for none of them, behind theirs.
+            `config.head` is the head, `config.id2label` are the classes. With `config.has_void` a linear head has a
+            last row for none of them, as the official one.
 
     Raises:
         ValueError: There are no classes, or the head is "text" and the baked prompts are missing or for other classes.
@@ -63,13 +63,13 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         super().__init__(config)
         if not config.num_labels:
             raise ValueError(
-                "A segmenter needs classes: `config.id2label` is empty. Give `class_names` to `from_backbone`, "
-                "or bake a vocabulary with `UOVModel.set_classes` first."
+                "A segmenter needs classes, but `config.id2label` is empty. Pass `class_names` to `from_backbone`, or "
+                "call `UOVModel.set_classes` first."
             )
         if config.head == "text":
             config.check_vocabulary()
         self.uov = UOVModel(config)
-        self.classifier = None
+        self.classifier: nn.Linear | None = None
         if config.head == "linear":
             self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels + config.has_void)
         self.post_init()
@@ -79,22 +79,22 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
     def from_backbone(
         cls, uov: UOVModel, head: Literal["linear", "text"] = "linear", class_names: list[str] | None = None
     ) -> "UOVForSemanticSegmentation":
-        """A segmenter on a pre-trained network, with a new head whatever the checkpoint had.
+        """Add a new head to a pre-trained network.
 
         Args:
             uov (`UOVModel`):
-                The network; it is taken over, not copied, and so is its configuration.
+                The network. It is used, not copied, and so is its configuration.
             head (`"linear"` or `"text"`, *optional*, defaults to `"linear"`):
-                See above.
+                See [`UOVForSemanticSegmentation`].
             class_names (`list[str]`, *optional*):
-                The classes, in the order of their ids; by default those that are baked. Where they are others, the
-                baked vocabulary is dropped, because its prompts are for classes that the segmenter does not have.
+                The classes, in the order of their ids; by default those of the baked prompts. With other classes the
+                baked prompts are dropped.
 
         Raises:
-            ValueError: if there are no classes, or a text head is to name classes without baked prompts.
+            ValueError: There are no classes, or a text head has no baked prompts for its classes.
         """
         config = uov.config
-        if class_names is not None and list(class_names) != list(config.id2label.values()):
+        if class_names is not None and list(class_names) != config.classes:
             uov.prompt_embeds, uov.prompt_to_class = uov.prompt_embeds[:0], uov.prompt_to_class[:0]
             config.prompts, config.class_names = [], []
             config.id2label = dict(enumerate(class_names))
@@ -109,11 +109,11 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         return model.train(uov.training)
 
     def train(self, mode: bool = True) -> "UOVForSemanticSegmentation":
-        """As of any module, but a linear head keeps the projection into the text space frozen."""
+        """Set the mode; with a linear head, the projection into the text space stays frozen."""
         super().train(mode)
         if self.classifier is not None:
-            # It takes no part, and DDP would wait for its gradient. `from_pretrained` makes every weight trainable,
-            # and then calls `eval`: frozen in the constructor alone, it would not stay so.
+            # It is not used, and DDP would wait for its gradient. `from_pretrained` makes every weight trainable and
+            # then calls `eval`, so freezing it in the constructor is not enough.
             self.uov.point_projection.requires_grad_(False)
         return self
 
@@ -128,20 +128,20 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         confidence: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> UOVSegmentationOutput:
-        """Name the voxels of scans, and compare the names with labels where there are any.
+        """Classify the voxels of scans; with `labels`, compute the loss.
 
         Args:
             voxel_coords, voxel_features, point_to_voxel, num_points, output_hidden_states, return_dict:
                 See [`UOVModel.forward`].
             labels (`torch.LongTensor` of shape `(num_points,)`, *optional*):
-                The class of each point, `config.ignored_index` for none; a voxel has that of its first point. Without
-                `point_to_voxel` there is one for each voxel.
+                The class of each point, or `config.ignored_index`; a voxel has the label of its first point. Without
+                `point_to_voxel`, the class of each voxel.
             confidence (`torch.FloatTensor` of shape `(num_points,)`, *optional*):
-                Weight of each label in the cross-entropy, a weighted mean. Lovász-softmax is of sets, and has none.
+                Weight of each label in the cross-entropy, a weighted mean. Lovász-softmax has no weights.
 
         Raises:
-            ValueError: if labels are not one for each point, or are no classes. An accelerator would have to wait for
-                the second check; there, the loss is NaN.
+            ValueError: The number of labels is wrong, or one is not a class. On an accelerator, where the second check
+                would stop the queue, the loss is NaN instead.
         """
         voxel_logits = self.get_voxel_logits(voxel_coords, voxel_features)  # (num_voxels, num_labels)
         logits = voxel_logits if point_to_voxel is None else voxels_to_points(voxel_logits, point_to_voxel)
@@ -162,19 +162,19 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
     def get_voxel_logits(
         self, voxel_coords: torch.Tensor, voxel_features: torch.Tensor, include_void: bool = False
     ) -> torch.Tensor:
-        """As [`UOVModel.get_voxel_logits`], by this model's head.
+        """Logits of the head, `(num_voxels, num_labels)`.
 
         Args:
             voxel_coords, voxel_features:
-                The scans, as in [`UOVModel.forward`].
+                See [`UOVModel.forward`].
             include_void (`bool`, *optional*, defaults to `False`):
-                Whether void competes, as in the official evaluation (method 5.1): its logit is then the last column.
+                Whether to add the logit of void as the last column, as in the official evaluation (method 5.1).
 
         Raises:
-            ValueError: if void is asked for and the head has none.
+            ValueError: `include_void` is true and the head has no void row.
         """
         if include_void and not self.config.has_void:
-            raise ValueError("`include_void` needs a head with void (`config.has_void`), as converted ones have.")
+            raise ValueError("`include_void` needs a head with void (`config.has_void`), such as a converted one.")
         uov = self.uov
         if self.classifier is None:
             return uov.get_voxel_logits(voxel_coords, voxel_features)
@@ -187,7 +187,7 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
     def _losses(
         self, logits: torch.Tensor, labels: torch.Tensor, confidence: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropy and Lovász-softmax of voxels, both zero where none has a label."""
+        """Cross-entropy and Lovász-softmax of voxels, both zero if no voxel has a label."""
         ignored = self.config.ignored_index
         weights = (labels != ignored).to(logits.dtype)  # (num_voxels,)
         if confidence is not None:
@@ -198,20 +198,20 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
             return cross_entropy, lovasz_softmax(logits.softmax(dim=1), labels, ignored)
 
     def _check_labels(self, labels: torch.Tensor, confidence: torch.Tensor | None, num_rows: int) -> torch.Tensor:
-        """Raise where labels are wrong; whether their values are right, which the host does not ask an accelerator."""
+        """Check shapes; return whether all values are classes, a scalar that is read only on a CPU."""
         for name, values in (("labels", labels), ("confidence", confidence)):
             if values is not None and values.shape != (num_rows,):
                 raise ValueError(
                     f"`{name}` must have one entry for each of the {num_rows} rows of the logits (points where "
                     f"`point_to_voxel` is given, else voxels), got shape {tuple(values.shape)}."
                 )
-        ignored, num_labels = self.config.ignored_index, self.config.num_labels
+        ignored, num_labels = self.config.ignored_index, len(self.config.classes)
         right = (((labels >= 0) & (labels < num_labels)) | (labels == ignored)).all()
         if right.device.type == "cpu" and not right:
             named = labels[labels != ignored]
             raise ValueError(
                 f"`labels` must be classes from 0 to {num_labels - 1}, or {ignored} for none; got {named.min()} to "
-                f"{named.max()}. Are they of another taxonomy?"
+                f"{named.max()}. Do they belong to another taxonomy?"
             )
         return right
 
@@ -221,11 +221,11 @@ def first_of_each_voxel(
     confidence: torch.Tensor | None,
     point_to_voxel: torch.Tensor,
     num_voxels: int,
-    ignored_index: int = 255,
+    ignored_index: int = IGNORED,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Label `(num_voxels,)` and confidence of every voxel: those of its first point, as its intensity is (method 1.7).
+    """Label `(num_voxels,)` and confidence of every voxel: those of its first point, as its intensity (method 1.7).
 
-    A voxel whose first point has no label has none, whatever its other points say; nor has one without points.
+    A voxel without points, or whose first point has no label, has no label.
     """
     num_points = len(point_to_voxel)
     rows = torch.arange(num_points, device=point_to_voxel.device)

@@ -1,8 +1,9 @@
-"""`pipeline("point-cloud-segmentation")`: scans in, a label for each of their points out, in words of one's own."""
+"""`pipeline("point-cloud-segmentation")`: scans in, a label for each point out, with classes given as words."""
 
 import os
 from collections.abc import Iterator, Mapping, Sized
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from transformers.utils import logging
 
 from .configuration_uov import IGNORED
 from .feature_extraction_uov import as_array
-from .modeling_uov import UOVModel, best_of_prompts
+from .modeling_uov import best_of_prompts
+from .modeling_uov_segmentation import UOVForSemanticSegmentation
+from .processing_uov import UOVProcessor
 
 
 logger = logging.get_logger(__name__)
@@ -24,8 +27,59 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 WORDS = ("candidate_labels", "candidate_embeds", "hypothesis_template")
 
 
+class PointCloudSegmentation(TypedDict):
+    """The result of [`PointCloudSegmentationPipeline`] for one scan.
+
+    Args:
+        segmentation (`np.ndarray` of shape `(num_points,)`, int64):
+            Indices into `labels`; 255 for a point without a voxel or below the threshold.
+        scores (`np.ndarray` of shape `(num_points,)`, float32):
+            Probability of the label among all candidates.
+        labels (`list[str]`):
+            The candidates, or the classes of the checkpoint.
+        top_labels (`np.ndarray` of shape `(num_points, top_k)`, int64, *optional*):
+            The best labels whatever the threshold, best first; only with `top_k`.
+        top_scores (`np.ndarray` of shape `(num_points, top_k)`, float32, *optional*):
+            Their probabilities; only with `top_k`.
+    """
+
+    segmentation: np.ndarray
+    scores: np.ndarray
+    labels: list[str]
+    top_labels: NotRequired[np.ndarray]
+    top_scores: NotRequired[np.ndarray]
+
+
+class _Scan(TypedDict):
+    """A scan between `preprocess` and `_forward`: points `(num_points, 3 or more)` and the words to choose from."""
+
+    points: np.ndarray
+    intensity_max: float
+    candidate_labels: str | list[str] | None
+    candidate_embeds: Mapping[str, Any] | None
+    hypothesis_template: str | None
+
+
+class _VoxelLogits(TypedDict):
+    """A scan between `_forward` and `postprocess`: logits `(num_voxels, len(labels))`, and the voxel of each point."""
+
+    points: np.ndarray
+    point_to_voxel: torch.Tensor
+    logits: torch.Tensor
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Candidate labels, the embeddings `(P, D)` of their prompts, and the label `(P,)` of each prompt."""
+
+    labels: list[str]
+    prompt_embeds: torch.Tensor
+    prompt_to_label: torch.Tensor
+
+
 class PointCloudSegmentationPipeline(Pipeline):
-    """Names every point of lidar scans.
+    """Classify every point of lidar scans.
 
     ```python
     from transformers import pipeline
@@ -33,62 +87,65 @@ class PointCloudSegmentationPipeline(Pipeline):
 
     segmenter = pipeline("point-cloud-segmentation", model="out/uov")
     result = segmenter("scan.bin", candidate_labels=["car", "road", "tree"])
-    result["labels"][result["segmentation"][0]]  # what the first point is
+    result["labels"][result["segmentation"][0]]  # the class of the first point
     ```
 
-    Without `candidate_labels` it answers in the classes of the checkpoint. With them it needs a checkpoint whose head
-    is `"text"` (a pre-trained one, or one distilled with `--head text`): a label is looked up among the classes and
-    the prompts that are baked into the model, and goes to the text tower where there is one. Embeddings of words are
-    kept from call to call.
+    Without `candidate_labels` the classes are those of the checkpoint. With them the head of the checkpoint must be
+    `"text"` (pre-trained, or distilled with `--head text`). A label is looked up among the classes and the baked
+    prompts of the model; other words need a text tower. Embeddings of words are cached between calls.
 
     Args:
         model, processor:
             [`UOVForSemanticSegmentation`] and [`UOVProcessor`]; `pipeline` loads both from a checkpoint.
         device, dtype, batch_size, num_workers:
-            As for every pipeline. A batch is concatenated, never padded.
+            See `Pipeline`. A batch is concatenated, never padded.
     """
 
-    _load_processor = True
-    _load_image_processor = _load_feature_extractor = _load_tokenizer = False
+    model: UOVForSemanticSegmentation
+    processor: UOVProcessor
+    # The base class declares these as None.
+    _load_processor: bool = True  # type: ignore[assignment]
+    _load_image_processor: bool = False  # type: ignore[assignment]
+    _load_feature_extractor: bool = False  # type: ignore[assignment]
+    _load_tokenizer: bool = False  # type: ignore[assignment]
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._embeds_of_words: dict[str, torch.Tensor] = {}
 
-    def __call__(self, points: Any, candidate_labels: Any = None, **kwargs) -> Any:
+    def __call__(  # type: ignore[override]  # the first argument has its own name, as in all pipelines of transformers
+        self, points: Any, candidate_labels: Any = None, **kwargs: Any
+    ) -> Any:
         """Label the points of one scan, or of many.
 
         Args:
             points (path, array of shape `(num_points, 3 or more)`, or a `dict`; or a list or generator of these):
-                x, y, z in metres in the lidar frame, then the intensity as in the file, if there is one. A dictionary
-                has `points` and may have `candidate_labels`, `candidate_embeds` and `intensity_max` of its own.
+                x, y, z in metres in the lidar frame, then the intensity as in the file, if it has one. A dictionary
+                has `points` and optionally its own `candidate_labels`, `candidate_embeds`, `hypothesis_template` and
+                `intensity_max`.
             candidate_labels (`str`, `list[str]` or `list[list[str]]`, *optional*):
-                The words to choose from: with commas between them, or in a list; for a list of scans perhaps one list
-                for each.
+                The words to choose from, separated by commas or in a list. A list of scans may have a list for each.
             candidate_embeds (`dict[str, array]`, *optional*):
-                Labels by embeddings of the teacher's space: `(D,)`, or `(num_prompts, D)`, whose best counts.
-                [`~uov_hf.teachers.embed_pictures`] makes them of photos. They stand beside the words; those of a word
-                add to it.
+                Labels given by embeddings in the teacher's space: `(D,)`, or `(num_prompts, D)`, of which the best
+                counts. [`~uov_hf.teachers.embed_pictures`] makes them from photos. They are added to the words; under
+                the name of a word they are further prompts of it.
             hypothesis_template (`str`, *optional*, defaults to `"a photo of a {}."`):
-                The sentence that the text tower reads. Baked words were embedded in the templates of their teacher.
+                The sentence for the text tower. Baked prompts were embedded with the templates of their teacher.
             intensity_max (`float`, *optional*):
-                The sensor's full scale, as [`UOVFeatureExtractor`] takes it. Where the network needs it, it is by
-                default the least of 1, 255 and 65535 that no point of the scan exceeds, and a warning says so.
+                The sensor's full scale; see [`UOVFeatureExtractor`]. If the network needs it, the default is the
+                smallest of 1, 255 and 65535 that no point of the scan exceeds, with a warning.
             threshold (`float`, *optional*, defaults to 0.0):
-                Points whose best label has less probability than this get 255 in `segmentation`.
+                Points whose best label has a lower probability get 255 in `segmentation`.
             top_k (`int`, *optional*):
-                How many labels to give for each point, best first; all where there are fewer candidates.
+                Number of best labels to return for each point; all if there are fewer candidates.
             refine (`"afi"`, *optional*):
-                Clean the answer by approximate flat interaction.
+                Refine the labels by approximate flat interaction.
 
         Returns:
-            For each scan a dictionary: `segmentation` `(num_points,)` int64, rows of `labels`, 255 for a point that is
-            in no voxel or below the threshold; `scores` `(num_points,)` float32, the probability among the candidates;
-            `labels`, a list of words. With `top_k` also `top_labels` `(num_points, top_k)` int64 and `top_scores`
-            `(num_points, top_k)` float32, whatever the threshold is.
+            [`PointCloudSegmentation`] for one scan, a list of them for a list, a generator for a generator.
 
         Raises:
-            ValueError: if the head is linear and there are candidates, or a word cannot be embedded.
+            ValueError: There are candidates for a linear head, or a word cannot be embedded.
         """
         if isinstance(points, list) and not points:
             return []
@@ -114,8 +171,10 @@ class PointCloudSegmentationPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def _sanitize_parameters(self, threshold=None, top_k=None, refine=None, **asked):
-        unknown = sorted(set(asked) - {*WORDS, "intensity_max"})
+    def _sanitize_parameters(
+        self, threshold: float | None = None, top_k: int | None = None, refine: str | None = None, **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        unknown = sorted(set(options) - {*WORDS, "intensity_max"})
         if unknown:
             raise ValueError(f"The pipeline has no parameter {', '.join(unknown)}.")
         if top_k is not None and top_k < 1:
@@ -123,21 +182,26 @@ class PointCloudSegmentationPipeline(Pipeline):
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"`threshold` must be a probability, from 0 to 1, got {threshold}.")
         read_out = {"threshold": threshold, "top_k": top_k, "refine": refine}
-        return asked, {}, {name: value for name, value in read_out.items() if value is not None}
+        return options, {}, {name: value for name, value in read_out.items() if value is not None}
 
-    def preprocess(self, scan: Any, **asked) -> dict[str, Any]:
-        asked = {**asked, **_as_dict(scan)}
-        points = as_array(asked["points"])
-        words = {name: asked.get(name) for name in WORDS}
-        return {**words, "points": points, "intensity_max": self._full_scale(points, asked.get("intensity_max"))}
+    def preprocess(self, input_: Any, **options: Any) -> _Scan:  # type: ignore[override]  # typed: the base has a dict
+        options = {**options, **_as_dict(input_)}
+        points = as_array(options["points"])
+        return {
+            "points": points,
+            "intensity_max": self._full_scale(points, options.get("intensity_max")),
+            "candidate_labels": options.get("candidate_labels"),
+            "candidate_embeds": options.get("candidate_embeds"),
+            "hypothesis_template": options.get("hypothesis_template"),
+        }
 
     def _full_scale(self, points: np.ndarray, given: float | None) -> float:
-        """Of the intensity of a scan: as given, or the likeliest; 1 where it does not matter."""
+        """Full scale of the intensity of a scan: the given one, the likeliest, or 1 where it does not matter."""
         extractor = self.processor.feature_extractor
         if points.ndim == 2 and points.shape[1] == 3:
             logger.warning_once(
-                f"A scan has no intensity: the network reads {extractor.missing_intensity} (`missing_intensity`) for "
-                "each of its points, and may never have seen such scans."
+                f"A scan has no intensity: the feature of all its points is {extractor.missing_intensity} "
+                "(`missing_intensity`). Results are worse if the network was trained with intensity."
             )
             return 1.0
         if given is not None or extractor.intensity_scaling == "raw" or points.ndim != 2:
@@ -146,35 +210,40 @@ class PointCloudSegmentationPipeline(Pipeline):
         for scale in FULL_SCALES:
             if largest <= scale:
                 logger.warning_once(
-                    f"`intensity_max` is not given: intensities up to {scale} look as if the sensor's full scale were "
-                    f"{scale}. Give it to be sure (255 for nuScenes, 1 for KITTI)."
+                    f"`intensity_max` is not given. All intensities are at most {scale}, so this is taken to be the "
+                    "sensor's full scale. Pass `intensity_max` to be sure (255 for nuScenes, 1 for KITTI)."
                 )
                 return float(scale)
-        raise ValueError(f"`intensity_max`, the sensor's full scale, must be given: intensities go up to {largest}.")
+        raise ValueError(f"Pass `intensity_max`, the sensor's full scale: intensities go up to {largest}.")
 
     def get_iterator(
-        self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
-    ) -> Iterator[dict[str, Any]]:
-        """As the library's, but for the batches, which it would pad."""
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[PointCloudSegmentation]:
+        """Iterate over results without padding batches, unlike the base class."""
         kind = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
         if kind is PipelineIterator:
-            num_workers = min(num_workers, 1)  # each worker would read all of it
+            num_workers = min(num_workers, 1)  # each worker would read the whole iterable
         scans = kind(inputs, self.preprocess, preprocess_params)
         for batch in DataLoader(scans, num_workers=num_workers, batch_size=batch_size, collate_fn=list):
-            for answer in self.forward(batch, **forward_params):
-                yield self.postprocess(answer, **postprocess_params)
+            for outputs in self.forward(batch, **forward_params):
+                yield self.postprocess(outputs, **postprocess_params)
 
-    def run_single(self, inputs, *params) -> dict[str, Any]:
+    def run_single(self, inputs: Any, *params: dict[str, Any]) -> PointCloudSegmentation:
         return next(self.get_iterator([inputs], 0, 1, *params))
 
-    def _forward(self, scans: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """For each scan its points, their voxels, the logits of these, and what the logits are of."""
+    def _forward(self, scans: list[_Scan]) -> list[_VoxelLogits]:  # type: ignore[override]  # a batch is a list
         scales = [scan["intensity_max"] for scan in scans]
         inputs = self.processor([scan["points"] for scan in scans], intensity_max=scales)
         voxels = inputs["voxel_coords"].to(self.device), inputs["voxel_features"].to(self.device)
         num_voxels = torch.bincount(inputs["voxel_coords"][:, 0], minlength=len(scans))
         starts = num_voxels.cumsum(0) - num_voxels
-        named = self._name(voxels, num_voxels.tolist(), [{name: scan[name] for name in WORDS} for scan in scans])
+        classified = self._classify(voxels, num_voxels.tolist(), scans)
         to_voxel = inputs["point_to_voxel"].split(inputs["num_points"].tolist())
         return [
             {
@@ -183,100 +252,107 @@ class PointCloudSegmentationPipeline(Pipeline):
                 "logits": logits,
                 "labels": labels,
             }
-            for scan, rows, start, (logits, labels) in zip(scans, to_voxel, starts, named, strict=True)
+            for scan, rows, start, (logits, labels) in zip(scans, to_voxel, starts, classified, strict=True)
         ]
 
-    def postprocess(
-        self, answer: dict[str, Any], threshold: float = 0.0, top_k: int | None = None, refine: str | None = None
-    ) -> dict[str, Any]:
+    def postprocess(  # type: ignore[override]  # typed: the base has a dict
+        self, model_outputs: _VoxelLogits, threshold: float = 0.0, top_k: int | None = None, refine: str | None = None
+    ) -> PointCloudSegmentation:
+        labels = model_outputs["labels"]
         (found,) = self.processor.post_process_semantic_segmentation(
-            answer["logits"],
-            answer["point_to_voxel"],
+            model_outputs["logits"],
+            model_outputs["point_to_voxel"],
             per_voxel=True,
             refine=refine,
-            points=answer["points"],
-            label2id={label: row for row, label in enumerate(answer["labels"])},
+            points=model_outputs["points"],
+            label2id={label: row for row, label in enumerate(labels)},
             top_k=top_k,
         )
-        found["segmentation"] = found["segmentation"].masked_fill(found["scores"] < threshold, IGNORED)
-        return {name: values.numpy() for name, values in found.items()} | {"labels": answer["labels"]}
+        segmentation = found["segmentation"].masked_fill(found["scores"] < threshold, IGNORED)
+        result: PointCloudSegmentation = {
+            "segmentation": segmentation.numpy(),
+            "scores": found["scores"].numpy(),
+            "labels": labels,
+        }
+        if top_k is not None:
+            result["top_labels"], result["top_scores"] = found["top_labels"].numpy(), found["top_scores"].numpy()
+        return result
 
-    def _name(
-        self, voxels: tuple[torch.Tensor, torch.Tensor], num_voxels: list[int], words: list[dict[str, Any]]
+    def _classify(
+        self, voxels: tuple[torch.Tensor, torch.Tensor], num_voxels: list[int], scans: list[_Scan]
     ) -> list[tuple[torch.Tensor, list[str]]]:
-        """For each scan of the batch the logits of its voxels, and what their columns are called."""
-        asked = [own["candidate_labels"] is not None or own["candidate_embeds"] is not None for own in words]
-        classes = list(self.model.config.id2label.values())
-        if not any(asked):
+        """For each scan the logits of its voxels, and the names of their columns."""
+        classes = self.model.config.classes
+        # Before the forward pass, which a word that is refused should not cost.
+        vocabularies = [self._vocabulary(scan) for scan in scans]
+        if not any(vocabularies):
             return [(logits, classes) for logits in self.model.get_voxel_logits(*voxels).split(num_voxels)]
-        uov = self._with_words()
-        # A word that is refused costs no forward pass.
-        vocabularies = [self._vocabulary(uov, **own) if mine else None for own, mine in zip(words, asked, strict=True)]
-        embeds = uov.get_point_features(*voxels).split(num_voxels)
-        return [
-            (uov.class_scores(own), classes)
-            if vocabulary is None
-            else (best_of_prompts(own, *vocabulary[1:], uov.config.logit_scale, len(vocabulary[0])), vocabulary[0])
-            for own, vocabulary in zip(embeds, vocabularies, strict=True)
-        ]
+        uov, scale = self.model.uov, self.model.config.logit_scale
+        classified = []
+        for embeds, words in zip(uov.get_point_features(*voxels).split(num_voxels), vocabularies, strict=True):
+            if words is None:
+                classified.append((uov.class_scores(embeds), classes))
+            else:
+                num_labels = len(words.labels)
+                logits = best_of_prompts(embeds, words.prompt_embeds, words.prompt_to_label, scale, num_labels)
+                classified.append((logits, words.labels))
+        return classified
 
-    def _with_words(self) -> UOVModel:
+    def _vocabulary(self, scan: _Scan) -> _Vocabulary | None:
+        """The candidates of a scan; None where it has none and the classes of the checkpoint are used."""
+        if scan["candidate_labels"] is None and scan["candidate_embeds"] is None:
+            return None
+        config, template = self.model.config, scan["hypothesis_template"] or DEFAULT_TEMPLATE
         if self.model.classifier is not None:
             raise ValueError(
-                "`candidate_labels` need a network that answers by words, and the head of this checkpoint is linear: "
-                f"its classes are {', '.join(self.model.config.id2label.values())}. Ask without candidates, or "
-                "distil with `--head text`."
+                '`candidate_labels` require a checkpoint with `head="text"`, but its head is linear, with the classes '
+                f"{', '.join(config.classes)}. Call without candidates, or distil with `--head text`."
             )
-        return self.model.uov
-
-    def _vocabulary(
-        self, uov: UOVModel, candidate_labels, candidate_embeds, hypothesis_template
-    ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        """The candidates, the embeddings `(P, D)` of their prompts, and the candidate of each `(P,)`."""
-        template = hypothesis_template or DEFAULT_TEMPLATE
-        if not _has_a_place(template):
-            raise ValueError(f"`hypothesis_template` must have {{}} where the word goes, got {template!r}.")
-        embeds = self._embeds_of(uov, _as_labels(candidate_labels), template)
-        for label, given in dict(candidate_embeds or {}).items():
-            given = torch.atleast_2d(torch.as_tensor(given, dtype=torch.float32)).cpu()
-            fits = given.ndim == 2 and len(given) and given.shape[1] == uov.config.projection_dim
-            if not fits or not given.isfinite().all():
+        if not _has_placeholder(template):
+            raise ValueError(f"`hypothesis_template` must have {{}} in place of the word, got {template!r}.")
+        embeds = self._embed_labels(_as_labels(scan["candidate_labels"]), template)
+        for label, values in (scan["candidate_embeds"] or {}).items():
+            own = torch.atleast_2d(torch.as_tensor(values, dtype=torch.float32)).cpu()
+            if own.ndim != 2 or not len(own) or own.shape[1] != config.projection_dim or not own.isfinite().all():
                 raise ValueError(
-                    f"`candidate_embeds` of {label!r} must be finite, of shape ({uov.config.projection_dim},) or "
-                    f"(num_prompts, {uov.config.projection_dim}), got shape {tuple(given.shape)}."
+                    f"`candidate_embeds` of {label!r} must be finite, of shape ({config.projection_dim},) or "
+                    f"(num_prompts, {config.projection_dim}), got shape {tuple(own.shape)}."
                 )
-            given = F.normalize(given, dim=1)
-            embeds[label] = torch.cat([embeds[label], given]) if label in embeds else given
+            own = F.normalize(own, dim=1)
+            embeds[label] = torch.cat([embeds[label], own]) if label in embeds else own
         if not 0 < len(embeds) <= IGNORED:
-            raise ValueError(f"There must be a candidate, and may be at most {IGNORED} candidates, got {len(embeds)}.")
+            raise ValueError(f"There must be from 1 to {IGNORED} candidates, got {len(embeds)}.")
         rows = [torch.full((len(own),), row) for row, own in enumerate(embeds.values())]
-        return list(embeds), torch.cat(list(embeds.values())).to(self.device), torch.cat(rows).to(self.device)
+        return _Vocabulary(
+            list(embeds), torch.cat(list(embeds.values())).to(self.device), torch.cat(rows).to(self.device)
+        )
 
-    def _embeds_of(self, uov: UOVModel, labels: list[str], template: str) -> dict[str, torch.Tensor]:
-        """`(num_prompts, D)` each, on the CPU: the prompts of a class, a baked prompt, or those of the text tower."""
-        config, embeds, baked, sentences = uov.config, {}, [], {}
-        names = {_plain(name): index for name, index in config.label2id.items()}
+    def _embed_labels(self, labels: list[str], template: str) -> dict[str, torch.Tensor]:
+        """`(num_prompts, D)` each, on the CPU: the prompts of a class, a baked prompt, or words by the text tower."""
+        uov, config = self.model.uov, self.model.config
+        embeds: dict[str, torch.Tensor] = {}
+        baked, sentences = [], {}
+        ids = {_plain(name): index for index, name in enumerate(config.classes)}
         prompt_embeds, prompt_to_class = uov.prompt_embeds.cpu(), uov.prompt_to_class.cpu()
         for label in labels:
-            if _plain(label) in names and len(prompt_embeds):
-                embeds[label] = prompt_embeds[prompt_to_class == names[_plain(label)]]
+            if _plain(label) in ids and len(prompt_embeds):
+                embeds[label] = prompt_embeds[prompt_to_class == ids[_plain(label)]]
             elif label in config.prompts or not config.has_teachers_text_tower:
                 baked.append(label)
             else:
                 sentences[label] = template.format(label)
-        if baked:  # a word that is not is refused here
+        if baked:  # raises for words that are not
             embeds |= zip(baked, uov.get_prompt_features(baked).cpu().split(1), strict=True)
-        self._read(uov, [sentence for sentence in sentences.values() if sentence not in self._embeds_of_words])
+        self._embed_sentences([text for text in sentences.values() if text not in self._embeds_of_words])
         embeds |= {label: self._embeds_of_words[sentence] for label, sentence in sentences.items()}
         return {label: embeds[label] for label in labels}
 
-    def _read(self, uov: UOVModel, sentences: list[str]) -> None:
-        """Let the text tower read sentences that it has not read before."""
+    def _embed_sentences(self, sentences: list[str]) -> None:
+        """Add sentences to the cache of the text tower."""
         if sentences:
             tokens = self.processor(text=sentences).to(self.device)
-            self._embeds_of_words |= zip(
-                sentences, uov.get_text_features(**tokens).pooler_output.cpu().split(1), strict=True
-            )
+            embeds = self.model.uov.get_text_features(**tokens).pooler_output.cpu()
+            self._embeds_of_words |= zip(sentences, embeds.split(1), strict=True)
 
 
 def _as_dict(scan: Any) -> dict[str, Any]:
@@ -285,14 +361,14 @@ def _as_dict(scan: Any) -> dict[str, Any]:
     unknown = set(scan) - {"points", "intensity_max", *WORDS}
     if unknown or "points" not in scan:
         raise ValueError(
-            f"A scan's dictionary has `points`, and may have {', '.join(WORDS)} and intensity_max: got "
+            f"The dictionary of a scan must have `points`, and may have {', '.join(WORDS)} and intensity_max, got "
             f"{', '.join(map(str, scan)) or 'an empty one'}."
         )
     return dict(scan)
 
 
-def _has_a_place(template: str) -> bool:
-    """Whether the word, and nothing else, is asked for by a template."""
+def _has_placeholder(template: str) -> bool:
+    """Whether a template can be filled with a word and nothing else."""
     try:
         return template.format("a") != template.format("b")
     except (KeyError, IndexError, ValueError, AttributeError):
@@ -314,7 +390,7 @@ def _is_list_per_scan(points: Any, candidate_labels: Any) -> bool:
         return False
     if not isinstance(points, list) or len(points) != len(candidate_labels):
         raise ValueError(
-            f"`candidate_labels` has {len(candidate_labels)} lists: give a list of as many scans, one list for each."
+            f"`candidate_labels` has {len(candidate_labels)} lists. Pass a list of as many scans, one list for each."
         )
     return True
 

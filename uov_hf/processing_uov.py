@@ -1,6 +1,8 @@
-"""From points, images and words to what the model reads, and from its scores back to labels of the original points."""
+"""Model inputs from points, images and words, and labels of the original points from the scores of the model."""
 
 import string
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
@@ -8,20 +10,46 @@ import torch
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
+    BaseImageProcessor,
     BatchEncoding,
     BatchFeature,
     CLIPImageProcessorPil,
     CLIPTokenizer,
+    PreTrainedTokenizerBase,
 )
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, TextKwargs
+from transformers.utils import ModelOutput
 
-from .afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
+from .afi import approximate_flat_interaction, labels_to_scores
+from .configuration_afi import DENSE, AFIConfig
+from .configuration_uov import IGNORED
 from .feature_extraction_uov import UOVFeatureExtractor
 
 
 AFI_EVIDENCE = ("labels", "scores")
 # Measured better than the paper's constants, which are an empty dictionary (docs/results.md).
-DEFAULT_AFI = {"evidence": "scores", "level_shares": list(DENSE.level_shares), "base_vote": DENSE.base_vote}
+DEFAULT_AFI = {"evidence": "scores", "level_shares": list(DENSE.level_shares or ()), "base_vote": DENSE.base_vote}
+
+
+@dataclass
+class PointSegmentation(ModelOutput):
+    """The labels of one scan.
+
+    Args:
+        segmentation (`torch.LongTensor` of shape `(num_points,)`):
+            Columns of the scores, or the ignored index.
+        scores (`torch.FloatTensor` of shape `(num_points,)`):
+            Score of each label, 0 for a point outside the grid.
+        top_labels (`torch.LongTensor` of shape `(num_points, top_k)`, *optional*):
+            The best labels, best first; only with `top_k`.
+        top_scores (`torch.FloatTensor` of shape `(num_points, top_k)`, *optional*):
+            Their scores; only with `top_k`.
+    """
+
+    segmentation: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    top_labels: torch.Tensor | None = None
+    top_scores: torch.Tensor | None = None
 
 
 class UOVProcessorKwargs(ProcessingKwargs, total=False):
@@ -29,7 +57,7 @@ class UOVProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class UOVProcessor(ProcessorMixin):
-    """One object at the border of UOV: it voxelises scans, prepares camera images, tokenises words, reads out labels.
+    """Voxelise scans, prepare camera images, tokenise words, and turn scores back into labels of points.
 
     Args:
         feature_extractor (`UOVFeatureExtractor`):
@@ -37,17 +65,18 @@ class UOVProcessor(ProcessorMixin):
         image_processor (an image processor of transformers):
             Camera images to `pixel_values`.
         tokenizer (a tokenizer of transformers):
-            Words to `input_ids`. Every processor has one, because the library saves no processor without; see
-            [`~UOVProcessor.from_teacher`].
+            Words to `input_ids`. transformers saves no processor without one; see [`~UOVProcessor.from_teacher`].
         has_text_tower (`bool`, *optional*, defaults to `False`):
-            Whether the model has a text tower that reads these tokens. Without one, `text` is refused.
+            Whether the model has a text tower for these tokens. Without one, `text` is refused.
         afi (`dict`, *optional*):
-            Settings of approximate flat interaction, for refined answers: fields of [`AFIConfig`], the ground ring's
-            classes by name (`{"ground_ring": {"classes": ["road"]}}`), and `evidence`: `"labels"` (each point speaks
-            for its best class alone, as in the paper) or `"scores"` (for each class with its probability). What is
-            not named has the paper's constant. `{}` is these constants and no more: the paper's evaluation has a
-            ground ring besides, which takes the evidence of the ground around the vehicle and of the vehicle itself
-            away. By default `DEFAULT_AFI`.
+            Settings of approximate flat interaction: fields of [`AFIConfig`], with the ground ring's classes by name
+            (`{"ground_ring": {"classes": ["road"]}}`), and `evidence`: `"labels"` (the evidence of a point is its best
+            class, as in the paper) or `"scores"` (its probabilities). Fields that are not given have the paper's
+            constants. `{}` is the paper's setting without the ground ring of its evaluation. By default
+            `DEFAULT_AFI`.
+
+    Raises:
+        ValueError: A setting of `afi` is unknown or out of range.
     """
 
     valid_processor_kwargs = UOVProcessorKwargs
@@ -55,9 +84,9 @@ class UOVProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        feature_extractor=None,
-        image_processor=None,
-        tokenizer=None,
+        feature_extractor: UOVFeatureExtractor | None = None,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         has_text_tower: bool = False,
         afi: dict[str, Any] | None = None,
     ):
@@ -65,7 +94,7 @@ class UOVProcessor(ProcessorMixin):
         self.has_text_tower = has_text_tower
         self.afi = dict(DEFAULT_AFI if afi is None else afi)
         ring_classes = (self.afi.get("ground_ring") or {}).get("classes", [])
-        self._afi_settings({name: number for number, name in enumerate(ring_classes)})  # wrong ones are told now
+        self._afi_settings({name: number for number, name in enumerate(ring_classes)})  # raises for wrong ones
 
     @classmethod
     def from_teacher(
@@ -74,10 +103,10 @@ class UOVProcessor(ProcessorMixin):
         teacher_name_or_path: str | None = None,
         revision: str | None = None,
     ) -> "UOVProcessor":
-        """A processor with the tokenizer and the image processor of a CLIP teacher.
+        """Create a processor with the tokenizer and the image processor of a CLIP teacher.
 
-        Without a teacher of that kind it gets CLIP's default image processor, and a tokenizer of single letters that
-        only fills its place: `text` is refused.
+        Without a teacher, the image processor is CLIP's default. The tokenizer is then a placeholder of single
+        letters, and `text` is refused.
 
         Args:
             feature_extractor (`UOVFeatureExtractor`):
@@ -85,7 +114,7 @@ class UOVProcessor(ProcessorMixin):
             teacher_name_or_path (`str`, *optional*):
                 Folder or Hub id of a CLIP model.
             revision (`str`, *optional*):
-                Branch, tag or commit on the Hub: the one that the label set was made with.
+                Branch, tag or commit on the Hub; the one that made the label set.
         """
         if teacher_name_or_path is None:
             return cls(feature_extractor, CLIPImageProcessorPil(), _letter_tokenizer())
@@ -146,13 +175,13 @@ class UOVProcessor(ProcessorMixin):
             batch.update(self._tokenize(text, **text_options))
         return BatchFeature(batch, tensor_type=next(filter(None, return_tensors), "pt"))
 
-    def _check_options(self, options: dict[str, Any]) -> None:
+    def _check_options(self, options: Mapping[str, object]) -> None:
         """Raise for options that `ProcessorMixin` would ignore with a warning."""
         image_options = getattr(self.image_processor, "valid_kwargs", ImagesKwargs)
-        known = {"common_kwargs"}.union(
+        allowed = {"common_kwargs"}.union(
             *(kind.__annotations__ for kind in (UOVProcessorKwargs, TextKwargs, ImagesKwargs, image_options))
         )
-        if unknown := sorted(set(options) - known):
+        if unknown := sorted(set(options) - allowed):
             raise TypeError(
                 f"`UOVProcessor` has no option {', '.join(unknown)}. Pass options of the tokenizer in `text_kwargs` "
                 "and those of the image processor in `images_kwargs`."
@@ -165,52 +194,48 @@ class UOVProcessor(ProcessorMixin):
         num_points: torch.Tensor | list[int] | None = None,
         per_voxel: bool = False,
         include_background: bool = False,
-        ignored_index: int = 255,
+        ignored_index: int = IGNORED,
         refine: str | None = None,
         points: Any = None,
         label2id: dict[str, int] | None = None,
         top_k: int | None = None,
-    ) -> list[dict[str, torch.Tensor]]:
-        """Labels and scores of the original points, scan by scan.
+    ) -> list[PointSegmentation]:
+        """Labels and scores of the original points of each scan.
 
         Args:
             class_scores (`torch.Tensor` of shape `(rows, C)`):
-                Logits, as of [`UOVModel.class_scores`]: a row for each point, or for each voxel where `per_voxel`.
+                Logits, such as those of [`UOVModel.class_scores`], of each point, or of each voxel with `per_voxel`.
             point_to_voxel (`torch.LongTensor` of shape `(num_points,)`):
                 The voxel of each point; -1 for a point outside the grid, which gets `ignored_index` and score 0.
             num_points (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 Points of each scan; by default there is one scan.
             per_voxel (`bool`, *optional*, defaults to `False`):
-                Whether rows are voxels. This is the cheaper way: scores are compared once for each voxel.
+                Whether rows are voxels. This is cheaper, because scores are compared once for each voxel.
             include_background (`bool`, *optional*, defaults to `False`):
-                Whether the last column is background, which wins as `ignored_index`.
+                Whether the last column is background, which becomes `ignored_index`.
             ignored_index (`int`, *optional*, defaults to 255):
-                The label of points that have none.
+                The label of points without a class.
             refine (`"afi"`, *optional*):
-                Clean the answer by approximate flat interaction, with the settings `afi` of this processor. Its
-                arithmetic runs on the device of `class_scores`. Points outside the grid neither take part nor get a
-                label.
+                Refine the labels by approximate flat interaction with the settings `afi` of this processor, on the
+                device of `class_scores`. Points outside the grid are ignored and get no label.
             points (array of shape `(num_points, 3 or more)`, or a list of them, *optional*):
-                The scans as they were given to the processor, or concatenated: only for `refine`.
+                The scans as passed to the processor, or concatenated. Only for `refine`.
             label2id (`dict[str, int]`, *optional*):
-                `model.config.label2id`: only where a ground ring is configured.
+                `model.config.label2id`. Only for a ground ring.
             top_k (`int`, *optional*):
-                How many of the best labels to give besides; all where there are fewer.
+                Number of best labels to return besides; all if there are fewer.
 
         Returns:
-            For each scan a dictionary of `segmentation` (`(num_points,)`, long) and `scores` (`(num_points,)`, the
-            softmax probability of that label, or its share of what AFI gathered). With `top_k` also `top_labels` and
-            `top_scores` (`(num_points, top_k)`), best first.
+            `list[PointSegmentation]`: The labels of each scan, with the softmax probability of the label as score, or
+            its share of the evidence after AFI.
 
         Raises:
-            ValueError: if the rows are not those of the points, or of the voxels, or `points` are missing or others.
+            ValueError: The number of rows does not fit, or `points` are missing or do not fit.
         """
-        num_points = [len(point_to_voxel)] if num_points is None else torch.as_tensor(num_points).tolist()
-        if sum(num_points) != len(point_to_voxel):
-            raise ValueError(
-                f"`num_points` sums to {sum(num_points)}, `point_to_voxel` has {len(point_to_voxel)} points."
-            )
-        point_to_voxel = point_to_voxel.cpu()  # each count and look-up in it would stop an accelerator
+        sizes = [len(point_to_voxel)] if num_points is None else torch.as_tensor(num_points).tolist()
+        if sum(sizes) != len(point_to_voxel):
+            raise ValueError(f"`num_points` sums to {sum(sizes)}, `point_to_voxel` has {len(point_to_voxel)} points.")
+        point_to_voxel = point_to_voxel.cpu()  # each count and look-up would stop an accelerator
         self._check_rows(len(class_scores), point_to_voxel, per_voxel)
         if refine not in (None, "afi"):
             raise ValueError(f'`refine` must be "afi" or None, got {refine!r}.')
@@ -219,8 +244,8 @@ class UOVProcessor(ProcessorMixin):
         rows = (point_to_voxel[kept] if per_voxel else kept).to(class_scores.device)
         probabilities = class_scores.float().softmax(dim=-1)  # (rows, C)
         if refine == "afi":
-            points = _concatenate(points, num_points)[kept]
-            num_in_grid = [int(scan.sum()) for scan in in_grid.split(num_points)]
+            points = _concatenate(points, sizes)[kept]
+            num_in_grid = [int(scan.sum()) for scan in in_grid.split(sizes)]
             probabilities = self._refine(points, probabilities[rows], num_in_grid, label2id)
             rows = torch.arange(len(rows), device=rows.device)
         kept = kept.to(class_scores.device)
@@ -233,8 +258,9 @@ class UOVProcessor(ProcessorMixin):
             if is_label and include_background:
                 values = values.masked_fill(values == class_scores.shape[1] - 1, ignored_index)
             of_points = values.new_full((len(point_to_voxel), *values.shape[1:]), ignored_index if is_label else 0)
-            found[name] = of_points.index_copy(0, kept, values[rows]).split(num_points)
-        return [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
+            found[name] = of_points.index_copy(0, kept, values[rows])
+        scans = zip(*(values.split(sizes) for values in found.values()), strict=True)
+        return [PointSegmentation(**dict(zip(found, own, strict=True))) for own in scans]
 
     def _refine(
         self, points: torch.Tensor, probabilities: torch.Tensor, num_points: list[int], label2id: dict | None
@@ -254,13 +280,13 @@ class UOVProcessor(ProcessorMixin):
     def _check_rows(self, num_rows: int, point_to_voxel: torch.Tensor, per_voxel: bool) -> None:
         if per_voxel and len(point_to_voxel) and num_rows <= point_to_voxel.max():
             raise ValueError(
-                f"`class_scores` has {num_rows} rows, but `point_to_voxel` names voxel {point_to_voxel.max()}: pass "
-                "the scores of all voxels."
+                f"`class_scores` has {num_rows} rows, but `point_to_voxel` contains voxel {point_to_voxel.max()}. "
+                "Pass the scores of all voxels."
             )
         if not per_voxel and num_rows != len(point_to_voxel):
             raise ValueError(
                 f"`class_scores` must have one row for each of the {len(point_to_voxel)} points, got {num_rows}. "
-                "If rows are voxels, say so with `per_voxel=True`."
+                "If rows are voxels, pass `per_voxel=True`."
             )
 
     def _pixel_values(self, images: Any, **options: Any) -> np.ndarray:
@@ -280,9 +306,8 @@ class UOVProcessor(ProcessorMixin):
     def _tokenize(self, text: str | list[str], **options: Any) -> BatchEncoding:
         if not self.has_text_tower:
             raise ValueError(
-                "`text` cannot be processed: this checkpoint has no text tower, and its words are those baked into "
-                "the model (`model.config.prompts`). Embed others with its teacher, and bake them with "
-                "`model.set_classes`."
+                "`text` cannot be processed: this checkpoint has no text tower, only baked prompts "
+                "(`model.config.prompts`). Embed other words with its teacher and pass them to `model.set_classes`."
             )
         tokens = self.tokenizer([text] if isinstance(text, str) else list(text), **options)
         self.tokenizer("")  # a tokenizer keeps padding and truncation of its last call, and would save them
@@ -290,9 +315,9 @@ class UOVProcessor(ProcessorMixin):
 
 
 def _concatenate(points: Any, num_points: list[int]) -> torch.Tensor:
-    """Positions (num_points, 3) of the points of all scans, on the CPU."""
+    """Positions `(num_points, 3)` of the points of all scans, on the CPU."""
     if points is None:
-        raise ValueError("`refine` needs the `points`, as they were given to the processor.")
+        raise ValueError("`refine` needs the `points` that were passed to the processor.")
     scans = [torch.as_tensor(scan)[:, :3] for scan in (points if isinstance(points, (list, tuple)) else [points])]
     sizes = [len(scan) for scan in scans]
     if sizes not in (num_points, [sum(num_points)]):

@@ -1,4 +1,4 @@
-"""Scan files in, a folder of labels and pictures out, as `uov-hf segment` does."""
+"""Segment scan files into folders of labels and pictures, as `uov-hf segment` does."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.pictures.scan_colors import distinct_colors
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
+from uov_hf.pipeline_uov import PointCloudSegmentation
 from uov_hf.point_files import READERS, check_finite, read_points
 from uov_hf.teachers import embed_pictures
 from uov_hf.vocabulary import available_vocabularies, load_vocabulary
@@ -25,16 +26,21 @@ from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
 @dataclass(frozen=True)
 class SegmentedScan:
-    """
-    A scan, what the network says about it, and where that was written.
+    """A scan, its labels, and the folder of the results.
 
     Args:
-        scan (`Path`): The file.
-        folder (`Path`): With `labels.npy`, `scores.npy`, `classes.json`, and the pictures.
-        points (`np.ndarray` of shape `(num_points, 3 or 4)`, float32): Metres; intensity as in the file.
-        labels (`np.ndarray` of shape `(num_points,)`, uint8): Rows of `class_names`; 255 for none.
-        scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of that label among all.
-        class_names (`list[str]`): The candidates, or the classes of the checkpoint.
+        scan (`Path`):
+            The file.
+        folder (`Path`):
+            Contains `labels.npy`, `scores.npy`, `classes.json`, and the pictures.
+        points (`np.ndarray` of shape `(num_points, 3 or 4)`, float32):
+            x, y, z in metres, then the intensity as in the file.
+        labels (`np.ndarray` of shape `(num_points,)`, uint8):
+            Indices into `class_names`, or 255.
+        scores (`np.ndarray` of shape `(num_points,)`, float32):
+            Probability of the label.
+        class_names (`list[str]`):
+            The candidates, or the classes of the checkpoint.
     """
 
     scan: Path
@@ -55,16 +61,16 @@ def load_segmenter(
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
 ) -> PointCloudSegmentationPipeline:
-    """The pipeline of a checkpoint, from a folder or the Hub; by default on the GPU where there is one.
+    """Load the pipeline of a checkpoint from a folder or the Hub, by default on the GPU if there is one.
 
     Raises:
-        OSError: there is no such checkpoint; it names it, and transformers says why.
-        ValueError: there is no such device on this machine, or no such dtype.
+        OSError: There is no such checkpoint.
+        ValueError: There is no such device on this machine, or no such dtype.
     """
     if dtype != "auto" and not isinstance(getattr(torch, str(dtype).removeprefix("torch."), None), torch.dtype):
         raise ValueError(f"`dtype` must be auto or one of torch's, such as float32 or bfloat16, got {dtype!r}.")
     if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"`device` is {str(device)!r}, and torch finds no GPU on this machine: take cpu.")
+        raise ValueError(f"`device` is {str(device)!r}, but torch finds no GPU on this machine. Use cpu.")
     path = str(model_name_or_path)
     _check_place(path)
     try:
@@ -76,7 +82,7 @@ def load_segmenter(
 
 
 def _check_place(path: str) -> None:
-    """Raise where it can be neither a folder with a checkpoint nor an id: the Hub's own message speaks of ids only."""
+    """Raise an OSError for what is neither a folder with a checkpoint nor a Hub id, which the Hub takes for an id."""
     if Path(path).is_dir():
         if not (Path(path) / "config.json").is_file():
             raise OSError(f"{path}: expected a folder with a checkpoint, got one without config.json.")
@@ -98,28 +104,28 @@ def segment_file(
     dtype: str | torch.dtype = "auto",
     viewer: bool = True,
 ) -> SegmentedScan:
-    """Segment one scan and write what came out.
+    """Segment one scan and write the results.
 
-    In `output_dir`: `labels.npy` (`(num_points,)` uint8, rows of the classes, 255 for none), `scores.npy`
+    `output_dir` gets `labels.npy` (`(num_points,)` uint8, indices of the classes, or 255), `scores.npy`
     (`(num_points,)` float32), `classes.json` (names, colours and numbers of points of the classes),
     `birds_eye_view.png` and, unless `viewer` is off, `viewer.html`.
 
     Args:
         model_name_or_path (`str`, `Path` or `PointCloudSegmentationPipeline`):
-            Folder or Hub id of a checkpoint, or what [`load_segmenter`] made of it: for many scans it is loaded once.
+            Folder or Hub id of a checkpoint, or a pipeline from [`load_segmenter`] for many scans.
         scan (`str` or `Path`):
-            A file that [`read_points`] reads.
+            A file for [`read_points`].
         output_dir (`str` or `Path`):
-            Made if it is not there; what an earlier run left in it is overwritten.
+            Created if it does not exist. Results of an earlier run are overwritten.
         candidate_labels, candidate_embeds, intensity_max, threshold, refine:
-            As [`PointCloudSegmentationPipeline`] takes them.
+            See [`PointCloudSegmentationPipeline`].
         device, dtype:
-            As [`load_segmenter`] takes them.
+            See [`load_segmenter`].
         viewer (`bool`, *optional*, defaults to `True`):
             Whether to write `viewer.html`, several megabytes for a large scan.
 
     Raises:
-        ValueError: the scan cannot be read or segmented; the message names the file.
+        ValueError: The scan cannot be read or segmented. The message names the file.
     """
     scan, folder = Path(scan), Path(output_dir)
     points = read_points(scan)
@@ -127,42 +133,42 @@ def segment_file(
     segmenter = model_name_or_path
     if not isinstance(segmenter, PointCloudSegmentationPipeline):
         segmenter = load_segmenter(segmenter, device, dtype)
-    asked = {
+    options = {
         "candidate_labels": candidate_labels,
         "candidate_embeds": candidate_embeds,
         "intensity_max": intensity_max,
     }
-    asked = {name: value for name, value in asked.items() if value is not None}
+    options = {name: value for name, value in options.items() if value is not None}
     try:
-        answer = segmenter(points, threshold=threshold, refine=refine, **asked)
+        result: PointCloudSegmentation = segmenter(points, threshold=threshold, refine=refine, **options)
     except ValueError as error:
         raise ValueError(f"{scan}: {error}") from error
-    labels = answer["segmentation"].astype(np.uint8)
-    result = SegmentedScan(scan, folder, points, labels, answer["scores"], answer["labels"])
-    _write(result, viewer)
-    return result
+    labels = result["segmentation"].astype(np.uint8)
+    segmented = SegmentedScan(scan, folder, points, labels, result["scores"], result["labels"])
+    _write(segmented, viewer)
+    return segmented
 
 
 def segment_files(
     segmenter: PointCloudSegmentationPipeline, scans: Iterable[str | Path], output_dir: str | Path, **options: Any
 ) -> Iterator[SegmentedScan]:
-    """Segment scans one after the other: a single one into `output_dir`, several into a folder each in it.
+    """Segment scans one after the other: a single one into `output_dir`, several into one subfolder each.
 
-    A folder is called as its scan without the suffix, below those of the scan's folders that not all scans share.
-    The progress bar is shown only on a terminal.
+    A subfolder has the name of its scan without the suffix, below the parent folders that the scans do not share. The
+    progress bar is shown only on a terminal.
 
     Args:
         segmenter (`PointCloudSegmentationPipeline`):
             See [`load_segmenter`].
         scans (iterable of `str` or `Path`):
-            Files, and folders whose files are taken, as [`find_scans`] finds them.
+            Files and folders; see [`find_scans`].
         output_dir (`str` or `Path`):
-            Where the results go.
+            Folder of the results.
         options:
-            As [`segment_file`] takes them.
+            See [`segment_file`].
 
     Raises:
-        ValueError: there is no scan, or one cannot be segmented; what was done before it is kept.
+        ValueError: There is no scan, or one cannot be segmented. Results of the scans before it are kept.
     """
     scans, output_dir = find_scans(scans), Path(output_dir)
     names = _folder_names(scans)
@@ -172,12 +178,12 @@ def segment_files(
 
 
 def find_scans(sources: Iterable[str | Path]) -> list[Path]:
-    """The files among `sources`, and of folders all files in them that can be scans, in the order of their names.
+    """The files among `sources`, and the scans in the folders among them, sorted by name.
 
-    The `labels.npy` and `scores.npy` that [`segment_file`] left in a folder are none.
+    The `labels.npy` and `scores.npy` of [`segment_file`] are not scans.
 
     Raises:
-        ValueError: a folder has none.
+        ValueError: A folder has no scans.
     """
     scans = []
     for source in map(Path, sources):
@@ -192,18 +198,18 @@ def find_scans(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def read_pictures(words: Sequence[str] = (), file: str | Path | None = None) -> dict[str, list[Path]]:
-    """Classes by pictures, as a command line names them.
+    """Read the pictures of classes from command-line options.
 
     Args:
         words (sequence of `str`):
             Such as `"tuk-tuk=a.jpg,b.jpg"`.
         file (`str` or `Path`, *optional*):
-            JSON such as `{"tuk-tuk": ["a.jpg", "b.jpg"]}`; its paths start from the folder that it is in.
+            JSON such as `{"tuk-tuk": ["a.jpg", "b.jpg"]}`, with paths relative to its folder.
 
     Raises:
-        ValueError: either is of another form, or a class comes twice.
+        ValueError: One of them has another form, or a class occurs twice.
     """
-    named = []
+    named: list[tuple[str, list[Path]]] = []
     if file is not None:
         try:
             content = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -225,27 +231,27 @@ def embed_pictures_for(
     pictures: Mapping[str, Sequence[Any]],
     teacher_name_or_path: str | None = None,
 ) -> dict[str, np.ndarray]:
-    """[`embed_pictures`] in the space of a checkpoint's points, on its device: goes to `candidate_embeds`."""
+    """Embed pictures in the space of a checkpoint, on its device, for `candidate_embeds`; see [`embed_pictures`]."""
     config = segmenter.model.config
     return embed_pictures(pictures, teacher_name_or_path, config=config, device=segmenter.device)
 
 
 def class_colors(class_names: Sequence[str]) -> np.ndarray:
-    """An RGB colour for each of any words, `(C, 3)` uint8.
+    """An RGB colour for each word, `(C, 3)` uint8.
 
-    Words of the built-in vocabularies have their class's, so that cars are orange in every picture; others, and a
-    second word of one class, get hues far from each other.
+    Words of the built-in vocabularies have the colour of their class, so that cars are orange in every picture. Other
+    words, and a second word of one class, get distinct hues.
     """
     colors, others = [], distinct_colors(len(class_names)).tolist()
     for name, other in zip(class_names, others, strict=True):
-        color = _known_colors().get(_plain(name))
+        color = _vocabulary_colors().get(_plain(name))
         colors.append(other if color is None or color in colors else color)
     return np.array(colors, np.uint8).reshape(-1, 3)
 
 
 @cache
-def _known_colors() -> dict[str, list[int]]:
-    """Of the classes of all vocabularies, then of their prompts."""
+def _vocabulary_colors() -> dict[str, list[int]]:
+    """Colours of the classes of all vocabularies, then of their prompts."""
     vocabularies = [load_vocabulary(name) for name in ("nuscenes", *available_vocabularies())]
     named = [pair for words in vocabularies for pair in zip(words.class_names, words.colors.tolist(), strict=True)]
     for words in vocabularies:
@@ -259,7 +265,7 @@ def _plain(word: str) -> str:
 
 
 def _folder_names(scans: list[Path]) -> list[str]:
-    """Where the results of each scan go below the output folder."""
+    """The subfolder of each scan below the output folder."""
     if len(scans) == 1:
         return ["."]
     scans = [Path(os.path.abspath(path)) for path in scans]  # `absolute` keeps "..", which leads out of the folder
@@ -305,4 +311,4 @@ def _write(result: SegmentedScan, viewer: bool) -> None:
             title=title,
         )
     else:
-        (folder / "viewer.html").unlink(missing_ok=True)  # it shows the labels of an earlier run
+        (folder / "viewer.html").unlink(missing_ok=True)  # of an earlier run, with its labels

@@ -34,7 +34,7 @@ PIPELINES = {
         "pt": ["AutoModelForSemanticSegmentation"],
     }
 }
-# In one file, or in shards with an index; `from_pretrained` reads the one file wherever it is there.
+# One file, or shards with an index; `from_pretrained` prefers the one file.
 WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 # The files that are uploaded beside the weights, the code and the card; others in the folder are not.
 CHECKPOINT_FILES = (
@@ -108,8 +108,8 @@ def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[U
         options: `private`, `revision`, `commit_message` and `token` of [`~uov_hf.hub.upload.upload`].
 
     Raises:
-        FileNotFoundError: there is no checkpoint in the folder.
-        PermissionError, ConnectionError, HfHubHTTPError: as `upload`.
+        FileNotFoundError: There is no checkpoint in the folder.
+        PermissionError, ConnectionError, HfHubHTTPError: See `upload`.
     """
     from uov_hf.hub.cards import name_repository, write_default_card  # jinja2, which only a push needs
 
