@@ -195,7 +195,7 @@ class UOVConfig(PreTrainedConfig):
             close = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean `{close[0]}`?" if close else ""
             raise ValueError(f"`UOVConfig` has no field `{name}`.{hint}")
-        return cls(**{**NETWORK_PRESETS[preset], **overrides})
+        return cls(**{**PRESETS[preset], **overrides})
 
     @property
     def has_teachers_text_tower(self) -> bool:
