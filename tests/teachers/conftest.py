@@ -34,6 +34,12 @@ def pictures() -> list[Image.Image]:
 
 
 @pytest.fixture(scope="session")
+def images() -> list[Image.Image]:
+    """A wide and a high one."""
+    return draw_images((90, 160), (80, 40))
+
+
+@pytest.fixture(scope="session")
 def scaled(pictures) -> list[ScaledImage]:
     return [ScaledImage(picture) for picture in pictures]
 

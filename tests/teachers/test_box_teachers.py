@@ -13,11 +13,6 @@ from uov_hf.teachers.grounding_dino import best_phrases, join_phrases
 
 
 @pytest.fixture(scope="module")
-def images():
-    return draw_images((90, 160), (80, 40))
-
-
-@pytest.fixture(scope="module")
 def owlv2(load):
     return load("owlv2")
 

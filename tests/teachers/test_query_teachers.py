@@ -5,16 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_models import draw_images, upsampled
+from tiny_models import upsampled
 from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
 
 from uov_hf.teachers.masks import full_size_masks
 from uov_hf.teachers.queries import query_proposals
-
-
-@pytest.fixture(scope="module")
-def images():
-    return draw_images((90, 160), (80, 40))
 
 
 @pytest.fixture(scope="module")
