@@ -110,7 +110,7 @@ def test_scans_without_annotation_are_exported_and_not_scored(checkpoint, tiny_s
     assert (tmp_path / "out" / "submission" / "test" / "submission.json").is_file()
     assert (checkpoint / "README.md").read_text() == card
 
-    with pytest.raises(ValueError, match="has no ground truth to score against"):
+    with pytest.raises(ValueError, match="has no labels to score against"):
         evaluate(*arguments, "--dataloader_num_workers", 0, "--output_dir", tmp_path / "out")
 
 
