@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,21 +10,24 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from document_runs import save_checkpoints
 from space_server import SPACE, running_space
 
 from uov_hf.extras import TRAIN
+from uov_hf.vocabulary import load_vocabulary
 
 
 REPOSITORY = Path(__file__).parents[1]
 TOP_FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "Makefile", "constraints.txt", "CHANGELOG.md")
 PACKAGES = ("uov_hf", "uov_hf_cli")
 FOLDERS = (*PACKAGES, "dataset_scripts", "examples", "benchmarks", "docs", "tests", ".github", ".ci")
-SEGMENT_IN_PYTHON = """
+PRINT_RESULT = """
 answer = next(value for value in list(globals().values()) if isinstance(value, dict) and "segmentation" in value)
-print(answer["labels"], answer["segmentation"].shape, uov_hf.__file__)
+print("\\nresult:", answer["segmentation"].shape, *answer["labels"][:2], uov_hf.__file__)
 """
 # Runs before the code that a test gives: `None` in `sys.modules` is how Python marks a module that cannot be found.
 WITHOUT_TRAIN = f"import sys\nsys.modules |= dict.fromkeys({TRAIN})\n"
@@ -59,11 +63,20 @@ def fresh(wheel, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def at_home(tiny_segmenter, tmp_path, monkeypatch) -> Path:
-    """A working folder as `make demo` leaves it, with a small checkpoint, far from the repository."""
-    demo = tmp_path / "out" / "demo"
-    shutil.copytree(tiny_segmenter, demo / "uov")
-    points = np.random.default_rng(0).uniform([-20, -20, -2, 0], [20, 20, 2, 255], (2000, 4))
+def at_home(tmp_path, monkeypatch) -> Path:
+    """A working folder with what `make demo` leaves, but untrained, and far from the repository."""
+    demo, vocabulary, generator = tmp_path / "out" / "demo", load_vocabulary("nuscenes"), np.random.default_rng(0)
+    embeds = generator.normal(size=(len(vocabulary.prompts), 8)).astype(np.float32)
+    label_set = SimpleNamespace(
+        teacher_id="synthetic",
+        embed_dim=8,
+        class_names=vocabulary.class_names,
+        prompts=vocabulary.prompts,
+        prompt_to_class=vocabulary.prompt_to_class,
+        prompt_embeds=embeds / np.linalg.norm(embeds, axis=1, keepdims=True),
+    )
+    save_checkpoints(label_set, demo / "tmp", demo / "uov", "text")
+    points = generator.uniform([-20, -20, -2, 0], [20, 20, 2, 255], (2000, 4))
     points.astype(np.float32).tofile(demo / "scan.bin")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -84,6 +97,12 @@ def readme_block(language: str, word: str) -> str:
     """The README's first block in this language that contains the word."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     return next(block for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if word in block)
+
+
+def segment_command() -> list[str]:
+    """The arguments of the README's first `uov-hf segment`."""
+    lines = readme_block("bash", "uov-hf segment").replace("\\\n", " ").splitlines()
+    return shlex.split(next(line for line in lines if line.startswith("uov-hf segment")), comments=True)[1:]
 
 
 def files_in(*folders: str) -> set[str]:
@@ -107,6 +126,8 @@ def test_inference_needs_no_extra_and_the_rest_names_it(at_home):
 from importlib import import_module
 import torch
 from uov_hf.afi import approximate_flat_interaction
+from uov_hf_cli.__main__ import main
+assert main({segment_command()}) == 0
 print(approximate_flat_interaction(torch.rand(500, 3), torch.rand(500, 3)).shape)
 for name in ["segmenting", "hub.cards", "geometry", "vocabulary", "teachers", "synthetic"]:
     import_module(f"uov_hf.{{name}}")
@@ -116,9 +137,10 @@ for name in {training}:
     except ImportError as error:
         print(error)
 """
-    code = WITHOUT_TRAIN + readme_block("python", "pipeline(") + SEGMENT_IN_PYTHON + code
-    segmented, refined, *messages = run(sys.executable, "-c", code).splitlines()
-    assert segmented.startswith("['car', 'road', 'tree'] (2000,)") and refined == "torch.Size([500, 3])"
+    code = WITHOUT_TRAIN + readme_block("python", "pipeline(") + PRINT_RESULT + code
+    segmented, rest = run(sys.executable, "-c", code).split("torch.Size([500, 3])\n")
+    assert "result: (2000,) barrier bicycle" in segmented and "2,000 points: " in segmented
+    messages = rest.splitlines()
     assert len(messages) == len(training)
     for message in messages:
         assert "pip install 'uov-hf[train]'" in message and all(package in message for package in TRAIN)
@@ -143,15 +165,13 @@ def test_the_source_distribution_has_all_that_the_tests_read(built):
 @slow
 def test_the_three_lines_of_the_readme_run(fresh, at_home):
     assert not run(fresh / "pip", "list", "--format", "freeze").count("scipy")
-    printed = run(fresh / "python", "-c", readme_block("python", "pipeline(") + SEGMENT_IN_PYTHON)
-    assert printed.startswith("['car', 'road', 'tree'] (2000,)") and str(fresh.parent) in printed
+    printed = run(fresh / "python", "-c", readme_block("python", "pipeline(") + PRINT_RESULT)
+    assert "result: (2000,) barrier bicycle" in printed and str(fresh.parent) in printed
 
 
 @slow
 def test_the_command_segments_a_scan(fresh, at_home):
-    block = readme_block("bash", "uov-hf segment").splitlines()
-    command = next(line for line in block if line.startswith("uov-hf segment"))
-    printed = run(fresh / "uov-hf", *command.split()[1:])
+    printed = run(fresh / "uov-hf", *segment_command())
     assert "2,000 points" in printed
     assert np.load(at_home / "out" / "scan" / "labels.npy").shape == (2000,)
     assert (at_home / "out" / "scan" / "viewer.html").is_file()
