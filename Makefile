@@ -33,7 +33,7 @@ style: .venv/pip-dev  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff format .
 
 docs: .venv/pip-docs  ## the site, in site/; a broken link is an error
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test-slow: .venv/pip-slow  ## the slow tests
 	$(BIN)/python -m pytest -m slow
