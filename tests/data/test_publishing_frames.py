@@ -1,4 +1,4 @@
-"""What may be published goes to the Hub with its card; sensor data that may not is held back, with the reason."""
+"""Frames are pushed with their card; sensor data that may not be published is not, and the error has the reason."""
 
 import sys
 
@@ -25,20 +25,18 @@ def run(monkeypatch, car, tmp_path, *arguments):
     write_from_command_line(car, "Own car.")
 
 
-def test_sensor_data_is_not_pushed_in_public(uploads, tmp_path, monkeypatch):
-    with pytest.raises(PermissionError, match="sensor data of tiny_frames, which its licence does not allow") as error:
-        run(monkeypatch, SecretCar, tmp_path, "--push_to_hub", "me/car")
-    assert "Its owner's." in str(error.value) and "--private" in str(error.value)
-    assert "a label set, which contains no sensor data" in str(error.value)
-    assert uploads == []
-    assert not (tmp_path / "out").exists()  # it is said before hours of writing
-
-
-def test_an_owner_who_has_not_said_is_told_how_to(uploads, tmp_path, monkeypatch):
-    with pytest.raises(PermissionError, match="it is not stated that it may be published: Its owner's.") as error:
-        run(monkeypatch, OwnCar, tmp_path, "--push_to_hub", "me/car")
-    assert "set `may_be_published = True` in the class OwnCar" in str(error.value)
-    assert "licence does not allow" not in str(error.value) and uploads == []
+@pytest.mark.parametrize(
+    ("car", "reason", "way_out"),
+    [
+        (SecretCar, "sensor data of tiny_frames, which its licence does not allow: Its owner's.", "--private"),
+        (OwnCar, "not stated that it may be published: Its owner's.", "may_be_published = True` in the class OwnCar"),
+    ],
+)
+def test_sensor_data_is_not_pushed_in_public(uploads, tmp_path, monkeypatch, car, reason, way_out):
+    with pytest.raises(PermissionError, match=reason) as error:
+        run(monkeypatch, car, tmp_path, "--push_to_hub", "me/car")
+    assert way_out in str(error.value) and "a label set, which contains no sensor data" in str(error.value)
+    assert uploads == [] and not (tmp_path / "out").exists()  # before hours of writing
 
 
 def test_nothing_but_the_shards_and_the_card_is_uploaded(uploads, tmp_path, monkeypatch):

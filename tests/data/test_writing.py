@@ -15,7 +15,7 @@ import pytest
 from broken_images import png_with_a_hole
 from tiny_frames import Files, OwnCar
 
-from uov_hf.data import load_frames, shards
+from uov_hf.data import load_frames
 from uov_hf.data.writing import write_from_command_line, write_parquet
 
 
@@ -136,17 +136,6 @@ def test_a_skipped_frame_is_tried_again_and_taken_in_once_it_is_mended(car, tmp_
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
 
 
-def test_a_mended_frame_costs_none_that_was_whole_and_is_broken_now(car, tmp_path):
-    images = [tmp_path / "car/a 1" / name for name in ("0.jpg", "1.jpg")]
-    content = images[0].read_bytes()
-    images[0].write_bytes(b"")
-    write_parquet(car, tmp_path / "out", on_error="skip")
-    images[0].write_bytes(content)
-    images[1].write_bytes(b"")
-    write_parquet(car, tmp_path / "out", on_error="skip")
-    assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
-
-
 def test_a_mended_frame_does_not_move_the_frames_of_the_files_after_it(car, tmp_path):
     image = tmp_path / "car/a 1/0.jpg"
     content = image.read_bytes()
@@ -189,14 +178,6 @@ def rendered(height, width) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_disk_that_is_gone_is_not_taken_for_many_broken_frames(car, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_BROKEN_IN_A_ROW", 3)
-    for image in (tmp_path / "car").rglob("*.jpg"):
-        image.unlink()
-    with pytest.raises(OSError, match="2.jpg"):
-        write_parquet(car, tmp_path / "out", on_error="skip")
-
-
 def test_a_folder_of_other_data_is_not_continued(car, tmp_path, monkeypatch):
     write_parquet(car, tmp_path / "out")
     monkeypatch.setattr(Files, "frame_ids", ["a 1/0", "a 1/2", "a 1/1", "b/0", "b/1"][:4] + ["b/2"])
@@ -227,7 +208,7 @@ def test_asked_for_all_beside_other_splits_the_command_line_says_what_to_do(tmp_
     monkeypatch.setattr(
         sys, "argv", ["own_car.py", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path), "--split", "all"]
     )
-    with pytest.raises(ValueError, match=r"--split all: .*\(train where --split is left out\); `load_frames"):
+    with pytest.raises(ValueError, match=r"--split all: .*\(default: train\); `load_frames"):
         write_from_command_line(OwnCar, "Own car.")
 
 

@@ -35,9 +35,13 @@ FIELDS = {
 NO_TEACHER = {"num_prompts": None, "embed_dim": None, "teacher_id": None, "answers_by_words": False}
 
 
+def model_card(folder, **fields) -> str:
+    write_model_card(folder, license="other", **FIELDS | fields)
+    return (folder / "README.md").read_text()
+
+
 def test_the_card_is_filled_from_top_to_bottom(tmp_path):
-    write_model_card(tmp_path, license="other", **FIELDS)
-    card = (tmp_path / "README.md").read_text()
+    card = model_card(tmp_path)
     assert card.startswith("---\n") and "license: other" in card
     assert "3 prompts for 2 classes (car, road)" in card and "| seed | 0 |" in card
     assert "| loss | first step | last step |\n|---|---:|---:|\n| total | 2.000 | 1.000 |\n| superpixel" in card
@@ -54,16 +58,14 @@ def assert_no_gap(card):
 
 @pytest.mark.parametrize("stage", ["pretrain", "distill", "finetune"])
 def test_three_lines_of_the_pipeline_come_first(tmp_path, stage):
-    write_model_card(tmp_path, license="other", **FIELDS | {"stage": stage})
-    first = (tmp_path / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    first = model_card(tmp_path, stage=stage).split("```python\n")[1].split("```")[0]
     lines = [line for line in first.splitlines() if line]
     assert len(lines) == 3 and lines[1].startswith('segmenter = pipeline("point-cloud-segmentation", model="me/tmp"')
     compile(first, "card", "exec")
 
 
 def test_the_head_names_licence_data_and_start_as_the_hub_reads_them(tmp_path):
-    where_from = {"datasets": ["me/street"], "base_model": "me/tmp"}
-    write_model_card(tmp_path, license="other", **where_from, **FIELDS)
+    model_card(tmp_path, datasets=["me/street"], base_model="me/tmp")
     data = ModelCard.load(tmp_path / "README.md").data
     assert (data.library_name, data.datasets, data.base_model) == ("transformers", ["me/street"], "me/tmp")
     assert card_errors(data.to_yaml(), "model") == [] and data.license_link == "LICENSE.md"
@@ -72,19 +74,15 @@ def test_the_head_names_licence_data_and_start_as_the_hub_reads_them(tmp_path):
 
 
 def test_the_card_of_a_segmenter_shows_how_to_load_one(tmp_path):
-    fields = FIELDS | {"stage": "distill", "answers_by_words": False}
-    write_model_card(tmp_path, license="other", **fields)
-    card = (tmp_path / "README.md").read_text()
+    card = model_card(tmp_path, stage="distill", answers_by_words=False)
     assert "open-vocabulary\n" not in card
     assert 'model="me/tmp"' in card and "UOVModel" not in card and "candidate_labels" not in card
     assert_no_gap(card)
 
 
 def test_only_the_card_of_a_fine_tuned_model_names_ground_truth_as_supervision(tmp_path):
-    write_model_card(tmp_path, license="other", **FIELDS)
-    assert "No ground truth was used" in (tmp_path / "README.md").read_text()
-    write_model_card(tmp_path, license="other", **FIELDS | NO_TEACHER | {"stage": "finetune"})
-    card = (tmp_path / "README.md").read_text()
+    assert "No ground truth was used" in model_card(tmp_path)
+    card = model_card(tmp_path, **NO_TEACHER, stage="finetune")
     assert "The supervision is the ground truth of their points" in card and "teacher" not in card
     assert_no_gap(card)
 

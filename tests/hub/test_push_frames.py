@@ -89,18 +89,6 @@ def test_what_is_written_anew_leaves_no_shard_of_before(hub, tiny_street, tmp_pa
     assert_same_frames(load_frames("me/street", "train"), load_frames("nuscenes", "train", data_dir=tiny_street))
 
 
-def test_an_interrupted_upload_shows_nothing_until_it_is_run_again(hub, run, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    HfApi().create_repo("me/street", repo_type="dataset")
-    hub.drop["POST /api/datasets/me/street/commit"] = 1000
-    with pytest.raises(ConnectionError, match="Run it again"):
-        run("--push_to_hub", "me/street")
-    assert list(hub.files("me/street", "datasets")) == [".gitattributes"]
-    hub.drop.clear()
-    run("--push_to_hub", "me/street")
-    assert len(load_frames("me/street", "train")) == 2
-
-
 def test_the_card_has_the_hubs_metadata_and_no_path_of_this_machine(hub, run, tiny_street, tmp_path):
     run("--push_to_hub", "me/street")
     card = DatasetCard.load("me/street")

@@ -1,8 +1,6 @@
 """The votes together: each switch on a scene one can draw, and what must not matter to any of them."""
 
 import dataclasses
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -161,38 +159,6 @@ def test_a_broken_neighbour_has_no_vote_and_is_reported_once(drive, teacher, mak
     assert list(report.skipped) == ["1/1"] and report.num_frames == 2
     labels = PointLabels(label_set.folder, "consolidated").read("1/0")["labels"]
     assert np.array_equal(labels, alone["labels"])
-
-
-def test_after_a_kill_the_restarted_run_ends_in_the_same_bytes(drive, teacher, make_label_set, monkeypatch):
-    killed, undisturbed = (make_label_set(drive, teacher, name) for name in ("killed", "undisturbed"))
-    make_row = SequenceLabeller.make_row
-
-    def die_at_the_second_frame(self, index):
-        if self.frames.frame_ids[index] == "1/1":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return make_row(self, index)
-
-    child = os.fork()
-    if child == 0:
-        monkeypatch.setattr(SequenceLabeller, "make_row", die_at_the_second_frame)
-        label_points(killed, drive, "consolidated")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    for label_set in (killed, undisturbed):
-        label_points(label_set, drive, "consolidated")
-    assert contents(killed) == contents(undisturbed) and len(contents(killed)) == 3
-
-
-def test_two_processes_write_what_one_does(drive, teacher, make_label_set):
-    alone, together = (make_label_set(drive, teacher, name) for name in ("alone", "together"))
-    label_points(alone, drive, "consolidated")
-    for rank in (0, 1):
-        label_points(together, drive, "consolidated", process_index=rank, num_processes=2)
-    assert contents(alone) == contents(together)
-
-
-def contents(label_set):
-    folder = label_set.folder / "points" / "consolidated"
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_a_rule_of_ones_own_has_a_folder_of_its_own(frames, teacher, make_label_set):

@@ -60,11 +60,6 @@ def test_a_camera_that_was_left_out_has_no_segments(label_set, frames, teacher):
     assert decode_segmentation(row["segmentation"][1])[0, 40] == 1
 
 
-def test_an_unknown_camera_is_refused(label_set, frames, teacher):
-    with pytest.raises(ValueError, match="has no camera CAM_C; it has CAM_A, CAM_B"):
-        label_set.write(frames, teacher, cameras=["CAM_C"])
-
-
 def test_augmented_images_are_kept_beside_the_plain_ones(tmp_path, frames, teacher, vocabulary):
     """CAM_A's left half is a car: in the mirrored image it is on the right, and in the label set on the left again."""
     settings = {"cameras": None, "augmentations": ["flip", "scale=2"]}
@@ -88,33 +83,25 @@ def test_cameras_that_were_left_out_have_no_augmented_segments(tmp_path, frames,
     assert first is None and decode_segmentation(second)[0, 40] == 2
 
 
-def test_an_unknown_augmentation_is_refused_before_anything_is_written(tmp_path, teacher, vocabulary):
+def test_unknown_cameras_augmentations_and_frames_are_refused(label_set, frames, teacher, tmp_path, vocabulary):
+    with pytest.raises(ValueError, match="has no camera CAM_C; it has CAM_A, CAM_B"):
+        label_set.write(frames, teacher, cameras=["CAM_C"])
     with pytest.raises(ValueError, match="got 'sharpen'"):
-        LabelSet.create(tmp_path / "labels", teacher, vocabulary, {"augmentations": ["sharpen"]})
-    assert not (tmp_path / "labels").exists()
-
-
-def test_an_unknown_frame_is_an_error(label_set, frames, teacher):
-    label_set.write(frames, teacher)
+        LabelSet.create(tmp_path / "new", teacher, vocabulary, {"augmentations": ["sharpen"]})
+    assert not (tmp_path / "new").exists()
     with pytest.raises(KeyError, match="Frame 3/0 is not in"):
         label_set.read("3/0")
 
 
-def test_another_format_version_is_refused(label_set):
+def test_a_folder_without_a_fitting_label_set_is_refused(label_set, teacher, vocabulary, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"generate_label_set\.py"):
+        LabelSet(tmp_path)
+    with pytest.raises(ValueError, match="cannot continue it"):
+        LabelSet.create(label_set.folder, teacher, vocabulary, settings={"cameras": ["CAM_A"]})
     path = label_set.folder / "label_set.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
     with pytest.raises(ValueError, match="format version 99"):
         LabelSet(label_set.folder)
-
-
-def test_a_folder_without_a_label_set_says_how_to_make_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"generate_label_set\.py"):
-        LabelSet(tmp_path)
-
-
-def test_a_label_set_is_not_continued_with_other_settings(label_set, teacher, vocabulary):
-    with pytest.raises(ValueError, match="cannot continue it"):
-        LabelSet.create(label_set.folder, teacher, vocabulary, settings={"cameras": ["CAM_A"]})
 
 
 def test_segments_of_the_wrong_size_are_refused(label_set, frames, teacher, monkeypatch):

@@ -23,20 +23,12 @@ def read(label_set, frames, frame_id="1/0"):
     return PointLabels(label_set.folder).read(frame_id)
 
 
-def test_a_point_has_a_pair_in_every_camera_that_sees_it(label_set, frames):
+def test_every_pair_of_a_point_and_a_camera_has_the_segment_at_its_pixel(label_set, frames):
     row = read(label_set, frames)
     assert row["pair_to_point"].tolist() == [0, 1, 3, 0, 1, 3]  # the point behind has none
     assert row["pair_camera"].tolist() == [0, 0, 0, 1, 1, 1]
-
-
-def test_pixels_are_columns_and_rows_with_halves_to_even(label_set, frames):
-    row = read(label_set, frames)
-    assert row["pair_pixel"][:3].tolist() == [[16, 10], [24, 10], [22, 8]]
-
-
-def test_a_pair_off_every_segment_is_kept_as_unlabelled(label_set, frames):
-    row = read(label_set, frames)
-    assert row["pair_segment"].tolist() == [1, 2, 2, 0, 3, 3]
+    assert row["pair_pixel"][:3].tolist() == [[16, 10], [24, 10], [22, 8]]  # column, row; halves to even
+    assert row["pair_segment"].tolist() == [1, 2, 2, 0, 3, 3]  # a pair off every segment is kept
 
 
 def test_the_last_camera_wins_where_it_has_a_segment(label_set, frames):
@@ -68,16 +60,13 @@ def test_a_scan_without_points_is_named_or_skipped(label_set, frames):
     assert list(label_points(label_set, frames, on_error="skip").skipped) == [frame_id]
 
 
-def test_a_frame_without_label_is_an_error(label_set, frames):
-    frames.source.frame_ids[2] = frames.source.rows[2]["frame_id"] = "9/9"
-    with pytest.raises(KeyError, match="Frame 9/9 is not in"):
-        label_points(label_set, frames)
-
-
-def test_other_cameras_than_the_label_sets_are_refused(label_set, frames):
+def test_a_frame_that_does_not_fit_the_label_set_is_refused(label_set, frames):
     frames.source.rows[0]["camera_names"] = ["CAM_B", "CAM_A"]
     with pytest.raises(ValueError, match="the label set was made with"):
         label_points(label_set, frames)
+    frames.source.frame_ids[2] = frames.source.rows[2]["frame_id"] = "9/9"
+    with pytest.raises(KeyError, match="Frame 9/9 is not in"):
+        label_points(label_set, frames.select([2]))
 
 
 def test_labelling_again_writes_nothing(label_set, frames):
@@ -94,11 +83,8 @@ def test_point_labels_of_another_label_set_are_refused(label_set, frames):
         PointLabels(label_set.folder)
 
 
-def test_point_labels_that_are_not_there_say_how_to_make_them(label_set):
+def test_missing_point_labels_and_unknown_presets_are_named(label_set):
     with pytest.raises(FileNotFoundError, match=r"label_points\.py --label_set"):
         PointLabels(label_set.folder)
-
-
-def test_an_unknown_preset_names_the_known_ones(label_set):
     with pytest.raises(ValueError, match="no preset .best.; there are: paper, consolidated"):
         PointLabels(label_set.folder, preset="best")

@@ -52,7 +52,8 @@ def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndar
     num_points, num_neighbors = len(positions), min(config.num_neighbors, len(positions) - 1)
     if num_neighbors < 1:
         return np.arange(num_points)
-    distances, neighbors = cKDTree(positions).query(positions, k=range(1, num_neighbors + 2))
+    found = cKDTree(positions).query(positions, k=num_neighbors + 1)
+    distances, neighbors = np.asarray(found[0]), np.asarray(found[1])  # (num_points, k + 1); the point itself is first
     normals = _normals(positions[neighbors])
     one, other = np.repeat(np.arange(num_points), num_neighbors), neighbors[:, 1:].ravel()
 
