@@ -1,7 +1,7 @@
 """The rules by which the segments of many images become one label per point: the paper's, and votes."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from uov_hf.geometry.projection import OcclusionConfig
 from uov_hf.labels.superpoints import SuperpointConfig
@@ -49,14 +49,6 @@ class Consolidation:
         object.__setattr__(self, "min_confidence", float(self.min_confidence))  # 1 and 1.0 are one rule
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"`min_confidence` must be between 0 and 1, got {self.min_confidence}.")
-
-    @property
-    def is_the_papers(self) -> bool:
-        return self == Consolidation()
-
-    def settings(self) -> dict[str, Any]:
-        """All fields, for JSON."""
-        return asdict(self)
 
 
 PRESETS = {

@@ -113,7 +113,7 @@ class SequenceLabeller:
         Raises:
             ValueError, OSError, KeyError: a file of the frame is broken, or the label set does not fit the frame.
         """
-        if self.rule.is_the_papers:
+        if self.rule == Consolidation():
             return self._row_of_last_cameras(self.frames[index])
         scan = self._scan_votes(index)
         votes = scan.votes

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -127,7 +128,7 @@ def point_labels_folder(label_set_folder: str | Path, preset: str | Consolidatio
     """`points/<preset>` in the folder of the label set; for a rule of one's own, a digest of its settings."""
     rule = _rule(preset)
     names = [name for name, known in PRESETS.items() if known == rule]
-    digest = hashlib.sha256(json.dumps(rule.settings()).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(asdict(rule)).encode()).hexdigest()
     return Path(label_set_folder) / "points" / (names[0] if names else f"custom-{digest[:12]}")
 
 
@@ -141,4 +142,4 @@ def _rule(preset: str | Consolidation) -> Consolidation:
 
 def _description(label_set_folder: str | Path, preset: str | Consolidation) -> dict[str, Any]:
     digest = hashlib.sha256((Path(label_set_folder) / "label_set.json").read_bytes()).hexdigest()
-    return {"format_version": FORMAT_VERSION, "rule": _rule(preset).settings(), "label_set_sha256": digest}
+    return {"format_version": FORMAT_VERSION, "rule": asdict(_rule(preset)), "label_set_sha256": digest}
