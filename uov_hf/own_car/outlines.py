@@ -57,12 +57,12 @@ class Outlines:
         # A part is a vertical strip of a view: neighbours are not independent, so they are left out together.
         self.part = np.arange(len(self.is_jump)) * NUM_PARTS // max(len(self.is_jump), 1)
         self._points = [of_view.points.reshape(-1, 3) for of_view in pairs]
-        self._view = np.repeat(np.arange(len(views)), [len(points) for points in self._points])
         self.lidar2cam = np.array([view.camera.lidar2cam for view in views])
         self._intrinsics = np.array([view.camera.intrinsics for view in views])
         velocities = [view.velocity for view in views if view.velocity is not None]
         self.velocity = np.array(velocities) if len(velocities) == len(views) else None
-        self._pixels = {level: _Pixels(views, blur) for level, blur in BLURS.items()}
+        view_of_point = np.repeat(np.arange(len(views)), [len(points) for points in self._points])
+        self._pixels = {level: _Pixels(views, view_of_point, blur) for level, blur in BLURS.items()}
 
     def score(self, lidar2cam: NDArray[np.float64], level: str = "fine") -> float:
         """How much more the colours differ across jumps than on surfaces, in units of the local average difference.
@@ -91,28 +91,27 @@ class Outlines:
         parts = zip(self._points, to_image, strict=True)
         on_image = np.concatenate([points @ matrix[:, :3].T + matrix[:, 3] for points, matrix in parts])
         column, row = (on_image[:, :2] / np.maximum(on_image[:, 2:], 0.1)).T
-        colors = self._pixels[level].at(self._view, column, row).reshape(-1, 2, 3)
+        colors = self._pixels[level].at(column, row).reshape(-1, 2, 3)
         return np.minimum(np.linalg.norm(colors[:, 0] - colors[:, 1], axis=1), MOST_CONTRAST)
 
 
 class _Pixels:
     """The local contrast of all images, of any sizes, in one array: one look-up serves all views."""
 
-    def __init__(self, views: Sequence[View], blur: float):
-        self._height, self._width = np.array([view.camera.image_size for view in views]).T
-        self._first = np.cumsum(self._height * self._width) - self._height * self._width
-        self._colors = np.empty((int((self._height * self._width).sum()), 3), np.float32)
-        for view, first in zip(views, self._first, strict=True):
-            contrast = _local_contrast(view.image, view.camera.intrinsics[0, 0], blur).reshape(-1, 3)
-            self._colors[first : first + len(contrast)] = contrast
+    def __init__(self, views: Sequence[View], view_of_point: NDArray[np.int64], blur: float):
+        height, width = np.array([view.camera.image_size for view in views]).T
+        first = np.cumsum(height * width) - height * width
+        contrasts = [_local_contrast(view.image, view.camera.intrinsics[0, 0], blur) for view in views]
+        self._colors = np.concatenate([contrast.reshape(-1, 3) for contrast in contrasts]).astype(np.float32)
+        # The search looks up the same points thousands of times.
+        self._first, self._stride = first[view_of_point], width[view_of_point]
+        self._last_row, self._last_column = height[view_of_point] - 1, width[view_of_point] - 1
 
-    def at(
-        self, view: NDArray[np.int64], column: NDArray[np.float64], row: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """The values (num_points, 3) at pixels of views; pixels outside an image take the value at its border."""
-        column = np.rint(column).clip(0, self._width[view] - 1).astype(np.int64)
-        row = np.rint(row).clip(0, self._height[view] - 1).astype(np.int64)
-        return self._colors[self._first[view] + row * self._width[view] + column]
+    def at(self, column: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The values (num_points, 3) at pixels; outside of its image a point takes the value at the border."""
+        column = np.rint(column).clip(0, self._last_column).astype(np.int64)
+        row = np.rint(row).clip(0, self._last_row).astype(np.int64)
+        return self._colors.take(self._first + row * self._stride + column, axis=0)
 
 
 class _Neighbours:
