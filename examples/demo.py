@@ -92,9 +92,9 @@ def main() -> None:
     model, processor = UOVModel.from_pretrained(pretrained).eval(), UOVProcessor.from_pretrained(pretrained)
     train, test = (read_scans(street, split, labels, processor.feature_extractor) for split in ("train", "test"))
     segmenters = {
-        "untrained": answers_of(untrained(model, LabelSet(labels)), processor),
+        "untrained": predictor(untrained(model, LabelSet(labels)), processor),
         **fit_baselines(train, args.seed),
-        "student": answers_of(model, processor),
+        "student": predictor(model, processor),
         **distilled_segmenters(distilled),
     }
     results = score(test, segmenters, model.config.num_labels)
@@ -153,17 +153,17 @@ def untrained(model: UOVModel, label_set: LabelSet) -> UOVModel:
     return fresh
 
 
-def answers_of(model: torch.nn.Module, processor: UOVProcessor, refine: str | None = None) -> Segmenter:
+def predictor(model: torch.nn.Module, processor: UOVProcessor, refine: str | None = None) -> Segmenter:
     """The predictions of a model, refined if `refine` is `"afi"`."""
-    answer = predictions.Segmenter(model, processor, refine)
-    return lambda scan: answer(scan).labels
+    predict = predictions.Segmenter(model, processor, refine)
+    return lambda scan: predict(scan).labels
 
 
 def distilled_segmenters(checkpoint: Path) -> dict[str, Segmenter]:
     """The distilled network, with and without AFI."""
     model = UOVForSemanticSegmentation.from_pretrained(checkpoint).eval()
     processor = UOVProcessor.from_pretrained(checkpoint)
-    return {"distilled": answers_of(model, processor), "distilled_afi": answers_of(model, processor, "afi")}
+    return {"distilled": predictor(model, processor), "distilled_afi": predictor(model, processor, "afi")}
 
 
 def fit_baselines(scans: list[LabelledScan], seed: int) -> dict[str, Segmenter]:

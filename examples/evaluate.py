@@ -119,10 +119,10 @@ def main() -> None:
     scores, broken = Scores(scans, frames.taxonomy), []
     for scan in only_readable(make_loader(accelerator, args, scans), broken):
         with accelerator.autocast():
-            answer = segmenter(scan)
-        scores.update(answer, scan)
+            prediction = segmenter(scan)
+        scores.update(prediction, scan)
         if submission:
-            submission.write_scan(scan.frame_id, scan.points, answer.labels)
+            submission.write_scan(scan.frame_id, scan.points, prediction.labels)
     wait_for_all(accelerator)
     scores.reduce(accelerator)
     broken = gather_object(broken)
