@@ -121,7 +121,7 @@ class ShardWriter:
             path (`Path`): The shard; it may be there.
             frames (`Frames`): The frames of it, of one sequence.
             max_bytes (`float`, *optional*): A new shard ends with the frame that reaches this size.
-            on_row (`Callable`, *optional*): Called after each row with the bytes written to the shard.
+            on_row (`Callable`, *optional*): Called after each new row with the bytes of the shard.
 
         Raises:
             ValueError: a frame is broken, or the shard cannot be read.
@@ -165,7 +165,8 @@ class ShardWriter:
             for frame_id, row in self._rows(frames, present, report):
                 shard.add(row)
                 frame_ids.append(frame_id)
-                on_row(shard.num_bytes)
+                if frame_id not in present:
+                    on_row(shard.num_bytes)
                 if shard.num_bytes >= max_bytes:
                     break
             shard.publish(
@@ -181,8 +182,8 @@ class ShardWriter:
 
     def _rows(self, frames: Frames, present: dict[str, Place], report: WriteReport) -> Iterator[tuple[str, pa.Table]]:
         """Id and row of every frame that is not skipped, then the rows that only the earlier shard has."""
-        make_row, reader, num_broken_in_a_row = self.open_sequence(frames), RowReader(), 0
-        for place, frame_id in enumerate(frames.frame_ids):
+        make_row, reader, wanted, num_broken_in_a_row = self.open_sequence(frames), RowReader(), frames.frame_ids, 0
+        for place, frame_id in enumerate(wanted):
             if frame_id in present and self.keeps_rows:
                 report.num_done_before += 1
                 yield frame_id, reader.read_table(present[frame_id])
@@ -199,8 +200,9 @@ class ShardWriter:
                 num_broken_in_a_row = 0
                 report.num_frames += 1
                 yield frame_id, row
-        for frame_id in present.keys() - set(frames.frame_ids):
-            yield frame_id, reader.read_table(present[frame_id])
+        for frame_id in present:
+            if frame_id not in wanted:
+                yield frame_id, reader.read_table(present[frame_id])
 
     def _for_footer(self, error: str) -> str:
         """The error as it may be published: without the folders of this machine."""
