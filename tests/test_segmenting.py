@@ -104,7 +104,7 @@ def test_what_cannot_be_loaded_is_named(tiny_segmenter, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="such as float32 or bfloat16, got 'float17'"):
         load_segmenter(tiny_segmenter, dtype="float17")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ValueError, match="`device` is 'cuda:0', and torch finds no GPU"):
+    with pytest.raises(ValueError, match="`device` is 'cuda:0', but torch finds no GPU"):
         load_segmenter(tiny_segmenter, device="cuda:0")
     assert str(load_segmenter(tiny_segmenter, dtype="bfloat16").model.dtype) == "torch.bfloat16"
 
