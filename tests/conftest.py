@@ -5,11 +5,25 @@ from pathlib import Path
 
 import fake_gpu  # noqa: F401  registers its device before autograd first runs
 import pytest
+import torch
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def set_num_threads():
+    """`torch.set_num_threads`, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +52,7 @@ def tiny_street(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_segmenter(tmp_path_factory) -> Path:
-    """A checkpoint, random and tiny, that answers in the words car, road and tree. Do not write into it."""
-    import torch
-
+    """A tiny random checkpoint with the classes car, road and tree. Do not write into it."""
     from uov_hf import (
         UOVConfig,
         UOVFeatureExtractor,

@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 import torch
+from small_models import small_segmenter
 from test_sparse_unet import random_scan
 from transformers import Trainer, TrainingArguments
-
-from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel
 
 
 pytestmark = pytest.mark.slow  # compiling takes a minute
@@ -18,15 +17,9 @@ BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.skipif(not s
 
 @pytest.fixture(autouse=True)
 def fresh_compiler():
-    torch.manual_seed(0)
     torch.compiler.reset()
     yield
     torch.compiler.reset()
-
-
-def segmenter():
-    uov = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, stem_channels=8, projection_dim=12))
-    return UOVForSemanticSegmentation.from_backbone(uov, "linear", ["car", "road", "tree"])
 
 
 def batches():
@@ -39,7 +32,7 @@ def batches():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_compiled_model_trains_and_answers_as_the_plain_one(backend):
-    plain = segmenter().train()
+    plain = small_segmenter().train()
     ours = copy.deepcopy(plain)
     compiled = torch.compile(ours, backend=backend)
     for batch in batches():
@@ -69,5 +62,7 @@ def test_the_librarys_trainer_compiles_it(tmp_path):
         remove_unused_columns=False,
         save_strategy="no",
     )
-    trainer = Trainer(segmenter(), arguments, train_dataset=list(batches()), data_collator=lambda samples: samples[0])
+    trainer = Trainer(
+        small_segmenter(), arguments, train_dataset=list(batches()), data_collator=lambda samples: samples[0]
+    )
     assert trainer.train().training_loss < float("inf")

@@ -20,11 +20,6 @@ def unit(*shape):
     return torch.nn.functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def scenes():
     """Eleven superpoints of three scenes, in mixed order, and the segments they were made from."""

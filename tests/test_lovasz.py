@@ -8,11 +8,6 @@ import torch
 from uov_hf.losses import lovasz_softmax
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def jaccard_loss(of_class, wrong):
     """1 - IoU of a class whose points are `of_class`, where the points in `wrong` are answered wrongly."""
     answered = {i for i, own in enumerate(of_class) if own != (i in wrong)}

@@ -6,59 +6,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
+from small_models import CLASSES, have_same_weights, small_batch, small_config, small_network, small_segmenter, unit
 from transformers import AutoModel, AutoModelForSemanticSegmentation
 
-from uov_hf import (
-    UOVConfig,
-    UOVFeatureExtractor,
-    UOVForPreTraining,
-    UOVForSemanticSegmentation,
-    UOVModel,
-    UOVProcessor,
-)
+from uov_hf import UOVConfig, UOVForPreTraining, UOVForSemanticSegmentation, UOVModel
 from uov_hf.losses import lovasz_softmax
 from uov_hf.modeling_uov_segmentation import first_of_each_voxel
 
 
-CLASSES = ["car", "road", "tree"]
-SMALL = {"hidden_sizes": [8] * 8, "stem_channels": 8, "projection_dim": 12, "sparse_backend": "torch"}
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-def unit(*shape):
-    return F.normalize(torch.randn(*shape), dim=-1)
-
-
-def backbone(**fields):
-    """A network with five words for three classes, the last word background."""
-    uov = UOVModel(UOVConfig.from_preset("tiny", **{**SMALL, **fields}))
-    uov.set_classes(CLASSES, unit(5, 12), torch.tensor([0, 1, 2, 0, 255]), ["car", "road", "tree", "sedan", "sky"])
-    return uov
-
-
-def segmenter(head="linear"):
-    return UOVForSemanticSegmentation.from_backbone(backbone(), head)
-
-
 @pytest.fixture
 def batch():
-    """Two blobs of voxels; 300 points in them, every seventh outside the grid, every third without a label."""
-    cells = torch.cat([torch.randint(0, 2, (120, 1)), torch.randint(-4, 4, (120, 3))], 1).unique(dim=0).int()
-    point_to_voxel = torch.randint(len(cells), (300,))
-    point_to_voxel[::7] = -1
+    """300 points of two scans; every third has no label."""
     labels = torch.randint(3, (300,))
     labels[::3] = 255
-    return {
-        "voxel_coords": cells,
-        "voxel_features": torch.rand(len(cells), 1),
-        "point_to_voxel": point_to_voxel,
-        "num_points": torch.tensor([140, 160]),
-        "labels": labels,
-    }
+    return small_batch(300) | {"labels": labels}
+
+
+def voxels_of(batch):
+    return batch["voxel_coords"], batch["voxel_features"]
 
 
 def voxel_rows_by_loops(batch):
@@ -74,7 +39,7 @@ def voxel_rows_by_loops(batch):
 
 @pytest.mark.parametrize("head", ["linear", "text"])
 def test_the_loss_is_cross_entropy_and_lovasz_of_the_first_points_of_voxels(batch, head):
-    model = segmenter(head).eval()
+    model = small_segmenter(head).eval()
     output = model(**batch, confidence=(confidence := torch.rand(300)))
     voxels, points = voxel_rows_by_loops(batch)
     logits, labels = output.voxel_logits[voxels], batch["labels"][points]
@@ -86,7 +51,7 @@ def test_the_loss_is_cross_entropy_and_lovasz_of_the_first_points_of_voxels(batc
     assert model(**batch).cross_entropy.item() == pytest.approx(losses.mean().item(), rel=1e-5)
 
 
-def test_a_voxel_is_named_by_its_first_point_even_where_that_one_has_no_label():
+def test_a_voxel_has_the_label_of_its_first_point_or_none():
     labels, confidence = torch.tensor([7, 1, 255, 2, 0]), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
     point_to_voxel = torch.tensor([-1, 2, 0, 0, 2])  # voxel 1 has no point
     found, weights = first_of_each_voxel(labels, confidence, point_to_voxel, 3)
@@ -96,81 +61,76 @@ def test_a_voxel_is_named_by_its_first_point_even_where_that_one_has_no_label():
 
 
 def test_points_have_the_logits_of_their_voxels_and_voxels_may_be_labelled_themselves(batch):
-    model = segmenter().eval()
+    model = small_segmenter().eval()
     output = model(**batch)
     inside = batch["point_to_voxel"] >= 0
     assert torch.equal(output.logits[inside], output.voxel_logits[batch["point_to_voxel"][inside]])
     assert output.logits[~inside].eq(0).all()
 
     labels, _ = first_of_each_voxel(batch["labels"], None, batch["point_to_voxel"], len(batch["voxel_coords"]))
-    per_voxel = model(batch["voxel_coords"], batch["voxel_features"], labels=labels)
+    per_voxel = model(*voxels_of(batch), labels=labels)
     assert torch.equal(per_voxel.logits, output.voxel_logits) and torch.equal(per_voxel.loss, output.loss)
-    assert model(batch["voxel_coords"], batch["voxel_features"]).loss is None
+    assert model(*voxels_of(batch)).loss is None
 
 
-def test_the_text_head_answers_as_the_pre_trained_network_does_and_in_words_baked_later(batch):
-    uov = backbone().eval()
+def test_the_text_head_scores_as_the_pre_trained_network_with_classes_set_later_too(batch, tmp_path):
+    uov = small_network().eval()
     inputs = {name: batch[name] for name in ("voxel_coords", "voxel_features", "point_to_voxel")}
     expected = uov.class_scores(uov(**inputs).point_embeds)
     model = UOVForSemanticSegmentation.from_backbone(uov, head="text")
     inside = batch["point_to_voxel"] >= 0
     assert torch.allclose(model(**inputs).logits[inside], expected[inside], atol=1e-5)
     model.uov.set_classes(["bus", "wall"], unit(2, 12), torch.tensor([0, 1]))
-    assert model(**inputs).logits.shape == (300, 2) and model.config.id2label == {0: "bus", 1: "wall"}
+    assert model(**inputs).logits.shape == (300, 2)
+    model.save_pretrained(tmp_path)
+    loaded = UOVForSemanticSegmentation.from_pretrained(tmp_path, id2label={0: "bus", 1: "wall"})
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
 
 
 @pytest.mark.parametrize("head", ["linear", "text"])
 def test_a_saved_segmenter_comes_back_whole_and_its_network_loads_alone(batch, head, tmp_path):
-    model = segmenter(head).eval()
+    model = small_segmenter(head).eval()
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSemanticSegmentation.from_pretrained(tmp_path)
     assert isinstance(loaded, UOVForSemanticSegmentation) and loaded.config.head == head
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
-    uov = AutoModel.from_pretrained(tmp_path)
-    assert all(torch.equal(uov.state_dict()[name], weight) for name, weight in model.uov.state_dict().items())
+    assert have_same_weights(AutoModel.from_pretrained(tmp_path), model.uov)
 
 
 @pytest.mark.parametrize("stage", [UOVModel, UOVForPreTraining])
-def test_a_pre_trained_checkpoint_answers_by_its_words(stage, batch, tmp_path):
-    uov = backbone().eval()
-    model = uov
-    if stage is UOVForPreTraining:
-        model = UOVForPreTraining(uov.config)
-        model.uov = uov
+def test_a_pre_trained_checkpoint_has_a_text_head(stage, batch, tmp_path):
+    uov = small_network().eval()
+    model = stage(uov.config)
+    getattr(model, "uov", model).load_state_dict(uov.state_dict())
     model.save_pretrained(tmp_path)
     loaded, info = UOVForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    voxels = batch["voxel_coords"], batch["voxel_features"]
-    assert torch.equal(loaded.get_voxel_logits(*voxels), uov.get_voxel_logits(*voxels))
+    assert torch.equal(loaded.get_voxel_logits(*voxels_of(batch)), uov.get_voxel_logits(*voxels_of(batch)))
 
 
-def test_a_new_linear_head_is_drawn_as_such_heads_are():
-    weight = segmenter().classifier.weight
+def test_a_linear_head_is_loaded_or_initialised_as_linear_layers_are(tmp_path):
+    small_segmenter().save_pretrained(tmp_path)
+    loaded = UOVForSemanticSegmentation.from_pretrained(tmp_path)
+    anew = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(tmp_path))
+    assert have_same_weights(loaded.uov, anew.uov)
+    weight = anew.classifier.weight
     bound = weight.shape[1] ** -0.5
+    assert not torch.equal(loaded.classifier.weight, weight)
     assert 0 < weight.abs().max() <= bound and weight.std() > bound / 3
 
 
-def test_a_head_is_reused_or_drawn_anew_as_one_says(tmp_path):
-    segmenter().save_pretrained(tmp_path)
-    reused = UOVForSemanticSegmentation.from_pretrained(tmp_path)
-    anew = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(tmp_path))
-    network = reused.uov.state_dict()
-    assert all(torch.equal(network[name], weight) for name, weight in anew.uov.state_dict().items())
-    assert not torch.equal(reused.classifier.weight, anew.classifier.weight)
-
-
-def test_other_classes_take_a_new_head_and_drop_words_that_are_for_none_of_them(tmp_path):
-    model = UOVForSemanticSegmentation.from_backbone(backbone(), class_names=["bus", "wall"])
+def test_other_classes_get_a_new_head_and_drop_the_prompts(tmp_path):
+    model = UOVForSemanticSegmentation.from_backbone(small_network(), class_names=["bus", "wall"])
     assert model.classifier.out_features == 2 and model.config.prompts == []
     model.save_pretrained(tmp_path)
     assert UOVForSemanticSegmentation.from_pretrained(tmp_path).config.id2label == {0: "bus", 1: "wall"}
-    backbone().save_pretrained(tmp_path)
+    small_network().save_pretrained(tmp_path)
     same = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(tmp_path), class_names=CLASSES)
     assert len(same.config.prompts) == len(same.uov.prompt_embeds) == 5
 
 
-def test_void_is_never_an_answer_unless_one_asks_for_it(batch, tmp_path):
-    model = segmenter().eval()
+def test_void_is_no_class_unless_it_is_included(batch, tmp_path):
+    model = small_segmenter().eval()
     with_void = UOVForSemanticSegmentation(UOVConfig(**{**model.config.to_dict(), "has_void": True})).eval()
     with torch.no_grad():
         with_void.uov.load_state_dict(model.uov.state_dict())
@@ -178,59 +138,47 @@ def test_void_is_never_an_answer_unless_one_asks_for_it(batch, tmp_path):
         with_void.classifier.bias.copy_(torch.cat([model.classifier.bias, torch.tensor([100.0])]))
     with_void.save_pretrained(tmp_path)
     loaded = UOVForSemanticSegmentation.from_pretrained(tmp_path)
-    voxels = batch["voxel_coords"], batch["voxel_features"]
+    voxels = voxels_of(batch)
     assert loaded.config.num_labels == 3 and loaded.config.id2label == model.config.id2label
     assert torch.equal(loaded.get_voxel_logits(*voxels), model.get_voxel_logits(*voxels))
     assert torch.equal(loaded(**batch).loss, model(**batch).loss)
     assert loaded.get_voxel_logits(*voxels, include_void=True).argmax(dim=1).eq(3).all()
 
 
-def test_void_is_of_a_converted_linear_head_alone(batch, tmp_path):
+def test_only_a_converted_linear_head_has_void(batch):
     with pytest.raises(ValueError, match="needs a head with void"):
-        segmenter().get_voxel_logits(batch["voxel_coords"], batch["voxel_features"], include_void=True)
+        small_segmenter().get_voxel_logits(*voxels_of(batch), include_void=True)
     with pytest.raises(StrictDataclassError, match='`has_void=True` requires `head="linear"`, got "text"'):
         UOVConfig(head="text", has_void=True)
-    uov = backbone(head="linear", has_void=True)
+    uov = small_network(head="linear", has_void=True)
     assert UOVForSemanticSegmentation(uov.config).classifier.out_features == 4
     anew = UOVForSemanticSegmentation.from_backbone(uov)
     assert anew.classifier.out_features == 3 and not anew.config.has_void
 
 
-def test_a_segmenter_without_classes_or_words_is_refused():
-    nameless = UOVModel(UOVConfig.from_preset("tiny", **SMALL))
+def test_a_segmenter_without_classes_or_prompts_is_refused():
+    nameless = UOVModel(small_config())
     with pytest.raises(ValueError, match="`config.id2label` is empty"):
         UOVForSemanticSegmentation.from_backbone(nameless)
     with pytest.raises(ValueError, match="no vocabulary to score classes by. Call `UOVModel.set_classes` first"):
         UOVForSemanticSegmentation.from_backbone(nameless, head="text", class_names=CLASSES)
 
 
-@pytest.mark.parametrize("other", [{"id2label": {0: "tree", 1: "car", 2: "road"}}, {"num_labels": 5}])
+@pytest.mark.parametrize("other", [{"id2label": {0: "tree", 1: "car", 2: "driveable_surface"}}, {"num_labels": 5}])
 def test_a_text_head_is_not_relabelled_and_a_linear_one_is(other, batch, tmp_path):
-    """The usual idiom of fine-tuning: it renamed the columns of the text head, or gave an infinite loss."""
-    segmenter("text").save_pretrained(tmp_path)
+    small_segmenter("text").save_pretrained(tmp_path)
     arguments = {"ignore_mismatched_sizes": True, **other}
-    with pytest.raises(
-        ValueError, match=r"are for the classes \['car', 'road', 'tree'\].*set_classes.*head=\"linear\""
-    ):
+    with pytest.raises(ValueError, match=r"are for the classes \['car', 'dri.*set_classes.*head=\"linear\""):
         UOVForSemanticSegmentation.from_pretrained(tmp_path, **arguments)
     with pytest.raises(ValueError, match="are for the classes"):
-        UOVModel.from_pretrained(tmp_path, **arguments).get_voxel_logits(*list(batch.values())[:2])
+        UOVModel.from_pretrained(tmp_path, **arguments).get_voxel_logits(*voxels_of(batch))
     linear = UOVForSemanticSegmentation.from_pretrained(tmp_path, head="linear", **arguments)
     assert linear.classifier.out_features == linear.config.num_labels == len(linear.config.id2label)
     assert linear(**batch).loss.isfinite() and linear.classifier.weight.std() > 0
 
 
-def test_new_classes_of_a_text_head_are_set_by_their_embeddings(batch, tmp_path):
-    segmenter("text").save_pretrained(tmp_path)
-    uov = UOVModel.from_pretrained(tmp_path)
-    uov.set_classes(["bus", "person"], unit(2, 12), torch.tensor([0, 1]))
-    UOVForSemanticSegmentation.from_backbone(uov, "text").save_pretrained(tmp_path)
-    loaded = UOVForSemanticSegmentation.from_pretrained(tmp_path, id2label={0: "bus", 1: "person"})
-    assert loaded(**batch | {"labels": batch["labels"].clamp(max=1)}).loss.isfinite()
-
-
 def test_a_text_head_without_weights_is_refused_and_not_nan(batch):
-    model = segmenter("text")
+    model = small_segmenter("text")
     fresh = UOVForSemanticSegmentation(model.config)
     with pytest.raises(ValueError, match="its prompts have no embeddings. Load weights with `from_pretrained`"):
         fresh(**batch)
@@ -238,20 +186,23 @@ def test_a_text_head_without_weights_is_refused_and_not_nan(batch):
     assert fresh(**batch).loss.isfinite()
 
 
-def test_labels_that_do_not_fit_are_refused(batch):
-    model = segmenter()
-    with pytest.raises(ValueError, match="`labels` must have one entry for each of the 300 rows"):
-        model(**batch | {"labels": batch["labels"][1:]})
-    with pytest.raises(ValueError, match="`confidence` must have one entry"):
-        model(**batch, confidence=torch.ones(3))
-    with pytest.raises(ValueError, match="classes from 0 to 2, or 255 for none; got 0 to 3"):
-        model(**batch | {"labels": batch["labels"].index_fill(0, torch.tensor([1]), 3)})
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"labels": torch.zeros(299)}, "`labels` must have one entry for each of the 300 rows"),
+        ({"confidence": torch.ones(3)}, "`confidence` must have one entry"),
+        ({"labels": torch.arange(300) % 4}, "classes from 0 to 2, or 255 for none; got 0 to 3"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(batch, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        small_segmenter()(**batch | wrong)
 
 
 @pytest.mark.parametrize("head", ["linear", "text"])
 @pytest.mark.parametrize("empty", ["no labels", "no voxels"])
 def test_a_batch_without_labels_costs_nothing_and_reaches_every_parameter(batch, head, empty):
-    model = segmenter(head).train()
+    model = small_segmenter(head).train()
     batch["labels"] = torch.full((300,), 255)
     if empty == "no voxels":
         batch |= {name: batch[name][:0] for name in ("voxel_coords", "voxel_features")}
@@ -268,7 +219,7 @@ def test_training_lowers_the_loss_and_repeats_bitwise(batch, head):
     runs = []
     for _ in range(2):
         torch.manual_seed(1)
-        model, losses = segmenter(head).train(), []
+        model, losses = small_segmenter(head).train(), []
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
         for _ in range(6):
             loss = model(**batch).loss
@@ -283,7 +234,7 @@ def test_training_lowers_the_loss_and_repeats_bitwise(batch, head):
 
 @pytest.mark.parametrize("head", ["linear", "text"])
 def test_heads_and_losses_are_computed_in_float32_under_autocast(batch, head):
-    model = segmenter(head).train()
+    model = small_segmenter(head).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(**batch)
     output.loss.backward()
@@ -292,30 +243,20 @@ def test_heads_and_losses_are_computed_in_float32_under_autocast(batch, head):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def test_its_voxel_logits_go_back_to_points_by_the_processor(batch):
-    model = segmenter().eval()
-    voxel_logits = model.get_voxel_logits(batch["voxel_coords"], batch["voxel_features"])
-    processor = UOVProcessor.from_teacher(UOVFeatureExtractor())
-    scans = processor.post_process_semantic_segmentation(
-        voxel_logits, batch["point_to_voxel"], batch["num_points"], per_voxel=True
-    )
-    expected = model(**batch).logits.argmax(dim=1).masked_fill(batch["point_to_voxel"] < 0, 255)
-    assert torch.equal(torch.cat([scan["segmentation"] for scan in scans]), expected)
-
-
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_fifty_steps_with_gradient_checkpointing_end_in_the_same_bits(batch, use_reentrant):
+def test_steps_with_gradient_checkpointing_end_in_the_same_bits(batch, use_reentrant):
     """Weights and running statistics: a batch that is computed twice counts once in them."""
-    plain = segmenter().train()
+    plain = small_segmenter().train()
     checkpointed = copy.deepcopy(plain)
     checkpointed.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    assert checkpointed.is_activation_checkpointing
     for model in (plain, checkpointed):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        for step in range(50):
+        for step in range(20):
             features = batch["voxel_features"] * (1 + step % 7)
             model(**batch | {"voxel_features": features}).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
     state, other = plain.state_dict(), checkpointed.state_dict()
     assert [name for name in state if not torch.equal(state[name], other[name])] == []
-    assert state["uov.backbone.encoder.0.blocks.0.norm1.num_batches_tracked"] == 50
+    assert state["uov.backbone.encoder.0.blocks.0.norm1.num_batches_tracked"] == 20
