@@ -1,6 +1,7 @@
 """Everything runs offline; real samples are used where they lie beside the checkout, and skipped clearly where not."""
 
 import os
+import runpy
 from pathlib import Path
 
 import fake_gpu  # noqa: F401  registers its device before autograd first runs
@@ -48,6 +49,15 @@ def tiny_street(tmp_path_factory) -> Path:
         azimuth_steps=120,
         splits={"train": 1, "test": 1},
     )
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory) -> Path:
+    """A tiny random CLIP of 8 dimensions, with its tokenizer and image processor. Do not write into it."""
+    folder = tmp_path_factory.mktemp("clip")
+    example = runpy.run_path(str(REPOSITORY / "examples" / "make_tiny_clip.py"))
+    example["save_tiny_clip"](str(folder), projection_dim=8)
+    return folder
 
 
 @pytest.fixture(scope="session")

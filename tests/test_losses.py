@@ -1,23 +1,19 @@
 """The losses equal a plain-loop float64 evaluation of the formulas, and keep the promises that training rests on."""
 
 import math
+from functools import partial
 
 import pytest
+import small_models
 import torch
 
-from uov_hf.losses import (
-    pool_superpoints,
-    soft_text_targets,
-    superpixel_superpoint_loss,
-    text_superpoint_loss,
-)
+from uov_hf.losses import pool_superpoints, soft_text_targets, superpixel_superpoint_loss, text_superpoint_loss
 
 
 TAU = 0.07
 
 
-def unit(*shape):
-    return torch.nn.functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
+unit = partial(small_models.unit, dtype=torch.float64)
 
 
 @pytest.fixture
@@ -71,42 +67,27 @@ def test_pairs_of_one_voxel_share_its_row_and_count_separately():
 
 
 def test_a_superpoint_without_pairs_is_zero():
-    assert pool_superpoints(unit(2, 4), torch.tensor([0, 2]), 4)[[1, 3]].eq(0).all()
     assert pool_superpoints(unit(0, 4), torch.zeros(0, dtype=torch.long), 3).eq(0).all()
 
 
-@pytest.mark.parametrize("ids", [[0, -1], [0, 2]])
-def test_an_id_out_of_range_is_refused(ids):
-    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+@pytest.mark.parametrize(
+    "ids, message",
+    [([0, -1], "lie between 0 and 1"), ([0, 2], "lie between 0 and 1"), ([0], "one id for each of the 2 pairs")],
+)
+def test_ids_that_do_not_fit_are_refused(ids, message):
+    with pytest.raises(ValueError, match=message):
         pool_superpoints(unit(2, 4), torch.tensor(ids), 2)
 
 
-def test_ids_that_are_not_one_for_each_pair_are_refused():
-    with pytest.raises(ValueError, match="one id for each of the 3 pairs"):
-        pool_superpoints(unit(3, 4), torch.tensor([0, 1]), 2)
-
-
-def test_the_image_loss_is_the_formula_over_the_batch(scenes):
-    superpoints, segments, _ = scenes
-    expected = contrast_by_loops(superpoints, segments, lambda b, other: True)
-    assert float(superpixel_superpoint_loss(superpoints, segments)) == pytest.approx(expected, abs=1e-9)
-
-
-def test_the_image_loss_is_the_formula_within_scenes(scenes):
+@pytest.mark.parametrize("num_negatives", [0, 4])
+@pytest.mark.parametrize("within_scenes", [False, True])
+def test_the_image_loss_is_the_formula(scenes, within_scenes, num_negatives):
     superpoints, segments, scene_ids = scenes
-    expected = contrast_by_loops(superpoints, segments, lambda b, other: scene_ids[b] == scene_ids[other])
-    assert float(superpixel_superpoint_loss(superpoints, segments, scene_ids)) == pytest.approx(expected, abs=1e-9)
-
-
-def test_segments_of_elsewhere_are_further_candidates(scenes):
-    superpoints, segments, scene_ids = scenes
-    negatives = unit(4, 6)
-    everywhere = contrast_by_loops(superpoints, segments, lambda b, other: True, negatives)
-    loss = superpixel_superpoint_loss(superpoints, segments, negative_embeds=negatives)
-    assert float(loss) == pytest.approx(everywhere, abs=1e-9)
-    in_scene = contrast_by_loops(superpoints, segments, lambda b, other: scene_ids[b] == scene_ids[other], negatives)
+    scene_ids, negatives = scene_ids if within_scenes else None, unit(num_negatives, 6)
+    may_contrast = lambda b, other: scene_ids is None or scene_ids[b] == scene_ids[other]  # noqa: E731
+    expected = contrast_by_loops(superpoints, segments, may_contrast, negatives)
     loss = superpixel_superpoint_loss(superpoints, segments, scene_ids, negative_embeds=negatives)
-    assert float(loss) == pytest.approx(in_scene, abs=1e-9)
+    assert float(loss) == pytest.approx(expected, abs=1e-9)
 
 
 def test_soft_targets_are_the_formula():
@@ -147,25 +128,15 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(both_terms, embeds)
 
 
-def test_two_scenes_together_are_the_count_weighted_mean_of_each_alone(scenes):
-    superpoints, segments, scene_ids = scenes
-    together = superpixel_superpoint_loss(superpoints, segments, scene_ids)
-    alone = 0.0
-    for scene in range(3):
-        rows = scene_ids == scene
-        alone += rows.sum() * superpixel_superpoint_loss(superpoints[rows], segments[rows]) / len(scene_ids)
-    assert float(together) == pytest.approx(float(alone), abs=1e-9)
-
-
-def test_the_gradient_of_a_scene_does_not_depend_on_the_batch_it_is_in(scenes):
+def test_two_scenes_together_have_the_count_weighted_mean_and_the_gradients_of_each_alone(scenes):
     superpoints, segments, scene_ids = scenes
     superpoints.requires_grad_()
     together = superpixel_superpoint_loss(superpoints, segments, scene_ids) * len(scene_ids)
-    (together_grad,) = torch.autograd.grad(together, superpoints)
-    rows = scene_ids == 1
-    alone = superpixel_superpoint_loss(superpoints[rows], segments[rows]) * rows.sum()
-    (alone_grad,) = torch.autograd.grad(alone, superpoints)
-    assert torch.allclose(together_grad[rows], alone_grad[rows], rtol=0, atol=1e-9)
+    scenes = [scene_ids == scene for scene in range(3)]
+    alone = sum(rows.sum() * superpixel_superpoint_loss(superpoints[rows], segments[rows]) for rows in scenes)
+    assert together.item() == pytest.approx(alone.item(), abs=1e-9)
+    gradients = [torch.autograd.grad(loss, superpoints)[0] for loss in (together, alone)]
+    assert torch.allclose(*gradients, rtol=0, atol=1e-9)
 
 
 def test_the_order_of_superpoints_and_the_names_of_scenes_do_not_matter(scenes):
@@ -179,10 +150,7 @@ def test_the_order_of_superpoints_and_the_names_of_scenes_do_not_matter(scenes):
 def test_a_superpoint_at_its_own_segment_and_words_is_cheaper_than_one_elsewhere():
     segments, groups = torch.eye(4), torch.arange(4)
     targets = soft_text_targets(segments, groups)
-    for loss in (
-        superpixel_superpoint_loss,
-        lambda k, q: text_superpoint_loss(k, q, groups, targets),
-    ):
+    for loss in (superpixel_superpoint_loss, lambda k, q: text_superpoint_loss(k, q, groups, targets)):
         assert loss(segments, segments) < 1e-4 < 1 < loss(segments.roll(1, 0), segments)
 
 
@@ -197,33 +165,22 @@ def test_no_superpoints_make_a_zero_loss_that_still_has_a_gradient():
     assert embeds.grad.eq(0).all()
 
 
-def test_one_superpoint_alone_in_its_scene_has_nothing_to_be_pushed_from():
-    assert float(superpixel_superpoint_loss(unit(1, 4), unit(1, 4), torch.tensor([0]))) == 0
-
-
-def test_two_threads_repeat_bitwise():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        embeds, rows, ids = torch.randn(500, 64), torch.randint(500, (4000,)), torch.randint(20, (4000,))
-        runs = []
-        for _ in range(3):
-            leaf = embeds.clone().requires_grad_()
-            pooled = pool_superpoints(leaf, ids, 20, rows)
-            pooled.square().sum().backward()
-            runs.append((pooled.detach(), leaf.grad))
-        assert all(torch.equal(a, b) for run in runs for a, b in zip(runs[0], run, strict=True))
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_superpoints_and_segments_of_different_number_are_refused():
-    with pytest.raises(ValueError, match="one row for each superpoint"):
-        superpixel_superpoint_loss(unit(3, 4), unit(2, 4))
+def test_two_threads_repeat_bitwise(set_num_threads):
+    set_num_threads(2)
+    embeds, rows, ids = torch.randn(500, 64), torch.randint(500, (4000,)), torch.randint(20, (4000,))
+    runs = []
+    for _ in range(3):
+        leaf = embeds.clone().requires_grad_()
+        pooled = pool_superpoints(leaf, ids, 20, rows)
+        pooled.square().sum().backward()
+        runs.append((pooled.detach(), leaf.grad))
+    assert all(torch.equal(a, b) for run in runs for a, b in zip(runs[0], run, strict=True))
 
 
 def test_sizes_that_do_not_agree_are_refused():
     superpoints, prompts, labels = unit(3, 4), unit(2, 4), torch.tensor([0, 1, 0])
+    with pytest.raises(ValueError, match="one row for each superpoint"):
+        superpixel_superpoint_loss(superpoints, unit(2, 4))
     with pytest.raises(ValueError, match=r"`scene_ids` must have one scene for each of the 3 .*got shape \(1,\)"):
         superpixel_superpoint_loss(superpoints, unit(3, 4), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"`prompt_groups` must have one group for each of the 2 .*got shape \(1,\)"):

@@ -1,79 +1,48 @@
 """`pipeline("point-cloud-segmentation")`: three lines from a scan and words to a label for every point."""
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from transformers import CLIPModel, CLIPTextModelWithProjection, pipeline
+from small_models import CLASSES, small_network, small_segmenter
+from transformers import CLIPTextModelWithProjection, pipeline
 from transformers.utils.logging import get_logger
 
-from uov_hf import (
-    PointCloudSegmentationPipeline,
-    UOVConfig,
-    UOVFeatureExtractor,
-    UOVForSemanticSegmentation,
-    UOVModel,
-    UOVProcessor,
-    save_checkpoint,
-)
+from uov_hf import PointCloudSegmentationPipeline, UOVFeatureExtractor, UOVProcessor, save_checkpoint
 
 
-CLASSES = ["car", "driveable_surface", "tree"]
-PROMPTS = ["car", "road", "tree", "sedan", "sky"]
-
-
-def unit(*shape):
-    return F.normalize(torch.randn(*shape), dim=-1)
+def load(folder, **options) -> PointCloudSegmentationPipeline:
+    return pipeline("point-cloud-segmentation", model=str(folder), device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    """A folder for each head."""
-    folders = {}
-    for head in ("text", "linear"):
-        torch.manual_seed(0)
-        uov = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, stem_channels=8, projection_dim=12))
-        uov.set_classes(CLASSES, unit(5, 12), torch.tensor([0, 1, 2, 0, 255]), PROMPTS)
-        folders[head] = tmp_path_factory.mktemp(head)
-        model = UOVForSemanticSegmentation.from_backbone(uov, head)
-        save_checkpoint(folders[head], model, UOVProcessor.from_teacher(UOVFeatureExtractor()))
-    return folders
+def words(tmp_path_factory) -> PointCloudSegmentationPipeline:
+    """With a text head."""
+    folder = tmp_path_factory.mktemp("text")
+    save_checkpoint(folder, small_segmenter("text"), UOVProcessor.from_teacher(UOVFeatureExtractor()))
+    return load(folder)
 
 
 @pytest.fixture(scope="module")
-def words(checkpoints) -> PointCloudSegmentationPipeline:
-    return pipeline("point-cloud-segmentation", model=str(checkpoints["text"]), device="cpu")
+def classes(tmp_path_factory) -> PointCloudSegmentationPipeline:
+    """With a linear head."""
+    folder = tmp_path_factory.mktemp("linear")
+    save_checkpoint(folder, small_segmenter("linear"), UOVProcessor.from_teacher(UOVFeatureExtractor()))
+    return load(folder)
 
 
 @pytest.fixture(scope="module")
-def classes(checkpoints) -> PointCloudSegmentationPipeline:
-    return pipeline("point-cloud-segmentation", model=str(checkpoints["linear"]), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory) -> PointCloudSegmentationPipeline:
-    """It has its teacher's text tower, and a network that scales intensities."""
-    folder = tmp_path_factory.mktemp("reader")
-    example = Path(__file__).parents[1] / "examples" / "make_tiny_clip.py"
-    runpy.run_path(str(example))["save_tiny_clip"](str(folder / "clip"), projection_dim=12)
-    clip = CLIPModel.from_pretrained(folder / "clip")
-    clip.config.text_config.projection_dim = 12
-    tower = CLIPTextModelWithProjection(clip.config.text_config)
-    tower.text_model, tower.text_projection = clip.text_model, clip.text_projection
-    uov = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12, teacher="clip"))
-    uov.set_classes(CLASSES, unit(5, 12), torch.tensor([0, 1, 2, 0, 255]), PROMPTS)
-    uov.set_text_tower(tower, source="clip")
-    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling="unit"), str(folder / "clip"))
-    save_checkpoint(folder / "uov", uov, processor)
-    return pipeline("point-cloud-segmentation", model=str(folder / "uov"), device="cpu")
+def reader(clip_folder, tmp_path_factory) -> PointCloudSegmentationPipeline:
+    """With its teacher's text tower, and a network that scales intensities."""
+    folder, teacher = tmp_path_factory.mktemp("reader"), str(clip_folder)
+    uov = small_network(projection_dim=8, teacher=teacher)
+    uov.set_text_tower(CLIPTextModelWithProjection.from_pretrained(teacher, projection_dim=8), source=teacher)
+    save_checkpoint(folder, uov, UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling="unit"), teacher))
+    return load(folder)
 
 
 @pytest.fixture
 def warnings(caplog):
-    """What the pipeline warns of, whatever it warned of before."""
+    """The log, in which warnings of earlier tests can occur again."""
     type(get_logger("uov_hf.pipeline_uov")).warning_once.cache_clear()
     return caplog
 
@@ -99,7 +68,7 @@ def assert_same(result, other):
 
 
 @pytest.mark.parametrize("head", ["words", "classes"])
-def test_without_candidates_it_answers_in_the_classes_of_the_checkpoint(request, head):
+def test_without_candidates_the_labels_are_the_classes_of_the_checkpoint(request, head):
     segmenter = request.getfixturevalue(head)
     result = segmenter(scan())
     expected = by_hand(segmenter, scan())
@@ -110,8 +79,7 @@ def test_without_candidates_it_answers_in_the_classes_of_the_checkpoint(request,
 
 def test_a_pre_trained_network_needs_no_head_of_its_own(words, tmp_path):
     save_checkpoint(tmp_path, words.model.uov, words.processor)
-    segmenter = pipeline("point-cloud-segmentation", model=str(tmp_path), device="cpu")
-    assert_same(segmenter(scan()), words(scan()))
+    assert_same(load(tmp_path)(scan()), words(scan()))
 
 
 def test_candidates_are_classes_by_name_or_baked_prompts(words):
@@ -125,59 +93,56 @@ def test_candidates_are_classes_by_name_or_baked_prompts(words):
 
 
 def test_a_class_scores_as_the_best_of_its_prompts(words):
-    assert_same(
-        words(scan(), candidate_labels=["car", "tree", "driveable_surface"]),
-        {
-            **(everything := words(scan())),
-            "labels": ["car", "tree", "driveable_surface"],
-            "segmentation": np.array([0, 2, 1])[everything["segmentation"]],
-        },
-    )
+    labels, expected = ["car", "tree", "driveable_surface"], words(scan())
+    segmentation = np.array([0, 2, 1])[expected["segmentation"]]
+    assert_same(words(scan(), candidate_labels=labels), expected | {"labels": labels, "segmentation": segmentation})
 
 
-def test_embeddings_of_pictures_stand_beside_words(words):
-    own = words.model.uov.prompt_embeds[[4, 1]]
+def test_candidates_may_be_given_by_embeddings_beside_words_or_as_further_prompts_of_a_word(words):
+    sky, road = own = words.model.uov.prompt_embeds[[4, 1]]
     mixed = words(scan(), candidate_labels=["tree"], candidate_embeds={"by picture": 3 * own.numpy()})
     assert mixed["labels"] == ["tree", "by picture"]
-    alone = words(scan(), candidate_embeds={"sky": own[0], "road": own[1]})
+    alone = words(scan(), candidate_embeds={"sky": sky, "road": road})
     assert_same(alone, words(scan(), candidate_labels=["sky", "road"]))
+    both = words(scan(), ["tree", "sky"], candidate_embeds={"tree": road.numpy()})
+    apart = words(scan(), ["tree", "sky", "road"])
+    np.testing.assert_array_equal(both["segmentation"], np.array([0, 1, 0])[apart["segmentation"]])
 
 
 @pytest.mark.parametrize("head", ["words", "classes"])
-def test_a_batch_answers_as_its_scans_do_alone(request, head):
+def test_a_batch_has_the_results_of_its_scans_alone(request, head):
     segmenter = request.getfixturevalue(head)
     scans = [scan(40, 1), scan(7, 2), np.zeros((0, 4), np.float32), scan(30, 3)]
     for result, alone in zip(segmenter(scans, batch_size=3), scans, strict=True):
         assert_same(result, segmenter(alone))
+    assert segmenter([]) == []
 
 
-def test_each_scan_may_have_words_of_its_own(words):
+def test_each_scan_may_have_words_of_its_own_or_none(words):
     scans, lists = [scan(20, 1), scan(30, 2)], [["car", "sky"], ["tree", "road", "sedan"]]
-    results = words(scans, candidate_labels=lists, batch_size=2)
-    for result, own, labels in zip(results, scans, lists, strict=True):
-        assert_same(result, words({"points": own, "candidate_labels": labels}))
-
-
-def test_scans_with_words_and_without_share_a_batch(words):
-    scans = [{"points": scan(20, 1), "candidate_labels": "car, sky"}, {"points": scan(30, 2)}]
-    for result, own in zip(words(scans, batch_size=2), scans, strict=True):
-        assert_same(result, words(own))
+    mixed = [{"points": own, "candidate_labels": labels} for own, labels in zip(scans, lists, strict=True)]
+    alone = [words(own) for own in (*mixed, scans[1])]
+    for result, expected in zip(words(scans, candidate_labels=lists, batch_size=2), alone, strict=False):
+        assert_same(result, expected)
+    for result, expected in zip(words([*mixed, scans[1]], batch_size=3), alone, strict=True):
+        assert_same(result, expected)
 
 
 def test_two_workers_read_a_generator_once(words):
     assert len(list(words((scan(5, seed) for seed in range(4)), num_workers=2))) == 4
 
 
-def test_a_path_a_tensor_and_a_generator_are_scans_too(words, tmp_path):
+def test_a_scan_is_a_path_an_array_or_a_tensor_whose_further_columns_are_ignored(words, tmp_path):
+    five = np.column_stack([scan(), np.arange(60, dtype=np.float32)])
     scan().tofile(tmp_path / "scan.bin")
+    five.tofile(tmp_path / "scan.pcd.bin")
+    forms = [str(tmp_path / "scan.bin"), str(tmp_path / "scan.pcd.bin"), torch.from_numpy(scan()), five]
     expected = words(scan())
-    assert_same(words(str(tmp_path / "scan.bin")), expected)
-    assert_same(words(torch.from_numpy(scan())), expected)
-    (from_generator,) = words(own for own in [scan()])
-    assert_same(from_generator, expected)
+    for result in (*words(forms), *words(own for own in forms)):
+        assert_same(result, expected)
 
 
-def test_points_that_nobody_can_name_and_unsure_ones_get_255(words):
+def test_points_outside_the_grid_or_below_the_threshold_get_255(words):
     points = scan()
     points[3, 0] = np.nan
     scores = words(points)["scores"]
@@ -213,7 +178,7 @@ def test_top_k_gives_the_best_labels_of_each_point(words):
     assert "top_labels" not in words(points)
 
 
-def test_words_that_are_not_baked_go_to_the_text_tower_once(reader, monkeypatch):
+def test_words_that_are_not_baked_are_embedded_by_the_text_tower_once(reader, monkeypatch):
     read, uov = [], reader.model.uov
     get_text_features = type(uov).get_text_features
 
@@ -230,7 +195,7 @@ def test_words_that_are_not_baked_go_to_the_text_tower_once(reader, monkeypatch)
     assert read == [2, 2]
 
 
-def test_the_sentence_is_what_the_text_tower_reads(reader):
+def test_the_text_tower_embeds_the_word_in_its_sentence(reader):
     inputs, uov = reader.processor(scan(), intensity_max=255), reader.model.uov
     with torch.no_grad():
         embeds = uov.get_point_features(inputs["voxel_coords"], inputs["voxel_features"], inputs["point_to_voxel"])
@@ -241,15 +206,8 @@ def test_the_sentence_is_what_the_text_tower_reads(reader):
     np.testing.assert_allclose(result["scores"], expected.amax(1), atol=1e-5)
 
 
-def test_a_word_may_have_embeddings_besides(words):
-    own = words.model.uov.prompt_embeds
-    both = words(scan(), ["tree", "sky"], candidate_embeds={"tree": own[1].numpy()})
-    apart = words(scan(), ["tree", "sky", "road"])
-    np.testing.assert_array_equal(both["segmentation"], np.array([0, 1, 0])[apart["segmentation"]])
-
-
 @pytest.mark.parametrize("largest, scale", [(0.99, 1), (254.0, 255), (60000.0, 65535)])
-def test_the_full_scale_of_the_intensity_is_guessed_aloud(reader, warnings, largest, scale):
+def test_the_full_scale_of_the_intensity_is_guessed_with_a_warning(reader, warnings, largest, scale):
     points = scan()
     points[:, 3] *= largest / points[:, 3].max()
     points[0, 3] = np.nan
@@ -264,25 +222,14 @@ def test_scans_with_intensity_and_without_share_a_batch(reader, warnings):
     assert "the feature of all its points is 0.25" in warnings.text
 
 
-def test_columns_beyond_the_intensity_are_not_looked_at(words, tmp_path):
-    five = np.column_stack([scan(), np.arange(60, dtype=np.float32)])
-    five.tofile(tmp_path / "scan.pcd.bin")
-    assert_same(words(five), words(scan()))
-    assert_same(words(str(tmp_path / "scan.pcd.bin")), words(scan()))
-
-
-def test_bfloat16_answers_nearly_as_float32(reader, checkpoints, words):
-    for folder, expected in ((reader.model.name_or_path, reader), (checkpoints["text"], words)):
-        half = pipeline("point-cloud-segmentation", model=str(folder), dtype=torch.bfloat16, device="cpu")
+def test_bfloat16_gives_nearly_the_scores_of_float32(reader, words):
+    for expected in (reader, words):
+        half = load(expected.model.name_or_path, dtype=torch.bfloat16)
         assert half.model.dtype == torch.bfloat16
         result = half(scan(200), intensity_max=255, top_k=3)
         assert result["scores"].dtype == np.float32
         np.testing.assert_allclose(result["scores"], expected(scan(200), intensity_max=255)["scores"], atol=0.05)
     assert half(scan(200), candidate_labels="sky, car")["labels"] == ["sky", "car"]
-
-
-def test_no_scans_have_no_answers(words):
-    assert words([]) == []
 
 
 @pytest.mark.parametrize(
@@ -291,7 +238,7 @@ def test_no_scans_have_no_answers(words):
         (
             "classes",
             {"candidate_labels": ["car"]},
-            'require a checkpoint with `head="text"`, but its head is linear, with the classes car, drive',
+            '`head="text"`, but its head is linear, with the classes car, d',
         ),
         ("words", {"candidate_labels": ["unicorn"]}, "unicorn.*are not among the 5 baked prompts"),
         ("words", {"candidate_labels": ["car", "car"]}, "must be words, each once"),
@@ -317,21 +264,13 @@ def test_no_scans_have_no_answers(words):
             {"points": {"points": scan(), "candidate_label": "car"}},
             "dictionary of a scan must have .*got points, candidate_l",
         ),
-        (
-            "words",
-            {"points": {"candidate_labels": "car"}},
-            "must have `points`, .*got candidate_labels",
-        ),
+        ("words", {"points": {"candidate_labels": "car"}}, "must have `points`, .*got candidate_labels"),
         ("words", {"top_k": 0}, "`top_k` must be at least 1, got 0"),
-        (
-            "reader",
-            {"intensity_max": None, "points": 1e6 * np.ones((5, 4), "f")},
-            "full scale: .*1000000",
-        ),
+        ("reader", {"intensity_max": None, "points": 1e6 * np.ones((5, 4), "f")}, "full scale: .*1000000"),
         ("words", {"refine": "crf"}, '`refine` must be "afi" or None'),
     ],
 )
-def test_what_it_cannot_do_it_says(request, head, options, message):
+def test_invalid_arguments_are_refused(request, head, options, message):
     with pytest.raises(ValueError, match=message):
         request.getfixturevalue(head)(**{"points": scan()} | options)
 
@@ -339,8 +278,8 @@ def test_what_it_cannot_do_it_says(request, head, options, message):
 def test_a_saved_pipeline_has_the_processor_it_was_loaded_with(words, tmp_path):
     extractor = UOVFeatureExtractor([0.5] * 3, "cartesian", intensity_scaling="unit")
     save_checkpoint(tmp_path / "first", words.model, UOVProcessor.from_teacher(extractor))
-    loaded = pipeline("point-cloud-segmentation", model=str(tmp_path / "first"), device="cpu")
+    loaded = load(tmp_path / "first")
     loaded.save_pretrained(tmp_path / "second")
-    again = pipeline("point-cloud-segmentation", model=str(tmp_path / "second"), device="cpu")
+    again = load(tmp_path / "second")
     assert again.processor.to_dict() == loaded.processor.to_dict()
     assert_same(again(scan(), intensity_max=255), loaded(scan(), intensity_max=255))

@@ -1,6 +1,6 @@
 """Files written by other libraries come back as points."""
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -20,27 +20,19 @@ def with_ring():
 
 
 def test_bin_with_four_columns(tmp_path):
-    POINTS.tofile(tmp_path / "scan.bin")
-    np.testing.assert_array_equal(read_points(tmp_path / "scan.bin"), POINTS)
+    for points in (POINTS, POINTS[:0]):
+        points.tofile(tmp_path / "scan.bin")
+        np.testing.assert_array_equal(read_points(tmp_path / "scan.bin"), points)
 
 
-def test_bin_with_a_ring_is_told_by_its_name_its_size_or_its_whole_numbers(tmp_path, with_ring):
+def test_bin_has_a_ring_by_its_name_its_size_or_its_whole_numbers(tmp_path, with_ring):
     for name, rows in [("a.pcd.bin", 20), ("b.bin", 19), ("c.bin", 20)]:
         with_ring[:rows].tofile(tmp_path / name)
         np.testing.assert_array_equal(read_points(tmp_path / name), with_ring[:rows, :4])
-
-
-def test_bin_of_a_size_that_fits_both_has_four_columns_where_no_ring_is(tmp_path, with_ring):
-    with_ring.tofile(tmp_path / "scan.bin")
-    assert read_points(tmp_path / "scan.bin", num_columns=4).shape == (25, 4)
+    assert read_points(tmp_path / "c.bin", num_columns=4).shape == (25, 4)
     with_ring[:, 4] += 0.5
     with_ring.tofile(tmp_path / "scan.bin")
     np.testing.assert_array_equal(read_points(tmp_path / "scan.bin"), with_ring.reshape(25, 4))
-
-
-def test_an_empty_bin_is_an_empty_scan(tmp_path):
-    (tmp_path / "scan.bin").touch()
-    assert read_points(tmp_path / "scan.bin").shape == (0, 4)
 
 
 def test_npy_with_and_without_intensity(tmp_path):
@@ -55,9 +47,8 @@ def test_npy_with_and_without_intensity(tmp_path):
 def test_pcd(tmp_path, intensity):
     pypcd4 = pytest.importorskip("pypcd4")
     fields = ("x", "y", "z", *intensity)
-    pypcd4.PointCloud.from_points(POINTS[:, : len(fields)], fields, (np.float32,) * len(fields)).save(
-        tmp_path / "scan.pcd"
-    )
+    cloud = pypcd4.PointCloud.from_points(POINTS[:, : len(fields)], fields, (np.float32,) * len(fields))
+    cloud.save(tmp_path / "scan.pcd")
     np.testing.assert_array_equal(read_points(tmp_path / "scan.pcd"), POINTS[:, : len(fields)])
 
 
@@ -81,14 +72,8 @@ def test_las_and_laz(tmp_path, suffix):
 
 
 def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):
-    real_import = builtins.__import__
-
-    def without_libraries(name, *args, **kwargs):
-        if name in ("pypcd4", "plyfile", "laspy"):
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_libraries)
+    for name in ("pypcd4", "plyfile", "laspy"):
+        monkeypatch.setitem(sys.modules, name, None)
     for suffix, library in [(".pcd", "pypcd4"), (".ply", "plyfile"), (".laz", r"laspy\[lazrs\]")]:
         (tmp_path / f"scan{suffix}").touch()
         with pytest.raises(ImportError, match=f"scan{suffix}.*pip install '{library}'"):

@@ -1,44 +1,22 @@
 """The processor makes one batch of points, images and words, and hands labels back to the original points."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor, CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModelWithProjection
+from small_models import small_config
+from transformers import AutoProcessor, CLIPModel, CLIPTextModelWithProjection
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
+from uov_hf import UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
 from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
-from uov_hf.processing_uov import _letter_tokenizer
 
 
 @pytest.fixture
 def processor():
     return UOVProcessor.from_teacher(UOVFeatureExtractor())
-
-
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory):
-    """A tiny random CLIP with its tokenizer and image processor, as a teacher's folder."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = _letter_tokenizer()
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text_config = {
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": 24,
-        "projection_dim": 12,
-        **special,
-        **sizes,
-    }
-    config = CLIPConfig(
-        text_config=text_config, vision_config={"image_size": 32, "patch_size": 16, **sizes}, projection_dim=12
-    )
-    CLIPModel(config).save_pretrained(folder)
-    return folder
 
 
 def scan(num_points, seed=0):
@@ -51,57 +29,61 @@ def image(width=40, height=30):
     return Image.new("RGB", (width, height), (200, 30, 90))
 
 
-def test_points_images_and_words_go_through_in_one_call(clip_folder):
-    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder)
-    batch = processor(points=scan(50), images=[image(), image()], text=["car", "traffic cone"])
+@pytest.fixture
+def with_tower(clip_folder):
+    """With the tokenizer and the image processor of a teacher."""
+    return UOVProcessor.from_teacher(UOVFeatureExtractor(voxel_size=(0.2, 0.2, 0.2)), clip_folder)
+
+
+def test_points_images_and_words_go_through_in_one_call(with_tower):
+    batch = with_tower(points=scan(50), images=[image(), image()], text=["car", "traffic cone"])
     assert batch["voxel_coords"].shape[1] == 4
-    assert batch["point_to_voxel"].shape == (50,)
-    assert batch["num_points"].tolist() == [50]
-    assert batch["pixel_values"].shape == (1, 2, 3, 32, 32)
+    assert batch["point_to_voxel"].shape == (50,) and batch["num_points"].tolist() == [50]
+    assert batch["pixel_values"].shape == (1, 2, 3, 64, 64)
     assert batch["input_ids"].shape == batch["attention_mask"].shape
     assert batch["attention_mask"].sum(dim=1).tolist() == [5, 13]
 
 
-def test_scans_of_a_batch_are_concatenated_never_padded(processor):
+def test_scans_of_a_batch_are_concatenated_never_padded_as_the_model_needs_them(processor):
     batch = processor(points=[scan(50), scan(20, seed=1)])
     assert batch["num_points"].tolist() == [50, 20]
-    assert len(batch["point_to_voxel"]) == 70
     first, second = batch["point_to_voxel"].split([50, 20])
-    assert batch["voxel_coords"][first, 0].eq(0).all()
-    assert batch["voxel_coords"][second, 0].eq(1).all()
-
-
-def test_the_whole_batch_goes_into_the_model(processor):
-    model = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12)).eval()
-    output = model(**processor(points=[scan(50), scan(20)]))
-    assert output.point_embeds.shape == (70, 12)
+    assert batch["voxel_coords"][first, 0].eq(0).all() and batch["voxel_coords"][second, 0].eq(1).all()
+    assert UOVModel(small_config()).eval()(**batch).point_embeds.shape == (70, 12)
 
 
 def test_images_of_several_scans_keep_their_cameras_apart(processor):
     assert processor(images=[[image()] * 3, [image(64, 48)] * 3])["pixel_values"].shape == (2, 3, 3, 224, 224)
-    with pytest.raises(ValueError, match=r"as many cameras for each scan, and at least one, got \[1, 2\]"):
-        processor(images=[[image()], [image()] * 2])
 
 
-def test_an_empty_call_is_refused(processor):
-    with pytest.raises(ValueError, match="at least one of `points`, `images` and `text`"):
-        processor()
+def test_one_image_is_one_camera_of_one_scan(processor):
+    expected = processor(images=[image()])["pixel_values"]
+    assert expected.shape == (1, 1, 3, 224, 224)
+    array = np.asarray(image())  # (height, width, 3)
+    for one in (image(), array, torch.from_numpy(array.copy()).permute(2, 0, 1), array[None]):
+        assert torch.equal(processor(images=one)["pixel_values"], expected)
 
 
-def test_words_without_a_text_tower_are_refused_with_the_way_out(processor):
-    with pytest.raises(ValueError, match="no text tower.*pass them to `model.set_classes`"):
-        processor(text="car")
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({}, "at least one of `points`, `images` and `text`"),
+        ({"text": "car"}, "no text tower.*pass them to `model.set_classes`"),
+        ({"images": [[image()], [image()] * 2]}, r"as many cameras for each scan, and at least one, got \[1, 2\]"),
+        *(({"images": none}, r"at least one, got \[0\]") for none in ([], [[]], [[], []])),
+    ],
+)
+def test_inputs_that_cannot_be_processed_are_refused(processor, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        processor(**inputs)
 
 
-def test_a_saved_processor_comes_back_as_it_was(tmp_path, clip_folder):
-    extractor = UOVFeatureExtractor(voxel_size=(0.2, 0.2, 0.2), coordinate_system="cartesian")
-    processor = UOVProcessor.from_teacher(extractor, clip_folder)
+def test_a_saved_processor_comes_back_as_it_was(tmp_path, with_tower):
     inputs = {"points": scan(60), "images": [image()], "text": ["car", "traffic cone"]}
-    expected = processor(**inputs)
-    processor.save_pretrained(tmp_path)
+    expected = with_tower(**inputs)
+    with_tower.save_pretrained(tmp_path)
     for loaded in (UOVProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
-        assert type(loaded) is UOVProcessor
-        assert loaded.has_text_tower
+        assert type(loaded) is UOVProcessor and loaded.has_text_tower
         result = loaded(**inputs)
         assert result.keys() == expected.keys()
         assert all(torch.equal(result[name], expected[name]) for name in expected)
@@ -109,22 +91,18 @@ def test_a_saved_processor_comes_back_as_it_was(tmp_path, clip_folder):
 
 def test_a_processor_is_one_json_file_and_the_tokenizer(tmp_path, processor):
     processor.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "processor_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    files = {file.name for file in tmp_path.iterdir()}
+    assert files == {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
     content = json.loads((tmp_path / "processor_config.json").read_text())
     assert content["processor_class"] == "UOVProcessor"
     assert content["has_text_tower"] is False
     assert content["feature_extractor"]["coordinate_system"] == "cylindrical"
 
 
-def test_a_call_leaves_no_padding_or_truncation_in_the_saved_tokenizer(tmp_path, clip_folder):
-    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder)
-    processor.save_pretrained(tmp_path / "fresh")
-    processor(text=["car", "traffic cone"], padding="max_length", max_length=9, truncation=True)
-    processor.save_pretrained(tmp_path / "used")
+def test_a_call_leaves_no_padding_or_truncation_in_the_saved_tokenizer(tmp_path, with_tower):
+    with_tower.save_pretrained(tmp_path / "fresh")
+    with_tower(text=["car", "traffic cone"], padding="max_length", max_length=9, truncation=True)
+    with_tower.save_pretrained(tmp_path / "used")
     fresh, used = ((tmp_path / name / "tokenizer.json").read_text() for name in ("fresh", "used"))
     assert fresh == used
 
@@ -149,8 +127,7 @@ def test_scores_of_voxels_give_what_scores_of_points_do(processor):
 def test_a_scan_wholly_outside_the_grid_has_no_labels(processor):
     nowhere = torch.full((3,), -1)
     (result,) = processor.post_process_semantic_segmentation(torch.zeros(0, 2), nowhere, per_voxel=True)
-    assert result["segmentation"].tolist() == [255] * 3
-    assert result["scores"].tolist() == [0] * 3
+    assert result["segmentation"].tolist() == [255] * 3 and result["scores"].tolist() == [0] * 3
 
 
 def test_background_wins_as_the_ignored_label(processor):
@@ -159,13 +136,20 @@ def test_background_wins_as_the_ignored_label(processor):
     assert result["segmentation"].tolist() == [255, 1]
 
 
-def test_rows_that_are_neither_points_nor_voxels_are_refused(processor):
-    with pytest.raises(ValueError, match="one row for each of the 5 points, got 3.*`per_voxel=True`"):
-        processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.zeros(5, dtype=torch.long))
-    with pytest.raises(ValueError, match="has 3 rows, but `point_to_voxel` contains voxel 3"):
-        processor.post_process_semantic_segmentation(torch.zeros(3, 2), torch.tensor([0, 3]), per_voxel=True)
-    with pytest.raises(ValueError, match="`num_points` sums to 1, `point_to_voxel` has 2"):
-        processor.post_process_semantic_segmentation(torch.zeros(2, 2), torch.tensor([0, 1]), [1])
+@pytest.mark.parametrize(
+    "num_rows, to_voxel, options, message",
+    [
+        (3, [0] * 5, {}, "one row for each of the 5 points, got 3.*`per_voxel=True`"),
+        (3, [0, 3], {"per_voxel": True}, "has 3 rows, but `point_to_voxel` contains voxel 3"),
+        (2, [0, 1], {"num_points": [1]}, "`num_points` sums to 1, `point_to_voxel` has 2"),
+        (2, [0, 1], {"refine": "crf"}, "`refine` must be"),
+        (2, [0, 1], {"refine": "afi"}, "needs the `points`"),
+        (2, [0, 1], {"refine": "afi", "points": [np.ones((9, 4))]}, r"scans of \[2\] points.*got \[9\]"),
+    ],
+)
+def test_scores_and_points_that_do_not_fit_are_refused(processor, num_rows, to_voxel, options, message):
+    with pytest.raises(ValueError, match=message):
+        processor.post_process_semantic_segmentation(torch.zeros(num_rows, 2), torch.tensor(to_voxel), **options)
 
 
 # --- refined answers ------------------------------------------------------------------------------------------------
@@ -195,7 +179,7 @@ def test_a_refined_answer_is_that_of_the_interaction(processor, evidence):
     assert np.allclose(result["scores"][~nowhere], expected.max(1))
 
 
-def test_no_setting_at_all_is_the_papers_constants_and_ours_are_the_default(processor):
+def test_no_setting_means_the_papers_constants_and_ours_are_the_default(processor):
     points, logits = flat_scan()
     evidence = {"labels": labels_to_scores(logits.argmax(1), 2), "scores": logits.softmax(1)}
     for afi, kind, config in ((processor.afi, "scores", DENSE), ({}, "labels", AFIConfig())):
@@ -213,14 +197,8 @@ def test_scans_are_refined_one_by_one_from_scores_of_points_or_voxels(processor)
     logits, to_voxel = torch.cat([logits for _, logits in scans]), torch.arange(500)
     post_process = processor.post_process_semantic_segmentation
     together = post_process(logits, to_voxel, num_points, refine="afi", points=clouds)
-    voxels = post_process(
-        logits.flip(0),
-        to_voxel.flip(0),
-        num_points,
-        True,
-        refine="afi",
-        points=torch.from_numpy(np.concatenate(clouds)),
-    )
+    cloud = torch.from_numpy(np.concatenate(clouds))
+    voxels = post_process(logits.flip(0), to_voxel.flip(0), num_points, True, refine="afi", points=cloud)
     for index, (points, scan_logits) in enumerate(scans):
         (alone,) = post_process(scan_logits, torch.arange(len(points)), refine="afi", points=points)
         for answer in (together[index], voxels[index]):
@@ -230,13 +208,9 @@ def test_scans_are_refined_one_by_one_from_scores_of_points_or_voxels(processor)
 
 def test_background_is_a_class_among_others_until_the_end(processor):
     points, logits = flat_scan()
-    answers = [
-        processor.post_process_semantic_segmentation(
-            logits, torch.arange(400), include_background=background, refine="afi", points=points
-        )[0]["segmentation"]
-        for background in (False, True)
-    ]
-    assert torch.equal(answers[0].masked_fill(answers[0] == 1, 255), answers[1])
+    refine = partial(processor.post_process_semantic_segmentation, refine="afi", points=points)
+    (plain,), (result,) = (refine(logits, torch.arange(400), include_background=flag) for flag in (False, True))
+    assert torch.equal(plain["segmentation"].masked_fill(plain["segmentation"] == 1, 255), result["segmentation"])
 
 
 def test_settings_of_the_refinement_are_saved_with_the_ring_by_name(tmp_path, processor):
@@ -267,18 +241,9 @@ def test_settings_of_the_refinement_are_saved_with_the_ring_by_name(tmp_path, pr
         ({"ground_ring": {"classes": ["road"], "height": 2.0}}, r"\['height'\] are no settings of GroundRing"),
     ],
 )
-def test_a_wrong_setting_is_told_when_the_processor_is_made(processor, afi, message):
+def test_an_invalid_setting_is_refused_when_the_processor_is_made(processor, afi, message):
     with pytest.raises(ValueError, match=message):
         UOVProcessor(processor.feature_extractor, processor.image_processor, processor.tokenizer, afi=afi)
-
-
-def test_points_that_do_not_fit_are_told(processor):
-    _, logits = flat_scan(10)
-    for points, message in ((None, "needs the `points`"), ([np.ones((9, 4))], r"scans of \[10\] points.*got \[9\]")):
-        with pytest.raises(ValueError, match=message):
-            processor.post_process_semantic_segmentation(logits, torch.arange(10), refine="afi", points=points)
-    with pytest.raises(ValueError, match="`refine` must be"):
-        processor.post_process_semantic_segmentation(logits, torch.arange(10), refine="crf")
 
 
 # --- with a checkpoint ----------------------------------------------------------------------------------------------
@@ -286,8 +251,8 @@ def test_points_that_do_not_fit_are_told(processor):
 
 def test_words_go_through_a_saved_checkpoint_as_through_the_teacher(tmp_path, clip_folder):
     teacher = str(clip_folder)
-    model = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12, teacher=teacher))
-    model.set_text_tower(CLIPTextModelWithProjection.from_pretrained(teacher), source=teacher)
+    model = UOVModel(small_config(projection_dim=8, teacher=teacher))
+    model.set_text_tower(CLIPTextModelWithProjection.from_pretrained(teacher, projection_dim=8), source=teacher)
     save_checkpoint(tmp_path, model, UOVProcessor.from_teacher(UOVFeatureExtractor(), teacher))
     tokens = UOVProcessor.from_pretrained(tmp_path)(text=["car", "traffic cone"])
     embeds = UOVModel.from_pretrained(tmp_path).get_text_features(**tokens).pooler_output
@@ -297,38 +262,23 @@ def test_words_go_through_a_saved_checkpoint_as_through_the_teacher(tmp_path, cl
 
 
 def test_a_checkpoint_without_the_tower_refuses_words_even_with_the_teachers_tokenizer(tmp_path, clip_folder):
-    model = UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12))
+    model = UOVModel(small_config())
     save_checkpoint(tmp_path, model, UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder))
     with pytest.raises(ValueError, match="no text tower"):
         UOVProcessor.from_pretrained(tmp_path)(text="car")
 
 
-def test_one_image_is_one_camera_of_one_scan(processor):
-    expected = processor(images=[image()])["pixel_values"]
-    assert expected.shape == (1, 1, 3, 224, 224)
-    array = np.asarray(image())  # (height, width, 3)
-    for one in (image(), array, torch.from_numpy(array.copy()).permute(2, 0, 1), array[None]):
-        assert torch.equal(processor(images=one)["pixel_values"], expected)
-
-
-def test_no_image_is_refused(processor):
-    for none in ([], [[]], [[], []]):
-        with pytest.raises(ValueError, match=r"at least one, got \[0\]"):
-            processor(images=none)
-
-
-def test_options_reach_the_tokenizer_and_the_image_processor(clip_folder):
-    processor = UOVProcessor.from_teacher(UOVFeatureExtractor(), clip_folder)
+def test_options_reach_the_tokenizer_and_the_image_with_tower(with_tower):
     inputs = {"points": scan(5), "images": image(), "text": ["car", "traffic cone"]}
-    nested = processor(
+    nested = with_tower(
         **inputs,
         images_kwargs={"do_normalize": False, "crop_size": {"height": 16, "width": 16}},
         text_kwargs={"padding": "max_length", "max_length": 9, "truncation": True},
     )
     assert nested["pixel_values"].shape == (1, 1, 3, 16, 16) and nested["pixel_values"].min() >= 0
     assert nested["input_ids"].shape == (2, 9)
-    flat = processor(**inputs, do_normalize=False, padding="max_length", max_length=20, return_tensors="np")
+    flat = with_tower(**inputs, do_normalize=False, padding="max_length", max_length=20, return_tensors="np")
     assert flat["pixel_values"].min() >= 0 and flat["input_ids"].shape == (2, 20)
     assert all(isinstance(value, np.ndarray) for value in flat.values())
     with pytest.raises(TypeError, match="has no option paddings. Pass options of the tokenizer in `text_kwargs`"):
-        processor(**inputs, paddings=True)
+        with_tower(**inputs, paddings=True)

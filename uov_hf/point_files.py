@@ -1,32 +1,33 @@
-"""Lidar scans from the files they come in: .bin, .npy, .pcd, .ply, .las, .laz."""
+"""Read lidar scans from .bin, .npy, .pcd, .ply, .las and .laz files."""
 
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 
-# What other programs call the intensity, in small letters.
+# Names of the intensity in the files of other programs, in lower case.
 INTENSITY_NAMES = ("intensity", "scalar_intensity", "reflectance", "remission", "reflectivity")
 
 
 def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
-    """
-    The points of a scan: x, y, z in metres and, where the file has it, the intensity as it stands in the file.
+    """Read a scan: x, y, z in metres and, if the file has it, the intensity as stored.
 
-    A `.bin` file is float32 without a header. Its number of columns is `num_columns` or, where that is not given: 5 if
-    the name ends in `.pcd.bin` (nuScenes: x, y, z, intensity, ring); else the one of 4 (KITTI) and 5 that divides its
-    size; where both do, 5 if the fifth column then holds nothing but whole numbers from 0, as a ring does, else 4.
+    A `.bin` file is float32 without a header. By default it has 5 columns (nuScenes: x, y, z, intensity, ring) if its
+    name ends in `.pcd.bin`; otherwise 4 (KITTI) or 5, whichever divides its size. If both do, it has 5 if the fifth
+    column contains only whole numbers from 0, as a ring does.
 
     Args:
-        path (`str` or `Path`): The file; its suffix says what it is.
+        path (`str` or `Path`): The file; its suffix is its format.
         num_columns (`int`, *optional*): Columns of a `.bin` file.
 
     Returns:
-        `np.ndarray` of shape `(num_points, 4)`, float32, or `(num_points, 3)` where there is no intensity.
+        `np.ndarray` of shape `(num_points, 4)`, float32, or `(num_points, 3)` without intensity.
 
     Raises:
-        ValueError: where the suffix is unknown, or the file is missing, broken, or without x, y and z; it names it.
-        ImportError: where the library that reads the suffix is not installed; it says which.
+        ValueError: The suffix is unknown, or the file is missing, broken, or without x, y and z.
+        ImportError: The library that reads this format is not installed.
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
@@ -38,18 +39,15 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
         return _read_bin(path, num_columns) if reader is _read_bin else reader(path)
     except (ImportError, MemoryError):
         raise
-    except Exception as error:  # of a broken file each library raises something else
+    except Exception as error:  # each library raises other errors for broken files
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
         raise ValueError(f"{path}: expected a scan, and it cannot be read: {type(error).__name__}: {error}") from error
 
 
 def check_finite(points: np.ndarray, path: Path) -> None:
-    """
-    Raises:
-        ValueError: none of the points is finite, or there is none; it names the file.
-    """
-    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # in a sound scan the first point is
+    """Raise a `ValueError` that names the file if no point is finite."""
+    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # usually the first point is: few are looked at
         raise ValueError(f"{path}: expected a scan with finite points, got {len(points)} points, none finite.")
 
 
@@ -82,30 +80,28 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_pcd(path: Path) -> np.ndarray:
-    try:
-        from pypcd4 import PointCloud
-    except ImportError as error:
-        raise _missing(path, "pypcd4") from error
-    cloud = PointCloud.from_path(path)
+    cloud = _library(path, "pypcd4").PointCloud.from_path(path)
     return _stack(path, {name: cloud.pc_data[name] for name in cloud.fields})
 
 
 def _read_ply(path: Path) -> np.ndarray:
-    try:
-        from plyfile import PlyData
-    except ImportError as error:
-        raise _missing(path, "plyfile") from error
-    vertices = PlyData.read(path)["vertex"]
+    vertices = _library(path, "plyfile").PlyData.read(path)["vertex"]
     return _stack(path, {field.name: vertices[field.name] for field in vertices.properties})
 
 
 def _read_las(path: Path) -> np.ndarray:
-    try:
-        import laspy
-    except ImportError as error:
-        raise _missing(path, "laspy[lazrs]") from error
-    cloud = laspy.read(path)
+    cloud = _library(path, "laspy", "laspy[lazrs]").read(path)
     return _stack(path, {name: np.asarray(getattr(cloud, name)) for name in ("x", "y", "z", "intensity")})
+
+
+def _library(path: Path, name: str, requirement: str = "") -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: {path.suffix} files are read by a library that is not installed: "
+            f"pip install '{requirement or name}'."
+        ) from error
 
 
 def _stack(path: Path, fields: dict[str, np.ndarray]) -> np.ndarray:
@@ -114,12 +110,6 @@ def _stack(path: Path, fields: dict[str, np.ndarray]) -> np.ndarray:
         raise ValueError(f"{path}: expected the fields x, y and z, got {', '.join(fields)}.")
     intensity = [name for name in INTENSITY_NAMES if name in fields][:1]
     return np.stack([fields[name].astype(np.float32) for name in ["x", "y", "z", *intensity]], axis=1)
-
-
-def _missing(path: Path, library: str) -> ImportError:
-    return ImportError(
-        f"{path}: {path.suffix} files are read by a library that is not installed: pip install '{library}'."
-    )
 
 
 READERS = {
