@@ -9,15 +9,13 @@ of the process's peak by the first run. The second scan shows the growth of our 
 is the processor's default: one level of all points.
 """
 
-import argparse
 import resource
 import statistics
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import REAL_SAMPLES, describe_machine
+from common import describe_machine, make_parser, table, timed
 
 from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 
@@ -31,45 +29,37 @@ NUM_CLASSES = 17
 
 
 def main():
-    args = parse_args()
+    parser = make_parser(__doc__, with_data_dir=True)
+    parser.add_argument("--num_threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds, after one to warm up")
+    args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
-    (small, small_scores), (large, large_scores) = (read_scan(args.data_dir, *scan) for scan in SCANS.values())
+    scans = [read_scan(args.data_dir, *scan) for scan in SCANS.values()]
+    (small, large), sizes = scans, [len(points) for points, _ in scans]
     ways = {
-        "ours": lambda: approximate_flat_interaction(small, small_scores),
-        "official": lambda: official(small, small_scores),
-        "ours, larger scan": lambda: approximate_flat_interaction(large, large_scores),
-        "dense": lambda: approximate_flat_interaction(small, small_scores, DENSE),
-        "dense, larger scan": lambda: approximate_flat_interaction(large, large_scores, DENSE),
+        "official": lambda: official(*small),
+        "ours": lambda: approximate_flat_interaction(*small),
+        "ours, larger scan": lambda: approximate_flat_interaction(*large),
+        "dense": lambda: approximate_flat_interaction(*small, DENSE),
+        "dense, larger scan": lambda: approximate_flat_interaction(*large, DENSE),
     }
     memory, answers, before = {}, {}, peak_memory()
     for way in ("ours", "dense", "official"):  # the largest last, because a peak only grows
         answers[way] = ways[way]().argmax(1)
-        memory[way] = peak_memory() - before
-    times = {way: [] for way in ways}
-    for _ in range(args.repeats):
-        for way, run in ways.items():
-            start = time.perf_counter()
-            run()
-            times[way].append(time.perf_counter() - start)
-    seconds = {way: statistics.median(taken) for way, taken in times.items()}
-    results = {
-        "num_points": [len(small), len(large)],
-        "seconds": seconds,
-        "extra_memory_mb": memory,
-        "same_labels": (answers["ours"] == answers["official"]).float().mean().item(),
-        "speed_ratio": statistics.median(a / b for a, b in zip(times["official"], times["ours"], strict=True)),
-        "growth_of_time": {way: seconds[f"{way}, larger scan"] / seconds[way] for way in ("ours", "dense")},
-        "growth_of_points": len(large) / len(small),
-    }
-    print(to_markdown(results))
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="the real scans")
-    parser.add_argument("--num_threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds, after one to warm up")
-    return parser.parse_args()
+        memory[way] = f"{peak_memory() - before:.0f} MB"
+    rounds = [{way: timed(run)[0] for way, run in ways.items()} for _ in range(args.repeats)]
+    seconds = {way: statistics.median(times[way] for times in rounds) for way in ways}
+    print(describe_machine(), "", sep="\n")
+    rows = [
+        (way.split(",")[0], f"{sizes[',' in way]:,}", f"{taken:.3f} s", memory.get(way, ""))
+        for way, taken in seconds.items()
+    ]
+    print(table(["way", "points", "time", "extra memory"], rows))
+    same = (answers["ours"] == answers["official"]).float().mean().item()
+    ratio = statistics.median(times["official"] / times["ours"] for times in rounds)
+    growth = [f"{seconds[f'{way}, larger scan'] / seconds[way]:.2f}" for way in ("ours", "dense")]
+    print(f"\n{ratio:.1f} times as fast, {100 * same:.2f} % of labels the same.")
+    print("{:.2f} times the points take {} times as long, dense {} times.".format(sizes[1] / sizes[0], *growth))
 
 
 def read_scan(data_dir: Path, pattern: str, num_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,28 +176,6 @@ def unit(vectors):
 
 def l1(values):
     return values / (values.sum(dim=-1, keepdim=True) + 1e-9)
-
-
-def to_markdown(results: dict) -> str:
-    small, large = results["num_points"]
-    seconds, memory, growth = results["seconds"], results["extra_memory_mb"], results["growth_of_time"]
-    return "\n".join(
-        [
-            describe_machine(),
-            "",
-            "| way | points | time | extra memory |",
-            "|---|---:|---:|---:|",
-            f"| official | {small:,} | {seconds['official']:.3f} s | {memory['official']:.0f} MB |",
-            f"| ours | {small:,} | {seconds['ours']:.3f} s | {memory['ours']:.0f} MB |",
-            f"| ours | {large:,} | {seconds['ours, larger scan']:.3f} s | |",
-            f"| dense | {small:,} | {seconds['dense']:.3f} s | {memory['dense']:.0f} MB |",
-            f"| dense | {large:,} | {seconds['dense, larger scan']:.3f} s | |",
-            "",
-            f"{results['speed_ratio']:.1f} times as fast, {100 * results['same_labels']:.2f} % of labels the same.",
-            f"{results['growth_of_points']:.2f} times the points take {growth['ours']:.2f} times as long, dense "
-            f"{growth['dense']:.2f} times.",
-        ]
-    )
 
 
 if __name__ == "__main__":

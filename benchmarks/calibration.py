@@ -12,14 +12,14 @@ that look sideways, because the images of a camera that looks along the road har
 - mended: the error left after the printed correction is below the tolerance in pitch, yaw and time.
 """
 
-import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from common import make_parser, table
 
 from uov_hf.data import load_frames
 from uov_hf.own_car.calibration_check import TOLERANCE, CalibrationReport, check_calibration, views_of_cameras
@@ -54,34 +54,33 @@ class Case:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="Of the streets.")
     parser.add_argument("--num_cases", type=int, default=3, help="Of each kind and each street.")
     parser.add_argument("--pandaset_dir", help="A PandaSet root: rotations of its front camera, too.")
     args = parser.parse_args()
     counts: dict[tuple[str, str], Counter] = {}
-    for scene, case in all_cases(args):
+    for scene, case in all_cases(args.seeds, args.num_cases, args.pandaset_dir):
         report = check_calibration(case.doubted_views())
         verdict = judge(case, report)
         counts.setdefault((scene, case.kind), Counter()).update(verdict)
         print(f"{scene}, {_text(case.truth)}: {', '.join(verdict)}; {report}", flush=True)
-    print("\n| scenes | error | cases | found | named | mended |\n|---|---|---:|---:|---:|---:|")
-    for (scene, kind), count in counts.items():
-        print(f"| {scene} | {kind} | {' | '.join(str(count[key]) for key in ('case', 'wrong', 'named', 'mended'))} |")
+    rows = [[*names, *(count[key] for key in ("case", "wrong", "named", "mended"))] for names, count in counts.items()]
+    print(f"\n{table(['scenes', 'error', 'cases', 'found', 'named', 'mended'], rows)}")
 
 
-def all_cases(args: argparse.Namespace) -> Iterator[tuple[str, Case]]:
-    for seed in args.seeds:
+def all_cases(seeds: Sequence[int], num_cases: int, pandaset_dir: str | None) -> Iterator[tuple[str, Case]]:
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             root = generate_street(Path(folder) / "street", 2, 6, seed, azimuth_steps=1084, splits={"train": 2})
             cameras = read_cameras("nuscenes", root)
         rng = np.random.default_rng(seed)
         for kind in KINDS:
-            yield from (("street", draw(kind, cameras, rng)) for _ in range(args.num_cases))
-    if args.pandaset_dir:
-        cameras, rng = read_cameras("pandaset", args.pandaset_dir), np.random.default_rng(0)
+            yield from (("street", draw(kind, cameras, rng)) for _ in range(num_cases))
+    if pandaset_dir:
+        cameras, rng = read_cameras("pandaset", pandaset_dir), np.random.default_rng(0)
         for kind in KINDS[:2]:
-            number = 1 if kind == "none" else len(args.seeds) * args.num_cases  # without an error there is one only
+            number = 1 if kind == "none" else len(seeds) * num_cases  # without an error there is one only
             yield from (("PandaSet", draw(kind, cameras, rng)) for _ in range(number))
 
 
@@ -101,17 +100,13 @@ def draw(kind: str, cameras: dict[str, list[View]], rng: np.random.Generator) ->
 
 
 def judge(case: Case, report: CalibrationReport) -> list[str]:
-    expected = {"none": set(), "rotation": {"rotation"}, "time": {"time"}, "both": {"rotation", "time"}}[case.kind]
+    expected = {"rotation", "time"} if case.kind == "both" else {case.kind} - {"none"}
     named = {"time" if name == "time" else "rotation" for name in report.wrong}
     left = np.abs(report.correction.rotation - case.truth.rotation)[:2]
     time_left = abs(report.correction.time_offset - case.truth.time_offset)
     mended = (left < TOLERANCE[:2]).all() and time_left < TOLERANCE[3]
-    return [
-        "case",
-        *["wrong"] * (report.verdict == "wrong"),
-        *["named"] * (named == expected),
-        *["mended"] * bool(mended),
-    ]
+    found = {"case": True, "wrong": report.verdict == "wrong", "named": named == expected, "mended": mended}
+    return [name for name, holds in found.items() if holds]
 
 
 def _text(correction: Correction) -> str:

@@ -1,14 +1,26 @@
-"""What the benchmarks share: the real samples, and a line about the machine of a measurement."""
+"""What the benchmarks share: arguments, the real samples, times, tables, and a line about the machine."""
 
+import argparse
 import os
 import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_SAMPLES = REPOSITORY.parent / "shared" / "data"
+
+
+def make_parser(doc: str, with_data_dir: bool = False) -> argparse.ArgumentParser:
+    """A parser whose help is the docstring of a file."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if with_data_dir:
+        parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="real scans; default: %(default)s")
+    return parser
 
 
 def describe_machine() -> str:
@@ -21,3 +33,16 @@ def describe_machine() -> str:
         f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} "
         f"threads, Python {platform.python_version()}, torch {torch.__version__}"
     )
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and result of a call."""
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def table(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table; all columns but the first are flush right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -15,25 +15,22 @@ and every layer's inputs, weights and outputs once; a training round counts thre
 `--device cpu` runs the same program on small inputs, as a test of the program.
 """
 
-import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gpu_checks
 import torch
-from common import REAL_SAMPLES
-from gpu_checks import DTYPES, PACKAGES
+from common import make_parser
 from gpu_report import to_markdown
 from gpu_speed import EFFORTS, Effort, NetworkTimer, measure_card, measure_pretraining
 from scans import SENSORS, find_scans, make_scans
 
 
-ENGINES = ("torch", *PACKAGES)
+ENGINES = ("torch", *gpu_checks.PACKAGES)
 JOBS_IN_TIME = 12  # no job takes more than this part of the time
 SECONDS_TO_CLOSE = 5
 
@@ -51,65 +48,49 @@ class Job:
 
 
 def main():
-    args = parse_args()
-    effort, end = EFFORTS[args.device], time.monotonic() + 60 * args.minutes
-    with TemporaryDirectory() as folder:
-        scans = prepare(Path(folder), args.data_dir, effort)
-        runner = JobRunner(Path(folder), args.device, end, 60 * args.minutes / JOBS_IN_TIME)
-        results = {"machine": runner.describe(), "scans": scans, "missing": {}, "results": []}
-        results["missing"] = {engine: why for engine in ENGINES if (why := gpu_checks.why_not_installed(engine))}
-        engines = [engine for engine in ENGINES if engine not in results["missing"]]
-        for job in check_jobs(engines, args.device):
-            results["results"].append(runner.do(job))
-        right = [
-            (row["engine"], row["precision"]) for row in results["results"] if gpu_checks.SCAN in row.get("passed", ())
-        ]
-        for job in speed_jobs(right, effort):
-            results["results"].append(runner.do(job))
-        runner.close()
-    print(to_markdown(results))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=2))
-    if any(row.get("failed") for row in results["results"]):
-        raise SystemExit("Something failed: see the tables.")
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, with_data_dir=True)
     parser.add_argument("--device", choices=EFFORTS, default="cuda")
     parser.add_argument("--minutes", type=float, default=8, help="the program ends before")
-    parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="real scans; synthetic ones where absent")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("`torch.cuda.is_available()` is False on this machine; `--device cpu` tests the program itself.")
-    return args
+    effort, end = EFFORTS[args.device], time.monotonic() + 60 * args.minutes
+    missing = {engine: why for engine in ENGINES if (why := gpu_checks.why_not_installed(engine))}
+    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    machine = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
+    with TemporaryDirectory() as folder:
+        scans = prepare(Path(folder), args.data_dir, effort)
+        runner = JobRunner(Path(folder), args.device, end, 60 * args.minutes / JOBS_IN_TIME)
+        rows = [runner.do(job) for job in check_jobs([name for name in ENGINES if name not in missing], args.device)]
+        right = [(row["engine"], row["precision"]) for row in rows if gpu_checks.SCAN in row.get("passed", ())]
+        rows += [runner.do(job) for job in speed_jobs(right, effort)]
+        runner.close()
+    results = {"machine": machine, "scans": scans, "missing": missing, "results": rows}
+    print(to_markdown(results))
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(results, indent=2))
+    if any(row.get("failed") for row in rows):
+        raise SystemExit("Something failed: see the tables.")
 
 
 def prepare(folder: Path, data_dir: Path, effort: Effort) -> dict[str, str]:
     """Write the inputs of all jobs; return whether the scans of each sensor are real or synthetic."""
-    points = {
-        name: [scan[:: effort.every_nth_point] for scan in make_scans(sensor, data_dir, effort.num_scans)]
-        for name, sensor in SENSORS.items()
-    }
-    voxels = {name: list(voxelize(name, scans)) for name, scans in points.items()}
+    points, voxels = {}, {}
+    for name, sensor in SENSORS.items():
+        points[name] = [scan[:: effort.every_nth_point] for scan in make_scans(sensor, data_dir, effort.num_scans)]
+        batches = [sensor.extractor()(scan, intensity_max=1.0) for scan in points[name]]
+        voxels[name] = [(batch["voxel_coords"], batch["voxel_features"]) for batch in batches]
     first = next(iter(SENSORS))
     torch.save({"voxels": voxels, "points": points[first], "sensor": first}, folder / "scans.pt")
     torch.save(gpu_checks.make_cases(effort.preset, voxels[first][0]), folder / "cases.pt")
     return {name: "real" if find_scans(sensor, data_dir) else "synthetic" for name, sensor in SENSORS.items()}
 
 
-def voxelize(sensor: str, scans: list) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    extract = SENSORS[sensor].extractor()
-    for scan in scans:
-        batch = extract(scan, intensity_max=1.0)
-        yield batch["voxel_coords"], batch["voxel_features"]
-
-
 def check_jobs(engines: list[str], device: str) -> list[Job]:
     """Speed of the card, then every engine in every precision; TF32 is of CUDA only."""
-    precisions = [name for name in DTYPES if device == "cuda" or name != "tf32"]
+    precisions = [name for name in gpu_checks.DTYPES if device == "cuda" or name != "tf32"]
     card = [Job("card", "torch", precision) for precision in precisions]
     return card + [Job("check", engine, precision) for engine in (*engines, "auto") for precision in precisions]
 
@@ -119,12 +100,8 @@ def speed_jobs(right: list[tuple[str, str]], effort: Effort) -> list[Job]:
     right = [pair for pair in right if pair[0] != "auto"]
     jobs = []
     for index, batch_size in enumerate(effort.batch_sizes):
-        jobs += [
-            Job("network", *pair, sensor, batch_size, training)
-            for sensor in SENSORS
-            for training in (False, True)
-            for pair in right
-        ]
+        settings = [(sensor, batch_size, training) for sensor in SENSORS for training in (False, True)]
+        jobs += [Job("network", *pair, *setting) for setting in settings for pair in right]
         if index == 0:
             jobs += [Job("pretraining", *pair, next(iter(SENSORS)), effort.batch_sizes[1], True) for pair in right]
     return sorted(jobs, key=lambda job: job.engine == "spconv_triton")
@@ -139,10 +116,6 @@ class JobRunner:
     def __init__(self, folder: Path, device: str, end: float, longest: float):
         self.folder, self.device, self.end, self.longest = folder, device, end, longest
         self.workers = {}
-
-    def describe(self) -> dict:
-        name = torch.cuda.get_device_name() if self.device == "cuda" else "CPU"
-        return {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda}
 
     def do(self, job: Job) -> dict:
         """The job with its result: measured, or `failed`, `refused`, `left_out` with the reason."""
@@ -174,15 +147,17 @@ class JobRunner:
         except EOFError:
             process.join()
             reason = {"failed": {"the process": f"it died with status {process.exitcode}"}}
-        process.kill()
-        process.join()
-        del self.workers[key]
+        self._remove(key)
         return reason
 
+    def _remove(self, key: bool) -> None:
+        process, _ = self.workers.pop(key)
+        process.kill()
+        process.join()
+
     def close(self) -> None:
-        for process, _ in self.workers.values():
-            process.kill()
-            process.join()
+        for key in list(self.workers):
+            self._remove(key)
 
 
 def start_worker(folder: Path, device: str):
@@ -235,8 +210,8 @@ class Worker:
 
     def pretraining(self, job: Job) -> dict:
         self.cases = self.timer = None
-        extractor = SENSORS[self.scans["sensor"]].extractor()
-        points, settings = self.scans["points"], (job.engine, job.precision, job.batch_size)
+        points, extractor = self.scans["points"], SENSORS[self.scans["sensor"]].extractor()
+        settings = (job.engine, job.precision, job.batch_size)
         return measure_pretraining(points, extractor, *settings, self.device, self.effort)
 
 

@@ -1,5 +1,6 @@
 """Part of gpu.py: the results of each engine in each precision, compared with float64 on the CPU."""
 
+import math
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -88,24 +89,14 @@ def odd_voxels() -> dict[str, torch.Tensor]:
 
 def _blob(num_voxels: int, size: tuple[int, int, int]) -> torch.Tensor:
     """Different cells of a grid, in any order."""
-    generator = torch.Generator().manual_seed(0)
-    cells = torch.randperm(size[0] * size[1] * size[2], generator=generator)[:num_voxels]
-    fields = torch.zeros_like(cells), cells // (size[1] * size[2]), cells // size[2] % size[1], cells % size[2]
-    return torch.stack(fields, 1).int()
+    cells = torch.ones(size).nonzero()[torch.randperm(math.prod(size), generator=torch.Generator().manual_seed(0))]
+    return torch.nn.functional.pad(cells[:num_voxels], (1, 0)).int()
 
 
 class Case:
     """A network and an input, with the features and gradients that float64 gives on the CPU.
 
-    Args:
-        name (`str`):
-            Of the input.
-        config (`UOVConfig`):
-            Of the network; its weights are random, and its batch normalisation has the statistics of `warm_up`.
-        coords, features:
-            The input.
-        warm_up (`tuple`):
-            Coordinates and features of another input.
+    The weights are random, and the batch normalisation has the statistics of `warm_up`, another input.
     """
 
     def __init__(self, name, config: UOVConfig, coords, features, warm_up):
@@ -136,10 +127,8 @@ class Case:
             features, *gradients = self.compute(network, device)
         exact_features, *exact_gradients = self.exact
         pairs = zip(gradients, exact_gradients, strict=True)
-        return (
-            share((features - exact_features).abs().amax(), exact_features.abs().amax()) if len(features) else 0.0,
-            max(share((ours - exact).norm(), exact.norm()) for ours, exact in pairs),
-        )
+        wrong = share((features - exact_features).abs().amax(), exact_features.abs().amax()) if len(features) else 0.0
+        return wrong, max(share((ours - exact).norm(), exact.norm()) for ours, exact in pairs)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -156,9 +145,9 @@ def prepare_network(config: UOVConfig, coords: torch.Tensor, features: torch.Ten
     """A random network in evaluation, with the batch statistics of an input: its features stay near unit size."""
     torch.manual_seed(0)
     network = SparseUNet(config).train()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
-    for norm in norms:
-        norm.momentum = 1.0
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.momentum = 1.0
     with torch.no_grad(), without_relu():
         network(coords, features)
     return network.eval()
@@ -182,9 +171,8 @@ def check(cases: list[Case], engine: str, precision_name: str, device: str) -> d
         except Exception as error:  # an engine may raise anything
             result["refused" if is_refusal(error) else "failed"][case.name] = one_line(error)
             continue
-        for name, value, tolerance in zip(
-            ("value_error", "gradient_error"), errors, TOLERANCES[precision_name], strict=True
-        ):
+        names = ("value_error", "gradient_error")
+        for name, value, tolerance in zip(names, errors, TOLERANCES[precision_name], strict=True):
             result[name] = max(result[name], value) if value == value else value
             if not value <= tolerance:
                 result["failed"][case.name] = f"{name.replace('_', ' ')} {value:.1e}, {tolerance:.0e} is allowed"

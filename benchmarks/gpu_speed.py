@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -12,7 +14,7 @@ from gpu_checks import DTYPES, precision
 from scans import vary
 from torch import nn
 from torch.nn.functional import normalize
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
@@ -48,20 +50,12 @@ EFFORTS = {
 }
 
 
-@dataclass
-class Rounds:
-    """Seconds of the first call, which prepares much, and of the timed ones; peak memory of these in bytes."""
+def time_rounds(prepare: Callable[[int], Any], run: Callable[[Any], None], device: str, effort: Effort) -> dict:
+    """Run on `prepare(0)`, `prepare(1)`, …, until there are enough timed rounds; preparing is not timed.
 
-    first: float
-    times: list[float]
-    peak: int | None
-
-    def describe(self) -> dict[str, Any]:
-        return {"first_s": self.first, "ms": 1000 * median(self.times), "rounds": len(self.times), "peak": self.peak}
-
-
-def time_rounds(prepare: Callable[[int], Any], run: Callable[[Any], None], device: str, effort: Effort) -> Rounds:
-    """Run on `prepare(0)`, `prepare(1)`, …, until there are enough timed rounds; preparing is not timed."""
+    Returns:
+        Seconds of the first call, which prepares much, and of the timed ones; peak memory of these in bytes.
+    """
     times = []
     while len(times) < WARM_UP + effort.most_rounds:
         timed = times[WARM_UP:]
@@ -72,7 +66,8 @@ def time_rounds(prepare: Callable[[int], Any], run: Callable[[Any], None], devic
         inputs = prepare(len(times))
         times.append(seconds_of(lambda inputs=inputs: run(inputs), device))
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-    return Rounds(times[0], times[WARM_UP:], peak)
+    timed = times[WARM_UP:]
+    return {"first_s": times[0], "ms": 1000 * median(timed), "rounds": len(timed), "peak": peak}
 
 
 def seconds_of(function: Callable[[], Any], device: str) -> float:
@@ -101,16 +96,7 @@ def measure_card(precision_name: str, device: str, effort: Effort) -> dict[str, 
 
 
 class NetworkTimer:
-    """The network of a preset on one device, and scans for it.
-
-    Args:
-        scans (`dict[str, list]`):
-            Coordinates and features of the scans of each sensor.
-        device (`str`):
-            Where to compute.
-        effort (`Effort`):
-            How much to measure.
-    """
+    """The network of a preset on one device; `scans` has coordinates and features of the scans of each sensor."""
 
     def __init__(self, scans: dict[str, list], device: str, effort: Effort):
         self.scans, self.device, self.effort = scans, device, effort
@@ -121,9 +107,7 @@ class NetworkTimer:
     def measure(self, engine: str, precision_name: str, sensor: str, batch_size: int, training: bool) -> dict:
         """Milliseconds, peak memory, and the work of a round: operations and the least traffic of memory in bytes."""
         scans, network = self.scans[sensor], self.network.train(training)
-        flops, numbers = (
-            sum(work) for work in zip(*(self.work_of(sensor, row) for row in range(len(scans))), strict=True)
-        )
+        flops, numbers = np.sum([self.work_of(sensor, row) for row in range(len(scans))], axis=0).tolist()
         network.config.sparse_backend = engine
 
         def prepare(round_: int):
@@ -141,7 +125,7 @@ class NetworkTimer:
         width = (DTYPES[precision_name] or torch.float32).itemsize
         voxels = round(sum(len(coords) for coords, _ in scans) / len(scans) * batch_size)
         work = {"flops": flops * share, "bytes": numbers * width * share}
-        return {"num_voxels": voxels, **rounds.describe(), **work}
+        return {"num_voxels": voxels, **rounds, **work}
 
     def batch(self, scans: list) -> tuple[torch.Tensor, torch.Tensor]:
         coords = torch.cat([coords for coords, _ in scans])
@@ -161,58 +145,40 @@ class NetworkTimer:
         return self.work[sensor, row]
 
 
-class count_numbers:
+@contextmanager
+def count_numbers(network: nn.Module):
     """While it is open: of each layer, how many numbers it reads and writes at least, each input and weight once."""
+    numbers = []
 
-    def __init__(self, network: nn.Module):
-        self.layers = [m for m in network.modules() if isinstance(m, (SparseConv, nn.Linear, nn.BatchNorm1d))]
+    def count(module, inputs, output):
+        weights = sum(parameter.numel() for parameter in module.parameters())
+        numbers.append(inputs[0].numel() + weights + output.numel())
 
-    def __enter__(self) -> list[int]:
-        numbers = []
-
-        def count(module, inputs, output):
-            weights = sum(parameter.numel() for parameter in module.parameters())
-            numbers.append(inputs[0].numel() + weights + output.numel())
-
-        self.hooks = [layer.register_forward_hook(count) for layer in self.layers]
-        return numbers
-
-    def __exit__(self, *error):
-        for hook in self.hooks:
-            hook.remove()
-
-
-class Clouds(Dataset):
-    """As many clouds as wanted, each a changed copy of a given one."""
-
-    def __init__(self, points: list[np.ndarray], length: int):
-        self.points, self.length = points, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return vary(self.points[index % len(self.points)], np.random.default_rng(index))
+    layers = [module for module in network.modules() if isinstance(module, (SparseConv, nn.Linear, nn.BatchNorm1d))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    yield numbers
+    for hook in hooks:
+        hook.remove()
 
 
 @dataclass
 class Superpoints:
-    """Collates clouds to a batch for `UOVForPreTraining`, with pairs of points and segments as of a label set."""
+    """Collates varied clouds to a batch for `UOVForPreTraining`, with pairs of points and segments as of a label set.
+
+    An item of the loader is `(seed, points)`: the cloud to change, and the seed of its change.
+    """
 
     extractor: UOVFeatureExtractor
     embed_dim: int
 
-    def __call__(self, clouds: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[tuple[int, np.ndarray]]) -> dict[str, torch.Tensor]:
+        clouds = [vary(points, np.random.default_rng(seed)) for seed, points in items]
         starts = np.cumsum([0, *map(len, clouds)])
-        num_pairs = NUM_SUPERPOINTS * PAIRS_PER_SUPERPOINT
-        pairs = [
-            torch.randint(start, start + len(cloud), (num_pairs,))
-            for start, cloud in zip(starts, clouds, strict=False)
-        ]
+        size = (NUM_SUPERPOINTS * PAIRS_PER_SUPERPOINT,)
         num_superpoints = len(clouds) * NUM_SUPERPOINTS
         return {
             **self.extractor(clouds, intensity_max=1.0),
-            "pair_to_point": torch.cat(pairs),
+            "pair_to_point": torch.cat([torch.randint(first, end, size) for first, end in pairwise(starts)]),
             "superpoint_ids": torch.arange(num_superpoints).repeat_interleave(PAIRS_PER_SUPERPOINT),
             "scene_ids": torch.arange(len(clouds)).repeat_interleave(NUM_SUPERPOINTS),
             "segment_embeds": normalize(torch.randn(num_superpoints, self.embed_dim), dim=1),
@@ -249,7 +215,7 @@ def measure_pretraining(
 
     num_steps = WARM_UP + effort.most_rounds
     loader = DataLoader(
-        Clouds(points, num_steps * batch_size),
+        [(seed, points[seed % len(points)]) for seed in range(num_steps * batch_size)],
         batch_size=batch_size,
         collate_fn=Superpoints(extractor, model.config.projection_dim),
         num_workers=effort.num_workers,
@@ -267,4 +233,4 @@ def measure_pretraining(
     values = torch.stack(losses).tolist()
     if not np.isfinite(values).all():
         raise ValueError(f"the loss is {values}")
-    return {**rounds.describe(), "first_s": fed[0], "fed_ms": 1000 * median(fed[WARM_UP:]), "losses": values}
+    return {**rounds, "first_s": fed[0], "fed_ms": 1000 * median(fed[WARM_UP:]), "losses": values}

@@ -7,17 +7,15 @@ register with, and nothing else. Times of imports exclude the start of Python; t
 Processor time is disturbed less by other programs. A ratio is the median over rounds of times of the same round.
 """
 
-import argparse
 import os
 import resource
 import statistics
 import subprocess
 import sys
-import time
 from operator import truediv
 from pathlib import Path
 
-from common import describe_machine
+from common import describe_machine, make_parser, table, timed
 
 
 TRANSFORMERS = (
@@ -53,14 +51,12 @@ Times = tuple[float, float]  # seconds by the clock, and of the processor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds, after one to warm up the disk")
     args = parser.parse_args()
     rounds = [measure() for _ in range(args.rounds + 1)][1:]
-    print(describe_machine(), "", "| | seconds | processor seconds | beside |", "|---|---:|---:|---|", sep="\n")
-    for name in [*IMPORTS, *COMMANDS]:
-        cells = [describe(name, [one[name][clock] for one in rounds], rounds, clock) for clock in (0, 1)]
-        print(f"| {name} | {' | '.join(cells)} | {BESIDE.get(name, '')} |")
+    rows = [(name, *(describe(name, rounds, clock) for clock in (0, 1)), BESIDE.get(name, "")) for name in rounds[0]]
+    print(describe_machine(), "", table(["", "seconds", "processor seconds", "beside"], rows), sep="\n")
 
 
 def measure() -> dict[str, Times]:
@@ -77,9 +73,8 @@ def time_import(statement: str) -> Times:
 
 
 def time_command(command: list[str]) -> Times:
-    start, used = time.perf_counter(), children_used()
-    run(command)
-    return time.perf_counter() - start, children_used() - used
+    used = children_used()
+    return timed(lambda: run(command))[0], children_used() - used
 
 
 def run(command: list[str]) -> str:
@@ -92,8 +87,9 @@ def children_used() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def describe(name: str, times: list[float], rounds: list[dict[str, Times]], clock: int) -> str:
+def describe(name: str, rounds: list[dict[str, Times]], clock: int) -> str:
     """The median, and its ratio to the median of what the row is beside."""
+    times = [one[name][clock] for one in rounds]
     cell = f"{statistics.median(times):.2f}"
     if name in BESIDE:
         bases = [one[BESIDE[name]][clock] for one in rounds]

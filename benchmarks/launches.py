@@ -6,14 +6,12 @@ It needs no GPU (`tests/fake_gpu.py`) and measures no time. The network is MinkU
 the paper's voxels; labels, segments and prompts are random. tests/test_launches.py has budgets for the same paths.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
-from common import REAL_SAMPLES, REPOSITORY
+from common import REPOSITORY, make_parser, table
 from scans import SENSORS, find_scans, make_scans, vary
 from torch.nn.functional import normalize
 
@@ -31,18 +29,17 @@ PRODUCTS_AND_GATHERS = ("bmm", "mm", "addmm", "index_select")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="real scans; computed ones where absent")
-    args = parser.parse_args()
+    args = make_parser(__doc__, with_data_dir=True).parse_args()
     sensor = SENSORS["nuScenes"]
     paths = find_scans(sensor, args.data_dir)
     scan = read_points(paths[0])[:, :4] if paths else next(make_scans(sensor, args.data_dir, 1))
     print(f"{'real' if paths else 'computed'} scan of nuScenes, {len(scan)} points\n")
-    print("| | voxels | launches | waits | copies | products and gathers |\n|---|---:|---:|---:|---:|---:|")
+    rows = []
     for name, size, traffic in [*count_network(sensor.extractor(), scan), *count_afi(scan)]:
         counts = [traffic.launches.total(), traffic.syncs.total(), traffic.copies.total()]
         products = sum(times for (kind, _), times in traffic.launches.items() if kind in PRODUCTS_AND_GATHERS)
-        print(f"| {name} | {size} | {' | '.join(map(str, [*counts, products]))} |")
+        rows.append([name, size, *counts, products])
+    print(table(["", "voxels", "launches", "waits", "copies", "products and gathers"], rows))
 
 
 def count_network(extract, scan) -> Iterator[tuple[str, int, FakeGPU]]:

@@ -9,7 +9,6 @@ points` (similarities, probabilities, labels and scores of all points), and `res
 MinkUNet34 and the text tower of a CLIP ViT-B/16, both with random weights.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import describe_machine
+from common import describe_machine, make_parser, table
 from torch.nn.functional import normalize
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, pipeline
@@ -78,27 +77,23 @@ class Stopwatch:
 
 
 def main() -> None:
-    args = parse_args()
-    torch.set_num_threads(args.num_threads)
-    segmenter = load(args.model_name_or_path)
-    with tempfile.TemporaryDirectory() as folder:
-        scan = args.scan or synthetic_scan(Path(folder))
-        results = {
-            "machine": describe_machine(),
-            "scan": describe_scan(segmenter, scan),
-            "milliseconds": measure(segmenter, scan, args.refine, args.repeats),
-        }
-    print(to_markdown(results))
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--model_name_or_path", help="a checkpoint; by default random weights")
     parser.add_argument("--scan", type=Path, help="a file; by default a synthetic scan of 120,000 points")
     parser.add_argument("--refine", choices=["afi"], help="refine the labels, as a part of `back to points`")
     parser.add_argument("--num_threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7, help="timed calls; the median of each stage is reported")
-    return parser.parse_args()
+    args = parser.parse_args()
+    torch.set_num_threads(args.num_threads)
+    segmenter = load(args.model_name_or_path)
+    with tempfile.TemporaryDirectory() as folder:
+        scan = args.scan or synthetic_scan(Path(folder))
+        about, cases = describe_scan(segmenter, scan), measure(segmenter, scan, args.refine, args.repeats)
+    rest = {name: stages["total"] - stages["network"] - stages["text"] for name, stages in cases.items()}
+    rows = {stage: [stages[stage] for stages in cases.values()] for stage in (*STAGES, "total")}
+    rows["total without network and text"] = rest.values()
+    print(describe_machine(), about, "", sep="\n")
+    print(table(["ms", *cases], [[stage, *(f"{cell:.0f}" for cell in cells)] for stage, cells in rows.items()]))
 
 
 def load(model_name_or_path: str | None) -> PointCloudSegmentationPipeline:
@@ -148,10 +143,8 @@ def measure(
         {name: watch.measure(partial(call, number)) for name, call in cases.items()}
         for number in tqdm(range(repeats), unit="round", disable=None)
     ]
-    return {
-        name: {stage: statistics.median(one[name][stage] for one in rounds) for stage in rounds[0][name]}
-        for name in cases
-    }
+    stages = (*STAGES, "total")
+    return {name: {stage: statistics.median(one[name][stage] for one in rounds) for stage in stages} for name in cases}
 
 
 def new_words(number: int) -> list[str]:
@@ -166,16 +159,6 @@ def describe_scan(segmenter: PointCloudSegmentationPipeline, scan: Path) -> str:
         f"{scan.name}: {int(batch['num_points'][0]):,} points in {len(batch['voxel_coords']):,} voxels; "
         f"{len(segmenter.model.config.id2label)} classes, {parameters:.1f} million parameters"
     )
-
-
-def to_markdown(results: dict) -> str:
-    cases = results["milliseconds"]
-    lines = [results["machine"], results["scan"], "", f"| ms | {' | '.join(cases)} |", f"|---|{'---|' * len(cases)}"]
-    without = {name: stages["total"] - stages["network"] - stages["text"] for name, stages in cases.items()}
-    rows = {stage: [stages[stage] for stages in cases.values()] for stage in (*STAGES, "total")}
-    rows["total without network and text"] = list(without.values())
-    lines += [f"| {stage} | {' | '.join(f'{cell:.0f}' for cell in cells)} |" for stage, cells in rows.items()]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

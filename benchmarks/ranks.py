@@ -11,7 +11,6 @@ The last row is a stream of `datasets` with one shard per scene: 700 is no multi
 lets every rank read every frame and drop those of the others.
 """
 
-import argparse
 import json
 import textwrap
 from collections import Counter
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from common import make_parser, table
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 
@@ -48,39 +48,35 @@ class Reading:
 
 
 def main() -> None:
-    args = parse_args()
-    sizes = read_sizes(args.scenes) if args.scenes else draw_sizes(args.seed)
-    scene_of = np.repeat(np.arange(len(sizes)), sizes)  # (num_frames,)
-    shared = {"batch_size": args.batch_size, "num_processes": args.num_processes, "seed": args.seed}
-    print(
-        f"{len(sizes)} scenes of {sizes.min()} to {sizes.max()} keyframes, {sizes.sum():,} in all; "
-        f"{args.num_processes} ranks x {args.batch_size} frames, {args.num_epochs} epochs\n\n"
-        "| order | steps of a rank | frames of an epoch read once | surplus | scenes of a rank and epoch | "
-        "scenes opened by all ranks | scenes in a step |\n|---|---:|---:|---:|---:|---:|---:|"
-    )
-    for local in (False, True):
-        order = TrainingOrder(len(scene_of), local=local, **shared)
-        reading = simulate(order, scene_of, args.num_epochs)
-        opened = sum(reading.scenes) / args.num_epochs
-        print(
-            f"| {'local' if local else 'shuffled'} | {reading.num_steps[0]} | {len(scene_of):,} | "
-            f"{len(reading.surplus)} of {order.frames_per_step} | {np.mean(reading.scenes):.1f} (at most "
-            f"{max(reading.scenes)}) | {opened:,.0f} | at least {reading.mixed} |"
-        )
-    frames, scenes = read_as_stream(sizes, args.num_processes)
-    print(f"| `split_dataset_by_node`: rank 0 reads {frames:,} frames | | | | {scenes} | | |")
-    print("\nSurplus of the local order, scene/frame:")
-    print(textwrap.fill(" ".join(reading.surplus), width=119))
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--num_processes", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=4, help="Frames of a rank and step.")
     parser.add_argument("--num_epochs", type=int, default=2)
     parser.add_argument("--scenes", type=Path, help="nuScenes' table of scenes, scene.json.")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    args = parser.parse_args()
+    sizes = read_sizes(args.scenes) if args.scenes else draw_sizes(args.seed)
+    scene_of = np.repeat(np.arange(len(sizes)), sizes)  # (num_frames,)
+    shared = {"batch_size": args.batch_size, "num_processes": args.num_processes, "seed": args.seed}
+    print(
+        f"{len(sizes)} scenes of {sizes.min()} to {sizes.max()} keyframes, {sizes.sum():,} in all; "
+        f"{args.num_processes} ranks x {args.batch_size} frames, {args.num_epochs} epochs\n"
+    )
+    rows = []
+    for local in (False, True):
+        order = TrainingOrder(len(scene_of), local=local, **shared)
+        reading = simulate(order, scene_of, args.num_epochs)
+        opened = sum(reading.scenes) / args.num_epochs
+        surplus = f"{len(reading.surplus)} of {order.frames_per_step}"
+        scenes = f"{np.mean(reading.scenes):.1f} (at most {max(reading.scenes)})", f"{opened:,.0f}"
+        names = "local" if local else "shuffled", reading.num_steps[0], f"{len(scene_of):,}"
+        rows.append([*names, surplus, *scenes, f"at least {reading.mixed}"])
+    frames, scenes = read_as_stream(sizes, args.num_processes)
+    rows.append([f"`split_dataset_by_node`: rank 0 reads {frames:,} frames", "", "", "", scenes, "", ""])
+    header = "order,steps of a rank,frames of an epoch read once,surplus,scenes of a rank and epoch,"
+    print(table(f"{header}scenes opened by all ranks,scenes in a step".split(","), rows))
+    print("\nSurplus of the local order, scene/frame:")
+    print(textwrap.fill(" ".join(reading.surplus), width=119))
 
 
 def read_sizes(table: Path) -> np.ndarray:
@@ -130,10 +126,9 @@ def read_as_stream(sizes: np.ndarray, num_processes: int) -> tuple[int, int]:
     read = []
 
     def generate(scenes):
-        for scene in scenes:
-            for _ in range(sizes[scene]):
-                read.append(scene)
-                yield {"scene": scene}
+        for scene in np.repeat(scenes, sizes[scenes]).tolist():
+            read.append(scene)
+            yield {"scene": scene}
 
     stream = IterableDataset.from_generator(generate, gen_kwargs={"scenes": list(range(len(sizes)))})
     for _ in split_dataset_by_node(stream, rank=0, world_size=num_processes):

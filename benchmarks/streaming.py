@@ -13,7 +13,6 @@ processor time, so that other programs on the machine count less.
 - columns: points, labels and intensity_max of a frame, from Parquet; bare pyarrow: `read_row_group` of an open file.
 """
 
-import argparse
 import tempfile
 import time
 from collections import defaultdict
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from common import make_parser, table
 from point_labels import Tiles  # beside this file
 
 from uov_hf import UOVFeatureExtractor
@@ -47,12 +47,18 @@ class WideTiles(Tiles):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--num_frames", type=int, default=4)
     parser.add_argument("--num_rounds", type=int, default=8)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report(measure(prepare(Path(folder), args.num_frames), args.num_frames, args.num_rounds))
+        seconds = measure(prepare(Path(folder), args.num_frames), args.num_frames, args.num_rounds)
+    bases = {"columns, Parquet": "bare pyarrow", "bare pyarrow": "bare pyarrow"}
+    rows = [
+        (name, f"{1000 * median:.1f}", f"{median / seconds[bases.get(name, 'bare')]:.2f}")
+        for name, median in seconds.items()
+    ]
+    print(table(["way", "ms a sample", "times the bare read"], rows))
 
 
 def prepare(folder: Path, num_frames: int) -> dict[str, Callable[[int, int], object]]:
@@ -113,13 +119,6 @@ def measure(ways: dict, num_frames: int, num_rounds: int) -> dict[str, float]:
                 if epoch:  # the first round fills caches
                     seconds[name].append(time.process_time() - start)
     return {name: float(np.median(seconds[name])) for name in ways}
-
-
-def report(seconds: dict[str, float]) -> None:
-    bases = {"columns, Parquet": "bare pyarrow", "bare pyarrow": "bare pyarrow"}
-    print("| way | ms a sample | times the bare read |\n|---|---:|---:|")
-    for name, median in seconds.items():
-        print(f"| {name} | {1000 * median:.1f} | {median / seconds[bases.get(name, 'bare')]:.2f} |")
 
 
 if __name__ == "__main__":

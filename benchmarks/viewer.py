@@ -7,16 +7,13 @@ Both show the same synthetic scan, 1280 × 800. A frame is timed from the new ca
 the page, with Chromium's frame limit off. Headless Chromium has no graphics card, so WebGL runs on SwiftShader.
 """
 
-import argparse
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from common import describe_machine
+from common import describe_machine, make_parser, table, timed
 from playwright.sync_api import Page, sync_playwright
 
 from uov_hf.data import load_frames
@@ -51,7 +48,11 @@ TIME = """async (numFrames) => {
 
 
 def main() -> None:
-    args = parse_args()
+    parser = make_parser(__doc__)
+    parser.add_argument("--num_points", type=int, default=120_000)
+    parser.add_argument("--num_frames", type=int, default=72, help="of the orbit")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each page is opened, by turns")
+    args = parser.parse_args()
     executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if executable is None:
         raise SystemExit("No Chromium on this machine: run `make browser`.")
@@ -69,15 +70,8 @@ def main() -> None:
         size, version = path.stat().st_size / 1e6, browser.version
         browser.close()
     print(f"{describe_machine()}; Chromium {version}; {args.num_points:,} points in a page of {size:.2f} MB\n")
-    print(*to_markdown(samples), sep="\n")
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_points", type=int, default=120_000)
-    parser.add_argument("--num_frames", type=int, default=72, help="of the orbit")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each page is opened, by turns")
-    return parser.parse_args()
+    header = ["renderer", "drawn by", "first picture, s", "frame, ms (95 %)", "other colours, ms"]
+    print(table(header, [[name, *describe(sample)] for name, sample in samples.items()]))
 
 
 def write_page(folder: Path, num_points: int) -> Path:
@@ -98,28 +92,20 @@ def write_page(folder: Path, num_points: int) -> Path:
 
 def measure(page: Page, address: str, num_frames: int) -> dict[str, list]:
     """One round: who drew, seconds to the first picture, milliseconds of frames and of changes of colours."""
-    start = time.perf_counter()
-    page.goto(address)
-    page.wait_for_function("() => window.viewer")
-    page.evaluate("() => viewer.renderer.finish()")
-    load = time.perf_counter() - start
-    return {"drawn by": [page.evaluate("() => viewer.renderer.name")], "load": [load]} | page.evaluate(
-        TIME, num_frames
-    )
+
+    def load():
+        page.goto(address)
+        page.wait_for_function("() => window.viewer")
+        page.evaluate("() => viewer.renderer.finish()")
+
+    seconds, _ = timed(load)
+    drawn_by = page.evaluate("() => viewer.renderer.name")
+    return {"drawn by": [drawn_by], "load": [seconds], **page.evaluate(TIME, num_frames)}
 
 
-def to_markdown(samples: dict[str, dict[str, list]]) -> Iterator[str]:
-    yield "| renderer | drawn by | first picture, s | frame, ms (95 %) | other colours, ms |\n|---|---|---:|---:|---:|"
-    for name, sample in samples.items():
-        frame = f"{median(sample['frames']):.0f} ({np.percentile(sample['frames'], 95):.0f})"
-        cells = [
-            name,
-            sample["drawn by"][0],
-            f"{median(sample['load']):.1f}",
-            frame,
-            f"{median(sample['colors']):.0f}",
-        ]
-        yield f"| {' | '.join(cells)} |"
+def describe(sample: dict[str, list]) -> list[str]:
+    frame = f"{median(sample['frames']):.0f} ({np.percentile(sample['frames'], 95):.0f})"
+    return [sample["drawn by"][0], f"{median(sample['load']):.1f}", frame, f"{median(sample['colors']):.0f}"]
 
 
 if __name__ == "__main__":
