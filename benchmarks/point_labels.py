@@ -10,16 +10,15 @@ points. All must give the same labels. Masks are decoded and files are read befo
 Real frames have no teacher here, so their masks are tiles with random prompts.
 """
 
-import argparse
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from common import make_parser, table, timed
 from PIL import Image
 
 from uov_hf.configuration_uov import IGNORED
@@ -119,38 +118,37 @@ def plain_loop(official: OfficialLines, masks: list[np.ndarray]) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--data_dir", type=Path, help="A nuScenes root; by default a street is rendered.")
     parser.add_argument("--dataset_config", help="Such as v1.0-mini; by default the only one there is.")
     parser.add_argument("--num_rounds", type=int, default=10)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), args)
+        measure(Path(folder), args.data_dir, args.dataset_config, args.num_rounds)
 
 
-def measure(folder: Path, args: argparse.Namespace) -> None:
+def measure(folder: Path, root: Path | None, dataset_config: str | None, num_rounds: int) -> None:
     vocabulary = load_vocabulary("nuscenes")
-    if args.data_dir is None:
+    if root is None:
         root = generate_street(
             folder / "street", 1, 3, image_size=(900, 1600), azimuth_steps=1084, splits={"train": 1}
         )
         teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(root))
     else:
-        root, teacher = args.data_dir, Tiles(vocabulary.prompts)
-    frames = load_frames("nuscenes", split="all", data_dir=root, dataset_config=args.dataset_config)
+        teacher = Tiles(vocabulary.prompts)
+    frames = load_frames("nuscenes", split="all", data_dir=root, dataset_config=dataset_config)
     label_set = LabelSet.create(folder / "labels", teacher, vocabulary, settings={})
     label_set.write(frames, teacher)
     contestants = prepare(folder / "official", frames, label_set, vocabulary)
 
     seconds = {name: [] for name in contestants}
-    for turn in range(args.num_rounds + 1):
+    for turn in range(num_rounds + 1):
         answers = {}
         for name, label in contestants.items():
-            start = time.perf_counter()
-            answers[name] = label()
+            taken, answers[name] = timed(label)
             if turn:  # the first round fills caches
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken)
     for name, labels in answers.items():
         num_others = (labels != answers["official"]).sum()
         if num_others and "consolidated" not in name:
@@ -224,9 +222,8 @@ def report(label_set: LabelSet, frames, seconds: dict[str, list[float]]) -> None
     num_masks = len(label_set.read(frame["frame_id"], ["segment_labels"])["segment_labels"])
     size = " x ".join(map(str, frame["image_sizes"][0]))
     print(f"{len(frame['points'])} points, {len(frame['camera_names'])} images of {size}, {num_masks} masks")
-    print("| | median | fastest |\n|---|---|---|")
-    for name, times in seconds.items():
-        print(f"| {name} | {1000 * np.median(times):.1f} ms | {1000 * np.min(times):.1f} ms |")
+    rows = [[name, *(f"{1000 * of(times):.1f} ms" for of in (np.median, np.min))] for name, times in seconds.items()]
+    print(table(["", "median", "fastest"], rows))
     for name in ("official", "plain loop"):
         ratios = [of(seconds[name]) / of(seconds["ours, paper"]) for of in (np.median, np.min)]
         print("{} / ours, paper: {:.1f} of the medians, {:.1f} of the fastest".format(name, *ratios))

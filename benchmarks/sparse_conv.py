@@ -12,13 +12,10 @@ in a stream, and is on scans that no engine has met. Peak is the fastest large f
 many threads; its share is that of all products of the forward pass in the time it takes.
 """
 
-import argparse
-import time
-from pathlib import Path
 from statistics import median
 
 import torch
-from common import REAL_SAMPLES, describe_machine
+from common import describe_machine, make_parser, table, timed
 from gpu_checks import disarm_spconv
 from scans import SENSORS, find_scans, make_scans
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,36 +30,28 @@ PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.o
 
 
 def main():
-    args = parse_args()
+    parser = make_parser(__doc__, with_data_dir=True)
+    parser.add_argument("--num_scans", type=int, default=8, help="of each sensor, after one to warm up")
+    parser.add_argument("--networks", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--num_threads", type=int, default=2, help="of the torch engine")
+    args = parser.parse_args()
     disarm_spconv("cpu")
-    results = {"machine": describe_machine(), "num_threads": args.num_threads, "scans": []}
+    groups = {}
     for sensor_name, sensor in SENSORS.items():
-        extract = sensor.extractor()
         kind = "real" if find_scans(sensor, args.data_dir) else "synthetic"
-        scans = [
-            extract(scan, intensity_max=1.0) for scan in make_scans(sensor, args.data_dir, 2 * args.num_scans + 2)
-        ]
+        clouds = make_scans(sensor, args.data_dir, 2 * args.num_scans + 2)
+        scans = [sensor.extractor()(cloud, intensity_max=1.0) for cloud in clouds]
         voxels = [(scan["voxel_coords"], scan["voxel_features"]) for scan in scans]
         for network_name in args.networks:
             torch.manual_seed(0)
             network = SparseUNet(UOVConfig.from_preset(PRESETS[network_name]))
             rows = [compare_engines(network, *scan, args.num_threads) for scan in voxels[::2]]
             parts = [compare_with_products(network, *scan) for scan in voxels[1::2]]
-            about = {"network": network_name, "sensor": sensor_name, "kind": kind}
             # The first ones warm up.
-            results["scans"] += [about | row | part for row, part in zip(rows[1:], parts[1:], strict=True)]
-    print(to_markdown(results))
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="real scans; synthetic ones where absent")
-    parser.add_argument(
-        "--num_scans", type=int, default=8, help="different scans of each sensor, after one to warm up"
-    )
-    parser.add_argument("--networks", nargs="+", choices=PRESETS, default=list(PRESETS))
-    parser.add_argument("--num_threads", type=int, default=2, help="of the torch engine")
-    return parser.parse_args()
+            groups[network_name, f"{sensor_name} ({kind})"] = [
+                row | part for row, part in zip(rows[1:], parts[1:], strict=True)
+            ]
+    print(describe_machine(), to_markdown(groups, args.num_threads), sep="\n\n")
 
 
 def compare_engines(network: SparseUNet, coords: torch.Tensor, features: torch.Tensor, num_threads: int) -> dict:
@@ -84,12 +73,6 @@ def compare_with_products(network: SparseUNet, coords: torch.Tensor, features: t
     products = record_products(lambda: forward(network, coords, features))
     row["products"] = min(timed(products.run)[0] for _ in range(3))
     return row | {"kernel maps": timed(lambda: build_maps(coords, len(network.encoder)))[0]}
-
-
-def timed(function):
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
 
 
 def forward(network, coords, features):
@@ -150,25 +133,17 @@ def measure_peak(size: int = 1536) -> float:
     return 2 * size**3 / min(timed(lambda: torch.mm(left, right, out=out))[0] for _ in range(3))
 
 
-def to_markdown(results: dict) -> str:
-    groups = {}
-    for row in results["scans"]:
-        groups.setdefault((row["network"], f"{row['sensor']} ({row['kind']})"), []).append(row)
-    lines = [
-        results["machine"],
-        "",
-        "| network | scans | voxels | GFLOP | engine | threads | forward | forward + backward | peak | of peak |",
-        "|---|---|---|---:|---|---:|---:|---:|---:|---:|",
-        *(row for names, rows in groups.items() for row in engine_rows(names, rows, results["num_threads"])),
-        "",
-        "| network | scans | forward, spconv / torch | forward + backward, spconv / torch | forward / bare products "
-        "| kernel maps | largest difference |",
-        "|---|---|---:|---:|---:|---:|---:|",
-        *(ratio_row(names, rows) for names, rows in groups.items()),
-        "",
-        "Medians over different scans; in brackets the least and the greatest.",
-    ]
-    return "\n".join(lines)
+def to_markdown(groups: dict[tuple[str, str], list[dict]], num_threads: int) -> str:
+    """Two tables of the rows of each network and kind of scans."""
+    first = "network,scans,voxels,GFLOP,engine,threads,forward,forward + backward,peak,of peak"
+    second = [*first.split(",")[:2], *(f"{name}, spconv / torch" for name in ("forward", "forward + backward"))]
+    second += ["forward / bare products", "kernel maps", "largest difference"]
+    engines = [row for names, rows in groups.items() for row in engine_rows(names, rows, num_threads)]
+    ratios = [ratio_row(names, rows) for names, rows in groups.items()]
+    return (
+        f"{table(first.split(','), engines)}\n\n{table(second, ratios)}\n\n"
+        "Medians over different scans; in brackets the least and the greatest."
+    )
 
 
 def engine_rows(names: tuple[str, str], rows: list[dict], num_threads: int):
@@ -178,21 +153,18 @@ def engine_rows(names: tuple[str, str], rows: list[dict], num_threads: int):
     for engine, threads in {"spconv": 1, "torch": num_threads}.items():
         peak = max(row[f"{engine} peak"] for row in rows)
         share = median(row["flops"] / row[f"{engine} forward"] for row in rows) / peak
-        times = " | ".join(f"{1000 * median(row[f'{engine} {mode}'] for row in rows):.0f} ms" for mode in MODES)
-        yield (
-            f"| {' | '.join(names)} | {voxels[0]}…{voxels[-1]} | {gflop:.1f} | {engine} | {threads} | {times} | "
-            f"{peak / 1e9:.0f} GFLOP/s | {share:.0%} |"
-        )
+        times = [f"{1000 * median(row[f'{engine} {mode}'] for row in rows):.0f} ms" for mode in MODES]
+        work = [f"{voxels[0]}…{voxels[-1]}", f"{gflop:.1f}", engine, threads]
+        yield [*names, *work, *times, f"{peak / 1e9:.0f} GFLOP/s", f"{share:.0%}"]
 
 
-def ratio_row(names: tuple[str, str], rows: list[dict]) -> str:
+def ratio_row(names: tuple[str, str], rows: list[dict]) -> list[str]:
     """A line of the second table."""
     pairs = [*((f"spconv {mode}", f"torch {mode}") for mode in MODES), ("forward", "products")]
     ratios = [sorted(row[first] / row[second] for row in rows) for first, second in pairs]
     cells = [f"{median(values):.2f}× ({values[0]:.2f}…{values[-1]:.2f})" for values in ratios]
     maps = median(row["kernel maps"] / row["forward"] for row in rows)
-    difference = max(row["difference"] for row in rows)
-    return f"| {' | '.join([*names, *cells])} | {maps:.1%} of the forward | {difference:.0e} |"
+    return [*names, *cells, f"{maps:.1%} of the forward", f"{max(row['difference'] for row in rows):.0e}"]
 
 
 if __name__ == "__main__":

@@ -42,13 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands. A command's file has `add_arguments(parser)` and `run(args)`, which yields lines."""
     parser = _describe(argparse.ArgumentParser, __doc__ or "", prog="uov-hf")
-    parser.add_argument(
-        "--version",
-        action=_PrintVersion,
-        nargs=0,
-        default=argparse.SUPPRESS,
-        help="print the version of uov-hf and exit",
-    )
+    version = "print the version of uov-hf and exit"
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, default=argparse.SUPPRESS, help=version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = import_module(f"uov_hf_cli.{name.replace('-', '_')}")

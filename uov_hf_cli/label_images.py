@@ -37,24 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", help='words to predict, such as "car, road, tree"')
     parser.add_argument("--vocabulary", help="instead of --words; see `uov-hf vocabulary`; default: nuscenes")
     parser.add_argument("--teacher", default="clip", help="an unknown name lists all; default: %(default)s")
-    add_teacher_arguments(parser)
-    parser.add_argument("--device", help="such as cuda:0 or cpu; default: the GPU where there is one")
-    parser.add_argument("--output_dir", type=Path, default=Path("label_images"), help="default: %(default)s")
-
-
-def add_teacher_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the teacher's weights and settings, which examples/generate_label_set.py has too."""
     parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights")
     parser.add_argument("--teacher_revision", help="branch, tag or commit of the teacher on the Hub")
+    settings = "arguments of this teacher, such as short_side=640"
     parser.add_argument(
-        "--teacher_settings",
-        nargs="*",
-        type=parse_setting,
-        default=[],
-        metavar="NAME=VALUE",
-        help="arguments of this teacher, such as short_side=640",
+        "--teacher_settings", nargs="*", type=parse_setting, default=[], metavar="NAME=VALUE", help=settings
     )
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--device", help="such as cuda:0 or cpu; default: the GPU where there is one")
+    parser.add_argument("--output_dir", type=Path, default=Path("label_images"), help="default: %(default)s")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ from uov_hf.sparse_conv import SparseConv
 from uov_hf.sparse_engines import why_not
 from uov_hf.sparse_unet import SparseUNet
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
-from uov_hf_cli.doctor import Engine, Report, SelfTest, Speed, installed_version, one_line
+from uov_hf_cli.machine_report import Engine, Report, SelfTest, Speed, installed_version, one_line
 
 
 TOLERANCE = 1e-4  # of the largest value, in float32
@@ -69,13 +69,12 @@ def _try(report: Report, engine: Engine, devices: list[str]) -> None:
     if reason is not None:
         engine.verdict = f"not used: {reason}"
     elif "cuda" in devices:
-        passed = _run(report, f"{name} against the torch engine on cuda", lambda: compare_engines(name, "cuda"))
-        is_first = report.engine["cuda"] == "torch"
-        if passed and is_first:
-            report.engine["cuda"] = name
-        engine.verdict = (
-            ("used on cuda" if is_first else "right on cuda") if passed else "wrong here: pip uninstall it"
-        )
+        if not _run(report, f"{name} against the torch engine on cuda", lambda: compare_engines(name, "cuda")):
+            engine.verdict = "wrong here: pip uninstall it"
+        elif report.engine["cuda"] == "torch":
+            report.engine["cuda"], engine.verdict = name, "used on cuda"
+        else:
+            engine.verdict = "right on cuda"
     else:
         engine.verdict = "not used: it is for GPUs, and torch finds none"
         if name == "spconv":  # its CPU build is right on one thread, and forwards only

@@ -32,11 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", help="of the classes: a name of `uov-hf vocabulary`, or a .yaml")
     parser.add_argument("--classes", type=Path, help="a classes.json; default: the one beside --labels")
     parser.add_argument("--viewer", choices=("html", "rerun"), default="html", help="default: %(default)s")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="page, or .rrd with --viewer rerun; default: viewer.html, or a window of rerun",
-    )
+    output = "page, or .rrd with --viewer rerun; default: viewer.html, or a window of rerun"
+    parser.add_argument("--output", type=Path, help=output)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
 
@@ -50,9 +47,8 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     points = read_points(args.scan)
     check_finite(points, args.scan)
     vocabulary = load_vocabulary(args.vocabulary) if args.vocabulary else None
-    labels, ground_truth = (
-        path and _read_labels(path, len(points), vocabulary) for path in (args.labels, args.ground_truth)
-    )
+    files = args.labels, args.ground_truth
+    labels, ground_truth = (path and _read_labels(path, len(points), vocabulary) for path in files)
     names, colors = _find_classes(args, vocabulary, [ids for ids in (labels, ground_truth) if ids is not None])
     shown = {
         "segmentation": labels,
@@ -121,11 +117,11 @@ def _find_classes(
     """
     from uov_hf.segmenting import class_colors
 
-    path = args.classes or (args.labels.with_name("classes.json") if args.labels else None)
-    if path is None or (path is not args.classes and not (path.is_file() and args.labels.suffix == ".npy")):
-        names, colors = list[str](), None
-    else:
-        names, colors = _read_classes(path)
+    path = args.classes
+    if path is None and args.labels and args.labels.suffix == ".npy":
+        beside = args.labels.with_name("classes.json")
+        path = beside if beside.is_file() else None
+    names, colors = _read_classes(path) if path else ([], None)
     if vocabulary is not None:
         if names and _plain(names) != _plain(vocabulary.class_names):
             raise ValueError(

@@ -68,10 +68,5 @@ def _align(header: Sequence[str], rows: Iterable[Row]) -> list[str]:
     columns = [[name, *map(str, values)] for name, values in zip(header, zip(*rows, strict=True), strict=True)]
     is_number = [not isinstance(value, str) for value in rows[0]]
     widths = [max(map(len, column)) for column in columns]
-    return [
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, is_number, strict=True)
-        ).rstrip()
-        for line in zip(*columns, strict=True)
-    ]
+    alignments = [f"{'>' if number else '<'}{width}" for number, width in zip(is_number, widths, strict=True)]
+    return ["  ".join(map(format, line, alignments)).rstrip() for line in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Benchmarks are programs beside one another: their folder is on the path while their tests run."""
+"""Benchmarks import one another: their folder is on the path while their tests run."""
 
 import sys
 from pathlib import Path

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -100,10 +101,9 @@ def test_both_engines_and_the_products_are_timed_on_a_scan(network, voxels):
     row = sparse_conv.compare_engines(network, *voxels, num_threads=1)
     row |= sparse_conv.compare_with_products(network, *voxels)
     assert row["difference"] < 1e-4
-    rows = [{"network": "tiny", "sensor": "nuScenes", "kind": "synthetic", **row}] * 2
-    results = {"machine": "a machine", "num_threads": 1, "scans": rows}
     ratio = row["forward"] / row["products"]
-    assert f"| {ratio:.2f}× ({ratio:.2f}…{ratio:.2f}) |" in sparse_conv.to_markdown(results)
+    tables = sparse_conv.to_markdown({("tiny", "nuScenes (synthetic)"): [row, row]}, num_threads=1)
+    assert f"| {ratio:.2f}× ({ratio:.2f}…{ratio:.2f}) |" in tables
 
 
 def test_the_torch_engine_passes_the_checks_and_a_wrong_one_does_not(voxels, monkeypatch):
@@ -171,36 +171,13 @@ def test_the_work_of_a_batch_is_that_of_its_scans(network, voxels):
 def test_a_job_that_hangs_or_dies_costs_only_itself(tmp_path):
     import gpu
 
-    class Connection:
-        def __init__(self, answers):
-            self.answers = answers
-
-        def send(self, job):
-            pass
-
-        def poll(self, seconds):
-            return self.answers[0] != "nothing"
-
-        def recv(self):
-            if self.answers[0] == "death":
-                raise EOFError
-            return self.answers[0]
-
-    class Process:
-        exitcode, killed = -11, False
-
-        def kill(self):
-            self.killed = True
-
-        def join(self):
-            pass
-
     job = gpu.Job("card", "torch", "fp32")
-    for answer, reason in (("nothing", "not done after"), ("death", "it died with status -11")):
+    for is_dead, reason in ((False, "not done after"), (True, "it died with status -11")):
         runner = gpu.JobRunner(tmp_path, "cpu", end=float("inf"), longest=1.0)
-        process = Process()
-        runner.workers[False] = process, Connection([answer])
-        assert reason in str(runner.do(job)) and process.killed and not runner.workers
+        process, connection = Mock(exitcode=-11), Mock(poll=lambda seconds, is_dead=is_dead: is_dead)
+        connection.recv.side_effect = EOFError
+        runner.workers[False] = process, connection
+        assert reason in str(runner.do(job)) and process.kill.called and not runner.workers
     runner = gpu.JobRunner(tmp_path, "cpu", end=0.0, longest=1.0)
     assert runner.do(job)["left_out"] == "no time was left"
 

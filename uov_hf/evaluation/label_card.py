@@ -11,11 +11,9 @@ generate_label_set.py rendered beside the label set.
 import argparse
 import json
 import logging
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypedDict
 
-import jinja2
 import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -36,6 +34,7 @@ from uov_hf.evaluation.label_statistics import (
     LabelStatistics,
     gather_statistics,
 )
+from uov_hf.hub.cards import render_template
 from uov_hf.hub.upload import hide_folders
 from uov_hf.labels.consolidation import PRESETS
 from uov_hf.labels.label_set import LabelSet
@@ -131,16 +130,7 @@ def spread(num_frames: int, num_shown: int) -> list[int]:
 
 
 def write_label_card(folder: Path, statistics: LabelStatistics, source: CardSource) -> None:
-    """Write README.md, its figures and card.json.
-
-    Args:
-        folder (`Path`):
-            Where they go; an earlier card is overwritten.
-        statistics (`LabelStatistics`):
-            Counts of all frames.
-        source (`CardSource`):
-            The frames and rule.
-    """
+    """Write README.md, its figures and card.json into `folder`, over an earlier card."""
     label_set, numbers = statistics.label_set, statistics.compute()
     draw_figures(folder / "figures", statistics, numbers)
     settings = {name: hide_folders(value) for name, value in (label_set.teacher | label_set.settings).items()}
@@ -156,7 +146,8 @@ def write_label_card(folder: Path, statistics: LabelStatistics, source: CardSour
         tags=["uov", "uov-hf", "lidar", "point-cloud", "pseudo-labels", "open-vocabulary"],
     )
     helpers = {"percent": percent, "cell": as_cell, "num_earlier_scans": NUM_EARLIER_SCANS, "time_voxel": TIME_VOXEL}
-    DatasetCard(render("label_card.md", card_data=card_data.to_yaml(), **helpers, **card)).save(folder / "README.md")
+    page = render_template("uov_hf.evaluation", "label_card.md", card_data=card_data.to_yaml(), **helpers, **card)
+    DatasetCard(page).save(folder / "README.md")
     logger.info("Card: %s", folder / "README.md")
 
 
@@ -180,14 +171,9 @@ def write_gallery_page(
     folder.mkdir(parents=True, exist_ok=True)
     colors = taxonomy_colors(label_set.taxonomy, len(label_set.class_names))
     pages = write_gallery(folder, frames, point_labels, label_set.class_names, colors)
-    write_atomically(folder / "README.md", render("label_gallery.md", dataset=dataset, pages=pages).encode())
+    page = render_template("uov_hf.evaluation", "label_gallery.md", dataset=dataset, pages=pages)
+    write_atomically(folder / "README.md", page.encode())
     logger.info("Gallery with sensor data, not to be published: %s", folder / "README.md")
-
-
-def render(name: str, **fields: Any) -> str:
-    """A template of the package with its fields filled in; a missing field is an error."""
-    text = (files("uov_hf.evaluation") / name).read_text(encoding="utf-8")
-    return jinja2.Template(text, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(**fields)
 
 
 def percent(share: float | None) -> str:

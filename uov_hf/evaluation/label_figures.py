@@ -1,8 +1,8 @@
 """The figures of a label card, which show its numbers, and the gallery, which shows sensor data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,36 +53,36 @@ def draw_shares_by_range(numbers: LabelNumbers) -> Figure:
         "agreement over time": numbers["time_agreement"],
         "accuracy on camera-seen points": numbers["accuracy"],
     }
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot(ylabel="%", ylim=(0, 102), xlim=(-0.3, len(RANGE_NAMES) - 0.7))
-    for title, curve in curves.items():
-        if curve["num_trials"]:
-            axes.plot(RANGE_NAMES, _percents(list(curve["by_range"].values())), marker="o", label=title)
-    axes.grid(axis="y", color="#dddddd")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="best", frameon=False)
-    return figure
+    shares = {
+        title: (RANGE_NAMES, list(curve["by_range"].values()))
+        for title, curve in curves.items()
+        if curve["num_trials"]
+    }
+    return _draw_percents(shares, "o", "best", xlim=(-0.3, len(RANGE_NAMES) - 0.7))
 
 
 def draw_abstention(by_min_confidence: list[AbstentionNumbers]) -> Figure:
     """Share of labels left, and share of right ones among them, against the least confidence of a label."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot(ylabel="%", ylim=(0, 102), xlabel="least confidence of a label")
     thresholds = [row["min_confidence"] for row in by_min_confidence]
     curves = {
-        "right, of the points left with a label": [row["precision"] for row in by_min_confidence],
-        "camera-seen points left with a label": [row["coverage"] for row in by_min_confidence],
+        "right, of the points left with a label": (thresholds, [row["precision"] for row in by_min_confidence]),
+        "camera-seen points left with a label": (thresholds, [row["coverage"] for row in by_min_confidence]),
     }
-    for title, shares in curves.items():
-        axes.plot(thresholds, _percents(shares), marker=".", label=title)
+    return _draw_percents(curves, ".", "lower left", xlabel="least confidence of a label")
+
+
+def _draw_percents(
+    curves: Mapping[str, tuple[Sequence[str | float], Sequence[float | None]]], marker: str, legend: str, **axis: Any
+) -> Figure:
+    """Curves of shares in percent: title → x and share; None leaves a gap."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot(ylabel="%", ylim=(0, 102), **axis)
+    for title, (x, shares) in curves.items():
+        axes.plot(x, [np.nan if share is None else 100 * share for share in shares], marker=marker, label=title)
     axes.grid(axis="y", color="#dddddd")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", frameon=False)
+    axes.legend(loc=legend, frameon=False)
     return figure
-
-
-def _percents(shares: Sequence[float | None]) -> list[float]:
-    return [np.nan if share is None else 100 * share for share in shares]
 
 
 def draw_confusion(counts: np.ndarray, class_names: list[str]) -> Figure:
@@ -124,9 +124,8 @@ def write_gallery(
             is_scored = (frame["labels"] != IGNORED) & (labels != IGNORED)
             verdicts = np.where(is_scored, labels != frame["labels"], IGNORED)
             title = "labels compared with the truth (grey: one of the two is missing)"
-            views["wrong labels"] = draw_birds_eye_view(
-                frame["points"], verdicts, VERDICTS, VERDICT_COLORS, title=title
-            )
+            verdict = (verdicts, VERDICTS, VERDICT_COLORS)
+            views["wrong labels"] = draw_birds_eye_view(frame["points"], *verdict, title=title)
         pictures = {title: f"{number}-{title.replace(' ', '-')}.png" for title in views}
         for title, view in views.items():
             view.save(folder / pictures[title])

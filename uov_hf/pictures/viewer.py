@@ -75,7 +75,8 @@ def render_viewer(
     kept = np.isfinite(points[:, :3]).all(axis=1)
     positions = points[kept, :3].astype(np.float64)
     origin = np.rint(np.median(positions, axis=0)) if len(positions) else np.zeros(3)  # a map may lie far from 0
-    colorings = _colorings(points, segmentation, class_names, colors, scores, intensity, ground_truth)
+    values = {"scores": scores, "intensity": intensity, "ground_truth": ground_truth}
+    colorings = _colorings(points, segmentation, class_names, colors, **values)
     scan = {
         "millimetres": _pack_words(_millimetres(positions - origin).T),  # all x, then all y, then all z
         "origin": origin.tolist(),
@@ -99,12 +100,13 @@ class Coloring(NamedTuple):
 
 def _colorings(
     points: np.ndarray,
-    segmentation: np.ndarray | None,
-    class_names: Sequence[str],
-    colors: np.ndarray | None,
-    scores: np.ndarray | None,
-    intensity: np.ndarray | None,
-    ground_truth: np.ndarray | None,
+    segmentation: np.ndarray | None = None,
+    class_names: Sequence[str] = (),
+    colors: np.ndarray | None = None,
+    *,
+    scores: np.ndarray | None = None,
+    intensity: np.ndarray | None = None,
+    ground_truth: np.ndarray | None = None,
 ) -> list[Coloring]:
     """The colourings of the given arrays, checked, in the order of the page's menu; height is always last."""
     num_points, num_classes = len(points), len(class_names)
@@ -154,16 +156,7 @@ def _pack(data: bytes) -> str:
 
 
 def show_in_rerun(
-    points: np.ndarray,
-    segmentation: np.ndarray | None = None,
-    class_names: Sequence[str] = (),
-    colors: np.ndarray | None = None,
-    *,
-    scores: np.ndarray | None = None,
-    intensity: np.ndarray | None = None,
-    ground_truth: np.ndarray | None = None,
-    title: str = "LiDAR segmentation",
-    path: str | Path | None = None,
+    points: np.ndarray, *args: Any, title: str = "LiDAR segmentation", path: str | Path | None = None, **kwargs: Any
 ) -> None:
     """Show the scan in a window of rerun, one tab for each colouring. Arguments are those of [`render_viewer`].
 
@@ -183,7 +176,7 @@ def show_in_rerun(
         ) from error
     points = check_points(points)
     kept = np.isfinite(points[:, :3]).all(axis=1)
-    colorings = _colorings(points, segmentation, class_names, colors, scores, intensity, ground_truth)
+    colorings = _colorings(points, *args, **kwargs)
     entities = [coloring.name.replace(" ", "_") for coloring in colorings]
     tabs = [blueprint.Spatial3DView(origin=entity, name=entity) for entity in entities]
     recording = rerun.RecordingStream(title)
