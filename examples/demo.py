@@ -192,10 +192,7 @@ def score(scans: list[LabelledScan], segmenters: dict[str, Segmenter], num_label
     """Metrics of every segmenter, on all points and on those that a camera sees and that none does."""
     found = {name: score_segmenter(segmenter, scans, num_labels) for name, segmenter in segmenters.items()}
     teacher = score_segmenter(lambda scan: scan.teacher_labels, scans, num_labels)
-    matrices = {
-        "untrained": found.pop("untrained")["all_points"],
-        "teacher_seen_points": teacher["seen_points"],
-    }
+    matrices = {"untrained": found.pop("untrained")["all_points"], "teacher_seen_points": teacher["seen_points"]}
     for name, region in itertools.product(found, scans[0].regions):
         everywhere = name.startswith("distilled") and region == "all_points"
         matrices[name if everywhere else f"{name}_{region}"] = found[name][region]

@@ -90,9 +90,7 @@ def main() -> None:
     # Data
     label_set = LabelSet.open(args.label_set)
     feature_extractor = UOVFeatureExtractor(
-        voxel_size=args.voxel_size,
-        coordinate_system=args.coordinate_system,
-        intensity_scaling=args.intensity_scaling,
+        voxel_size=args.voxel_size, coordinate_system=args.coordinate_system, intensity_scaling=args.intensity_scaling
     )
 
     def make_samples(split, augmentation=None, data_fraction=1.0) -> TMPSamples:

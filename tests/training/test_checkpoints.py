@@ -7,13 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from uov_hf.training.checkpoints import (
-    drop_later,
-    find_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
+from uov_hf.training.checkpoints import drop_later, find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 
 
 SETTINGS = {"learning_rate": 0.1, "output_dir": "out"}

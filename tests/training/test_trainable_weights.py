@@ -66,13 +66,7 @@ def supervision(model) -> dict[str, torch.Tensor]:
 
 
 def check_what_is_trained(model) -> None:
-    coords = torch.cat(
-        [
-            torch.zeros(8, 1),
-            torch.randint(9, (8, 3)),
-        ],
-        dim=1,
-    ).int()
+    coords = torch.cat([torch.zeros(8, 1), torch.randint(9, (8, 3))], dim=1).int()
     coords[:, 1] = torch.arange(8)  # no two in one voxel
     model.train()(voxel_coords=coords, voxel_features=torch.rand(8, 1), **supervision(model)).loss.backward()
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

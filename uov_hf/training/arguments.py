@@ -122,8 +122,7 @@ class TrainingArguments(DataArguments, RunArguments):
     A script derives from it, sets its own defaults and adds its own arguments.
 
     Attributes:
-        stage (`str`):
-            Name of the stage, in the model card and for trackers.
+        stage (`str`): Name of the stage, in the model card and for trackers.
         frames_per_step (`int`):
             Frames of an optimiser step where `per_device_train_batch_size` is not given; the paper's.
     """
@@ -194,10 +193,8 @@ def parse_arguments(
     Flags after the file override it. Wrong arguments end the program with status 2.
 
     Args:
-        arguments (`type`):
-            The script's dataclass, derived from [`DataArguments`].
-        description (`str`, *optional*):
-            Text of `--help`.
+        arguments (`type`): The script's dataclass, derived from [`DataArguments`].
+        description (`str`, *optional*): Text of `--help`.
         street_defaults (`Mapping[str, object]`, *optional*):
             Defaults that hold instead of the dataclass's where no dataset is given.
     """

@@ -16,20 +16,16 @@ from uov_hf.labels.labelling import Pairs
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """
-    Settings of the augmentation.
+    """Settings of the augmentation.
 
     Args:
-        rotate (`bool`, *optional*, defaults to `True`):
-            Rotate the cloud about z by a random angle.
-        flip (`bool`, *optional*, defaults to `True`):
-            Mirror x and y, each with probability 0.5.
+        rotate (`bool`, *optional*, defaults to `True`): Rotate the cloud about z by a random angle.
+        flip (`bool`, *optional*, defaults to `True`): Mirror x and y, each with probability 0.5.
         cuboid_size (`float`, *optional*, defaults to 0.2):
             Largest dropped cuboid, as a share of the cloud's extent; 0 drops none.
         crop_scale (`tuple[float, float]`, *optional*, defaults to `(0.3, 1.0)`):
             Share of the image area that a crop keeps; `None` does not crop.
-        crop_ratio (`tuple[float, float]`, *optional*, defaults to `(14 / 9, 17 / 9)`):
-            Width to height of a crop.
+        crop_ratio (`tuple[float, float]`, *optional*, defaults to `(14 / 9, 17 / 9)`): Width to height of a crop.
         crop_size (`tuple[int, int]`, *optional*, defaults to `(224, 416)`):
             Height and width to which the paper resizes a crop; its rounding decides about pairs on the crop's border.
         min_pairs (`int`, *optional*, defaults to 1024):
@@ -70,20 +66,14 @@ def augment(
     config: AugmentationConfig,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, Pairs]:
-    """
-    Rotate and mirror the points, drop a cuboid of them, and drop the pairs outside a crop of each image.
+    """Rotate and mirror the points, drop a cuboid of them, and drop the pairs outside a crop of each image.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, >=3)`):
-            x, y, z in metres, then any other columns.
-        pairs (`Pairs`):
-            Pairs of these points.
-        image_sizes (`np.ndarray` of shape `(num_cameras, 2)`):
-            Height and width.
-        config (`AugmentationConfig`):
-            Settings.
-        generator (`np.random.Generator`):
-            The only source of randomness.
+        points (`np.ndarray` of shape `(num_points, >=3)`): x, y, z in metres, then any other columns.
+        pairs (`Pairs`): Pairs of these points.
+        image_sizes (`np.ndarray` of shape `(num_cameras, 2)`): Height and width.
+        config (`AugmentationConfig`): Settings.
+        generator (`np.random.Generator`): The only source of randomness.
 
     Returns:
         The remaining points and pairs. The given arrays stay as they are.

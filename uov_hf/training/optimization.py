@@ -33,12 +33,10 @@ def create_optimizer(
     """`"sgd"` with the paper's momentum 0.9 and dampening 0.1 (method.md 4.4), or `"adamw"`.
 
     Args:
-        name (`str`):
-            `"sgd"` or `"adamw"`.
+        name (`str`): `"sgd"` or `"adamw"`.
         parameters:
             Parameters, or groups of them. Frozen ones are left out.
-        learning_rate, weight_decay (`float`):
-            Of every group without its own.
+        learning_rate, weight_decay (`float`): Of every group without its own.
     """
     given = list(parameters)
     groups: list[ParameterGroup] = [group for group in given if isinstance(group, dict)] or [{"params": given}]
@@ -59,10 +57,8 @@ def create_scheduler(
         name (`str`):
             `"cosine_per_epoch"`: the paper's, a cosine to 0 that moves once an epoch; `"cosine"`: the same cosine,
             moved every step, for runs of few epochs; `"constant"`.
-        num_steps (`int`):
-            Optimiser steps of the whole run.
-        warmup_steps (`int`, *optional*, defaults to 0):
-            Steps over which the rate rises linearly to its full value.
+        num_steps (`int`): Optimiser steps of the whole run.
+        warmup_steps (`int`, *optional*, defaults to 0): Steps over which the rate rises linearly to its full value.
     """
     schedule = _schedule(name, order, num_steps)
 

@@ -54,20 +54,15 @@ def load_labelled_frames(
 
 
 class Samples(Dataset[BatchT], ABC):
-    """
-    Frames as voxels with supervision, augmented. No image is opened.
+    """Frames as voxels with supervision, augmented. No image is opened.
 
     A sample depends on (seed, epoch, index of the frame) and on nothing else. Its key is `(epoch, index)`.
 
     Args:
-        frames (`Frames`):
-            The dataset.
-        feature_extractor (`UOVFeatureExtractor`):
-            Points to voxels.
-        augmentation (`AugmentationConfig`, *optional*):
-            `None` leaves the frames as they are, for validation.
-        seed (`int`, *optional*, defaults to 0):
-            Of the augmentation.
+        frames (`Frames`): The dataset.
+        feature_extractor (`UOVFeatureExtractor`): Points to voxels.
+        augmentation (`AugmentationConfig`, *optional*): `None` leaves the frames as they are, for validation.
+        seed (`int`, *optional*, defaults to 0): Of the augmentation.
         point_labels (`PointLabels`, *optional*):
             Labels by which the samples are supervised, unless that is the ground truth.
     """
@@ -110,18 +105,15 @@ class Samples(Dataset[BatchT], ABC):
 
 
 class TMPSamples(Samples[TMPBatch]):
-    """
-    Frames with the superpoints of a label set's segments, for tri-modal pre-training.
+    """Frames with the superpoints of a label set's segments, for tri-modal pre-training.
 
     Pairs without a segment or without a voxel are left out, and so are segments that have no pair left.
 
     Args:
         frames, feature_extractor, augmentation, seed:
             As in [`Samples`].
-        label_set (`LabelSet`):
-            Segments and prompts.
-        point_labels (`PointLabels`):
-            The label set's segments at the points.
+        label_set (`LabelSet`): Segments and prompts.
+        point_labels (`PointLabels`): The label set's segments at the points.
     """
 
     columns = ("frame_id", "points", "intensity_max", "image_sizes")
@@ -166,16 +158,13 @@ class TMPSamples(Samples[TMPBatch]):
 
 
 class DistillationSamples(Samples[ScanBatch]):
-    """
-    Frames with the teacher's label of each point, rotated and mirrored. No ground truth is read.
+    """Frames with the teacher's label of each point, rotated and mirrored. No ground truth is read.
 
     Args:
         frames, feature_extractor, augmentation, seed:
             As in [`Samples`]; of the augmentation, `rotate` and `flip` apply.
-        point_labels (`PointLabels`):
-            The teacher's labels.
-        with_confidence (`bool`, *optional*, defaults to `False`):
-            Whether samples have the `confidence` of each label.
+        point_labels (`PointLabels`): The teacher's labels.
+        with_confidence (`bool`, *optional*, defaults to `False`): Whether samples have the `confidence` of each label.
     """
 
     columns = ("frame_id", "points", "intensity_max")

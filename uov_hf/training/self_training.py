@@ -17,10 +17,8 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     """A frozen copy of a model, for w̄ ← decay · w̄ + (1 − decay) · w at every step; make it before the run.
 
     Args:
-        model (`nn.Module`):
-            The model that will be trained.
-        decay (`float`):
-            From 0 to below 1; the average is over about 1 / (1 − decay) steps.
+        model (`nn.Module`): The model that will be trained.
+        decay (`float`): From 0 to below 1; the average is over about 1 / (1 − decay) steps.
 
     Raises:
         ValueError: `decay` is out of range.
@@ -32,8 +30,7 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
 
 
 class SelfTraining:
-    """
-    In the last epochs of a run, points without a label get the most probable class of the averaged network.
+    """In the last epochs of a run, points without a label get the most probable class of the averaged network.
 
     The average is part of the run's checkpoints, and a label depends on it and on the batch alone. So a resumed run
     has the same labels, and so have two processes that share the micro-batches of one. (Not where each of several
@@ -41,14 +38,10 @@ class SelfTraining:
     process.)
 
     Args:
-        run (`Run`):
-            The training.
-        average (`AveragedModel`):
-            From [`average_weights`], of the same model.
-        num_epochs (`int`):
-            Number of epochs at the end of the run.
-        confidence (`float`):
-            Smallest probability of an added label, from 0 to 1.
+        run (`Run`): The training.
+        average (`AveragedModel`): From [`average_weights`], of the same model.
+        num_epochs (`int`): Number of epochs at the end of the run.
+        confidence (`float`): Smallest probability of an added label, from 0 to 1.
 
     Raises:
         ValueError: `confidence` is no probability, or the run has fewer epochs.

@@ -13,8 +13,7 @@ class TrainLog:
     """`train_log.jsonl`: one JSON record a line.
 
     Args:
-        path (`Path`):
-            The file.
+        path (`Path`): The file.
         start_step (`int`, *optional*, defaults to 0):
             Optimiser steps that are done: lines of later ones, written before a kill, are dropped.
     """
