@@ -16,6 +16,11 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 WINDOWS = {"tipsv2": {"window": 56}, "grounding_dino": {"window": 70}}  # 64 for the others
+# Largest share of pixels, and difference of scores and embeddings, between batches. Masks and heat maps have logits
+# near the threshold, which may round either way.
+ROUNDING = {**dict.fromkeys(("clip", "tipsv2", "groupvit"), (0, 1e-5, 1e-5)), "clipseg": (1e-3, 1e-4, 1e-3)}
+# Share of pixels with the same label. Masks and boxes of random weights come and go at the threshold.
+SAME_IN_HALF_PRECISION = {"clip": 0.8, "tipsv2": 0.8, "groupvit": 0.8, "clipseg": 0.7}
 VOCABULARY = """\
 name: street
 classes:
@@ -43,10 +48,11 @@ def test_batches_change_nothing(load, frame, name):
     alone = load(name, **{key: one for key, one in batches.items() if hasattr(own, key)})
     for row, one in enumerate(together):
         [other] = alone.segment(frame | {key: [frame[key][row]] for key in ("camera_names", "images")})
-        assert (one.segmentation != other.segmentation).mean() < 1e-3  # a logit on the edge may round either way
+        pixels, scores, embeds = ROUNDING.get(name, (1e-3, 1e-5, 1e-4))
+        assert (one.segmentation != other.segmentation).mean() <= pixels
         assert one.labels.tolist() == other.labels.tolist()
-        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
-        np.testing.assert_allclose(one.embeds, other.embeds, atol=1e-3 if name == "clipseg" else 1e-4)
+        np.testing.assert_allclose(one.scores, other.scores, atol=scores)
+        np.testing.assert_allclose(one.embeds, other.embeds, atol=embeds)
     assert any(len(segments.labels) for segments in together)
 
 
@@ -55,8 +61,10 @@ def test_batches_change_nothing(load, frame, name):
 def test_half_precision_changes_little(load, frame, name, dtype):
     plain, half = load(name), load(name, dtype=dtype)
     for one, other in zip(plain.segment(frame), half.segment(frame), strict=True):
-        if hasattr(plain.config, "short_side"):  # masks and boxes of random weights come and go at the threshold
-            assert (labels_of_pixels(one) == labels_of_pixels(other)).mean() > 0.7
+        assert (labels_of_pixels(one) == labels_of_pixels(other)).mean() > SAME_IN_HALF_PRECISION.get(name, -1)
+        if name == "groupvit" and dtype == torch.float16:
+            assert (one.segmentation == other.segmentation).mean() > 0.8
+            np.testing.assert_allclose(one.embeds, other.embeds, atol=0.02)
         assert one.segmentation.shape == other.segmentation.shape
         assert other.embeds.dtype == other.scores.dtype == np.float32
         assert ((other.scores >= 0) & (other.scores <= 1)).all()
