@@ -4,13 +4,18 @@ import math
 
 import numpy as np
 
+from uov_hf.afi import AFIConfig, labels_to_scores
+
+
+SMALL = AFIConfig(level_sizes=(60, 20, 6))
+
 
 def oracle(
     points, evidence, sizes=(1365, 455, 151, 50), k=20, num_directions=20, de_k=6, gamma=0.995, alpha=0, **ours
 ):
-    """
-    The official network (checked against it to 2e-7), in the dtype of `points`; names are the pseudo-code's. It has no
-    `base_vote` and no `own_weights`: these are ours.
+    """The official network (checked against it to 2e-7), in the dtype of `points`, with the names of the pseudo-code.
+
+    Two further constants are ours: `base_vote` and `own_weights`.
     """
     U = sphere(num_directions, points.dtype)
     levels = [(points, evidence, None, None)]
@@ -105,7 +110,7 @@ def agreement(u, dist, pc, mc, pn, mn, gamma):
 def decoder_level(Z, s, P, X, pi, mu, fine_P, fine_X, de_k, gamma, base_vote=0, own_weights=None):
     one = P.dtype.type
     mu = mu / (length(mu) + one(1e-8))[..., None]
-    S, heard = [], []
+    S, votes = [], []
     for p in fine_P:
         nb = nearest(P, p, de_k)
         v = P[nb] - p
@@ -113,10 +118,10 @@ def decoder_level(Z, s, P, X, pi, mu, fine_P, fine_X, de_k, gamma, base_vote=0, 
         w = (pi[nb] * (abs((mu[nb] @ v[:, :, None])[..., 0]) > gamma)).sum(1) + one(base_vote)
         S.append(w.sum() + one(1e-8))
         w = w / S[-1] + one(1e-6) + one(1e-10)
-        heard.append(w / (w.sum() + one(1e-8)) @ Z[nb])
+        votes.append(w / (w.sum() + one(1e-8)) @ Z[nb])
     b = one((0.3 if len(fine_P) == 3 * len(P) else 0.01) if own_weights is None else own_weights[s - 1])
     S = np.array(S)[:, None]
-    return l1(S * np.array(heard) + (one(1e-8) + b * S.mean()) * fine_X)
+    return l1(S * np.array(votes) + (one(1e-8) + b * S.mean()) * fine_X)
 
 
 def same_but_for_ties(ours, expected):
@@ -139,3 +144,9 @@ def street(num_points, seed=0, dtype=np.float64):
     points = np.stack([along, across, height - 1.84], 1) + rng.normal(scale=0.01, size=(num_points, 3))
     wrong = rng.random(num_points) < 0.2
     return points.astype(dtype), labels, np.where(wrong, rng.integers(0, 5, num_points), labels)
+
+
+def scene(num_points=1500, seed=0, dtype=np.float64):
+    """Points of a street, and one-hot scores of their noisy labels."""
+    points, _, labels = street(num_points, seed, dtype)
+    return points, labels_to_scores(labels, 5).astype(dtype)

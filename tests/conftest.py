@@ -4,7 +4,7 @@ import os
 import runpy
 from pathlib import Path
 
-import fake_gpu  # noqa: F401  registers its device before autograd first runs
+import fake_gpu  # registers its device before autograd first runs
 import pytest
 import torch
 
@@ -25,6 +25,13 @@ def set_num_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def traffic():
+    """A fake GPU and its counts."""
+    with fake_gpu.FakeGPU() as traffic:
+        yield traffic
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from afi_oracle import oracle, same_but_for_ties, street
+from afi_oracle import SMALL, oracle, same_but_for_ties, scene, street
 from scipy.spatial import cKDTree
 
 from uov_hf import point_neighbors
 from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 from uov_hf.evaluation.metrics import ConfusionMatrix
-
-
-SMALL = AFIConfig(level_sizes=(60, 20, 6))
 
 
 # --- the method -----------------------------------------------------------------------------------------------------
@@ -29,39 +26,26 @@ def test_levels_are_4096_points_divided_by_three():
     assert (constants.min_cosine, constants.min_count, constants.ground_ring) == (0.995, 0, None)
 
 
-def test_it_is_the_pseudo_code_to_1e_9_in_float64():
-    points, _, labels = street(2000)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
+OTHER = {"num_neighbors": 9, "num_directions": 13, "num_voters": 3, "min_cosine": 0.9, "min_count": 1}
+THEIRS = {"sizes": (100, 40), "k": 9, "num_directions": 13, "de_k": 3, "gamma": 0.9, "alpha": 1}
+OURS = {"base_vote": 0.02, "own_weights": (0.1, 0.5)}
+
+
+@pytest.mark.parametrize(
+    "num_points, config, constants",
+    [
+        (2000, AFIConfig(), {}),
+        (1500, AFIConfig(own_weights=(0.01, 0.3, 0.01, 0.01)), {}),  # the paper's rule, written out
+        (300, AFIConfig((100, 40), **OTHER), THEIRS),
+        (600, AFIConfig(level_shares=(0.5, 0.2), **OURS), {"sizes": (300, 120), **OURS}),
+    ],
+)
+def test_it_is_the_pseudo_code_to_1e_9_in_float64(num_points, config, constants):
+    points, scores = scene(num_points)
     scores = 0.6 * scores + 0.4 * np.random.default_rng(1).dirichlet(np.ones(5), len(scores))
     scores[::7] = 0  # points without evidence
-    ours = approximate_flat_interaction(points, scores)
-    assert ours.dtype == np.float64
-    assert np.abs(ours - oracle(points, scores)).max() < 1e-9
-
-
-def test_other_constants_are_those_of_the_pseudo_code():
-    points, _, labels = street(300, seed=2)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
-    config = AFIConfig((100, 40), num_neighbors=9, num_directions=13, num_voters=3, min_cosine=0.9, min_count=1)
-    expected = oracle(points, scores, (100, 40), k=9, num_directions=13, de_k=3, gamma=0.9, alpha=1)
-    assert np.abs(approximate_flat_interaction(points, scores, config) - expected).max() < 1e-9
-
-
-def test_what_we_add_is_the_pseudo_code_with_one_term_more():
-    points, _, labels = street(600, seed=6)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
-    ours = {"base_vote": 0.02, "own_weights": (0.1, 0.5)}
-    config = AFIConfig(level_shares=(0.5, 0.2), **ours)
-    expected = oracle(points, scores, (300, 120), **ours)
-    assert np.abs(approximate_flat_interaction(points, scores, config) - expected).max() < 1e-9
-
-
-def test_the_papers_rule_for_own_evidence_can_be_written_out():
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
-    written = AFIConfig(own_weights=(0.01, 0.3, 0.01, 0.01))
-    plain, spelled = (approximate_flat_interaction(points, scores, config) for config in (None, written))
-    assert np.array_equal(plain, spelled)
+    ours = approximate_flat_interaction(points, scores, config)
+    assert ours.dtype == np.float64 and np.abs(ours - oracle(points, scores, **constants)).max() < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -98,7 +82,7 @@ def regions_with_noise(points, seed):
 # --- what it is good for --------------------------------------------------------------------------------------------
 
 
-def test_labels_at_fault_here_and_there_are_mended():
+def test_scattered_wrong_labels_are_corrected():
     points, truth, noisy = street(8000)
     refined = approximate_flat_interaction(points, labels_to_scores(noisy, 5)).argmax(1)
     assert (noisy == truth).mean() < 0.86 and (refined == truth).mean() > 0.94
@@ -111,20 +95,20 @@ def test_points_without_evidence_take_what_flows_to_them():
     assert (refined == truth)[labels == 255].mean() > 0.85
 
 
-def test_a_point_that_nobody_looks_at_hears_its_nearest_voters_by_their_base_vote():
-    """A wall seen in columns; one point hangs beside it where no line along the wall goes, and is wrong."""
+def test_a_point_that_no_direction_reaches_gets_the_base_votes_of_its_nearest_voters():
+    """A wall of columns, and beside it one point with a wrong label, where no line along the wall goes."""
     columns, heights = np.meshgrid(np.arange(-4, 5.0), np.arange(0, 3, 0.5))
     wall = np.stack([columns.ravel(), np.full(columns.size, 5.0), heights.ravel()], axis=1)
     points = np.concatenate([wall, [[0.3, 3.0, 1.2]]])
     scores = labels_to_scores(np.arange(len(points)) == len(wall), 2)
-    alone, heard = (
+    alone, voted = (
         approximate_flat_interaction(points, scores, AFIConfig(level_sizes=(20,), base_vote=vote)).argmax(1)
         for vote in (0, 0.01)
     )
-    assert alone.tolist() == [0] * len(wall) + [1] and not heard.any()
+    assert alone.tolist() == [0] * len(wall) + [1] and not voted.any()
 
 
-def test_with_all_points_on_one_level_it_beats_a_vote_of_as_many():
+def test_with_all_points_on_one_level_it_is_better_than_a_vote_of_as_many():
     points, truth, noisy = street(3000)
     refined = approximate_flat_interaction(points, labels_to_scores(noisy, 5), DENSE).argmax(1)
     _, nearest = cKDTree(points).query(points, k=20)
@@ -133,7 +117,7 @@ def test_with_all_points_on_one_level_it_beats_a_vote_of_as_many():
 
 
 @pytest.mark.slow
-def test_flipped_labels_of_a_real_scan_are_mended_better_than_by_a_vote_of_as_many(shared_data):
+def test_flipped_labels_of_a_real_scan_are_corrected_better_than_by_a_vote_of_as_many(shared_data):
     """The processor's settings, chosen on another scan (docs/results.md)."""
     folder = shared_data / "semantickitti" / "dataset" / "sequences" / "08"
     points = np.fromfile(folder / "velodyne" / "000000.bin", np.float32).reshape(-1, 4)[:, :3]
@@ -155,49 +139,29 @@ def test_flipped_labels_of_a_real_scan_are_mended_better_than_by_a_vote_of_as_ma
 # --- what changes nothing -------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_points_does_not_matter_as_long_as_the_first_stays():
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
-    order = np.concatenate([[0], 1 + np.random.default_rng(0).permutation(len(points) - 1)])
-    shuffled = approximate_flat_interaction(points[order], scores[order], SMALL)
-    assert np.abs(shuffled - approximate_flat_interaction(points, scores, SMALL)[order]).max() < 1e-9
-
-
-def test_another_first_point_makes_other_picks():
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5)
-    backwards = approximate_flat_interaction(points[::-1].copy(), scores[::-1].copy(), SMALL)
-    assert np.abs(backwards[::-1] - approximate_flat_interaction(points, scores, SMALL)).max() > 1e-3
-
-
-def test_the_order_of_classes_does_not_matter():
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
-    order = [3, 0, 4, 1, 2]
-    expected = approximate_flat_interaction(points, scores, SMALL)[:, order]
-    assert np.abs(approximate_flat_interaction(points, scores[:, order], SMALL) - expected).max() < 1e-12
-
-
-def test_shift_and_unit_of_length_do_not_matter():
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
+def test_the_order_of_points_and_classes_the_place_and_the_unit_do_not_matter():
+    points, scores = scene()
     expected = approximate_flat_interaction(points, scores, SMALL)
+    columns, rows = [3, 0, 4, 1, 2], 1 + np.random.default_rng(0).permutation(len(points) - 1)
+    rows = np.concatenate([[0], rows])  # the first point is the first pick
+    shuffled = approximate_flat_interaction(points[rows], scores[rows][:, columns], SMALL)
+    assert np.abs(shuffled - expected[rows][:, columns]).max() < 1e-9
     for moved in (points + [100.0, -50.0, 10.0], points * 10):
         assert np.abs(approximate_flat_interaction(moved, scores, SMALL) - expected).max() < 1e-5
+    backwards = approximate_flat_interaction(points[::-1].copy(), scores[::-1].copy(), SMALL)
+    assert np.abs(backwards[::-1] - expected).max() > 1e-3  # another first point, and so other picks
 
 
 def test_a_rotation_changes_the_answer_a_little_because_the_directions_are_fixed():
-    points, truth, labels = street(8000)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
+    points, scores = scene(8000)
     turn = np.array([[math.cos(1), -math.sin(1), 0], [math.sin(1), math.cos(1), 0], [0, 0, 1]])
     plain, turned = (approximate_flat_interaction(cloud, scores) for cloud in (points, points @ turn.T))
     assert 0.9 < (plain.argmax(1) == turned.argmax(1)).mean() < 1
 
 
-def test_weaker_scores_are_weaker_evidence_and_not_the_same():
-    """The histograms of neighbours forget the scale of scores, a point's own share does not."""
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5)
+def test_smaller_scores_are_weaker_evidence():
+    """The histograms of neighbours are normalised, a point's own share is not."""
+    points, scores = scene()
     full, weak = (approximate_flat_interaction(points, scale * scores, SMALL) for scale in (1, 0.01))
     assert np.abs(full - weak).max() > 1e-3 and np.allclose(weak.sum(1), 1, atol=1e-4)
 
@@ -205,43 +169,27 @@ def test_weaker_scores_are_weaker_evidence_and_not_the_same():
 # --- forms of input -------------------------------------------------------------------------------------------------
 
 
-def test_torch_and_numpy_give_the_same_each_in_its_kind():
-    points, _, labels = street(500, dtype=np.float32)
-    scores = labels_to_scores(labels, 5)
-    from_torch = approximate_flat_interaction(torch.from_numpy(points), torch.from_numpy(scores), SMALL)
-    from_numpy = approximate_flat_interaction(points, scores, SMALL)
-    assert isinstance(from_torch, torch.Tensor) and np.array_equal(from_torch.numpy(), from_numpy)
-
-
-def test_half_precision_scores_are_refined_in_float32_and_come_back_as_they_were():
-    points, _, labels = street(500, dtype=np.float32)
-    scores = torch.from_numpy(labels_to_scores(labels, 5))
-    expected = approximate_flat_interaction(torch.from_numpy(points), scores, SMALL)
+def test_the_result_has_the_type_and_dtype_of_the_scores_and_no_gradient():
+    points, scores = scene(500, dtype=np.float32)
+    tensors, before = (torch.from_numpy(points), torch.from_numpy(scores).requires_grad_()), scores.copy()
+    refined = approximate_flat_interaction(*tensors, SMALL)
+    assert not refined.requires_grad and np.array_equal(scores, before)
+    assert np.array_equal(refined.numpy(), approximate_flat_interaction(points, scores, SMALL))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = approximate_flat_interaction(torch.from_numpy(points), scores.half(), SMALL)
-    assert half.dtype == torch.float16 and torch.equal(half, expected.half())
+        half = approximate_flat_interaction(tensors[0], tensors[1].half(), SMALL)
+    assert half.dtype == torch.float16 and torch.equal(half, refined.half())
 
 
-def test_neither_points_nor_scores_are_changed_and_no_gradient_is_kept():
-    points, _, labels = street(300, dtype=np.float32)
-    scores = torch.from_numpy(labels_to_scores(labels, 5)).requires_grad_()
-    before = scores.detach().clone()
-    refined = approximate_flat_interaction(torch.from_numpy(points), scores, SMALL)
-    assert not refined.requires_grad and torch.equal(scores, before)
-
-
-def test_scans_of_a_batch_do_not_see_each_other():
-    scans = [street(size, seed=size) for size in (300, 0, 40, 500)]
-    points = np.concatenate([points for points, _, _ in scans])
-    scores = np.concatenate([labels_to_scores(labels, 5) for _, _, labels in scans])
+def test_scans_of_a_batch_are_refined_alone():
+    scans = [scene(size, seed=size) for size in (300, 0, 40, 500)]
+    points, scores = (np.concatenate(parts) for parts in zip(*scans, strict=True))
     together = approximate_flat_interaction(points, scores, SMALL, num_points=[300, 0, 40, 500])
-    alone = [approximate_flat_interaction(points, labels_to_scores(labels, 5), SMALL) for points, _, labels in scans]
+    alone = [approximate_flat_interaction(*scan, SMALL) for scan in scans]
     assert np.array_equal(together, np.concatenate(alone))
 
 
 def test_without_scipy_the_neighbours_are_the_same(monkeypatch):
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
+    points, scores = scene()
     with_tree = approximate_flat_interaction(points, scores, SMALL)
     monkeypatch.setattr(point_neighbors, "cKDTree", None)
     monkeypatch.setattr(point_neighbors, "CHUNK_ELEMENTS", 10_000)  # in many chunks
@@ -256,8 +204,7 @@ def test_the_file_loads_where_scipy_is_missing(monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_cuda_gives_the_labels_of_the_cpu():
-    points, _, labels = street(20_000, dtype=np.float32)
-    points, scores = torch.from_numpy(points), torch.from_numpy(labels_to_scores(labels, 5))
+    points, scores = map(torch.from_numpy, scene(20_000, dtype=np.float32))
     expected = approximate_flat_interaction(points, scores)
     refined = approximate_flat_interaction(points.cuda(), scores.cuda())
     assert refined.is_cuda and same_but_for_ties(refined.cpu().numpy(), expected.numpy()).all()

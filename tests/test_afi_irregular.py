@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from afi_oracle import farthest_points, nearest, oracle, street
+from afi_oracle import SMALL, farthest_points, nearest, oracle, scene, street
 
 from uov_hf import point_neighbors
 from uov_hf.afi import AFIConfig, approximate_flat_interaction, labels_to_scores
 from uov_hf.ground_ring import GroundRing, find_ground
 
 
-SMALL = AFIConfig(level_sizes=(60, 20, 6))
 RING = GroundRing(classes=(0, 4))
 
 
@@ -19,11 +18,10 @@ RING = GroundRing(classes=(0, 4))
 
 @pytest.mark.parametrize("num_points", [1, 2, 5, 19, 49, 200])
 def test_scans_smaller_than_a_level_are_refined_with_smaller_levels(num_points):
-    points, _, labels = street(num_points, seed=4)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
+    points, scores = scene(num_points, seed=4)
     ours = approximate_flat_interaction(points, scores)
     assert np.abs(ours - oracle(points, scores)).max() < 1e-9
-    assert num_points > 1 or np.array_equal(ours.argmax(1), labels)
+    assert num_points > 1 or np.array_equal(ours.argmax(1), scores.argmax(1))
 
 
 def test_an_empty_scan_gives_an_empty_answer():
@@ -31,14 +29,14 @@ def test_an_empty_scan_gives_an_empty_answer():
     assert approximate_flat_interaction(torch.empty(0, 3), torch.empty(0, 4), num_points=[]).shape == (0, 4)
 
 
-def test_one_class_stays_one_class():
-    points, _, _ = street(500)
+def test_one_class_stays_one_class_and_no_evidence_none():
+    points, _ = scene(500)
     assert np.allclose(approximate_flat_interaction(points, np.ones((500, 1)), SMALL), 1, atol=1e-6)
+    assert not approximate_flat_interaction(points, np.zeros((500, 5)), SMALL).any()
 
 
 def test_points_that_are_not_finite_keep_their_label_and_change_nothing():
-    points, _, labels = street(1500)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
+    points, scores = scene()
     broken = np.arange(1500) % 10 == 0
     dirty = points.copy()
     dirty[broken, np.arange(1500)[broken] % 3] = np.where(np.arange(150) % 2, np.nan, np.inf)
@@ -49,16 +47,9 @@ def test_points_that_are_not_finite_keep_their_label_and_change_nothing():
     assert np.allclose(approximate_flat_interaction(np.full_like(points, np.nan), scores, SMALL), scores)
 
 
-def test_no_evidence_anywhere_stays_none():
-    points, _, _ = street(300)
-    assert not approximate_flat_interaction(points, np.zeros((300, 5)), SMALL).any()
-
-
 def test_fewer_places_than_a_level_has_points_are_picked_again():
     """Ten places of thirty points each: distances are zero, and ties everywhere."""
-    places, _, labels = street(10, seed=5)
-    points, labels = np.repeat(places, 30, axis=0), np.repeat(labels, 30)
-    scores = labels_to_scores(labels, 5).astype(np.float64)
+    points, scores = (np.repeat(values, 30, axis=0) for values in scene(10, seed=5))
     expected = oracle(points, scores, (60, 20, 6))
     assert np.abs(approximate_flat_interaction(points, scores, SMALL) - expected).max() < 1e-9
     assert np.isfinite(approximate_flat_interaction(np.zeros((40, 3)), scores[:40], SMALL)).all()
@@ -97,16 +88,12 @@ def test_ground_near_the_vehicle_gets_ground_classes_only():
 def test_the_vehicle_itself_gives_no_evidence():
     points, truth, _ = street(8000)
     vehicle = np.hypot(points[:, 0], points[:, 1]) <= 2
-    refined = [
-        approximate_flat_interaction(
-            points, labels_to_scores(np.where(vehicle, label, truth), 5), AFIConfig(ground_ring=RING)
-        )
-        for label in (1, 2)
-    ]
+    scores = [labels_to_scores(np.where(vehicle, label, truth), 5) for label in (1, 2)]
+    refined = [approximate_flat_interaction(points, own, AFIConfig(ground_ring=RING)) for own in scores]
     assert vehicle.any() and np.array_equal(*refined)
 
 
-def test_the_ground_is_a_plane_though_it_slopes_and_things_stand_on_it():
+def test_the_ground_is_a_plane_that_may_slope_and_have_objects_on_it():
     rng = np.random.default_rng(0)
     radius, angle = rng.uniform(0, 8, 4000), rng.uniform(0, 7, 4000)
     points = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(4000)], 1)
@@ -156,7 +143,7 @@ def test_ground_classes_are_found_by_name():
         (np.ones((4, 3)), np.ones((4, 2)), {"config": AFIConfig(ground_ring=RING)}, "too few"),
     ],
 )
-def test_bad_input_is_told(points, scores, settings, message):
+def test_bad_input_is_refused(points, scores, settings, message):
     with pytest.raises(ValueError, match=message):
         approximate_flat_interaction(points, scores, **settings)
 
@@ -164,18 +151,12 @@ def test_bad_input_is_told(points, scores, settings, message):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"level_sizes": ()},
-        {"level_sizes": (5, 0)},
-        {"num_neighbors": 0},
-        {"num_directions": 1},
-        {"num_voters": 0},
-        {"min_count": -1},
-        {"min_cosine": 1.0},
-        {"level_shares": ()},
-        {"level_shares": (0.5, 1.5)},
-        {"base_vote": -1},
-        {"own_weights": (0.1,)},
-        {"own_weights": (0.1, 0.1, 0.1, -1)},
+        *({"level_sizes": sizes} for sizes in ((), (5, 0))),
+        *({name: 0} for name in ("num_neighbors", "num_voters")),
+        *({"num_directions": 1}, {"min_cosine": 1.0}),
+        *({name: -1} for name in ("min_count", "base_vote")),
+        *({"level_shares": shares} for shares in ((), (0.5, 1.5))),
+        *({"own_weights": weights} for weights in ((0.1,), (0.1, 0.1, 0.1, -1))),
         {"own_weights": (0.1,) * 4, "level_shares": (0.5,)},
     ],
 )

@@ -8,12 +8,6 @@ from torch import nn
 
 
 @pytest.fixture
-def traffic():
-    with FakeGPU() as traffic:
-        yield traffic
-
-
-@pytest.fixture
 def x(traffic):
     return to_gpu(torch.arange(12.0).view(3, 4))
 

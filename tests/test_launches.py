@@ -50,12 +50,6 @@ BUDGETS = {
 NUSCENES = 34_688  # points of a scan
 
 
-@pytest.fixture
-def traffic():
-    with FakeGPU() as traffic:
-        yield traffic
-
-
 @pytest.fixture(scope="module")
 def processor():
     return UOVProcessor.from_teacher(UOVFeatureExtractor())
@@ -113,24 +107,17 @@ def test_afi_takes_points_from_the_host_and_those_that_are_not_finite(traffic):
     assert (refined.cpu() - approximate_flat_interaction(points, scores, DENSE)).abs().max() < 1e-5
 
 
-def test_without_scipy_a_search_on_an_accelerator_is_a_few_launches_for_many_points_at_a_time(traffic, monkeypatch):
-    monkeypatch.setattr(point_neighbors, "cKDTree", None)
-    points, _ = scan(3000)
-    expected = point_neighbors.nearest_points(points, points, 6)
-    on_gpu = to_gpu(points)
-    traffic.clear()
-    found = point_neighbors.nearest_points(on_gpu, on_gpu, 6)
-    assert traffic.launches.total() < 50
-    assert torch.equal(found.cpu().sort().values, expected.sort().values)
-
-
-@pytest.mark.parametrize("config", [AFIConfig(), DENSE])
-def test_without_scipy_afi_is_the_same_on_an_accelerator(traffic, monkeypatch, config):
+def test_without_scipy_an_accelerator_searches_in_a_few_launches_with_the_same_result(traffic, monkeypatch):
     points, scores = scan(1500)
-    expected = approximate_flat_interaction(points, scores, config)
+    configs = (AFIConfig(), DENSE)
+    expected = [approximate_flat_interaction(points, scores, config) for config in configs]
     monkeypatch.setattr(point_neighbors, "cKDTree", None)
-    refined = approximate_flat_interaction(*to_gpu([points, scores]), config)
-    assert (refined.cpu() - expected).abs().max() < 1e-5
+    on_gpu = to_gpu([points, scores])
+    traffic.clear()
+    point_neighbors.nearest_points(on_gpu[0], on_gpu[0], 6)
+    assert traffic.launches.total() < 50
+    for config, exact in zip(configs, expected, strict=True):
+        assert (approximate_flat_interaction(*on_gpu, config).cpu() - exact).abs().max() < 1e-5
 
 
 def test_labels_become_scores_where_they_lie(traffic):
@@ -145,26 +132,19 @@ def test_labels_become_scores_where_they_lie(traffic):
 
 
 @pytest.mark.parametrize("num_points", [1000, 20_000])
-def test_projection_costs_the_same_for_every_number_of_points(traffic, num_points):
-    points, _ = scan(num_points)
-    expected, on_gpu = project_points(points, looking_ahead()), to_gpu(points)
+def test_projection_and_occlusion_cost_the_same_for_every_number_of_points(traffic, num_points):
+    points, camera = scan(num_points)[0], looking_ahead()
+    on_gpu, (expected_pixels, expected_in_view) = to_gpu(points), project_points(points, camera)
+    expected_visible = visible_points(points, camera, OcclusionConfig())
     traffic.clear()
-    pixels, in_view = project_points(on_gpu, looking_ahead())
+    pixels, in_view = project_points(on_gpu, camera)
     check_budget(traffic, "project_points")
-    assert torch.equal(in_view.cpu(), expected[1]) and in_view.cpu().any()
-    assert torch.allclose(pixels.cpu(), expected[0], equal_nan=True)
-
-
-@pytest.mark.parametrize("num_points", [1000, 20_000])
-def test_the_occlusion_test_costs_the_same_for_every_number_of_points(traffic, num_points):
-    points, _ = scan(num_points)
-    camera, occlusion = looking_ahead(), OcclusionConfig()
-    expected, on_gpu = visible_points(points, camera, occlusion), to_gpu(points)
     traffic.clear()
-    visible = visible_points(on_gpu, camera, occlusion)
+    visible = visible_points(on_gpu, camera, OcclusionConfig())
     check_budget(traffic, "visible_points")
-    in_view = project_points(points, camera)[1]
-    assert torch.equal(visible.cpu(), expected) and 0 < expected.sum() < in_view.sum()
+    assert torch.equal(in_view.cpu(), expected_in_view) and torch.equal(visible.cpu(), expected_visible)
+    assert torch.allclose(pixels.cpu(), expected_pixels, equal_nan=True)
+    assert 0 < expected_visible.sum() < expected_in_view.sum()
 
 
 # --- the network ----------------------------------------------------------------------------------------------------
@@ -180,7 +160,7 @@ def voxels(num_scans: int = 1, num_points: int = 17_000) -> dict[str, torch.Tens
     return dict(UOVFeatureExtractor()(scans, intensity_max=255.0))
 
 
-def what_a_label_set_adds(num_points: int, projection_dim: int) -> dict[str, torch.Tensor]:
+def pairs_of_a_label_set(num_points: int, projection_dim: int) -> dict[str, torch.Tensor]:
     """20,000 pairs of points with 100 segments, a tenth of them outside the grid, and 60 prompts."""
     generator = torch.Generator().manual_seed(0)
     embeds = torch.nn.functional.normalize(torch.randn(160, projection_dim, generator=generator), dim=1)
@@ -234,7 +214,7 @@ def test_a_training_step_never_waits_but_for_the_sizes_of_its_levels(traffic, st
     else:
         torch.manual_seed(0)
         model = UOVForPreTraining(UOVConfig.from_preset(preset))
-        batch |= what_a_label_set_adds(num_points, model.config.projection_dim)
+        batch |= pairs_of_a_label_set(num_points, model.config.projection_dim)
     model, batch = to_gpu(model.train()), to_gpu(batch)
     traffic.clear()
     with torch.autocast(NAME, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
@@ -272,36 +252,27 @@ def test_wrong_labels_and_ids_make_a_loss_nan_where_the_host_does_not_wait(traff
 
 
 @pytest.mark.parametrize(
-    "path, per_voxel, refine",
+    "path, num_points, per_voxel, refine",
     [
-        ("post_process, of points", False, None),
-        ("post_process, of voxels", True, None),
-        ("post_process, refined", True, "afi"),
-        ("post_process, refined", False, "afi"),
+        ("post_process, of points", [700, 0, 800], False, None),
+        ("post_process, of voxels", [700, 0, 800], True, None),
+        ("post_process, refined", [1500], False, "afi"),
+        ("", [700, 0, 800], True, "afi"),  # as many times the budget of one as there are scans
     ],
 )
-def test_answers_of_many_scans_are_read_out_at_once(traffic, processor, path, per_voxel, refine):
-    num_points = [700, 0, 800]
+def test_results_of_many_scans_are_computed_at_once(traffic, processor, path, num_points, per_voxel, refine):
     points, scores = scan(1500)
     to_voxel = torch.arange(1500).flip(0).masked_fill(torch.arange(1500) % 50 == 0, -1)
-    asked = {"per_voxel": per_voxel, "refine": refine, "points": points, "top_k": 2}
-    expected = processor.post_process_semantic_segmentation(3 * scores, to_voxel, num_points, **asked)
+    options = {"per_voxel": per_voxel, "refine": refine, "points": points, "top_k": 2}
+    expected = processor.post_process_semantic_segmentation(3 * scores, to_voxel, num_points, **options)
     on_gpu = to_gpu([3 * scores, to_voxel])
     traffic.clear()
-    found = processor.post_process_semantic_segmentation(*on_gpu, num_points, **asked)
-    if refine is None:
+    found = processor.post_process_semantic_segmentation(*on_gpu, num_points, **options)
+    if path:
         check_budget(traffic, path)
     for one, other in zip(found, expected, strict=True):
         assert (one["segmentation"].cpu() == other["segmentation"]).float().mean().nan_to_num(1) > 0.99
         assert torch.allclose(one["scores"].cpu(), other["scores"], atol=1e-5)
-
-
-def test_a_refined_answer_costs_what_the_interaction_does(traffic, processor):
-    points, scores = scan(1500)
-    on_gpu = to_gpu([scores, torch.arange(1500)])
-    traffic.clear()
-    processor.post_process_semantic_segmentation(*on_gpu, refine="afi", points=points)
-    check_budget(traffic, "post_process, refined")
 
 
 def test_scans_on_the_device_are_read_once_and_their_full_scales_together(traffic):
@@ -314,18 +285,18 @@ def test_scans_on_the_device_are_read_once_and_their_full_scales_together(traffi
 
 
 @pytest.mark.parametrize(
-    "path, asked",
+    "path, options",
     [
         ("pipeline, but for the network", {"refine": "afi"}),
         ("pipeline with candidates, but for the network", {"candidate_labels": ["tree", "car"]}),
     ],
 )
-def test_the_pipeline_itself_costs_two_copies_in_and_one_out(traffic, tiny_segmenter, path, asked):
+def test_the_pipeline_itself_costs_two_copies_in_and_one_out(traffic, tiny_segmenter, path, options):
     points = scan(800)[0].numpy()
-    on_host = pipeline("point-cloud-segmentation", model=tiny_segmenter, device="cpu")(points, **asked)
+    on_host = pipeline("point-cloud-segmentation", model=tiny_segmenter, device="cpu")(points, **options)
     segmenter = pipeline("point-cloud-segmentation", model=tiny_segmenter, device=NAME)
     traffic.clear()
-    on_gpu = segmenter(points, **asked)
+    on_gpu = segmenter(points, **options)
     assert traffic.launches, "The network ran on the device."
     check_budget(traffic, path, made_by="pipeline_uov.py")
     assert on_gpu["labels"] == on_host["labels"]

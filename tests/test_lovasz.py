@@ -9,10 +9,10 @@ from uov_hf.losses import lovasz_softmax
 
 
 def jaccard_loss(of_class, wrong):
-    """1 - IoU of a class whose points are `of_class`, where the points in `wrong` are answered wrongly."""
-    answered = {i for i, own in enumerate(of_class) if own != (i in wrong)}
+    """1 - IoU of a class whose points are `of_class`, where the points in `wrong` are predicted wrongly."""
+    predicted = {i for i, own in enumerate(of_class) if own != (i in wrong)}
     truth = {i for i, own in enumerate(of_class) if own}
-    return 1 - len(answered & truth) / len(answered | truth)
+    return 1 - len(predicted & truth) / len(predicted | truth)
 
 
 def lovasz_extension(of_class, errors):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from uov_hf import voxel_pyramid
+from uov_hf import sparse_conv, voxel_pyramid
 from uov_hf.sparse_conv import SparseConv
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 
@@ -58,26 +58,24 @@ def cell_of(coords):
     return torch.unique(coarse, dim=0)
 
 
-@pytest.mark.parametrize("kernel_size", [3, 5])
-def test_a_submanifold_convolution_is_the_dense_one_at_the_voxels(kernel_size):
-    coords = random_voxels()
-    features, conv = random_features(len(coords), 3), SparseConv(3, 4, kernel_size).double()
+@pytest.mark.parametrize("kernel_size, level", [(3, 0), (5, 0), (3, 1)])
+def test_a_submanifold_convolution_is_the_dense_one_at_the_voxels(kernel_size, level):
+    coords, grid = random_voxels(density=0.1 if level else 0.3), [size // 2**level for size in GRID]
     pyramid, order = build_pyramid(coords)
-
-    actual = conv(features[order], pyramid.submanifold(0, kernel_size))
-    dense = F.conv3d(to_dense(coords, features), conv.weight.permute(0, 4, 1, 2, 3), padding=kernel_size // 2)
-
-    assert_same_values_and_gradients(actual, at(coords, dense)[order], [features, conv.weight])
+    voxels = cell_of(coords) if level else coords[order]
+    features, conv = random_features(len(voxels), 3), SparseConv(3, 4, kernel_size).double()
+    weight = conv.weight.permute(0, 4, 1, 2, 3)
+    dense = F.conv3d(to_dense(voxels, features, grid), weight, padding=kernel_size // 2)
+    actual = conv(features, pyramid.submanifold(level, kernel_size))
+    assert_same_values_and_gradients(actual, at(voxels, dense), [features, conv.weight])
 
 
 def test_a_step_down_is_the_dense_convolution_of_stride_two():
     coords = random_voxels()
     features, conv = random_features(len(coords), 3), SparseConv(3, 4, 2).double()
     pyramid, order = build_pyramid(coords)
-
-    actual = conv(features[order], pyramid.down(0))
     dense = F.conv3d(to_dense(coords, features), conv.weight.permute(0, 4, 1, 2, 3), stride=2)
-
+    actual = conv(features[order], pyramid.down(0))
     assert_same_values_and_gradients(actual, at(cell_of(coords), dense), [features, conv.weight])
 
 
@@ -86,70 +84,31 @@ def test_a_step_up_is_the_dense_transposed_convolution_at_the_voxels():
     cells = cell_of(coords)
     features, conv = random_features(len(cells), 4), SparseConv(4, 3, 2, transposed=True).double()
     pyramid, order = build_pyramid(coords)
-
-    actual = conv(features, pyramid.up(0))
     dense = to_dense(cells, features, grid=[size // 2 for size in GRID])
     dense = F.conv_transpose3d(dense, conv.weight.permute(4, 0, 1, 2, 3), stride=2)
-
-    assert_same_values_and_gradients(actual, at(coords, dense)[order], [features, conv.weight])
-
-
-def test_the_coarse_level_convolves_like_the_dense_coarse_grid():
-    coords = random_voxels(density=0.1)
-    cells = cell_of(coords)
-    features, conv = random_features(len(cells), 3), SparseConv(3, 3, 3).double()
-    pyramid, _ = build_pyramid(coords)
-
-    actual = conv(features, pyramid.submanifold(1, 3))
-    dense = to_dense(cells, features, grid=[size // 2 for size in GRID])
-    dense = F.conv3d(dense, conv.weight.permute(0, 4, 1, 2, 3), padding=1)
-
-    assert_same_values_and_gradients(actual, at(cells, dense), [features, conv.weight])
+    assert_same_values_and_gradients(conv(features, pyramid.up(0)), at(coords, dense)[order], [features, conv.weight])
 
 
-def test_gradients_are_the_numerical_ones():
-    coords = random_voxels(num_samples=1, density=0.05)
-    pyramid, order = build_pyramid(coords)
-    conv = SparseConv(2, 2, 3).double()
-    features = random_features(len(coords), 2)
-    assert torch.autograd.gradcheck(
-        lambda features, weight: pyramid.submanifold(0, 3).convolve(features, weight), (features[order], conv.weight)
-    )
-
-
-def test_the_edge_of_one_row_does_not_touch_the_next_row_or_sample():
+def test_voxels_at_the_ends_of_rows_and_samples_are_no_neighbours():
     ends = [[0, 0, 0, 9], [0, 0, 11, 9], [0, 1, 0, 0], [0, 4, 4, 9], [0, 4, 5, 0], [0, 7, 11, 9], [1, 0, 0, 0]]
     pyramid, _ = build_pyramid(torch.tensor(ends, dtype=torch.int32))
     for kernel_size in (3, 5):
-        assert sum(pyramid.submanifold(0, kernel_size).sizes) == len(ends)  # every voxel meets itself alone
+        assert sum(pyramid.submanifold(0, kernel_size).sizes) == len(ends)
 
 
 def test_negative_coordinates_fall_into_the_cells_that_floor_gives():
     coords = torch.tensor([[0, -1, -1, -1], [0, -2, -2, -2], [0, 0, 0, 0], [0, -3, -1, -1]], dtype=torch.int32)
     pyramid, order = build_pyramid(coords)
-    (down,) = [pyramid.down(0)]
     sums = SparseConv(1, 1, 2)
     torch.nn.init.ones_(sums.weight)
     values = torch.tensor([[1.0], [10.0], [100.0], [1000.0]])
-    assert sorted(sums(values[order], down).flatten().tolist()) == [11.0, 100.0, 1000.0]
+    assert sorted(sums(values[order], pyramid.down(0)).flatten().tolist()) == [11.0, 100.0, 1000.0]
 
 
 def test_kernel_maps_are_made_once():
     pyramid, _ = build_pyramid(random_voxels())
     assert pyramid.submanifold(0, 3) is pyramid.submanifold(0, 3)
     assert pyramid.down(0) is pyramid.down(0)
-
-
-def test_duplicate_voxels_are_refused_by_name():
-    coords = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 2, 3]], dtype=torch.int32)
-    with pytest.raises(ValueError, match=r"1 voxels occur again, the first being \[0, 1, 2, 3\]"):
-        sort_voxels(coords, 3)
-
-
-def test_coordinates_too_far_apart_for_a_key_are_refused():
-    far = torch.tensor([[0, -(2**31), 0, -(2**31)], [0, 2**31 - 1, 2**30, 0]], dtype=torch.int32)
-    with pytest.raises(ValueError, match="point_cloud_range"):
-        sort_voxels(far, 5)
 
 
 def test_without_voxels_nothing_comes_out_and_gradients_are_zero():
@@ -184,8 +143,6 @@ def test_autocast_reaches_the_convolution_and_leaves_gradients_in_the_weights_dt
 
 
 def test_memory_of_an_inference_run_can_be_written_by_training():
-    from uov_hf import sparse_conv
-
     sparse_conv._workspaces.__dict__.clear()
     coords = random_voxels()
     pyramid, _ = build_pyramid(coords)
@@ -203,7 +160,7 @@ def test_initial_weights_are_uniform_in_the_fan_of_the_paper():
 
 
 def scan_like(num_voxels, seed):
-    """Random voxels of a few planes, as many as asked for or a few less, sorted into a pyramid."""
+    """Random voxels of a few planes, `num_voxels` or a few less, sorted into a pyramid."""
     generator = torch.Generator().manual_seed(seed)
     coords = torch.randint(0, 60, (num_voxels, 4), generator=generator)
     coords[:, 0], coords[:, 3] = 0, coords[:, 3] % 5
@@ -211,7 +168,7 @@ def scan_like(num_voxels, seed):
 
 
 def weight_gradient(kernel_map, dtype):
-    """Of features and gradients that are not centred, so that rounding does not cancel."""
+    """Features and gradients are not centred, so that rounding does not cancel."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(8, 3, 3, 3, 8, generator=generator, dtype=torch.float64)
     rows, grads = (torch.rand(kernel_map.sizes[0], 8, generator=generator).bfloat16() for _ in range(2))
@@ -255,7 +212,7 @@ class Work(TorchDispatchMode):
         self.names.add(name)
         if name in ("aten.bmm", "aten.mm"):
             left, right = args[:2]
-            assert all(map(is_taken_by_blas, args[:2])), f"{name} of strides {left.stride()}, {right.stride()}"
+            assert all(map(blas_reads, args[:2])), f"{name} of strides {left.stride()}, {right.stride()}"
             self.products += left.numel() * right.shape[-1]
         else:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
@@ -263,8 +220,8 @@ class Work(TorchDispatchMode):
         return result
 
 
-def is_taken_by_blas(matrix):
-    """Whether a product reads the last two axes as they lie: as rows, or as columns, one after another."""
+def blas_reads(matrix):
+    """Whether BLAS reads the last two axes without a copy: rows or columns are contiguous."""
     (rows, columns), (down, right) = matrix.shape[-2:], matrix.stride()[-2:]
     return (right == 1 and down >= columns) or (down == 1 and right >= rows)
 

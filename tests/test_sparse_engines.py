@@ -24,7 +24,7 @@ BOTH = ("spconv", "spconv_triton")
 
 
 def fake_machine(monkeypatch, installed=BOTH, cpu_build=False, hip=None):
-    """A machine with a GPU, as the choice of an engine sees it."""
+    """A machine with a GPU for `choose_engine`."""
     library = SimpleNamespace(conv=SimpleNamespace(CPU_ONLY_BUILD=cpu_build))
     found = {name: (library, "") if name in installed else (None, "it is not installed") for name in BOTH}
     monkeypatch.setattr(sparse_engines, "load_library", found.get)
@@ -58,7 +58,7 @@ def test_auto_is_plain_torch_off_the_gpu_and_loads_no_library(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", BOTH)
-def test_the_engine_that_is_asked_for_is_taken_or_refused_with_the_reason(backend, monkeypatch):
+def test_a_named_engine_is_used_or_refused_with_the_reason(backend, monkeypatch):
     fake_machine(monkeypatch)
     assert choose_engine(backend, GPU, torch.float16).name == backend
     assert choose_engine("torch", GPU, torch.float16).name == "torch"
@@ -85,7 +85,7 @@ def one_thread(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
-def test_a_run_keeps_its_engine_whatever_a_batch_holds(one_thread):
+def test_a_run_keeps_its_engine_for_every_batch(one_thread):
     """Neither an empty batch nor one that spans too many cells is computed by another engine than the rest."""
     pytest.importorskip("spconv")
     network, (coords, features) = tiny_network(sparse_backend="spconv"), random_scan()
@@ -108,18 +108,13 @@ def test_a_library_that_is_missing_or_broken_is_named_with_the_way_out(one_threa
     assert module is None and problem == "it cannot be imported (OSError: built for another torch)"
 
 
-def test_spconv_on_several_threads_is_refused_because_it_races(monkeypatch):
+@pytest.mark.parametrize("num_threads, autocast, message", [(2, False, "data race"), (1, True, "bfloat16")])
+def test_spconv_is_refused_where_it_would_race_or_has_no_kernels(monkeypatch, num_threads, autocast, message):
     pytest.importorskip("spconv")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with pytest.raises(RuntimeError, match="data race"):
-        tiny_network(sparse_backend="spconv")(*random_scan())
-
-
-def test_spconv_is_refused_under_an_autocast_that_it_has_no_kernels_for():
-    pytest.importorskip("spconv")
-    network, (coords, features) = tiny_network(sparse_backend="spconv"), random_scan()
-    with pytest.raises(RuntimeError, match="bfloat16"), torch.autocast("cpu", dtype=torch.bfloat16):
-        network(coords, features)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    network, scan = tiny_network(sparse_backend="spconv"), random_scan()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast), pytest.raises(RuntimeError, match=message):
+        network(*scan)
 
 
 def batch_of(*scans):
@@ -138,24 +133,27 @@ def parts_of(finest, **limits):
 NEAR, FAR = [[0, 0, 0], [15, 15, 15]], [[0, 0, 0], [15, 15, -160]]  # 16 × 16 × 16 and 16 × 16 × 176 cells
 
 
-def test_a_batch_within_the_numbers_of_the_library_is_one_part():
-    assert parts_of(batch_of(NEAR, NEAR, NEAR)) == [(3, 6, [16, 16, 16])]
-    assert parts_of(batch_of(NEAR, FAR, NEAR)) == [(3, 6, [16, 16, 176])]
+@pytest.mark.parametrize(
+    "scans, limits, expected",
+    [
+        ([NEAR, NEAR, NEAR], {}, [(3, 6, [16, 16, 16])]),
+        ([NEAR, FAR, NEAR], {}, [(3, 6, [16, 16, 176])]),
+        (  # one far point in a scan: that scan is a part of its own
+            [NEAR, NEAR, FAR, NEAR],
+            {"max_cells": 16 * 16 * 176},
+            [(2, 4, [16, 16, 16]), (1, 2, [16, 16, 176]), (1, 2, [16, 16, 16])],
+        ),
+        ([NEAR, NEAR, [], NEAR], {"max_bytes": 4 * 1024}, [(2, 4, [16] * 3), (1, 2, [16] * 3)]),
+    ],
+)
+def test_a_batch_beyond_the_limits_of_the_library_is_cut_between_scans(scans, limits, expected):
+    assert parts_of(batch_of(*scans), **limits) == expected
 
 
-def test_one_far_point_in_one_scan_costs_that_scan_a_part_of_its_own():
-    parts = parts_of(batch_of(NEAR, NEAR, FAR, NEAR), max_cells=16 * 16 * 176)
-    assert parts == [(2, 4, [16, 16, 16]), (1, 2, [16, 16, 176]), (1, 2, [16, 16, 16])]
-
-
-def test_a_batch_of_too_many_bytes_is_cut_between_scans():
-    assert parts_of(batch_of(NEAR, NEAR, [], NEAR), max_bytes=4 * 1024) == [(2, 4, [16] * 3), (1, 2, [16] * 3)]
+def test_a_scan_beyond_the_limits_of_the_library_is_refused():
     with pytest.raises(RuntimeError, match="Scan 1 of the batch has 3 voxels .* supports at most 2 voxels"):
         parts_of(batch_of(NEAR, [*NEAR, [5, 5, 5]]), max_bytes=2 * 1024)
-
-
-def test_a_coordinate_beyond_int32_is_refused_even_where_cells_are_plenty():
-    finest = batch_of([[-(2**30) - 100, 0, 0], [2**30 + 100, 0, 0]])
+    finest = batch_of([[-(2**30) - 100, 0, 0], [2**30 + 100, 0, 0]])  # beyond int32
     with pytest.raises(RuntimeError, match="Scan 0 of the batch"):
         parts_of(finest, max_cells=2**62)
 
@@ -171,7 +169,7 @@ def test_the_device_is_waited_for_once(monkeypatch):
 
 
 def on_one_thread(script: str, *arguments: str) -> str:
-    """What a process prints whose OpenMP has one thread: with more, spconv's CPU build is wrong."""
+    """Output of a process whose OpenMP has one thread: with more, spconv's CPU build is wrong."""
     pytest.importorskip("spconv")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__)}
     command = [sys.executable, "-c", script, *arguments]
@@ -222,11 +220,7 @@ CASES = {
     "training": (({"preset": "tiny"}, "float64", True, {}), 1, 1e-10),
     "training in parts for their cells": (({"preset": "tiny"}, "float64", True, {"max_cells": 140_000}), 3, 1e-10),
     "training in parts for their bytes": (({"preset": "tiny"}, "float64", True, {"max_bytes": 200_000}), 4, 1e-10),
-    "a stem of 5³": (
-        ({"preset": "tiny", "in_channels": 4, "stem_kernel_size": 5}, "float64", True, {}),
-        1,
-        1e-10,
-    ),
+    "a stem of 5³": (({"preset": "tiny", "in_channels": 4, "stem_kernel_size": 5}, "float64", True, {}), 1, 1e-10),
     "evaluation": (({"preset": "tiny"}, "float32", False, {}), 1, 1e-5),
     "evaluation in parts": (({"preset": "tiny"}, "float32", False, {"max_cells": 140_000}), 3, 1e-5),
     "the paper's network": (({"preset": "minkunet34"}, "float32", False, {}), 1, 1e-5),

@@ -1,7 +1,4 @@
-"""LiDAR segmentation without 3D labels: UOV for the Hugging Face ecosystem.
-
-Importing the package makes its classes known to the Auto classes of transformers.
-"""
+"""LiDAR segmentation without 3D labels. Importing the package registers its classes and pipeline with transformers."""
 
 from transformers import (
     AutoConfig,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,10 @@ __all__ = ["DENSE", "AFIConfig", "approximate_flat_interaction", "labels_to_scor
 
 CHUNK_CENTRES = 2048  # picked points at a time on a CPU: their neighbours fit in a cache
 DEVICE_CHUNK_ELEMENTS = 1 << 27  # of one tensor on an accelerator (0.5 GB), where each chunk is a hundred launches
+Values = TypeVar("Values", torch.Tensor, np.ndarray)  # results have the type of the input
 
 
-@overload
-def labels_to_scores(labels: torch.Tensor, num_labels: int, ignore_index: int = IGNORED) -> torch.Tensor: ...
-@overload
-def labels_to_scores(labels: np.ndarray, num_labels: int, ignore_index: int = IGNORED) -> np.ndarray: ...
-def labels_to_scores(
-    labels: torch.Tensor | np.ndarray, num_labels: int, ignore_index: int = IGNORED
-) -> torch.Tensor | np.ndarray:
+def labels_to_scores(labels: Values, num_labels: int, ignore_index: int = IGNORED) -> Values:
     """One-hot scores `(N, num_labels)`, float32, of labels `(N,)`; rows of `ignore_index` are zero: no evidence.
 
     Raises:
@@ -45,24 +40,13 @@ def labels_to_scores(
     return scores.float()
 
 
-Sizes = torch.Tensor | Sequence[int] | None
-
-
-@overload
-def approximate_flat_interaction(
-    points: torch.Tensor | np.ndarray, scores: torch.Tensor, config: AFIConfig | None = None, num_points: Sizes = None
-) -> torch.Tensor: ...
-@overload
-def approximate_flat_interaction(
-    points: torch.Tensor | np.ndarray, scores: np.ndarray, config: AFIConfig | None = None, num_points: Sizes = None
-) -> np.ndarray: ...
 @torch.no_grad()
 def approximate_flat_interaction(
     points: torch.Tensor | np.ndarray,
-    scores: torch.Tensor | np.ndarray,
+    scores: Values,
     config: AFIConfig | None = None,
-    num_points: Sizes = None,
-) -> torch.Tensor | np.ndarray:
+    num_points: torch.Tensor | Sequence[int] | None = None,
+) -> Values:
     """Scores of every point after evidence has flowed along the flat surfaces that contain it (official `afi/afi.py`).
 
     On each level some points are picked, as far from each other as possible. A picked point stores the directions of
@@ -99,8 +83,10 @@ def approximate_flat_interaction(
         ValueError: Shapes do not fit, or scores are negative or not finite (logits need a softmax first).
     """
     if not isinstance(scores, torch.Tensor):
-        tensors = torch.tensor(np.asarray(points)), torch.tensor(np.asarray(scores))
-        return approximate_flat_interaction(*tensors, config, num_points).numpy()
+        scores_tensor = torch.tensor(np.asarray(scores))
+        return approximate_flat_interaction(
+            torch.tensor(np.asarray(points)), scores_tensor, config, num_points
+        ).numpy()
     config = AFIConfig() if config is None else config
     points = where_to_search(torch.as_tensor(points), scores.device)
     sizes = [len(points)] if num_points is None else torch.as_tensor(num_points).tolist()

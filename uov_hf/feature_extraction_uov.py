@@ -73,12 +73,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     ):
         unknown = sorted(set(kwargs) - set(KEYS_OF_TRANSFORMERS))
         if unknown:
-            settings = [
-                name for name in inspect.signature(type(self).__init__).parameters if name not in ("self", "kwargs")
-            ]
-            raise ValueError(
-                f"`UOVFeatureExtractor` has no setting {', '.join(unknown)}. Its settings are {', '.join(settings)}."
-            )
+            wrong, settings = ", ".join(unknown), ", ".join([*inspect.signature(type(self)).parameters][:-1])
+            raise ValueError(f"`UOVFeatureExtractor` has no setting {wrong}. Its settings are {settings}.")
         super().__init__()
         _check_choice("coordinate_system", coordinate_system, DEFAULT_VOXEL_SIZES)
         _check_choice("voxel_reduction", voxel_reduction, VOXEL_REDUCTIONS)
@@ -89,17 +85,14 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         self.point_cloud_range = None if point_cloud_range is None else [float(bound) for bound in point_cloud_range]
         self.voxel_reduction = voxel_reduction
         self.intensity_scaling = intensity_scaling
-        self.missing_intensity = float(
-            MISSING_INTENSITIES[intensity_scaling] if missing_intensity is None else missing_intensity
-        )
+        missing = MISSING_INTENSITIES[intensity_scaling] if missing_intensity is None else missing_intensity
+        self.missing_intensity = float(missing)
         if len(self.voxel_size) != 3 or not all(0 < size < math.inf for size in self.voxel_size):
             raise ValueError(f"`voxel_size` must be three positive finite numbers, got {self.voxel_size}.")
         bounds = np.reshape(self.point_cloud_range or [0] * 3 + [1] * 3, (2, -1))
         if bounds.shape != (2, 3) or not (bounds[0] < bounds[1]).all():
-            raise ValueError(
-                "`point_cloud_range` must be three lower bounds and three greater upper bounds, "
-                f"got {self.point_cloud_range}."
-            )
+            message = "`point_cloud_range` must be three lower bounds and three greater upper bounds"
+            raise ValueError(f"{message}, got {self.point_cloud_range}.")
 
     def __call__(
         self,

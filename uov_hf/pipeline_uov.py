@@ -1,4 +1,4 @@
-"""`pipeline("point-cloud-segmentation")`: scans in, a label for each point out, with classes given as words."""
+"""`pipeline("point-cloud-segmentation")`: a label for each point of a scan, among classes given as words."""
 
 import os
 from collections.abc import Iterator, Mapping, Sized
@@ -37,10 +37,8 @@ class PointCloudSegmentation(TypedDict):
             Probability of the label among all candidates.
         labels (`list[str]`):
             The candidates, or the classes of the checkpoint.
-        top_labels (`np.ndarray` of shape `(num_points, top_k)`, int64, *optional*):
-            The best labels whatever the threshold, best first; only with `top_k`.
-        top_scores (`np.ndarray` of shape `(num_points, top_k)`, float32, *optional*):
-            Their probabilities; only with `top_k`.
+        top_labels, top_scores (`np.ndarray` of shape `(num_points, top_k)`, int64 and float32, *optional*):
+            The best labels, best first, and their probabilities, regardless of the threshold; only with `top_k`.
     """
 
     segmentation: np.ndarray
@@ -217,15 +215,10 @@ class PointCloudSegmentationPipeline(Pipeline):
         raise ValueError(f"Pass `intensity_max`, the sensor's full scale: intensities go up to {largest}.")
 
     def get_iterator(
-        self,
-        inputs: Any,
-        num_workers: int,
-        batch_size: int,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
+        self, inputs: Any, num_workers: int, batch_size: int, *params: dict[str, Any]
     ) -> Iterator[PointCloudSegmentation]:
         """Iterate over results without padding batches, unlike the base class."""
+        preprocess_params, forward_params, postprocess_params = params
         kind = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
         if kind is PipelineIterator:
             num_workers = min(num_workers, 1)  # each worker would read the whole iterable
@@ -245,14 +238,10 @@ class PointCloudSegmentationPipeline(Pipeline):
         starts = num_voxels.cumsum(0) - num_voxels
         classified = self._classify(voxels, num_voxels.tolist(), scans)
         to_voxel = inputs["point_to_voxel"].split(inputs["num_points"].tolist())
+        to_voxel = [torch.where(rows < 0, rows, rows - start) for rows, start in zip(to_voxel, starts, strict=True)]
         return [
-            {
-                "points": scan["points"],
-                "point_to_voxel": torch.where(rows < 0, rows, rows - start),
-                "logits": logits,
-                "labels": labels,
-            }
-            for scan, rows, start, (logits, labels) in zip(scans, to_voxel, starts, classified, strict=True)
+            {"points": scan["points"], "point_to_voxel": rows, "logits": logits, "labels": labels}
+            for scan, rows, (logits, labels) in zip(scans, to_voxel, classified, strict=True)
         ]
 
     def postprocess(  # type: ignore[override]  # typed: the base has a dict
@@ -269,11 +258,8 @@ class PointCloudSegmentationPipeline(Pipeline):
             top_k=top_k,
         )
         segmentation = found["segmentation"].masked_fill(found["scores"] < threshold, IGNORED)
-        result: PointCloudSegmentation = {
-            "segmentation": segmentation.numpy(),
-            "scores": found["scores"].numpy(),
-            "labels": labels,
-        }
+        scores = found["scores"].numpy()
+        result: PointCloudSegmentation = {"segmentation": segmentation.numpy(), "scores": scores, "labels": labels}
         if top_k is not None:
             result["top_labels"], result["top_scores"] = found["top_labels"].numpy(), found["top_scores"].numpy()
         return result
@@ -283,7 +269,7 @@ class PointCloudSegmentationPipeline(Pipeline):
     ) -> list[tuple[torch.Tensor, list[str]]]:
         """For each scan the logits of its voxels, and the names of their columns."""
         classes = self.model.config.classes
-        # Before the forward pass, which a word that is refused should not cost.
+        # Before the forward pass, so that an invalid word costs none.
         vocabularies = [self._vocabulary(scan) for scan in scans]
         if not any(vocabularies):
             return [(logits, classes) for logits in self.model.get_voxel_logits(*voxels).split(num_voxels)]
@@ -292,14 +278,13 @@ class PointCloudSegmentationPipeline(Pipeline):
         for embeds, words in zip(uov.get_point_features(*voxels).split(num_voxels), vocabularies, strict=True):
             if words is None:
                 classified.append((uov.class_scores(embeds), classes))
-            else:
-                num_labels = len(words.labels)
-                logits = best_of_prompts(embeds, words.prompt_embeds, words.prompt_to_label, scale, num_labels)
-                classified.append((logits, words.labels))
+                continue
+            prompts = words.prompt_embeds, words.prompt_to_label
+            classified.append((best_of_prompts(embeds, *prompts, scale, len(words.labels)), words.labels))
         return classified
 
     def _vocabulary(self, scan: _Scan) -> _Vocabulary | None:
-        """The candidates of a scan; None where it has none and the classes of the checkpoint are used."""
+        """The candidates of a scan; `None` if it has none, for the classes of the checkpoint."""
         if scan["candidate_labels"] is None and scan["candidate_embeds"] is None:
             return None
         config, template = self.model.config, scan["hypothesis_template"] or DEFAULT_TEMPLATE
@@ -322,10 +307,8 @@ class PointCloudSegmentationPipeline(Pipeline):
             embeds[label] = torch.cat([embeds[label], own]) if label in embeds else own
         if not 0 < len(embeds) <= IGNORED:
             raise ValueError(f"There must be from 1 to {IGNORED} candidates, got {len(embeds)}.")
-        rows = [torch.full((len(own),), row) for row, own in enumerate(embeds.values())]
-        return _Vocabulary(
-            list(embeds), torch.cat(list(embeds.values())).to(self.device), torch.cat(rows).to(self.device)
-        )
+        rows = torch.cat([torch.full((len(own),), row) for row, own in enumerate(embeds.values())])
+        return _Vocabulary(list(embeds), torch.cat([*embeds.values()]).to(self.device), rows.to(self.device))
 
     def _embed_labels(self, labels: list[str], template: str) -> dict[str, torch.Tensor]:
         """`(num_prompts, D)` each, on the CPU: the prompts of a class, a baked prompt, or words by the text tower."""
@@ -341,18 +324,16 @@ class PointCloudSegmentationPipeline(Pipeline):
                 baked.append(label)
             else:
                 sentences[label] = template.format(label)
-        if baked:  # raises for words that are not
+        if baked:  # raises for words that are not baked
             embeds |= zip(baked, uov.get_prompt_features(baked).cpu().split(1), strict=True)
-        self._embed_sentences([text for text in sentences.values() if text not in self._embeds_of_words])
+        new = [text for text in sentences.values() if text not in self._embeds_of_words]
+        if new:
+            tokens = self.processor(text=new).to(self.device)
+            self._embeds_of_words |= zip(
+                new, uov.get_text_features(**tokens).pooler_output.cpu().split(1), strict=True
+            )
         embeds |= {label: self._embeds_of_words[sentence] for label, sentence in sentences.items()}
         return {label: embeds[label] for label in labels}
-
-    def _embed_sentences(self, sentences: list[str]) -> None:
-        """Add sentences to the cache of the text tower."""
-        if sentences:
-            tokens = self.processor(text=sentences).to(self.device)
-            embeds = self.model.uov.get_text_features(**tokens).pooler_output.cpu()
-            self._embeds_of_words |= zip(sentences, embeds.split(1), strict=True)
 
 
 def _as_dict(scan: Any) -> dict[str, Any]:

@@ -40,10 +40,8 @@ class PointSegmentation(ModelOutput):
             Columns of the scores, or the ignored index.
         scores (`torch.FloatTensor` of shape `(num_points,)`):
             Score of each label, 0 for a point outside the grid.
-        top_labels (`torch.LongTensor` of shape `(num_points, top_k)`, *optional*):
-            The best labels, best first; only with `top_k`.
-        top_scores (`torch.FloatTensor` of shape `(num_points, top_k)`, *optional*):
-            Their scores; only with `top_k`.
+        top_labels, top_scores (`torch.Tensor` of shape `(num_points, top_k)`, *optional*):
+            The best labels, best first, and their scores; only with `top_k`.
     """
 
     segmentation: torch.Tensor | None = None
@@ -295,13 +293,11 @@ class UOVProcessor(ProcessorMixin):
         scans = images if images and isinstance(images[0], (list, tuple)) else [images]
         num_cameras = {len(cameras) for cameras in scans}
         if len(num_cameras) > 1 or 0 in num_cameras:
-            raise ValueError(
-                f"`images` must have as many cameras for each scan, and at least one, got {sorted(num_cameras)}."
-            )
+            numbers = sorted(num_cameras)
+            raise ValueError(f"`images` must have as many cameras for each scan, and at least one, got {numbers}.")
         flat = [image for cameras in scans for image in cameras]
         pixel_values = self.image_processor(flat, **options, return_tensors="np")["pixel_values"]
-        # (batch, num_cameras, 3, height, width)
-        return pixel_values.reshape(len(scans), -1, *pixel_values.shape[1:])
+        return pixel_values.reshape(len(scans), -1, *pixel_values.shape[1:])  # (batch, num_cameras, 3, height, width)
 
     def _tokenize(self, text: str | list[str], **options: Any) -> BatchEncoding:
         if not self.has_text_tower:

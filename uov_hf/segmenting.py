@@ -133,14 +133,9 @@ def segment_file(
     segmenter = model_name_or_path
     if not isinstance(segmenter, PointCloudSegmentationPipeline):
         segmenter = load_segmenter(segmenter, device, dtype)
-    options = {
-        "candidate_labels": candidate_labels,
-        "candidate_embeds": candidate_embeds,
-        "intensity_max": intensity_max,
-    }
-    options = {name: value for name, value in options.items() if value is not None}
+    own = {"candidate_labels": candidate_labels, "candidate_embeds": candidate_embeds, "intensity_max": intensity_max}
     try:
-        result: PointCloudSegmentation = segmenter(points, threshold=threshold, refine=refine, **options)
+        result: PointCloudSegmentation = segmenter({"points": points, **own}, threshold=threshold, refine=refine)
     except ValueError as error:
         raise ValueError(f"{scan}: {error}") from error
     labels = result["segmentation"].astype(np.uint8)
@@ -299,16 +294,8 @@ def _write(result: SegmentedScan, viewer: bool) -> None:
     title = f"{result.scan.name}: {len(result.points):,} points"
     draw_birds_eye_view(result.points, result.labels, names, colors, title=title).save(folder / "birds_eye_view.png")
     if viewer:
+        shown = result.points, result.labels, names, colors
         intensity = result.points[:, 3] if result.points.shape[1] > 3 else None
-        write_viewer(
-            folder / "viewer.html",
-            result.points,
-            result.labels,
-            names,
-            colors,
-            scores=result.scores,
-            intensity=intensity,
-            title=title,
-        )
+        write_viewer(folder / "viewer.html", *shown, scores=result.scores, intensity=intensity, title=title)
     else:
         (folder / "viewer.html").unlink(missing_ok=True)  # of an earlier run, with its labels

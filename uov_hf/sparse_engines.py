@@ -273,15 +273,12 @@ class SpconvPyramid:
     """
 
     def __init__(self, library: str, finest: VoxelLevel, total_stride: int, row_bytes: int, kernel_volume: int):
-        self.library, self.training = library, torch.is_grad_enabled()
-        self._stride = total_stride
+        self.library, self.training, self._stride = library, torch.is_grad_enabled(), total_stride
         self._max_voxels = LIBRARIES[library].max_voxels(row_bytes, kernel_volume)
         fields = torch.stack(finest.fields(), 1)
-        runs = self._runs(fields)
-        slices = fields.split([num_voxels for _, num_voxels in runs])
-        self.parts = [
-            _Part(own, box.shape(total_stride), total_stride) for own, (box, _) in zip(slices, runs, strict=True)
-        ]
+        boxes, counts = zip(*self._runs(fields), strict=True)
+        shapes = [box.shape(total_stride) for box in boxes]
+        self.parts = [_Part(*part, total_stride) for part in zip(fields.split(counts), shapes, strict=True)]
 
     @torch.compiler.disable
     def submanifold(self, level: int, kernel_size: int) -> SpconvMap:
@@ -313,13 +310,8 @@ class SpconvPyramid:
         return runs
 
     def _fits(self, box: Box, num_voxels: int) -> bool:
-        shape = box.shape(self._stride)
-        num_cells = math.prod(shape)
-        return (
-            num_voxels <= self._max_voxels
-            and num_cells <= LIBRARIES[self.library].max_cells
-            and max(shape) <= INT32_MAX
-        )
+        shape, max_cells = box.shape(self._stride), LIBRARIES[self.library].max_cells
+        return num_voxels <= self._max_voxels and math.prod(shape) <= max_cells and max(shape) <= INT32_MAX
 
     def _refuse(self, box: Box, num_voxels: int) -> None:
         num_cells = math.prod(box.shape(self._stride))

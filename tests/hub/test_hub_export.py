@@ -61,13 +61,13 @@ config = AutoConfig.from_pretrained("saved without its source", **trust)
 assert sorted(config.auto_map) == ["AutoConfig", "AutoModel"] and not config.custom_pipelines, config
 segmenter = pipeline("point-cloud-segmentation", model="saved by the pipeline", device="cpu", **trust)
 assert type(segmenter).__module__.startswith("transformers_modules."), type(segmenter).__module__
-torch.save([torch.from_numpy(segmenter(points, ["sky", "car"])["scores"])], result)
+torch.save([torch.from_numpy(segmenter(points, CANDIDATES)["scores"])], result)
 """
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A pre-training checkpoint with two classes, a scan, and what the model says about it."""
+    """A pre-training checkpoint with two classes, a scan, and the output of the model for it."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint")
     config = UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8, projection_dim=12, sparse_backend="torch")
@@ -82,24 +82,27 @@ def checkpoint(tmp_path_factory):
     return folder, [output.point_embeds, output.logits_per_point]
 
 
-def run(script, checkpoint, tmp_path):
-    folder, _ = checkpoint
-    run_script(script, tmp_path, folder / "model", folder / "points.npy", tmp_path / "result.pt")
+def run(script, folder, tmp_path, name="model"):
+    run_script(script, tmp_path, folder / name, folder / "points.npy", tmp_path / "result.pt")
     return torch.load(tmp_path / "result.pt", weights_only=True)
 
 
 def test_a_fresh_process_without_the_package_trusts_the_code_in_the_checkpoint(checkpoint, tmp_path):
     script = LOAD_AND_EMBED.format(imports="", options={"trust_remote_code": True}, module="transformers_modules.")
-    result = run(BLOCK_THE_PACKAGE + script, checkpoint, tmp_path)
+    result = run(BLOCK_THE_PACKAGE + script, checkpoint[0], tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
 
 
-def test_without_the_package_a_checkpoint_is_saved_again_with_its_code(checkpoint, tmp_path):
-    (scores,) = run(BLOCK_THE_PACKAGE + SAVE_AGAIN_AND_SEGMENT, checkpoint, tmp_path)
-    segmenter = pipeline("point-cloud-segmentation", model=str(checkpoint[0] / "model"), device="cpu")
-    assert torch.equal(
-        scores, torch.from_numpy(segmenter(str(checkpoint[0] / "points.npy"), ["sky", "car"])["scores"])
-    )
+@pytest.mark.parametrize("head, candidates", [("text", ["sky", "car"]), ("linear", None)])
+def test_without_the_package_a_segmenter_is_saved_again_with_its_code(checkpoint, head, candidates, tmp_path):
+    folder, _ = checkpoint
+    model = UOVForSemanticSegmentation.from_backbone(UOVModel.from_pretrained(folder / "model"), head)
+    save_checkpoint(folder / head, model, UOVProcessor.from_pretrained(folder / "model"))
+    script = BLOCK_THE_PACKAGE + SAVE_AGAIN_AND_SEGMENT.replace("CANDIDATES", repr(candidates))
+    (scores,) = run(script, folder, tmp_path, head)
+    segmenter = pipeline("point-cloud-segmentation", model=str(folder / head), device="cpu")
+    expected = segmenter(str(folder / "points.npy"), candidates)["scores"]
+    assert torch.equal(scores, torch.from_numpy(expected))
 
 
 @pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}])
@@ -112,12 +115,13 @@ def test_with_the_package_its_pipeline_is_used_and_needs_no_trust(checkpoint, tr
 
 def test_a_fresh_process_with_the_package_needs_no_trust(checkpoint, tmp_path):
     script = LOAD_AND_EMBED.format(imports="import uov_hf", options={}, module="uov_hf.")
-    result = run(script, checkpoint, tmp_path)
+    result = run(script, checkpoint[0], tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
 
 
 def test_the_checkpoint_names_its_classes_by_module(checkpoint):
     folder = checkpoint[0] / "model"
+    assert not UOVProcessor.from_pretrained(folder).has_text_tower
     config = json.loads((folder / "config.json").read_text())
     assert config["auto_map"]["AutoModel"] == "modeling_uov.UOVModel"
     assert config["auto_map"]["AutoConfig"] == "configuration_uov.UOVConfig"
@@ -142,11 +146,6 @@ def test_saving_over_a_checkpoint_keeps_its_other_files(checkpoint, tmp_path):
         save_checkpoint(tmp_path, model, processor)
     assert (tmp_path / "README.md").read_text() == "card"
     assert torch.equal(UOVModel.from_pretrained(tmp_path).prompt_embeds, model.prompt_embeds)
-
-
-def test_the_processor_of_a_checkpoint_knows_whether_there_is_a_text_tower(checkpoint):
-    processor = UOVProcessor.from_pretrained(checkpoint[0] / "model")
-    assert not processor.has_text_tower
 
 
 def test_the_code_in_the_checkpoint_is_that_of_the_package(checkpoint):
