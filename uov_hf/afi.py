@@ -40,7 +40,6 @@ def labels_to_scores(labels: Values, num_labels: int, ignore_index: int = IGNORE
     return scores.float()
 
 
-@torch.no_grad()
 def approximate_flat_interaction(
     points: torch.Tensor | np.ndarray,
     scores: Values,
@@ -83,17 +82,15 @@ def approximate_flat_interaction(
         ValueError: Shapes do not fit, or scores are negative or not finite (logits need a softmax first).
     """
     if not isinstance(scores, torch.Tensor):
-        scores_tensor = torch.tensor(np.asarray(scores))
-        return approximate_flat_interaction(
-            torch.tensor(np.asarray(points)), scores_tensor, config, num_points
-        ).numpy()
+        points, from_numpy = torch.tensor(np.asarray(points)), torch.tensor(np.asarray(scores))
+        return approximate_flat_interaction(points, from_numpy, config, num_points).numpy()
     config = AFIConfig() if config is None else config
-    points = where_to_search(torch.as_tensor(points), scores.device)
+    points, given = where_to_search(torch.as_tensor(points).detach(), scores.device), scores.detach()
     sizes = [len(points)] if num_points is None else torch.as_tensor(num_points).tolist()
     _check(points, scores, sizes, config)
 
     dtype = torch.promote_types(torch.promote_types(points.dtype, scores.dtype), torch.float32)
-    points, refined = points[:, :3].to(dtype), scores.to(dtype, copy=True)
+    points, refined = points[:, :3].to(dtype), given.to(dtype, copy=True)
     with torch.autocast(scores.device.type, enabled=False):
         for scan, own in zip(points.split(sizes), refined.split(sizes), strict=True):
             own.copy_(_refine(scan, own, config))
