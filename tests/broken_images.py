@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def png_with_a_hole() -> bytes:
-    """Pillow says of it "broken PNG file", by a SyntaxError, once its pixels are read."""
+    """Pillow raises a SyntaxError, "broken PNG file", when its pixels are read."""
     buffer = io.BytesIO()
     Image.effect_noise((300, 300), 100).save(buffer, "PNG")
     content = buffer.getvalue()

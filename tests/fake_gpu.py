@@ -7,7 +7,7 @@ with FakeGPU() as traffic:
 print(traffic)  # how many launches, syncs and copies, and which line made each
 ```
 
-Autograd asks how many devices there are when it first runs backward. So this file is imported, and the device
+Autograd counts the devices when it first runs backward. So this file is imported, and the device
 registered, before any test: by conftest.py. Outside of the context the device counts as absent, and its tensors refuse
 every operation. Nothing of torch is patched. `torch.inference_mode` is not supported; use `torch.no_grad`.
 """
@@ -34,7 +34,7 @@ TRANSFERS = {"_to_copy": 0, "copy_": 1}  # which argument is the source
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 # Memory is reserved, or a number read; views are seen from their schemas.
 NO_LAUNCH = set("_local_scalar_dense _unsafe_view empty empty_like empty_strided new_empty new_empty_strided".split())
-# The host reads the answer, its size, or whether it is right (ATen/native/cuda). `_local_scalar_dense` is what `item`,
+# The host reads the result, its size, or whether it is right (ATen/native/cuda). `_local_scalar_dense` is what `item`,
 # `bool`, `int` and `float` come to, `nonzero` is `argwhere` and `where` of one argument; `isin` waits where it sorts.
 SYNCHRONISING = set(
     "_linalg_check_errors _linalg_eigh _linalg_svd _local_scalar_dense _unique _unique2 allclose bincount equal isin "
@@ -163,11 +163,11 @@ class FakeGPU(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         comes_from_gpu = any(map(_is_on_gpu, tensors))
-        goes_to_gpu, asked = comes_from_gpu, kwargs.get("device")
+        goes_to_gpu, device = comes_from_gpu, kwargs.get("device")
         name = func.overloadpacket.__name__
-        if asked is not None:
-            goes_to_gpu = torch.device(asked).type == NAME
-            kwargs["device"] = torch.device("cpu") if goes_to_gpu else asked
+        if device is not None:
+            goes_to_gpu = torch.device(device).type == NAME
+            kwargs["device"] = torch.device("cpu") if goes_to_gpu else device
         elif name == "copy_":
             goes_to_gpu = _is_on_gpu(args[0])
         if not comes_from_gpu and not goes_to_gpu:
@@ -175,11 +175,11 @@ class FakeGPU(TorchDispatchMode):
         _refuse_mixed_devices(name, args, tensors)
         self._count(func, name, args, kwargs, goes_to_gpu)
         raw_args, raw_kwargs = tree_map_only(_GPUTensor, lambda tensor: tensor.raw, (args, kwargs))
-        answer = func(*raw_args, **raw_kwargs)
+        result = func(*raw_args, **raw_kwargs)
         if not goes_to_gpu:
-            return answer
-        answer = tree_map_only(torch.Tensor, _GPUTensor, answer)
-        return return_and_correct_aliasing(func, args, kwargs, answer) if comes_from_gpu else answer
+            return result
+        result = tree_map_only(torch.Tensor, _GPUTensor, result)
+        return return_and_correct_aliasing(func, args, kwargs, result) if comes_from_gpu else result
 
     def _count(self, func, name: str, args: tuple, kwargs: dict, goes_to_gpu: bool) -> None:
         entry = [(name, _cause())]

@@ -1,12 +1,13 @@
-"""The Space as its README starts it, for as long as a test needs it."""
+"""Run the Space as its README starts it."""
 
 import os
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from forks import free_port
 
 
 SPACE = Path(__file__).parents[1] / "examples" / "space"
@@ -14,16 +15,8 @@ SPACE = Path(__file__).parents[1] / "examples" / "space"
 
 @contextmanager
 def running_space(python: str | Path, checkpoint: Path, folder: Path, app: Path = SPACE / "app.py") -> Iterator[str]:
-    """Its address, once it answers.
-
-    Args:
-        python (`str` or `Path`): The interpreter.
-        checkpoint (`Path`): What it is to segment with.
-        folder (`Path`): Where it runs; its output goes to `log.txt` there.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """The address of a running Space with this interpreter and checkpoint; it writes `log.txt` in the folder."""
+    port = free_port()
     environment = os.environ | {
         "HF_MODEL_ID": str(checkpoint),
         "GRADIO_SERVER_PORT": str(port),

@@ -129,9 +129,9 @@ def test_flipped_labels_of_a_real_scan_are_corrected_better_than_by_a_vote_of_as
     _, nearest = cKDTree(points).query(points, k=20)
     refined = approximate_flat_interaction(points, scores, DENSE).argmax(1)
     mean_iou = []
-    for answer in (refined, scores[nearest].sum(axis=1).argmax(1)):
+    for labels in (refined, scores[nearest].sum(axis=1).argmax(1)):
         matrix = ConfusionMatrix(len(classes))
-        matrix.update(answer, truth)
+        matrix.update(labels, truth)
         mean_iou.append(matrix.compute()["mean_iou"])
     assert mean_iou[0] > mean_iou[1] + 0.05
 

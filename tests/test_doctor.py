@@ -8,6 +8,7 @@ import tomllib
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,16 +37,14 @@ def one_thread(set_num_threads):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock of the self-test's own, which moves a millisecond when it is looked at; the speed is of one scan."""
+    """A clock that advances by a millisecond with each reading; the speed is that of one scan."""
+    clock = SimpleNamespace(now=0.0)
 
-    class Clock:
-        now = 0.0
+    def perf_counter():
+        clock.now += 0.001
+        return clock.now
 
-        def perf_counter(self):
-            self.now += 0.001
-            return self.now
-
-    clock = Clock()
+    clock.perf_counter = perf_counter
     monkeypatch.setattr(self_test, "time", clock)
     monkeypatch.setattr(self_test, "SECONDS_OF_SPEED", 0)
     return clock
@@ -172,13 +171,12 @@ def test_the_speed_counts_all_products_of_a_training_step(one_thread):
     network, products = self_test._network("torch"), []
 
     def count(module, inputs, output):
-        rows, widths = (
-            (sum(inputs[1].sizes), (module.in_channels, module.out_channels))
-            if isinstance(module, SparseConv)
-            else (len(output), (module.in_features, module.out_features))
-        )
+        if isinstance(module, SparseConv):
+            rows, width = sum(inputs[1].sizes), module.in_channels * module.out_channels
+        else:
+            rows, width = len(output), module.weight.numel()
         is_stem = module is network.stem.conv  # nothing needs the gradient of the network's input
-        products.append(2 * rows * widths[0] * widths[1] * (2 if is_stem else 3))
+        products.append(2 * rows * width * (2 if is_stem else 3))
 
     for module in network.modules():
         if isinstance(module, (SparseConv, nn.Linear)):
@@ -189,7 +187,7 @@ def test_the_speed_counts_all_products_of_a_training_step(one_thread):
 def test_the_share_is_operations_over_time_beside_those_of_a_large_product(monkeypatch, clock, one_thread):
     monkeypatch.setattr(self_test, "count_operations", lambda *args: 3e6)
     speed = self_test.measure_speed()
-    # A step and a product look at the clock twice, and so take a millisecond each.
+    # A step and a product read the clock twice, and so take a millisecond each.
     assert speed.gflops == pytest.approx(3.0)
     assert speed.share == pytest.approx(3e6 / (2 * 1024**3))
     assert speed.num_scans == 1

@@ -227,7 +227,7 @@ def test_a_training_step_never_waits_but_for_the_sizes_of_its_levels(traffic, st
 
 
 def test_gradients_on_an_accelerator_are_those_of_the_cpu(traffic):
-    """There products have all pairs of an offset, sums another order, and checks of values no answer on the host."""
+    """There, products have all pairs of an offset, sums another order, and the host reads no checks of values."""
     batch, model = voxels(num_scans=2, num_points=3000), segmenter("tiny").train()
     batch["labels"] = torch.arange(len(batch["point_to_voxel"])) % 3
     on_gpu, batch_on_gpu = to_gpu(copy.deepcopy(model)), to_gpu(batch)
@@ -248,7 +248,7 @@ def test_wrong_labels_and_ids_make_a_loss_nan_where_the_host_does_not_wait(traff
     assert pool_superpoints(embeds, ids, 3).cpu().isnan().all()
 
 
-# --- answers --------------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

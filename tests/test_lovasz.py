@@ -37,12 +37,13 @@ def lovasz_by_definition(probabilities, labels, ignore_index):
     return sum(terms) / len(terms)
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 255], [2, 2, 2, 2, 2], [0, 3, 3, 255, 0, 3], [1]], ids=str)
-def test_lovasz_is_its_definition_in_value_and_gradient(labels):
+@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 255], [2, 2, 2, 2, 2], [0, 2, 2, 255, 0, 2], [1]], ids=str)
+@pytest.mark.parametrize("ignore_index", [255, 3])
+def test_lovasz_is_its_definition_in_value_and_gradient(labels, ignore_index):
     logits = torch.randn(len(labels), 4, dtype=torch.float64, requires_grad=True)
-    labels = torch.tensor(labels)
-    loss = lovasz_softmax(logits.softmax(dim=1), labels)
-    expected = lovasz_by_definition(logits.softmax(dim=1), labels, 255)
+    labels = torch.tensor(labels).masked_fill(torch.tensor(labels) == 255, ignore_index)
+    loss = lovasz_softmax(logits.softmax(dim=1), labels, ignore_index)
+    expected = lovasz_by_definition(logits.softmax(dim=1), labels, ignore_index)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
     gradient, expected_gradient = (torch.autograd.grad(value, logits)[0] for value in (loss, expected))
     assert torch.allclose(gradient, expected_gradient, rtol=0, atol=1e-12)
@@ -53,13 +54,6 @@ def test_for_certain_answers_it_is_one_minus_the_mean_iou():
     certain = torch.eye(3)[torch.tensor([0, 1, 1, 1, 2])]
     assert lovasz_softmax(certain, labels).item() == pytest.approx(1 - (1 / 2 + 2 / 4) / 2)
     assert lovasz_softmax(torch.eye(3)[labels], labels).item() == 0
-
-
-def test_classes_that_are_absent_and_rows_that_are_ignored_do_not_count():
-    probabilities, labels = torch.rand(6, 4).softmax(dim=1), torch.tensor([0, 2, 7, 0, 7, 2])
-    kept = labels != 7
-    expected = lovasz_softmax(probabilities[kept], labels[kept])
-    assert lovasz_softmax(probabilities, labels, ignore_index=7).item() == expected.item()
 
 
 @pytest.mark.parametrize("num_rows", [0, 3])

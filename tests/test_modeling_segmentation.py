@@ -51,15 +51,6 @@ def test_the_loss_is_cross_entropy_and_lovasz_of_the_first_points_of_voxels(batc
     assert model(**batch).cross_entropy.item() == pytest.approx(losses.mean().item(), rel=1e-5)
 
 
-def test_a_voxel_has_the_label_of_its_first_point_or_none():
-    labels, confidence = torch.tensor([7, 1, 255, 2, 0]), torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
-    point_to_voxel = torch.tensor([-1, 2, 0, 0, 2])  # voxel 1 has no point
-    found, weights = first_of_each_voxel(labels, confidence, point_to_voxel, 3)
-    assert found.tolist() == [255, 255, 1]
-    assert weights.tolist() == pytest.approx([0.3, 0, 0.2])
-    assert first_of_each_voxel(labels[:0], None, point_to_voxel[:0], 2)[0].tolist() == [255, 255]
-
-
 def test_points_have_the_logits_of_their_voxels_and_voxels_may_be_labelled_themselves(batch):
     model = small_segmenter().eval()
     output = model(**batch)

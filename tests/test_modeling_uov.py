@@ -118,12 +118,13 @@ def test_what_a_checkpoint_lacks_is_initialised_as_in_the_paper(tmp_path):
 
 
 def test_convolutions_and_projection_start_uniform_with_bound_one_over_root_of_inputs():
-    model = UOVModel(small_config(hidden_sizes=[16] * 8))
-    block = model.backbone.encoder[0].blocks[0]
-    for weight, num_inputs in ((model.point_projection.weight, 16), (block.conv2.weight, 16 * 27)):
+    model = UOVModel(small_config(hidden_sizes=[16, 16, 16, 32, 16, 16, 16, 16], stem_channels=32))
+    block, up = model.backbone.encoder[0].blocks[0], model.backbone.decoder[0].step
+    weights = [(model.point_projection, 16), (block.conv2, 16 * 27), (up.conv, 16 * 8), (model.backbone.stem.conv, 27)]
+    for layer, num_inputs in weights:
         bound = num_inputs**-0.5
-        assert 0.95 * bound < weight.abs().max() <= bound
-        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -152,7 +152,7 @@ def test_scores_and_points_that_do_not_fit_are_refused(processor, num_rows, to_v
         processor.post_process_semantic_segmentation(torch.zeros(num_rows, 2), torch.tensor(to_voxel), **options)
 
 
-# --- refined answers ------------------------------------------------------------------------------------------------
+# --- refined results ------------------------------------------------------------------------------------------------
 
 
 def flat_scan(num_points=400, seed=0):
@@ -201,9 +201,9 @@ def test_scans_are_refined_one_by_one_from_scores_of_points_or_voxels(processor)
     voxels = post_process(logits.flip(0), to_voxel.flip(0), num_points, True, refine="afi", points=cloud)
     for index, (points, scan_logits) in enumerate(scans):
         (alone,) = post_process(scan_logits, torch.arange(len(points)), refine="afi", points=points)
-        for answer in (together[index], voxels[index]):
-            assert torch.equal(answer["segmentation"], alone["segmentation"])
-            assert torch.equal(answer["scores"], alone["scores"])
+        for result in (together[index], voxels[index]):
+            assert torch.equal(result["segmentation"], alone["segmentation"])
+            assert torch.equal(result["scores"], alone["scores"])
 
 
 def test_background_is_a_class_among_others_until_the_end(processor):

@@ -58,12 +58,12 @@ def test_several_scans_get_a_folder_each(segmenter, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_scan(tmp_path / name)
     (tmp_path / "00" / "calib.txt").write_text("no scan")
-    answers = list(segment_files(segmenter, [tmp_path / "00", tmp_path / "01"], tmp_path / "out", viewer=False))
+    results = list(segment_files(segmenter, [tmp_path / "00", tmp_path / "01"], tmp_path / "out", viewer=False))
     names = ["00/000000", "00/000001", "01/000000"]
-    assert [answer.folder for answer in answers] == [tmp_path / "out" / name for name in names]
-    for answer in answers:
-        np.testing.assert_array_equal(np.load(answer.folder / "labels.npy"), answer.labels)
-        assert not (answer.folder / "viewer.html").exists()
+    assert [result.folder for result in results] == [tmp_path / "out" / name for name in names]
+    for result in results:
+        np.testing.assert_array_equal(np.load(result.folder / "labels.npy"), result.labels)
+        assert not (result.folder / "viewer.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_several_scans_get_a_folder_each(segmenter, tmp_path):
 def test_a_folder_has_the_name_of_its_scan_without_the_suffix_where_it_is_unique(segmenter, names, folders, tmp_path):
     for name in names:
         write_scan(tmp_path / name)
-    answers = list(segment_files(segmenter, [tmp_path], tmp_path / "out", viewer=False))
-    assert {answer.scan.name: answer.folder.name for answer in answers} == dict(zip(names, folders, strict=True))
-    assert all(len(np.load(answer.folder / "labels.npy")) == len(answer.labels) for answer in answers)
+    results = list(segment_files(segmenter, [tmp_path], tmp_path / "out", viewer=False))
+    assert {result.scan.name: result.folder.name for result in results} == dict(zip(names, folders, strict=True))
+    assert all(len(np.load(result.folder / "labels.npy")) == len(result.labels) for result in results)
 
 
 def test_a_scan_without_intensity_and_one_of_five_columns_are_segmented(tiny_segmenter, segmenter, tmp_path):
@@ -164,9 +164,9 @@ def test_results_of_scans_elsewhere_stay_in_the_output_folder(segmenter, tmp_pat
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "run")
     scans = [write_scan(Path("..") / "there" / "a.bin"), write_scan(Path("here") / "a.bin")]
-    answers = list(segment_files(segmenter, scans, "out", viewer=False))
-    assert [answer.folder for answer in answers] == [Path("out/there/a"), Path("out/run/here/a")]
-    assert all((tmp_path / "run" / answer.folder / "labels.npy").is_file() for answer in answers)
+    results = list(segment_files(segmenter, scans, "out", viewer=False))
+    assert [result.folder for result in results] == [Path("out/there/a"), Path("out/run/here/a")]
+    assert all((tmp_path / "run" / result.folder / "labels.npy").is_file() for result in results)
 
 
 def test_a_folder_of_results_has_no_old_viewer_and_no_new_scans(segmenter, tmp_path):

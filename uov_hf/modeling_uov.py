@@ -93,7 +93,7 @@ class UOVModel(UOVPreTrainedModel):
         num_prompts = len(config.prompts)
         self.register_buffer("prompt_embeds", torch.zeros(num_prompts, config.projection_dim))
         self.register_buffer("prompt_to_class", torch.full((num_prompts,), config.ignored_index))
-        self._has_vocabulary = False  # not looked at yet
+        self._has_vocabulary = False  # not checked yet
         self.post_init()
 
     def train(self, mode: bool = True) -> "UOVModel":

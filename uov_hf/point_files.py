@@ -47,7 +47,7 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
 
 def check_finite(points: np.ndarray, path: Path) -> None:
     """Raise a `ValueError` that names the file if no point is finite."""
-    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # usually the first point is: few are looked at
+    if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # usually the first one is: stop there
         raise ValueError(f"{path}: expected a scan with finite points, got {len(points)} points, none finite.")
 
 

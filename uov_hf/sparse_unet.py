@@ -18,14 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def validate_voxels(voxel_coords: torch.Tensor, voxel_features: torch.Tensor, in_channels: int) -> None:
-    """Check shapes, dtypes and devices; `sort_voxels` checks the values.
-
-    Args:
-        voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`, int32 or int64):
-            Batch index, x, y, z. int64 is accepted because `datasets` returns it.
-        voxel_features (`torch.Tensor` of shape `(num_voxels, in_channels)`):
-            Features of the voxels.
-    """
+    """Check shapes, dtypes and devices; `sort_voxels` checks the values. `datasets` returns int64: it is valid."""
     if voxel_coords.ndim != 2 or voxel_coords.shape[1] != 4:
         raise ValueError(
             f"`voxel_coords` must have 4 columns (batch, x, y, z), got shape {tuple(voxel_coords.shape)}. "
@@ -172,9 +165,8 @@ class SparseUNet(nn.Module):
         num_stages = len(config.hidden_sizes) // 2
         down_widths = [config.stem_channels, *config.hidden_sizes[:num_stages]]
         up_widths = config.hidden_sizes[num_stages - 1 :]
-        self.stem = ConvNormReLU(
-            config.in_channels, config.stem_channels, config.stem_kernel_size, config.batch_norm_momentum
-        )
+        stem_sizes = config.in_channels, config.stem_channels, config.stem_kernel_size
+        self.stem = ConvNormReLU(*stem_sizes, config.batch_norm_momentum)
         self.encoder = nn.ModuleList(
             UNetStage(config, down_widths[i], down_widths[i], 0, down_widths[i + 1], config.depths[i], upwards=False)
             for i in range(num_stages)
