@@ -45,16 +45,14 @@ def test_each_prompt_has_its_class_and_raw_id_beside_it(capsys):
     assert "' rolling hills'" in rows[111]
 
 
-def test_without_a_name_the_vocabularies_are_listed(capsys):
+def test_every_vocabulary_is_listed_and_printed(capsys):
     assert main(["vocabulary"]) == 0
-    assert capsys.readouterr().out.split() == available_vocabularies()
-
-
-@pytest.mark.parametrize("name", available_vocabularies())
-def test_every_vocabulary_is_printed(name, capsys):
-    assert main(["vocabulary", name]) == 0
-    out = capsys.readouterr().out
-    assert all(class_name in out for class_name in load_vocabulary(name).class_names)
+    names = capsys.readouterr().out.split()
+    assert names == available_vocabularies()
+    for name in names:
+        assert main(["vocabulary", name]) == 0
+        printed = capsys.readouterr().out
+        assert all(class_name in printed for class_name in load_vocabulary(name).class_names)
 
 
 def test_a_vocabulary_file_is_printed_or_its_wrong_line_is_named(tmp_path, capsys):
@@ -140,13 +138,6 @@ def test_segment_needs_no_package_of_the_extra_train(tiny_segmenter, scan, tmp_p
     assert written == {"birds_eye_view.png", "classes.json", "labels.npy", "scores.npy", "viewer.html"}
 
 
-def test_labels_without_names_are_shown_by_number(scan, tmp_path):
-    np.save(tmp_path / "own.npy", np.full(300, 2, np.uint8))
-    page = tmp_path / "page.html"
-    assert main(["view", str(scan), "--labels", str(tmp_path / "own.npy"), "--output", str(page)]) == 0
-    assert '"class 2"' in page.read_text(encoding="utf-8")
-
-
 def test_an_error_of_segment_is_one_line(tiny_segmenter, scan, tmp_path, capsys):
     folder = ["--output_dir", str(tmp_path / "out")]
     for source, model, options, message in [
@@ -171,15 +162,19 @@ def test_without_a_terminal_there_are_no_progress_bars(tiny_segmenter, scan, tmp
     assert "%|" not in done.stderr and "it/s" not in done.stderr
 
 
-def test_raw_labels_are_shown_as_classes_of_their_vocabulary(scan, tmp_path, capsys):
+def test_labels_are_shown_as_classes_of_a_vocabulary_or_by_number(scan, tmp_path, capsys):
     page, label_file = tmp_path / "page.html", tmp_path / "scan.label"
+    view = ["view", str(scan), "--output", str(page)]
+    np.save(tmp_path / "own.npy", np.full(300, 2, np.uint8))
+    assert main([*view, "--labels", str(tmp_path / "own.npy")]) == 0
+    assert '"class 2"' in page.read_text(encoding="utf-8")
+    view += ["--ground_truth", str(label_file)]
     (np.full(300, 40, np.uint32) | (7 << 16)).astype(np.uint32).tofile(label_file)  # instance 7 of road
-    options = ["view", str(scan), "--ground_truth", str(label_file), "--output", str(page)]
-    assert main(options) == 1 and "--vocabulary" in capsys.readouterr().err
-    assert main([*options, "--vocabulary", "semantic_kitti"]) == 0
-    assert '"road"' in page.read_text(encoding="utf-8")
+    assert main(view) == 1 and "--vocabulary" in capsys.readouterr().err
+    view += ["--vocabulary", "semantic_kitti"]
+    assert main(view) == 0 and '"road"' in page.read_text(encoding="utf-8")
     np.zeros(299, np.uint32).tofile(label_file)
-    assert main([*options, "--vocabulary", "semantic_kitti"]) == 1
+    assert main(view) == 1
     assert "scan.label: expected a value for each of the 300 points, got shape (299,)" in capsys.readouterr().err
 
 

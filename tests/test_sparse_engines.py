@@ -168,16 +168,6 @@ def test_the_device_is_waited_for_once(monkeypatch):
     assert len(waits) == 1
 
 
-def on_one_thread(script: str, *arguments: str) -> str:
-    """Output of a process whose OpenMP has one thread: with more, spconv's CPU build is wrong."""
-    pytest.importorskip("spconv")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__)}
-    command = [sys.executable, "-c", script, *arguments]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 AGAINST_TORCH = """
 import json
 import sys
@@ -229,8 +219,16 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def against_torch():
-    """Largest differences to plain torch: by case, relative and with the number of parts; and that of two threads."""
-    cases, two_threads = json.loads(on_one_thread(AGAINST_TORCH, json.dumps([case for case, _, _ in CASES.values()])))
+    """Largest relative difference to plain torch and number of parts of each case; and the difference of two threads.
+
+    The process has one thread of OpenMP: with more, spconv's CPU build is wrong.
+    """
+    pytest.importorskip("spconv")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__)}
+    command = [sys.executable, "-c", AGAINST_TORCH, json.dumps([case for case, _, _ in CASES.values()])]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    cases, two_threads = json.loads(result.stdout)
     return dict(zip(CASES, cases, strict=True)), two_threads
 
 
