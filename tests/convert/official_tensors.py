@@ -3,17 +3,8 @@
 import torch
 
 
-STEPS = [
-    "conv1p1s2",
-    "conv2p2s2",
-    "conv3p4s2",
-    "conv4p8s2",
-    "convtr4p16s2",
-    "convtr5p8s2",
-    "convtr6p4s2",
-    "convtr7p2s2",
-]
-NORMS = ["bn1", "bn2", "bn3", "bn4", "bntr4", "bntr5", "bntr6", "bntr7"]
+STEPS = "conv1p1s2 conv2p2s2 conv3p4s2 conv4p8s2 convtr4p16s2 convtr5p8s2 convtr6p4s2 convtr7p2s2".split()
+NORMS = "bn1 bn2 bn3 bn4 bntr4 bntr5 bntr6 bntr7".split()
 FULL = {"stem": 32, "widths": [32, 64, 128, 256, 256, 128, 96, 96], "depths": [2, 3, 4, 6, 2, 2, 2, 2]}
 SMALL = {"stem": 4, "widths": [4, 6, 8, 10, 10, 8, 6, 6], "depths": [1, 2, 1, 2, 1, 1, 2, 1]}
 
@@ -26,11 +17,10 @@ def official_tensors(num_outputs, stem, widths, depths, seed=0):
         tensors[f"{name}.kernel"] = torch.randn(shape) / (shape[-2] * 4) ** 0.5
 
     def norm(name, width):
-        tensors[f"{name}.bn.weight"] = 1 + 0.1 * torch.randn(width)
-        tensors[f"{name}.bn.bias"] = 0.1 * torch.randn(width)
-        tensors[f"{name}.bn.running_mean"] = 0.1 * torch.randn(width)
-        tensors[f"{name}.bn.running_var"] = 1 + torch.rand(width)
-        tensors[f"{name}.bn.num_batches_tracked"] = torch.tensor(7)
+        own = {"weight": 1 + 0.1 * torch.randn(width), "bias": 0.1 * torch.randn(width)}
+        own |= {"running_mean": 0.1 * torch.randn(width), "running_var": 1 + torch.rand(width)}
+        own["num_batches_tracked"] = torch.tensor(7)
+        tensors.update({f"{name}.bn.{key}": value for key, value in own.items()})
 
     conv("conv0p1s1", 27, 1, stem)
     norm("bn0", stem)

@@ -20,22 +20,17 @@ from uov_hf.vocabulary import load_vocabulary
 SETTINGS = {"voxel_size": 0.1, "cylindrical_coordinates": True, "bn_momentum": 0.02}
 LAYOUTS = {
     "the official scripts'": lambda tensors: {"model_points": tensors, "config": SETTINGS, "epoch": 3},
-    "with data-parallel names": lambda tensors: {
-        "model_points": {f"module.{name}": value for name, value in tensors.items()}
-    },
+    "with data-parallel names": lambda tensors: {"model_points": prefixed("module.", tensors)},
     "Lightning's, of pre-training": lambda tensors: {
-        "state_dict": {f"model_points.{name}": value for name, value in tensors.items()}
-        | {"model_images.conv1.weight": torch.zeros(2)}
+        "state_dict": prefixed("model_points.", tensors) | {"model_images.conv1.weight": torch.zeros(2)}
     },
-    "Lightning's, of the other stages": lambda tensors: {
-        "state_dict": {f"model.{name}": value for name, value in tensors.items()}
-    },
+    "Lightning's, of the other stages": lambda tensors: {"state_dict": prefixed("model.", tensors)},
     "bare": lambda tensors: tensors,
 }
 
 
-def small_config():
-    return UOVConfig(stem_channels=SMALL["stem"], hidden_sizes=SMALL["widths"], depths=SMALL["depths"])
+def prefixed(prefix, tensors):
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
 def save(folder, content):
@@ -45,7 +40,8 @@ def save(folder, content):
 
 
 def convert(path, folder, **options):
-    return convert_checkpoint(path, folder / "converted", config=small_config(), **options)
+    config = UOVConfig(stem_channels=SMALL["stem"], hidden_sizes=SMALL["widths"], depths=SMALL["depths"])
+    return convert_checkpoint(path, folder / "converted", config=config, **options)
 
 
 def test_the_published_network_has_the_374_tensors_of_the_table():
@@ -166,5 +162,5 @@ def test_the_command_converts_a_file_of_full_size(tmp_path):
     path = save(tmp_path, {"model_points": official_tensors(768, **FULL), "config": SETTINGS})
     command = [sys.executable, "-m", "uov_hf_cli", "convert", path, "--output_dir", tmp_path / "out"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "UOVModel, 374 tensors; the head gives the teacher's text space" in printed
+    assert "UOVModel, 374 tensors; output of the head: the teacher's text space" in printed
     assert sum(value.numel() for value in UOVModel.from_pretrained(tmp_path / "out").parameters()) == 37_917_472

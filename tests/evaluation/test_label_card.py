@@ -35,14 +35,10 @@ def street_labels(tiny_street, tmp_path_factory):
 def street_card(tiny_street, street_labels):
     """The folder of the card, written by one plain call."""
     data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all", "--max_frames", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "uov_hf.evaluation.label_card", *map(str, [street_labels, *data])],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "card/README.md" in done.stdout and "with sensor data, not to be published" in done.stdout
+    command = [sys.executable, "-m", "uov_hf.evaluation.label_card", *map(str, [street_labels, *data])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "card/README.md" in done.stderr and "with sensor data, not to be published" in done.stderr
     return street_labels / "card"
 
 
@@ -171,12 +167,8 @@ def test_gallery_frames_are_spread_over_the_split():
 
 def test_a_folder_among_the_settings_is_named_without_its_path(tmp_path):
     assert hide_folders(str(tmp_path / "models" / "clip")) == "clip"
-    assert [hide_folders(value) for value in ("openai/clip", "photo", 0.5, None)] == [
-        "openai/clip",
-        "photo",
-        0.5,
-        None,
-    ]
+    others = ["openai/clip", "photo", 0.5, None]
+    assert [hide_folders(value) for value in others] == others
 
 
 def test_a_setting_fits_its_cell():

@@ -15,35 +15,16 @@ from uov_hf.evaluation.scores import count, new_matrices, score_segmenter
 POINTS = np.array([[1, 0, 0, 9], [3, 0, 0, 9], [5, 0, 0, 9], [7, 0, 0, 9]], dtype=np.float32)
 
 
-NO_CAMERAS = {
-    "lidar2cam": np.zeros((0, 4, 4)),
-    "intrinsics": np.zeros((0, 3, 3)),
-    "image_sizes": np.zeros((0, 2), dtype=np.int32),
-}
-
-
-class OneFrame:
-    def __init__(self, labels, **columns):
-        frame = {"frame_id": "a", "points": POINTS, "intensity_max": 255.0, "labels": labels, "instances": None}
-        self.frame = frame | NO_CAMERAS | columns
-
-    def select_columns(self, columns):
-        return self
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self.frame
+def one_frame(labels):
+    frame = {"frame_id": "a", "points": POINTS, "intensity_max": 255.0, "labels": labels, "instances": None}
+    frame |= dict.fromkeys(["lidar2cam", "intrinsics", "image_sizes"], [])
+    return SimpleNamespace(select_columns=lambda columns: [frame])
 
 
 def one_voxel_per_point(points, intensity_max, return_tensors):
     coords = torch.arange(3, dtype=torch.int32)[:, None].repeat(1, 4)
-    return {
-        "voxel_coords": coords,
-        "voxel_features": torch.ones(3, 1),
-        "point_to_voxel": torch.tensor([0, 1, 2, -1]),
-    }
+    voxels = {"voxel_coords": coords, "voxel_features": torch.ones(3, 1)}
+    return voxels | {"point_to_voxel": torch.tensor([0, 1, 2, -1])}
 
 
 one_voxel_per_point.voxel_size = [1.0, 1.0, 1.0]
@@ -63,14 +44,14 @@ TEACHER = SimpleNamespace(
 
 
 def results_of(classes, labels, **settings):
-    scans = LabelledScans(OneFrame(np.array(labels, dtype=np.uint8)), one_voxel_per_point, **settings)
+    scans = LabelledScans(one_frame(np.array(labels, dtype=np.uint8)), one_voxel_per_point, **settings)
     matrices = new_matrices(num_labels=2, with_teacher="point_labels" in settings)
     count(matrices, answers_by(classes)(scans[0]), scans[0])
     return to_results(matrices)
 
 
 def test_a_segmenter_is_scored_on_all_scans():
-    scans = LabelledScans(OneFrame(np.array([0, 1, 1, 1], dtype=np.uint8)), one_voxel_per_point)
+    scans = LabelledScans(one_frame(np.array([0, 1, 1, 1], dtype=np.uint8)), one_voxel_per_point)
     matrices = score_segmenter(answers_by([0, 0, 1]), [scans[0], scans[0]], num_labels=2)
     assert matrices["all_points"].counts.sum() == 8 and np.diag(matrices["all_points"].counts).sum() == 4
 
@@ -91,7 +72,7 @@ def test_points_within_min_range_are_not_scored():
 
 def test_a_scan_without_ground_truth_is_refused_by_name():
     with pytest.raises(ValueError, match="Frame a has no labels"):
-        LabelledScans(OneFrame(None), one_voxel_per_point)[0]
+        LabelledScans(one_frame(None), one_voxel_per_point)[0]
 
 
 def test_classes_of_another_taxonomy_are_refused():

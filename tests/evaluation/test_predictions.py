@@ -69,38 +69,13 @@ def test_no_two_views_of_a_scan_put_the_same_points_into_a_voxel(num_views):
         assert num_common > 1.02 * max(first.max(), second.max())
 
 
-def test_the_mean_over_views_of_a_perfect_model_is_perfect(processor):
-    """It names every point by the distance of its voxel, which is the same in every view."""
-
-    class Perfect(torch.nn.Module):
-        config = SimpleNamespace(label2id={"near": 0, "far": 1})
-
-        def __init__(self):
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.tensor(20.0))
-
-        def get_voxel_logits(self, voxel_coords, voxel_features):
-            is_far = voxel_coords[:, 1] >= 10  # of 0.5 m
-            return self.scale * torch.stack([~is_far, is_far], dim=1)
-
-    generator = np.random.default_rng(0)
-    radius, azimuth = (
-        np.r_[generator.uniform(1, 4.9, 200), generator.uniform(5.1, 9, 200)],
-        generator.uniform(0, 7, 400),
-    )
-    points = np.column_stack([radius * np.cos(azimuth), radius * np.sin(azimuth), np.zeros(400), np.ones(400)])
-    answer = Segmenter(Perfect(), processor)(scan_of(points.astype(np.float32), processor, num_views=4))
-    assert np.array_equal(answer.labels, radius > 5) and answer.confidences.min() > 0.999
-
-
 def test_probabilities_are_averaged_over_the_views_in_which_a_point_has_a_voxel():
     first, second = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 3.0]])
     in_first, in_second = torch.tensor([0, 1, -1, -1]), torch.tensor([0, -1, 0, -1])
     logits, rows = average_over_views([(first, in_first), (second, in_second)])
     assert rows.tolist() == [0, 1, 2, -1]
-    expected = torch.stack(
-        [(first.softmax(1)[0] + second.softmax(1)[0]) / 2, first.softmax(1)[1], second.softmax(1)[0]]
-    )
+    first, second = first.softmax(1), second.softmax(1)
+    expected = torch.stack([(first[0] + second[0]) / 2, first[1], second[0]])
     torch.testing.assert_close(logits.softmax(1)[:3], expected)
     assert logits.isfinite().all()
 

@@ -19,13 +19,8 @@ def test_a_nuscenes_submission_has_the_classes_and_the_description_of_the_challe
     submission.write_description()
     written = np.fromfile(tmp_path / "lidarseg" / "val" / "token_lidarseg.bin", dtype=np.uint8)
     assert written.tolist() == [1, 16, 4, 5]  # barrier, vegetation, car, construction vehicle
-    assert json.loads((tmp_path / "val" / "submission.json").read_text())["meta"] == {
-        "use_camera": False,
-        "use_lidar": True,
-        "use_radar": False,
-        "use_map": False,
-        "use_external": True,
-    }
+    meta = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": True}
+    assert json.loads((tmp_path / "val" / "submission.json").read_text()) == {"meta": meta}
 
 
 def test_a_semantickitti_submission_has_raw_ids_that_read_back_as_the_same_classes(tmp_path):

@@ -61,11 +61,8 @@ def test_positions_are_kept_to_the_millimetre_wherever_the_scan_lies():
 
 def test_every_class_is_counted_and_unlabelled_points_come_last():
     coloring = colorings_of(render_viewer(POINTS, SEGMENTATION, CLASS_NAMES, COLORS))["class"]
-    assert [(group["name"], group["num_points"]) for group in coloring["groups"]] == [
-        ("car", 1),
-        ("road", 2),
-        ("unlabelled", 1),  # the NaN point, the only tree, is left out
-    ]
+    counts = [(group["name"], group["num_points"]) for group in coloring["groups"]]
+    assert counts == [("car", 1), ("road", 2), ("unlabelled", 1)]  # the NaN point, the only tree, is left out
     assert coloring["groups"][1]["color"] == [0, 255, 0]
     assert unpack(coloring["ids"]).tolist() == [0, 1, 1, 255]
 
@@ -78,14 +75,8 @@ def test_errors_are_counted_where_there_is_ground_truth():
 
 
 def test_only_what_is_given_is_offered():
-    assert list(colorings_of(render_viewer(POINTS, **FULL))) == [
-        "class",
-        "score",
-        "intensity",
-        "ground truth",
-        "error",
-        "height",
-    ]
+    everything = ["class", "score", "intensity", "ground truth", "error", "height"]
+    assert list(colorings_of(render_viewer(POINTS, **FULL))) == everything
     assert list(colorings_of(render_viewer(POINTS, SEGMENTATION, CLASS_NAMES))) == ["class", "height"]
     assert list(colorings_of(render_viewer(POINTS[:, :3]))) == ["height"]
     assert scan_of(render_viewer(np.zeros((0, 3))))["origin"] == [0, 0, 0]

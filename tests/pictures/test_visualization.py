@@ -39,13 +39,9 @@ def written(monkeypatch):
 
 
 def test_points_are_drawn_on_their_pixels_in_their_colors():
-    picture = np.asarray(
-        draw_camera_overlay(
-            np.full((60, 80, 3), 255, np.uint8),
-            np.array([[20.0, 10.0], [60.0, 40.0], [200.0, 40.0]]),
-            np.array([[255, 0, 0], [0, 0, 255], [0, 255, 0]]),
-        )
-    )
+    pixel_coords = np.array([[20.0, 10.0], [60.0, 40.0], [200.0, 40.0]])
+    colors = np.array([[255, 0, 0], [0, 0, 255], [0, 255, 0]])
+    picture = np.asarray(draw_camera_overlay(np.full((60, 80, 3), 255, np.uint8), pixel_coords, colors))
     assert picture.shape == (60, 80, 3)
     assert picture[10, 20].tolist() == [255, 0, 0]
     assert picture[40, 60].tolist() == [0, 0, 255]
@@ -100,10 +96,8 @@ def test_in_the_view_from_above_x_is_right_y_is_up_and_the_higher_point_is_on_to
 
 
 def test_a_dark_class_is_lightened_in_its_hue():
-    assert label_colors(np.array([0, 1]), np.array([[75, 0, 75], [0, 0, 230]])).tolist() == [
-        [160, 0, 160],
-        [0, 0, 230],
-    ]
+    colors = label_colors(np.array([0, 1]), np.array([[75, 0, 75], [0, 0, 230]]))
+    assert colors.tolist() == [[160, 0, 160], [0, 0, 230]]
 
 
 def test_colors_of_labels_and_values():

@@ -9,14 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uov_hf import (
-    UOVConfig,
-    UOVFeatureExtractor,
-    UOVForSemanticSegmentation,
-    UOVModel,
-    UOVProcessor,
-    save_checkpoint,
-)
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor, save_checkpoint
 from uov_hf.convert.minkowski import run_minkunet
 from uov_hf.convert.names import Rename, backbone_names, head_names
 from uov_hf.convert.official_files import read_official
@@ -121,10 +114,8 @@ def prove(model: UOVModel | UOVForSemanticSegmentation, tensors: dict[str, Tenso
         found = head(hidden)
     if network is not double:
         outputs = np.roll(outputs, -1, axis=1)  # void comes last
-    differences = [
-        np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max()
-        for ours, theirs in ((hidden, expected), (found, outputs))
-    ]
+    pairs = ((hidden.numpy(), expected), (found.numpy(), outputs))
+    differences = [np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in pairs]
     if not max(differences) <= TOLERANCE:
         raise ValueError(
             f"The converted network differs from MinkowskiEngine's rules by {max(differences):.1e} of the largest "
@@ -135,10 +126,10 @@ def prove(model: UOVModel | UOVForSemanticSegmentation, tensors: dict[str, Tenso
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     for name, expected in SETTINGS.items():
-        if name in settings and settings[name] != expected:
+        if (found := settings.get(name, expected)) != expected:
             raise ValueError(
-                f"{path}: expected a network trained with {name} = {expected}, got {settings[name]!r}, which needs "
-                "another processor."
+                f"{path}: expected a network trained with {name} = {expected}, got {found!r}, which needs another "
+                "processor."
             )
 
 
@@ -211,11 +202,7 @@ def _set_prompts(path: Path, model: UOVModel | UOVForSemanticSegmentation, label
 
 
 def _write(
-    folder: Path,
-    model: UOVModel | UOVForSemanticSegmentation,
-    taxonomy: str | None,
-    source: Path,
-    difference: float,
+    folder: Path, model: UOVModel | UOVForSemanticSegmentation, taxonomy: str | None, source: Path, difference: float
 ) -> None:
     scaling = PAPER_INTENSITY_SCALINGS.get(taxonomy or "", "raw")
     save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor(intensity_scaling=scaling)))

@@ -74,12 +74,8 @@ class OfficialNetwork:
         kernel, rows = self.of(f"{name}.kernel"), _rows(coarse)
         parents = _parents(fine, stride)
         bits = (fine - parents)[:, 1:] // stride
-        return np.stack(
-            [
-                features[rows[tuple(parent)]] @ kernel[x + 2 * y + 4 * z]
-                for parent, (x, y, z) in zip(parents, bits, strict=True)
-            ]
-        )
+        pairs = zip(parents, bits, strict=True)
+        return np.stack([features[rows[tuple(parent)]] @ kernel[x + 2 * y + 4 * z] for parent, (x, y, z) in pairs])
 
     def blocks(self, name: str, coords: np.ndarray, features: np.ndarray, stride: int) -> np.ndarray:
         place = 0

@@ -90,14 +90,14 @@ class ConfusionMatrix:
         union = labelled + predicted - hits
         iou = np.divide(hits, union, out=np.full(self.num_labels, np.nan), where=union > 0)
         num_points = int(labelled.sum())
-        undefined = float("nan")
+        total = num_points or np.nan  # without points all but the IoUs is NaN
         return {
-            "mean_iou": float(np.nanmean(iou)) if num_points else undefined,
+            "mean_iou": float(np.nanmean(iou)) if num_points else np.nan,
             "per_category_iou": iou.tolist(),
-            "overall_accuracy": float(hits.sum() / num_points) if num_points else undefined,
-            "fwiou": float(np.nansum(labelled * iou) / num_points) if num_points else undefined,
-            "official_mean_iou": float(np.nan_to_num(iou, nan=1.0).mean()) if num_points else undefined,
-            "official_fwiou": float(hits.sum() / (2 * num_points - hits.sum())) if num_points else undefined,
+            "overall_accuracy": float(hits.sum() / total),
+            "fwiou": float(np.nansum(labelled * iou) / total),
+            "official_mean_iou": float(np.nan_to_num(iou, nan=1.0).mean()) if num_points else np.nan,
+            "official_fwiou": float(hits.sum() / (2 * total - hits.sum())),
             "num_points": num_points,
         }
 

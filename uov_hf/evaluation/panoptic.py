@@ -64,11 +64,7 @@ class PanopticQuality:
         self.counts = np.zeros((4, len(self.is_thing)), dtype=np.int64)
 
     def update(
-        self,
-        predictions: np.ndarray,
-        predicted_instances: np.ndarray,
-        labels: np.ndarray,
-        instances: np.ndarray,
+        self, predictions: np.ndarray, predicted_instances: np.ndarray, labels: np.ndarray, instances: np.ndarray
     ) -> None:
         """Count one scan: four integer arrays of shape `(num_points,)`; instances are numbered within a class."""
         scored = labels != self.ignore_index
@@ -90,17 +86,13 @@ class PanopticQuality:
         hits, false_alarms, misses, steps = self.counts.astype(np.float64)
         segments = hits + false_alarms / 2 + misses / 2
         present = segments > 0
-        undefined = np.full(len(present), np.nan)
-        recognition = np.divide(hits, segments, out=undefined.copy(), where=present)
-        quality = np.divide(steps * IOU_STEP, segments, out=undefined.copy(), where=present)
-        segmentation = np.divide(steps * IOU_STEP, np.maximum(hits, 1), out=undefined.copy(), where=present)
+        segments[~present] = np.nan
+        quality, recognition = steps * IOU_STEP / segments, hits / segments
+        segmentation = np.where(present, steps * IOU_STEP / np.maximum(hits, 1), np.nan)
 
         def means(classes: np.ndarray) -> PanopticMeans:
-            return {
-                "pq": _mean(quality[classes]),
-                "sq": _mean(segmentation[classes]),
-                "rq": _mean(recognition[classes]),
-            }
+            pq, sq, rq = (_mean(values[classes]) for values in (quality, segmentation, recognition))
+            return {"pq": pq, "sq": sq, "rq": rq}
 
         return {
             **means(present),

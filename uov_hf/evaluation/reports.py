@@ -57,12 +57,10 @@ def write_results(path: Path, results: Mapping[str, Any]) -> None:
 
 def results_table(results: Mapping[str, SegmentationMetrics], class_names: list[str]) -> str:
     """A Markdown table of IoU in percent: a row for each class and one for the mean, a column for each result."""
-    lines = _header("IoU in %", results)
-    for index, name in enumerate(class_names):
-        lines.append(_row(_plain(name), [result["per_category_iou"][index] for result in results.values()]))
-    cells = [f"**{_percent(result['mean_iou'])}**" for result in results.values()]
-    lines.append("| **mean** | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    ious = zip(*(result["per_category_iou"] for result in results.values()), strict=True)
+    rows = [(name, *map(_percent, shares)) for name, shares in zip(class_names, ious, strict=True)]
+    means = [f"**{_percent(result['mean_iou'])}**" for result in results.values()]
+    return _table("IoU in %", results, [*rows, ("**mean**", *means)])
 
 
 def evaluation_tables(results: EvaluationResults, class_names: list[str]) -> str:
@@ -155,29 +153,26 @@ def as_flags(settings: dict[str, Any]) -> str:
 
 
 def _totals_table(title: str, results: Mapping[str, SegmentationMetrics], totals: dict[str, str]) -> str:
-    columns = [dict(result) for result in results.values()]
-    lines = _header(title, results)
-    lines += [_row(name, [column[key] for column in columns]) for name, key in totals.items()]
-    lines.append("| points | " + " | ".join(f"{column['num_points']:,}" for column in columns) + " |")
-    return "\n".join(lines)
+    columns: list[dict[str, Any]] = [dict(result) for result in results.values()]
+    rows = [(name, *(_percent(column[key]) for column in columns)) for name, key in totals.items()]
+    return _table(title, results, [*rows, ("points", *(f"{column['num_points']:,}" for column in columns))])
 
 
 def _panoptic_table(panoptic: PanopticMetrics, class_names: list[str]) -> str:
-    lines = _header("instances by Euclidean clustering, in %", ["PQ", "SQ", "RQ"])
-    for name, part in {"all": panoptic, "things": panoptic["things"], "stuff": panoptic["stuff"]}.items():
-        lines.append(_row(f"**{name}**", [part["pq"], part["sq"], part["rq"]]))
-    rows = zip(panoptic["per_category_pq"], panoptic["per_category_sq"], panoptic["per_category_rq"], strict=True)
-    lines += [_row(_plain(name), values) for name, values in zip(class_names, rows, strict=True)]
-    return "\n".join(lines)
+    means = {"**all**": panoptic, "**things**": panoptic["things"], "**stuff**": panoptic["stuff"]}
+    shares: list[tuple[str, float, float, float]]
+    shares = [(name, part["pq"], part["sq"], part["rq"]) for name, part in means.items()]
+    per_category = panoptic["per_category_pq"], panoptic["per_category_sq"], panoptic["per_category_rq"]
+    shares += zip(class_names, *per_category, strict=True)
+    rows = [(name, _percent(pq), _percent(sq), _percent(rq)) for name, pq, sq, rq in shares]
+    return _table("instances by Euclidean clustering, in %", ["PQ", "SQ", "RQ"], rows)
 
 
-def _header(title: str, columns: Iterable[str]) -> list[str]:
-    names = [*map(_plain, columns)]
-    return [f"| {title} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-
-
-def _row(name: str, shares: Iterable[Any]) -> str:
-    return f"| {name} | " + " | ".join(map(_percent, shares)) + " |"
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; the first column and the header have names, in which `_` becomes a space."""
+    head = (title, *map(_plain, columns))
+    header, *lines = [f"| {' | '.join([_plain(name), *cells])} |" for name, *cells in [head, *rows]]
+    return "\n".join([header, "|---|" + "---:|" * (header.count("|") - 2), *lines])
 
 
 def _plain(name: str) -> str:

@@ -104,16 +104,9 @@ class LabelledScans(Dataset):
         regions = {"all_points": np.ones(len(points), dtype=bool)}
         if seen is not None:
             regions |= {"seen_points": seen, "unseen_points": ~seen}
-        return LabelledScan(
-            frame_id,
-            points,
-            voxels[0],
-            self._truth(frame),
-            regions,
-            teacher_labels,
-            frame["instances"],
-            (*voxels[1:],),
-        )
+        first, *others = voxels
+        truth = self._truth(frame)
+        return LabelledScan(frame_id, points, first, truth, regions, teacher_labels, frame["instances"], tuple(others))
 
     def _truth(self, frame: Frame) -> np.ndarray:
         """The true labels `(num_points,)`; 255 where they are not scored."""

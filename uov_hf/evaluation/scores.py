@@ -17,11 +17,8 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 Matrices = dict[str, ConfusionMatrix]
-PARTS: tuple[Literal["seen_points", "unseen_points", "teacher_seen_points"], ...] = (
-    "seen_points",
-    "unseen_points",
-    "teacher_seen_points",
-)
+Part = Literal["seen_points", "unseen_points", "teacher_seen_points"]
+PARTS: tuple[Part, ...] = ("seen_points", "unseen_points", "teacher_seen_points")
 
 
 class EvaluationResults(TypedDict):

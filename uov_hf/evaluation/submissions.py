@@ -11,13 +11,7 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 # The description that nuScenes requires: images serve training only, by a model with other training data.
-NUSCENES_META = {
-    "use_camera": False,
-    "use_lidar": True,
-    "use_radar": False,
-    "use_map": False,
-    "use_external": True,
-}
+NUSCENES_META = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": True}
 TAXONOMIES = {"nuscenes": "nuscenes", "semantickitti": "semantic_kitti"}
 
 

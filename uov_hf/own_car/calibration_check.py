@@ -62,10 +62,8 @@ class CalibrationReport:
     def __str__(self) -> str:
         if self.num_jumps < LEAST_JUMPS:
             return f"undecided; {self.num_jumps} outlines, at least {LEAST_JUMPS} are needed"
-        angles = [
-            f"{name} {value:+.2f} ± {error:.2f}°"
-            for name, value, error in zip(NAMES, self.correction.rotation, self.errors, strict=False)
-        ]
+        rows = zip(NAMES, self.correction.rotation, self.errors, strict=False)
+        angles = [f"{name} {value:+.2f} ± {error:.2f}°" for name, value, error in rows]
         time = f"time {1000 * self.correction.time_offset:+.0f} ± {1000 * self.errors[3]:.0f} ms"
         best = ", ".join([*angles, "time unknown" if np.isnan(self.errors[3]) else time])
         verdict = f"wrong ({', '.join(self.wrong)})" if self.wrong else self.verdict
@@ -94,8 +92,11 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
         raise ValueError("Expected views of a camera, got none: no frame has an image of it.")
     outlines, as_calibrated = Outlines(views), np.zeros(4)
     best, errors, is_known = as_calibrated, np.full(4, np.nan), outlines.is_jump.sum() >= LEAST_JUMPS
+    velocity = outlines.velocity  # None where that of a view is unknown
+    moves = velocity is not None and bool(np.linalg.norm(velocity[:, :3], axis=1).max() > LEAST_SPEED)
     if is_known:
-        best, errors = best_correction(outlines, with_time=_moves(outlines))
+        best, errors = best_correction(outlines, with_time=moves)
+    few_pixels = np.degrees(TOLERATED_PIXELS / views[0].camera.intrinsics[0, 0])
     return CalibrationReport(
         correction=as_correction(best),
         errors=errors,
@@ -104,19 +105,8 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
         score=score_of(outlines, as_calibrated) if is_known else np.nan,
         best_score=score_of(outlines, best) if is_known else np.nan,
         is_better=bool(is_known and is_better(outlines, best, as_calibrated, SURE)),
-        tolerance=_tolerance(views[0].camera),
+        tolerance=np.append(TOLERANCE[:3] * max(1.0, few_pixels / TOLERANCE[0]), TOLERANCE[3]),
     )
-
-
-def _tolerance(camera: Camera) -> NDArray[np.float64]:
-    few_pixels = np.degrees(TOLERATED_PIXELS / camera.intrinsics[0, 0])
-    return np.append(TOLERANCE[:3] * max(1.0, few_pixels / TOLERANCE[0]), TOLERANCE[3])
-
-
-def _moves(outlines: Outlines) -> bool:
-    """Whether the car moved in any view; False where a velocity is unknown."""
-    velocity = outlines.velocity
-    return velocity is not None and bool(np.linalg.norm(velocity[:, :3], axis=1).max() > LEAST_SPEED)
 
 
 class CameraCheck(NamedTuple):
@@ -202,7 +192,6 @@ def _advice(report: CalibrationReport) -> str:
     lines = ["  To correct it, replace `lidar2cam` in the calibration by `turn @ lidar2cam`, where turn is"]
     lines += [f"  {line}" for line in turn.splitlines()]
     if np.isfinite(report.errors[3]):
-        lines.append(
-            f"  and add {1e6 * report.correction.time_offset:.0f} to the camera's `time_offset` (microseconds)."
-        )
+        microseconds = 1e6 * report.correction.time_offset
+        lines.append(f"  and add {microseconds:.0f} to the camera's `time_offset` (microseconds).")
     return "\n".join(lines)
