@@ -61,9 +61,7 @@ def main() -> None:
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
 
     def make_samples(split, augmentation=None, data_fraction=1.0) -> DistillationSamples:
-        frames, point_labels = load_labelled_frames(
-            accelerator, args, split, label_set, args.point_labels_preset, data_fraction
-        )
+        frames, point_labels = load_labelled_frames(accelerator, args, split, label_set, data_fraction)
         return DistillationSamples(
             frames, point_labels, processor.feature_extractor, augmentation, args.seed, args.confidence_weighting
         )

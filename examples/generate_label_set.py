@@ -9,7 +9,6 @@ first frames it reports the expected time and size, and stops if the disk has no
 small synthetic street beside the label set, whose teacher is `synthetic`.
 """
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ import torch
 from accelerate.utils import gather_object
 
 from uov_hf.labels import LabelSet, WriteReport
-from uov_hf.synthetic import generate_street
+from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
@@ -60,8 +59,10 @@ def main() -> None:
     accelerator = start(args.output_dir, seed=0)
     if args.dataset is None:
         accelerator.print("No --dataset: labelling a synthetic street. For real data give --dataset and --data_dir.")
+        street = Path(args.output_dir).with_name("street")
         with accelerator.main_process_first():
-            use_embedded_street(args)
+            generate_street_once(street)
+        args.dataset, args.data_dir, args.split = "nuscenes", str(street), args.split or "all"
 
     # Data
     frames = load_split(args, args.split)
@@ -89,16 +90,6 @@ def main() -> None:
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
     accelerator.end_training()
-
-
-def use_embedded_street(args: LabelSetGenerationArguments) -> None:
-    """Render a street beside the label set, unless an earlier run did."""
-    street = Path(args.output_dir).with_name("street")
-    if not street.exists():
-        partial = street.with_name("street.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        generate_street(partial).rename(street)
-    args.dataset, args.data_dir, args.split = "nuscenes", str(street), args.split or "all"
 
 
 if __name__ == "__main__":

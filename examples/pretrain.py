@@ -8,7 +8,6 @@ Defaults are the paper's. Without --dataset it renders a small street, labels it
 the tiny preset on it, in under two minutes.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,7 +18,7 @@ from transformers import AutoConfig, CLIPModel, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor
 from uov_hf.labels import LabelSet
-from uov_hf.synthetic import generate_street
+from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import load_teacher
 from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
@@ -94,9 +93,7 @@ def main() -> None:
     )
 
     def make_samples(split, augmentation=None, data_fraction=1.0) -> TMPSamples:
-        frames, point_labels = load_labelled_frames(
-            accelerator, args, split, label_set, args.point_labels_preset, data_fraction
-        )
+        frames, point_labels = load_labelled_frames(accelerator, args, split, label_set, data_fraction)
         return TMPSamples(frames, label_set, point_labels, feature_extractor, augmentation, args.seed)
 
     samples = make_samples(args.split, AugmentationConfig(min_pairs=args.min_pairs), args.data_fraction)
@@ -121,10 +118,7 @@ def use_embedded_street(args: PretrainingArguments) -> None:
         f"No --dataset: training the {args.preset} preset on a synthetic street in {street}. For real data give "
         "--dataset nuscenes --data_dir <nuScenes root> --label_set <from examples/generate_label_set.py>."
     )
-    if not street.exists():
-        partial = street.with_name("street.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        generate_street(partial, num_scenes=4, frames_per_scene=6, num_workers=2).rename(street)
+    generate_street_once(street, num_scenes=4, frames_per_scene=6, num_workers=2)
     args.dataset, args.data_dir, args.label_set = "nuscenes", str(street), str(labels)
     vocabulary = load_vocabulary("nuscenes")
     teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=args.data_dir)

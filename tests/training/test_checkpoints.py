@@ -117,7 +117,3 @@ def test_a_run_resumed_earlier_drops_the_checkpoints_that_it_will_write_again(ru
         save(run, step)
     drop_later(run.folder, 4)
     assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-2", "checkpoint-4"]
-
-
-def test_the_state_is_readable_json(run):
-    assert json.loads((save(run, 2) / "trainer_state.json").read_text())["settings"] == SETTINGS

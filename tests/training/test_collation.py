@@ -25,10 +25,12 @@ def sample(num_points: int, num_voxels: int, num_segments: int) -> dict[str, tor
 
 
 def test_every_row_number_still_points_at_its_own_row():
-    samples = [sample(10, 4, 2), sample(7, 3, 3)]
+    samples = [sample(10, 4, 2), sample(0, 0, 0), sample(7, 3, 3)]
+    before = [{name: values.clone() for name, values in one.items()} for one in samples]
     batch = collate_tmp(samples)
-    points = torch.cat([torch.full((10,), 0), torch.full((7,), 1)])
-    for scene, (one, start) in enumerate(zip(samples, (0, 10), strict=True)):
+    points = torch.repeat_interleave(torch.arange(3), torch.tensor([10, 0, 7]))
+    for scene, (one, start) in enumerate(zip(before, (0, 10, 10), strict=True)):
+        assert all(torch.equal(values, one[name]) for name, values in samples[scene].items())
         pairs = points[batch["pair_to_point"]] == scene
         assert torch.equal(batch["pair_to_point"][pairs] - start, one["pair_to_point"])
         own = batch["superpoint_ids"][pairs]
@@ -42,22 +44,8 @@ def test_every_row_number_still_points_at_its_own_row():
         assert (batch["voxel_coords"][voxels[seen], 0] == scene).all()
 
 
-def test_sizes_add_up():
-    batch = collate_tmp([sample(10, 4, 2), sample(7, 3, 3), sample(5, 2, 1)])
-    assert batch["num_points"].tolist() == [10, 7, 5]
-    assert len(batch["point_to_voxel"]) == 22 and len(batch["voxel_coords"]) == len(batch["voxel_features"]) == 9
-    assert batch["scene_ids"].tolist() == [0, 0, 1, 1, 1, 2]
-    assert batch["voxel_coords"].dtype == torch.int32
-
-
-def test_an_empty_scan_keeps_its_place():
-    batch = collate_tmp([sample(4, 2, 2), sample(0, 0, 0), sample(4, 2, 2)])
-    assert batch["num_points"].tolist() == [4, 0, 4]
-    assert batch["voxel_coords"][:, 0].tolist() == [0, 0, 2, 2] and batch["scene_ids"].tolist() == [0, 0, 2, 2]
-
-
-def test_the_samples_are_left_alone():
-    one = sample(4, 2, 2)
-    before = {name: values.clone() for name, values in one.items()}
-    collate_tmp([sample(3, 1, 1), one])
-    assert all(torch.equal(values, before[name]) for name, values in one.items())
+def test_sizes_add_up_and_an_empty_scan_keeps_its_place():
+    batch = collate_tmp([sample(10, 4, 2), sample(0, 0, 0), sample(5, 2, 1)])
+    assert batch["num_points"].tolist() == [10, 0, 5] and len(batch["point_to_voxel"]) == 15
+    assert len(batch["voxel_features"]) == 6 and batch["voxel_coords"].dtype == torch.int32
+    assert batch["voxel_coords"][:, 0].tolist() == [0, 0, 0, 0, 2, 2] and batch["scene_ids"].tolist() == [0, 0, 2]

@@ -21,14 +21,11 @@ def processes_of(loader) -> set[int]:
     return {process for batch in loader for process in batch}
 
 
-def test_workers_start_once_however_often_the_loader_is_gone_through():
+def test_workers_start_once_however_often_the_loader_is_iterated_and_without_them_this_process_loads():
     loader = make_loader(WhoLoads(), [[0], [1], [2], [3]], list, num_workers=2, device=torch.device("cpu"))
     first = processes_of(loader)
     assert len(first) == 2 and os.getpid() not in first
     assert processes_of(loader) == processes_of(loader) == first
-
-
-def test_without_workers_this_process_loads():
     assert processes_of(make_loader(WhoLoads(), [[0]], list, 0, torch.device("cpu"))) == {os.getpid()}
 
 
@@ -55,15 +52,11 @@ class Frames:
         return {"value": 10 * epoch + index}
 
 
-def test_the_next_readable_frame_replaces_a_broken_one():
+def test_the_next_readable_frame_replaces_a_broken_one_and_if_there_is_none_the_run_stops():
     frames = SkipBrokenFrames(Frames(broken={3, 4}))
     assert frames[2, 1] == {"value": 21, "broken_frames": []}
-    sample = frames[2, 3]
-    assert sample["value"] == 20
-    assert sample["broken_frames"] == ["ValueError: frame 3 is truncated", "ValueError: frame 4 is truncated"]
-
-
-def test_frames_that_are_all_broken_stop_the_run():
+    messages = ["ValueError: frame 3 is truncated", "ValueError: frame 4 is truncated"]
+    assert frames[2, 3] == {"value": 20, "broken_frames": messages}
     with pytest.raises(RuntimeError, match="5 frames in a row are broken; the last: ValueError: frame 1"):
         SkipBrokenFrames(Frames(broken=range(5)))[0, 2]
 

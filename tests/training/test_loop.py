@@ -1,4 +1,4 @@
-"""The training loop: what stops it before the weights change, and what a skipped step leaves alone."""
+"""The training loop: what weighs how much in a step, what stops it, and what a skipped step leaves alone."""
 
 from types import SimpleNamespace
 
@@ -9,23 +9,16 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
-from uov_hf.training.loop import set_train_mode, train, train_step
-from uov_hf.training.objectives import Objective
+from uov_hf.training.loop import load_step, set_train_mode, train, train_step
+from uov_hf.training.objectives import Objective, add_negatives, count_superpoints
 from uov_hf.training.optimization import create_scheduler
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.run import MAX_SKIPPED_IN_A_ROW, Run
-from uov_hf.training.steps import load_step
 from uov_hf.training.tracking import TrainLog, read_log
 
 
-ARGS = {
-    "resume_from_checkpoint": "latest",
-    "dataloader_num_workers": 0,
-    "on_error": "raise",
-    "freeze_batch_norm": False,
-    "eval_steps": None,
-    "checkpointing_steps": 2,
-}
+ARGS = {"resume_from_checkpoint": "latest", "dataloader_num_workers": 0, "on_error": "raise"}
+ARGS |= {"freeze_batch_norm": False, "eval_steps": None, "checkpointing_steps": 2}
 
 
 class Outputs(dict):
@@ -196,3 +189,46 @@ def test_the_log_of_a_resumed_run_drops_the_steps_after_the_checkpoint(tmp_path)
         file.write('{"step": 4, "lo')  # the kill came here
     TrainLog(path, start_step=2).write({"step": 3, "loss": 0.0})
     assert read_log(path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.0}]
+
+
+def batch_of(superpoint_ids, num_points=6, lost_points=()):
+    """Pair m belongs to point m, every point has a voxel of its own, `lost_points` have none."""
+    point_to_voxel = torch.arange(num_points)
+    point_to_voxel[list(lost_points)] = -1
+    return {
+        "point_to_voxel": point_to_voxel,
+        "num_points": torch.tensor([num_points]),
+        "pair_to_point": torch.arange(len(superpoint_ids)),
+        "superpoint_ids": torch.tensor(superpoint_ids, dtype=torch.long),
+        "segment_embeds": torch.randn(max(superpoint_ids, default=-1) + 1, 4),
+    }
+
+
+def test_a_superpoint_without_a_voxel_is_not_counted():
+    assert count_superpoints(batch_of([0, 0, 1, 2])) == 3
+    assert count_superpoints(batch_of([0, 0, 1, 2], lost_points=[2])) == 2
+    assert count_superpoints(batch_of([])) == 0
+
+
+def test_weights_make_the_mean_over_the_superpoints_of_the_whole_step():
+    batches = [batch_of([0, 1, 2]), batch_of([0]), batch_of([])]
+    step = load_step(Accelerator(cpu=True), iter(batches), accumulation=3, count=count_superpoints)
+    assert step.weights == [0.75, 0.25, 0.0]
+    assert (step.count, step.num_points) == (4, 18)
+
+
+def test_a_broken_frame_stops_the_step():
+    def batches():
+        yield batch_of([0])
+        raise OSError("scan.bin is truncated")
+
+    with pytest.raises(OSError, match=r"scan\.bin is truncated"):
+        load_step(Accelerator(cpu=True), batches(), accumulation=2, count=count_superpoints)
+
+
+def test_negatives_are_the_segments_of_the_rest_of_the_step():
+    batches = [batch_of([0, 1]), batch_of([]), batch_of([0, 1, 2])]
+    add_negatives(Accelerator(cpu=True), batches)
+    first, nothing, third = (batch["segment_embeds"] for batch in batches)
+    for batch, expected in zip(batches, (third, torch.cat([first, third]), first), strict=True):
+        assert torch.equal(batch["negative_embeds"], expected)

@@ -24,7 +24,7 @@ def test_the_papers_cosine_moves_once_an_epoch():
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=3)
     expected = []
     for _ in range(3):
-        expected += [cosine.get_last_lr()[0]] * 2
+        expected += 2 * cosine.get_last_lr()
         reference.step()
         cosine.step()
     assert rates("cosine_per_epoch", 6, order) == pytest.approx(expected)

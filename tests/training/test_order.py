@@ -15,14 +15,6 @@ def all_micro_batches(order, step):
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_every_frame_comes_once_an_epoch_though_steps_do_not_divide_it(local):
-    order = TrainingOrder(num_frames=7, batch_size=2, num_processes=2, local=local)
-    keys = [key for step in range(order.num_steps(4)) for key in order.step_keys(step)]
-    assert order.num_steps(4) == 7  # 28 frames in steps of 4
-    assert Counter(keys) == Counter((epoch, index) for epoch in range(4) for index in range(7))
-
-
-@pytest.mark.parametrize("local", [False, True])
 def test_two_processes_train_on_the_micro_batches_of_one_that_accumulates(local):
     alone = TrainingOrder(num_frames=10, batch_size=1, accumulation=4, local=local)
     together = TrainingOrder(num_frames=10, batch_size=1, num_processes=2, accumulation=2, local=local)
@@ -31,21 +23,14 @@ def test_two_processes_train_on_the_micro_batches_of_one_that_accumulates(local)
     assert together.micro_batches(0, rank=1) == alone.micro_batches(0, rank=0)[1::2]
 
 
-def test_epochs_are_shuffled_differently_and_seeds_too_and_nothing_else_matters():
-    order = TrainingOrder(num_frames=50, batch_size=50)
-    epochs = [[index for _, index in order.step_keys(step)] for step in range(2)]
-    assert sorted(epochs[0]) == list(range(50))
-    assert epochs[0] != epochs[1]
-    assert TrainingOrder(num_frames=50, batch_size=50, seed=1).step_keys(0) != order.step_keys(0)
-    assert TrainingOrder(num_frames=50, batch_size=25, accumulation=2).step_keys(1) == order.step_keys(1)
-
-
-def test_the_local_order_is_shuffled_by_seed_and_epoch_and_the_cut_of_a_step_does_not_matter():
-    order = TrainingOrder(num_frames=500, batch_size=50, local=True)
+@pytest.mark.parametrize("local", [False, True])
+def test_frames_are_shuffled_by_seed_and_epoch_and_the_cut_of_a_step_does_not_matter(local):
+    order = TrainingOrder(num_frames=500, batch_size=50, local=local)
     epochs = [[index for step in range(10 * e, 10 * e + 10) for _, index in order.step_keys(step)] for e in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(500)) and epochs[0] != epochs[1]
-    assert TrainingOrder(num_frames=500, batch_size=50, seed=1, local=True).step_keys(0) != order.step_keys(0)
-    assert TrainingOrder(num_frames=500, batch_size=25, num_processes=2, local=True).step_keys(3) == order.step_keys(3)
+    assert TrainingOrder(num_frames=500, batch_size=50, seed=1, local=local).step_keys(0) != order.step_keys(0)
+    for cut in ({"num_processes": 2}, {"accumulation": 2}):
+        assert TrainingOrder(num_frames=500, batch_size=25, local=local, **cut).step_keys(3) == order.step_keys(3)
 
 
 @pytest.mark.parametrize("num_processes", [1, 8])
@@ -73,13 +58,9 @@ def test_a_step_of_the_local_order_mixes_as_many_places_as_it_has_frames():
 def test_64_ranks_read_every_frame_of_nuscenes_once_an_epoch_in_equal_steps(local):
     order = TrainingOrder(num_frames=28_130, batch_size=4, num_processes=64, local=local)
     ranks = [MicroBatchSampler(order, rank, start=0, end=order.num_steps(2)) for rank in range(64)]
-    reads, num_steps = Counter(), set()
-    for rank in ranks:
-        batches = list(rank)
-        num_steps.add(len(batches))
-        reads.update(key for keys in batches for key in keys)
+    reads = Counter(key for rank in ranks for keys in rank for key in keys)
     surplus = order.surplus_keys(2)
-    assert num_steps == {220} and len(surplus) == 220 * 256 - 2 * 28_130
+    assert {len(rank) for rank in ranks} == {220} and len(surplus) == 220 * 256 - 2 * 28_130
     assert reads == Counter((epoch, index) for epoch in range(2) for index in range(28_130)) + Counter(surplus)
 
 
@@ -87,14 +68,6 @@ def test_fewer_frames_than_a_step_holds_are_trained_on_again():
     order = TrainingOrder(num_frames=1, batch_size=4)
     assert order.step_keys(1) == [(4, 0), (5, 0), (6, 0), (7, 0)]
     assert order.num_steps(40) == 10
-
-
-def test_the_sampler_goes_on_where_a_run_stopped():
-    order = TrainingOrder(num_frames=9, batch_size=2, num_processes=2, accumulation=3)
-    whole = list(MicroBatchSampler(order, rank=1, start=0, end=6))
-    rest = MicroBatchSampler(order, rank=1, start=2, end=6)
-    assert list(rest) == whole[6:]
-    assert len(rest) == 12
 
 
 def test_an_order_of_nothing_is_refused():

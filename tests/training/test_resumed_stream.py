@@ -36,7 +36,9 @@ def load(scans, rank: int, local: bool, start: int = 0) -> list:
     order = TrainingOrder(len(scans), batch_size=1, num_processes=NUM_RANKS, accumulation=3, local=local)
     accelerator = SimpleNamespace(process_index=rank, device=torch.device("cpu"))
     run = Run(accelerator, None, None, None, order, NUM_STEPS, Path(), step=start)
-    return list(run.make_loader(scans, tuple, NUM_WORKERS, on_error="raise"))
+    loader = run.make_loader(scans, tuple, NUM_WORKERS, on_error="raise")
+    assert len(loader) == 3 * (NUM_STEPS - start)
+    return list(loader)
 
 
 @pytest.mark.parametrize("local", [False, True], ids=["shuffled", "local"])

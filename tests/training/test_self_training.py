@@ -18,7 +18,6 @@ class Segmenter(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(weight))
         self.register_buffer("num_batches", torch.tensor(0))
-        self.config = SimpleNamespace(ignored_index=255)
 
     def get_voxel_logits(self, coords, features):
         return torch.cat([torch.zeros_like(features), self.weight * features], dim=1)
@@ -47,26 +46,11 @@ def test_only_points_without_a_label_get_one_and_only_where_the_average_is_sure(
     assert start(Segmenter(1.0), step=8, confidence=0.5).complete(batch())["labels"].tolist() == [1, 1, 0, 1, 255]
 
 
-def test_whole_numbers_are_not_averaged():
-    model = Segmenter(1.0)
-    model.num_batches.fill_(3)
-    training = start(model, decay=0.9)
-    for _ in range(5):
-        training.update()
-    assert training.average.module.num_batches == 3
-
-
 def test_it_begins_so_many_epochs_before_the_end():
     for num_epochs, first in ((1, 8), (2, 6), (5, 0)):
         for step in range(10):
             labels = start(Segmenter(1.0), step, num_epochs=num_epochs).complete(batch())["labels"]
             assert (labels[0] == 1) == (step >= first), (num_epochs, step)
-
-
-@pytest.mark.parametrize("num_epochs", [6, -1])
-def test_more_epochs_than_the_run_has_are_refused(num_epochs):
-    with pytest.raises(ValueError, match=f"`--self_training_epochs` {num_epochs} are .* steps, and the run has 10"):
-        start(Segmenter(1.0), num_epochs=num_epochs)
 
 
 def test_the_weight_of_such_a_label_is_its_probability():
@@ -84,6 +68,7 @@ def test_labels_are_the_averages_and_not_the_last_weights():
         model.num_batches += 1
         self_training.update()
     assert self_training.average.module.weight.item() == -3.5
+    assert self_training.average.module.num_batches == 3  # whole numbers are not averaged
     assert self_training.complete(batch())["labels"].tolist() == [0, 255, 1, 1, 255]
 
 
@@ -100,8 +85,15 @@ def test_a_state_that_is_put_back_averages_on():
     assert other.average.module.weight.item() == self_training.average.module.weight.item() == 5.5
 
 
-def test_numbers_that_are_no_decay_and_no_probability_are_refused():
-    with pytest.raises(ValueError, match="--ema_decay"):
-        average_weights(Segmenter(1.0), decay=1.0)
-    with pytest.raises(ValueError, match="--self_training_confidence"):
-        start(Segmenter(1.0), confidence=90)
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ({"decay": 1.0}, "--ema_decay"),
+        ({"confidence": 90}, "--self_training_confidence"),
+        ({"num_epochs": 6}, "`--self_training_epochs` 6 are .* steps, and the run has 10"),
+        ({"num_epochs": -1}, "`--self_training_epochs` -1 are .* steps, and the run has 10"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        start(Segmenter(1.0), **setting)

@@ -1,7 +1,9 @@
 """A deterministic synthetic street, recorded by a car and written as a genuine nuScenes root."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 from uov_hf.synthetic.drives import DriveSettings, check_counts, record_all, share_out
 from uov_hf.synthetic.recording import record_scene, scene_name
@@ -80,3 +82,11 @@ def generate_street(
     # The tables come last: a root with tables is complete.
     write_tables(root / version, fixed_tables() | merge_tables(tables for tables, _ in recorded))
     return root
+
+
+def generate_street_once(output_dir: Path, **settings: Any) -> None:
+    """`generate_street`, unless an earlier call has finished; one that was killed leaves no `output_dir`."""
+    if not output_dir.exists():
+        partial = output_dir.with_name(f"{output_dir.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        generate_street(partial, **settings).rename(output_dir)

@@ -81,12 +81,8 @@ def save_checkpoint(
 
     The folder gets its name only when it is complete, so that a run killed while saving leaves the last one untouched.
 
-    Args:
-        accelerator (`Accelerator`): Of this process.
-        output_dir (`Path`): Folder of the checkpoints.
-        state (`RunState`): Its `step` is in the name of the checkpoint.
-        config (`UOVConfig`): Saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too.
-        keep (`int`, *optional*): Number of checkpoints that stay on disk; all, if not given.
+    `config` is saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too. The last `keep`
+    checkpoints stay on disk, or all.
     """
     final = output_dir / f"checkpoint-{state['step']}"
     partial = output_dir / f".{final.name}.partial"

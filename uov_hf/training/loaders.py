@@ -23,22 +23,14 @@ def make_loader(
     num_workers: int,
     device: torch.device,
 ) -> DataLoader[Any]:
-    """A loader whose workers start once, however often it is iterated.
-
-    Args:
-        dataset (`Dataset`): Samples by key.
-        batches (`Iterable[list]`): Keys of each batch.
-        collate (`Callable`): A list of samples to a batch.
-        num_workers (`int`): Processes that load; 0 loads in this one.
-        device (`torch.device`): On CUDA, batches come in pinned memory, which is copied in the background.
-    """
+    """A loader whose workers start once, however often it is iterated; 0 workers load in this process."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda",  # copied to the device in the background
     )
 
 
@@ -47,9 +39,6 @@ class SkipBrokenFrames(Dataset[Batch]):
 
     The replacement depends on the key alone, so that every rank has its micro-batch at every step and a resumed run
     reads the same frames. `broken_frames` of a sample are the messages of the frames that it replaces.
-
-    Args:
-        dataset (`Samples`): Samples by key.
     """
 
     def __init__(self, dataset: Samples[Any]):
@@ -80,11 +69,7 @@ class BrokenFrame:
 
 
 class ReportBrokenFrames(Dataset[Item | BrokenFrame]):
-    """A dataset to evaluate on: a broken frame is a `BrokenFrame`, and no other frame replaces it.
-
-    Args:
-        dataset (`Dataset`): Items by index.
-    """
+    """A dataset to evaluate on: a broken frame is a `BrokenFrame`, and no other frame replaces it."""
 
     def __init__(self, dataset: Dataset[Item]):
         self.dataset = dataset

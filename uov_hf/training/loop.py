@@ -2,10 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Generic
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
@@ -17,7 +20,6 @@ from uov_hf.training.loaders import make_loader
 from uov_hf.training.objectives import Objective
 from uov_hf.training.run import Run
 from uov_hf.training.samples import Samples
-from uov_hf.training.steps import StepBatch, load_step
 from uov_hf.training.tracking import LOG_FILE, LogRecord, TrainLog
 
 
@@ -71,6 +73,47 @@ def train(
     bar.close()
 
 
+@dataclass(frozen=True)
+class StepBatch(Generic[BatchT]):
+    """This rank's micro-batches of one optimiser step, and the size of the whole step over all ranks."""
+
+    micro_batches: list[BatchT]  # on the CPU
+    # Share of each in the step: their means, so weighted, add up to the mean of the step over all ranks.
+    weights: list[float]
+    count: float  # number of things that this mean is over
+    num_points: int
+    num_broken: int  # frames that could not be read
+
+
+def load_step(
+    accelerator: Accelerator, batches: Iterator[BatchT], accumulation: int, count: Callable[[BatchT], float]
+) -> StepBatch[BatchT]:
+    """Load this rank's part of the next optimiser step, `accumulation` of its batches; all ranks call this together.
+
+    Raises:
+        Exception: Whatever loading raised here. Where it failed on another rank only, a `RuntimeError`, so that every
+            rank stops at the same step and none waits for the others.
+    """
+    error, micro_batches = None, []
+    try:
+        micro_batches = [next(batches) for _ in range(accumulation)]
+    except Exception as caught:  # raised below, after the other ranks have counted it
+        error = caught
+    counts = [count(batch) for batch in micro_batches]
+    points = [int(batch["num_points"].sum()) for batch in micro_batches]
+    broken = sum(len(batch["broken_frames"]) for batch in micro_batches if "broken_frames" in batch)
+    # A single process has nothing to sum: its numbers stay on the CPU, and nothing waits for the device.
+    device = accelerator.device if accelerator.num_processes > 1 else "cpu"
+    own = torch.tensor([sum(counts), sum(points), broken, int(error is not None)], dtype=torch.float64, device=device)
+    total, num_points, num_broken, num_failed = accelerator.reduce(own, "sum").tolist()
+    if error is not None:
+        raise error
+    if num_failed:
+        raise RuntimeError("Loading data failed on another process; its message names the frame.")
+    weights = [own / total if total else 0.0 for own in counts]
+    return StepBatch(micro_batches, weights, total, int(num_points), int(num_broken))
+
+
 def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[BatchT]) -> LogRecord:
     """One optimiser step on the micro-batches of all ranks.
 
@@ -90,7 +133,7 @@ def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[Bat
             # The weights sum to one over all ranks, and gradients are averaged over them.
             accelerator.backward(outputs.loss * (weight * accelerator.num_processes))
         sums[:-1] += weight * torch.stack([outputs.loss.detach(), *(outputs[name] for name in objective.terms)])
-    sums[-1] = gradient_norm(run.model)
+    sums[-1] = get_total_norm([weight.grad for weight in run.model.parameters() if weight.grad is not None])
     loss, *terms, norm = accelerator.reduce(sums, "sum").tolist()  # the one time in a step that the host waits
     learning_rate = float(run.scheduler.get_last_lr()[0])
     # With a gradient scaler, an overflow of the gradients is normal: it skips the step.
@@ -115,11 +158,6 @@ def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[Bat
     elif objective.after_step is not None:
         objective.after_step()
     return record
-
-
-def gradient_norm(model: torch.nn.Module) -> torch.Tensor:
-    """The norm of all gradients together, a scalar on their device."""
-    return get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
 
 
 def make_validation_loader(

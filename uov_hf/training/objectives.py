@@ -6,7 +6,6 @@ from typing import Generic
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.modeling_uov_segmentation import first_of_each_voxel
@@ -66,13 +65,7 @@ def count_superpoints(batch: TMPBatch) -> int:
 
 
 def add_negatives(accelerator: Accelerator, micro_batches: list[TMPBatch]) -> None:
-    """Give each micro-batch `negative_embeds`: the segments of the rest of the optimiser step."""
-    for batch, negative_embeds in zip(micro_batches, gather_negatives(accelerator, micro_batches), strict=True):
-        batch["negative_embeds"] = negative_embeds
-
-
-def gather_negatives(accelerator: Accelerator, micro_batches: list[TMPBatch]) -> list[Tensor]:
-    """For each micro-batch of this rank, the segment embeddings of the rest of the optimiser step, from every rank."""
+    """Give each micro-batch of this rank `negative_embeds`: the segments of the rest of the step, from every rank."""
     own = torch.cat([batch["segment_embeds"] for batch in micro_batches]).to(accelerator.device)  # (of this rank, D)
     sizes = accelerator.gather(torch.tensor([len(own)], device=own.device)).tolist()
     padded = own.new_zeros(max(sizes), own.shape[1])
@@ -80,9 +73,7 @@ def gather_negatives(accelerator: Accelerator, micro_batches: list[TMPBatch]) ->
     ranks = accelerator.gather(padded).split(max(sizes)) if max(sizes) else [own] * len(sizes)
     everything = torch.cat([rows[:size] for rows, size in zip(ranks, sizes, strict=True)])  # (of the step, D)
     start = sum(sizes[: accelerator.process_index])
-    negatives = []
     for batch in micro_batches:
         end = start + len(batch["segment_embeds"])
-        negatives.append(torch.cat([everything[:start], everything[end:]]))
+        batch["negative_embeds"] = torch.cat([everything[:start], everything[end:]])
         start = end
-    return negatives

@@ -34,8 +34,7 @@ def create_optimizer(
 
     Args:
         name (`str`): `"sgd"` or `"adamw"`.
-        parameters:
-            Parameters, or groups of them. Frozen ones are left out.
+        parameters (`Iterable`): Parameters, or groups of them. Frozen ones are left out.
         learning_rate, weight_decay (`float`): Of every group without its own.
     """
     given = list(parameters)
@@ -60,24 +59,15 @@ def create_scheduler(
         num_steps (`int`): Optimiser steps of the whole run.
         warmup_steps (`int`, *optional*, defaults to 0): Steps over which the rate rises linearly to its full value.
     """
-    schedule = _schedule(name, order, num_steps)
-
-    def factor(step: int) -> float:
-        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-        return warmup * schedule(step)
-
-    return LambdaLR(optimizer, factor)
-
-
-def _schedule(name: ScheduleName, order: TrainingOrder, num_steps: int) -> Callable[[int], float]:
-    if name == "cosine_per_epoch":
-        num_epochs = order.epoch(num_steps - 1) + 1
-        return lambda step: _cosine(order.epoch(step) / num_epochs)
-    if name == "cosine":
-        return lambda step: _cosine(step / num_steps)
-    if name == "constant":
-        return lambda step: 1.0
-    raise ValueError(f"`--lr_scheduler_type` must be one of {', '.join(get_args(ScheduleName))}, got {name!r}.")
+    num_epochs = order.epoch(num_steps - 1) + 1
+    schedules: dict[ScheduleName, Callable[[int], float]] = {
+        "cosine_per_epoch": lambda step: _cosine(order.epoch(step) / num_epochs),
+        "cosine": lambda step: _cosine(step / num_steps),
+        "constant": lambda step: 1.0,
+    }
+    if name not in schedules:
+        raise ValueError(f"`--lr_scheduler_type` must be one of {', '.join(schedules)}, got {name!r}.")
+    return LambdaLR(optimizer, lambda step: schedules[name](step) * min(1.0, (step + 1) / max(warmup_steps, 1)))
 
 
 def _cosine(progress: float) -> float:

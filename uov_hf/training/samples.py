@@ -6,7 +6,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from uov_hf.data import Frames, load_frames
@@ -14,7 +13,7 @@ from uov_hf.data.frames import Frame
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.labelling import Pairs, PointLabelRow
-from uov_hf.training.arguments import DataArguments
+from uov_hf.training.arguments import DataArguments, LabelSetArguments
 from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch
 from uov_hf.training.launch import sharing, wait_for_all
@@ -37,20 +36,19 @@ def load_split(args: DataArguments, split: str | None, data_fraction: float = 1.
 
 def load_labelled_frames(
     accelerator: Accelerator,
-    args: DataArguments,
+    args: LabelSetArguments,
     split: str | None,
     label_set: LabelSet,
-    preset: str = "paper",
     data_fraction: float = 1.0,
 ) -> tuple[Frames, PointLabels]:
-    """The frames of a split and their point labels by the rule `preset`; missing ones are made first.
+    """The frames of a split and their point labels by `--point_labels_preset`; missing ones are made first.
 
     All processes call this, and each makes its share.
     """
     frames = load_split(args, split, data_fraction)
-    label_points(label_set, frames, preset, on_error=args.on_error, **sharing(accelerator))
+    label_points(label_set, frames, args.point_labels_preset, on_error=args.on_error, **sharing(accelerator))
     wait_for_all(accelerator)
-    return frames, PointLabels(label_set.folder, preset)
+    return frames, PointLabels(label_set.folder, args.point_labels_preset)
 
 
 class Samples(Dataset[BatchT], ABC):
@@ -110,8 +108,6 @@ class TMPSamples(Samples[TMPBatch]):
     Pairs without a segment or without a voxel are left out, and so are segments that have no pair left.
 
     Args:
-        frames, feature_extractor, augmentation, seed:
-            As in [`Samples`].
         label_set (`LabelSet`): Segments and prompts.
         point_labels (`PointLabels`): The label set's segments at the points.
     """
@@ -161,8 +157,6 @@ class DistillationSamples(Samples[ScanBatch]):
     """Frames with the teacher's label of each point, rotated and mirrored. No ground truth is read.
 
     Args:
-        frames, feature_extractor, augmentation, seed:
-            As in [`Samples`]; of the augmentation, `rotate` and `flip` apply.
         point_labels (`PointLabels`): The teacher's labels.
         with_confidence (`bool`, *optional*, defaults to `False`): Whether samples have the `confidence` of each label.
     """
@@ -184,14 +178,15 @@ class DistillationSamples(Samples[ScanBatch]):
     def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanBatch:
         row = read_point_labels(self.point_labels, frame, ["confidence"] if self.with_confidence else [])
         points = turn_and_mirror(frame["points"], self.augmentation, generator)
-        sample: ScanBatch = {**self.voxelize(frame, points), "labels": _as_labels(row["labels"])}
+        labels = torch.from_numpy(row["labels"].astype(np.int64))
+        sample: ScanBatch = {**self.voxelize(frame, points), "labels": labels}
         if self.with_confidence:
             sample["confidence"] = torch.from_numpy(row["confidence"].astype(np.float32))
         return sample
 
 
 class AnnotatedSamples(Samples[ScanBatch]):
-    """Frames with the ground truth of each point, rotated and mirrored; arguments as in [`Samples`].
+    """Frames with the ground truth of each point, rotated and mirrored.
 
     Raises:
         ValueError: On access, where a frame is not annotated.
@@ -206,7 +201,7 @@ class AnnotatedSamples(Samples[ScanBatch]):
                 "unpack nuScenes-lidarseg into --data_dir."
             )
         points = turn_and_mirror(frame["points"], self.augmentation, generator)
-        return {**self.voxelize(frame, points), "labels": _as_labels(frame["labels"])}
+        return {**self.voxelize(frame, points), "labels": torch.from_numpy(frame["labels"].astype(np.int64))}
 
 
 def read_point_labels(point_labels: PointLabels | None, frame: Frame, columns: list[str]) -> PointLabelRow:
@@ -224,7 +219,3 @@ def read_point_labels(point_labels: PointLabels | None, frame: Frame, columns: l
             f"{point_labels.folder}: they were made from another dataset. Make them again."
         )
     return row
-
-
-def _as_labels(labels: np.ndarray) -> Tensor:
-    return torch.from_numpy(labels.astype(np.int64))

@@ -16,12 +16,10 @@ from uov_hf.training.run import Run
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     """A frozen copy of a model, for w̄ ← decay · w̄ + (1 − decay) · w at every step; make it before the run.
 
-    Args:
-        model (`nn.Module`): The model that will be trained.
-        decay (`float`): From 0 to below 1; the average is over about 1 / (1 − decay) steps.
+    The average is over about 1 / (1 − decay) steps.
 
     Raises:
-        ValueError: `decay` is out of range.
+        ValueError: `decay` is not in [0, 1).
     """
     if not 0 <= decay < 1:
         raise ValueError(f"`--ema_decay` must be at least 0 and below 1, got {decay}.")

@@ -38,31 +38,6 @@ MAY_CHANGE = {
 LONGEST_VALUE = 80  # characters
 
 
-def order_settings(order: TrainingOrder) -> Settings:
-    """The frames of a step and their division, under the names of the arguments where there are any."""
-    return {
-        "seed": order.seed,
-        "num_frames": order.num_frames,
-        "per_device_train_batch_size": order.batch_size,
-        "frames_per_step": order.frames_per_step,
-        "streaming": order.local,
-        "num_processes": order.num_processes,
-        "gradient_accumulation_steps": order.accumulation,
-    }
-
-
-def sample_settings(samples: Samples[Any]) -> Settings:
-    """What decides the samples: frames, augmentation, voxels, and the point labels."""
-    augmentation, point_labels = samples.augmentation, samples.point_labels
-    voxels = samples.feature_extractor.to_dict()
-    return {
-        "frame_ids": hashlib.sha256("\n".join(samples.frames.frame_ids).encode()).hexdigest(),
-        "augmentation": None if augmentation is None else asdict(augmentation),
-        "point_labels": None if point_labels is None else read_json(point_labels.folder / "point_labels.json"),
-        **{f"feature_extractor.{name}": value for name, value in voxels.items()},
-    }
-
-
 def run_settings(
     arguments: Mapping[str, object],
     order: TrainingOrder,
@@ -72,12 +47,24 @@ def run_settings(
     model_config: UOVConfig,
 ) -> Settings:
     """All settings of a run, as JSON returns them: its arguments, what they resulted in, its samples, its model."""
+    augmentation, point_labels = samples.augmentation, samples.point_labels
+    label_file = point_labels and point_labels.folder / "point_labels.json"
     settings = {
         **{name: value for name, value in arguments.items() if name != "resume_from_checkpoint"},
-        **order_settings(order),
+        # The frames of a step and their division, under the names of the arguments where there are any.
+        "seed": order.seed,
+        "num_frames": order.num_frames,
+        "per_device_train_batch_size": order.batch_size,
+        "frames_per_step": order.frames_per_step,
+        "streaming": order.local,
+        "num_processes": order.num_processes,
+        "gradient_accumulation_steps": order.accumulation,
         "num_steps": num_steps,
         "mixed_precision": mixed_precision,
-        **sample_settings(samples),
+        "frame_ids": hashlib.sha256("\n".join(samples.frames.frame_ids).encode()).hexdigest(),
+        "augmentation": augmentation and asdict(augmentation),
+        "point_labels": label_file and json.loads(label_file.read_text(encoding="utf-8")),
+        **{f"feature_extractor.{name}": value for name, value in samples.feature_extractor.to_dict().items()},
         **{f"model.{name}": value for name, value in model_config.to_dict().items()},
     }
     return json.loads(json.dumps(settings, default=str))
@@ -99,10 +86,6 @@ def check_settings(saved: Settings, ours: Settings, checkpoint: Path) -> None:
         )
     for name in changed:
         logger.info(f"Changed since {checkpoint.name}: {name} = {_short(ours[name])}, was {_short(saved[name])}.")
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _short(value: Any) -> str:

@@ -10,13 +10,7 @@ LogRecord = dict[str, float]  # `step`, `epoch`, `loss`, its terms, `learning_ra
 
 
 class TrainLog:
-    """`train_log.jsonl`: one JSON record a line.
-
-    Args:
-        path (`Path`): The file.
-        start_step (`int`, *optional*, defaults to 0):
-            Optimiser steps that are done: lines of later ones, written before a kill, are dropped.
-    """
+    """`train_log.jsonl`: a JSON record a line. Those of steps after `start_step`, from before a kill, are dropped."""
 
     def __init__(self, path: Path, start_step: int = 0):
         self.path = path
