@@ -68,6 +68,24 @@ def clip_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def street_labels(tiny_street, tmp_path_factory) -> Path:
+    """The synthetic teacher's labels of every frame of the tiny street. Do not write into it."""
+    from uov_hf.data import load_frames
+    from uov_hf.labels import LabelSet, label_points
+    from uov_hf.teachers import load_teacher
+    from uov_hf.vocabulary import load_vocabulary
+
+    folder = tmp_path_factory.mktemp("street_labels") / "labels"
+    vocabulary = load_vocabulary("nuscenes")
+    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
+    frames = load_frames("nuscenes", "all", data_dir=tiny_street)
+    label_set = LabelSet.create(folder, teacher, vocabulary, settings={"cameras": None})
+    label_set.write(frames, teacher)
+    label_points(label_set, frames)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_segmenter(tmp_path_factory) -> Path:
     """A tiny random checkpoint with the classes car, road and tree. Do not write into it."""
     from uov_hf import (

@@ -59,24 +59,6 @@ def log(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def street_labels(tiny_street, tmp_path_factory) -> Path:
-    """The synthetic teacher's labels of every frame of the tiny street."""
-    from uov_hf.data import load_frames
-    from uov_hf.labels import LabelSet, label_points
-    from uov_hf.teachers import load_teacher
-    from uov_hf.vocabulary import load_vocabulary
-
-    folder = tmp_path_factory.mktemp("street_labels") / "labels"
-    vocabulary = load_vocabulary("nuscenes")
-    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
-    frames = load_frames("nuscenes", "all", data_dir=tiny_street)
-    label_set = LabelSet.create(folder, teacher, vocabulary, settings={"cameras": None})
-    label_set.write(frames, teacher)
-    label_points(label_set, frames)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def start_of_distillation(street_labels, tmp_path_factory) -> Path:
     """A checkpoint as pretrain.py leaves it, but untrained."""
     import torch

@@ -15,3 +15,11 @@ def losses(folder: Path, *names: str) -> torch.Tensor:
 
 def without_times(folder: Path) -> list[dict]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in read_log(folder / LOG_FILE)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def validation_losses(folder: Path) -> list[float]:
+    return [record["validation_loss"] for record in read_log(folder / LOG_FILE) if "validation_loss" in record]

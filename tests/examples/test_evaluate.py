@@ -1,7 +1,6 @@
 """evaluate.py through its command line: what it scores and writes, and that several processes count the same."""
 
 import json
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from runs import contents
 
 from uov_hf import UOVModel, UOVProcessor
 from uov_hf.data import load_frames
@@ -18,7 +18,6 @@ from uov_hf.evaluation.scans import LabelledScans
 from uov_hf.labels import PointLabels
 
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 REGIONS = ["all_points", "seen_points", "unseen_points", "teacher_seen_points"]
 EVERYTHING = ["--refine", "afi", "--test_time_augmentation", 2, "--min_range", 2, "--export", "nuscenes"]
 
@@ -31,13 +30,15 @@ def checkpoint(pretrained, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def evaluate(monkeypatch):
-    """`evaluate("--split", "all")`: the script's `main` in this process."""
+def evaluate(script, checkpoint, monkeypatch, tmp_path):
+    """`evaluate("--split", "all")`: the script's `main` in this process, into `tmp_path`."""
 
     def run(*arguments):
+        words = ["--model_name_or_path", checkpoint, "--dataset", "nuscenes", "--split", "test", *arguments]
+        words += ["--dataloader_num_workers", 0, "--output_dir", tmp_path / "out"]
         monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        runpy.run_path(str(EXAMPLES / "evaluate.py"))["main"]()
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, words)])
+        script("evaluate.py").main()
 
     return run
 
@@ -45,16 +46,8 @@ def evaluate(monkeypatch):
 def test_one_process_and_two_score_and_write_the_same_predictions(
     checkpoint, tiny_street, street_labels, run_script, tmp_path
 ):
-    evaluation = [
-        "evaluate.py",
-        "--model_name_or_path",
-        checkpoint,
-        "--dataset",
-        "nuscenes",
-        "--data_dir",
-        tiny_street,
-    ]
-    evaluation += ["--split", "all", "--label_set", street_labels, "--dataloader_num_workers", 0, *EVERYTHING]
+    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all", "--label_set", street_labels]
+    evaluation = ["evaluate.py", "--model_name_or_path", checkpoint, *data, "--dataloader_num_workers", 0, *EVERYTHING]
     output = run_script(*evaluation, "--output_dir", tmp_path / "alone")
     run_script(*evaluation, "--output_dir", tmp_path / "together", num_processes=2)
     alone, together = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("alone", "together"))
@@ -62,18 +55,15 @@ def test_one_process_and_two_score_and_write_the_same_predictions(
     assert (tmp_path / "alone" / "table.md").read_text() in output
     assert (tmp_path / "alone" / "confusion_matrix.png").stat().st_size > 10_000
 
-    submissions = [tmp_path / name / "submission" for name in ("alone", "together")]
-    files = [sorted(path.relative_to(folder) for path in folder.rglob("*.*")) for folder in submissions]
-    assert files[0] == files[1] and all(
-        (submissions[0] / f).read_bytes() == (submissions[1] / f).read_bytes() for f in files[0]
-    )
+    submission, other = (tmp_path / name / "submission" for name in ("alone", "together"))
+    assert contents(submission) == contents(other)
     model, processor = UOVModel.from_pretrained(checkpoint).eval(), UOVProcessor.from_pretrained(checkpoint)
     frames = load_frames("nuscenes", "all", data_dir=tiny_street)
     expected, segmenter = ConfusionMatrix(16), Segmenter(model, processor, "afi")
     for scan in map(LabelledScans(frames, processor.feature_extractor, None, 2.0, num_views=2).__getitem__, range(4)):
         answer = segmenter(scan).labels
         expected.update(answer, scan.labels)
-        written = np.fromfile(submissions[0] / "lidarseg" / "all" / f"{scan.frame_id}_lidarseg.bin", np.uint8)
+        written = np.fromfile(submission / "lidarseg" / "all" / f"{scan.frame_id}_lidarseg.bin", np.uint8)
         assert (written == answer + 1)[answer != 255].mean() > 0.99 and written.min() >= 1 and written.max() <= 16
 
     metrics = alone["all_points"]
@@ -100,8 +90,7 @@ def test_scans_without_annotation_are_exported_and_not_scored(checkpoint, tiny_s
     shutil.copytree(tiny_street, root, ignore=shutil.ignore_patterns("lidarseg", "samples", "synthetic"))
     shutil.copytree(tiny_street / "samples" / "LIDAR_TOP", root / "samples" / "LIDAR_TOP")
     card = (checkpoint / "README.md").read_text()
-    arguments = ["--model_name_or_path", checkpoint, "--dataset", "nuscenes", "--data_dir", root, "--split", "test"]
-    evaluate(*arguments, "--export", "nuscenes", "--dataloader_num_workers", 0, "--output_dir", tmp_path / "out")
+    evaluate("--data_dir", root, "--export", "nuscenes")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["all_points"]["num_points"] == 0 and metrics["all_points"]["mean_iou"] is None
     written = sorted((tmp_path / "out" / "submission" / "lidarseg" / "test").iterdir())
@@ -111,35 +100,29 @@ def test_scans_without_annotation_are_exported_and_not_scored(checkpoint, tiny_s
     assert (checkpoint / "README.md").read_text() == card
 
     with pytest.raises(ValueError, match="has no labels to score against"):
-        evaluate(*arguments, "--dataloader_num_workers", 0, "--output_dir", tmp_path / "out")
+        evaluate("--data_dir", root)
 
 
-def test_void_is_refused_where_there_is_none(checkpoint, tiny_street, evaluate, tmp_path):
-    arguments = ["--model_name_or_path", checkpoint, "--dataset", "nuscenes", "--data_dir", tiny_street]
+def test_void_is_refused_where_there_is_none(tiny_street, evaluate):
     with pytest.raises(ValueError, match="--predict_void needs a converted official head"):
-        evaluate(*arguments, "--split", "test", "--predict_void", "--output_dir", tmp_path)
+        evaluate("--data_dir", tiny_street, "--predict_void")
 
 
 def test_the_points_that_a_camera_saw_are_scored_without_a_label_set(pretrained, tiny_street, street_labels):
     extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
     frames = load_frames("nuscenes", "test", data_dir=tiny_street)
-    scan, labelled = (
-        LabelledScans(frames, extractor)[0],
-        LabelledScans(frames, extractor, PointLabels(street_labels))[0],
-    )
+    scan = LabelledScans(frames, extractor)[0]
+    labelled = LabelledScans(frames, extractor, PointLabels(street_labels))[0]
     assert scan.teacher_labels is None and list(scan.regions) == REGIONS[:3]
     assert all(np.array_equal(scan.regions[region], labelled.regions[region]) for region in REGIONS[:3])
     assert 0 < scan.regions["seen_points"].mean() < 1
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+def test_a_missing_argument_is_named(script, capsys):
+    for arguments, message in (
         (["--dataset", "my/dataset"], "--split is needed"),
         (["--model_name_or_path", "no/such/run"], "--dataset is needed: there is no synthetic street in no/such/run"),
-    ],
-)
-def test_a_missing_argument_is_named(script, capsys, arguments, message):
-    with pytest.raises(SystemExit):
-        script("evaluate.py").parse(*arguments)
-    assert message in capsys.readouterr().err
+    ):
+        with pytest.raises(SystemExit):
+            script("evaluate.py").parse(*arguments)
+        assert message in capsys.readouterr().err

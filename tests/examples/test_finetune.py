@@ -10,11 +10,7 @@ from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.training.loop import set_train_mode
 from uov_hf.training.optimization import create_optimizer, segmenter_groups
-from uov_hf.training.tracking import read_log
 from uov_hf.vocabulary import load_vocabulary
-
-
-NUM_STEPS = 8
 
 
 @pytest.fixture
@@ -27,13 +23,10 @@ def finetuned(finished) -> Path:
     return finished("finetune")
 
 
-def test_fine_tuning_on_a_fraction_lowers_the_loss_and_validates_on_the_whole_split(finetuned, tiny_street):
-    records = read_log(finetuned / "train_log.jsonl")
-    assert len(records) == NUM_STEPS and losses(finetuned)[-2:].mean() < losses(finetuned)[:2].mean()
-    assert records[-1]["validation_loss"] < records[3]["validation_loss"]
+def test_fine_tuning_on_a_fraction_reads_no_other_frames(finetuned, tiny_street):
     train = load_frames("nuscenes", "all", data_dir=tiny_street, data_fraction=0.5)
     points_per_epoch = sum(len(frame["points"]) for frame in train)
-    assert records[0]["num_points"] == points_per_epoch
+    assert losses(finetuned, "num_points")[0] == points_per_epoch
 
 
 def test_the_fine_tuned_segmenter_loads_and_its_card_names_its_supervision(finetuned, tiny_street):
@@ -122,18 +115,11 @@ def test_a_linear_probe_changes_the_head_alone(finetune, start_of_distillation, 
 @pytest.mark.slow
 def test_two_processes_fine_tune_a_reused_head_along_the_curve_of_one(finetuned, tiny_street, run_script, tmp_path):
     data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all", "--dataloader_num_workers", 0]
-    steps = [
-        "--max_train_steps",
-        3,
-        "--per_device_train_batch_size",
-        1,
-        "--freeze_batch_norm",
-        "--learning_rate",
-        0.01,
-    ]
-    reuse = ["finetune.py", "--model_name_or_path", finetuned, "--reuse_head", "--head_learning_rate", 0.02]
-    run_script(*reuse, *data, *steps, "--gradient_accumulation_steps", 2, "--output_dir", tmp_path / "one")
-    run_script(*reuse, *data, *steps, "--output_dir", tmp_path / "two", num_processes=2)
+    steps = ["--max_train_steps", 3, "--per_device_train_batch_size", 1, "--freeze_batch_norm", *data]
+    rates = ["--learning_rate", 0.01, "--head_learning_rate", 0.02]
+    reuse = ["finetune.py", "--model_name_or_path", finetuned, "--reuse_head", *rates, *steps]
+    run_script(*reuse, "--gradient_accumulation_steps", 2, "--output_dir", tmp_path / "one")
+    run_script(*reuse, "--output_dir", tmp_path / "two", num_processes=2)
     assert losses(tmp_path / "two").shape == (3, 1)
     assert torch.allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
 
@@ -154,11 +140,3 @@ def test_words_as_a_head_are_fine_tuned_and_cannot_be_probed(
     before, after = (UOVForSemanticSegmentation.from_pretrained(tmp_path / name) for name in ("text", "tuned"))
     assert after.classifier is None and torch.equal(after.uov.prompt_embeds, before.uov.prompt_embeds)
     assert not torch.equal(after.uov.point_projection.weight, before.uov.point_projection.weight)
-
-
-@pytest.mark.slow
-def test_without_arguments_it_trains_on_the_street_of_pre_training(run_script, tmp_path):
-    run_script("pretrain.py", "--max_train_steps", 2, "--output_dir", tmp_path / "tmp")
-    run_script("finetune.py", "--model_name_or_path", tmp_path / "tmp", "--output_dir", tmp_path / "tuned")
-    records = [record for record in read_log(tmp_path / "tuned" / "train_log.jsonl") if "validation_loss" in record]
-    assert records[-1]["validation_loss"] < records[0]["validation_loss"]

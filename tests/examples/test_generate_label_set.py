@@ -1,28 +1,22 @@
-"""generate_label_set.py and label_points.py through their command lines, on two tiny drives."""
+"""generate_label_set.py and label_points.py through their command lines, on the tiny street."""
 
 import shutil
 from pathlib import Path
 
 import pytest
+from runs import contents
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels
-from uov_hf.synthetic import generate_street
 
 
 CAMERAS = "CAM_FRONT,CAM_BACK"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("street") / "root"
-    return generate_street(folder, num_scenes=2, frames_per_scene=2, image_size=(45, 80), azimuth_steps=60)
-
-
-@pytest.fixture(scope="module")
-def label_set(root, run_script, tmp_path_factory) -> Path:
+def label_set(tiny_street, run_script, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("labels") / "labels"
-    output = run_script(*generation(root, folder))
+    output = run_script(*generation(tiny_street, folder))
     assert "4 frames" in output and "MB" in output
     return folder
 
@@ -30,17 +24,12 @@ def label_set(root, run_script, tmp_path_factory) -> Path:
 def generation(root: Path, folder: Path) -> list:
     teacher = ["--teacher", "synthetic", "--teacher_settings", "seed=3"]
     data = ["--dataset", "nuscenes", "--data_dir", root, "--split", "all", "--cameras", CAMERAS]
-    data += ["--augmentations", "flip"]
-    return ["generate_label_set.py", *teacher, *data, "--output_dir", folder]
+    return ["generate_label_set.py", *teacher, *data, "--augmentations", "flip", "--output_dir", folder]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_the_label_set_has_every_frame_and_its_teacher(root, label_set):
+def test_the_label_set_has_every_frame_and_its_teacher(tiny_street, label_set):
     made = LabelSet(label_set)
-    assert sorted(made.frame_ids) == sorted(load_frames("nuscenes", split="all", data_dir=root).frame_ids)
+    assert sorted(made.frame_ids) == sorted(load_frames("nuscenes", split="all", data_dir=tiny_street).frame_ids)
     assert made.teacher["name"] == "synthetic" and made.teacher["seed"] == 3
     row = made.read(made.frame_ids[0])
     labelled = [camera for camera, png in zip(row["camera_names"], row["segmentation"], strict=True) if png]
@@ -48,23 +37,23 @@ def test_the_label_set_has_every_frame_and_its_teacher(root, label_set):
     assert made.augmentations == ["flip"] and sum(png is not None for png in row["augmented_segmentation"]) == 2
 
 
-def test_two_processes_finish_what_was_begun_in_the_same_bytes(root, label_set, run_script, tmp_path):
+def test_two_processes_finish_what_was_begun_in_the_same_bytes(tiny_street, label_set, run_script, tmp_path):
     """Begun: the first shard is whole, the second was killed."""
     begun = tmp_path / "labels"
     shutil.copytree(label_set, begun)
     first, second = sorted((begun / "images").iterdir())
     second.rename(second.with_name(f"{second.name}.tmp"))
-    output = run_script(*generation(root, begun), num_processes=2)
+    output = run_script(*generation(tiny_street, begun), num_processes=2)
     assert "2 frames" in output and "2 were there already" in output
     assert contents(begun) == contents(label_set)
 
 
-def test_point_labels_are_made_for_every_frame(root, label_set, run_script):
-    data = ["--dataset", "nuscenes", "--data_dir", root, "--split", "all"]
+def test_point_labels_are_made_for_every_frame(tiny_street, label_set, run_script):
+    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]
     output = run_script("label_points.py", "--label_set", label_set, "--preset", "consolidated", *data)
     assert "Point labels (consolidated)" in output and "4 frames" in output and "points have a label" in output
     point_labels = PointLabels(label_set, "consolidated")
-    frames = load_frames("nuscenes", split="all", data_dir=root)
+    frames = load_frames("nuscenes", split="all", data_dir=tiny_street)
     for frame_id, points in ((frame["frame_id"], frame["points"]) for frame in frames):
         row = point_labels.read(frame_id)
         assert len(row["labels"]) == len(points) and (row["labels"] < 16).any()

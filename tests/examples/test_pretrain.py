@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 
 import pytest
 import torch
@@ -32,15 +31,6 @@ def test_the_checkpoint_loads_and_predicts_in_the_vocabulary(pretrained, tiny_st
     assert isinstance(AutoProcessor.from_pretrained(pretrained), UOVProcessor)
 
 
-def test_the_log_shows_a_falling_loss_and_a_validation_that_used_no_truth(pretrained):
-    records = read_log(pretrained / "train_log.jsonl")
-    assert [record["step"] for record in records] == list(range(1, NUM_STEPS + 1))
-    assert [record["step"] for record in records if "validation_loss" in record] == [4, 8]
-    assert records[-1]["loss"] < records[0]["loss"]
-    terms = losses(pretrained, "image_loss", "text_loss")
-    assert torch.allclose(losses(pretrained)[:, 0], 0.5 * terms.sum(dim=1), rtol=1e-5)
-
-
 def test_the_card_has_the_data_the_command_and_the_limits(pretrained):
     card = (pretrained / "README.md").read_text()
     loss = read_log(pretrained / "train_log.jsonl")[-1]["loss"]
@@ -60,11 +50,9 @@ def test_only_the_last_checkpoints_stay_and_they_load_too(pretrained):
 
 def test_every_point_of_the_augmented_scans_is_trained_on(pretrained, tiny_street, street_labels):
     frames, label_set = load_frames("nuscenes", "all", data_dir=tiny_street), LabelSet(street_labels)
-    extractor, augmentation = (
-        UOVProcessor.from_pretrained(pretrained).feature_extractor,
-        AugmentationConfig(min_pairs=20),
-    )
-    samples = TMPSamples(frames, label_set, PointLabels(street_labels), extractor, augmentation, seed=0)
+    extractor = UOVProcessor.from_pretrained(pretrained).feature_extractor
+    point_labels, augmentation = PointLabels(street_labels), AugmentationConfig(min_pairs=20)
+    samples = TMPSamples(frames, label_set, point_labels, extractor, augmentation, seed=0)
     order = TrainingOrder(num_frames=4, num_processes=2)
     keys = [key for step in range(NUM_STEPS) for key in order.step_keys(step)]
     num_points = sum(len(samples[key]["point_to_voxel"]) for key in keys)
@@ -84,33 +72,13 @@ def test_a_broken_scan_stops_the_run_with_its_state_saved_or_is_skipped_and_coun
     root = shutil.copytree(tiny_street, tmp_path / "street")
     scan = sorted((root / "samples" / "LIDAR_TOP").iterdir())[-1]
     scan.write_bytes(scan.read_bytes()[:-7])
-    settings = [
-        *settings_of["pretrain"],
-        "--data_dir",
-        root,
-        "--output_dir",
-        tmp_path / "tmp",
-        "--checkpointing_steps",
-        100,
-    ]
+    settings = [*settings_of["pretrain"], "--data_dir", root, "--output_dir", tmp_path, "--checkpointing_steps", 100]
     output = run_script(*settings, num_processes=2, fails=True)  # one rank reads it, both stop
     assert scan.name in output
-    num_done = len(read_log(tmp_path / "tmp" / "train_log.jsonl"))
-    assert num_done < 2 and (tmp_path / "tmp" / f"checkpoint-{num_done}").is_dir()
+    num_done = len(read_log(tmp_path / "train_log.jsonl"))
+    assert num_done < 2 and (tmp_path / f"checkpoint-{num_done}").is_dir()
 
     resume = ["--resume_from_checkpoint", "latest", "--on_error", "skip"]
     run_script(*settings, *resume, num_processes=2)
-    assert len(read_log(tmp_path / "tmp" / "train_log.jsonl")) == NUM_STEPS
-    assert "4 times a frame could not be read" in (tmp_path / "tmp" / "README.md").read_text()
-
-
-@pytest.mark.slow
-def test_without_arguments_it_trains_on_the_embedded_street_in_two_minutes(run_script, tmp_path):
-    started = time.perf_counter()
-    output = run_script("pretrain.py", "--output_dir", tmp_path)
-    assert time.perf_counter() - started < 120
-    assert "For real data give --dataset nuscenes --data_dir" in output
-    validation = [r["validation_loss"] for r in read_log(tmp_path / "train_log.jsonl") if "validation_loss" in r]
-    assert validation[-1] < validation[0]
-    table = run_script("evaluate.py", "--model_name_or_path", tmp_path, "--output_dir", tmp_path / "eval")
-    assert "| **mean** |" in table
+    assert len(read_log(tmp_path / "train_log.jsonl")) == NUM_STEPS
+    assert "4 times a frame could not be read" in (tmp_path / "README.md").read_text()

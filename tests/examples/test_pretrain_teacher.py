@@ -43,9 +43,8 @@ def hub(tiny_clip, tmp_path, monkeypatch) -> Path:
 
 def make_label_set(folder: Path, model_name_or_path, revision=None) -> LabelSet:
     vocabulary = load_vocabulary("nuscenes")
-    teacher = load_teacher(
-        "clip", str(model_name_or_path), prompts=vocabulary.prompts, revision=revision, short_side=64, templates="none"
-    )
+    small = {"revision": revision, "short_side": 64, "templates": "none"}
+    teacher = load_teacher("clip", str(model_name_or_path), prompts=vocabulary.prompts, **small)
     return LabelSet.create(folder, teacher, vocabulary, settings={})
 
 
@@ -70,12 +69,8 @@ def test_words_are_embedded_by_the_commit_that_made_the_label_set(hub, tiny_clip
 def test_words_are_those_of_the_second_model_where_embeddings_are_its(tiny_clip, tmp_path):
     label_set = make_label_set(tmp_path / "labels", tiny_clip)
     description = label_set.description
-    description["teacher"] |= {
-        "name": "clipseg",
-        "model_name_or_path": "someone/clipseg",
-        "embed_model_name_or_path": str(tiny_clip),
-        "embed_revision": None,
-    }
+    description["teacher"] |= {"name": "clipseg", "model_name_or_path": "someone/clipseg"}
+    description["teacher"] |= {"embed_model_name_or_path": str(tiny_clip), "embed_revision": None}
     (label_set.folder / "label_set.json").write_text(json.dumps(description))
     model, processor = create_model(LabelSet(label_set.folder))
     assert model.config.teacher == "someone/clipseg+tiny_clip" and model.config.has_teachers_text_tower

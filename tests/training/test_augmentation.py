@@ -76,20 +76,14 @@ def test_a_cuboid_is_dropped_and_pairs_follow_their_points():
     assert len(gone) > 10 and not inside.any()
 
 
-def test_a_cuboid_is_cancelled_when_an_image_would_keep_too_few_pairs():
-    points, pairs = scene()
-    config = AugmentationConfig(cuboid_size=1.0, min_pairs=int((pairs["pair_camera"] == 1).sum()))
-    same, same_pairs = drop_cuboid(points, pairs, config, np.random.default_rng(3))
-    assert same is points and same_pairs is pairs
-
-
-def test_a_camera_without_pairs_does_not_cancel_the_cuboid():
+def test_a_cuboid_is_cancelled_when_an_image_with_pairs_would_keep_too_few():
     points, pairs = scene()
     of_camera_1 = select_pairs(pairs, pairs["pair_camera"] == 1)
-    fewer, _ = drop_cuboid(
-        points, of_camera_1, AugmentationConfig(cuboid_size=1.0, min_pairs=10), np.random.default_rng(3)
-    )
-    assert len(fewer) < len(points)
+    config = AugmentationConfig(cuboid_size=1.0, min_pairs=len(of_camera_1["pair_camera"]))
+    same, same_pairs = drop_cuboid(points, pairs, config, np.random.default_rng(3))
+    assert same is points and same_pairs is pairs
+    config = AugmentationConfig(cuboid_size=1.0, min_pairs=10)
+    assert len(drop_cuboid(points, of_camera_1, config, np.random.default_rng(3))[0]) < len(points)
 
 
 def test_a_crop_keeps_the_pairs_inside_its_box_but_those_that_rounding_pushes_over_its_border():
@@ -116,27 +110,20 @@ def test_a_box_that_cannot_be_drawn_is_the_largest_in_the_middle():
     assert random_box((400, 100), config, np.random.default_rng(0)) == (0, 168, 100, 64)
 
 
-def test_every_image_keeps_enough_pairs_when_cropped():
-    _, pairs = scene()
-    config = AugmentationConfig(min_pairs=600)
-    for seed in range(20):
-        cropped = crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(seed))
-        assert (np.bincount(cropped["pair_camera"]) > 600).all()
-
-
-def test_a_crop_drops_pairs_of_an_image_and_nothing_else():
+def test_a_crop_drops_pairs_of_an_image_and_nothing_else_and_keeps_enough():
     points, pairs = scene()
-    cropped = crop_images(pairs, IMAGE_SIZES, AugmentationConfig(min_pairs=10), np.random.default_rng(0))
-    was, now = names_of(points, cropped)
-    assert np.array_equal(was, now) and len(was) < len(pairs["pair_camera"])
+    for seed in range(20):
+        cropped = crop_images(pairs, IMAGE_SIZES, AugmentationConfig(min_pairs=600), np.random.default_rng(seed))
+        was, now = names_of(points, cropped)
+        assert np.array_equal(was, now) and len(was) < len(pairs["pair_camera"])
+        assert (np.bincount(cropped["pair_camera"]) > 600).all()
 
 
 def test_redraws_end_when_no_crop_is_good_enough():
     _, pairs = scene(num_points=30)
     config = AugmentationConfig(min_pair_share=1.0, max_redraws=3)
-    assert np.array_equal(
-        crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(0))["pair_camera"], pairs["pair_camera"]
-    )
+    cropped = crop_images(pairs, IMAGE_SIZES, config, np.random.default_rng(0))
+    assert np.array_equal(cropped["pair_camera"], pairs["pair_camera"])
 
 
 def test_a_frame_without_pairs_or_points_passes_through():
@@ -149,9 +136,8 @@ def test_a_frame_without_pairs_or_points_passes_through():
 def test_points_that_are_not_finite_do_no_harm():
     points, pairs = scene()
     points[::7, 1] = np.nan
-    after, pairs_after = augment(
-        points, pairs, IMAGE_SIZES, AugmentationConfig(cuboid_size=1.0, min_pairs=10), np.random.default_rng(0)
-    )
+    config = AugmentationConfig(cuboid_size=1.0, min_pairs=10)
+    after, pairs_after = augment(points, pairs, IMAGE_SIZES, config, np.random.default_rng(0))
     assert np.isnan(after[:, 1]).sum() == np.isnan(points[:, 1]).sum()
     was, now = names_of(after, pairs_after)
     assert np.array_equal(was, now)

@@ -50,11 +50,13 @@ def test_a_loaded_run_continues_as_the_saved_one(run):
     assert torch.equal(run.model.weight, expected)
 
 
-def test_only_the_last_checkpoints_are_kept_and_steps_are_sorted_as_numbers(run):
-    for step in (9, 10, 100):
-        save(run, step, keep=2)
-    assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-10", "checkpoint-100"]
+def test_only_the_last_checkpoints_are_kept_and_a_resumed_run_drops_those_that_it_will_write_again(run):
+    for step in (9, 10, 20, 100):  # sorted as numbers
+        save(run, step, keep=3)
+    assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-10", "checkpoint-20", "checkpoint-100"]
     assert find_checkpoint(run.folder, "latest").name == "checkpoint-100"
+    drop_later(run.folder, 20)
+    assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-10", "checkpoint-20"]
 
 
 def test_a_run_killed_while_saving_leaves_the_last_checkpoint_alone(run, monkeypatch):
@@ -100,8 +102,7 @@ def test_a_checkpoint_without_the_settings_of_its_run_is_not_resumed(run):
 
 def test_latest_starts_anew_where_there_is_none_and_a_wrong_folder_is_named(tmp_path):
     Accelerator(cpu=True)  # its logger needs one
-    assert find_checkpoint(tmp_path, "latest") is None
-    assert find_checkpoint(tmp_path, None) is None
+    assert find_checkpoint(tmp_path, "latest") is find_checkpoint(tmp_path, None) is None
     with pytest.raises(FileNotFoundError, match="there is no trainer_state.json"):
         find_checkpoint(tmp_path, str(tmp_path))
 
@@ -110,10 +111,3 @@ def test_a_new_run_does_not_mix_its_checkpoints_with_those_of_an_old_one(run):
     save(run, 20)
     with pytest.raises(FileExistsError, match=r"\(checkpoint-20\). Continue it with --resume_from_checkpoint latest"):
         find_checkpoint(run.folder, None)
-
-
-def test_a_run_resumed_earlier_drops_the_checkpoints_that_it_will_write_again(run):
-    for step in (2, 4, 20):
-        save(run, step)
-    drop_later(run.folder, 4)
-    assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-2", "checkpoint-4"]

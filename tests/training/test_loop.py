@@ -108,9 +108,7 @@ def test_a_step_moves_no_numbers_between_host_and_device_but_its_one_list(tmp_pa
 def test_infinite_gradients_of_a_finite_loss_stop_the_run_and_are_not_saved(tmp_path):
     run = start_run(tmp_path)
     first = steps_of(3, run)[0]
-    with pytest.raises(
-        RuntimeError, match=rf"the norm of its gradients inf at step {first + 1}: training has diverged"
-    ):
+    with pytest.raises(RuntimeError, match=f"the norm of its gradients inf at step {first + 1}: training has diverge"):
         train_on(run, Numbers(infinite={3}))
     assert run.step == first and run.model.weight.isfinite().all()
     assert all(int(path.name.split("-")[1]) <= first for path in tmp_path.glob("checkpoint-*"))
@@ -135,19 +133,24 @@ def test_a_skipped_step_moves_the_data_on_but_neither_schedule_nor_average(tmp_p
         assert records[step]["learning_rate"] == records[min(step + 1, 7)]["learning_rate"]
 
 
-@pytest.mark.parametrize("stop", range(1, 8))
-def test_a_run_stopped_after_any_step_ends_as_without_the_stop_though_steps_are_skipped(stop, tmp_path):
-    def fail_after(batch):
+def train_until(stop: int, run: Run, samples: Numbers) -> None:
+    """Train until a scan cannot be read, when `stop` steps are done."""
+
+    def fail(batch):
         if run.step == stop:
             raise OSError("the scan is truncated")
         return batch
 
+    with pytest.raises(OSError, match="truncated"):
+        train_on(run, samples, complete_batch=fail)
+
+
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_a_run_stopped_after_any_step_ends_as_without_the_stop_though_steps_are_skipped(stop, tmp_path):
     samples = Numbers(infinite={1, 3})
     whole = start_run(tmp_path / "whole", with_scaler=True)
     train_on(whole, samples)
-    run = start_run(tmp_path / "stopped", with_scaler=True)
-    with pytest.raises(OSError, match="truncated"):
-        train_on(run, samples, complete_batch=fail_after)
+    train_until(stop, start_run(tmp_path / "stopped", with_scaler=True), samples)
     resumed = start_run(tmp_path / "stopped", with_scaler=True)
     train_on(resumed, samples)
     assert torch.equal(resumed.model.weight, whole.model.weight)
@@ -158,14 +161,7 @@ def test_a_run_stopped_after_any_step_ends_as_without_the_stop_though_steps_are_
 
 
 def test_steps_that_are_all_skipped_end_the_run_also_where_it_was_resumed_among_them(tmp_path):
-    def fail_after_ten(batch):
-        if run.step == 10:
-            raise OSError("the scan is truncated")
-        return batch
-
-    run = start_run(tmp_path, num_steps=50, with_scaler=True)
-    with pytest.raises(OSError, match="truncated"):
-        train_on(run, Numbers(infinite=range(4)), complete_batch=fail_after_ten)
+    train_until(10, start_run(tmp_path, num_steps=50, with_scaler=True), Numbers(infinite=range(4)))
     run = start_run(tmp_path, num_steps=50, with_scaler=True)
     with pytest.raises(RuntimeError, match=f"of {MAX_SKIPPED_IN_A_ROW + 1} steps in a row .* --mixed_precision bf16"):
         train_on(run, Numbers(infinite=range(4)))

@@ -6,27 +6,18 @@ import torch
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
-from uov_hf.labels import LabelSet, PointLabels, label_points
-from uov_hf.synthetic import generate_street
-from uov_hf.teachers import load_teacher
+from uov_hf.labels import LabelSet, PointLabels
 from uov_hf.training.augmentation import AugmentationConfig
-from uov_hf.training.collation import collate_scans, collate_tmp
+from uov_hf.training.collation import collate_scans
 from uov_hf.training.objectives import count_labelled_voxels
 from uov_hf.training.samples import DistillationSamples, TMPSamples
-from uov_hf.vocabulary import load_vocabulary
 
 
-@pytest.fixture(scope="module")
-def street(tmp_path_factory):
-    """Frames, label set and point labels of two short drives with small images."""
-    folder, vocabulary = tmp_path_factory.mktemp("street"), load_vocabulary("nuscenes")
-    root = generate_street(folder / "root", num_scenes=2, frames_per_scene=1, image_size=(45, 80), azimuth_steps=60)
-    frames = load_frames("nuscenes", split="all", data_dir=root)
-    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(root))
-    label_set = LabelSet.create(folder / "labels", teacher, vocabulary, settings={})
-    label_set.write(frames, teacher)
-    label_points(label_set, frames)
-    return frames, label_set, PointLabels(label_set.folder)
+@pytest.fixture
+def street(tiny_street, street_labels):
+    """Frames, label set and point labels."""
+    frames = load_frames("nuscenes", split="all", data_dir=tiny_street)
+    return frames, LabelSet(street_labels), PointLabels(street_labels)
 
 
 def make_samples(street, augmentation=None, seed=0) -> TMPSamples:
@@ -68,6 +59,8 @@ def test_superpoint_ids_are_compact_and_embeddings_of_unit_length(street):
     assert torch.equal(sample["superpoint_ids"].unique(), torch.arange(len(sample["segment_labels"])))
     assert sample["segment_embeds"].dtype == torch.float32
     torch.testing.assert_close(sample["segment_embeds"].norm(dim=1), torch.ones(len(sample["segment_labels"])))
+    assert sample["segment_labels"].dtype == sample["superpoint_ids"].dtype == sample["scene_ids"].dtype == torch.int64
+    assert sample["prompt_embeds"].shape == (175, 64) and sample["prompt_groups"].shape == (175,)
 
 
 def test_every_pair_has_a_voxel(street):
@@ -83,20 +76,9 @@ def test_no_image_is_opened(street, monkeypatch):
     assert len(make_samples(street, AugmentationConfig())[0, 0]["segment_labels"])
 
 
-def test_a_batch_is_what_the_model_takes(street):
-    samples = make_samples(street)
-    batch = collate_tmp([samples[0, 0], samples[0, 1]])
-    assert batch["voxel_coords"][:, 0].unique().tolist() == [0, 1]
-    assert batch["scene_ids"].shape == batch["segment_labels"].shape
-    assert batch["prompt_embeds"].shape == (175, 64) and batch["prompt_groups"].shape == (175,)
-    assert batch["segment_labels"].dtype == batch["superpoint_ids"].dtype == torch.int64
-
-
-@pytest.mark.parametrize("kind", [TMPSamples, DistillationSamples])
-def test_point_labels_of_another_cloud_are_refused(street, kind):
-    frames, label_set, point_labels = street
-    labels = (label_set, point_labels) if kind is TMPSamples else (point_labels,)
-    samples = kind(frames, *labels, UOVFeatureExtractor())
+@pytest.mark.parametrize("kind, labels", [(TMPSamples, slice(1, 3)), (DistillationSamples, slice(2, 3))])
+def test_point_labels_of_another_cloud_are_refused(street, kind, labels):
+    samples = kind(street[0], *street[labels], UOVFeatureExtractor())
     whole = samples.frames[0]
     samples.frames = [whole | {"points": whole["points"][:-1]}]
     with pytest.raises(ValueError, match="made from another dataset"):

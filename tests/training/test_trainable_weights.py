@@ -23,8 +23,7 @@ TEXT_TOWER = CLIPTextConfig(
 
 
 def network() -> UOVModel:
-    uov = UOVModel(UOVConfig.from_preset("tiny", **SIZES, text_config=TEXT_TOWER))
-    return with_classes(uov)
+    return with_classes(UOVModel(UOVConfig.from_preset("tiny", **SIZES, text_config=TEXT_TOWER)))
 
 
 def with_classes(uov: UOVModel) -> UOVModel:

@@ -43,9 +43,10 @@ BatchT = TypeVar("BatchT", bound=Batch)
 def collate_voxels(samples: Sequence[Batch]) -> Batch:
     """The voxels of several samples as one batch."""
     num_voxels = [len(sample["voxel_coords"]) for sample in samples]
-    coords = [_with_scene(sample["voxel_coords"], scene) for scene, sample in enumerate(samples)]
+    coords = torch.cat([sample["voxel_coords"] for sample in samples])
+    coords[:, 0] = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(num_voxels))
     batch: Batch = {
-        "voxel_coords": torch.cat(coords),
+        "voxel_coords": coords,
         "voxel_features": torch.cat([sample["voxel_features"] for sample in samples]),
         "point_to_voxel": _concatenate_rows([sample["point_to_voxel"] for sample in samples], num_voxels),
         "num_points": torch.cat([sample["num_points"] for sample in samples]),
@@ -78,13 +79,6 @@ def collate_tmp(samples: Sequence[TMPBatch]) -> TMPBatch:
         "prompt_embeds": samples[0]["prompt_embeds"],
         "prompt_groups": samples[0]["prompt_groups"],
     }
-
-
-def _with_scene(voxel_coords: Tensor, scene: int) -> Tensor:
-    """The voxels of one scan, as those of scan `scene` of a batch."""
-    voxel_coords = voxel_coords.clone()
-    voxel_coords[:, 0] = scene
-    return voxel_coords
 
 
 def _concatenate_rows(rows: list[Tensor], num_rows: list[int]) -> Tensor:
