@@ -2,15 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from tiny_models import save_tiny_groupvit, save_tiny_tipsv2, saved
 
 from uov_hf.teachers.checkpoints import Checkpoint
-from uov_hf.teachers.clip_space import SpaceConfig
 from uov_hf.teachers.second_space import load_clip_space
-
-
-SMALL = SpaceConfig(short_side=64)
 
 
 def test_the_type_of_the_model_decides(tiny_clip, models):
@@ -22,24 +17,6 @@ def test_the_type_of_the_model_decides(tiny_clip, models):
 def test_a_model_of_another_type_is_refused(models):
     with pytest.raises(ValueError, match="of type 'groupvit', whose patches and words do not share a space.*clip"):
         load_clip_space(Checkpoint(saved(save_tiny_groupvit, models)))
-
-
-def test_embeddings_are_unit_length_and_float32_in_any_precision(tiny_clip, scaled):
-    space = load_clip_space(Checkpoint(tiny_clip, dtype=torch.bfloat16), SMALL)
-    vectors = [space.encode_prompts(["car", "road"]), *(f.flatten(1).T for f in space.dense_features(scaled))]
-    for embeds in vectors:
-        assert embeds.dtype == torch.float32 and embeds.shape[1] == space.embed_dim
-        torch.testing.assert_close(embeds.norm(dim=1), torch.ones(len(embeds)))
-    assert space.settings["dtype"] == "bfloat16"
-
-
-def test_classify_returns_the_best_prompt_and_its_probability(tiny_clip):
-    space = load_clip_space(Checkpoint(tiny_clip), SMALL)
-    prompt_embeds = torch.eye(3, 64)
-    labels, scores = space.classify(prompt_embeds[[2, 0]], prompt_embeds)
-    assert labels.tolist() == [2, 0]
-    expected = 1 / (1 + 2 * np.exp(-space.logit_scale))
-    np.testing.assert_allclose(scores.numpy(), [expected, expected], rtol=1e-5)
 
 
 def test_the_second_model_is_in_the_settings(load, tiny_clip):

@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from ten_steps import losses_of_ten_steps
 from tiny_models import PROMPTS, TINY_TEACHERS, labels_of_pixels, load_tiny_teacher, upsampled
 from torch.nn.functional import normalize
 
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import TEACHERS
+from uov_hf.teachers.checkpoints import dtype_name
+from uov_hf.training.collation import collate_tmp
+from uov_hf.training.samples import TMPSamples
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -68,8 +71,11 @@ def test_half_precision_changes_little(load, frame, name, dtype):
         assert one.segmentation.shape == other.segmentation.shape
         assert other.embeds.dtype == other.scores.dtype == np.float32
         assert ((other.scores >= 0) & (other.scores <= 1)).all()
-    assert half.encode_prompts(["car"]).dtype == np.float32
-    np.testing.assert_allclose(half.encode_prompts(PROMPTS), plain.encode_prompts(PROMPTS), atol=0.1)
+    prompt_embeds = half.encode_prompts(PROMPTS)
+    assert prompt_embeds.dtype == np.float32 and prompt_embeds.shape == (len(PROMPTS), half.embed_dim)
+    np.testing.assert_allclose(np.linalg.norm(prompt_embeds, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(prompt_embeds, plain.encode_prompts(PROMPTS), atol=0.1)
+    assert dtype_name(dtype) in json.dumps(half.settings)
 
 
 @every_teacher
@@ -99,9 +105,9 @@ def test_every_model_of_a_teacher_is_frozen(load, name):
     teacher = load(name)
     owners = [teacher, *(getattr(teacher, owner) for owner in ("sam", "space") if hasattr(teacher, owner))]
     models = [owner.model for owner in owners if hasattr(owner, "model")]
-    assert len(models) == 1 + len(TINY_TEACHERS[name][1])
-    for model in models:
-        assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert len(models) == 1 + len(TINY_TEACHERS[name][1]) and teacher.eval() is teacher
+    for model in (teacher, *models):
+        assert model is teacher or not any(parameter.requires_grad for parameter in model.parameters())
         with pytest.raises(RuntimeError, match="no train mode"):
             model.train()
 
@@ -168,3 +174,22 @@ def test_real_images_become_point_labels_that_a_network_learns_from(name, real_f
 
     losses = losses_of_ten_steps(real_frames, label_set)
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
+
+
+def losses_of_ten_steps(frames, label_set) -> list[float]:
+    """Of a tiny network on coarse voxels; raises where a step leaves the weights as they are."""
+    samples = TMPSamples(frames, label_set, PointLabels(label_set.folder), UOVFeatureExtractor(voxel_size=[0.8] * 3))
+    batch, losses = collate_tmp([samples[0, 0]]), []
+    torch.manual_seed(0)
+    model = UOVForPreTraining(UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for _ in range(10):
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
+    return losses

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import interpolate, normalize
+from tiny_models import overlap_of, upsampled
+from torch.nn.functional import normalize
 
 from uov_hf.teachers.masks import (
     Proposals,
@@ -80,19 +81,14 @@ def test_suppression_is_the_greedy_loop():
     assert 5 < len(kept) < 55
 
 
-def overlap_of(one: list[float], other: list[float]) -> float:
-    width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
-    height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
-    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (one, other)]
-    return width * height / (sum(areas) - width * height)
-
-
-def test_the_better_mask_wins_a_pixel():
+def test_the_better_mask_wins_a_pixel_and_a_small_rest_is_dropped():
     masks = rectangles((1, 6), (0, 0, 3, 0), (2, 0, 4, 0))
     segmentation, kept = paint(masks, torch.tensor([0.9, 0.5]), min_visible=0.3)
     assert segmentation.tolist() == [[1, 1, 1, 1, 2, 0]] and kept.tolist() == [0, 1]
     segmentation, kept = paint(masks, torch.tensor([0.5, 0.9]), min_visible=0.3)
     assert segmentation.tolist() == [[2, 2, 1, 1, 1, 0]] and kept.tolist() == [1, 0]
+    segmentation, kept = paint(masks, torch.tensor([0.9, 0.5]), min_visible=0.3, min_area=2)
+    assert segmentation.tolist() == [[1, 1, 1, 1, 0, 0]] and kept.tolist() == [0]
 
 
 def test_a_hidden_mask_is_given_up_and_leaves_its_pixels_to_the_next():
@@ -102,18 +98,12 @@ def test_a_hidden_mask_is_given_up_and_leaves_its_pixels_to_the_next():
     assert segmentation.tolist() == [[2, 1, 1, 1, 1, 2, 2, 2]] and kept.tolist() == [0, 2]
 
 
-def test_small_segments_are_left_out():
-    masks = rectangles((1, 8), (0, 0, 1, 0), (3, 0, 7, 0))
-    segmentation, kept = paint(masks, torch.tensor([0.9, 0.5]), min_area=3)
-    assert segmentation.tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]] and kept.tolist() == [1]
-
-
 @pytest.mark.parametrize(("grid_size", "size"), [((5, 7), (37, 61)), ((6, 6), (4, 5)), ((1, 1), (3, 8))])
 def test_pooling_overlapping_masks_is_that_of_a_full_size_feature_map(grid_size, size):
     generator = torch.manual_seed(0)
     features = torch.randn(16, *grid_size, generator=generator, dtype=torch.float64)
     masks = torch.rand(20, *size, generator=generator) < 0.4
-    dense = interpolate(features[None], size=size, mode="bilinear")[0]
+    dense = upsampled(features, size)
     wanted = torch.stack([dense[:, mask].sum(dim=1) for mask in masks])
     pooled = pool_masks(features.float(), masks)
     torch.testing.assert_close(pooled, normalize(wanted, dim=-1).float(), atol=1e-5, rtol=0)

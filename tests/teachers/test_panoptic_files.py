@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import frame_of
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
@@ -19,15 +20,10 @@ def picture(tmp_path) -> dict:
     """A frame with one picture: its left half red, its right half blue."""
     pixels = np.zeros((32, 48, 3), np.uint8)
     pixels[:, :24, 0] = pixels[:, 24:, 2] = 255
-    path = tmp_path / "aachen_000000_000019_leftImg8bit.png"
-    Image.fromarray(pixels).save(path)
-    return {
-        "frame_id": "f",
-        "camera_names": ["CAM"],
-        "image_ids": ["token"],
-        "images": [{"bytes": None, "path": str(path)}],
-        "image_sizes": np.array([[32, 48]]),
-    }
+    image = Image.fromarray(pixels)
+    image.save(path := tmp_path / "aachen_000000_000019_leftImg8bit.png")
+    images = [{"bytes": None, "path": str(path)}]
+    return frame_of(image) | {"image_ids": ["token"], "images": images, "image_sizes": np.array([[32, 48]])}
 
 
 def halves(left: int, right: int) -> np.ndarray:
@@ -80,12 +76,13 @@ def read_halves(folder, picture, tiny_clip, **settings):
     return teacher, segments
 
 
-@pytest.mark.parametrize("write", [write_panoptic, write_coco])
-def test_labels_come_from_categories_and_embeddings_from_the_second_model(write, folder, picture, tiny_clip):
+@pytest.mark.parametrize(("write", "scores"), [(write_panoptic, [0.25, 0.75]), (write_coco, [1, 1])])
+def test_labels_come_from_categories_and_embeddings_from_the_second_model(write, scores, folder, picture, tiny_clip):
     prompts = load_vocabulary("cityscapes").prompts
     teacher, segments = read_halves(write(folder), picture, tiny_clip)
     assert [prompts[label] for label in segments.labels] == ["vegetation", "car"]
     np.testing.assert_array_equal(segments.segmentation, halves(2, 1))
+    assert segments.scores.tolist() == scores
     assert segments.embeds.shape == (2, teacher.embed_dim) and teacher.settings["layout"] in ("panoptic", "coco")
     assert teacher.settings["embed_model_name_or_path"] == tiny_clip
 
@@ -102,10 +99,6 @@ def test_an_image_may_be_without_segments(folder, picture, tiny_clip):
     write_rgb(write_panoptic(folder) / "token.png", halves(0, 0))
     _, segments = read_halves(folder, picture, tiny_clip)
     assert len(segments.labels) == len(segments.embeds) == 0 and not segments.segmentation.any()
-
-
-def test_scores_are_those_of_the_file_where_it_has_some(folder, picture, tiny_clip):
-    assert read_halves(write_panoptic(folder), picture, tiny_clip)[1].scores.tolist() == [0.25, 0.75]
 
 
 def test_an_image_is_found_by_its_id_or_by_the_name_of_its_file(folder, picture, tiny_clip):

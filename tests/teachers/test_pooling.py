@@ -2,24 +2,14 @@
 
 import pytest
 import torch
-from torch.nn.functional import interpolate, normalize
+from tiny_models import upsampled
+from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uov_hf.teachers.pooling import patch_weights, pool_segments, segments_of_labels, upsampled_max, upsampling_matrix
+from uov_hf.teachers.pooling import pool_segments, segments_of_labels, upsampled_max
 
 
 EVEN_AND_ODD = [((5, 7), (37, 61)), ((3, 4), (48, 64)), ((6, 6), (4, 5)), ((1, 1), (3, 8))]
-
-
-def upsampled(values: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-    return interpolate(values[None], size=image_size, mode="bilinear")[0]
-
-
-@pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
-def test_upsampling_is_that_of_torch(grid_size, image_size):
-    features = torch.randn(3, *grid_size)
-    rows, columns = (upsampling_matrix(pixels, patches) for pixels, patches in zip(image_size, grid_size, strict=True))
-    torch.testing.assert_close(rows @ features @ columns.T, upsampled(features, image_size))
 
 
 @pytest.mark.parametrize(("grid_size", "image_size"), EVEN_AND_ODD)
@@ -63,21 +53,15 @@ def test_no_tensor_is_a_twentieth_of_a_full_size_feature_map():
     assert 900 * 1600 <= largest.numbers < 768 * 900 * 1600 / 20
 
 
-def test_patches_give_away_as_much_as_a_segment_has_pixels():
-    segmentation = torch.tensor([[1, 1, 1, 0], [1, 2, 2, 2]])
-    assert patch_weights(segmentation, 2, (1, 2)).sum(dim=(1, 2)).tolist() == [4.0, 3.0]
-
-
-def test_a_label_that_occurs_is_a_segment():
-    segmentation, labels = segments_of_labels(torch.tensor([[5, 5, 2], [7, 2, 2]]))
-    assert segmentation.tolist() == [[2, 2, 1], [3, 1, 1]]
-    assert labels.tolist() == [2, 5, 7]
-
-
-def test_pixels_that_are_not_kept_have_no_segment():
-    keep = torch.tensor([[True, False, True], [False, True, True]])
-    segmentation, labels = segments_of_labels(torch.tensor([[5, 5, 2], [7, 2, 2]]), keep)
-    assert segmentation.tolist() == [[2, 0, 1], [0, 1, 1]]
-    assert labels.tolist() == [2, 5]
-    segmentation, labels = segments_of_labels(torch.tensor([[5]]), torch.tensor([[False]]))
-    assert segmentation.tolist() == [[0]] and labels.tolist() == []
+@pytest.mark.parametrize(
+    ("keep", "wanted_ids", "wanted_labels"),
+    [
+        (None, [[2, 2, 1], [3, 1, 1]], [2, 5, 7]),
+        ([[True, False, True], [False, True, True]], [[2, 0, 1], [0, 1, 1]], [2, 5]),
+        ([[False] * 3] * 2, [[0] * 3] * 2, []),
+    ],
+)
+def test_a_label_that_occurs_in_kept_pixels_is_a_segment(keep, wanted_ids, wanted_labels):
+    labels = torch.tensor([[5, 5, 2], [7, 2, 2]])
+    segmentation, present = segments_of_labels(labels, None if keep is None else torch.tensor(keep))
+    assert segmentation.tolist() == wanted_ids and present.tolist() == wanted_labels

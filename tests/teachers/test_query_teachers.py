@@ -67,7 +67,3 @@ def test_mask2formers_masks_are_its_queries(mask2former, images):
         outputs = mask2former.model(pixels)
         torch.testing.assert_close(proposals.masks, outputs.masks_queries_logits[0])
         assert len(proposals.scores) == 6 and proposals.scores.std() > 0
-
-
-def test_queries_of_no_object_are_dropped(load, images):
-    assert [len(found.scores) for found in load("eomt", min_objectness=1.0).propose(images)] == [0, 0]

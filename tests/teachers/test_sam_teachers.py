@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import draw_images, upsampled
+from tiny_models import draw_images, overlap_of, upsampled
 
 from uov_hf.teachers.sam2 import grid_points
 
@@ -24,23 +24,18 @@ def image() -> Image.Image:
     return draw_images(SIZE)[0]
 
 
-def test_masks_at_points_are_those_of_the_model(teacher, image, without_memory):
+def test_masks_at_points_and_in_boxes_are_those_of_the_model(teacher, image, without_memory):
     sam, points = teacher.sam, torch.tensor([[0.25, 0.5], [0.75, 0.1]])
+    boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.3, 0.3]])
     [encoded] = sam.encode([image], batch_size=1)
-    logits, qualities = sam.masks_at_points(encoded, points)
-    wanted = sam.model(sam.pixels(image)[None], input_points=(points * sam.side)[None, :, None])
-    torch.testing.assert_close(logits.view(2, 3, *logits.shape[1:]), wanted.pred_masks[0])
-    torch.testing.assert_close(qualities.view(2, 3), wanted.iou_scores[0])
-    assert logits.std() > 0.01 and (logits[:3] - logits[3:]).abs().max() > 0.01
-
-
-def test_masks_in_boxes_are_those_of_the_model(teacher, image, without_memory):
-    sam, boxes = teacher.sam, torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.3, 0.3]])
-    [encoded] = sam.encode([image], batch_size=1)
-    logits, qualities = sam.masks_in_boxes(encoded, boxes)
-    wanted = sam.model(sam.pixels(image)[None], input_boxes=(boxes * sam.side)[None], multimask_output=False)
-    torch.testing.assert_close(logits, wanted.pred_masks[0, :, 0])
-    torch.testing.assert_close(qualities, wanted.iou_scores[0, :, 0])
+    at_points, in_boxes = sam.masks_at_points(encoded, points), sam.masks_in_boxes(encoded, boxes)
+    of_points = {"input_points": (points * sam.side)[None, :, None]}
+    of_boxes = {"input_boxes": (boxes * sam.side)[None], "multimask_output": False}
+    for (logits, qualities), prompts in ((at_points, of_points), (in_boxes, of_boxes)):
+        wanted = sam.model(sam.pixels(image)[None], **prompts)
+        torch.testing.assert_close(logits, wanted.pred_masks[0].flatten(0, 1))
+        torch.testing.assert_close(qualities, wanted.iou_scores[0].flatten())
+        assert logits.std() > 0.01 and (logits[0] - logits[-1]).abs().max() > 0.01
 
 
 @pytest.fixture
@@ -128,8 +123,4 @@ def box_overlap(one: np.ndarray, other: np.ndarray) -> float:
     for mask in (one, other):
         rows, columns = np.nonzero(mask)
         boxes.append((columns.min(), rows.min(), columns.max(), rows.max()))
-    (left, top, right, bottom), (other_left, other_top, other_right, other_bottom) = boxes
-    width = max(0, min(right, other_right) - max(left, other_left))
-    height = max(0, min(bottom, other_bottom) - max(top, other_top))
-    areas = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
-    return width * height / max(areas - width * height, 1)
+    return overlap_of(*boxes)

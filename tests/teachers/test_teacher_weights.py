@@ -31,7 +31,3 @@ def test_what_published_checkpoints_leave_out_is_no_loss(tmp_path):
     """The published TIPSv2 keep their temperature in the configuration."""
     model = Checkpoint(without(save_tiny_tipsv2(tmp_path), "temperature")).load(Tipsv2Model)
     assert model.temperature.item() == pytest.approx(model.config.temperature_init_value)
-
-
-def test_a_folder_has_no_commit(tiny_clip):
-    assert Checkpoint(tiny_clip).pinned().revision is None

@@ -347,3 +347,11 @@ def labels_of_pixels(segments: ImageSegments) -> np.ndarray:
 def upsampled(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Maps `(channels, h, w)` at `size` (height, width)."""
     return interpolate(values[None], size=size, mode="bilinear")[0]
+
+
+def overlap_of(one: list[float], other: list[float]) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (one, other)]
+    return width * height / max(sum(areas) - width * height, 1e-9)

@@ -1,15 +1,16 @@
 """Casts a grid of rays: each part is tested only in the window of the grid that its box covers, near parts first."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from uov_hf.synthetic.ground import FARTHEST
 from uov_hf.synthetic.shapes import Floats, Ints, first_hit
 from uov_hf.synthetic.surfaces import Snapshot
-from uov_hf.synthetic.views import Windows
+from uov_hf.synthetic.views import PinholeView, SpinningView
+
+
+View = PinholeView | SpinningView
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,18 +19,6 @@ class Hits:
 
     distance: Floats
     surface: Ints
-
-
-class View(Protocol):
-    """Rays from one pose, in rows and columns."""
-
-    @property
-    def pose(self) -> NDArray[np.float64]: ...
-
-    @property
-    def directions(self) -> NDArray[np.float32]: ...
-
-    def windows(self, corners: NDArray[np.float64]) -> Windows: ...
 
 
 def cast(view: View, snapshot: Snapshot, see_ego: bool = False, luck: Floats | None = None) -> Hits:

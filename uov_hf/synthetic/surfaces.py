@@ -1,7 +1,7 @@
 """All surfaces of a town as arrays, and their places at a given time."""
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,6 @@ from uov_hf.synthetic.materials import Material
 from uov_hf.synthetic.shapes import CORNERS, rotation_matrix, unit_normals
 from uov_hf.synthetic.town import Town
 from uov_hf.vocabulary import load_vocabulary
-
-
-@cache
-def raw_names() -> list[str]:
-    """nuScenes-lidarseg's raw classes, in the order of their ids in label files."""
-    return load_vocabulary("nuscenes").raw_names
 
 
 class Surfaces:
@@ -39,7 +33,8 @@ class Surfaces:
         self.segment = np.concatenate([self.thing, len(self.things) + np.arange(len(patches))]).astype(np.uint16) + 1
         # Of each segment: its raw class from id 1 on, and its raw nuScenes-lidarseg id; that of the sky is 0, noise.
         self.categories = [thing.model.category for thing in self.things] + [patch.category for patch in patches]
-        self.raw_class = np.array([0, *map(raw_names().index, self.categories)], dtype=np.uint8)
+        raw_names = load_vocabulary("nuscenes").raw_names
+        self.raw_class = np.array([0, *map(raw_names.index, self.categories)], dtype=np.uint8)
         materials = [part.material for part in parts] + [patch.material for patch in patches]
         self._materials = {
             name: np.array(column, dtype=np.float32)

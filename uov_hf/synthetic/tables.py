@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from uov_hf.geometry.rotation import matrix_to_quaternion
 from uov_hf.synthetic.cameras import CAMERAS
-from uov_hf.synthetic.surfaces import raw_names
+from uov_hf.vocabulary import load_vocabulary
 
 
 LOCATIONS = ("singapore-onenorth", "boston-seaport", "singapore-queenstown", "singapore-hollandvillage")
@@ -39,11 +39,12 @@ def make_token(*names: Any) -> str:
 
 def fixed_tables() -> Tables:
     """The tables that are the same in every root: sensors, categories, attributes, levels of visibility."""
+    raw_names = load_vocabulary("nuscenes").raw_names
     channels = [("LIDAR_TOP", "lidar"), *((camera.channel, "camera") for camera in CAMERAS)]
     levels = {token: (f"v{low}-{high}", f"between {low} and {high}%") for token, (low, high) in VISIBILITY.items()}
     return {
         "sensor": [{"token": make_token("sensor", c), "channel": c, "modality": m} for c, m in channels],
-        "category": [named_row("category", name) | {"index": index} for index, name in enumerate(raw_names())],
+        "category": [named_row("category", name) | {"index": index} for index, name in enumerate(raw_names)],
         "attribute": [named_row("attribute", name) for name in ATTRIBUTES],
         "visibility": [
             {"token": token, "level": level, "description": f"visibility of whole object is {share}"}

@@ -1,4 +1,4 @@
-"""2D open-vocabulary models behind one protocol, one file each."""
+"""2D open-vocabulary models behind one protocol, one file for each family."""
 
 from dataclasses import fields
 from importlib import import_module
@@ -16,11 +16,11 @@ __all__ = ["TEACHERS", "ImageSegments", "Teacher", "TeacherFrame", "embed_pictur
 TEACHERS = {
     "clip": ("clip", "CLIPTeacher"),
     "clipseg": ("clipseg", "CLIPSegTeacher"),
-    "eomt": ("eomt", "EomtTeacher"),
+    "eomt": ("queries", "EomtTeacher"),
     "files": ("files", "FilesTeacher"),
     "grounding_dino": ("grounding_dino", "GroundingDinoTeacher"),
     "groupvit": ("groupvit", "GroupViTTeacher"),
-    "mask2former": ("mask2former", "Mask2FormerTeacher"),
+    "mask2former": ("queries", "Mask2FormerTeacher"),
     "owlv2": ("owlv2", "Owlv2Teacher"),
     "sam2": ("sam2", "Sam2Teacher"),
     "sam3": ("sam3", "Sam3Teacher"),

@@ -12,11 +12,12 @@ from transformers import Sam2Model
 from uov_hf.teachers.config import share
 from uov_hf.teachers.mask_teacher import MaskConfig, MaskTeacher
 from uov_hf.teachers.masks import Proposals, suppress_overlapping
+from uov_hf.teachers.protocol import Rows
 from uov_hf.teachers.sam import PROMPTS_AT_ONCE, SegmentAnything
 
 
 @dataclass(frozen=True)
-class Detections:
+class Detections(Rows):
     """Boxes that a detector finds in one image.
 
     Args:
@@ -34,11 +35,6 @@ class Detections:
     scores: Tensor
     labels: Tensor
     embeds: Tensor | None = None
-
-    def take(self, rows: Tensor) -> "Detections":
-        """Select rows by index or by a bool for each."""
-        embeds = None if self.embeds is None else self.embeds[rows]
-        return Detections(self.boxes[rows], self.scores[rows], self.labels[rows], embeds)
 
 
 @dataclass(frozen=True, kw_only=True)

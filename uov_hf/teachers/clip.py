@@ -13,14 +13,6 @@ class CLIPSpace(ClipSpace):
     model_class = CLIPModel
     any_size = {"interpolate_pos_encoding": True}
 
-    @property
-    def embed_dim(self) -> int:
-        return self.model.config.projection_dim
-
-    @property
-    def logit_scale(self) -> float:
-        return self.model.logit_scale.float().exp().item()
-
     def patch_embeds(self, pixel_values: Tensor) -> Tensor:
         """visual_projection(LN(out_proj(v_proj(LN(x))))), x the last layer's input: no attention between patches."""
         vision, last = self.model.vision_model, self.model.vision_model.encoder.layers[-1]

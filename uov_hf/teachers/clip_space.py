@@ -9,6 +9,7 @@ labels, scores = space.classify(embeds, prompt_embeds)       # best prompt and i
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from torch.nn.functional import normalize
 
 from uov_hf.teachers.checkpoints import Checkpoint, dtype_name
 from uov_hf.teachers.config import TeacherConfig, at_least, batch_size, check_sides, share, templates
-from uov_hf.teachers.images import ScaledImage, average_windows, run_on_windows
+from uov_hf.teachers.images import Output, ScaledImage, WindowOutputs, average_windows, run_on_windows
 from uov_hf.teachers.pooling import pool_segments, segments_of_labels, upsampled_max
 from uov_hf.teachers.prompts import TEMPLATES, embed_prompts
 from uov_hf.teachers.protocol import ImageSegments, Teacher, TeacherFrame, open_images
@@ -47,8 +48,8 @@ class SpaceConfig(TeacherConfig):
     batch_size: int = batch_size(8)
 
 
-class ClipSpace(ABC):
-    """A frozen model that embeds image patches and sentences in one space. It returns float32 in any precision.
+class TextSpace:
+    """A frozen model that embeds images and sentences in one space, as CLIP. It returns float32 in any precision.
 
     Args:
         checkpoint (`Checkpoint`):
@@ -57,9 +58,8 @@ class ClipSpace(ABC):
             Image size, windows, templates.
     """
 
-    model: Any  # CLIPModel or Tipsv2Model, which share no interface of their own
+    model: Any  # of `model_class`: these models share no interface of their own
     model_class: ClassVar[type]
-    any_size: ClassVar[dict[str, bool]] = {}  # makes `get_image_features` take images of any size
 
     def __init__(self, checkpoint: Checkpoint, config: SpaceConfig | None = None):
         self.config = config or SpaceConfig()
@@ -71,23 +71,14 @@ class ClipSpace(ABC):
         check_sides(self.patch_size, short_side=self.config.short_side, window=self.config.window)
 
     @property
-    @abstractmethod
     def embed_dim(self) -> int:
         """Dimension of the space."""
+        return self.model.config.projection_dim
 
     @property
-    @abstractmethod
     def logit_scale(self) -> float:
         """Factor for cosines before the softmax over prompts."""
-
-    @abstractmethod
-    def patch_embeds(self, pixel_values: Tensor) -> Tensor:
-        """Embeddings of any length, `(batch, h * w, embed_dim)` row by row, of `(batch, 3, height, width)`."""
-
-    def picture_embeds(self, pixel_values: Tensor) -> Tensor:
-        """Embeddings of whole images, of any length, `(batch, embed_dim)` float32, of `(batch, 3, height, width)`."""
-        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
-        return self.model.get_image_features(pixel_values, **self.any_size).pooler_output.float()
+        return self.model.logit_scale.float().exp().item()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -98,18 +89,16 @@ class ClipSpace(ABC):
         """`(num_prompts, embed_dim)`: the mean over templates of unit-length embeddings, made unit length."""
         return embed_prompts(self.model, self.tokenizer, prompts, TEMPLATES[self.config.templates])
 
-    @torch.inference_mode()
-    def dense_features(self, images: list[ScaledImage]) -> list[Tensor]:
-        """Patch features `(embed_dim, h, w)` of each image, unit length, float32, on the model's device."""
-        pixel_values = [self.pixels(image) for image in images]
-        outputs = run_on_windows(
-            self._feature_maps, pixel_values, self.patch_size, self.config.window, self.config.batch_size
-        )
-        return [normalize(average_windows(of_image), dim=0) for of_image in outputs]
-
     def pixels(self, image: ScaledImage) -> Tensor:
         """`(3, height, width)`: resized to whole patches, nearly in proportion, and normalised."""
         return self.transform.in_patches(image, self.config.short_side, self.patch_size)
+
+    def run(
+        self, model: Callable[[Tensor], Iterable[Output]], images: list[ScaledImage]
+    ) -> list[WindowOutputs[Output]]:
+        """Run a part of the model on each window of each image; see `run_on_windows`."""
+        pixel_values = [self.pixels(image) for image in images]
+        return run_on_windows(model, pixel_values, self.patch_size, self.config.window, self.config.batch_size)
 
     @torch.inference_mode()
     def classify(self, embeds: Tensor, prompt_embeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,6 +109,26 @@ class ClipSpace(ABC):
     def probabilities(self, embeds: Tensor, prompt_embeds: Tensor) -> Tensor:
         """Softmax over prompts, `(num_segments, num_prompts)`."""
         return (self.logit_scale * embeds @ prompt_embeds.T).softmax(dim=-1)
+
+
+class ClipSpace(TextSpace, ABC):
+    """A `TextSpace` that has embeddings of image patches, too."""
+
+    any_size: ClassVar[dict[str, bool]] = {}  # makes `get_image_features` take images of any size
+
+    @abstractmethod
+    def patch_embeds(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings of any length, `(batch, h * w, embed_dim)` row by row, of `(batch, 3, height, width)`."""
+
+    def picture_embeds(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings of whole images, of any length, `(batch, embed_dim)` float32, of `(batch, 3, height, width)`."""
+        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
+        return self.model.get_image_features(pixel_values, **self.any_size).pooler_output.float()
+
+    @torch.inference_mode()
+    def dense_features(self, images: list[ScaledImage]) -> list[Tensor]:
+        """Patch features `(embed_dim, h, w)` of each image, unit length, float32, on the model's device."""
+        return [normalize(average_windows(of_image), dim=0) for of_image in self.run(self._feature_maps, images)]
 
     def _feature_maps(self, pixel_values: Tensor) -> Tensor:
         h, w = (side // self.patch_size for side in pixel_values.shape[2:])
@@ -141,9 +150,9 @@ class DenseConfig(SpaceConfig):
 
 
 class SpaceTeacher(Teacher):
-    """A teacher whose embeddings are those of a `ClipSpace`."""
+    """A teacher whose embeddings are those of a `TextSpace`."""
 
-    space: ClipSpace
+    space: TextSpace
 
     @property
     def embed_dim(self) -> int:
@@ -153,14 +162,10 @@ class SpaceTeacher(Teacher):
         return self.space.encode_prompts(prompts).cpu().numpy()
 
 
-class DenseTeacher(SpaceTeacher):
-    """Each pixel gets its best prompt, and the pixels of a prompt form one segment, as in SAN and CAT-Seg.
+class OwnSpaceTeacher(SpaceTeacher):
+    """A teacher whose own model is the space. `DenseConfig` has the settings."""
 
-    A segment's embedding is the mean of its patch features; its score is the softmax probability of its prompt.
-    `DenseConfig` has the settings.
-    """
-
-    space_class: ClassVar[type[ClipSpace]]
+    space_class: ClassVar[type[TextSpace]]
     config_class = DenseConfig
     config: DenseConfig
 
@@ -171,6 +176,15 @@ class DenseTeacher(SpaceTeacher):
     @property
     def settings(self) -> dict[str, Any]:
         return self.space.settings
+
+
+class DenseTeacher(OwnSpaceTeacher):
+    """Each pixel gets its best prompt, and the pixels of a prompt form one segment, as in SAN and CAT-Seg.
+
+    A segment's embedding is the mean of its patch features; its score is the softmax probability of its prompt.
+    """
+
+    space: ClipSpace
 
     @torch.inference_mode()
     def segment(self, frame: TeacherFrame) -> list[ImageSegments]:

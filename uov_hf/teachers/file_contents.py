@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from uov_hf.teachers.protocol import Rows
+
 
 MAX_ID = 256**3 - 1  # of an RGB pixel
 
 
 @dataclass(frozen=True)
-class SegmentInfo:
+class SegmentInfo(Rows):
     """The columns of an image's `segments_info`.
 
     Args:
@@ -51,10 +53,6 @@ class SegmentInfo:
         """Read the JSON of one image."""
         content = read_json(path)
         return cls.parse(content.get("segments_info") if isinstance(content, dict) else content, path)
-
-    def take(self, rows: np.ndarray) -> "SegmentInfo":
-        """Select rows by index or by a bool for each."""
-        return SegmentInfo(self.ids[rows], self.categories[rows], self.scores[rows])
 
 
 def _parse_segment(segment: Any, path: Path) -> tuple[int, int, float]:

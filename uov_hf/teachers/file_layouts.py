@@ -50,15 +50,16 @@ class Layout(ABC):
 
     name: ClassVar[str]
     form: ClassVar[str]
+    marker: ClassVar[str]  # a file that every folder of this layout has
     prompt_embeds: np.ndarray = np.empty((0, 0), np.float32)  # (num_prompts, embed_dim), unit length, or empty
 
     def __init__(self, folder: Path, prompts: list[str]):
         self.folder, self.prompts = folder, prompts
 
     @classmethod
-    @abstractmethod
     def fits(cls, folder: Path) -> bool:
         """Whether the folder looks like this layout."""
+        return (folder / cls.marker).is_file()
 
     @abstractmethod
     def read(self, names: list[str]) -> FiledSegments:
@@ -89,6 +90,7 @@ class UOVLayout(Layout):
     """
 
     name = "uov"
+    marker = TEXT_EMBEDS
     form = f"{TEXT_EMBEDS} and, for each image, <token>.png, <token>.json and <token>.pt"
 
     def __init__(self, folder: Path, prompts: list[str]):
@@ -101,10 +103,6 @@ class UOVLayout(Layout):
                 f"{len(rows)}. The folder was made with another vocabulary: give it with --vocabulary."
             )
         self.prompt_embeds = normalize_rows(rows[: len(prompts)], path)
-
-    @classmethod
-    def fits(cls, folder: Path) -> bool:
-        return (folder / TEXT_EMBEDS).is_file()
 
     def read(self, names: list[str]) -> FiledSegments:
         path = self._find(names)
@@ -137,16 +135,13 @@ class PanopticLayout(Layout):
     """
 
     name = "panoptic"
+    marker = CATEGORIES
     form = f"{CATEGORIES} and, for each image, <name>.png and <name>.json"
 
     def __init__(self, folder: Path, prompts: list[str]):
         super().__init__(folder, prompts)
         path = folder / CATEGORIES
         self.prompt_of_category = prompts_of_categories(read_json(path), prompts, path)
-
-    @classmethod
-    def fits(cls, folder: Path) -> bool:
-        return (folder / CATEGORIES).is_file()
 
     def read(self, names: list[str]) -> FiledSegments:
         path = self._find(names)

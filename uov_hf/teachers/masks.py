@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from uov_hf.teachers.pooling import upsampling_matrix
+from uov_hf.teachers.protocol import Rows
 
 
 MASKS_AT_ONCE = 16  # of full size: 90 MiB of float32 logits at 900×1600
 
 
 @dataclass(frozen=True)
-class Proposals:
+class Proposals(Rows):
     """Masks that a model proposes for one image; they may overlap.
 
     Args:
@@ -33,10 +34,6 @@ class Proposals:
     labels: Tensor | None = None
     embeds: Tensor | None = None
 
-    def take(self, rows: Tensor) -> "Proposals":
-        """Select rows by index or by a bool for each."""
-        return Proposals(self.masks[rows], self.scores[rows], _take(self.labels, rows), _take(self.embeds, rows))
-
     @staticmethod
     def cat(several: list["Proposals"]) -> "Proposals":
         """Concatenate proposals with masks of one size."""
@@ -46,10 +43,6 @@ class Proposals:
             _cat([one.labels for one in several]),
             _cat([one.embeds for one in several]),
         )
-
-
-def _take(column: Tensor | None, rows: Tensor) -> Tensor | None:
-    return None if column is None else column[rows]
 
 
 def _cat(columns: list[Tensor | None]) -> Tensor | None:

@@ -58,9 +58,9 @@ def draw_shift(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 def bleed(ids: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Make the borders of `ids` (height, width) ragged: every pixel takes the id `shift` pixels beside it."""
     height, width = ids.shape
-    row, column = (index + s for index, s in zip(sparse_indices(ids.shape), shift, strict=True))
-    row = np.clip(np.rint(row), 0, height - 1).astype(np.int32)
-    column = np.clip(np.rint(column), 0, width - 1).astype(np.int32)
+    down, across = np.ogrid[:height, :width]
+    row = np.clip(np.rint(down + shift[0]), 0, height - 1).astype(np.int32)
+    column = np.clip(np.rint(across + shift[1]), 0, width - 1).astype(np.int32)
     return ids[row, column]
 
 
@@ -68,10 +68,9 @@ def draw_regions(rng: np.random.Generator, shape: tuple[int, int], region_size: 
     """Draw a region for each pixel (height, width): squares of `region_size` pixels with wavy borders."""
     wave = [0.3 * region_size * smooth_noise(rng, (6, 8), shape) for _ in range(2)]
     start = rng.uniform(0, region_size, 2)
-    down, across = (
-        np.floor((index + w + s) / region_size).astype(np.int64)
-        for index, w, s in zip(sparse_indices(shape), wave, start, strict=True)
-    )
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    down = np.floor((rows + wave[0] + start[0]) / region_size).astype(np.int64)
+    across = np.floor((columns + wave[1] + start[1]) / region_size).astype(np.int64)
     return (down - down.min()) * (np.ptp(across) + 1) + across - across.min()
 
 
@@ -101,11 +100,6 @@ def touching(units: np.ndarray) -> np.ndarray:
     low, high = pairs.min(axis=0), pairs.max(axis=0)
     size = int(units.max()) + 1
     return np.stack(np.divmod(np.unique(low[low < high] * size + high[low < high]), size), axis=1)
-
-
-def sparse_indices(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """Row and column indices that broadcast to `shape`."""
-    return np.indices(shape, sparse=True)
 
 
 def smooth_noise(rng: np.random.Generator, grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:

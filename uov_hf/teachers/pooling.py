@@ -63,23 +63,18 @@ def segments_of_labels(labels: Tensor, keep: Tensor | None = None) -> tuple[Tens
     return present.cumsum(0)[shifted], present.nonzero()[:, 0] - 1
 
 
-def patch_weights(segmentation: Tensor, num_segments: int, grid_size: tuple[int, int]) -> Tensor:
-    """Weight of each patch in each segment: the adjoint of bilinear upsampling, applied to the segments' masks.
+def pool_segments(features: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
+    """Unit-length sums of patch features over segments, equal to sums of features upsampled to the image.
 
     Args:
-        segmentation (`torch.Tensor` of shape `(height, width)`):
-            Ids 1…S, 0 = none.
-        num_segments (`int`):
-            S.
-        grid_size (`tuple[int, int]`):
-            Rows and columns of patches: h and w.
+        features (`torch.Tensor` of shape `(D, h, w)`): Per patch.
+        segmentation (`torch.Tensor` of shape `(height, width)`): Ids 1…S, 0 = none.
+        num_segments (`int`): S.
 
     Returns:
-        `torch.Tensor` of shape `(S, h, w)`, float32; `weights.flatten(1) @ features.flatten(1).T` is the sum of the
-        upsampled features over each segment.
+        `torch.Tensor` of shape `(S, D)`.
     """
-    height, width = segmentation.shape
-    h, w = grid_size
+    (height, width), (_, h, w) = segmentation.shape, features.shape
     vertical = upsampling_matrix(height, h, segmentation.device)
     horizontal = upsampling_matrix(width, w, segmentation.device)
     left = (horizontal > 0).byte().argmax(dim=1)  # (width,): a pixel lies between this patch and the next
@@ -90,10 +85,5 @@ def patch_weights(segmentation: Tensor, num_segments: int, grid_size: tuple[int,
     sums = segmentation.new_zeros((num_segments + 1) * height * w, dtype=torch.float32)
     for patch, weight in ((left, share), (right, 1 - share)):
         sums.index_add_(0, (row_of * w + patch).flatten(), weight.expand(height, width).flatten())
-    return torch.einsum("yh,syw->shw", vertical, sums.view(-1, height, w)[1:])
-
-
-def pool_segments(features: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
-    """Unit-length sums `(S, D)` over segments of patch features `(D, h, w)`, equal to sums of upsampled features."""
-    weights = patch_weights(segmentation, num_segments, (features.shape[1], features.shape[2]))  # (S, h, w)
+    weights = torch.einsum("yh,syw->shw", vertical, sums.view(-1, height, w)[1:])  # of each patch in each segment
     return normalize(weights.flatten(1) @ features.flatten(1).T, dim=-1)

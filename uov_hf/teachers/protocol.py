@@ -2,8 +2,8 @@
 
 import io
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypedDict
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import torch
@@ -14,6 +14,16 @@ from torch import Tensor
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.config import TeacherConfig
 from uov_hf.teachers.images import ScaledImage
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns with one row per segment, mask or box; an optional column may be None."""
+
+    def take(self, rows: Tensor | np.ndarray) -> Self:
+        """Select rows by index or by a bool for each."""
+        columns = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: column[rows] for name, column in columns.items() if column is not None})
 
 
 class ImageFile(TypedDict):

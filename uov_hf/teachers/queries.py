@@ -1,4 +1,4 @@
-"""Teachers whose model predicts a mask and a class for each of its queries; the classes are ignored."""
+"""Mask2Former and EoMT, which predict a mask and a class for each of their queries; the classes are ignored."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -6,7 +6,10 @@ from typing import Any, ClassVar
 
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel
+from torch.nn.functional import interpolate
+from transformers import EomtForUniversalSegmentation, Mask2FormerForUniversalSegmentation, PreTrainedModel
+from transformers.image_transforms import get_size_with_aspect_ratio
+from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.config import share
@@ -75,3 +78,52 @@ def query_proposals(logits: Tensor, objectness: Tensor) -> Proposals:
     inside = logits > 0
     certainty = (logits.sigmoid() * inside).sum(dim=(1, 2)) / areas(inside).clamp(min=1)
     return Proposals(logits, objectness * certainty)
+
+
+class Mask2FormerTeacher(QueryTeacher):
+    """Any Mask2Former of the Hub; `QueryConfig` has the settings."""
+
+    name = "mask2former"
+    example = "facebook/mask2former-swin-large-coco-panoptic"
+    model_class = Mask2FormerForUniversalSegmentation
+
+    def load_processor(self, checkpoint: Checkpoint) -> None:
+        self.image_processor = Mask2FormerImageProcessorPil.from_pretrained(
+            checkpoint.name_or_path, revision=checkpoint.branch
+        )
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Resized by its processor's rule; one image at a time, so that nothing is padded."""
+        return self.image_processor(image, pad_size=None, return_tensors="pt")["pixel_values"][0]
+
+
+class EomtTeacher(QueryTeacher):
+    """Any EoMT of the Hub (Kerssies et al., "Your ViT is Secretly an Image Segmentation Model", CVPR 2025).
+
+    An image is fitted into the square of the model's training and padded with black, as for panoptic segmentation.
+    `QueryConfig` has the settings.
+    """
+
+    name = "eomt"
+    example = "tue-mps/coco_panoptic_eomt_large_640"
+    model_class = EomtForUniversalSegmentation
+
+    def load_processor(self, checkpoint: Checkpoint) -> None:
+        self.transform = checkpoint.load_transform()
+        self.side: int = self.model.config.image_size
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """`(3, side, side)`, the image in the upper-left corner."""
+        height, width = self._fitted(image)
+        square = Image.new("RGB", (self.side, self.side))
+        square.paste(image.resize((width, height), self.transform.resample))
+        return self.transform(square, (self.side, self.side))
+
+    def unpad(self, logits: Tensor, image: Image.Image) -> Tensor:
+        """At the size of the model's input, where the image ends at a whole pixel."""
+        height, width = self._fitted(image)
+        return interpolate(logits[:, None], size=(self.side, self.side), mode="bilinear")[:, 0, :height, :width]
+
+    def _fitted(self, image: Image.Image) -> tuple[int, int]:
+        """Height and width of the image in the square."""
+        return get_size_with_aspect_ratio((image.height, image.width), self.side, self.side)

@@ -80,6 +80,7 @@ class SecondSpaceTeacher(SpaceTeacher):
 
     config_class: ClassVar[type[SecondSpaceConfig]] = SecondSpaceConfig
     config: SecondSpaceConfig
+    space: ClipSpace
 
     def load(self) -> None:
         super().load()
