@@ -3,8 +3,14 @@
 import datasets
 import pytest
 from halves_teacher import frames  # noqa: F401
+from tiny_frames import OwnCar
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def car(tmp_path) -> OwnCar:
+    return OwnCar.record(tmp_path / "car")

@@ -19,7 +19,7 @@ def uploads(monkeypatch):
 
 
 def run(monkeypatch, car, tmp_path, *arguments):
-    car.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
+    car.record(tmp_path / "car")
     paths = ["--data_dir", str(tmp_path / "car"), "--output_dir", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["own_car.py", *paths, *arguments])
     write_from_command_line(car, "Own car.")
@@ -59,7 +59,7 @@ def test_what_may_be_published_is(uploads, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", ["", "---\npretty_name: own car\n"])
 def test_a_card_that_lists_nothing_is_written_anew(tmp_path, content):
-    car = OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
+    car = OwnCar.record(tmp_path / "car")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/README.md").write_text(content)
     with pytest.raises(ValueError, match="README.md: expected the card of write_parquet"):
@@ -76,8 +76,8 @@ def test_private_alone_is_answered_with_what_it_belongs_to(uploads, tmp_path, mo
 
 
 def test_a_folder_has_frames_of_one_set_of_terms_only(tmp_path):
-    secret = SecretCar.record(tmp_path / "secret", cache_dir=str(tmp_path / "cache"))
-    public = PublicCar.record(tmp_path / "public", cache_dir=str(tmp_path / "cache"))
+    secret = SecretCar.record(tmp_path / "secret")
+    public = PublicCar.record(tmp_path / "public")
     public.licence = "Anybody's."
     write_parquet(secret, tmp_path / "out")
     with pytest.raises(ValueError, match=r"README.md: the folder holds frames under other terms .* \(Anybody's"):
@@ -85,9 +85,9 @@ def test_a_folder_has_frames_of_one_set_of_terms_only(tmp_path):
 
 
 def test_a_shard_that_may_not_be_published_is_not_whoever_pushes_it(uploads, tmp_path):
-    secret = SecretCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
+    secret = SecretCar.record(tmp_path / "car")
     write_parquet(secret, tmp_path / "out")
-    public = PublicCar(data_dir=str(tmp_path / "car"), cache_dir=str(tmp_path / "cache"))
+    public = PublicCar(data_dir=str(tmp_path / "car"))
     with pytest.raises(PermissionError, match=r"\.parquet: holds sensor data that may not be published"):
         push_dataset(public, tmp_path / "out", "me/car")
     assert uploads == []

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_frames import Files, OwnCar
+from tiny_frames import Files
 
 from uov_hf.data import Frames, load_frames, parquet
 from uov_hf.data.parquet import ParquetFrames, Shards
@@ -14,8 +14,8 @@ from uov_hf.data.writing import write_parquet
 
 
 @pytest.fixture
-def folder(tmp_path):
-    write_parquet(OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache")), tmp_path / "out")
+def folder(car, tmp_path):
+    write_parquet(car, tmp_path / "out")
     return tmp_path / "out"
 
 

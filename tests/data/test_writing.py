@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from broken_images import png_with_a_hole
+from PIL import Image
 from tiny_frames import Files, OwnCar
 
 from uov_hf.data import load_frames
@@ -20,11 +21,6 @@ from uov_hf.data.writing import write_from_command_line, write_parquet
 
 
 TWO_FRAMES = 20_000  # bytes: the second frame reaches it
-
-
-@pytest.fixture
-def car(tmp_path) -> OwnCar:
-    return OwnCar.record(tmp_path / "car", cache_dir=str(tmp_path / "cache"))
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -59,7 +55,8 @@ def test_missing_poses_and_fractions_of_frames_survive(car, tmp_path):
     write_parquet(car, tmp_path / "out")
     frames = load_frames(str(tmp_path / "out"))
     assert frames[0]["lidar2global"] is None and frames[1]["lidar2global"].shape == (4, 4)
-    assert load_frames(str(tmp_path / "out"), data_fraction=0.5).frame_ids == ["a 1/0", "a 1/2", "b/1"]
+    half = load_frames(str(tmp_path / "out"), data_fraction=0.5, streaming=True)
+    assert [frame["frame_id"] for frame in half] == ["a 1/0", "a 1/2", "b/1"]
 
 
 def die_at_the_fourth_frame(car, output_dir):
@@ -154,7 +151,7 @@ def test_what_cannot_be_trained_on_is_not_converted(car, tmp_path, broken):
     if broken == "png with a hole":
         image.write_bytes(png_with_a_hole())
     if broken == "another size":
-        image.write_bytes(rendered(6, 9))
+        Image.new("RGB", (9, 6)).save(image)
     if "points" in broken:
         np.save(points, np.full((0 if broken == "no points" else 3, 4), np.nan, np.float32))
     expected = {
@@ -166,16 +163,6 @@ def test_what_cannot_be_trained_on_is_not_converted(car, tmp_path, broken):
     }
     with pytest.raises(ValueError, match=expected[broken]):
         write_parquet(car, tmp_path / "out")
-
-
-def rendered(height, width) -> bytes:
-    from io import BytesIO
-
-    from PIL import Image
-
-    buffer = BytesIO()
-    Image.new("RGB", (width, height)).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def test_a_folder_of_other_data_is_not_continued(car, tmp_path, monkeypatch):
@@ -198,8 +185,8 @@ def test_all_is_written_as_train_where_there_is_no_other_split(car, tmp_path, mo
     write_parquet(car, tmp_path / "out")
     for split in (None, "train", "all"):
         assert load_frames(str(tmp_path / "out"), split).frame_ids == Files.frame_ids
-    assert len(datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))["train"]) == 5
-    both = OwnCar(data_dir=car.config.data_dir, splits=("all", "val"), cache_dir=car._cache_dir_root)
+    assert len(datasets.load_dataset(str(tmp_path / "out"))["train"]) == 5
+    both = OwnCar(data_dir=car.config.data_dir, splits=("all", "val"))
     with pytest.raises(ValueError, match="Expected `all` alone, or splits without it, got all, val"):
         write_parquet(both, tmp_path / "out")
 
@@ -214,10 +201,10 @@ def test_asked_for_all_beside_other_splits_the_command_line_says_what_to_do(tmp_
 
 def test_a_split_is_added_and_those_that_are_there_stay(car, tmp_path):
     write_parquet(car, tmp_path / "out")
-    val = OwnCar(data_dir=car.config.data_dir, splits=("val",), cache_dir=car._cache_dir_root)
+    val = OwnCar(data_dir=car.config.data_dir, splits=("val",))
     assert write_parquet(val, tmp_path / "out").num_frames == 2
     assert len(load_frames(str(tmp_path / "out"))) == 5 and len(load_frames(str(tmp_path / "out"), "val")) == 2
     assert load_frames(str(tmp_path / "out"), "all").frame_ids == Files.frame_ids  # b is in both splits, and once here
-    odd = OwnCar(data_dir=car.config.data_dir, splits=("rainy-day",), cache_dir=car._cache_dir_root)
+    odd = OwnCar(data_dir=car.config.data_dir, splits=("rainy-day",))
     with pytest.raises(ValueError, match="names of letters, digits, _ and inner dots, got rainy-day"):
         write_parquet(odd, tmp_path / "out")

@@ -1,4 +1,7 @@
-"""A dataset of five frames in two sequences, one camera, whose files are real and can be broken one by one."""
+"""A dataset of five frames in two sequences whose files are real and can be broken one by one.
+
+The first frame has no pose; the third has neither camera nor labels.
+"""
 
 from pathlib import Path
 
@@ -17,14 +20,14 @@ class OwnCar(FrameBuilder):
     licence = "Its owner's."
 
     @classmethod
-    def record(cls, folder: Path, **kwargs) -> "OwnCar":
+    def record(cls, folder: Path) -> "OwnCar":
         rng = np.random.default_rng(0)
         for frame_id in Files.frame_ids:
             stem = folder / frame_id
             stem.parent.mkdir(parents=True, exist_ok=True)
             np.save(stem.with_suffix(".npy"), rng.normal(0, 20, (NUM_POINTS, 4)).astype(np.float32))
             Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).save(stem.with_suffix(".jpg"))
-        return cls(data_dir=str(folder), dataset_name="own_car", **kwargs)
+        return cls(data_dir=str(folder), dataset_name="own_car")
 
     def open(self) -> "Files":
         return Files(Path(self.config.data_dir))
@@ -33,7 +36,7 @@ class OwnCar(FrameBuilder):
         return ("train",)
 
     def split_sequences(self) -> dict[str, list[str]]:
-        return {"train": ["a 1", "b"], "val": ["b"]}
+        return {"train": ["a 1", "b"], "val": ["b"], "all": ["a 1", "b"]}
 
 
 class SecretCar(OwnCar):
@@ -60,21 +63,22 @@ class Files:
     def read(self, index, columns):
         stem = self.folder / self.frame_ids[index]
         points = np.load(stem.with_suffix(".npy")) if "points" in columns else None
+        num_cameras = 0 if index == 2 else 1
         row = {
             "frame_id": self.frame_ids[index],
             "sequence_id": self.sequence_ids[index],
             "timestamp": index,
             "points": points,
             "intensity_max": 1.0,
-            "labels": None if points is None else (np.arange(len(points)) % 16).astype(np.uint8),
+            "labels": None if points is None or not num_cameras else (np.arange(len(points)) % 16).astype(np.uint8),
             "instances": None,
-            "camera_names": ["front"],
-            "image_ids": [f"{index}"],
-            "images": [{"bytes": None, "path": str(stem.with_suffix(".jpg"))}],
-            "camera_timestamps": np.array([index]),
-            "lidar2cam": np.eye(4)[None],
-            "intrinsics": np.eye(3)[None],
-            "image_sizes": np.array([[6, 8]], np.int32),
+            "camera_names": ["front"] * num_cameras,
+            "image_ids": [f"{index}"] * num_cameras,
+            "images": [{"bytes": None, "path": str(stem.with_suffix(".jpg"))}] * num_cameras,
+            "camera_timestamps": np.full(num_cameras, index + 2**40),
+            "lidar2cam": np.eye(4)[None][:num_cameras],
+            "intrinsics": np.eye(3)[None][:num_cameras],
+            "image_sizes": np.array([[6, 8]], np.int32)[:num_cameras],
             "lidar2global": None if index == 0 else np.eye(4),
         }
         return {column: row[column] for column in columns}
