@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uov_hf.geometry.projection import OcclusionConfig
-from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, label_points
+from uov_hf.labels import PRESETS, Consolidation, PointLabels, label_points
 from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.superpoints import SuperpointConfig
 from uov_hf.labels.time_vote import TimeVoteConfig
@@ -23,16 +23,6 @@ def drive(frames):
     for second, row in enumerate(frames.source.rows):
         row["timestamp"], row["lidar2global"] = second * 1_000_000, np.eye(4)
     return frames
-
-
-@pytest.fixture
-def make_label_set(tmp_path, vocabulary):
-    def make(frames, teacher, name="labels", **settings):
-        label_set = LabelSet.create(tmp_path / name, teacher, vocabulary, settings)
-        label_set.write(frames, teacher)
-        return label_set
-
-    return make
 
 
 def first_row(frames, label_set, rule):

@@ -53,18 +53,17 @@ def test_segmentations_take_16_bits_where_8_do_not_suffice(largest, dtype):
     assert decoded.dtype == dtype and np.array_equal(decoded, segmentation)
 
 
-def test_a_camera_that_was_left_out_has_no_segments(label_set, frames, teacher):
-    label_set.write(frames, teacher, cameras=["CAM_B"])
-    row = label_set.read("1/0")
-    assert row["segmentation"][0] is None and row["segment_camera"].tolist() == [1]
-    assert decode_segmentation(row["segmentation"][1])[0, 40] == 1
+def test_a_camera_that_was_left_out_has_no_segments(make_label_set, frames, teacher):
+    row = make_label_set(frames, teacher, cameras=["CAM_B"], augmentations=["flip"]).read("1/0")
+    assert row["segment_camera"].tolist() == [1, 1]
+    for column, segment in (("segmentation", 1), ("augmented_segmentation", 2)):
+        first, second = row[column]
+        assert first is None and decode_segmentation(second)[0, 40] == segment
 
 
-def test_augmented_images_are_kept_beside_the_plain_ones(tmp_path, frames, teacher, vocabulary):
+def test_augmented_images_are_kept_beside_the_plain_ones(make_label_set, frames, teacher):
     """CAM_A's left half is a car: in the mirrored image it is on the right, and in the label set on the left again."""
-    settings = {"cameras": None, "augmentations": ["flip", "scale=2"]}
-    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings)
-    label_set.write(frames, teacher)
+    label_set = make_label_set(frames, teacher, augmentations=["flip", "scale=2"])
     row = LabelSet(label_set.folder).read("1/0")
     assert label_set.augmentations == ["flip", "scale=2"]
     plain = [decode_segmentation(png) for png in row["segmentation"]]
@@ -74,13 +73,6 @@ def test_augmented_images_are_kept_beside_the_plain_ones(tmp_path, frames, teach
     assert {ids.shape for ids in augmented} == {plain[0].shape}
     assert row["segment_camera"].tolist() == [0, 0, 1] * 3
     assert row["segment_labels"].tolist() == [teacher.CAR, teacher.TREE, teacher.ROAD] * 3
-
-
-def test_cameras_that_were_left_out_have_no_augmented_segments(tmp_path, frames, teacher, vocabulary):
-    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, {"augmentations": ["flip"]})
-    label_set.write(frames, teacher, cameras=["CAM_B"])
-    first, second = label_set.read("1/0")["augmented_segmentation"]
-    assert first is None and decode_segmentation(second)[0, 40] == 2
 
 
 def test_unknown_cameras_augmentations_and_frames_are_refused(label_set, frames, teacher, tmp_path, vocabulary):
@@ -120,17 +112,13 @@ def test_segments_of_the_wrong_size_are_refused(label_set, frames, teacher, monk
         ("someone/clip", None, "someone/clip"),
         ("/data/models/clip", None, "clip"),
         ("../models/clip/", "ignored", "clip"),
+        ("out/clip", None, "clip"),  # a folder that looks like an id
     ],
 )
 def test_the_teacher_is_named_without_the_path_of_a_folder(
-    tmp_path, teacher, vocabulary, model_name_or_path, revision, teacher_id
+    tmp_path, teacher, vocabulary, model_name_or_path, revision, teacher_id, monkeypatch
 ):
-    teacher.model_name_or_path, teacher.revision = model_name_or_path, revision
-    assert LabelSet.create(tmp_path, teacher, vocabulary, {}).teacher_id == teacher_id
-
-
-def test_a_relative_folder_that_looks_like_an_id_is_a_folder(tmp_path, teacher, vocabulary, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "clip").mkdir(parents=True)
-    teacher.model_name_or_path = "out/clip"
-    assert LabelSet.create(tmp_path, teacher, vocabulary, {}).teacher_id == "clip"
+    teacher.model_name_or_path, teacher.revision = model_name_or_path, revision
+    assert LabelSet.create(tmp_path, teacher, vocabulary, {}).teacher_id == teacher_id

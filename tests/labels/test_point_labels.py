@@ -1,21 +1,20 @@
 """Point labels: the segments of the images at the points, by the paper's rule."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.labels import PointLabels, label_points
 
 
 CAR, ROAD, TREE, NONE = 3, 10, 15, 255  # training classes
 
 
 @pytest.fixture
-def label_set(tmp_path, frames, teacher, vocabulary):
-    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={})
-    label_set.write(frames, teacher)
-    return label_set
+def label_set(make_label_set, frames, teacher):
+    return make_label_set(frames, teacher)
 
 
 def read(label_set, frames, frame_id="1/0"):
@@ -37,19 +36,24 @@ def test_the_last_camera_wins_where_it_has_a_segment(label_set, frames):
     assert row["confidence"].tolist() == [0.5, 0.25, 0.0, 0.25]
 
 
-def test_a_camera_without_segments_has_no_pairs(tmp_path, frames, teacher, vocabulary):
-    label_set = LabelSet.create(tmp_path / "one camera", teacher, vocabulary, settings={})
-    label_set.write(frames, teacher, cameras=["CAM_A"])
-    row = read(label_set, frames)
+def test_a_segment_of_score_zero_labels_its_points(make_label_set, frames, teacher, monkeypatch):
+    for camera in ("CAM_A", "CAM_B"):
+        answer = getattr(teacher, camera)()
+        silent = dataclasses.replace(answer, scores=np.zeros_like(answer.scores))
+        monkeypatch.setattr(teacher, camera, lambda silent=silent: silent)
+    row = read(make_label_set(frames, teacher), frames)
+    assert row["labels"].tolist() == [CAR, ROAD, NONE, ROAD] and not row["confidence"].any()
+
+
+def test_a_camera_without_segments_has_no_pairs(make_label_set, frames, teacher):
+    row = read(make_label_set(frames, teacher, cameras=["CAM_A"]), frames)
     assert row["pair_camera"].tolist() == [0, 0, 0]
     assert row["labels"].tolist() == [CAR, TREE, NONE, TREE]
 
 
-def test_a_background_segment_decides_for_no_class(label_set, frames, teacher, vocabulary, monkeypatch, tmp_path):
+def test_a_background_segment_decides_for_no_class(make_label_set, frames, teacher, vocabulary, monkeypatch):
     monkeypatch.setattr(type(teacher), "ROAD", vocabulary.prompts.index("sky"))
-    label_set = LabelSet.create(tmp_path / "sky", teacher, vocabulary, settings={})
-    label_set.write(frames, teacher)
-    assert read(label_set, frames)["labels"].tolist() == [CAR, NONE, NONE, NONE]
+    assert read(make_label_set(frames, teacher), frames)["labels"].tolist() == [CAR, NONE, NONE, NONE]
 
 
 def test_a_scan_without_points_is_named_or_skipped(label_set, frames):

@@ -1,0 +1,89 @@
+"""The presets on the tiny street and on a real key frame."""
+
+import numpy as np
+import pytest
+
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.data import load_frames
+from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, label_points
+from uov_hf.labels.labelling import SequenceLabeller
+from uov_hf.labels.point_labels import SCHEMA
+from uov_hf.teachers import ImageSegments, Teacher, load_teacher
+from uov_hf.vocabulary import load_vocabulary
+
+
+@pytest.fixture(scope="module")
+def street_labels(tiny_street, tmp_path_factory):
+    vocabulary, frames = load_vocabulary("nuscenes"), load_frames("nuscenes", "all", data_dir=tiny_street)
+    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
+    settings = {"augmentations": ["flip"]}
+    label_set = LabelSet.create(tmp_path_factory.mktemp("labels"), teacher, vocabulary, settings)
+    label_set.write(frames, teacher)
+    return label_set, frames
+
+
+def test_the_papers_shortcut_is_the_vote_in_which_the_last_camera_counts(street_labels):
+    label_set, frames = street_labels
+    paper, counted = (
+        SequenceLabeller(frames, label_set, rule) for rule in (PRESETS["paper"], Consolidation(min_confidence=1e-12))
+    )
+    for index in range(len(frames)):
+        row, expected = paper.make_row(index), counted.make_row(index)
+        assert (row["labels"] != IGNORED).any()
+        for name in ("labels", "confidence", "pair_to_point", "pair_camera", "pair_pixel", "pair_segment"):
+            assert row[name].dtype == expected[name].dtype and np.array_equal(row[name], expected[name]), name
+
+
+def test_both_presets_label_every_frame_of_the_street(street_labels):
+    label_set, frames = street_labels
+    for preset in PRESETS:
+        label_points(label_set, frames, preset)
+    for frame in frames:
+        row = PointLabels(label_set.folder, "consolidated").read(frame["frame_id"])
+        assert list(row) == SCHEMA.names
+        assert row["soft_labels"].shape == row["soft_scores"].shape == (len(frame["points"]), 3)
+        named = row["labels"] != IGNORED
+        assert np.array_equal(row["soft_labels"][named, 0], row["labels"][named])
+        assert (np.diff(row["soft_scores"].astype(float), axis=1) <= 0).all()
+        assert named.sum() > (PointLabels(label_set.folder).read(frame["frame_id"])["labels"] != IGNORED).sum()
+
+
+def test_clean_pairs_are_of_the_class_of_their_point(street_labels):
+    label_set, frames = street_labels
+    label_points(label_set, frames, "consolidated")
+    frame_id = frames.frame_ids[0]
+    row, said = PointLabels(label_set.folder, "consolidated").read(frame_id), label_set.read(frame_id)
+    spoken = row["pair_segment"] > 0
+    classes = label_set.prompt_to_class[said["segment_labels"][row["pair_segment"][spoken] - 1]]
+    assert np.array_equal(classes, row["labels"][row["pair_to_point"][spoken]])
+    assert 0 < spoken.sum() < len(spoken)
+
+
+class Stripes(Teacher):
+    """Every image is cut into eight upright stripes, named in turn."""
+
+    name, embed_dim, settings = "stripes", 4, {}
+
+    def encode_prompts(self, prompts):
+        return np.tile(np.eye(4, dtype=np.float32)[:1], (len(prompts), 1))
+
+    def segment(self, frame):
+        stripes = [np.tile(np.arange(width) * 8 // width + 1, (height, 1)) for height, width in frame["image_sizes"]]
+        embeds = self.encode_prompts(["any"] * 8)
+        return [ImageSegments(ids, np.arange(8) * 20, np.full(8, 0.5), embeds) for ids in stripes]
+
+
+def test_the_real_keyframe_goes_through_both_presets(shared_data, tmp_path):
+    vocabulary = load_vocabulary("nuscenes")
+    frames = load_frames("nuscenes", "mini_train", data_dir=shared_data / "nuscenes", dataset_config="v1.0-mini")
+    frames = frames.select([0])
+    teacher = Stripes(vocabulary.prompts)
+    label_set = LabelSet.create(tmp_path, teacher, vocabulary, {})
+    label_set.write(frames, teacher)
+    for preset in PRESETS:
+        label_points(label_set, frames, preset)
+    paper, ours = (PointLabels(tmp_path, preset).read(frames.frame_ids[0]) for preset in ("paper", "consolidated"))
+    assert len(paper["labels"]) == len(ours["labels"]) == len(frames[0]["points"])
+    assert 0.5 < len(ours["pair_to_point"]) / len(paper["pair_to_point"]) < 1  # hidden points have no pair
+    named = [(row["labels"] != IGNORED).mean() for row in (paper, ours)]
+    assert named[1] > named[0] > 0.3
