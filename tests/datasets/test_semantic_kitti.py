@@ -1,22 +1,16 @@
 """A SemanticKITTI root becomes frames: labels, instances, cameras, poses, splits."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from tiny_roots import NUM_POINTS
 from tiny_roots import write_semantic_kitti as write_root
 
 from uov_hf.data import load_frames
+from uov_hf.data.writing import write_parquet
 from uov_hf.datasets.semantic_kitti import SemanticKitti, merge_scans
 from uov_hf.evaluation.panoptic import PanopticQuality
 from uov_hf.geometry.projection import Camera, project_points
 from uov_hf.vocabulary import load_vocabulary
-
-
-SCRIPT = Path(__file__).parents[2] / "dataset_scripts" / "semantic_kitti.py"
 
 
 @pytest.fixture
@@ -61,11 +55,12 @@ def test_the_lower_half_of_a_label_is_the_class_and_the_whole_of_it_the_instance
 
 
 @pytest.mark.parametrize("number", [7, 65535])  # the second one makes the int32 of the column negative
-def test_two_raw_classes_of_one_class_may_use_a_number_each(root, tmp_path, monkeypatch, number):
+def test_two_raw_classes_of_one_class_may_use_a_number_each(root, tmp_path, number):
     """A parked car and a moving one, both of this number, are two cars; read in place and from Parquet."""
     write_words(root, [10 + (number << 16)] * 4 + [252 + (number << 16)] * 3)
     is_thing = load_vocabulary("semantic_kitti").is_thing
-    for frame in (load(root)[0], write_parquet(root, tmp_path / "parquet", monkeypatch)("train")[0]):
+    write_parquet(SemanticKitti(data_dir=root), tmp_path / "parquet")
+    for frame in (load(root)[0], load_frames(str(tmp_path / "parquet"), "train")[0]):
         quality = PanopticQuality(is_thing, min_points=1)
         quality.update(frame["labels"], frame["instances"], frame["labels"], frame["instances"])
         hits = dict(zip(load_vocabulary("semantic_kitti").class_names, quality.counts[0], strict=True))
@@ -124,24 +119,6 @@ def test_without_poses_there_is_no_place_in_the_world(root):
     assert frames[0]["lidar2global"] is None
     with pytest.raises(ValueError, match="Frame 00/000001: merging scans needs a pose"):
         merge_scans(frames, 1)
-
-
-def test_what_is_not_asked_for_is_not_read(root):
-    for path in [*root.glob("sequences/00/[ct]*.txt"), *root.glob("sequences/00/image_2/*")]:
-        path.unlink()
-    frames = load(root)
-    frame = frames.select_columns(["frame_id", "points", "labels", "camera_names"])[0]
-    assert len(frame["points"]) == len(frame["labels"]) == NUM_POINTS
-    for column, name in [("timestamp", "times.txt"), ("lidar2global", "calib.txt"), ("images", "000000.png")]:
-        with pytest.raises(ValueError, match=f"({name}): expected "):
-            frames.select_columns([column])[0]
-
-
-def write_parquet(root, folder, monkeypatch):
-    """What loads a split of the Parquet that the program writes."""
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data_dir", str(root), "--output_dir", str(folder)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    return lambda split: load_frames(str(folder), split)
 
 
 def test_labels_of_the_real_scan_are_those_counted_in_its_file(shared_data):

@@ -3,7 +3,7 @@
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,7 @@ FRAME_FEATURES = Features(
 
 
 class EncodedImage(TypedDict):
-    """A camera image as a file has it: the path, or the content where the file is inside a Parquet file."""
+    """An encoded camera image: the path, or the content where the file is inside a Parquet file."""
 
     path: str | None
     bytes: bytes | None
@@ -73,7 +73,7 @@ class Frame(TypedDict, total=False):
 
     frame_id: str
     sequence_id: str
-    timestamp: int  # microseconds
+    timestamp: int | None  # microseconds; None in a recording without times
     points: NDArray[np.float32]  # (num_points, 4): x, y, z in metres in the lidar frame, intensity as in the file
     intensity_max: float
     labels: NDArray[np.uint8] | None  # (num_points,): training ids, 255 = ignored; None without annotation
@@ -81,7 +81,7 @@ class Frame(TypedDict, total=False):
     camera_names: list[str]
     image_ids: list[str]
     images: list[EncodedImage]
-    camera_timestamps: NDArray[np.int64]  # (K,): microseconds
+    camera_timestamps: NDArray[np.int64] | None  # (K,): microseconds; None in a recording without times
     lidar2cam: NDArray[np.float64]  # (K, 4, 4): with the vehicle's motion between the two exposures
     intrinsics: NDArray[np.float64]  # (K, 3, 3): pixels
     image_sizes: NDArray[np.int32]  # (K, 2): height, width
@@ -175,10 +175,7 @@ class Frames(Sequence[Frame]):
 
     def by_sequence(self) -> list["Frames"]:
         """The sequences of these frames, in the order in which they come."""
-        members: dict[str, list[int]] = {}
-        for index, sequence_id in enumerate(self.sequence_ids):
-            members.setdefault(sequence_id, []).append(index)
-        return [self.select(indices) for indices in members.values()]
+        return [self.select(indices) for indices in places_by_name(self.sequence_ids).values()]
 
     def stream(self) -> IterableDataset:
         """The same rows as a stream, one shard per sequence."""
@@ -263,11 +260,9 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
             ValueError: there is no such split.
         """
         split = split or self.default_splits()[0]
-        rows: dict[str, list[int]] = {}
-        for index, name in enumerate(self.source.sequence_ids):
-            rows.setdefault(name, []).append(index)
+        places = places_by_name(self.source.sequence_ids)
         members = {
-            name: sorted(index for sequence in sequences for index in rows.get(sequence, []))
+            name: sorted(place for sequence in sequences for place in places.get(sequence, []))
             for name, sequences in self.split_sequences().items()
         }
         return select_split(Frames(self.source), split, members, str(self.config.data_dir))
@@ -283,6 +278,14 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
 
     def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, Frame]]:
         return _with_keys(sequences)
+
+
+def places_by_name(names: Iterable[str]) -> dict[str, list[int]]:
+    """Where each name occurs, in the order of the first places."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return places
 
 
 def parse_split(split: str, num_frames: Mapping[str, int], dataset: str) -> list[tuple[str, slice]]:

@@ -43,19 +43,6 @@ def load_frames(
 ) -> IterableDataset: ...
 
 
-@overload
-def load_frames(
-    dataset: str,
-    split: str | None = ...,
-    data_dir: str | Path | None = ...,
-    dataset_config: str | None = ...,
-    *,
-    streaming: bool,
-    data_fraction: float = ...,
-    download: bool = ...,
-) -> Frames | IterableDataset: ...
-
-
 def load_frames(
     dataset: str,
     split: str | None = None,
@@ -147,12 +134,9 @@ def script_names() -> list[str]:
 
 def _only_builder(module: ModuleType) -> type[FrameBuilder]:
     """The subclass of `FrameBuilder` that a module defines, or else the one that it imports."""
-    builders = {
-        value for value in vars(module).values() if isinstance(value, type) and issubclass(value, FrameBuilder)
-    }
-    builders -= {FrameBuilder}
-    own = {builder for builder in builders if builder.__module__ == module.__name__}
-    found = own or builders
+    classes = {value for value in vars(module).values() if isinstance(value, type)}
+    builders = {value for value in classes - {FrameBuilder} if issubclass(value, FrameBuilder)}
+    found = {builder for builder in builders if builder.__module__ == module.__name__} or builders
     if len(found) != 1:
         raise ValueError(f"{module.__file__}: expected one subclass of FrameBuilder in it, got {len(found)}.")
     return found.pop()

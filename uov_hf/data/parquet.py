@@ -16,7 +16,7 @@ from datasets import DownloadManager, load_dataset_builder
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError
 
-from uov_hf.data.frames import FRAME_FEATURES, Frame, Frames, parse_split, select_split
+from uov_hf.data.frames import FRAME_FEATURES, Frame, Frames, parse_split, places_by_name, select_split
 
 
 SHARD_INDEX = "uov_hf"  # the key of `ShardIndex` in a footer
@@ -198,9 +198,7 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
         card.get("taxonomy"),
         card.get("fraction_of", "sequences"),
     )
-    rows: dict[str, list[int]] = {}
-    for index, (path, _, _) in enumerate(source.places):
-        rows.setdefault(path, []).append(index)
+    rows = places_by_name(path for path, _, _ in source.places)
     members = {name: [index for path in paths for index in rows.get(path, [])] for name, paths in files.items()}
     return select_split(Frames(source), split, members, dataset)
 

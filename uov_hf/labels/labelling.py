@@ -1,6 +1,7 @@
 """From the segments of the images of a sequence to the point labels of its scans."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypedDict
@@ -13,7 +14,7 @@ from uov_hf.geometry.projection import Camera, OcclusionConfig, pair_points_with
 from uov_hf.labels.consolidation import Consolidation
 from uov_hf.labels.label_set import LabelSet, SegmentRow, decode_segmentation
 from uov_hf.labels.superpoints import find_superpoints, vote_in_superpoints
-from uov_hf.labels.time_vote import TimeVoteConfig, VoxelVotes, gather_in_voxels, vote_over_time
+from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
 from uov_hf.labels.votes import Votes, count_votes, decide, rank_classes
 
 
@@ -41,20 +42,6 @@ class PointLabelRow(Pairs):
 
 
 @dataclass(frozen=True)
-class PlacedVotes:
-    """
-    The votes on one scan in the global frame, for the vote over time.
-
-    Args:
-        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, global.
-        voxels (`VoxelVotes`): The votes, gathered in voxels.
-    """
-
-    positions: np.ndarray
-    voxels: VoxelVotes
-
-
-@dataclass(frozen=True)
 class ScanVotes:
     """
     The votes on one scan, before other scans and superpoints count.
@@ -64,14 +51,15 @@ class ScanVotes:
         class_of_segment (`np.ndarray` of shape `(num_segments + 1,)`): 255 = none; row 0 is "no segment".
         votes (`Votes`): On the points.
         positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; finite.
-        placed (`PlacedVotes`, *optional*): Where the rule votes over time.
+        placed (`tuple[np.ndarray, VoxelVotes]`, *optional*):
+            Where the rule votes over time: the global positions `(num_points, 3)` in metres, and the votes in voxels.
     """
 
     pairs: Pairs
     class_of_segment: np.ndarray
     votes: Votes
     positions: np.ndarray
-    placed: PlacedVotes | None = None
+    placed: tuple[np.ndarray, VoxelVotes] | None = None
 
 
 class SequenceLabeller:
@@ -118,8 +106,9 @@ class SequenceLabeller:
         scan = self._scan_votes(index)
         votes = scan.votes
         if self.rule.time_vote and scan.placed:
-            ranges = np.linalg.norm(scan.positions, axis=1)
-            votes = self._vote_over_time(index, ranges, scan.placed, self.rule.time_vote)
+            others = self._voxels_of_neighbors(index, self.rule.time_vote.window)
+            ranges, is_thing = np.linalg.norm(scan.positions, axis=1), self.label_set.is_thing
+            votes = vote_over_time(scan.placed[0], ranges, scan.placed[1], others, is_thing, self.rule.time_vote)
         if self.rule.superpoint_vote:
             votes = vote_in_superpoints(votes, find_superpoints(scan.positions, self.rule.superpoint_vote))
         labels, confidence = decide(votes, self.rule.min_confidence)
@@ -187,25 +176,17 @@ class SequenceLabeller:
         placed = None
         if rule.time_vote:
             global_positions = _to_global(positions, frame)
-            placed = PlacedVotes(global_positions, gather_in_voxels(votes, global_positions, rule.time_vote))
+            placed = global_positions, gather_in_voxels(votes, global_positions, rule.time_vote)
         return ScanVotes(pairs, class_of_segment, votes, positions, placed)
 
-    def _vote_over_time(self, index: int, ranges: np.ndarray, own: PlacedVotes, config: TimeVoteConfig) -> Votes:
-        others = [voxels for other in self._neighbors(index, config.window) if (voxels := self._voxels(other))]
-        return vote_over_time(own.positions, ranges, own.voxels, others, self.label_set.is_thing, config)
-
-    def _neighbors(self, index: int, window: int) -> list[int]:
-        """The frames before and after, in the order of time."""
-        place = self._by_time.index(index)
-        return self._by_time[max(0, place - window) : place] + self._by_time[place + 1 : place + window + 1]
-
-    def _voxels(self, index: int) -> VoxelVotes | None:
-        """The votes of a frame; None where it is broken, which its own row reports."""
-        try:
-            placed = self._scan_votes(index).placed
-        except BROKEN:
-            return None
-        return placed.voxels if placed else None
+    def _voxels_of_neighbors(self, index: int, window: int) -> list[VoxelVotes]:
+        """The votes of the frames before and after, in the order of time. The row of a broken frame reports it."""
+        place, voxels = self._by_time.index(index), []
+        for other in self._by_time[max(0, place - window) : place] + self._by_time[place + 1 : place + window + 1]:
+            with suppress(*BROKEN):
+                if placed := self._scan_votes(other).placed:
+                    voxels.append(placed[1])
+        return voxels
 
     def _scan_votes(self, index: int) -> ScanVotes:
         """`scan_votes`, once. A frame that is broken for one row is so for all: all count the same votes."""
