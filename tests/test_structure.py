@@ -5,6 +5,7 @@ import re
 import sys
 from collections import Counter
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ AT_HAND = {*sys.stdlib_module_names, "torch", "numpy", "transformers", "huggingf
 NEVER_WITH_THE_MODEL = {"datasets", "accelerate", "uov_hf"}
 
 MACHINE_PATH = re.compile(r"(?<![\w.])(/(home|root|work|mnt|Users|tmp)/\w|[A-Z]:\\)")
+SPEAKING = re.compile(r"\b(says|said|hears|heard|speaks|spoke|tells|told|knows|asks|listens)\b", re.IGNORECASE)
 ASSERTING_CALL = re.compile(r"(^|\.)(raises|warns|fail|assert\w*|_?check\w*)$")
 
 
@@ -148,6 +150,11 @@ def test_no_room_may_import_a_room_below_it_in_the_table():
     assert not upwards
 
 
+def test_no_modules_import_each_other():
+    imports = {module_of(path): {module for module, _ in our_imports(path)} - {module_of(path)} for path in SHIPPED}
+    assert list(TopologicalSorter(imports).static_order())  # raises CycleError with the modules of a cycle
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=name_of)
 def test_imports_go_downwards_only(path):
     room = room_of(module_of(path))
@@ -224,6 +231,18 @@ def test_no_file_knows_a_machine():
         lines = path.read_text(encoding="utf-8").splitlines()
         found = [f"{name_of(path)}:{number}" for number, line in enumerate(lines, 1) if MACHINE_PATH.search(line)]
         assert not found, f"Paths of one machine: {found}."
+
+
+def test_prose_is_plain():
+    """Programs and files do not speak: a scan has, a file contains, a message names, a program requires."""
+    documents = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
+    found = [
+        f"{name_of(path)}:{number}: {line.strip()}"
+        for path in [*SHIPPED, *PROGRAMS, *documents, *REPOSITORY.glob("uov_hf/**/*.yaml")]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if SPEAKING.search(line)
+    ]
+    assert not found, "\n".join(found)
 
 
 def test_every_test_asserts_something():

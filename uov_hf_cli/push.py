@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     if args.commit_message:
         options["commit_message"] = args.commit_message
     if (args.folder / "label_set.json").is_file():
-        from uov_hf.labels import LabelSet
+        from uov_hf.labels import LabelSet, push_label_set
 
-        yield LabelSet(args.folder).push_to_hub(args.repo_id, **options)
+        yield push_label_set(LabelSet(args.folder), args.repo_id, **options)
     elif (args.folder / "config.json").is_file():
         from uov_hf.hub.checkpoint import push_checkpoint
 

@@ -51,7 +51,7 @@ def make_app(segmenter: PointCloudSegmentationPipeline, example_scans: list[Path
     keep = (3600, 3600)  # seconds: uploads are looked for every hour, and deleted when they are as old
     with gr.Blocks(title="LiDAR segmentation in your words", delete_cache=keep) as app:
         gr.Markdown(introduce(segmenter))
-        with gr.Accordion("Which words it knows", open=False):
+        with gr.Accordion("Words of this checkpoint", open=False):
             gr.Markdown(describe_vocabulary(segmenter))
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -81,7 +81,7 @@ def segment(
     """The page with the scan, framed, and the rows of the table.
 
     Raises:
-        ValueError: the scan is broken or too large, or the checkpoint refuses a word; the message says which and why.
+        ValueError: the scan is broken or too large, or the checkpoint refuses a word; the message names the word and the reason.
     """
     points = read_points(scan)
     check_finite(points, scan)

@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from uov_hf.data import load_frames
-from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.labels import LabelSet, PointLabels, label_points, push_label_set
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
 from uov_hf_cli.__main__ import main
@@ -45,7 +45,7 @@ def assert_same_rows(one, other):
 
 
 def test_a_label_set_and_its_point_labels_come_back_as_they_went(hub, made):
-    made.push_to_hub("labels")
+    push_label_set(made, "labels")
     pulled = LabelSet.from_hub("me/labels")
     assert_same_rows(made, pulled)
     assert_same_rows(PointLabels(made.folder), PointLabels(pulled.folder))
@@ -54,7 +54,7 @@ def test_a_label_set_and_its_point_labels_come_back_as_they_went(hub, made):
 
 
 def test_an_id_stands_where_a_folder_may_and_a_folder_comes_first(hub, made):
-    made.push_to_hub("labels")
+    push_label_set(made, "labels")
     assert LabelSet.open(made.folder).folder == made.folder
     assert LabelSet.open("me/labels").frame_ids == made.frame_ids
     with pytest.raises(FileNotFoundError, match="There is no label set in labels"):
@@ -62,7 +62,7 @@ def test_an_id_stands_where_a_folder_may_and_a_folder_comes_first(hub, made):
 
 
 def test_others_read_it_as_tables(hub, made):
-    made.push_to_hub("labels")
+    push_label_set(made, "labels")
     images = load_dataset("me/labels", split="train")
     assert list(images["frame_id"]) == made.frame_ids
     assert np.array_equal(images[0]["segment_labels"], made.read(made.frame_ids[0])["segment_labels"])
@@ -72,7 +72,7 @@ def test_others_read_it_as_tables(hub, made):
 
 
 def test_neither_paths_nor_sensor_data_nor_other_files_go_with_it(hub, made, tiny_street):
-    made.push_to_hub("labels")
+    push_label_set(made, "labels")
     files = hub.files("me/labels", "datasets")
     kinds = {name.rsplit(".", 1)[-1] for name in files if name != ".gitattributes"}
     assert kinds == {"json", "parquet", "safetensors", "md"} and "notes.txt" not in files
@@ -88,7 +88,7 @@ def test_neither_paths_nor_sensor_data_nor_other_files_go_with_it(hub, made, tin
 
 def test_its_card_is_the_label_card_where_there_is_one(hub, made, tmp_path):
     made = LabelSet(shutil.copytree(made.folder, tmp_path / "labels"))
-    made.push_to_hub("labels")
+    push_label_set(made, "labels")
     card = DatasetCard.load("me/labels")
     assert "# Pseudo-labels of my-teacher" in card.text and "{" not in card.text
     assert card_errors(card.data.to_yaml(), "dataset") == []
@@ -98,7 +98,7 @@ def test_its_card_is_the_label_card_where_there_is_one(hub, made, tmp_path):
     (made.folder / "card" / "figures").mkdir(parents=True)
     (made.folder / "card" / "README.md").write_text("---\nlicense: other\npretty_name: Mine\n---\n\n# Point labels\n")
     (made.folder / "card" / "figures" / "classes.png").write_bytes(b"a picture")
-    made.push_to_hub("labels", private=False, commit_message="With its card")
+    push_label_set(made, "labels", private=False, commit_message="With its card")
     card = DatasetCard.load("me/labels", ignore_metadata_errors=False)
     assert card_errors(card.data.to_yaml(), "dataset") == []
     assert card.data.pretty_name == "Mine" and "# Point labels" in card.text and "LabelSet.from_hub" in card.text
@@ -121,7 +121,7 @@ def test_point_labels_of_another_label_set_are_not_pushed(hub, made, tmp_path):
     (path,) = made.folder.glob("points/*/point_labels.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"label_set_sha256": "0" * 64}))
     with pytest.raises(ValueError, match="point_labels.json: these point labels were made from another label set"):
-        made.push_to_hub("labels")
+        push_label_set(made, "labels")
     assert not hub.repos
 
 
@@ -129,7 +129,7 @@ def test_a_label_set_without_shards_is_not_pushed(hub, made, tmp_path):
     for name in ("label_set.json", "prompt_embeds.safetensors"):
         (tmp_path / name).write_bytes((made.folder / name).read_bytes())
     with pytest.raises(ValueError, match="has no shards yet"):
-        LabelSet(tmp_path).push_to_hub("labels")
+        push_label_set(LabelSet(tmp_path), "labels")
     assert not hub.repos
 
 

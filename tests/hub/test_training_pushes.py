@@ -15,7 +15,7 @@ from uov_hf.data import load_frames
 from uov_hf.data.publishing import push_dataset
 from uov_hf.data.writing import write_parquet
 from uov_hf.datasets.nuscenes import NuScenes
-from uov_hf.labels import LabelSet, label_points
+from uov_hf.labels import LabelSet, label_points, push_label_set
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -51,7 +51,7 @@ def published(hub, tiny_street, tmp_path):
     label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={})
     label_set.write(frames, teacher)
     label_points(label_set, frames)
-    label_set.push_to_hub("me/labels")
+    push_label_set(label_set, "me/labels")
     return ["--dataset", "me/street", "--split", "all", "--label_set", "me/labels"]
 
 

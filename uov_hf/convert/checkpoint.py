@@ -138,7 +138,7 @@ def _configuration(path: Path, config: UOVConfig, num_outputs: int, settings: di
         known = {**{width: f"{name} with void" for width, name in TAXONOMIES.items()}, **EMBEDDINGS}
         raise ValueError(
             f"{path}: the head `final.kernel` must have one of these numbers of outputs: {known}, got {num_outputs}. "
-            "The file does not tell the meaning of other numbers."
+            "The file does not define other numbers."
         )
     config.batch_norm_momentum = settings.get("bn_momentum", config.batch_norm_momentum)
     if num_outputs in EMBEDDINGS:

@@ -9,6 +9,16 @@ from uov_hf.data.shards import WriteReport
 from uov_hf.labels.consolidation import PRESETS, Consolidation
 from uov_hf.labels.label_set import LabelSet, decode_segmentation
 from uov_hf.labels.point_labels import PointLabels, label_points
+from uov_hf.labels.publishing import push_label_set
 
 
-__all__ = ["PRESETS", "Consolidation", "LabelSet", "PointLabels", "WriteReport", "decode_segmentation", "label_points"]
+__all__ = [
+    "PRESETS",
+    "Consolidation",
+    "LabelSet",
+    "PointLabels",
+    "WriteReport",
+    "decode_segmentation",
+    "label_points",
+    "push_label_set",
+]

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save
 from uov_hf.data.frames import Frame, Frames
 from uov_hf.data.parquet import Shards
 from uov_hf.data.shards import Sharing, WriteReport, write_atomically, write_shards
-from uov_hf.hub.upload import UploadOptions, is_hub_id
+from uov_hf.hub.upload import is_hub_id
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher, TeacherFrame
 from uov_hf.vocabulary import Vocabulary
 
@@ -177,12 +177,6 @@ class LabelSet:
             raise FileNotFoundError(
                 f"There is no folder {folder_or_id}, and it could not be read from the Hub: {error}"
             ) from error
-
-    def push_to_hub(self, repo_id: str, **options: Unpack[UploadOptions]) -> str:
-        """Upload the label set and return its address; see [`~uov_hf.labels.publishing.push_label_set`]."""
-        from uov_hf.labels.publishing import push_label_set  # which imports this file
-
-        return push_label_set(self, repo_id, **options)
 
     @cached_property
     def prompt_embeds(self) -> np.ndarray:
