@@ -81,7 +81,7 @@ def segment(
     """The page with the scan, framed, and the rows of the table.
 
     Raises:
-        ValueError: the scan is broken or too large, or the checkpoint refuses a word; the message names the word and the reason.
+        ValueError: The scan is broken or too large, or the checkpoint refuses a word.
     """
     points = read_points(scan)
     check_finite(points, scan)
