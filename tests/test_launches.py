@@ -1,11 +1,12 @@
 """What each public path costs on an accelerator: launches, waits of the host, and copies, counted on the fake GPU."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from afi_oracle import street
+from afi_oracle import scene, street
 from fake_gpu import NAME, FakeGPU, to_gpu
 from transformers import pipeline
 
@@ -62,10 +63,19 @@ def check_budget(traffic: FakeGPU, path: str, made_by: str = "") -> None:
     assert all(cost <= most for cost, most in zip(spent, BUDGETS[path], strict=True)), f"{path}: {spent}\n{traffic}"
 
 
+def run_on_gpu(traffic: FakeGPU, path: str, function, *inputs: torch.Tensor):
+    """The result of a function of tensors on the device, within the budget of `path`."""
+    inputs = to_gpu(inputs)
+    traffic.clear()
+    result = function(*inputs)
+    check_budget(traffic, path)
+    return result
+
+
 def scan(num_points: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Points `(N, 3)` of a street and one-hot scores `(N, 5)`, on the host."""
-    points, _, labels = street(num_points, dtype=np.float32)
-    return torch.from_numpy(points), torch.from_numpy(labels_to_scores(labels, 5))
+    points, scores = scene(num_points, dtype=np.float32)
+    return torch.from_numpy(points), torch.from_numpy(scores)
 
 
 def looking_ahead() -> Camera:
@@ -86,13 +96,9 @@ def looking_ahead() -> Camera:
     ],
 )
 def test_afi_costs_the_same_for_every_number_of_points(traffic, path, config, num_points):
-    points, scores = scan(num_points)
-    expected = approximate_flat_interaction(points, scores, config)
-    on_gpu = to_gpu([points, scores])
-    traffic.clear()
-    refined = approximate_flat_interaction(*on_gpu, config)
-    check_budget(traffic, path)
-    assert refined.device.type == NAME and (refined.cpu() - expected).abs().max() < 1e-5
+    refine = partial(approximate_flat_interaction, config=config)
+    refined = run_on_gpu(traffic, path, refine, *scan(num_points))
+    assert refined.device.type == NAME and (refined.cpu() - refine(*scan(num_points))).abs().max() < 1e-5
 
 
 def test_afi_takes_points_from_the_host_and_those_that_are_not_finite(traffic):
@@ -122,9 +128,7 @@ def test_without_scipy_an_accelerator_searches_in_a_few_launches_with_the_same_r
 
 def test_labels_become_scores_where_they_lie(traffic):
     labels = torch.arange(300) % 5
-    on_gpu = to_gpu(labels)
-    scores = labels_to_scores(on_gpu, 5)
-    check_budget(traffic, "labels_to_scores")
+    scores = run_on_gpu(traffic, "labels_to_scores", partial(labels_to_scores, num_labels=5), labels)
     assert torch.equal(scores.cpu(), labels_to_scores(labels, 5))
 
 
@@ -134,17 +138,14 @@ def test_labels_become_scores_where_they_lie(traffic):
 @pytest.mark.parametrize("num_points", [1000, 20_000])
 def test_projection_and_occlusion_cost_the_same_for_every_number_of_points(traffic, num_points):
     points, camera = scan(num_points)[0], looking_ahead()
-    on_gpu, (expected_pixels, expected_in_view) = to_gpu(points), project_points(points, camera)
-    expected_visible = visible_points(points, camera, OcclusionConfig())
-    traffic.clear()
-    pixels, in_view = project_points(on_gpu, camera)
-    check_budget(traffic, "project_points")
-    traffic.clear()
-    visible = visible_points(on_gpu, camera, OcclusionConfig())
-    check_budget(traffic, "visible_points")
-    assert torch.equal(in_view.cpu(), expected_in_view) and torch.equal(visible.cpu(), expected_visible)
+    project = partial(project_points, camera=camera)
+    find_visible = partial(visible_points, camera=camera, occlusion=OcclusionConfig())
+    pixels, in_view = run_on_gpu(traffic, "project_points", project, points)
+    visible = run_on_gpu(traffic, "visible_points", find_visible, points)
+    expected_pixels, expected_in_view = project(points)
+    assert torch.equal(in_view.cpu(), expected_in_view) and torch.equal(visible.cpu(), find_visible(points))
     assert torch.allclose(pixels.cpu(), expected_pixels, equal_nan=True)
-    assert 0 < expected_visible.sum() < expected_in_view.sum()
+    assert 0 < find_visible(points).sum() < expected_in_view.sum()
 
 
 # --- the network ----------------------------------------------------------------------------------------------------

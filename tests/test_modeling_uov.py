@@ -14,23 +14,9 @@ from small_models import (
     small_network,
     unit,
 )
-from transformers import AutoModel, AutoModelForPreTraining, CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import AutoModel, AutoModelForPreTraining, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVForPreTraining, UOVForSemanticSegmentation, UOVModel
-
-
-CLIP_TEXT = CLIPTextConfig(
-    vocab_size=60,
-    projection_dim=12,
-    hidden_size=16,
-    intermediate_size=16,
-    num_attention_heads=2,
-    num_hidden_layers=1,
-    max_position_embeddings=16,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=2,
-)
 
 
 @pytest.fixture
@@ -202,19 +188,16 @@ def test_embeddings_of_baked_prompts_are_found_and_other_words_refused():
 
 
 def text_inputs():
-    return {
-        "input_ids": torch.tensor([[1, 7, 9, 2], [1, 5, 2, 2]]),
-        "attention_mask": torch.tensor([[1] * 4, [1] * 4]),
-    }
+    return {"input_ids": torch.tensor([[1, 7, 9, 2], [1, 5, 2, 2]]), "attention_mask": torch.ones(2, 4).long()}
 
 
 @pytest.fixture
-def tower():
-    return CLIPTextModelWithProjection(CLIP_TEXT).eval()
+def tower(clip_folder):
+    return CLIPTextModelWithProjection.from_pretrained(clip_folder, projection_dim=8).eval()
 
 
 def with_tower(tower):
-    model = UOVModel(small_config(teacher="some/clip")).eval()
+    model = UOVModel(small_config(projection_dim=8, teacher="some/clip")).eval()
     model.set_text_tower(tower, "some/clip")
     return model
 
@@ -238,7 +221,7 @@ def test_text_features_are_an_output_object_as_those_of_clip(tower):
     expected = tower(**text_inputs(), output_hidden_states=True)
     assert torch.equal(output.pooler_output, torch.nn.functional.normalize(expected.text_embeds, dim=-1))
     assert torch.equal(output.last_hidden_state, expected.last_hidden_state)
-    assert len(output.hidden_states) == 2 and output.attentions is None
+    assert len(output.hidden_states) == 4 and output.attentions is None
     as_tuple = model.get_text_features(**text_inputs(), return_dict=False)
     assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[1], output.pooler_output)
     assert model.get_input_embeddings() is tower.get_input_embeddings()
@@ -247,11 +230,12 @@ def test_text_features_are_an_output_object_as_those_of_clip(tower):
 
 
 def test_another_models_text_tower_is_refused_with_the_reason(tower):
-    model = UOVModel(small_config(text_config=CLIP_TEXT, text_tower_source="other/clip", teacher="some/clip"))
+    sources = {"text_tower_source": "other/clip", "teacher": "some/clip"}
+    model = UOVModel(small_config(projection_dim=8, text_config=tower.config, **sources))
     with pytest.raises(ValueError, match="the text tower belongs to 'other/clip'.*trained with 'some/clip'"):
         model.get_text_features(**text_inputs())
-    with pytest.raises(ValueError, match="has 12 dimensions and this model 16"):
-        UOVModel(small_config(projection_dim=16)).set_text_tower(tower, "other/clip")
+    with pytest.raises(ValueError, match="has 8 dimensions and this model 12"):
+        UOVModel(small_config()).set_text_tower(tower, "other/clip")
 
 
 def test_without_a_text_tower_tokens_are_refused_with_the_reason(scans):

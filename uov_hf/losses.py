@@ -147,18 +147,14 @@ def text_superpoint_loss(
     """L_TP = -1/S Σ_b Σ_c y_b[c] log softmax_c(k_b·t_c / τ): pulls a superpoint to its prompts.
 
     Args:
-        superpoint_embeds (`torch.Tensor` of shape `(S, D)`):
-            Mean point embeddings k.
+        superpoint_embeds, temperature, has_points:
+            See [`superpixel_superpoint_loss`].
         prompt_embeds (`torch.Tensor` of shape `(P, D)`):
             Text embeddings t of all prompts, unit length.
         segment_labels (`torch.LongTensor` of shape `(S,)`):
             The prompt that the teacher predicted for the segment.
         targets (`torch.Tensor` of shape `(P, P)`):
             [`soft_text_targets`]: row l is the distribution of a superpoint labelled l.
-        temperature (`float`, *optional*, defaults to 0.07):
-            τ.
-        has_points (`torch.BoolTensor` of shape `(S,)`, *optional*):
-            The superpoints in the loss.
 
     Returns:
         `torch.Tensor` of shape `()`: The mean over superpoints; zero with a graph if there are none.

@@ -26,10 +26,8 @@ class UOVPreTrainingOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `()`):
             `image_loss_weight * image_loss + text_loss_weight * text_loss`.
-        image_loss (`torch.FloatTensor` of shape `()`):
-            Superpixel-superpoint contrast, without a graph.
-        text_loss (`torch.FloatTensor` of shape `()`):
-            Text-superpoint cross-entropy, without a graph.
+        image_loss, text_loss (`torch.FloatTensor` of shape `()`):
+            Superpixel-superpoint contrast and text-superpoint cross-entropy, without a graph.
         num_superpoints (`torch.LongTensor` of shape `()`):
             Number of superpoints in the means: the weight of this micro-batch in the optimiser step.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
