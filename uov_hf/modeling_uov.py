@@ -319,15 +319,9 @@ class UOVModel(UOVPreTrainedModel):
             ValueError: The model has no baked prompts, or prompts of other classes.
         """
         self._check_vocabulary()
+        prompts, sizes = (self.prompt_embeds, self.prompt_to_class), (self.config.logit_scale, self.config.num_labels)
         with torch.autocast(point_embeds.device.type, enabled=False):
-            return best_of_prompts(
-                point_embeds,
-                self.prompt_embeds,
-                self.prompt_to_class,
-                self.config.logit_scale,
-                self.config.num_labels,
-                include_background,
-            )
+            return best_of_prompts(point_embeds, *prompts, *sizes, include_background)
 
     def _check_vocabulary(self) -> None:
         """Raise where the baked prompts are missing, empty or for other classes."""
@@ -348,15 +342,13 @@ def best_of_prompts(
     prompt_embeds: torch.Tensor,
     prompt_to_class: torch.Tensor,
     logit_scale: float,
-    num_classes: int | None = None,
+    num_classes: int,
     include_background: bool = False,
 ) -> torch.Tensor:
     """Logits `(N, C)` of unit-length embeddings `(N, D)`: each class has the score of its best prompt of `(P, D)`.
 
-    `num_classes` is by default the number of classes in `prompt_to_class`. Prompts of higher classes are background:
-    one last column if it is included.
+    Prompts of classes from `num_classes` on are background: one last column if it is included.
     """
-    num_classes = int(prompt_to_class.max()) + 1 if num_classes is None else num_classes
     similarity = prompt_embeds.to(point_embeds.dtype) @ point_embeds.T  # (P, N)
     column = prompt_to_class.clamp(max=num_classes)[:, None].expand_as(similarity)
     best = similarity.new_full((num_classes + 1, len(point_embeds)), -torch.inf)
