@@ -319,9 +319,9 @@ class UOVModel(UOVPreTrainedModel):
             ValueError: The model has no baked prompts, or prompts of other classes.
         """
         self._check_vocabulary()
-        prompts, sizes = (self.prompt_embeds, self.prompt_to_class), (self.config.logit_scale, self.config.num_labels)
+        prompts, num_classes = (self.prompt_embeds, self.prompt_to_class), len(self.config.classes)
         with torch.autocast(point_embeds.device.type, enabled=False):
-            return best_of_prompts(point_embeds, *prompts, *sizes, include_background)
+            return best_of_prompts(point_embeds, *prompts, self.config.logit_scale, num_classes, include_background)
 
     def _check_vocabulary(self) -> None:
         """Raise where the baked prompts are missing, empty or for other classes."""
