@@ -83,7 +83,7 @@ def prepare(folder: Path, data_dir: Path, effort: Effort) -> dict[str, str]:
         batches = [sensor.extractor()(scan, intensity_max=1.0) for scan in points[name]]
         voxels[name] = [(batch["voxel_coords"], batch["voxel_features"]) for batch in batches]
     first = next(iter(SENSORS))
-    torch.save({"voxels": voxels, "points": points[first], "sensor": first}, folder / "scans.pt")
+    torch.save({"voxels": voxels, "points": points[first]}, folder / "scans.pt")
     torch.save(gpu_checks.make_cases(effort.preset, voxels[first][0]), folder / "cases.pt")
     return {name: "real" if find_scans(sensor, data_dir) else "synthetic" for name, sensor in SENSORS.items()}
 
@@ -210,9 +210,8 @@ class Worker:
 
     def pretraining(self, job: Job) -> dict:
         self.cases = self.timer = None
-        points, extractor = self.scans["points"], SENSORS[self.scans["sensor"]].extractor()
-        settings = (job.engine, job.precision, job.batch_size)
-        return measure_pretraining(points, extractor, *settings, self.device, self.effort)
+        extractor, settings = SENSORS[job.sensor].extractor(), (job.engine, job.precision, job.batch_size)
+        return measure_pretraining(self.scans["points"], extractor, *settings, self.device, self.effort)
 
 
 if __name__ == "__main__":

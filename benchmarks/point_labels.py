@@ -12,7 +12,7 @@ Real frames have no teacher here, so their masks are tiles with random prompts.
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -65,22 +65,26 @@ class OfficialLines:
 
     def label(self, masks: list[np.ndarray]) -> np.ndarray:
         """100 · superpoint + raw class, −1 for points without a segment."""
-        labels, superpoint = np.full(self.cloud.shape[1], -1, np.int32), 0
-        for camera, mask_map in enumerate(masks):
-            pixels, seen = self.project(self.cloud.copy(), camera)
-            mask_of_point = mask_map[pixels[:, 0], pixels[:, 1]]
-            for mask in np.unique(mask_of_point):
-                if mask == 0:
-                    continue
-                raw_class = self.raw_of_prompt[self.categories[camera][mask - 1]]
-                in_mask = np.zeros(len(labels), bool)
-                in_mask[seen] = np.isin(mask_of_point, mask)
-                labels[in_mask] = superpoint * 100 + raw_class
-                superpoint += 1
+        labels = np.full(self.cloud.shape[1], -1, np.int32)
+        for seen, mask_of_point, mask, label in self.segments(masks):
+            in_mask = np.zeros(len(labels), bool)
+            in_mask[seen] = np.isin(mask_of_point, mask)
+            labels[in_mask] = label
         agreement = np.sum(np.equal(labels % 100, self.true_labels)) / len(labels)
         labelled = len([label for label in labels if label != -1]) / len(labels)
         self.agreement = agreement / labelled
         return labels
+
+    def segments(self, masks: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
+        """Every mask that a point falls on: which points its camera sees, their masks, the mask and its label."""
+        superpoint = 0
+        for camera, mask_map in enumerate(masks):
+            pixels, seen = self.project(self.cloud.copy(), camera)
+            mask_of_point = mask_map[pixels[:, 0], pixels[:, 1]]
+            for mask in np.unique(mask_of_point[mask_of_point > 0]):
+                raw_class = self.raw_of_prompt[self.categories[camera][mask - 1]]
+                yield seen, mask_of_point, mask, superpoint * 100 + raw_class
+                superpoint += 1
 
     def project(self, cloud: np.ndarray, camera: int):
         """Section 1.4. The frame has only the product of the four motions, so the other three are identities here."""
@@ -102,18 +106,11 @@ class OfficialLines:
 
 def plain_loop(official: OfficialLines, masks: list[np.ndarray]) -> np.ndarray:
     """The rule of section 2.5, mask by mask and point by point."""
-    labels, superpoint = np.full(official.cloud.shape[1], -1, np.int32), 0
-    for camera, mask_map in enumerate(masks):
-        pixels, seen = official.project(official.cloud.copy(), camera)
-        points = np.flatnonzero(seen)
-        mask_of_point = mask_map[pixels[:, 0], pixels[:, 1]]
-        for mask in np.unique(mask_of_point):
-            if mask == 0:
-                continue
-            for place, point in enumerate(points):
-                if mask_of_point[place] == mask:
-                    labels[point] = superpoint * 100 + official.raw_of_prompt[official.categories[camera][mask - 1]]
-            superpoint += 1
+    labels = np.full(official.cloud.shape[1], -1, np.int32)
+    for seen, mask_of_point, mask, label in official.segments(masks):
+        for place, point in enumerate(np.flatnonzero(seen)):
+            if mask_of_point[place] == mask:
+                labels[point] = label
     return labels
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forks import free_port
@@ -37,13 +37,9 @@ def running_space(python: str | Path, checkpoint: Path, folder: Path, app: Path 
 
 def _wait(process: subprocess.Popen, address: str, log: Path, seconds: int = 180) -> None:
     for _ in range(seconds):
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            try:
-                process.wait(1)
-            except subprocess.TimeoutExpired:
-                continue
+        with suppress(OSError), urllib.request.urlopen(address, timeout=5):
+            return
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
             break
     raise RuntimeError(f"The app does not answer:\n{log.read_text()}")

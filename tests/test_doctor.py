@@ -120,7 +120,9 @@ def test_engines_that_cannot_be_imported_are_problems(tmp_path):
         ("spconv_triton", "spconv-triton 2.3.8", False),
     ]
     reason = "is installed and cannot be imported: RuntimeError: built for another torch"
-    assert report["problems"] == [f"spconv {reason}", f"spconv_triton {reason}"]
+    # A busy machine has slow products, too.
+    problems = [problem for problem in report["problems"] if "cannot be imported" in problem]
+    assert problems == [f"spconv {reason}", f"spconv_triton {reason}"]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-    from uov_hf.data.frames import EncodedImage, Frame, Frames
+    from uov_hf.data.frames import EncodedImage, Frame
     from uov_hf.labels.label_set import SegmentRow
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     import torch
     from tqdm.auto import tqdm
 
+    from uov_hf.data import load_frames
     from uov_hf.labels.label_set import segment_frame
     from uov_hf.teachers import load_teacher
 
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         frames = list(_find_images(args.images))
         _check_results(frames, args.output_dir)
     else:
-        frames = _load_frames(args)
+        all_frames = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config)
+        frames = all_frames.select(range(min(args.max_frames or len(all_frames), len(all_frames))))
     teacher = load_teacher(
         args.teacher,
         args.teacher_model_name_or_path,
@@ -103,9 +105,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
 def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[str, np.ndarray]]":
     """The prompts, the class of each prompt, and the colours of classes."""
-    from uov_hf.configuration_uov import IGNORED
     from uov_hf.segmenting import class_colors
     from uov_hf.vocabulary import load_vocabulary
+    from uov_hf_cli.vocabulary import class_names
 
     if args.words and args.vocabulary:
         raise ValueError("give either --words or --vocabulary.")
@@ -115,7 +117,7 @@ def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[s
             raise ValueError(f"--words: expected different words separated by commas, got {args.words!r}.")
         return words, words, dict(zip(words, class_colors(words), strict=True))
     vocabulary = load_vocabulary(args.vocabulary or "nuscenes")
-    names = dict(enumerate(vocabulary.class_names)) | {IGNORED: "(ignored)"}
+    names = class_names(vocabulary)
     meanings = [names[int(class_id)] for class_id in vocabulary.prompt_to_class]
     return vocabulary.prompts, meanings, dict(zip(vocabulary.class_names, vocabulary.colors, strict=True))
 
@@ -163,13 +165,6 @@ def _check_results(frames: "Sequence[Frame]", folder: Path) -> None:
                 raise ValueError(f"{target}: a result would overwrite this image: give another --output_dir.")
             if owners.setdefault(target, image) != image:
                 raise ValueError(f"{target}: the results of {owners[target]} and {image} would overwrite each other.")
-
-
-def _load_frames(args: argparse.Namespace) -> "Frames":
-    from uov_hf.data import load_frames
-
-    frames = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config)
-    return frames.select(range(min(args.max_frames or len(frames), len(frames))))
 
 
 def _file_name(frame: "Frame", camera: str) -> str:

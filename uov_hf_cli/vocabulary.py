@@ -38,7 +38,7 @@ def _show_vocabulary(vocabulary: "Vocabulary") -> Iterable[str]:
 
 def _class_rows(vocabulary: "Vocabulary") -> Iterable[Row]:
     class_of_raw = vocabulary.classes_of(vocabulary.raw_ids)
-    for class_id, name in _class_names(vocabulary).items():
+    for class_id, name in class_names(vocabulary).items():
         raw_ids = ", ".join(map(str, vocabulary.raw_ids[class_of_raw == class_id]))
         if class_id < len(vocabulary.class_names):
             kind = "thing" if vocabulary.is_thing[class_id] else "stuff"
@@ -48,15 +48,15 @@ def _class_rows(vocabulary: "Vocabulary") -> Iterable[Row]:
 
 
 def _prompt_rows(vocabulary: "Vocabulary") -> Iterable[Row]:
-    class_names = _class_names(vocabulary)
+    names = class_names(vocabulary)
     raw_names = dict(zip(vocabulary.raw_ids, vocabulary.raw_names, strict=True))
     meanings = zip(vocabulary.prompts, vocabulary.prompt_to_class, vocabulary.prompt_to_raw, strict=True)
     for row, (prompt, class_id, raw_id) in enumerate(meanings):
         shown = prompt if prompt == prompt.strip() else repr(prompt)
-        yield row, shown, class_names[class_id], raw_id, raw_names[raw_id]
+        yield row, shown, names[class_id], raw_id, raw_names[raw_id]
 
 
-def _class_names(vocabulary: "Vocabulary") -> dict[int, str]:
+def class_names(vocabulary: "Vocabulary") -> dict[int, str]:
     from uov_hf.configuration_uov import IGNORED
 
     return dict(enumerate(vocabulary.class_names)) | {IGNORED: "(ignored)"}

@@ -98,7 +98,7 @@ def test_every_class_is_seen_in_its_color_and_counted(open_viewer):
     assert min(seen.values()) > 100
 
 
-def test_the_legend_hides_and_shows_a_class(open_viewer):
+def test_the_legend_hides_and_shows_a_class_or_one_alone(open_viewer):
     page = open_viewer(**full())
     before = picture_of(page)
     assert press(page, "car") == "false"
@@ -106,9 +106,6 @@ def test_the_legend_hides_and_shows_a_class(open_viewer):
     assert press(page, "car") == "true"
     assert np.array_equal(picture_of(page), before)
 
-
-def test_shift_shows_one_class_alone_and_then_all_again(open_viewer):
-    page = open_viewer(**full())
     assert press(page, "road", shift=True) == "true"
     assert set(colors_in(page)) == {BACKGROUND, GREEN}
     press(page, "unlabelled", shift=True)
@@ -121,7 +118,7 @@ def test_shift_shows_one_class_alone_and_then_all_again(open_viewer):
     assert len(colors_in(page)) == 5
 
 
-def test_every_coloring_is_another_picture(open_viewer):
+def test_every_coloring_is_another_picture_with_counts_of_its_own(open_viewer):
     page = open_viewer(**full())
     names = page.locator("#coloring option").all_text_contents()
     assert names == ["class", "score", "intensity", "ground truth", "error", "height"]
@@ -131,9 +128,6 @@ def test_every_coloring_is_another_picture(open_viewer):
         pictures[picture_of(page).tobytes()] = name
     assert len(pictures) == 6
 
-
-def test_errors_are_counted_and_ignored_points_are_none(open_viewer):
-    page = open_viewer(**full())
     color_by(page, "error")
     assert legend_of(page) == {"right": "200", "wrong": "400", "ignored": "200"}
     press(page, "wrong", shift=True)

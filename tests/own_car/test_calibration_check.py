@@ -60,7 +60,7 @@ def views(rotation=(0, 0, 0), time_offset=0.0, velocity=None, num_views=4, num_b
     """Views whose calibration is off by this: the correction to be found."""
     truth = Camera(LIDAR2CAM, INTRINSICS, (HEIGHT, WIDTH))
     moved = truth if velocity is None else Correction(np.zeros(3), time_offset).apply(truth, velocity)
-    doubted = Camera(Correction(-np.array(rotation, float)).turn @ LIDAR2CAM, INTRINSICS, (HEIGHT, WIDTH))
+    doubted = Correction(-np.array(rotation, float)).apply(truth)
     scenes = [Boards(seed, num_boards) for seed in range(num_views)]
     return [View(scene.scan(), scene.photograph(moved.lidar2cam), doubted, velocity) for scene in scenes]
 
@@ -91,19 +91,15 @@ def test_a_wrong_time_is_found_back_and_not_taken_for_a_rotation():
 
 
 @pytest.mark.parametrize(
-    ("rotation", "time_offset"), [((0, 1.2, 0), 0.06), pytest.param((1.1, -0.9, 0), -0.07, marks=pytest.mark.slow)]
+    ("rotation", "time_offset"),
+    [((0, 0, 0), 0.0), ((0, 1.2, 0), 0.06), pytest.param((1.1, -0.9, 0), -0.07, marks=pytest.mark.slow)],
 )
 def test_a_wrong_rotation_and_a_wrong_time_are_told_apart(rotation, time_offset):
     """Each alone looks like the other: the best rotation beside the wrong time is a third one."""
     report = check_calibration(views(rotation, time_offset, velocity=BESIDE_THE_ROAD))
-    assert {"yaw", "time"} <= set(report.wrong)
+    assert {"yaw", "time"} <= set(report.wrong) if time_offset else report.verdict == "right"
     assert (np.abs(report.correction.rotation - rotation) < TOLERANCE[:3]).all()
     assert report.correction.time_offset == pytest.approx(time_offset, abs=0.01)
-
-
-def test_with_the_right_time_a_moving_car_is_called_right():
-    report = check_calibration(views(velocity=BESIDE_THE_ROAD))
-    assert report.verdict == "right" and abs(report.correction.time_offset) < 0.01
 
 
 def test_without_outlines_nothing_is_decided():
@@ -120,13 +116,10 @@ def test_a_standing_car_tells_no_time():
 
 def test_the_corrected_camera_is_the_true_one():
     """The correction that was built into the views leads back, rotation and time together."""
-    truth = Camera(LIDAR2CAM, INTRINSICS, (HEIGHT, WIDTH))
     velocity = np.array([3.0, -2, 0.1, 0, 0.1, 0.4])
-    wrong = Camera(
-        Correction(np.array([-0.3, 0.2, 0.1])).turn @ LIDAR2CAM @ travel(velocity, 0.05), INTRINSICS, (HEIGHT, WIDTH)
-    )
-    corrected = Correction(np.array([0.3, -0.2, -0.1]), 0.05).apply(wrong, velocity)
-    np.testing.assert_allclose(corrected.lidar2cam, truth.lidar2cam, atol=1e-12)
+    wrong = Correction(np.array([-0.3, 0.2, 0.1])).turn @ LIDAR2CAM @ travel(velocity, 0.05)
+    corrected = Correction(np.array([0.3, -0.2, -0.1]), 0.05).correct(wrong, velocity)
+    np.testing.assert_allclose(corrected, LIDAR2CAM, atol=1e-12)
 
 
 def test_a_velocity_brings_one_pose_to_the_other():

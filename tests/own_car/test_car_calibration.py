@@ -9,21 +9,11 @@ import small_car
 from uov_hf.own_car.calibration import find_calibration, read_calibration
 
 
-def written(folder, edit=lambda content: None):
-    content = small_car.calibration()
-    edit(content)
-    return small_car.write_calibration(folder, content)
-
-
 def test_json_says_the_same_as_yaml(tmp_path):
     """Also numbers as JSON writes them, such as 1e-05, which YAML takes for a text."""
-
-    def tilt(content):
-        content["cameras"]["left"]["lidar2cam"][0][3] = 1e-5
-
-    in_yaml = read_calibration(written(tmp_path, tilt))
     content = small_car.calibration()
-    tilt(content)
+    content["cameras"]["left"]["lidar2cam"][0][3] = 1e-5
+    in_yaml = read_calibration(small_car.write_calibration(tmp_path, content))
     (tmp_path / "calibration.json").write_text(json.dumps(content))
     assert "1e-05" in (tmp_path / "calibration.json").read_text()
     in_json = read_calibration(tmp_path / "calibration.json")
@@ -34,9 +24,9 @@ def test_json_says_the_same_as_yaml(tmp_path):
 
 def test_a_sequence_may_have_its_own(tmp_path):
     (tmp_path / "drive").mkdir()
-    written(tmp_path)
+    small_car.write_calibration(tmp_path, small_car.calibration())
     assert find_calibration(tmp_path / "drive", tmp_path).parent == tmp_path
-    written(tmp_path / "drive")
+    small_car.write_calibration(tmp_path / "drive", small_car.calibration())
     assert find_calibration(tmp_path / "drive", tmp_path).parent == tmp_path / "drive"
 
 
@@ -44,7 +34,7 @@ def left(key, value):
     """Put a value into the left camera; None takes the key away."""
 
     def edit(content):
-        content["cameras"]["left"] = {**content["cameras"]["left"], key: value}
+        content["cameras"]["left"][key] = value
         if value is None:
             del content["cameras"]["left"][key]
 
@@ -71,5 +61,7 @@ def left(key, value):
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path, edit, message):
+    content = small_car.calibration()
+    edit(content)
     with pytest.raises(ValueError, match=f"calibration.yaml, line \\d+: .*{message}"):
-        read_calibration(written(tmp_path, edit))
+        read_calibration(small_car.write_calibration(tmp_path, content))

@@ -42,10 +42,9 @@ def test_everything_in_the_folder_becomes_a_column(drive):
 
 def test_the_motion_between_the_exposures_is_part_of_lidar2cam(drive):
     """20 ms after the scan the car is 0.2 m further to the right, so the wall is 0.2 m further to the left."""
+    expected = small_car.LIDAR2CAM["left"].copy()
+    expected[0, 3] -= 0.2
     for frame in frames_of(drive):
-        still = small_car.LIDAR2CAM["left"]
-        expected = still.copy()
-        expected[0, 3] -= 0.2
         np.testing.assert_allclose(frame["lidar2cam"][0], expected, atol=1e-12)
 
 
@@ -71,9 +70,9 @@ def test_poses_may_be_those_of_another_part_of_the_car(drive):
 
 def test_a_late_clock_is_corrected_by_time_offset(drive):
     """A camera whose clock is 20 ms ahead: its images are of the time of the scan, and nothing has moved."""
-    content = small_car.calibration()
-    content["cameras"]["left"]["time_offset"] = -20_000
-    small_car.write_calibration(drive.parent, content)
+    cameras = small_car.calibration()["cameras"]
+    cameras["left"]["time_offset"] = -20_000
+    edit(drive.parent / "calibration.yaml", cameras=cameras)
     frame = frames_of(drive)[1]
     assert frame["camera_timestamps"].tolist() == [100_000, 120_000]
     np.testing.assert_allclose(frame["lidar2cam"][0], small_car.LIDAR2CAM["left"], atol=1e-12)
@@ -84,10 +83,9 @@ def test_a_late_clock_is_corrected_by_time_offset(drive):
 
 def test_what_is_optional_may_be_missing(drive):
     """Only clouds, and the one line that must be known of the lidar."""
-    for path in ("labels", "images"):
-        shutil.rmtree(drive / path)
-    for path in ("poses.txt", "timestamps.csv"):
-        (drive / path).unlink()
+    for folder, file in (("labels", "poses.txt"), ("images", "timestamps.csv")):
+        shutil.rmtree(drive / folder)
+        (drive / file).unlink()
     (drive.parent / "calibration.yaml").unlink()
     (drive.parent / "calibration.json").write_text('{"intensity_max": 255}')
     frame = frames_of(drive)[0]

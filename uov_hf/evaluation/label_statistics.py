@@ -157,11 +157,8 @@ class LabelStatistics:
     """
 
     def __init__(self, label_set: LabelSet, point_labels: PointLabels, has_truth: bool):
-        self.label_set = label_set
-        self.point_labels = point_labels
-        self.has_truth = has_truth
-        self.num_frames = 0
-        self.num_segments = 0
+        self.label_set, self.point_labels, self.has_truth = label_set, point_labels, has_truth
+        self.num_frames = self.num_segments = 0
         self.coverage_of_all, self.coverage_of_seen = Share(), Share()
         self.camera_agreement, self.time_agreement, self.accuracy = Share(), Share(), Share()
         num_classes = len(label_set.class_names)
@@ -270,13 +267,10 @@ class LabelStatistics:
         """Coverage and precision if labels with less confidence than a threshold were dropped."""
         kept = self.by_confidence[::-1].cumsum(axis=0)[::-1]  # hits and labels from each confidence on
         num_scored = int(self.confusion.counts.sum())
+        rows = [(step / NUM_CONFIDENCES, hits, trials) for step, (hits, trials) in enumerate(kept.tolist())]
         return [
-            {
-                "min_confidence": step / NUM_CONFIDENCES,
-                "coverage": _ratio(trials, num_scored),
-                "precision": _ratio(hits, trials),
-            }
-            for step, (hits, trials) in enumerate(kept.tolist())
+            {"min_confidence": least, "coverage": _ratio(trials, num_scored), "precision": _ratio(hits, trials)}
+            for least, hits, trials in rows
         ]
 
 

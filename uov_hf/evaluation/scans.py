@@ -80,11 +80,8 @@ class LabelledScans(Dataset):
         if num_views < 1:
             raise ValueError(f"`num_views` must be 1 (the scan alone) or more, got {num_views}.")
         self.frames = frames.select_columns(COLUMNS)
-        self.feature_extractor = feature_extractor
-        self.point_labels = point_labels
-        self.min_range = min_range
-        self.num_views = num_views
-        self.needs_truth = needs_truth
+        self.feature_extractor, self.point_labels = feature_extractor, point_labels
+        self.min_range, self.num_views, self.needs_truth = min_range, num_views, needs_truth
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -28,11 +28,13 @@ class Scan:
     surface: Ints  # (num_points,): the surface of each point
 
 
-def scan(rng: Rng, snapshot: Snapshot, lidar_pose: NDArray[np.float64], azimuth_steps: int) -> Scan:
+def scan(
+    rng: Rng, snapshot: Snapshot, lidar_pose: NDArray[np.float64], azimuth_steps: int, elevations: Floats = ELEVATIONS
+) -> Scan:
     """A scan of the surfaces of a snapshot from `lidar_pose` (4, 4; global frame)."""
     step = 2 * np.pi / azimuth_steps
-    view = SpinningView(lidar_pose, ELEVATIONS, rng.uniform(0, step) + step * np.arange(azimuth_steps) - np.pi)
-    hits = cast(view, snapshot, see_ego=True, luck=rng.random((len(ELEVATIONS), azimuth_steps), dtype=np.float32))
+    view = SpinningView(lidar_pose, elevations, rng.uniform(0, step) + step * np.arange(azimuth_steps) - np.pi)
+    hits = cast(view, snapshot, see_ego=True, luck=rng.random((len(elevations), azimuth_steps), dtype=np.float32))
     # As in nuScenes's files, the beams of one firing are adjacent.
     column, ring = np.nonzero((hits.distance < LONGEST_RANGE).T)
     distance, surface = hits.distance[ring, column], hits.surface[ring, column]
