@@ -1,5 +1,6 @@
 """finetune.py: what starts from what, what is frozen, and what it leaves behind."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,15 @@ from uov_hf.training.optimization import create_optimizer, segmenter_groups
 from uov_hf.vocabulary import load_vocabulary
 
 
+CLASS_NAMES = load_vocabulary("nuscenes").class_names
+
+
 @pytest.fixture
 def finetune(script):
-    return script("finetune.py")
+    """The script; its `parse` has `--dataset nuscenes`."""
+    names = script("finetune.py")
+    names.parse = partial(names.parse, "--dataset", "nuscenes")
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +40,7 @@ def test_the_fine_tuned_segmenter_loads_and_its_card_names_its_supervision(finet
     model = UOVForSemanticSegmentation.from_pretrained(finetuned)
     points = load_frames("nuscenes", "test", data_dir=tiny_street)[0]["points"]
     assert model(**UOVProcessor.from_pretrained(finetuned)(points=points)).logits.shape == (len(points), 16)
-    assert list(model.config.id2label.values()) == load_vocabulary("nuscenes").class_names
+    assert list(model.config.id2label.values()) == CLASS_NAMES
     card = (finetuned / "README.md").read_text()
     assert "The supervision is the ground truth of their points" in card and "| preset | tiny |" in card
 
@@ -47,50 +54,50 @@ def test_a_fine_tuning_is_not_resumed_with_other_settings(settings_of, finetuned
 
 
 def test_the_defaults_are_the_papers(finetune):
-    args = finetune.parse("--dataset", "nuscenes")
+    args = finetune.parse()
     assert (args.learning_rate, args.head_learning_rate, args.num_train_epochs) == (0.02, 2.0, 30)
     assert not args.freeze_batch_norm
-    probe = finetune.parse("--dataset", "nuscenes", "--linear_probe")
+    probe = finetune.parse("--linear_probe")
     assert probe.head_learning_rate == 0.05 and probe.freeze_batch_norm
 
 
 def test_the_head_is_new_unless_reuse_head_is_given(finetune, finetuned):
-    start, class_names = UOVForSemanticSegmentation.from_pretrained(finetuned), load_vocabulary("nuscenes").class_names
-    start_from = ["--dataset", "nuscenes", "--model_name_or_path", finetuned]
-    new = finetune.create_model(finetune.parse(*start_from), class_names)
-    same = finetune.create_model(finetune.parse(*start_from, "--reuse_head"), class_names)
+    start = UOVForSemanticSegmentation.from_pretrained(finetuned)
+    new, same = (
+        finetune.create_model(finetune.parse("--model_name_or_path", finetuned, *switch), CLASS_NAMES)
+        for switch in ([], ["--reuse_head"])
+    )
     assert torch.equal(same.classifier.weight, start.classifier.weight)
     assert not torch.equal(new.classifier.weight, start.classifier.weight)
     for model in (new, same):
         assert torch.equal(model.uov.point_projection.weight, start.uov.point_projection.weight)
 
 
-def test_a_head_for_other_classes_and_one_that_is_not_there_are_refused(finetune, finetuned, start_of_distillation):
-    args = finetune.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", finetuned)
+def test_a_head_for_other_classes_or_none_and_one_that_is_not_there_are_refused(
+    finetune, finetuned, start_of_distillation
+):
+    args = finetune.parse("--reuse_head", "--model_name_or_path", finetuned)
     with pytest.raises(ValueError, match=r"the dataset has \['road', 'car'\]. Leave out the switch"):
         finetune.create_model(args, ["road", "car"])
     args.reuse_head = False
     assert finetune.create_model(args, ["road", "car"]).classifier.out_features == 2
-    args = finetune.parse("--dataset", "nuscenes", "--reuse_head", "--model_name_or_path", start_of_distillation)
+    args = finetune.parse("--reuse_head", "--model_name_or_path", start_of_distillation)
     with pytest.raises(ValueError, match="has no head"):
-        finetune.create_model(args, load_vocabulary("nuscenes").class_names)
-
-
-def test_a_dataset_without_classes_is_refused(finetune, start_of_distillation):
-    args = finetune.parse("--dataset", "my_scans", "--model_name_or_path", start_of_distillation)
-    with pytest.raises(ValueError, match="my_scans has no class names"):
+        finetune.create_model(args, CLASS_NAMES)
+    with pytest.raises(ValueError, match="nuscenes has no class names"):
         finetune.create_model(args, [])
 
 
 def test_from_scratch_keeps_the_sizes_and_no_weights_and_no_words(finetune, start_of_distillation):
-    args = finetune.parse("--dataset", "nuscenes", "--from_scratch", "--model_name_or_path", start_of_distillation)
+    args = finetune.parse("--from_scratch", "--model_name_or_path", start_of_distillation)
+    torch.manual_seed(1)  # the seed of the checkpoint is 0
     model, start = finetune.create_model(args, ["road", "car"]), UOVModel.from_pretrained(start_of_distillation)
     assert model.config.hidden_sizes == start.config.hidden_sizes and model.config.prompts == []
     assert not torch.equal(model.uov.point_projection.weight, start.point_projection.weight)
 
 
 def test_a_preset_needs_no_checkpoint(finetune):
-    args = finetune.parse("--dataset", "nuscenes", "--preset", "tiny")
+    args = finetune.parse("--preset", "tiny")
     assert args.model_name_or_path is None
     config = finetune.create_model(args, ["road", "car"]).config
     assert config.hidden_sizes == UOVConfig.from_preset("tiny").hidden_sizes and config.batch_norm_momentum == 0.05
@@ -99,8 +106,8 @@ def test_a_preset_needs_no_checkpoint(finetune):
 
 
 def test_a_linear_probe_changes_the_head_alone(finetune, start_of_distillation, tiny_street):
-    args = finetune.parse("--dataset", "nuscenes", "--linear_probe", "--model_name_or_path", start_of_distillation)
-    model = finetune.create_model(args, load_vocabulary("nuscenes").class_names)
+    args = finetune.parse("--linear_probe", "--model_name_or_path", start_of_distillation)
+    model = finetune.create_model(args, CLASS_NAMES)
     set_train_mode(model, args.freeze_batch_norm)
     frame = load_frames("nuscenes", "test", data_dir=tiny_street)[0]
     inputs = UOVProcessor.from_pretrained(start_of_distillation)(points=frame["points"])
@@ -129,13 +136,12 @@ def test_words_as_a_head_are_fine_tuned_and_cannot_be_probed(
     start_of_distillation, street_labels, tiny_street, run_script, tmp_path
 ):
     steps = ["--max_train_steps", 2, "--per_device_train_batch_size", 1, "--dataloader_num_workers", 0]
-    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]
+    steps += ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]
     start_from = ["--model_name_or_path", start_of_distillation, "--label_set", street_labels, "--head", "text"]
-    run_script("distill.py", *start_from, *data, *steps, "--output_dir", tmp_path / "text")
-    reuse = ["finetune.py", "--model_name_or_path", tmp_path / "text", "--reuse_head", *data, *steps]
-    assert "prompts, which have no weights to train" in run_script(
-        *reuse, "--linear_probe", "--output_dir", tmp_path / "probe", fails=True
-    )
+    run_script("distill.py", *start_from, *steps, "--output_dir", tmp_path / "text")
+    reuse = ["finetune.py", "--model_name_or_path", tmp_path / "text", "--reuse_head", *steps]
+    refused = run_script(*reuse, "--linear_probe", "--output_dir", tmp_path / "probe", fails=True)
+    assert "prompts, which have no weights to train" in refused
     run_script(*reuse, "--output_dir", tmp_path / "tuned")
     before, after = (UOVForSemanticSegmentation.from_pretrained(tmp_path / name) for name in ("text", "tuned"))
     assert after.classifier is None and torch.equal(after.uov.prompt_embeds, before.uov.prompt_embeds)

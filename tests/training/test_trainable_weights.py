@@ -2,33 +2,18 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
+from small_models import CLASSES, PROMPT_TO_CLASS, PROMPTS, small_batch, small_network, unit
 from transformers import CLIPTextConfig
 
-from uov_hf import UOVConfig, UOVForPreTraining, UOVForSemanticSegmentation, UOVModel
+from uov_hf import UOVForPreTraining, UOVForSemanticSegmentation, UOVModel
 
 
-SIZES = {"hidden_sizes": [8] * 8, "stem_channels": 8, "projection_dim": 12, "sparse_backend": "torch"}
-TEXT_TOWER = CLIPTextConfig(
-    vocab_size=60,
-    projection_dim=12,
-    hidden_size=16,
-    intermediate_size=16,
-    num_attention_heads=2,
-    num_hidden_layers=1,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=2,
-)
+SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+TOKENS = {"vocab_size": 60, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 
 
 def network() -> UOVModel:
-    return with_classes(UOVModel(UOVConfig.from_preset("tiny", **SIZES, text_config=TEXT_TOWER)))
-
-
-def with_classes(uov: UOVModel) -> UOVModel:
-    uov.set_classes(["car", "road"], F.normalize(torch.eye(2, 12), dim=1), torch.arange(2))
-    return uov
+    return small_network(text_config=CLIPTextConfig(projection_dim=12, **SIZES, **TOKENS))
 
 
 def pre_training() -> UOVForPreTraining:
@@ -46,28 +31,21 @@ MODELS = {
     "linear head": lambda: segmenter("linear"),
     "text head": lambda: segmenter("text"),
 }
-
-
-def supervision(model) -> dict[str, torch.Tensor]:
-    """Of eight voxels: a class for each, or two superpoints."""
-    if isinstance(model, UOVForSemanticSegmentation):
-        return {"labels": torch.arange(8) % 2}
-    return {
-        "point_to_voxel": torch.arange(8),
-        "pair_to_point": torch.arange(8),
-        "superpoint_ids": torch.arange(8) % 2,
-        "segment_embeds": F.normalize(torch.rand(2, 12), dim=1),
-        "segment_labels": torch.arange(2),
-        "prompt_embeds": torch.eye(2, 12),
-        "prompt_groups": torch.arange(2),
-        "scene_ids": torch.zeros(2, dtype=torch.long),
-    }
+LABELS = {"labels": torch.arange(70) % 3}
+SUPERPOINTS = {
+    "pair_to_point": torch.arange(70),
+    "superpoint_ids": torch.arange(70) % 2,
+    "segment_embeds": torch.eye(2, 12),
+    "segment_labels": torch.arange(2),
+    "prompt_embeds": torch.eye(5, 12),
+    "prompt_groups": torch.arange(5),
+    "scene_ids": torch.zeros(2, dtype=torch.long),
+}
 
 
 def check_what_is_trained(model) -> None:
-    coords = torch.cat([torch.zeros(8, 1), torch.randint(9, (8, 3))], dim=1).int()
-    coords[:, 1] = torch.arange(8)  # no two in one voxel
-    model.train()(voxel_coords=coords, voxel_features=torch.rand(8, 1), **supervision(model)).loss.backward()
+    supervision = LABELS if isinstance(model, UOVForSemanticSegmentation) else SUPERPOINTS
+    model.train()(**small_batch(), **supervision).loss.backward()
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert trainable == reached and any("backbone" in name for name in reached)
@@ -75,12 +53,12 @@ def check_what_is_trained(model) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_trainable_takes_part_in_the_loss_and_the_rest_is_frozen(name, tmp_path):
-    torch.manual_seed(0)
     model = MODELS[name]()
     model.save_pretrained(tmp_path)
     check_what_is_trained(model)
     untrained = type(model)(model.config)
-    with_classes(untrained.uov)  # a configuration has no embeddings of its prompts
+    # A configuration has no embeddings of its prompts.
+    untrained.uov.set_classes(CLASSES, unit(5, 12), PROMPT_TO_CLASS, PROMPTS)
     check_what_is_trained(untrained)
     check_what_is_trained(type(model).from_pretrained(tmp_path))
 

@@ -111,11 +111,6 @@ def load_checkpoint(
         ValueError: The checkpoint belongs to a run with other settings (`check_settings`) or of another network.
     """
     state: RunState = json.loads((checkpoint / STATE_FILE).read_text())
-    if "settings" not in state:
-        raise ValueError(
-            f"{checkpoint} was written by an earlier version of this package, without the settings of its run. "
-            "Start a new run in another --output_dir."
-        )
     check_settings(state["settings"], settings, checkpoint)
     _check_same_network(accelerator.unwrap_model(model), checkpoint)
     # Not strict: a network without words has several empty buffers, and accelerate saves only the first of these.
