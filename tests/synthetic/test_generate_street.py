@@ -120,14 +120,6 @@ def test_cameras_have_clocks_and_places_of_their_own(tables, by_token):
         assert len(places) == 7
 
 
-def box_to_lidar(row, lidar, by_token):
-    """Points of the lidar frame in the frame of an annotation's box."""
-    to_global = pose_of(by_token["ego_pose"][lidar["ego_pose_token"]]) @ pose_of(
-        by_token["calibrated_sensor"][lidar["calibrated_sensor_token"]]
-    )
-    return np.linalg.inv(pose_of(row)) @ to_global
-
-
 def pose_of(row):
     return rigid_motion(quaternion_to_matrix(row["rotation"]), row["translation"])
 
@@ -139,8 +131,10 @@ def test_boxes_hold_all_points_of_their_thing(tiny_street, tables, by_token):
         labels = np.fromfile(tiny_street / f"lidarseg/v1.0-mini/{lidar['token']}_lidarseg.bin", np.uint8)
         assert len(labels) == len(points)
         boxed = np.zeros(len(points), dtype=bool)
+        sensor = by_token["calibrated_sensor"][lidar["calibrated_sensor_token"]]
+        to_global = pose_of(by_token["ego_pose"][lidar["ego_pose_token"]]) @ pose_of(sensor)
         for row in (row for row in tables["sample_annotation"] if row["sample_token"] == lidar["sample_token"]):
-            to_box = box_to_lidar(row, lidar, by_token)
+            to_box = np.linalg.inv(pose_of(row)) @ to_global
             width, length, height = row["size"]
             local = points @ to_box[:3, :3].T + to_box[:3, 3]
             category = by_token["category"][by_token["instance"][row["instance_token"]]["category_token"]]["name"]

@@ -28,9 +28,13 @@ class Model:
         return float(self.bounds[1, 0] - self.bounds[0, 0])
 
 
-def _axle(rng: Rng, x: float, track: float, radius: float, width: float = 0.25) -> list[Part]:
-    rubber = draw_material(rng, "rubber")
-    return [wheel(rubber, radius, width, (x, side * ((track - width) / 2 + 0.03), radius)) for side in (-1, 1)]
+def _wheels(rng: Rng, axles: Sequence[float], track: float, radius: float, width: float = 0.25) -> list[Part]:
+    """Two wheels at the x of each axle."""
+    parts, y = [], (track - width) / 2 + 0.03
+    for x in axles:
+        rubber = draw_material(rng, "rubber")
+        parts += [wheel(rubber, radius, width, (x, side * y, radius)) for side in (-1, 1)]
+    return parts
 
 
 def car(rng: Rng) -> Model:
@@ -44,7 +48,7 @@ def car(rng: Rng) -> Model:
         box(glass, (cabin_length, 0.86 * width, height - belt), (cabin_shift, 0, (height + belt) / 2)),
         box(paint, (0.85 * cabin_length, 0.8 * width, 0.06), (cabin_shift, 0, height)),
     ]
-    parts += _axle(rng, 0.31 * length, width, 0.33) + _axle(rng, -0.3 * length, width, 0.33)
+    parts += _wheels(rng, (0.31 * length, -0.3 * length), width, 0.33)
     return Model("vehicle.car", parts)
 
 
@@ -63,8 +67,7 @@ def truck(rng: Rng) -> Model:
         box(draw_material(rng, "metal"), (length, 0.5 * width, 0.25), (0, 0, 0.75)),
         box(load, (load_length, width, height - 1.0), (load_x, 0, (height + 1.0) / 2)),
     ]
-    for x in (0.36 * length, -0.2 * length, -0.34 * length):
-        parts += _axle(rng, x, width, 0.48, 0.3)
+    parts += _wheels(rng, (0.36 * length, -0.2 * length, -0.34 * length), width, 0.48, 0.3)
     return Model("vehicle.truck", parts)
 
 
@@ -80,7 +83,7 @@ def _pickup(rng: Rng) -> Model:
         box(paint, (0.43 * length, 0.08, 0.5), (-0.28 * length, 0.04 - width / 2, 1.0)),
         box(paint, (0.08, width, 0.5), (0.04 - length / 2, 0, 1.0)),
     ]
-    parts += _axle(rng, 0.32 * length, width, 0.4) + _axle(rng, -0.3 * length, width, 0.4)
+    parts += _wheels(rng, (0.32 * length, -0.3 * length), width, 0.4)
     return Model("vehicle.truck", parts)
 
 
@@ -97,7 +100,7 @@ def bus(rng: Rng) -> Model:
             box(glass, (section - 0.05, width - 0.1, 1.0), (x, 0, 1.95)),
             box(paint, (section, width, height - 2.4), (x, 0, (height + 2.4) / 2)),
         ]
-        parts += _axle(rng, x + 0.3 * section, width, 0.48, 0.3) + _axle(rng, x - 0.28 * section, width, 0.48, 0.3)
+        parts += _wheels(rng, (x + 0.3 * section, x - 0.28 * section), width, 0.48, 0.3)
     if bendy:
         bellows = draw_material(rng, "rubber")
         parts.append(box(bellows, (0.1 * length, width - 0.3, height - 0.6), (0, 0, (height + 0.4) / 2)))
@@ -122,8 +125,7 @@ def trailer(rng: Rng) -> Model:
         for x in (-0.3, 0.0, 0.3):
             size = (0.22 * length, 0.85 * width, rng.uniform(0.4, 1.1))
             parts.append(box(draw_material(rng, "paint"), size, (x * length, 0, deck + 0.1 + size[2] / 2)))
-    for x in (-0.2, -0.31, -0.42):
-        parts += _axle(rng, x * length, width, 0.46, 0.3)
+    parts += _wheels(rng, [x * length for x in (-0.2, -0.31, -0.42)], width, 0.46, 0.3)
     return Model("vehicle.trailer", parts)
 
 
@@ -148,7 +150,7 @@ def construction_vehicle(rng: Rng) -> Model:
         box(metal, (2.2, 0.9, 0.25), (1.9, 0, 1.2), (0, 0.35, 0)),
         box(metal, (0.9, 2.6, 0.9), (3.0, 0, 0.65), (0, rng.uniform(-0.3, 0.3), 0)),
     ]
-    parts += _axle(rng, 1.1, 2.4, 0.75, 0.6) + _axle(rng, -1.5, 2.4, 0.75, 0.6)
+    parts += _wheels(rng, (1.1, -1.5), 2.4, 0.75, 0.6)
     return Model("vehicle.construction", parts)
 
 

@@ -18,23 +18,12 @@ from uov_hf.teachers.sam import PROMPTS_AT_ONCE, SegmentAnything
 
 @dataclass(frozen=True)
 class Detections(Rows):
-    """Boxes that a detector finds in one image.
+    """Boxes that a detector finds in one image."""
 
-    Args:
-        boxes (`torch.Tensor` of shape `(N, 4)`, float32):
-            Left, top, right, bottom as fractions of the image, 0…1.
-        scores (`torch.Tensor` of shape `(N,)`, float32):
-            0…1.
-        labels (`torch.Tensor` of shape `(N,)`, int64):
-            Row of each box's prompt.
-        embeds (`torch.Tensor` of shape `(N, D)`, float32, *optional*):
-            Unit length, where the detector embeds boxes in its space of words.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    embeds: Tensor | None = None
+    boxes: Tensor  # (N, 4), float32: left, top, right, bottom as fractions of the image, 0…1
+    scores: Tensor  # (N,), float32, 0…1
+    labels: Tensor  # (N,), int64: row of the prompt
+    embeds: Tensor | None = None  # (N, D), float32, unit length: where the detector embeds boxes in its space of words
 
 
 @dataclass(frozen=True, kw_only=True)

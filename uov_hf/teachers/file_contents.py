@@ -22,17 +22,11 @@ MAX_ID = 256**3 - 1  # of an RGB pixel
 
 @dataclass(frozen=True)
 class SegmentInfo(Rows):
-    """The columns of an image's `segments_info`.
+    """The columns of an image's `segments_info`."""
 
-    Args:
-        ids (`np.ndarray` of shape `(S,)`): int64, 1 to `MAX_ID`, each once.
-        categories (`np.ndarray` of shape `(S,)`): int64.
-        scores (`np.ndarray` of shape `(S,)`): float32; 1 for a segment without a score.
-    """
-
-    ids: np.ndarray
-    categories: np.ndarray
-    scores: np.ndarray
+    ids: np.ndarray  # (S,), int64: 1 to `MAX_ID`, each once
+    categories: np.ndarray  # (S,), int64
+    scores: np.ndarray  # (S,), float32; 1 for a segment without a score
 
     @classmethod
     def parse(cls, segments: Any, path: Path) -> "SegmentInfo":

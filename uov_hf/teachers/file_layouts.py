@@ -23,30 +23,17 @@ TEXT_EMBEDS, CATEGORIES = "text_embedding.pt", "categories.json"
 
 @dataclass(frozen=True)
 class FiledSegments:
-    """The segments of one image in a folder.
+    """The segments of one image in a folder."""
 
-    Args:
-        path (`Path`): The PNG, for messages.
-        segmentation (`np.ndarray` of shape `(height, width)`): int32 ids 1…S, 0 = none.
-        labels (`np.ndarray` of shape `(S,)`): int64, row of the prompt.
-        scores (`np.ndarray` of shape `(S,)`): float32; 1 for a segment without a score.
-        embeds (`np.ndarray` of shape `(S, embed_dim)`): float32, unit length; width 0 in a folder without embeddings.
-    """
-
-    path: Path
-    segmentation: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    embeds: np.ndarray
+    path: Path  # the PNG, for messages
+    segmentation: np.ndarray  # (height, width), int32: ids 1…S, 0 = none
+    labels: np.ndarray  # (S,), int64: row of the prompt
+    scores: np.ndarray  # (S,), float32; 1 for a segment without a score
+    embeds: np.ndarray  # (S, embed_dim), float32, unit length; width 0 in a folder without embeddings
 
 
 class Layout(ABC):
-    """A folder with the segments of images.
-
-    Args:
-        folder (`Path`): The folder.
-        prompts (`list[str]`): Labels are rows of it.
-    """
+    """A folder with the segments of images. Labels are rows of `prompts`."""
 
     name: ClassVar[str]
     form: ClassVar[str]

@@ -59,10 +59,7 @@ class GroundingDinoTeacher(BoxTeacher, PooledMaskTeacher):
     def _detect(self, pixel_values: Tensor) -> list[Detections]:
         pixel_values = pixel_values.to(self.device, self.dtype)
         passes = [self._detect_text(pixel_values, ids, phrase_of) for ids, phrase_of in self.texts]
-        return [
-            Detections(*(torch.cat(part) for part in zip(*of_image, strict=True)))
-            for of_image in zip(*passes, strict=True)
-        ]
+        return [Detections(*map(torch.cat, zip(*of_image, strict=True))) for of_image in zip(*passes, strict=True)]
 
     def _detect_text(
         self, pixel_values: Tensor, ids: Tensor, phrase_of: Tensor

@@ -16,23 +16,12 @@ MASKS_AT_ONCE = 16  # of full size: 90 MiB of float32 logits at 900×1600
 
 @dataclass(frozen=True)
 class Proposals(Rows):
-    """Masks that a model proposes for one image; they may overlap.
+    """Masks that a model proposes for one image; they may overlap."""
 
-    Args:
-        masks (`torch.Tensor` of shape `(N, h, w)`):
-            Float32 logits, above 0 inside, on a grid that covers the image from edge to edge; or bool.
-        scores (`torch.Tensor` of shape `(N,)`, float32):
-            0…1: quality of the mask, or confidence in its label where it has one.
-        labels (`torch.Tensor` of shape `(N,)`, int64, *optional*):
-            Row of each mask's prompt, from models with text input.
-        embeds (`torch.Tensor` of shape `(N, D)`, float32, *optional*):
-            Unit length, from models that embed masks in their own space of words.
-    """
-
-    masks: Tensor
-    scores: Tensor
-    labels: Tensor | None = None
-    embeds: Tensor | None = None
+    masks: Tensor  # (N, h, w): bool, or float32 logits, above 0 inside, on a grid that covers the image edge to edge
+    scores: Tensor  # (N,), float32, 0…1: quality of the mask, or confidence in its label where it has one
+    labels: Tensor | None = None  # (N,), int64: row of the prompt, from models with text input
+    embeds: Tensor | None = None  # (N, D), float32, unit length: from models that embed masks in their space of words
 
     @staticmethod
     def cat(several: list["Proposals"]) -> "Proposals":

@@ -31,19 +31,12 @@ UNSEEN = {"construction_vehicle": "truck", "trailer": "truck", "other_flat": "si
 
 @dataclass(frozen=True)
 class Draw:
-    """Drawn predictions for the units (see `cut_into_units`) of one image.
+    """Drawn predictions for the units (see `cut_into_units`) of one image."""
 
-    Args:
-        segment_of_unit (`np.ndarray` of shape `(num_units,)`): the segment of each unit, -1 = no mask.
-        labels (`np.ndarray` of shape `(num_segments,)`): row of each segment's prompt.
-        scores (`np.ndarray` of shape `(num_segments,)`): confidence.
-        noise (`np.ndarray` of shape `(num_segments, 64)`): the error of its embedding.
-    """
-
-    segment_of_unit: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    noise: np.ndarray
+    segment_of_unit: np.ndarray  # (num_units,): the segment of each unit, -1 = no mask
+    labels: np.ndarray  # (num_segments,): row of the prompt
+    scores: np.ndarray  # (num_segments,): confidence
+    noise: np.ndarray  # (num_segments, 64): the error of the embedding
 
 
 def draw_shift(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

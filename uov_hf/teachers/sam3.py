@@ -36,17 +36,11 @@ class Sam3Config(PooledMaskConfig):
 
 @dataclass(frozen=True)
 class Phrases:
-    """Some consecutive prompts as text features.
+    """Some consecutive prompts as text features."""
 
-    Args:
-        start (`int`): Row of the first prompt.
-        features (`torch.Tensor` of shape `(P, tokens, dim)`): Outputs of the text tower.
-        mask (`torch.Tensor` of shape `(P, tokens)`): Attention mask.
-    """
-
-    start: int
-    features: Tensor
-    mask: Tensor
+    start: int  # row of the first prompt
+    features: Tensor  # (P, tokens, dim): outputs of the text tower
+    mask: Tensor  # (P, tokens): attention mask
 
 
 class Sam3Teacher(PooledMaskTeacher):
