@@ -53,11 +53,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 CHARACTERS = [character for character in string.printable if not character.isspace() and not character.isupper()]
 SAM_DECODER = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+DETECTOR = {"encoder_layers": 1, "decoder_layers": 2, "num_queries": 6}
 SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
 
 
 def save_tiny_clip(folder: Path) -> str:
-    _clip_example()["save_tiny_clip"](str(folder), projection_dim=32)
+    runpy.run_path(str(EXAMPLES / "make_tiny_clip.py"))["save_tiny_clip"](str(folder), projection_dim=32)
     return str(folder)
 
 
@@ -94,7 +95,7 @@ def save_tiny_clipseg(folder: Path) -> str:
         decoder_num_attention_heads=2,
         decoder_intermediate_size=16,
     )
-    ViTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    save_square_processor(folder, 64)
     return _save(CLIPSegForImageSegmentation(config), save_tokenizer(folder), wide_tokens=True)
 
 
@@ -118,11 +119,6 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])
 
 
-@cache
-def _clip_example() -> dict:
-    return runpy.run_path(str(EXAMPLES / "make_tiny_clip.py"))
-
-
 def save_tiny_sam2(folder: Path) -> str:
     backbone = {
         "model_type": "sam2_hiera_det_model",
@@ -142,10 +138,8 @@ def save_tiny_sam2(folder: Path) -> str:
     }
     prompts = {"hidden_size": 32, "image_size": 64, "patch_size": 16}
     save_square_processor(folder, 64)
-    return _save(
-        Sam2Model(Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=SAM_DECODER)),
-        folder,
-    )
+    config = Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=SAM_DECODER)
+    return _save(Sam2Model(config), folder)
 
 
 def save_tiny_sam3_tracker(folder: Path) -> str:
@@ -195,11 +189,9 @@ def save_tiny_mask2former(folder: Path) -> str:
         hidden_dim=32,
         encoder_feedforward_dim=16,
         dim_feedforward=16,
-        encoder_layers=1,
-        decoder_layers=2,
         num_attention_heads=2,
-        num_queries=6,
         num_labels=3,
+        **DETECTOR,
     )
     Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
     return _save(Mask2FormerForUniversalSegmentation(config), folder)
@@ -231,14 +223,12 @@ def save_tiny_grounding_dino(folder: Path) -> str:
         backbone_config=SWIN | {"out_indices": [2, 3, 4], "image_size": 64},
         text_config={**TOWER, "model_type": "bert", "num_hidden_layers": 1, "vocab_size": 1100},
         d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
         encoder_ffn_dim=32,
         decoder_ffn_dim=32,
         encoder_attention_heads=2,
         decoder_attention_heads=2,
-        num_queries=6,
         max_text_len=48,
+        **DETECTOR,
     )
     GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
     bert_tokenizer().save_pretrained(folder)

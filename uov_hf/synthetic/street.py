@@ -7,7 +7,7 @@ from typing import Any
 
 from uov_hf.synthetic.drives import DriveSettings, check_counts, record_all, share_out
 from uov_hf.synthetic.recording import record_scene, scene_name
-from uov_hf.synthetic.tables import fixed_tables, merge_tables, write_tables
+from uov_hf.synthetic.tables import fixed_tables, write_tables
 
 
 def generate_street(
@@ -79,8 +79,10 @@ def generate_street(
     remaining = iter(names)
     members = {split: [next(remaining) for _ in range(count)] for split, count in counts.items()}
     (root / "splits.json").write_text(json.dumps(members, indent=2), encoding="utf-8")
-    # The tables come last: a root with tables is complete.
-    write_tables(root / version, fixed_tables() | merge_tables(tables for tables, _ in recorded))
+    merged = fixed_tables()
+    for name, rows in ((name, rows) for tables, _ in recorded for name, rows in tables.items()):
+        merged.setdefault(name, []).extend(rows)
+    write_tables(root / version, merged)  # the tables come last: a root with tables is complete
     return root
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +53,6 @@ def fixed_tables() -> Tables:
 
 def named_row(table: str, name: str) -> Row:
     return {"token": make_token(table, name), "name": name, "description": ""}
-
-
-def merge_tables(parts: Iterable[Tables]) -> Tables:
-    """The rows of several scenes, one after another."""
-    merged: Tables = defaultdict(list)
-    for tables in parts:
-        for name, rows in tables.items():
-            merged[name] += rows
-    return dict(merged)
 
 
 def write_tables(folder: Path, tables: Tables) -> None:
