@@ -83,6 +83,9 @@ def test_datasets_reads_the_parquet_folder_too(folder):
     assert loaded["train"].features == FRAME_FEATURES
     (image,) = loaded["train"][0]["images"]
     assert image["path"] == "0.jpg" and decode_image(image).size == (8, 6)
+    for row, expected in zip(loaded["train"].with_format("numpy", dtype="float64"), load_frames(folder), strict=True):
+        for column in ("points", "lidar2cam", "intrinsics"):
+            assert np.array_equal(row[column], expected[column])
     streamed = datasets.load_dataset(folder, "v1", streaming=True)["train"]
     assert streamed.num_shards == 2 and [row["frame_id"] for row in streamed] == Files.frame_ids
 

@@ -1,9 +1,7 @@
 """Shards are whole or absent, an interrupted run continues, and nothing that was written is lost."""
 
 import logging
-import os
 import shutil
-import signal
 
 import numpy as np
 import pyarrow as pa
@@ -113,15 +111,11 @@ def test_rows_that_depend_on_each_other_are_made_again(write, frames):
     assert Shards(write.folder).frame_ids == ["1/0"]
 
 
-def test_a_broken_frame_stops_the_run_and_leaves_no_half_shard(write, frames):
+def test_a_broken_frame_stops_the_run_or_is_skipped_reported_and_tried_again(write, frames):
     write.broken = {"1/1"}
     with pytest.raises(RuntimeError, match="broken"):
         write(frames)
     assert contents(write.folder) == {}
-
-
-def test_a_broken_frame_is_skipped_reported_and_tried_again(write, frames):
-    write.broken = {"1/1"}
     report = write(frames, on_error="skip")
     assert list(report.skipped) == ["1/1"] and "1 broken and skipped:\n  1/1: RuntimeError: " in str(report)
     assert Shards(write.folder).frame_ids == ["1/0", "2/0"]
@@ -136,22 +130,6 @@ def test_many_broken_frames_in_a_row_stop_the_run(write, frames, monkeypatch):
     write.broken = {"1/0", "1/1"}
     with pytest.raises(RuntimeError, match="1/1 is broken"):
         write(frames, on_error="skip")
-
-
-def test_a_killed_writer_leaves_nothing_to_read_and_the_next_run_the_same_bytes(write, frames, tmp_path):
-    """Killed in the middle of a shard, by a signal that no `finally` sees."""
-    child = os.fork()
-    if child == 0:
-        make_row = write.make_row
-        write.make_row = lambda frame_id: os.kill(os.getpid(), 9) if frame_id == "1/1" else make_row(frame_id)
-        write(frames)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert [path.name for path in write.folder.iterdir()] == ["one.parquet.tmp"]
-    assert Shards(write.folder).frame_ids == []
-    undisturbed = Writer(tmp_path / "undisturbed")
-    for run in (write, undisturbed):
-        run(frames)
-    assert contents(write.folder) == contents(undisturbed.folder)
 
 
 @pytest.mark.parametrize("frame_ids", [None, ["same", "same"]])

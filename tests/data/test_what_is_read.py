@@ -1,5 +1,7 @@
 """Of Parquet and of label sets only the asked row and the asked columns are read."""
 
+from types import SimpleNamespace
+
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -82,22 +84,13 @@ def test_files_without_our_footer_are_read_too(folder, tmp_path):
 
 def test_labels_are_joined_without_loading_their_shard(tmp_path):
     """Twenty frames of a megabyte in a shard, of which one is read."""
-
-    class Sequence20:
-        frame_ids = [f"{index}" for index in range(20)]
-        sequence_ids = ["a"] * 20
-
-        def __len__(self):
-            return 20
-
-        def by_sequence(self):
-            return [self]
+    source = SimpleNamespace(frame_ids=[f"{index}" for index in range(20)], sequence_ids=["a"] * 20)
 
     def open_sequence(sequence):
         return lambda place: {"frame_id": f"{place}", "labels": np.full(10**6, place, np.uint8)}
 
     schema = pa.schema({"frame_id": pa.string(), "labels": pa.list_(pa.uint8())})
-    write_shards(tmp_path, schema, Sequence20(), open_sequence)
+    write_shards(tmp_path, schema, Frames(source), open_sequence)
     shards = Shards(tmp_path)
     assert shards.read("7", ["labels"])["labels"].tolist() == [7] * 10**6
     before = pa.total_allocated_bytes()

@@ -54,10 +54,7 @@ class Forecast:
 
     def frame_written(self, num_bytes: int) -> Estimate | None:
         """
-        Count a frame.
-
-        Args:
-            num_bytes (`int`): Bytes that this process has written so far.
+        Count a frame; `num_bytes` is what this process has written so far.
 
         Returns:
             The estimate after the last measured frame, if more frames follow; else None.

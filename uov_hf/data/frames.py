@@ -1,7 +1,6 @@
 """Frames: one lidar scan with the cameras around it, in the same columns whatever they are read from."""
 
 import io
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -292,10 +291,7 @@ def parse_split(split: str, num_frames: Mapping[str, int], dataset: str) -> list
     """
     The named splits of a split as `datasets` writes it, and which frames of each: `train[:2]+test`.
 
-    Args:
-        split (`str`): What to parse.
-        num_frames (`Mapping[str, int]`): The number of frames of every split that there is.
-        dataset (`str`): Named in errors.
+    `num_frames` has the number of frames of every split that there is; errors name the `dataset`.
 
     Raises:
         ValueError: there is no such split, or the brackets are wrong.
@@ -313,15 +309,7 @@ def parse_split(split: str, num_frames: Mapping[str, int], dataset: str) -> list
 
 
 def select_split(frames: Frames, split: str, members: Mapping[str, Sequence[int]], dataset: str) -> Frames:
-    """
-    The frames of a split as `datasets` writes it. A frame of several parts comes once.
-
-    Args:
-        frames (`Frames`): All frames.
-        split (`str`): Such as `train`, `train[50%:]` or `train+test`.
-        members (`Mapping[str, Sequence[int]]`): The places of the frames of each split.
-        dataset (`str`): Named in errors.
-    """
+    """The frames of a split as in [`parse_split`], each once; `members` has the places of the frames of each split."""
     parts = parse_split(split, {name: len(places) for name, places in members.items()}, dataset)
     sequence_ids, frame_ids = frames.sequence_ids, frames.frame_ids
     chosen: dict[tuple[str, str], int] = {}
@@ -340,22 +328,6 @@ def disjoint_splits(splits: dict[str, list[str]]) -> tuple[str, ...]:
             chosen.append(name)
             taken.update(members)
     return tuple(chosen or ["all"])
-
-
-def read_splits(path: Path) -> dict[str, list[str]]:
-    """
-    The sequences of every split in a `splits.json`.
-
-    Raises:
-        ValueError: the file cannot be read, or has another structure; it names the file.
-    """
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
-            raise ValueError(f"a {type(splits).__name__}")
-    except (OSError, ValueError) as error:
-        raise ValueError(f'{path}: expected {{"split": ["sequence", …], …}}, got: {error}') from error
-    return splits
 
 
 def _check_points(frame: Frame, frame_id: str) -> None:

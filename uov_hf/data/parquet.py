@@ -172,13 +172,7 @@ class ParquetFrames:
 
 def open_parquet(dataset: str, split: str | None, dataset_config: str | None, download: bool = True) -> Frames:
     """
-    Frames of a Parquet folder or of a dataset on the Hub.
-
-    Args:
-        dataset (`str`): The folder, or the id on the Hub.
-        split (`str`, *optional*): As of `load_frames`; `all` is every split.
-        dataset_config (`str`, *optional*): Its name, where there are several.
-        download (`bool`, *optional*, defaults to `True`): Whether files are downloaded first, or read remotely.
+    Frames of a Parquet folder or of a dataset on the Hub; the arguments are those of `load_frames`.
 
     Raises:
         ValueError: there is no such split, or a file is not one of frames.

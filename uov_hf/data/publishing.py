@@ -1,6 +1,5 @@
 """A folder of Parquet on the Hub: its dataset card, and the upload where the licence allows it."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -22,20 +21,16 @@ def check_may_be_pushed(builder: FrameBuilder, private: bool) -> None:
     """
     if builder.may_be_published or private:
         return
-    raise PermissionError(
-        f"--push_to_hub without --private would publish the sensor data of {builder.dataset_name}, "
-        f"{_reason_against(builder)} Add --private for a repository of your own. To share your work, publish "
-        "a label set, which contains no sensor data: make it with examples/generate_label_set.py, then "
-        "`uov-hf push labels/ USER/NAME`."
+    reason = (
+        f"which its licence does not allow: {builder.licence}"
+        if builder.may_be_published is False
+        else f"and it is not stated that it may be published: {builder.licence} If it is yours, or its terms allow "
+        f"it, set `may_be_published = True` in the class {type(builder).__name__} of its dataset script."
     )
-
-
-def _reason_against(builder: FrameBuilder) -> str:
-    if builder.may_be_published is False:
-        return f"which its licence does not allow: {builder.licence}"
-    return (
-        f"and it is not stated that it may be published: {builder.licence} If it is yours, or its terms allow it, "
-        f"set `may_be_published = True` in the class {type(builder).__name__} of its dataset script."
+    raise PermissionError(
+        f"--push_to_hub without --private would publish the sensor data of {builder.dataset_name}, {reason} Add "
+        "--private for a repository of your own. To share your work, publish a label set, which contains no sensor "
+        "data: make it with examples/generate_label_set.py, then `uov-hf push labels/ USER/NAME`."
     )
 
 
@@ -106,10 +101,6 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
     """
     Write `README.md` and `LICENSE.md`. The card lists every config and split that is complete in the folder.
 
-    Args:
-        builder (`FrameBuilder`): The dataset.
-        folder (`Path`): Holds a folder per config.
-
     Raises:
         OSError: a file cannot be written, as on a full disk; it names the file.
     """
@@ -126,7 +117,13 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
         task_ids=["semantic-segmentation"],
         size_categories=[size_category(sum(count.frames for splits in counts.values() for count in splits.values()))],
         tags=["uov", "uov-hf", "lidar", "point-cloud", "autonomous-driving"],
-        configs=[{"config_name": name, "data_files": _data_files(name, counts[name])} for name in names],
+        configs=[
+            {
+                "config_name": name,
+                "data_files": [{"split": split, "path": f"{name}/{split}/*.parquet"} for split in counts[name]],
+            }
+            for name in names
+        ],
         taxonomy=frames.taxonomy,
         # Not a `ClassLabel` feature: that is int64, eight times the size, and rejects 255, the ignored label.
         class_names=frames.class_names or None,
@@ -184,7 +181,3 @@ def _count(folder: Path) -> Count:
         sum(len(shard["frame_ids"]) for shard in shards),
         sum(len(shard["skipped"]) for shard in shards),
     )
-
-
-def _data_files(config: str, splits: Iterable[str]) -> list[dict[str, Any]]:
-    return [{"split": split, "path": f"{config}/{split}/*.parquet"} for split in splits]

@@ -1,5 +1,6 @@
 """What the readers of raw folders share: frames whose columns are read one by one, splits, and common file formats."""
 
+import json
 from collections.abc import Container, Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from uov_hf.data.frames import EncodedImage, Frame, FrameSource, read_splits
+from uov_hf.data.frames import EncodedImage, Frame, FrameSource
 from uov_hf.point_files import check_finite, read_points
 from uov_hf.vocabulary import Vocabulary
 
@@ -112,7 +113,14 @@ def own_splits(root: Path, source: FrameSource) -> dict[str, list[str]]:
         ValueError: The file is not of that form, or names a sequence that the source does not have.
     """
     path = root / "splits.json"
-    splits = read_splits(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
+            raise ValueError(f"a {type(splits).__name__}")
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path}: expected {{"split": ["sequence", …], …}}, got: {error}') from error
     absent = sorted({name for names in splits.values() for name in names} - set(source.sequence_ids))
     if absent:
         raise ValueError(f"{path}: expected sequences that {root} has, got {', '.join(absent)}.")

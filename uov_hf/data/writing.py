@@ -48,8 +48,9 @@ class SplitWriter:
         """The files of the sequence at `place`; those that are missing are written."""
         sequence, report, num_covered = self.sequences[place], WriteReport(), 0
         files: list[Path] = []
+        slug = re.sub(r"[^\w.-]", "-", sequence.sequence_ids[0])
         while num_covered < len(sequence):
-            name = f"{place:05d}_{_slug(sequence.sequence_ids[0])}_{len(files):03d}.parquet"
+            name = f"{place:05d}_{slug}_{len(files):03d}.parquet"
             path, part = self.folder / name, sequence[num_covered:]
             if path.is_file():
                 part = part[: _num_covered(path, part)]
@@ -123,13 +124,7 @@ def write_parquet(
 
 
 def write_from_command_line(builder_class: type[FrameBuilder], description: str) -> None:
-    """
-    The program of a dataset script: it writes a raw folder as Parquet, and uploads that with `--push_to_hub`.
-
-    Args:
-        builder_class (`type[FrameBuilder]`): Reads the raw folder.
-        description (`str`): The text of `--help`.
-    """
+    """The program of a dataset script: it writes a raw folder as Parquet, and uploads that with `--push_to_hub`."""
     args = _parse_args(description)
     logging.basicConfig(format="%(levelname)s %(message)s")
     logging.getLogger("uov_hf").setLevel(logging.INFO)
@@ -262,7 +257,3 @@ def _whole_image(image: EncodedImage, image_size: Sequence[int]) -> EncodedImage
             f"{(height, width)}."
         )
     return {"bytes": content, "path": os.path.basename(image["path"] or "")}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]", "-", name)

@@ -43,12 +43,7 @@ def license_metadata(license: str, name: str) -> License:
 
 def render_template(package: str, name: str, **fields: Any) -> str:
     """
-    A template of the package, filled.
-
-    Args:
-        package (`str`): The package that holds it, such as `"uov_hf.hub"`.
-        name (`str`): Its file.
-        fields: The values of its fields.
+    The template in the file `name` of a package, such as `"uov_hf.hub"`, filled with `fields`.
 
     Raises:
         jinja2.UndefinedError: a field is missing. It does not become an empty line.

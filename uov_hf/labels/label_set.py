@@ -220,11 +220,7 @@ class LabelSet:
 
     def read(self, frame_id: str, columns: list[str] | None = None) -> SegmentRow:
         """
-        The segments of one frame; arrays are read-only.
-
-        Args:
-            frame_id (`str`): The frame.
-            columns (`list[str]`, *optional*): Columns of [`SegmentRow`]; all by default.
+        The segments of one frame, by default all columns of [`SegmentRow`]; arrays are read-only.
 
         Raises:
             KeyError: the label set does not have the frame.

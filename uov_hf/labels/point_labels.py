@@ -76,11 +76,7 @@ class PointLabels:
 
     def read(self, frame_id: str, columns: list[str] | None = None) -> PointLabelRow:
         """
-        The point labels of one frame; arrays are read-only.
-
-        Args:
-            frame_id (`str`): The frame.
-            columns (`list[str]`, *optional*): Columns of [`PointLabelRow`]; all by default.
+        The point labels of one frame, by default all columns of [`PointLabelRow`]; arrays are read-only.
 
         Raises:
             KeyError: the frame has no point labels.

@@ -78,14 +78,7 @@ def _refer_to(label_set: LabelSet, description: bytes, path: Path) -> bytes:
 
 
 def render_label_set_card(label_set: LabelSet, repo_id: str, names: list[str]) -> str:
-    """
-    The card in the repository: the label card, or a short one where there is none, and how to load the label set.
-
-    Args:
-        label_set (`LabelSet`): The label set.
-        repo_id (`str`): Its repository.
-        names (`list[str]`): The files that are uploaded.
-    """
+    """The card in a repository with the files `names`: the label card or a short one, and how to load it."""
     presets = sorted({name.split("/")[1] for name in names if re.match(r"points/.*\.parquet$", name)})
     tables = {"images": "images/*.parquet"} | {f"points_{p}": f"points/{p}/*.parquet" for p in presets}
     configs: list[dict[str, Any]] = [{"config_name": name, "data_files": pattern} for name, pattern in tables.items()]

@@ -68,13 +68,9 @@ def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndar
 
 def vote_in_superpoints(votes: Votes, superpoints: np.ndarray) -> Votes:
     """
-    Add to the votes on each point the mean of those in its superpoint: v ← v + mean v of the superpoint.
+    Add to the votes on each point the mean of those in its superpoint `(num_points,)`: v ← v + mean v.
 
     The own votes limit the effect of a wrong join.
-
-    Args:
-        votes (`Votes`): On the points.
-        superpoints (`np.ndarray` of shape `(num_points,)`): From `find_superpoints`.
     """
     sizes = np.bincount(superpoints)  # (num_superpoints,)
     members = (superpoints, np.arange(len(superpoints)))

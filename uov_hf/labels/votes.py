@@ -77,11 +77,7 @@ def decide(votes: Votes, min_confidence: float = 0.0) -> tuple[np.ndarray, np.nd
     Label each point with the class of the highest score.
 
     Its confidence is Σ w s [class = c] / Σ w: the mean score of all votes, where votes for other classes count as 0.
-    The confidence of a single vote is its score.
-
-    Args:
-        votes (`Votes`): Of the points.
-        min_confidence (`float`): A point whose best class has less gets no label.
+    The confidence of a single vote is its score. A point with less than `min_confidence` gets no label.
 
     Returns:
         `labels` `(num_points,)` uint8, 255 = none, and `confidence` `(num_points,)` float16 of the best class, also

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from uov_hf.vocabulary.lines import Entry
-from uov_hf.vocabulary.taxonomy import Vocabulary, parse_class_map, parse_vocabulary, read_file
+from uov_hf.vocabulary.lines import Entry, read_yaml
+from uov_hf.vocabulary.taxonomy import Vocabulary, parse_class_map, parse_vocabulary
 
 
 __all__ = ["TEMPLATE", "Vocabulary", "available_vocabularies", "load_class_map", "load_vocabulary"]
@@ -44,8 +44,7 @@ def load_class_map(source: str | Path, target: str | Path) -> np.ndarray:
     Raises:
         ValueError: `source` has no map to `target`, or the map names an unknown class.
     """
-    target_vocabulary = load_vocabulary(target)
-    return parse_class_map(_open(source), target_vocabulary)
+    return parse_class_map(_open(source), load_vocabulary(target))
 
 
 def _open(name: str | Path) -> Entry:
@@ -55,4 +54,4 @@ def _open(name: str | Path) -> Entry:
         raise ValueError(
             f"There is no vocabulary {str(name)!r}: expected one of {known}, or the path of a .yaml file."
         )
-    return read_file(path)
+    return read_yaml(path, "a vocabulary")

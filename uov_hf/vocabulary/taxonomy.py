@@ -4,13 +4,12 @@ import colorsys
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.vocabulary.lines import Entry, read_yaml
+from uov_hf.vocabulary.lines import Entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +71,6 @@ class Vocabulary:
     @cached_property
     def _sorted_ids(self) -> np.ndarray:
         return np.sort(self.raw_ids)
-
-
-def read_file(path: Path) -> Entry:
-    """The content of a vocabulary file, unchecked."""
-    return read_yaml(path, "a vocabulary")
 
 
 class _RawClass(NamedTuple):
