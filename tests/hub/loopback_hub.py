@@ -128,8 +128,6 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            self.body = self._read_chunks()
         request = f"{self.command} {url.path}"
         self.hub.requests.append(request)
         if self.hub.loses_connection(request):
@@ -147,14 +145,6 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
-    def _read_chunks(self) -> bytes:
-        chunks = []
-        while size := int(self.rfile.readline(), 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
-
     def reply(self, content, status: int = 200, headers: dict[str, str] | None = None) -> None:
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
@@ -171,30 +161,29 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def is_owner(self) -> bool:
-        token = self.headers.get("Authorization")
-        if token not in (None, f"Bearer {TOKEN}"):
-            raise Refusal(401, "Invalid credentials in Authorization header")
-        return token is not None
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def require_owner(self) -> None:
+        if not self.is_owner:
+            raise Refusal(401, "Invalid username or password.")
 
     def repository(self, kind: str, repo_id: str, writes: bool = False) -> Repository:
         found = self.hub.repos.get((kind, repo_id))
         if found is None or (found.private and not self.is_owner):
             raise Refusal(404 if self.is_owner else 401, "Repository not found", "RepoNotFound")
-        if writes and not self.is_owner:
-            raise Refusal(401, "Invalid username or password.")
+        if writes:
+            self.require_owner()
         return found
 
     # Repositories
 
     def whoami(self) -> None:
-        if not self.is_owner:
-            raise Refusal(401, "Invalid username or password.")
+        self.require_owner()
         self.reply({"type": "user", "name": OWNER, "auth": {"accessToken": {"role": "write"}}, "orgs": []})
 
     def create(self) -> None:
         asked = json.loads(self.body)
-        if not self.is_owner:
-            raise Refusal(401, "Invalid username or password.")
+        self.require_owner()
         if (asked.get("organization") or OWNER) != OWNER:
             raise Refusal(
                 403, f"You don't have the rights to create a model under the namespace {asked['organization']}"
@@ -225,14 +214,6 @@ class Handler(BaseHTTPRequestHandler):
         answer = {"_id": "0", "id": id, "sha": commit.sha, "private": found.private, "siblings": siblings}
         self.reply(answer | {"lastModified": DATE, "createdAt": DATE, "tags": [], "downloads": 0, "likes": 0})
 
-    def refs(self, kind: str, id: str) -> None:
-        found = self.repository(kind, id)
-
-        def listing(names, folder):
-            return [{"name": n, "ref": f"refs/{folder}/{n}", "targetCommit": sha} for n, sha in names.items()]
-
-        self.reply({"branches": listing(found.branches, "heads"), "tags": listing(found.tags, "tags"), "converts": []})
-
     def create_branch(self, kind: str, id: str, branch: str) -> None:
         found = self.repository(kind, id, writes=True)
         if branch in found.branches:
@@ -249,15 +230,10 @@ class Handler(BaseHTTPRequestHandler):
     # Up
 
     def preupload(self, kind: str, id: str, revision: str) -> None:
-        there = self.repository(kind, id, writes=True).at(revision).files
-        answers = []
-        for file in json.loads(self.body)["files"]:
-            mode = "lfs" if any(fnmatch(file["path"], pattern) for pattern in LARGE) else "regular"
-            oid = None
-            if file["path"] in there:
-                oid = there[file["path"]] if mode == "lfs" else git_digest(self.hub.blobs[there[file["path"]]])
-            answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-        self.reply({"files": answers})
+        self.repository(kind, id, writes=True)
+        paths = [file["path"] for file in json.loads(self.body)["files"]]
+        modes = {path: "lfs" if is_large(path) else "regular" for path in paths}
+        self.reply({"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for p, mode in modes.items()]})
 
     def large_batch(self, kind: str, id: str) -> None:
         self.repository((kind or "models/").rstrip("/"), id, writes=True)
@@ -303,41 +279,25 @@ class Handler(BaseHTTPRequestHandler):
     # Down
 
     def tree(self, kind: str, id: str, revision: str, path: str = "") -> None:
+        """Files and folders below a folder, as the Hub lists them."""
         commit = self.repository(kind, id).at(revision)
         recursive = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
-        entries = self.entries(commit, path.strip("/"), recursive)
-        if not entries:
+        base, found = f"{path}/".lstrip("/"), {}
+        for file, digest in commit.files.items():
+            if file.startswith(base):
+                parts = file[len(base) :].split("/")
+                names = [base + "/".join(parts[: depth + 1]) for depth in range(len(parts))]  # folders, then the file
+                for name in names if recursive else names[:1]:
+                    found[name] = self.file_entry(name, digest) if name == file else folder_entry(name)
+        if not found:
             raise Refusal(404, f"{path} does not exist on {revision}", "EntryNotFound")
-        self.reply(entries, headers={"X-Repo-Commit": commit.sha})
-
-    def paths_info(self, kind: str, id: str, revision: str) -> None:
-        commit = self.repository(kind, id).at(revision)
-        asked = parse_qs(self.body.decode()).get("paths", [])
-        entries = {entry["path"]: entry for entry in self.entries(commit, "", recursive=True)}
-        self.reply([entries[path] for path in asked if path in entries])
-
-    def entries(self, commit: Commit, folder: str, recursive: bool) -> list[dict]:
-        """Files and folders below a folder, as the Hub lists them."""
-        found = {}
-        for path, digest in commit.files.items():
-            below = path[len(folder) + 1 :] if folder and path.startswith(f"{folder}/") else path
-            if folder and not path.startswith(f"{folder}/"):
-                continue
-            parts = below.split("/")
-            base = f"{folder}/" if folder else ""
-            for depth in range(1, len(parts)):
-                name = base + "/".join(parts[:depth])
-                if recursive or depth == 1:
-                    found[name] = {"type": "directory", "path": name, "oid": hashlib.sha1(name.encode()).hexdigest()}
-            if recursive or len(parts) == 1:
-                found[path] = self.file_entry(path, digest)
         last = {"lastCommit": {"id": commit.sha, "title": commit.title, "date": DATE}}
-        return [entry | last for entry in found.values()]
+        self.reply([entry | last for entry in found.values()], headers={"X-Repo-Commit": commit.sha})
 
     def file_entry(self, path: str, digest: str) -> dict:
         content = self.hub.blobs[digest]
         entry = {"type": "file", "path": path, "size": len(content), "oid": git_digest(content)}
-        if any(fnmatch(path, pattern) for pattern in LARGE):
+        if is_large(path):
             entry["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 128}
         return entry
 
@@ -345,10 +305,7 @@ class Handler(BaseHTTPRequestHandler):
         commit = self.repository((kind or "models/").rstrip("/"), id).at(revision)
         headers = {"X-Repo-Commit": commit.sha}
         if path not in commit.files:
-            message = f"Entry {path} not found"
-            headers |= {"X-Error-Code": "EntryNotFound", "X-Error-Message": message}
-            self.reply({"error": message}, 404, headers)
-            return
+            raise Refusal(404, f"Entry {path} not found", "EntryNotFound")
         digest = commit.files[path]
         entry = self.file_entry(path, digest)
         if "lfs" in entry:  # the content is elsewhere, and its address needs no token
@@ -378,7 +335,6 @@ ROUTES = [
     (r"GET /api/whoami-v2", Handler.whoami),
     (r"POST /api/repos/create", Handler.create),
     (r"POST /api/validate-yaml", Handler.validate_card),
-    (rf"GET /api/{REPO}/refs", Handler.refs),
     (rf"GET /api/{REPO}(/revision/(?P<revision>[^/]+))?", Handler.info),
     (rf"POST /api/{REPO}/branch/(?P<branch>[^/]+)", Handler.create_branch),
     (rf"POST /api/{REPO}/tag/(?P<revision>[^/]+)", Handler.create_tag),
@@ -387,10 +343,17 @@ ROUTES = [
     (r"PUT /large/(?P<oid>\w+)", Handler.put_large),
     (rf"POST /api/{REPO}/commit/(?P<revision>[^/]+)", Handler.commit),
     (rf"GET /api/{REPO}/tree/(?P<revision>[^/]+)(?P<path>/.*)?", Handler.tree),
-    (rf"POST /api/{REPO}/paths-info/(?P<revision>[^/]+)", Handler.paths_info),
     (rf"(GET|HEAD) /{GIT}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
     (r"(GET|HEAD) /large/(?P<oid>\w+)", Handler.get_large),
 ]
+
+
+def folder_entry(path: str) -> dict:
+    return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest()}
+
+
+def is_large(path: str) -> bool:
+    return any(fnmatch(path, pattern) for pattern in LARGE)
 
 
 def git_digest(content: bytes) -> str:

@@ -87,9 +87,18 @@ def run(script, folder, tmp_path, name="model"):
     return torch.load(tmp_path / "result.pt", weights_only=True)
 
 
-def test_a_fresh_process_without_the_package_trusts_the_code_in_the_checkpoint(checkpoint, tmp_path):
-    script = LOAD_AND_EMBED.format(imports="", options={"trust_remote_code": True}, module="transformers_modules.")
-    result = run(BLOCK_THE_PACKAGE + script, checkpoint[0], tmp_path)
+@pytest.mark.parametrize(
+    ("block", "imports", "options", "module"),
+    [
+        (BLOCK_THE_PACKAGE, "", {"trust_remote_code": True}, "transformers_modules."),
+        ("", "import uov_hf", {}, "uov_hf."),
+    ],
+    ids=["without the package", "with the package"],
+)
+def test_a_fresh_process_loads_a_checkpoint(checkpoint, tmp_path, block, imports, options, module):
+    """Without the package it trusts the code in the checkpoint, with the package it needs no trust."""
+    script = block + LOAD_AND_EMBED.format(imports=imports, options=options, module=module)
+    result = run(script, checkpoint[0], tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
 
 
@@ -111,12 +120,6 @@ def test_with_the_package_its_pipeline_is_used_and_needs_no_trust(checkpoint, tr
     assert "point-cloud-segmentation" in json.loads((folder / "config.json").read_text())["custom_pipelines"]
     segmenter = pipeline("point-cloud-segmentation", model=str(folder), device="cpu", **trust)
     assert type(segmenter) is PointCloudSegmentationPipeline and type(segmenter.model) is UOVForSemanticSegmentation
-
-
-def test_a_fresh_process_with_the_package_needs_no_trust(checkpoint, tmp_path):
-    script = LOAD_AND_EMBED.format(imports="import uov_hf", options={}, module="uov_hf.")
-    result = run(script, checkpoint[0], tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(result, checkpoint[1], strict=True))
 
 
 def test_the_checkpoint_names_its_classes_by_module(checkpoint):
@@ -155,13 +158,15 @@ def test_the_code_in_the_checkpoint_is_that_of_the_package(checkpoint):
     assert all(copy.read_bytes() == (package / copy.name).read_bytes() for copy in copies)
 
 
-def test_weights_cut_otherwise_by_an_earlier_save_do_not_stay(checkpoint, tmp_path):
+def test_weights_cut_otherwise_by_an_earlier_save_do_not_stay_but_other_files_do(checkpoint, tmp_path):
+    (tmp_path / "README.md").write_text("card")
     processor = UOVProcessor.from_pretrained(checkpoint[0] / "model")
     old, new = (UOVModel(UOVConfig.from_preset("tiny", hidden_sizes=[8] * 8)) for _ in range(2))
     whole = {"model.safetensors"}
     shards = {f"model-0000{i}-of-00002.safetensors" for i in (1, 2)} | {"model.safetensors.index.json"}
     for model, size, expected in ((old, None, whole), (new, "100KB", shards), (old, "1GB", whole)):
         save_checkpoint(tmp_path, model, processor, max_shard_size=size)
+        assert (tmp_path / "README.md").read_text() == "card" and not list(tmp_path.glob(".*"))
         assert {file.name for file in tmp_path.glob("model*.safetensors*")} == expected
         loaded = UOVModel.from_pretrained(tmp_path).state_dict()
         assert all(torch.equal(loaded[name], weight) for name, weight in model.state_dict().items())

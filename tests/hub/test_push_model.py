@@ -5,10 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from card_rules import card_errors
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import RepositoryNotFoundError
-from transformers import pipeline
+from loopback_hub import TOKEN
 from without_the_package import BLOCK_THE_PACKAGE, run_script
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVModel, UOVProcessor, save_checkpoint
@@ -78,13 +77,6 @@ def test_a_model_and_its_processor_come_back_as_they_went(hub, model, processor)
     assert uploads == {"large": 1}
 
 
-def test_shards_come_back_as_one_model(hub, model):
-    model.push_to_hub("tiny", max_shard_size="50KB")
-    names = [name for name in hub.files("me/tiny") if name.endswith(".safetensors")]
-    assert len(names) > 3
-    assert_same_weights(model, UOVModel.from_pretrained("me/tiny"))
-
-
 def test_a_branch_a_tag_and_a_commit_are_models_of_their_own(hub, model, checkpoint, processor):
     other = make_model(seed=1)
     first = push_checkpoint(checkpoint, "tiny").rsplit("/", 1)[1]
@@ -151,48 +143,22 @@ def test_the_card_on_the_hub_names_the_repository_and_its_results_are_read(hub, 
     update_card(checkpoint, results, "| IoU in % | all |\n|---|---:|\n| car | 25.0 |", dataset, {"refine": "afi"})
     push_checkpoint(checkpoint, "tiny")
     card = ModelCard.load("me/tiny")
-    assert "model-index" in card.data.to_yaml() and card_errors(card.data.to_yaml(), "model") == []
     assert [(result.metric_type, result.metric_value) for result in card.data.eval_results] == [
         ("mean_iou", 0.25),
         ("accuracy", 0.5),
     ]
     assert "| car | 25.0 |" in card.text
-    card.data.eval_results[0].task_type = "no task of the Hub's"
-    with pytest.raises(ValueError, match="not in the list of tasks"):
-        card.push_to_hub("me/tiny")
 
 
-def test_a_push_of_the_same_files_makes_no_commit(hub, checkpoint):
-    assert push_checkpoint(checkpoint, "tiny") == push_checkpoint(checkpoint, "tiny")
-    assert len(hub.repos["models", "me/tiny"].commits) == 2  # the Hub's own first one is there, too
-
-
-def test_a_private_repository_is_not_found_without_a_token_and_the_hub_says_so(hub, checkpoint, without_token):
+def test_a_private_checkpoint_is_read_with_its_token_only(hub, model, checkpoint, without_token):
     push_checkpoint(checkpoint, "secret", private=True)
     assert hub.repos["models", "me/secret"].private
     without_token()
     with pytest.raises(OSError, match="If this is a private repository, make sure to pass a token"):
         UOVModel.from_pretrained("me/secret")
-    with pytest.raises(OSError, match="If you are trying to access a private or gated repo"):
-        UOVProcessor.from_pretrained("me/secret")
-    with pytest.raises(OSError, match="If this is a private repository, make sure to pass a token"):
-        pipeline("point-cloud-segmentation", model="me/secret")
     with pytest.raises(RepositoryNotFoundError, match="make sure you are authenticated"):
         read_card("me/secret")
-
-
-def test_a_private_repository_is_read_with_its_token(hub, model, checkpoint):
-    push_checkpoint(checkpoint, "secret", private=True)
-    assert_same_weights(model, UOVModel.from_pretrained("me/secret"))
-    answer = pipeline("point-cloud-segmentation", model="me/secret")(np.zeros((3, 4), np.float32), intensity_max=255)
-    assert answer["labels"] == CLASSES and answer["segmentation"].shape == (3,)
-
-
-def test_a_private_push_into_a_public_repository_is_refused(hub, checkpoint):
-    HfApi().create_repo("tiny")
-    with pytest.raises(PermissionError, match="me/tiny exists and is public"):
-        push_checkpoint(checkpoint, "tiny", private=True)
-    assert list(hub.files("me/tiny")) == [".gitattributes"]
+    assert_same_weights(model, UOVModel.from_pretrained("me/secret", token=TOKEN))
 
 
 def test_a_push_without_a_token_or_into_anothers_name_is_the_hubs_to_refuse(hub, checkpoint, without_token):
