@@ -50,13 +50,6 @@ def test_nothing_but_the_shards_and_the_card_is_uploaded(uploads, tmp_path, monk
     assert options["replaces"] == ["default/train/*.parquet"]  # what an earlier folder had
 
 
-def test_what_may_be_published_is(uploads, tmp_path, monkeypatch):
-    run(monkeypatch, PublicCar, tmp_path, "--push_to_hub", "me/car", "--split", "val")
-    assert len(uploads) == 1 and not uploads[0][1]["private"]
-    card = (tmp_path / "out/README.md").read_text()
-    assert "Its owner's." in card and "redistributed" not in card
-
-
 @pytest.mark.parametrize("content", ["", "---\npretty_name: own car\n"])
 def test_a_card_that_lists_nothing_is_written_anew(tmp_path, content):
     car = OwnCar.record(tmp_path / "car")

@@ -160,8 +160,16 @@ def test_a_rule_of_ones_own_has_a_folder_of_its_own(frames, teacher, make_label_
     assert folders[0].startswith("custom-") and folders[1:] == ["paper"]
 
 
-def test_settings_out_of_range_are_named():
-    with pytest.raises(ValueError, match='`camera_vote` must be "last" or "score", got \'first\''):
-        Consolidation(camera_vote="first")
-    with pytest.raises(ValueError, match="`min_confidence` must be between 0 and 1, got 2"):
-        Consolidation(min_confidence=2)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Consolidation(camera_vote="first"), '`camera_vote` must be "last" or "score", got \'first\''),
+        (lambda: Consolidation(min_confidence=2), "`min_confidence` must be between 0 and 1, got 2"),
+        (lambda: TimeVoteConfig(voxel_size=0), "`voxel_size` must be more than 0"),
+        (lambda: TimeVoteConfig(window=-1), "`window` must be at least 0"),
+        (lambda: SuperpointConfig(cell_size=0), "`cell_size` must be more than 0, got 0"),
+    ],
+)
+def test_settings_out_of_range_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

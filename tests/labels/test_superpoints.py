@@ -51,8 +51,3 @@ def test_few_points_are_no_trouble(num_points):
     assert superpoints.tolist() in ([], [0], [0, 0], [0, 1])
     votes = count_votes(np.arange(num_points), np.zeros(num_points), np.ones(num_points), num_points, 2)
     assert len(vote_in_superpoints(votes, superpoints)) == num_points
-
-
-def test_a_setting_out_of_range_is_named():
-    with pytest.raises(ValueError, match="`cell_size` must be more than 0, got 0"):
-        SuperpointConfig(cell_size=0)

@@ -68,10 +68,3 @@ def test_far_coordinates_are_as_good_as_near_ones():
 def test_scans_without_votes_are_heard_as_silence(num_points):
     silent = scan(np.zeros((num_points, 3)), np.zeros(num_points, int), spoken=[False] * num_points)
     assert hear(np.zeros((num_points, 3)), silent, [silent]) == [255] * num_points
-
-
-def test_settings_out_of_range_are_named():
-    with pytest.raises(ValueError, match="`voxel_size` must be more than 0"):
-        TimeVoteConfig(voxel_size=0)
-    with pytest.raises(ValueError, match="`window` must be at least 0"):
-        TimeVoteConfig(window=-1)

@@ -14,11 +14,6 @@ def votes_on_one_point(*votes):
     return count_votes(np.zeros(len(votes), int), np.array(classes), np.array(scores, np.float32), 1, num_classes=2)
 
 
-def test_a_single_vote_has_the_confidence_of_its_score():
-    labels, confidence = decide(votes_on_one_point((CAR, 0.7)))
-    assert labels.tolist() == [CAR] and confidence[0] == np.float16(0.7)
-
-
 def test_scores_decide_not_numbers():
     votes = votes_on_one_point((CAR, 0.9), (ROAD, 0.4), (ROAD, 0.4))
     labels, confidence = decide(votes)
@@ -40,9 +35,3 @@ def test_a_point_nobody_speaks_of_has_no_label():
     labels, confidence = decide(votes)
     assert labels.tolist() == [NONE, CAR] and confidence.tolist() == [0, 1]
     assert rank_classes(votes)[0].tolist() == [[NONE] * 3, [CAR, NONE, NONE]]
-
-
-def test_a_label_with_too_little_confidence_is_withheld():
-    votes = votes_on_one_point((CAR, 0.6), (ROAD, 0.2))
-    assert decide(votes, min_confidence=0.29)[0].tolist() == [CAR]
-    assert decide(votes, min_confidence=0.31)[0].tolist() == [NONE]

@@ -152,12 +152,7 @@ class ShardWriter:
         return errors
 
     def _write(
-        self,
-        path: Path,
-        frames: Frames,
-        max_bytes: float,
-        on_row: Callable[[int], object],
-        present: dict[str, Place],
+        self, path: Path, frames: Frames, max_bytes: float, on_row: Callable[[int], object], present: dict[str, Place]
     ) -> WriteReport:
         """A shard of the frames, in the place of one in which those of `present` are."""
         report, frame_ids = WriteReport(), []

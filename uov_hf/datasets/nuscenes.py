@@ -6,13 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf.data.frames import SYNTHETIC_LICENCE, EncodedImage, FrameBuilder, disjoint_splits
-from uov_hf.data.raw_folders import (
-    RawFrame,
-    RawFrames,
-    encoded_image,
-    own_splits,
-    splits_in,
-)
+from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, own_splits, splits_in
 from uov_hf.datasets.nuscenes_tables import (
     CAMERAS,
     LIDAR,

@@ -135,11 +135,7 @@ class LabelSet:
 
     @classmethod
     def from_hub(
-        cls,
-        repo_id: str,
-        revision: str | None = None,
-        local_dir: str | Path | None = None,
-        token: str | None = None,
+        cls, repo_id: str, revision: str | None = None, local_dir: str | Path | None = None, token: str | None = None
     ) -> "LabelSet":
         """
         Download a label set from the Hub, once.

@@ -86,12 +86,7 @@ class SequenceLabeller:
         window = rule.time_vote.window if rule.time_vote else 0
         self._votes_once = lru_cache(maxsize=2 * window + 1)(self.scan_votes)
         if rule.time_vote:
-            timestamps = [row["timestamp"] for row in frames.select_columns(["timestamp"])]
-            if missing := [name for name, time in zip(frames.frame_ids, timestamps, strict=True) if time is None]:
-                raise ValueError(
-                    f"Frame {missing[0]} has no `timestamp`, which the vote over time "
-                    "needs. Give the dataset its timestamps, or use a rule without `time_vote`."
-                )
+            timestamps = [_timestamp(row) for row in frames.select_columns(["frame_id", "timestamp"])]
             self._by_time = np.argsort(timestamps, kind="stable").tolist()
 
     def make_row(self, index: int) -> PointLabelRow:
@@ -263,6 +258,15 @@ def _check_sizes(frame: Frame, segment_maps: Sequence[np.ndarray | None]) -> Non
                 f"Frame {frame['frame_id']}, camera {name}: the image is {tuple(map(int, size))} (height, width), its "
                 f"segmentation {segment_map.shape}: the label set was made from other images."
             )
+
+
+def _timestamp(frame: Frame) -> int:
+    if frame["timestamp"] is None:
+        raise ValueError(
+            f"Frame {frame['frame_id']} has no `timestamp`, which the vote over time needs. "
+            "Give the dataset its timestamps, or use a rule without `time_vote`."
+        )
+    return frame["timestamp"]
 
 
 def _to_global(positions: np.ndarray, frame: Frame) -> np.ndarray:
