@@ -92,10 +92,7 @@ def create_model(args: DistillationArguments, class_names: list[str]) -> UOVForS
         pretrained, uov = uov, UOVModel(uov.config)
         uov.prompt_embeds, uov.prompt_to_class = pretrained.prompt_embeds, pretrained.prompt_to_class
         uov.text_tower = pretrained.text_tower
-    model = UOVForSemanticSegmentation.from_backbone(uov, args.head, class_names)
-    if args.gradient_checkpointing:
-        model.activation_checkpointing_enable()
-    return model
+    return UOVForSemanticSegmentation.from_backbone(uov, args.head, class_names)
 
 
 if __name__ == "__main__":

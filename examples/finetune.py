@@ -116,8 +116,6 @@ def create_model(args: FinetuningArguments, class_names: list[str]) -> UOVForSem
                 "train. Leave out --reuse_head for a new linear head."
             )
         model.uov.requires_grad_(False)
-    if args.gradient_checkpointing:
-        model.activation_checkpointing_enable()
     return model
 
 

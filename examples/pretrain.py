@@ -137,8 +137,6 @@ def create_model(
     model.uov.set_classes(
         label_set.class_names, torch.from_numpy(label_set.prompt_embeds), label_set.prompt_to_class, label_set.prompts
     )
-    if args.gradient_checkpointing:
-        model.activation_checkpointing_enable()
     source, revision = label_set.text_model
     try:
         if source is not None and AutoConfig.from_pretrained(source, revision=revision).model_type == "clip":

@@ -5,7 +5,12 @@ import os
 import runpy
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch.multiprocessing import start_processes
 
 
 PRELOADED = [
@@ -44,10 +49,21 @@ def write_output_to(log: str | Path) -> None:
 
 def run_script(script: str, arguments: list[str], log: str, environment: dict[str, str], num_threads: int = 1) -> None:
     """Run a script of this repository as `python script arguments` does, in the process that calls this."""
-    import torch
-
     write_output_to(log)
     os.environ |= environment
     torch.set_num_threads(num_threads)
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
+
+
+def run_on_two(work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
+    """The results of `work(rank, *arguments)`, a function of a module, on two processes, as a launch starts them."""
+    start_server()
+    start_processes(_work, (free_port(), work, folder, arguments), nprocs=2, start_method="forkserver")
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def _work(rank: int, port: int, work: Callable[..., Any], folder: Path, arguments: tuple) -> None:
+    os.environ |= environment_of(rank, port)
+    torch.set_num_threads(1)
+    torch.save(work(rank, *arguments), folder / f"{rank}.pt")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import run_on_two
+from forks import run_on_two
 from torch import distributed
 
 from uov_hf.training.launch import COLLECTIVE_TIMEOUT, check_num_processes, wait_for_all

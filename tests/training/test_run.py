@@ -37,9 +37,10 @@ def test_batch_normalisation_is_synchronised_between_gpus_alone(
     )
     model = UOVForPreTraining(UOVConfig.from_preset("tiny", sparse_backend="torch"))
     samples = AnnotatedSamples(load_frames("nuscenes", "all", data_dir=tiny_street), UOVFeatureExtractor())
-    args = Arguments(max_train_steps=3, output_dir=str(tmp_path))
+    args = Arguments(max_train_steps=3, output_dir=str(tmp_path), gradient_checkpointing=True)
     run = create_run(accelerator, args, model, model.parameters(), samples)
     assert f"Sparse convolutions on {device} in torch.bfloat16: torch" in caplog.text
+    assert run.model.is_gradient_checkpointing
     norms = [module for module in run.model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
     assert norms and all(type(norm) is expected for norm in norms)
     assert run.settings["frames_per_step"] == 4 and run.settings["num_steps"] == 3

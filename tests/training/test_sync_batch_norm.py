@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from processes import run_on_two
+from forks import run_on_two
 from torch import distributed, nn
 from torch.utils.checkpoint import checkpoint
 

@@ -120,15 +120,10 @@ class TrainingArguments(DataArguments, RunArguments):
     """Arguments of a training: optimisation, checkpoints, reports and the Hub.
 
     A script derives from it, sets its own defaults and adds its own arguments.
-
-    Attributes:
-        stage (`str`): Name of the stage, in the model card and for trackers.
-        frames_per_step (`int`):
-            Frames of an optimiser step where `per_device_train_batch_size` is not given; the paper's.
     """
 
-    stage: ClassVar[Literal["pretrain", "distill", "finetune"]]
-    frames_per_step: ClassVar[int]
+    stage: ClassVar[Literal["pretrain", "distill", "finetune"]]  # its name in the model card and for trackers
+    frames_per_step: ClassVar[int]  # the paper's, for a run without `per_device_train_batch_size`
 
     data_fraction: float = option(1.0, "1 / s trains on every s-th scene, as in the paper; validation keeps all.")
     per_device_train_batch_size: int | None = option(

@@ -135,6 +135,8 @@ def create_run(
     num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
     if num_processes > 1 and accelerator.device.type != "cpu":
         synchronize_batch_norm(model)
+    if args.gradient_checkpointing:
+        model.activation_checkpointing_enable()
     # Logs which engine, and refuses one that cannot do it, before anything is computed.
     model.uov.backbone.engine(accelerator.device, COMPUTE_DTYPES.get(accelerator.mixed_precision, torch.float32))
     settings = run_settings(asdict(args), order, num_steps, accelerator.mixed_precision, samples, model.config)

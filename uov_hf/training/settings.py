@@ -48,7 +48,7 @@ def run_settings(
 ) -> Settings:
     """All settings of a run, as JSON returns them: its arguments, what they resulted in, its samples, its model."""
     augmentation, point_labels = samples.augmentation, samples.point_labels
-    label_file = point_labels and point_labels.folder / "point_labels.json"
+    label_file = None if point_labels is None else point_labels.folder / "point_labels.json"
     settings = {
         **{name: value for name, value in arguments.items() if name != "resume_from_checkpoint"},
         # The frames of a step and their division, under the names of the arguments where there are any.
