@@ -116,6 +116,12 @@ def test_a_wall_along_the_street_does_not_hide_itself():
     assert visible_points(points, BESIDE, OCCLUSION)[in_view].mean() > 0.99
 
 
+def test_a_surface_may_be_as_deep_as_the_tolerance():
+    occlusion = OcclusionConfig(beam_spacing=1.0, tolerance=0.5, relative_tolerance=0.1)
+    points = np.array([[10.0, 0, 0], [11.6, 0, 0], [11.7, 0, 0]])  # 10 + 0.5 + 0.1 · 11.666… = 11.666…
+    assert visible_points(points, camera_at(0, 0, 0), occlusion).tolist() == [True, True, False]
+
+
 def test_what_is_outside_the_image_hides_what_is_at_its_border():
     occlusion = OcclusionConfig(beam_spacing=1.0)
     camera = camera_at(0, 0, 0, size=(100, 100), focal_length=100)

@@ -9,17 +9,10 @@ from loopback_hub import TOKEN, LoopbackHub
 
 
 @pytest.fixture
-def empty_hub(tmp_path):
-    """A Hub that only processes with `.env` know."""
+def hub(tmp_path, monkeypatch):
+    """A Hub for this process, with the token of its owner and a cache of its own."""
     hub = LoopbackHub(tmp_path / "hub_home")
-    yield hub
-    hub.close()
-
-
-@pytest.fixture
-def hub(empty_hub, monkeypatch):
-    """A Hub that is also this process's, with the token of its owner and a cache of its own."""
-    cache, endpoint = empty_hub.home, empty_hub.endpoint
+    cache, endpoint = hub.home, hub.endpoint
     for name, value in {
         "ENDPOINT": endpoint,
         "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
@@ -45,9 +38,10 @@ def hub(empty_hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     HfFileSystem.clear_instance_cache()
     close_session()
-    yield empty_hub
+    yield hub
     close_session()
     HfFileSystem.clear_instance_cache()
+    hub.close()
 
 
 @pytest.fixture
