@@ -89,11 +89,9 @@ class RowReader:
 
 class Shards:
     """
-    The shards in a folder, read by frame id. The index of the folder is read once, on first use.
+    The shards in a folder as [`~uov_hf.data.shards.write_shards`] leaves it, read by frame id.
 
-    Args:
-        folder (`str` or `Path`):
-            Holds `*.parquet`, as [`~uov_hf.data.shards.write_shards`] leaves it.
+    The index of the folder is read once, on first use.
 
     Raises:
         ValueError: on first use, where a file is no shard or two hold the same frame.

@@ -279,11 +279,7 @@ def _count_missing(path: Path, sequence: Frames) -> int:
 
 class ShardFile:
     """
-    A Parquet file that gets its name when all its rows are on the disk.
-
-    Args:
-        path (`Path`): The name. Its folder is made where it is missing.
-        schema (`pa.Schema`): Columns of a row.
+    A Parquet file that gets its name when all its rows are on the disk. Its folder is made where it is missing.
 
     Raises:
         OSError: it cannot be written, as on a full disk; it names the file.

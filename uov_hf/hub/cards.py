@@ -28,13 +28,7 @@ class License(TypedDict):
 
 
 def license_metadata(license: str, name: str) -> License:
-    """
-    The licence in the YAML of a card.
-
-    Args:
-        license (`str`): As the Hub names licences; `other` for terms of their own, which are then in `LICENSE.md`.
-        name (`str`): Of such terms, as the Hub wants it: lower case with hyphens.
-    """
+    """The licence in the YAML of a card. `other` stands for terms of their own, with a `name`, in `LICENSE.md`."""
     if license != "other":
         return {"license": license, "license_name": None, "license_link": None}
     name = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")

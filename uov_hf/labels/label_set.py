@@ -269,13 +269,9 @@ def segment_frame(
     frame: Frame, teacher: Teacher, cameras: list[str] | None = None, augmentations: Sequence[str] = ()
 ) -> SegmentRow:
     """
-    The row of a label set for one frame. The ids of augmented images follow those of the plain ones.
+    The row of a label set for one frame with `CAMERA_COLUMNS`. All cameras are segmented unless `cameras` names some.
 
-    Args:
-        frame (`Frame`): With the columns `CAMERA_COLUMNS`.
-        teacher (`Teacher`): Segments the images.
-        cameras (`list[str]`, *optional*): The cameras to segment; all by default.
-        augmentations (`Sequence[str]`): The augmented images to segment as well; see `Augmentation`.
+    The ids of augmented images (see `Augmentation`) follow those of the plain ones.
 
     Raises:
         ValueError: the frame lacks a camera, or a prediction does not fit its image or the prompts.

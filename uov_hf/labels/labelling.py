@@ -198,12 +198,9 @@ def pair_with_segments(
     frame: Frame, segmentation: Sequence[bytes | None], occlusion: OcclusionConfig | None = None
 ) -> Pairs:
     """
-    Every pair of a point and a pixel with the segment at the pixel.
+    Every pair of a point and a pixel with the segment at the pixel; with `occlusion`, without pairs of hidden points.
 
-    Args:
-        frame (`Frame`): `points` and the geometry of the cameras.
-        segmentation (`Sequence`): A PNG per camera; a camera without one (`None`) has no pairs.
-        occlusion (`OcclusionConfig`, *optional*): Leave out the pairs of hidden points.
+    `segmentation` has a PNG per camera; a camera without one (`None`) has no pairs.
 
     Raises:
         ValueError: a PNG is not of the size of its image.

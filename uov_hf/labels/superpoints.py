@@ -40,14 +40,9 @@ class SuperpointConfig:
 
 def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndarray:
     """
-    Cut a scan into superpoints.
+    The superpoint of every point `(num_points,)`, counted from 0.
 
-    Args:
-        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; finite.
-        config (`SuperpointConfig`): The conditions for a join.
-
-    Returns:
-        Superpoint of every point `(num_points,)`, counted from 0.
+    `positions` `(num_points, 3)` are finite metres in the lidar frame.
     """
     num_points, num_neighbors = len(positions), min(config.num_neighbors, len(positions) - 1)
     if num_neighbors < 1:

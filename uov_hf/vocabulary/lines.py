@@ -9,13 +9,7 @@ import yaml
 class Entry:
     """A part of a YAML file. Each method returns its value as one type, or raises a `ValueError` with its line.
 
-    Args:
-        path (`Path`):
-            The file, for messages.
-        node (`yaml.Node`):
-            The part.
-        name (`str`):
-            Its name in messages.
+    `path` and `name` are the file and the name of the part in messages.
     """
 
     def __init__(self, path: Path, node: yaml.Node, name: str):
