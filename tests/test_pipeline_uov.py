@@ -99,14 +99,16 @@ def test_a_class_scores_as_the_best_of_its_prompts(words):
 
 
 def test_candidates_may_be_given_by_embeddings_beside_words_or_as_further_prompts_of_a_word(words):
-    sky, road = own = words.model.uov.prompt_embeds[[4, 1]]
-    mixed = words(scan(), candidate_labels=["tree"], candidate_embeds={"by picture": 3 * own.numpy()})
+    sedan, road = own = words.model.uov.prompt_embeds[[3, 1]]
+    alone = words(scan(), candidate_embeds={"sedan": sedan, "road": road})
+    assert_same(alone, words(scan(), candidate_labels=["sedan", "road"]))
+    apart = words(scan(400), ["tree", "sedan", "road"])["segmentation"]
+    assert set(apart) == {0, 1, 2}
+    mixed = words(scan(400), ["tree"], candidate_embeds={"by picture": 3 * own.numpy()})
     assert mixed["labels"] == ["tree", "by picture"]
-    alone = words(scan(), candidate_embeds={"sky": sky, "road": road})
-    assert_same(alone, words(scan(), candidate_labels=["sky", "road"]))
-    both = words(scan(), ["tree", "sky"], candidate_embeds={"tree": road.numpy()})
-    apart = words(scan(), ["tree", "sky", "road"])
-    np.testing.assert_array_equal(both["segmentation"], np.array([0, 1, 0])[apart["segmentation"]])
+    np.testing.assert_array_equal(mixed["segmentation"], np.array([0, 1, 1])[apart])
+    both = words(scan(400), ["tree", "sedan"], candidate_embeds={"tree": road.numpy()})
+    np.testing.assert_array_equal(both["segmentation"], np.array([0, 1, 0])[apart])
 
 
 @pytest.mark.parametrize("head", ["words", "classes"])

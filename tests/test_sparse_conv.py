@@ -96,6 +96,15 @@ def test_voxels_at_the_ends_of_rows_and_samples_are_no_neighbours():
         assert sum(pyramid.submanifold(0, kernel_size).sizes) == len(ends)
 
 
+def test_negative_coordinates_fall_into_the_cells_that_floor_gives():
+    coords = torch.tensor([[0, -1, -1, -1], [0, -2, -2, -2], [0, 0, 0, 0], [0, -3, -1, -1]], dtype=torch.int32)
+    pyramid, order = build_pyramid(coords)
+    sums = SparseConv(1, 1, 2)
+    torch.nn.init.ones_(sums.weight)
+    values = torch.tensor([[1.0], [10.0], [100.0], [1000.0]])
+    assert sorted(sums(values[order], pyramid.down(0)).flatten().tolist()) == [11.0, 100.0, 1000.0]
+
+
 def test_kernel_maps_are_made_once():
     pyramid, _ = build_pyramid(random_voxels())
     assert pyramid.submanifold(0, 3) is pyramid.submanifold(0, 3)
