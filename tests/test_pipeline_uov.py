@@ -14,25 +14,26 @@ def load(folder, **options) -> PointCloudSegmentationPipeline:
     return pipeline("point-cloud-segmentation", model=str(folder), device="cpu", **options)
 
 
+def save_and_load(head, folder) -> PointCloudSegmentationPipeline:
+    torch.manual_seed(0)
+    save_checkpoint(folder, small_segmenter(head), UOVProcessor.from_teacher(UOVFeatureExtractor()))
+    return load(folder)
+
+
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> PointCloudSegmentationPipeline:
-    """With a text head."""
-    folder = tmp_path_factory.mktemp("text")
-    save_checkpoint(folder, small_segmenter("text"), UOVProcessor.from_teacher(UOVFeatureExtractor()))
-    return load(folder)
+    return save_and_load("text", tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory) -> PointCloudSegmentationPipeline:
-    """With a linear head."""
-    folder = tmp_path_factory.mktemp("linear")
-    save_checkpoint(folder, small_segmenter("linear"), UOVProcessor.from_teacher(UOVFeatureExtractor()))
-    return load(folder)
+    return save_and_load("linear", tmp_path_factory.mktemp("linear"))
 
 
 @pytest.fixture(scope="module")
 def reader(clip_folder, tmp_path_factory) -> PointCloudSegmentationPipeline:
     """With its teacher's text tower, and a network that scales intensities."""
+    torch.manual_seed(0)
     folder, teacher = tmp_path_factory.mktemp("reader"), str(clip_folder)
     uov = small_network(projection_dim=8, teacher=teacher)
     uov.set_text_tower(CLIPTextModelWithProjection.from_pretrained(teacher, projection_dim=8), source=teacher)
