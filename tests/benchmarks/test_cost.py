@@ -5,6 +5,8 @@ import sys
 import time
 from types import SimpleNamespace
 
+import imports
+import pipeline
 import pytest
 
 
@@ -19,16 +21,12 @@ print(*sorted(after - before - set(sys.stdlib_module_names)))
 
 
 def test_importing_the_package_brings_no_library_that_transformers_does_not():
-    import imports
-
     program = NEW_LIBRARIES.format(base=imports.TRANSFORMERS)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["uov_hf"]
 
 
 def test_a_stage_inside_another_is_counted_once(monkeypatch):
-    import pipeline
-
     clock = iter(range(100))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 1000)  # a millisecond passes at every look
     watch, things = pipeline.Stopwatch(), SimpleNamespace()

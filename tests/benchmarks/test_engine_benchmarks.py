@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 from unittest.mock import Mock
 
+import gpu
+import gpu_checks
+import gpu_speed
 import numpy as np
 import pytest
+import scans
+import sparse_conv
 import torch
 
 from uov_hf import UOVConfig
@@ -31,12 +36,15 @@ def network():
 
 @pytest.fixture(scope="module")
 def voxels():
-    import scans
-
     sensor = scans.SENSORS["nuScenes"]
     scan = next(scans.make_scans(sensor, Path("nowhere"), 1))[::40]
     batch = sensor.extractor()(scan)
     return batch["voxel_coords"], batch["voxel_features"]
+
+
+@pytest.fixture(scope="module")
+def cases(voxels):
+    return gpu_checks.make_cases("tiny", voxels)
 
 
 def count_flops(network, coords, features) -> int:
@@ -58,8 +66,6 @@ def count_flops(network, coords, features) -> int:
 
 
 def test_scans_made_from_one_sample_all_have_another_size(tmp_path):
-    import scans
-
     sensor = scans.SENSORS["nuScenes"]
     sample = next(scans.make_scans(sensor, tmp_path, 1))
     path = tmp_path / sensor.pattern.replace("*", "scan")
@@ -73,8 +79,6 @@ def test_scans_made_from_one_sample_all_have_another_size(tmp_path):
 
 @pytest.mark.parametrize("name, least, most", [("nuScenes", 12_000, 26_000), ("SemanticKITTI", 35_000, 65_000)])
 def test_a_computed_scan_has_about_as_many_voxels_as_a_real_one(name, least, most):
-    import scans
-
     sensor = scans.SENSORS[name]
     scan = scans.scan_a_street(sensor, np.random.default_rng(0))
     voxels = sensor.extractor()(scan, intensity_max=1.0)["voxel_coords"]
@@ -82,8 +86,6 @@ def test_a_computed_scan_has_about_as_many_voxels_as_a_real_one(name, least, mos
 
 
 def test_the_bare_products_are_all_products_of_the_forward_pass(network, voxels):
-    import sparse_conv
-
     products = sparse_conv.record_products(lambda: sparse_conv.forward(network, *voxels))
     assert products.count_flops() == count_flops(network, *voxels) > 0
     product, operands, result = products.calls[-1]
@@ -95,8 +97,6 @@ def test_the_bare_products_are_all_products_of_the_forward_pass(network, voxels)
 
 def test_both_engines_and_the_products_are_timed_on_a_scan(network, voxels):
     pytest.importorskip("spconv")
-    import sparse_conv
-
     sparse_conv.disarm_spconv("cpu")
     row = sparse_conv.compare_engines(network, *voxels, num_threads=1)
     row |= sparse_conv.compare_with_products(network, *voxels)
@@ -106,10 +106,7 @@ def test_both_engines_and_the_products_are_timed_on_a_scan(network, voxels):
     assert f"| {ratio:.2f}× ({ratio:.2f}…{ratio:.2f}) |" in tables
 
 
-def test_the_torch_engine_passes_the_checks_and_a_wrong_one_does_not(voxels, monkeypatch):
-    import gpu_checks
-
-    cases = gpu_checks.make_cases("tiny", voxels)
+def test_the_torch_engine_passes_the_checks_and_a_wrong_one_does_not(cases, monkeypatch):
     for precision in ("fp32", "bf16"):
         result = gpu_checks.check(cases, "torch", precision, "cpu")
         assert len(result["passed"]) == len(cases) and not result["failed"] and not result["refused"]
@@ -119,10 +116,8 @@ def test_the_torch_engine_passes_the_checks_and_a_wrong_one_does_not(voxels, mon
     assert result["passed"] == ["empty batch"] and len(result["failed"]) == len(cases) - 1
 
 
-def test_a_wrong_gradient_is_found_where_the_features_are_right(voxels, monkeypatch):
-    import gpu_checks
-
-    (case,) = [case for case in gpu_checks.make_cases("tiny", voxels) if case.name == "odd grid"]
+def test_a_wrong_gradient_is_found_where_the_features_are_right(cases, monkeypatch):
+    (case,) = [case for case in cases if case.name == "odd grid"]
     right = KernelMap.convolve
 
     def detached(kernel_map, features, weight):
@@ -133,21 +128,16 @@ def test_a_wrong_gradient_is_found_where_the_features_are_right(voxels, monkeypa
     assert "gradient error 1.0e+00" in result["failed"]["odd grid"] and result["value_error"] < 1e-5
 
 
-def test_an_engine_that_refuses_is_refused_with_its_reason(voxels, monkeypatch):
-    import gpu_checks
-
+def test_an_engine_that_refuses_is_refused_with_its_reason(cases, monkeypatch):
     def refuse(*args):
         raise RuntimeError("spconv cannot be used here: no bfloat16. Use `sparse_backend='torch'` or 'auto'.")
 
-    cases = gpu_checks.make_cases("tiny", voxels)[:2]
     monkeypatch.setattr(KernelMap, "convolve", refuse)
-    result = gpu_checks.check(cases, "torch", "fp32", "cpu")
+    result = gpu_checks.check(cases[:2], "torch", "fp32", "cpu")
     assert "no bfloat16" in result["refused"]["one voxel"] and not result["failed"]
 
 
 def test_odd_voxels_have_the_properties_of_their_names():
-    import gpu_checks
-
     voxels = gpu_checks.odd_voxels()
     assert len(voxels["empty batch"]) == 0 and len(voxels["one voxel"]) == 1
     assert (voxels["negative coordinates"][:, 1:].amin(0) < 0).all()
@@ -158,8 +148,6 @@ def test_odd_voxels_have_the_properties_of_their_names():
 
 
 def test_the_work_of_a_batch_is_that_of_its_scans(network, voxels):
-    import gpu_speed
-
     timer = gpu_speed.NetworkTimer({"nuScenes": [voxels]}, "cpu", gpu_speed.EFFORTS["cpu"])
     once = timer.measure("torch", "fp32", "nuScenes", 1, training=False)
     assert once["flops"] == count_flops(network, *voxels)
@@ -169,8 +157,6 @@ def test_the_work_of_a_batch_is_that_of_its_scans(network, voxels):
 
 
 def test_a_job_that_hangs_or_dies_costs_only_itself(tmp_path):
-    import gpu
-
     job = gpu.Job("card", "torch", "fp32")
     for is_dead, reason in ((False, "not done after"), (True, "it died with status -11")):
         runner = gpu.JobRunner(tmp_path, "cpu", end=float("inf"), longest=1.0)
@@ -183,9 +169,9 @@ def test_a_job_that_hangs_or_dies_costs_only_itself(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_program_runs_on_a_cpu(benchmarks, tmp_path):
+def test_the_whole_program_runs_on_a_cpu(tmp_path):
     output = tmp_path / "gpu.json"
-    command = [sys.executable, benchmarks / "gpu.py", "--device", "cpu", "--minutes", "6", "--output", output]
+    command = [sys.executable, gpu.__file__, "--device", "cpu", "--minutes", "6", "--output", output]
     done = subprocess.run([*map(str, command), "--data_dir", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(output.read_text())["results"]

@@ -1,6 +1,7 @@
 """The benchmark of point labels: the official rule gives our labels, and its tiles are a teacher of any image."""
 
 import numpy as np
+import point_labels
 
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet
@@ -9,8 +10,6 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 def test_the_papers_preset_gives_the_labels_of_the_official_loop(tiny_street, tmp_path):
-    import point_labels
-
     vocabulary = load_vocabulary("nuscenes")
     teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
     frames = load_frames("nuscenes", split="all", data_dir=tiny_street)
@@ -25,8 +24,6 @@ def test_the_papers_preset_gives_the_labels_of_the_official_loop(tiny_street, tm
 
 
 def test_the_tiles_are_a_teacher_of_any_image():
-    import point_labels
-
     tiles = point_labels.Tiles(["car", "road"])
     (answer,) = tiles.segment({"image_sizes": [(90, 160)]})
     assert answer.segmentation.shape == (90, 160) and len(np.unique(answer.segmentation)) == len(answer.labels) == 80
