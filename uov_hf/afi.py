@@ -68,8 +68,7 @@ def approximate_flat_interaction(
             x, y, z in metres in the lidar frame; further columns are ignored.
         scores (`torch.Tensor` or `np.ndarray` of shape `(num_points, C)`):
             One-hot labels ([`labels_to_scores`]) or probabilities; a row with a smaller sum is weaker evidence.
-        config ([`AFIConfig`], *optional*):
-            The constants; by default the paper's without its ground ring.
+        config ([`AFIConfig`], *optional*): The constants; by default the paper's without its ground ring.
         num_points (`torch.Tensor` of shape `(num_scans,)`, *optional*):
             Points of each scan of a batch; by default there is one scan.
 

@@ -27,8 +27,7 @@ class AFIConfig:
             Nearest points of the level above that vote for a point on the way back.
         min_cosine (`float`, *optional*, defaults to 0.995):
             A line follows a direction where |cosine| is above this (5.7 degrees).
-        min_count (`int`, *optional*, defaults to 0):
-            Directions of the first level need more neighbours than this.
+        min_count (`int`, *optional*, defaults to 0): Directions of the first level need more neighbours than this.
         base_vote (`float`, *optional*, defaults to 0.0):
             Weight of each voter beside its trust in directions along the line. With 0, a point keeps its own evidence
             where no voter trusts a direction towards it.
@@ -84,8 +83,7 @@ class AFIConfig:
         Args:
             settings (`dict`):
                 Constants that differ from the paper's. A `ground_ring` is a dictionary whose `classes` are names.
-            label2id (`dict[str, int]`, *optional*):
-                `model.config.label2id`; needed for a `ground_ring`.
+            label2id (`dict[str, int]`, *optional*): `model.config.label2id`; needed for a `ground_ring`.
 
         Raises:
             ValueError: A name is unknown, a value is out of range, or a ring has no `classes` or no `label2id`.

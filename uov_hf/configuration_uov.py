@@ -38,16 +38,12 @@ class UOVConfig(PreTrainedConfig):
     The network with the defaults has 37,917,472 parameters: the similarity scale is a field, not a parameter.
 
     Args:
-        in_channels (`int`, *optional*, defaults to 1):
-            Features of a voxel. The paper has one, the intensity.
-        stem_channels (`int`, *optional*, defaults to 32):
-            Channels of the first convolution, at full resolution.
-        stem_kernel_size (`int`, *optional*, defaults to 3):
-            Kernel of the first convolution; odd, at least 3.
+        in_channels (`int`, *optional*, defaults to 1): Features of a voxel. The paper has one, the intensity.
+        stem_channels (`int`, *optional*, defaults to 32): Channels of the first convolution, at full resolution.
+        stem_kernel_size (`int`, *optional*, defaults to 3): Kernel of the first convolution; odd, at least 3.
         hidden_sizes (`list[int]` of length 8):
             Channels of the four stages down, then of the four stages up. The last is the width of the backbone.
-        depths (`list[int]` of length 8):
-            Residual blocks of each stage.
+        depths (`list[int]` of length 8): Residual blocks of each stage.
         batch_norm_momentum (`float`, *optional*, defaults to 0.05):
             Momentum of the BatchNorms outside the residual blocks and of those in their shortcuts.
         block_batch_norm_momentum (`float`, *optional*, defaults to 0.1):
@@ -59,12 +55,10 @@ class UOVConfig(PreTrainedConfig):
             [`SparseUNet.engine`] returns the choice with its reason.
         projection_dim (`int`, *optional*, defaults to 768):
             Dimension D of the teacher's space, which points, segments and words share.
-        logit_scale (`float`, *optional*, defaults to 1 / 0.07):
-            Factor from cosine similarity to logit, at inference.
+        logit_scale (`float`, *optional*, defaults to 1 / 0.07): Factor from cosine similarity to logit, at inference.
         text_config (`CLIPTextConfig` or `dict`, *optional*):
             Configuration of the text tower in the model. Without one the vocabulary is the baked one.
-        text_tower_source (`str`, *optional*):
-            The teacher that the text tower belongs to.
+        text_tower_source (`str`, *optional*): The teacher that the text tower belongs to.
         teacher (`str`, *optional*):
             The teacher in whose text space the point embeddings were trained: id and commit on the Hub, or the name
             of a folder. The text tower is used only if `text_tower_source` is the same.
@@ -75,8 +69,7 @@ class UOVConfig(PreTrainedConfig):
             prompts are refused where `id2label` has other classes.
         ignored_index (`int`, *optional*, defaults to 255):
             The class of background prompts and the label of points that have none.
-        temperature (`float`, *optional*, defaults to 0.07):
-            Temperature of both terms of tri-modal pre-training.
+        temperature (`float`, *optional*, defaults to 0.07): Temperature of both terms of tri-modal pre-training.
         image_loss_weight, text_loss_weight (`float`, *optional*, defaults to 0.5):
             Weights of the superpixel-superpoint and of the text-superpoint term.
         hard_text_weight (`float`, *optional*, defaults to 0.2):
@@ -90,8 +83,7 @@ class UOVConfig(PreTrainedConfig):
         negatives (`"scene"`, `"batch"` or `"global"`, *optional*, defaults to `"scene"`):
             The negatives of a superpoint: the segments of its scene, of its micro-batch, or of the whole optimiser
             step. Results with `"batch"` depend on the number of GPUs.
-        format_version (`int`):
-            Version of the checkpoint's layout.
+        format_version (`int`): Version of the checkpoint's layout.
 
     Raises:
         StrictDataclassError: A field has the wrong type, or does not fit another one.
@@ -153,8 +145,7 @@ class UOVConfig(PreTrainedConfig):
         """Save the configuration as `PreTrainedConfig` does, with the remote code that it was loaded by.
 
         Args:
-            save_directory (`str` or `os.PathLike`):
-                The folder; created if it does not exist.
+            save_directory (`str` or `os.PathLike`): The folder; created if it does not exist.
             push_to_hub, kwargs:
                 See `PreTrainedConfig.save_pretrained`.
         """

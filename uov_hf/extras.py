@@ -11,8 +11,7 @@ def require_train_extra(module: str) -> None:
     """Check that every package of the extra `train` is installed.
 
     Args:
-        module (`str`):
-            The module that needs them, for the message.
+        module (`str`): The module that needs them, for the message.
 
     Raises:
         ImportError: If one is missing. The message names the missing packages and the command that installs them.

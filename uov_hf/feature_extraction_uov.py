@@ -108,8 +108,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
                 columns are ignored. A path is read by `read_points`. A scan may be empty.
             intensity_max (`float` or one for each scan, *optional*):
                 The sensor's full scale (255 for nuScenes, 1 for KITTI); not needed with the scaling `"raw"`.
-            return_tensors (`str`, *optional*, defaults to `"pt"`):
-                `"pt"` or `"np"`.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`.
 
         Returns:
             `BatchFeature`: `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),

@@ -20,20 +20,14 @@ class GroundRing:
     With fewer than 10 low points there is no ground.
 
     Args:
-        classes (`tuple[int, ...]`):
-            Columns of `scores` that ground may have; see [`~GroundRing.from_names`].
-        sensor_height (`float`, *optional*, defaults to 1.84):
-            Metres of the lidar above the ground (nuScenes).
-        max_height (`float`, *optional*, defaults to 0.44):
-            Metres above the ground below which a point is low.
+        classes (`tuple[int, ...]`): Columns of `scores` that ground may have; see [`~GroundRing.from_names`].
+        sensor_height (`float`, *optional*, defaults to 1.84): Metres of the lidar above the ground (nuScenes).
+        max_height (`float`, *optional*, defaults to 0.44): Metres above the ground below which a point is low.
         min_radius (`float`, *optional*, defaults to 2.0):
             Metres from the vertical axis; nearer points belong to the vehicle.
-        max_radius (`float`, *optional*, defaults to 5.0):
-            Metres from the vertical axis at which the ring ends.
-        max_residual (`float`, *optional*, defaults to 0.1):
-            Metres in z from the plane up to which a point is ground.
-        seed (`int`, *optional*, defaults to 42):
-            Seed of the trials.
+        max_radius (`float`, *optional*, defaults to 5.0): Metres from the vertical axis at which the ring ends.
+        max_residual (`float`, *optional*, defaults to 0.1): Metres in z from the plane up to which a point is ground.
+        seed (`int`, *optional*, defaults to 42): Seed of the trials.
 
     Raises:
         ValueError: There are no classes, or the radii do not ascend.

@@ -22,8 +22,7 @@ def pool_superpoints(
             One row per (point, superpoint) pair. A point seen by two cameras has two.
         superpoint_ids (`torch.LongTensor` of shape `(M,)`):
             The superpoint of each pair, from 0 to `num_superpoints - 1`, in any order.
-        num_superpoints (`int`):
-            The number S of superpoints.
+        num_superpoints (`int`): The number S of superpoints.
         point_rows (`torch.LongTensor` of shape `(M,)`, *optional*):
             The row of `point_embeds` of each pair; by default pair m has row m. Points of one voxel can share a row,
             which saves an array of size (M, D).
@@ -65,14 +64,11 @@ def superpixel_superpoint_loss(
     It is pushed away from the other segments: those of its scene if `scene_ids` is passed, else all.
 
     Args:
-        superpoint_embeds (`torch.Tensor` of shape `(S, D)`):
-            Mean point embeddings k.
-        segment_embeds (`torch.Tensor` of shape `(S, D)`):
-            The teacher's embedding q of the same segments, unit length.
+        superpoint_embeds (`torch.Tensor` of shape `(S, D)`): Mean point embeddings k.
+        segment_embeds (`torch.Tensor` of shape `(S, D)`): The teacher's embedding q of the same segments, unit length.
         scene_ids (`torch.LongTensor` of shape `(S,)`, *optional*):
             The scene of each superpoint. The sum over a batch is then the sum of the single scenes.
-        temperature (`float`, *optional*, defaults to 0.07):
-            τ.
+        temperature (`float`, *optional*, defaults to 0.07): τ.
         negative_embeds (`torch.Tensor` of shape `(K, D)`, *optional*):
             Segments of other micro-batches and ranks, negatives of every superpoint.
         has_points (`torch.BoolTensor` of shape `(S,)`, *optional*):
@@ -112,12 +108,10 @@ def soft_text_targets(
     """y_l[c] ∝ h·1[c = l] + (1 - h)·t_l·t_c, within the group of prompt l: the target of a superpoint labelled l.
 
     Args:
-        prompt_embeds (`torch.Tensor` of shape `(P, D)`):
-            Text embeddings t, unit length.
+        prompt_embeds (`torch.Tensor` of shape `(P, D)`): Text embeddings t, unit length.
         prompt_groups (`torch.LongTensor` of shape `(P,)`):
             Prompts of one group are synonyms ("car", "sedan"); targets do not cross groups.
-        hard_weight (`float`, *optional*, defaults to 0.2):
-            h; at 1 the targets are one-hot.
+        hard_weight (`float`, *optional*, defaults to 0.2): h; at 1 the targets are one-hot.
 
     Returns:
         `torch.Tensor` of shape `(P, P)`: Rows sum to one.
@@ -149,10 +143,8 @@ def text_superpoint_loss(
     Args:
         superpoint_embeds, temperature, has_points:
             See [`superpixel_superpoint_loss`].
-        prompt_embeds (`torch.Tensor` of shape `(P, D)`):
-            Text embeddings t of all prompts, unit length.
-        segment_labels (`torch.LongTensor` of shape `(S,)`):
-            The prompt that the teacher predicted for the segment.
+        prompt_embeds (`torch.Tensor` of shape `(P, D)`): Text embeddings t of all prompts, unit length.
+        segment_labels (`torch.LongTensor` of shape `(S,)`): The prompt that the teacher predicted for the segment.
         targets (`torch.Tensor` of shape `(P, P)`):
             [`soft_text_targets`]: row l is the distribution of a superpoint labelled l.
 
@@ -183,12 +175,9 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_ind
     errors in the first i rows alone. The gradient flows through m only.
 
     Args:
-        probabilities (`torch.Tensor` of shape `(N, C)`):
-            Rows sum to one: logits after a softmax.
-        labels (`torch.LongTensor` of shape `(N,)`):
-            Classes, from 0 to C - 1.
-        ignore_index (`int`, *optional*, defaults to 255):
-            The label of ignored rows.
+        probabilities (`torch.Tensor` of shape `(N, C)`): Rows sum to one: logits after a softmax.
+        labels (`torch.LongTensor` of shape `(N,)`): Classes, from 0 to C - 1.
+        ignore_index (`int`, *optional*, defaults to 255): The label of ignored rows.
 
     Returns:
         `torch.Tensor` of shape `()`: The loss; zero with a graph if no row has a label.

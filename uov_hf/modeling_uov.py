@@ -27,8 +27,7 @@ class UOVOutput(ModelOutput):
             Of `input_ids`, else of the baked prompts; `None` without both.
         logits_per_point (`torch.FloatTensor` of shape `(num_points, num_texts)`, *optional*):
             Cosine similarity times `config.logit_scale`; `None` without text.
-        voxel_embeds (`torch.FloatTensor` of shape `(num_voxels, projection_dim)`):
-            One row per voxel.
+        voxel_embeds (`torch.FloatTensor` of shape `(num_voxels, projection_dim)`): One row per voxel.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
             The output of the stem and of each stage, of shape `(voxels of that resolution, channels)`. Rows have the
             order that the network sorts voxels into, not that of `voxel_coords`.
@@ -79,8 +78,7 @@ class UOVModel(UOVPreTrainedModel):
     words  -> baked prompts, or the teacher's text tower               ┘
 
     Args:
-        config (`UOVConfig`):
-            Sizes of the network, and the baked vocabulary, which [`~UOVModel.set_classes`] writes.
+        config (`UOVConfig`): Sizes of the network, and the baked vocabulary, which [`~UOVModel.set_classes`] writes.
     """
 
     def __init__(self, config: UOVConfig):
@@ -135,16 +133,14 @@ class UOVModel(UOVPreTrainedModel):
         Args:
             voxel_coords (`torch.IntTensor` of shape `(num_voxels, 4)`):
                 Index of the scan in the batch, then x, y, z in the grid.
-            voxel_features (`torch.FloatTensor` of shape `(num_voxels, in_channels)`):
-                From [`UOVFeatureExtractor`].
+            voxel_features (`torch.FloatTensor` of shape `(num_voxels, in_channels)`): From [`UOVFeatureExtractor`].
             point_to_voxel (`torch.LongTensor` of shape `(num_points,)`, *optional*):
                 The voxel of each point, -1 for a point without one.
             num_points (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 Not used. Accepted so that the whole output of [`UOVProcessor`] can be passed.
             input_ids, attention_mask (`torch.LongTensor` of shape `(num_texts, sequence_length)`, *optional*):
                 Tokenised words for the text tower. By default the words are the baked prompts.
-            output_hidden_states (`bool`, *optional*):
-                Whether to return the features of every stage.
+            output_hidden_states (`bool`, *optional*): Whether to return the features of every stage.
             return_dict (`bool`, *optional*, defaults to `True`):
                 Whether to return an output object instead of a tuple.
 
@@ -191,10 +187,8 @@ class UOVModel(UOVPreTrainedModel):
         """Embed tokenised words by the teacher's own text tower.
 
         Args:
-            input_ids, attention_mask (`torch.LongTensor` of shape `(num_texts, sequence_length)`):
-                Tokenised words.
-            output_hidden_states, output_attentions, return_dict (`bool`, *optional*):
-                See the text tower.
+            input_ids, attention_mask (`torch.LongTensor` of shape `(num_texts, sequence_length)`): Tokenised words.
+            output_hidden_states, output_attentions, return_dict (`bool`, *optional*): See the text tower.
 
         Returns:
             `BaseModelOutputWithPooling`: `pooler_output` has the embeddings `(num_texts, projection_dim)`, of unit
@@ -243,8 +237,7 @@ class UOVModel(UOVPreTrainedModel):
         """Store a vocabulary in the model. It is saved with the weights, and sets `config.id2label`.
 
         Args:
-            names (`list[str]` of length C):
-                The classes, in the order of their ids.
+            names (`list[str]` of length C): The classes, in the order of their ids.
             prompt_embeds (`torch.Tensor` of shape `(P, projection_dim)`):
                 Unit-length text embeddings of the prompts by the teacher of the points.
             prompt_to_class (`torch.LongTensor` of shape `(P,)`):
@@ -283,10 +276,8 @@ class UOVModel(UOVPreTrainedModel):
         """Store the teacher's text tower in the model, so that words beyond the baked prompts can be used.
 
         Args:
-            text_tower (`CLIPTextModelWithProjection`):
-                The tower. It is frozen.
-            source (`str`):
-                The teacher of the tower. The tower is used only if this is `config.teacher`.
+            text_tower (`CLIPTextModelWithProjection`): The tower. It is frozen.
+            source (`str`): The teacher of the tower. The tower is used only if this is `config.teacher`.
 
         Raises:
             ValueError: The embeddings of the tower do not have `config.projection_dim` dimensions.
@@ -307,8 +298,7 @@ class UOVModel(UOVPreTrainedModel):
         """Logits of the classes: the best prompt of each, as cosine similarity times `config.logit_scale`.
 
         Args:
-            point_embeds (`torch.FloatTensor` of shape `(N, projection_dim)`):
-                Embeddings of points or voxels.
+            point_embeds (`torch.FloatTensor` of shape `(N, projection_dim)`): Embeddings of points or voxels.
             include_background (`bool`, *optional*, defaults to `False`):
                 Whether background prompts compete, as one last column.
 

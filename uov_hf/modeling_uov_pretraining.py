@@ -24,14 +24,12 @@ class UOVPreTrainingOutput(ModelOutput):
     """The loss of a micro-batch; each term is a mean over its superpoints.
 
     Args:
-        loss (`torch.FloatTensor` of shape `()`):
-            `image_loss_weight * image_loss + text_loss_weight * text_loss`.
+        loss (`torch.FloatTensor` of shape `()`): `image_loss_weight * image_loss + text_loss_weight * text_loss`.
         image_loss, text_loss (`torch.FloatTensor` of shape `()`):
             Superpixel-superpoint contrast and text-superpoint cross-entropy, without a graph.
         num_superpoints (`torch.LongTensor` of shape `()`):
             Number of superpoints in the means: the weight of this micro-batch in the optimiser step.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
-            See [`UOVOutput`].
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`): See [`UOVOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -82,12 +80,10 @@ class UOVForPreTraining(UOVPreTrainedModel):
                 The superpoint of each pair. A superpoint without pairs is in no loss.
             segment_embeds (`torch.FloatTensor` of shape `(S, projection_dim)`):
                 The teacher's embedding of the image segment of each superpoint, unit length.
-            segment_labels (`torch.LongTensor` of shape `(S,)`):
-                The prompt that the teacher predicted for it.
+            segment_labels (`torch.LongTensor` of shape `(S,)`): The prompt that the teacher predicted for it.
             prompt_embeds (`torch.FloatTensor` of shape `(P, projection_dim)`):
                 The teacher's text embeddings, unit length.
-            prompt_groups (`torch.LongTensor` of shape `(P,)`):
-                The group of synonyms of each prompt.
+            prompt_groups (`torch.LongTensor` of shape `(P,)`): The group of synonyms of each prompt.
             scene_ids (`torch.LongTensor` of shape `(S,)`, *optional*):
                 The scene of each superpoint; needed where `config.negatives` is `"scene"`.
             negative_embeds (`torch.FloatTensor` of shape `(K, projection_dim)`, *optional*):

@@ -19,16 +19,13 @@ class UOVSegmentationOutput(ModelOutput):
     """Output of [`UOVForSemanticSegmentation`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `()`, *optional*):
-            `cross_entropy + lovasz_loss`; `None` without `labels`.
+        loss (`torch.FloatTensor` of shape `()`, *optional*): `cross_entropy + lovasz_loss`; `None` without `labels`.
         logits (`torch.FloatTensor` of shape `(num_points, num_labels)`):
             One row per point if `point_to_voxel` was passed (zeros for a point outside the grid), else per voxel.
-        voxel_logits (`torch.FloatTensor` of shape `(num_voxels, num_labels)`):
-            One row per voxel.
+        voxel_logits (`torch.FloatTensor` of shape `(num_voxels, num_labels)`): One row per voxel.
         cross_entropy, lovasz_loss (`torch.FloatTensor` of shape `()`, *optional*):
             The terms of the loss, without a graph.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`):
-            See [`UOVOutput`].
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, where `output_hidden_states=True`): See [`UOVOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -82,10 +79,8 @@ class UOVForSemanticSegmentation(UOVPreTrainedModel):
         """Add a new head to a pre-trained network.
 
         Args:
-            uov (`UOVModel`):
-                The network. It is used, not copied, and so is its configuration.
-            head (`"linear"` or `"text"`, *optional*, defaults to `"linear"`):
-                See [`UOVForSemanticSegmentation`].
+            uov (`UOVModel`): The network. It is used, not copied, and so is its configuration.
+            head (`"linear"` or `"text"`, *optional*, defaults to `"linear"`): See [`UOVForSemanticSegmentation`].
             class_names (`list[str]`, *optional*):
                 The classes, in the order of their ids; by default those of the baked prompts. With other classes the
                 baked prompts are dropped.

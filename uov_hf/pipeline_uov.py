@@ -33,10 +33,8 @@ class PointCloudSegmentation(TypedDict):
     Args:
         segmentation (`np.ndarray` of shape `(num_points,)`, int64):
             Indices into `labels`; 255 for a point without a voxel or below the threshold.
-        scores (`np.ndarray` of shape `(num_points,)`, float32):
-            Probability of the label among all candidates.
-        labels (`list[str]`):
-            The candidates, or the classes of the checkpoint.
+        scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of the label among all candidates.
+        labels (`list[str]`): The candidates, or the classes of the checkpoint.
         top_labels, top_scores (`np.ndarray` of shape `(num_points, top_k)`, int64 and float32, *optional*):
             The best labels, best first, and their probabilities, regardless of the threshold; only with `top_k`.
     """
@@ -136,8 +134,7 @@ class PointCloudSegmentationPipeline(Pipeline):
                 Points whose best label has a lower probability get 255 in `segmentation`.
             top_k (`int`, *optional*):
                 Number of best labels to return for each point; all if there are fewer candidates.
-            refine (`"afi"`, *optional*):
-                Refine the labels by approximate flat interaction.
+            refine (`"afi"`, *optional*): Refine the labels by approximate flat interaction.
 
         Returns:
             [`PointCloudSegmentation`] for one scan, a list of them for a list, a generator for a generator.
@@ -160,8 +157,7 @@ class PointCloudSegmentationPipeline(Pipeline):
         """Save the model and its processor as a checkpoint that `pipeline` loads again.
 
         Args:
-            save_directory (`str` or `os.PathLike`):
-                The folder; created if it does not exist.
+            save_directory (`str` or `os.PathLike`): The folder; created if it does not exist.
             kwargs:
                 Passed to `save_pretrained` of both, such as `push_to_hub`.
         """

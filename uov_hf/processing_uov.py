@@ -36,10 +36,8 @@ class PointSegmentation(ModelOutput):
     """The labels of one scan.
 
     Args:
-        segmentation (`torch.LongTensor` of shape `(num_points,)`):
-            Columns of the scores, or the ignored index.
-        scores (`torch.FloatTensor` of shape `(num_points,)`):
-            Score of each label, 0 for a point outside the grid.
+        segmentation (`torch.LongTensor` of shape `(num_points,)`): Columns of the scores, or the ignored index.
+        scores (`torch.FloatTensor` of shape `(num_points,)`): Score of each label, 0 for a point outside the grid.
         top_labels, top_scores (`torch.Tensor` of shape `(num_points, top_k)`, *optional*):
             The best labels, best first, and their scores; only with `top_k`.
     """
@@ -58,10 +56,8 @@ class UOVProcessor(ProcessorMixin):
     """Voxelise scans, prepare camera images, tokenise words, and turn scores back into labels of points.
 
     Args:
-        feature_extractor (`UOVFeatureExtractor`):
-            Points to voxels.
-        image_processor (an image processor of transformers):
-            Camera images to `pixel_values`.
+        feature_extractor (`UOVFeatureExtractor`): Points to voxels.
+        image_processor (an image processor of transformers): Camera images to `pixel_values`.
         tokenizer (a tokenizer of transformers):
             Words to `input_ids`. transformers saves no processor without one; see [`~UOVProcessor.from_teacher`].
         has_text_tower (`bool`, *optional*, defaults to `False`):
@@ -107,12 +103,9 @@ class UOVProcessor(ProcessorMixin):
         letters, and `text` is refused.
 
         Args:
-            feature_extractor (`UOVFeatureExtractor`):
-                Points to voxels.
-            teacher_name_or_path (`str`, *optional*):
-                Folder or Hub id of a CLIP model.
-            revision (`str`, *optional*):
-                Branch, tag or commit on the Hub; the one that made the label set.
+            feature_extractor (`UOVFeatureExtractor`): Points to voxels.
+            teacher_name_or_path (`str`, *optional*): Folder or Hub id of a CLIP model.
+            revision (`str`, *optional*): Branch, tag or commit on the Hub; the one that made the label set.
         """
         if teacher_name_or_path is None:
             return cls(feature_extractor, CLIPImageProcessorPil(), _letter_tokenizer())
@@ -139,12 +132,9 @@ class UOVProcessor(ProcessorMixin):
                 Scans: x, y, z in metres in the lidar frame, then the intensity as in the file.
             images (image, list of images, or list of such lists, *optional*):
                 The image of one camera, those of the cameras of one scan, or of each scan of the batch, equally many.
-            text (`str` or `list[str]`, *optional*):
-                Words for the text tower.
-            intensity_max (`float` or `list[float]`, *optional*):
-                The sensor's full scale; see [`UOVFeatureExtractor`].
-            return_tensors (`str`, *optional*, defaults to `"pt"`):
-                `"pt"`, which the model reads, or `"np"`.
+            text (`str` or `list[str]`, *optional*): Words for the text tower.
+            intensity_max (`float` or `list[float]`, *optional*): The sensor's full scale; see [`UOVFeatureExtractor`].
+            return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"`, which the model reads, or `"np"`.
             images_kwargs, text_kwargs (`dict`, *optional*):
                 Options of the image processor and of the tokenizer. Options of either may be passed by their names,
                 such as `padding`.
@@ -211,17 +201,14 @@ class UOVProcessor(ProcessorMixin):
                 Whether rows are voxels. This is cheaper, because scores are compared once for each voxel.
             include_background (`bool`, *optional*, defaults to `False`):
                 Whether the last column is background, which becomes `ignored_index`.
-            ignored_index (`int`, *optional*, defaults to 255):
-                The label of points without a class.
+            ignored_index (`int`, *optional*, defaults to 255): The label of points without a class.
             refine (`"afi"`, *optional*):
                 Refine the labels by approximate flat interaction with the settings `afi` of this processor, on the
                 device of `class_scores`. Points outside the grid are ignored and get no label.
             points (array of shape `(num_points, 3 or more)`, or a list of them, *optional*):
                 The scans as passed to the processor, or concatenated. Only for `refine`.
-            label2id (`dict[str, int]`, *optional*):
-                `model.config.label2id`. Only for a ground ring.
-            top_k (`int`, *optional*):
-                Number of best labels to return besides; all if there are fewer.
+            label2id (`dict[str, int]`, *optional*): `model.config.label2id`. Only for a ground ring.
+            top_k (`int`, *optional*): Number of best labels to return besides; all if there are fewer.
 
         Returns:
             `list[PointSegmentation]`: The labels of each scan, with the softmax probability of the label as score, or

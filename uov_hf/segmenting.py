@@ -29,18 +29,13 @@ class SegmentedScan:
     """A scan, its labels, and the folder of the results.
 
     Args:
-        scan (`Path`):
-            The file.
-        folder (`Path`):
-            Contains `labels.npy`, `scores.npy`, `classes.json`, and the pictures.
+        scan (`Path`): The file.
+        folder (`Path`): Contains `labels.npy`, `scores.npy`, `classes.json`, and the pictures.
         points (`np.ndarray` of shape `(num_points, 3 or 4)`, float32):
             x, y, z in metres, then the intensity as in the file.
-        labels (`np.ndarray` of shape `(num_points,)`, uint8):
-            Indices into `class_names`, or 255.
-        scores (`np.ndarray` of shape `(num_points,)`, float32):
-            Probability of the label.
-        class_names (`list[str]`):
-            The candidates, or the classes of the checkpoint.
+        labels (`np.ndarray` of shape `(num_points,)`, uint8): Indices into `class_names`, or 255.
+        scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of the label.
+        class_names (`list[str]`): The candidates, or the classes of the checkpoint.
     """
 
     scan: Path
@@ -113,10 +108,8 @@ def segment_file(
     Args:
         model_name_or_path (`str`, `Path` or `PointCloudSegmentationPipeline`):
             Folder or Hub id of a checkpoint, or a pipeline from [`load_segmenter`] for many scans.
-        scan (`str` or `Path`):
-            A file for [`read_points`].
-        output_dir (`str` or `Path`):
-            Created if it does not exist. Results of an earlier run are overwritten.
+        scan (`str` or `Path`): A file for [`read_points`].
+        output_dir (`str` or `Path`): Created if it does not exist. Results of an earlier run are overwritten.
         candidate_labels, candidate_embeds, intensity_max, threshold, refine:
             See [`PointCloudSegmentationPipeline`].
         device, dtype:
@@ -153,12 +146,9 @@ def segment_files(
     progress bar is shown only on a terminal.
 
     Args:
-        segmenter (`PointCloudSegmentationPipeline`):
-            See [`load_segmenter`].
-        scans (iterable of `str` or `Path`):
-            Files and folders; see [`find_scans`].
-        output_dir (`str` or `Path`):
-            Folder of the results.
+        segmenter (`PointCloudSegmentationPipeline`): See [`load_segmenter`].
+        scans (iterable of `str` or `Path`): Files and folders; see [`find_scans`].
+        output_dir (`str` or `Path`): Folder of the results.
         options:
             See [`segment_file`].
 
@@ -196,8 +186,7 @@ def read_pictures(words: Sequence[str] = (), file: str | Path | None = None) -> 
     """Read the pictures of classes from command-line options.
 
     Args:
-        words (sequence of `str`):
-            Such as `"tuk-tuk=a.jpg,b.jpg"`.
+        words (sequence of `str`): Such as `"tuk-tuk=a.jpg,b.jpg"`.
         file (`str` or `Path`, *optional*):
             JSON such as `{"tuk-tuk": ["a.jpg", "b.jpg"]}`, with paths relative to its folder.
 

@@ -64,14 +64,10 @@ class OffsetGroup:
     """Kernel offsets with equally many pairs, so that their products are one batched GEMM.
 
     Args:
-        offsets (`slice`):
-            The B offsets, of 0…K − 1 with the last axis fastest.
-        pairs (`slice`):
-            Their B · n pairs in the lists of the map, offset after offset.
-        num_pairs (`int`):
-            Number n of pairs of each offset.
-        is_identity (`bool`):
-            Whether every row is paired with itself, in order, so that nothing is gathered.
+        offsets (`slice`): The B offsets, of 0…K − 1 with the last axis fastest.
+        pairs (`slice`): Their B · n pairs in the lists of the map, offset after offset.
+        num_pairs (`int`): Number n of pairs of each offset.
+        is_identity (`bool`): Whether every row is paired with itself, in order, so that nothing is gathered.
     """
 
     offsets: slice
@@ -85,10 +81,8 @@ class KernelMap:
     """The pairs of input and output rows under each kernel offset.
 
     Args:
-        groups (`list[OffsetGroup]`):
-            All pairs, one group after another.
-        inputs, outputs (`torch.Tensor` of shape `(num_pairs,)`):
-            The rows of each pair, int32.
+        groups (`list[OffsetGroup]`): All pairs, one group after another.
+        inputs, outputs (`torch.Tensor` of shape `(num_pairs,)`): The rows of each pair, int32.
         by_output, by_input (`Segments`):
             The pairs of every output and input row. `by_input` is None for a submanifold map: the mirror image of a
             pair is in the other half of its group.
@@ -131,12 +125,9 @@ class KernelMap:
         """Yield each group with the rows `(B, n, C)` of its pairs, which are overwritten by the next ones.
 
         Args:
-            features (`torch.Tensor` of shape `(num_rows, C)`):
-                The rows to gather from.
-            rows (`torch.Tensor` of shape `(num_pairs,)`):
-                `inputs` or `outputs`.
-            workspace (`str`):
-                Name of the memory to gather into.
+            features (`torch.Tensor` of shape `(num_rows, C)`): The rows to gather from.
+            rows (`torch.Tensor` of shape `(num_pairs,)`): `inputs` or `outputs`.
+            workspace (`str`): Name of the memory to gather into.
         """
         num_columns = features.shape[1]
         limit = GATHER_BYTES.get(features.device.type, GATHER_BYTES_ON_ACCELERATORS)
@@ -224,10 +215,8 @@ class SparseConv(nn.Module):
     """y_o = Σ_k W_k x_i(o,k), with the pairs (i, o) of a kernel map: one module for every kind of convolution.
 
     Args:
-        in_channels, out_channels (`int`):
-            Width of the input and output features.
-        kernel_size (`int`):
-            Cells per axis: 3 or 5 for submanifold maps, 2 for the maps down and up.
+        in_channels, out_channels (`int`): Width of the input and output features.
+        kernel_size (`int`): Cells per axis: 3 or 5 for submanifold maps, 2 for the maps down and up.
         transposed (`bool`, *optional*, defaults to `False`):
             Whether the module is used with maps up. Changes only the initialisation, as in MinkowskiEngine.
     """

@@ -26,14 +26,10 @@ class Library:
     """A library with the interface of `spconv.pytorch`, and its limits.
 
     Args:
-        extra (`str`):
-            The extra of this package that installs it.
-        dtypes (`dict[str, tuple[torch.dtype, ...]]`):
-            The dtypes that it computes correctly, by type of device.
-        max_cells (`int`):
-            Cells of a batch that it can number. Beyond that it finds neighbours that do not exist.
-        max_bytes (`int`):
-            Size of a tensor of features that it can address.
+        extra (`str`): The extra of this package that installs it.
+        dtypes (`dict[str, tuple[torch.dtype, ...]]`): The dtypes that it computes correctly, by type of device.
+        max_cells (`int`): Cells of a batch that it can number. Beyond that it finds neighbours that do not exist.
+        max_bytes (`int`): Size of a tensor of features that it can address.
         lock (`AbstractContextManager`):
             Held while it is called in a forward pass. Backward passes of several threads are not protected.
     """
@@ -79,12 +75,9 @@ def choose_engine(backend: str, device: torch.device, dtype: torch.dtype) -> Eng
     """Choose one engine for all batches on this kind of device in this dtype, whatever a batch contains.
 
     Args:
-        backend (`str`):
-            `config.sparse_backend`.
-        device (`torch.device`):
-            Where the voxels are.
-        dtype (`torch.dtype`):
-            What the convolutions compute in: that of the features, or autocast's.
+        backend (`str`): `config.sparse_backend`.
+        device (`torch.device`): Where the voxels are.
+        dtype (`torch.dtype`): What the convolutions compute in: that of the features, or autocast's.
 
     Raises:
         RuntimeError: `backend` names a library that cannot compute this here.
@@ -257,16 +250,11 @@ class SpconvPyramid:
     cells, convolution by convolution: the result, the batch statistics and the gradients are those of the whole.
 
     Args:
-        library (`str`):
-            "spconv" or "spconv_triton".
-        finest (`VoxelLevel`):
-            At least one voxel.
-        total_stride (`int`):
-            Stride of the coarsest level.
-        row_bytes (`int`):
-            Size of the features of one voxel where they are widest.
-        kernel_volume (`int`):
-            Cells of the largest kernel.
+        library (`str`): "spconv" or "spconv_triton".
+        finest (`VoxelLevel`): At least one voxel.
+        total_stride (`int`): Stride of the coarsest level.
+        row_bytes (`int`): Size of the features of one voxel where they are widest.
+        kernel_volume (`int`): Cells of the largest kernel.
 
     Raises:
         RuntimeError: A single sample exceeds the limits of the library.

@@ -221,10 +221,8 @@ class SparseUNet(nn.Module):
         """The engine of the convolutions on a device in a dtype; the first call logs it with the reason.
 
         Args:
-            device (`torch.device` or `str`):
-                Of the voxels.
-            dtype (`torch.dtype`):
-                Of the weights, or autocast's.
+            device (`torch.device` or `str`): Of the voxels.
+            dtype (`torch.dtype`): Of the weights, or autocast's.
 
         Raises:
             RuntimeError: `config.sparse_backend` names an engine that cannot compute this here.

@@ -34,12 +34,9 @@ class VoxelLevel:
     """The voxels of one stride as ascending keys: batch, x, y, z packed into the bits of an int32 or int64.
 
     Args:
-        keys (`torch.Tensor` of shape `(num_voxels,)`):
-            Ascending and without duplicates.
-        bits (`tuple[int, int, int]`):
-            Width of the x, y and z field; the batch index has the rest.
-        num_coarser (`int`):
-            How often the stride can be doubled: cells of that size still begin at a multiple of it.
+        keys (`torch.Tensor` of shape `(num_voxels,)`): Ascending and without duplicates.
+        bits (`tuple[int, int, int]`): Width of the x, y and z field; the batch index has the rest.
+        num_coarser (`int`): How often the stride can be doubled: cells of that size still begin at a multiple of it.
     """
 
     keys: torch.Tensor
@@ -70,12 +67,9 @@ def sort_voxels(
     Coordinates may be negative: a shift by a multiple of the total stride keeps the cells of all levels.
 
     Args:
-        voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`):
-            Batch index, x, y, z.
-        num_levels (`int`):
-            Number of strides 1, 2, 4, ….
-        voxel_features (`torch.Tensor`, *optional*):
-            Checked to be finite in the same transfer as the coordinates.
+        voxel_coords (`torch.Tensor` of shape `(num_voxels, 4)`): Batch index, x, y, z.
+        num_levels (`int`): Number of strides 1, 2, 4, ….
+        voxel_features (`torch.Tensor`, *optional*): Checked to be finite in the same transfer as the coordinates.
 
     Returns:
         `tuple[VoxelLevel, torch.Tensor]`: The finest level, and the row of `voxel_coords` of each sorted voxel.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import draw_images, overlap_of, upsampled
+from transformers import ViTImageProcessorPil
 
 from uov_hf.teachers.sam2 import grid_points
 
@@ -64,6 +65,14 @@ def test_a_still_image_has_no_memory_at_the_level_that_the_decoder_reads(teacher
 def test_the_grid_has_a_point_in_the_middle_of_each_cell():
     assert grid_points(1).tolist() == [[0.5, 0.5]]
     assert grid_points(2).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+
+
+def test_pixels_are_those_of_the_image_processor_of_pil(teacher, image):
+    side, transform = teacher.sam.side, teacher.sam.transform
+    settings = {"image_mean": transform.mean, "image_std": transform.std, "resample": 2}
+    processor = ViTImageProcessorPil(size={"height": side, "width": side}, **settings)
+    expected = processor(image, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(teacher.sam.pixels(image), expected, atol=1e-5, rtol=0)
 
 
 def test_pixels_are_those_of_the_models_own_image_processor(teacher, image):

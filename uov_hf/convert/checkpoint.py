@@ -56,14 +56,11 @@ def convert_checkpoint(
     """Write an official UOV/AFOV or SLidR checkpoint as config, safetensors, processor, code and card.
 
     Args:
-        path (`str` or `Path`):
-            A `.pt` of the official scripts, or a Lightning `.ckpt`.
-        output_dir (`str` or `Path`):
-            The new checkpoint.
+        path (`str` or `Path`): A `.pt` of the official scripts, or a Lightning `.ckpt`.
+        output_dir (`str` or `Path`): The new checkpoint.
         label_set (`str` or `Path`, *optional*):
             A label set of the same teacher. A pre-trained network (768 outputs) gets its prompts.
-        config (`UOVConfig`, *optional*):
-            Sizes of the network, by default MinkUNet34's.
+        config (`UOVConfig`, *optional*): Sizes of the network, by default MinkUNet34's.
 
     Raises:
         ValueError: If a tensor is missing, unknown or of another shape, the head or the settings are not supported, or

@@ -19,12 +19,9 @@ def run_minkunet(
     """Run the official Res16UNet in evaluation mode, in float64.
 
     Args:
-        tensors (mapping of `str` to `np.ndarray`):
-            By official name.
-        coords (`np.ndarray` of shape `(num_voxels, 4)`):
-            Batch index and three whole numbers; unique.
-        features (`np.ndarray` of shape `(num_voxels, in_channels)`):
-            Features of the voxels.
+        tensors (mapping of `str` to `np.ndarray`): By official name.
+        coords (`np.ndarray` of shape `(num_voxels, 4)`): Batch index and three whole numbers; unique.
+        features (`np.ndarray` of shape `(num_voxels, in_channels)`): Features of the voxels.
 
     Returns:
         The features below the head `(num_voxels, width)`, and the output of the head `(num_voxels, num_outputs)`.

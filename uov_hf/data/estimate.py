@@ -35,14 +35,10 @@ class Forecast:
     """Measures the first frames of a run and estimates once what the whole run costs.
 
     Args:
-        folder (`Path`):
-            The folder that the run writes to.
-        num_frames (`int`):
-            Frames that all processes together will write.
-        own_share (`int`):
-            Those that this process will write.
-        num_processes (`int`):
-            The processes that share the work.
+        folder (`Path`): The folder that the run writes to.
+        num_frames (`int`): Frames that all processes together will write.
+        own_share (`int`): Those that this process will write.
+        num_processes (`int`): The processes that share the work.
     """
 
     def __init__(self, folder: Path, num_frames: int, own_share: int, num_processes: int):

@@ -63,10 +63,8 @@ def load_frames(
         split (`str`, *optional*):
             A split, or parts of splits as `datasets` writes them: `"train[:2]"`, `"train[50%:]+test"`. `"all"` is
             every frame. By default the one to train on: `train` of v1.0-trainval, `mini_train` of v1.0-mini.
-        data_dir (`str` or `Path`, *optional*):
-            The raw folder of a script.
-        dataset_config (`str`, *optional*):
-            Such as `v1.0-mini`; by default the only one there is.
+        data_dir (`str` or `Path`, *optional*): The raw folder of a script.
+        dataset_config (`str`, *optional*): Such as `v1.0-mini`; by default the only one there is.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to return a `datasets.IterableDataset` of the same rows, one shard per sequence.
         data_fraction (`float`, *optional*, defaults to 1.0):

@@ -138,10 +138,8 @@ class ParquetFrames:
     Parquet files of frames, as a `FrameSource`.
 
     Args:
-        files (`Sequence[str]`):
-            Paths or addresses, in the order of the frames.
-        taxonomy (`str`, *optional*):
-            The vocabulary of `labels`.
+        files (`Sequence[str]`): Paths or addresses, in the order of the frames.
+        taxonomy (`str`, *optional*): The vocabulary of `labels`.
         fraction_of (`str`, *optional*, defaults to `"sequences"`):
             What `data_fraction` counts: `"sequences"` or `"frames"`.
 

@@ -82,12 +82,9 @@ class RawFrames:
     """The frames of a raw folder, as a `FrameSource`.
 
     Args:
-        frames (sequence of `RawFrame`):
-            Sequence by sequence, in the order of time.
-        taxonomy (`str`, *optional*):
-            Vocabulary of the labels; None where there are none.
-        fraction_of (`str`, *optional*, defaults to `"sequences"`):
-            What `data_fraction` counts, as in `FrameSource`.
+        frames (sequence of `RawFrame`): Sequence by sequence, in the order of time.
+        taxonomy (`str`, *optional*): Vocabulary of the labels; None where there are none.
+        fraction_of (`str`, *optional*, defaults to `"sequences"`): What `data_fraction` counts, as in `FrameSource`.
     """
 
     def __init__(self, frames: Sequence[RawFrame], taxonomy: str | None, fraction_of: str = "sequences"):

@@ -83,8 +83,7 @@ class ShardWriter:
     A shard is written again if it lacks a frame that can be read now; no row that it has is lost.
 
     Args:
-        schema (`pa.Schema`):
-            Columns of a row; `frame_id` is among them.
+        schema (`pa.Schema`): Columns of a row; `frame_id` is among them.
         open_sequence (`Callable`):
             Frames of one sequence -> a function from the place of a frame to its row, a table of one row.
         on_error (`str`, *optional*, defaults to `"raise"`):
@@ -95,8 +94,7 @@ class ShardWriter:
             Whether a shard that is written again keeps its rows. `False` where a row depends on other frames.
         data_dir (`str`, *optional*):
             The footer has errors with paths relative to it; without it only their types, because shards are published.
-        may_be_published (`bool`, *optional*):
-            Goes into the footer.
+        may_be_published (`bool`, *optional*): Goes into the footer.
     """
 
     schema: pa.Schema
@@ -224,12 +222,9 @@ def write_shards(
     Write one shard per sequence, `<sequence id>.parquet`. Finished shards stay.
 
     Args:
-        folder (`str` or `Path`):
-            The folder of the shards.
-        schema (`pa.Schema`):
-            Columns of a row; `frame_id` is among them.
-        frames (`Frames`):
-            The dataset.
+        folder (`str` or `Path`): The folder of the shards.
+        schema (`pa.Schema`): Columns of a row; `frame_id` is among them.
+        frames (`Frames`): The dataset.
         open_sequence (`Callable`):
             Frames of one sequence -> a function from the place of a frame to its row. Any exception that the function
             raises counts as a broken frame.

@@ -79,16 +79,12 @@ def write_parquet(
     read a split of that name.
 
     Args:
-        builder (`FrameBuilder`):
-            Reads the raw dataset.
-        output_dir (`str` or `Path`):
-            The folder of the dataset. Its other configs and splits stay.
-        num_proc (`int`, *optional*):
-            Processes that write, each a sequence at a time.
+        builder (`FrameBuilder`): Reads the raw dataset.
+        output_dir (`str` or `Path`): The folder of the dataset. Its other configs and splits stay.
+        num_proc (`int`, *optional*): Processes that write, each a sequence at a time.
         on_error (`str`, *optional*, defaults to `"raise"`):
             `"skip"` leaves out frames with a broken file and reports them.
-        max_shard_bytes (`int`, *optional*, defaults to 500 MB):
-            A file ends with the frame that reaches this size.
+        max_shard_bytes (`int`, *optional*, defaults to 500 MB): A file ends with the frame that reaches this size.
 
     Returns:
         The report of what was written.

@@ -53,10 +53,8 @@ class Table(dict[str, Value]):
     """The rows of a JSON table by token, each as `parse` returns it; rows for which it returns None are dropped.
 
     Args:
-        path (`Path`):
-            The table.
-        parse (`Callable`):
-            From a row to what is kept of it.
+        path (`Path`): The table.
+        parse (`Callable`): From a row to what is kept of it.
         pattern, wanted (`re.Pattern` and container of `bytes`, *optional*):
             For a table of millions of rows of which few matter: only rows in which the group of the pattern has a
             wanted value are parsed, so that neither the file nor its rows are ever in memory as a whole. The rows

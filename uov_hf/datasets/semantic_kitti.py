@@ -184,12 +184,9 @@ def merge_scans(frames: Frames, index: int, num_before: int = 4) -> tuple[np.nda
     """A scan together with those before it, as in SemanticKITTI's benchmark for multiple scans.
 
     Args:
-        frames (`Frames`):
-            Any frames with poses.
-        index (`int`):
-            The scan whose lidar frame the points are in.
-        num_before (`int`, *optional*, defaults to 4):
-            Number of frames before it; fewer at the start of its sequence.
+        frames (`Frames`): Any frames with poses.
+        index (`int`): The scan whose lidar frame the points are in.
+        num_before (`int`, *optional*, defaults to 4): Number of frames before it; fewer at the start of its sequence.
 
     Returns:
         `points` of shape `(num_points, 4)`, float32, its own first and unchanged; and `scans_back` of shape

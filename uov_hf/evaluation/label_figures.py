@@ -89,10 +89,8 @@ def draw_confusion(counts: np.ndarray, class_names: list[str]) -> Figure:
     """Labels given to the points of each class, in percent; the last column is no label.
 
     Args:
-        counts (`np.ndarray` of shape `(num_labels, num_labels + 1)`):
-            From a `ConfusionMatrix`.
-        class_names (`list[str]`):
-            In the order of their ids.
+        counts (`np.ndarray` of shape `(num_labels, num_labels + 1)`): From a `ConfusionMatrix`.
+        class_names (`list[str]`): In the order of their ids.
     """
     counts, names = counts.astype(float), [name.replace("_", " ") for name in class_names]
     totals = counts.sum(axis=1, keepdims=True)

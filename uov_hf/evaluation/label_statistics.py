@@ -129,12 +129,9 @@ class LabelStatistics:
     """Counts over frames; their size does not grow with the number of frames. Points within 2 m are never counted.
 
     Args:
-        label_set (`LabelSet`):
-            The segments of the teacher.
-        point_labels (`PointLabels`):
-            The point labels made from them.
-        has_truth (`bool`):
-            Whether the frames' `labels` are in the label set's classes.
+        label_set (`LabelSet`): The segments of the teacher.
+        point_labels (`PointLabels`): The point labels made from them.
+        has_truth (`bool`): Whether the frames' `labels` are in the label set's classes.
 
     Attributes:
         coverage_of_all, coverage_of_seen (`Share`):
@@ -148,10 +145,8 @@ class LabelStatistics:
             of 0.2 m; they agree if the point has the most frequent of those labels.
         accuracy (`Share`):
             Points with the right label, among the seen points that have a true label; no label is an error.
-        class_counts (`np.ndarray` of shape `(num_classes,)`):
-            Points of each label.
-        confusion (`ConfusionMatrix`):
-            Of the points of `accuracy`.
+        class_counts (`np.ndarray` of shape `(num_classes,)`): Points of each label.
+        confusion (`ConfusionMatrix`): Of the points of `accuracy`.
         by_confidence (`np.ndarray` of shape `(20, 2)`):
             Hits and labelled points among those of `accuracy`, by the label's confidence in steps of 0.05.
     """

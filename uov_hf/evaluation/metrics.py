@@ -38,10 +38,8 @@ class ConfusionMatrix:
     a miss of its class and no false alarm of any other.
 
     Args:
-        num_labels (`int`):
-            Classes are 0 … num_labels − 1.
-        ignore_index (`int`, *optional*, defaults to 255):
-            The label of points that do not count.
+        num_labels (`int`): Classes are 0 … num_labels − 1.
+        ignore_index (`int`, *optional*, defaults to 255): The label of points that do not count.
 
     Attributes:
         counts (`np.ndarray` of shape `(num_labels, num_labels + 1)`, int64):
@@ -139,8 +137,7 @@ class ConfidenceBins:
     their distribution over processes.
 
     Args:
-        num_bins (`int`, *optional*, defaults to 15):
-            Bins from 0 to 1; each includes its upper end.
+        num_bins (`int`, *optional*, defaults to 15): Bins from 0 to 1; each includes its upper end.
 
     Attributes:
         counts (`np.ndarray` of shape `(3, num_bins)`, int64):
@@ -155,10 +152,8 @@ class ConfidenceBins:
         """Count predictions.
 
         Args:
-            confidences (`np.ndarray` of shape `(num_points,)`):
-                From 0 to 1.
-            is_right (`np.ndarray` of shape `(num_points,)`):
-                bool.
+            confidences (`np.ndarray` of shape `(num_points,)`): From 0 to 1.
+            is_right (`np.ndarray` of shape `(num_points,)`): bool.
 
         Raises:
             ValueError: If a confidence is outside 0 to 1.

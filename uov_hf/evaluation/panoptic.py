@@ -45,16 +45,12 @@ class PanopticQuality:
     IoUs are added in whole steps of 2^-32, so that the sums do not depend on the order of the scans.
 
     Args:
-        is_thing (`np.ndarray` of shape `(num_labels,)`):
-            bool, the classes that have instances.
-        min_points (`int`, *optional*, defaults to 30):
-            Smaller unmatched segments are neither FP nor FN.
-        ignore_index (`int`, *optional*, defaults to 255):
-            The label of points that do not count.
+        is_thing (`np.ndarray` of shape `(num_labels,)`): bool, the classes that have instances.
+        min_points (`int`, *optional*, defaults to 30): Smaller unmatched segments are neither FP nor FN.
+        ignore_index (`int`, *optional*, defaults to 255): The label of points that do not count.
 
     Attributes:
-        counts (`np.ndarray` of shape `(4, num_labels)`, int64):
-            TP, FP, FN and the sum of IoUs.
+        counts (`np.ndarray` of shape `(4, num_labels)`, int64): TP, FP, FN and the sum of IoUs.
     """
 
     def __init__(self, is_thing: np.ndarray, min_points: int = 30, ignore_index: int = 255):
@@ -132,14 +128,10 @@ def cluster_things(
     at most `radius` metres, measured between centres of cells of 0.1 m. Objects that touch become one instance.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, 3)` or more columns):
-            Metres.
-        predictions (`np.ndarray` of shape `(num_points,)`):
-            Predicted classes; 255 for none.
-        is_thing (`np.ndarray` of shape `(num_labels,)`):
-            bool, the classes that have instances.
-        radius (`float`, *optional*, defaults to 0.5):
-            Metres.
+        points (`np.ndarray` of shape `(num_points, 3)` or more columns): Metres.
+        predictions (`np.ndarray` of shape `(num_points,)`): Predicted classes; 255 for none.
+        is_thing (`np.ndarray` of shape `(num_labels,)`): bool, the classes that have instances.
+        radius (`float`, *optional*, defaults to 0.5): Metres.
 
     Returns:
         `np.ndarray` of shape `(num_points,)`, int64: Instances from 1; 0 for stuff and points that are not finite.

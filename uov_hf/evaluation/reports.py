@@ -67,10 +67,8 @@ def evaluation_tables(results: EvaluationResults, class_names: list[str]) -> str
     """All results in Markdown: by class and region, by range, calibration and panoptic quality.
 
     Args:
-        results (`EvaluationResults`):
-            From `Scores.compute`, with None instead of NaN.
-        class_names (`list[str]`):
-            In the order of their ids.
+        results (`EvaluationResults`): From `Scores.compute`, with None instead of NaN.
+        class_names (`list[str]`): In the order of their ids.
     """
     regions = {name: cast(SegmentationMetrics, part) for name, part in results.items() if name.endswith("_points")}
     parts = [results_table(regions, class_names), _totals_table("in %", regions, TOTALS | OFFICIAL_TOTALS)]
@@ -92,16 +90,11 @@ def update_card(
     everything else stays. The YAML gets the metrics of all points as `model-index`.
 
     Args:
-        folder (`Path`):
-            The checkpoint.
-        results (`EvaluationResults`):
-            From `Scores.compute`, with None instead of NaN.
-        tables (`str`):
-            From `evaluation_tables`.
-        dataset (`EvaluatedDataset`):
-            The dataset and split.
-        settings (`dict[str, Any]`):
-            Arguments of evaluate.py that change the results and are not at their defaults.
+        folder (`Path`): The checkpoint.
+        results (`EvaluationResults`): From `Scores.compute`, with None instead of NaN.
+        tables (`str`): From `evaluation_tables`.
+        dataset (`EvaluatedDataset`): The dataset and split.
+        settings (`dict[str, Any]`): Arguments of evaluate.py that change the results and are not at their defaults.
     """
     card = ModelCard.load(folder / "README.md")
     title = f"{dataset['name']}, split {dataset['split']}" + (f", `{as_flags(settings)}`" if settings else "")

@@ -51,12 +51,9 @@ class LabelledScans(Dataset):
     an image.
 
     Args:
-        frames (`Frames`):
-            The split.
-        feature_extractor (`UOVFeatureExtractor`):
-            Points to voxels, as in the training of the model.
-        point_labels (`PointLabels`, *optional*):
-            The teacher's labels of these frames.
+        frames (`Frames`): The split.
+        feature_extractor (`UOVFeatureExtractor`): Points to voxels, as in the training of the model.
+        point_labels (`PointLabels`, *optional*): The teacher's labels of these frames.
         min_range (`float`, *optional*, defaults to 0.0):
             Metres. Points nearer to the sensor's axis are not scored; within 2 m nearly all are the car's own body.
         num_views (`int`, *optional*, defaults to 1):
@@ -123,10 +120,8 @@ def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.nd
     """The points, followed by copies that are turned further and further about z; every other copy is mirrored.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, 4)`):
-            Metres, and intensity.
-        num_views (`int`):
-            Number of arrays in the result.
+        points (`np.ndarray` of shape `(num_points, 4)`): Metres, and intensity.
+        num_views (`int`): Number of arrays in the result.
         azimuth_cell (`float`):
             Width of a cylindrical voxel in radians. For a Cartesian grid any width serves, because a turn only has to
             differ from a right angle.

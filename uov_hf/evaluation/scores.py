@@ -49,10 +49,8 @@ class Scores:
     All counts are whole numbers, so that processes add them exactly, in any order.
 
     Args:
-        scans (`LabelledScans`):
-            The scans to score.
-        taxonomy (`str`):
-            Vocabulary of their labels.
+        scans (`LabelledScans`): The scans to score.
+        taxonomy (`str`): Vocabulary of their labels.
     """
 
     def __init__(self, scans: LabelledScans, taxonomy: str):

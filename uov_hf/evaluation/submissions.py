@@ -22,15 +22,12 @@ class Submission:
     label of the nearest point that has one.
 
     Args:
-        folder (`Path`):
-            Where it is written.
+        folder (`Path`): Where it is written.
         layout (`"nuscenes"` or `"semantickitti"`):
             nuScenes: `lidarseg/<split>/<lidar token>_lidarseg.bin`, uint8, classes from 1, and
             `<split>/submission.json`. SemanticKITTI: `sequences/<sequence>/predictions/<scan>.label`, uint32, raw ids.
-        split (`str`):
-            The split of the scans.
-        class_names (`list[str]`):
-            The predicted classes, in the order of their ids.
+        split (`str`): The split of the scans.
+        class_names (`list[str]`): The predicted classes, in the order of their ids.
 
     Raises:
         ValueError: If the classes are not those of the benchmark.

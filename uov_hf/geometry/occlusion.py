@@ -68,12 +68,10 @@ def find_hidden(
     Args:
         in_camera (`torch.Tensor` of shape `(num_points, 3)`):
             Metres, in the camera frame (x right, y down, z forward), float64; all in front of the camera.
-        lidar_range (`torch.Tensor` of shape `(num_points,)`):
-            Metres from the lidar.
+        lidar_range (`torch.Tensor` of shape `(num_points,)`): Metres from the lidar.
         in_view (`torch.Tensor` of shape `(num_points,)`):
             Whether the point is inside the image; points outside may hide points at its border.
-        config (`OcclusionConfig`):
-            When a point counts as hidden.
+        config (`OcclusionConfig`): When a point counts as hidden.
 
     Returns:
         bool of shape `(num_points,)`; False for points that are not in view.

@@ -23,10 +23,8 @@ class Camera:
         lidar2cam (`np.ndarray` of shape `(4, 4)`):
             Rigid motion from the lidar frame to the camera frame (x right, y down, z forward), metres. It includes the
             motion of the vehicle between the two exposures.
-        intrinsics (`np.ndarray` of shape `(3, 3)`):
-            Pixels per unit of x / z and y / z, last row (0, 0, 1).
-        image_size (`tuple[int, int]`):
-            Height and width in pixels.
+        intrinsics (`np.ndarray` of shape `(3, 3)`): Pixels per unit of x / z and y / z, last row (0, 0, 1).
+        image_size (`tuple[int, int]`): Height and width in pixels.
 
     Raises:
         ValueError: A shape is wrong, `lidar2cam` is no rigid motion, or `image_size` is no size.
@@ -59,12 +57,9 @@ class PointToPixel:
     """Pairs of a point and its pixel; a point in view of k cameras has k pairs.
 
     Args:
-        point_index (`np.ndarray` of shape `(num_pairs,)`):
-            int64, row in the cloud.
-        camera_index (`np.ndarray` of shape `(num_pairs,)`):
-            int64, index in the list of cameras.
-        pixel_coords (`np.ndarray` of shape `(num_pairs, 2)`):
-            float64, column and row.
+        point_index (`np.ndarray` of shape `(num_pairs,)`): int64, row in the cloud.
+        camera_index (`np.ndarray` of shape `(num_pairs,)`): int64, index in the list of cameras.
+        pixel_coords (`np.ndarray` of shape `(num_pairs, 2)`): float64, column and row.
     """
 
     point_index: NDArray[np.int64]
@@ -81,8 +76,7 @@ def project_points(points: Points, camera: Camera, min_depth: float = 1.0) -> tu
     Args:
         points (`np.ndarray` or `torch.Tensor` of shape `(num_points, >=3)`):
             Metres, in the lidar frame; columns after the third are not used. A list of points is converted.
-        camera (`Camera`):
-            The camera to project into.
+        camera (`Camera`): The camera to project into.
         min_depth (`float`, *optional*, defaults to 1.0):
             Metres in front of the camera; nearer points are the vehicle's own body.
 
@@ -105,8 +99,7 @@ def visible_points(points: Points, camera: Camera, occlusion: OcclusionConfig, m
             Metres, in the lidar frame. Pass the whole scan: any of its points may hide others.
         camera (`Camera`), min_depth (`float`, *optional*, defaults to 1.0):
             As for [`project_points`]; points that are not deeper hide nothing.
-        occlusion (`OcclusionConfig`):
-            When a point counts as hidden.
+        occlusion (`OcclusionConfig`): When a point counts as hidden.
 
     Returns:
         bool of shape `(num_points,)`, a subset of `in_view` of [`project_points`]; torch (same device) for torch, else

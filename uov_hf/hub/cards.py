@@ -59,16 +59,11 @@ def write_model_card(
     Fill the template `model_card.md` and save it as `folder/README.md`, with `LICENSE.md` where the licence needs it.
 
     Args:
-        folder (`Path`):
-            The checkpoint.
-        license (`str`):
-            Of the weights, as the Hub names licences; `other` where the terms of the training data apply.
-        answers_by_words (`bool`):
-            Whether its vocabulary is open.
-        datasets (`list[str]`, *optional*):
-            Ids of the training data on the Hub.
-        base_model (`str`, *optional*):
-            Id on the Hub of the checkpoint that training started from.
+        folder (`Path`): The checkpoint.
+        license (`str`): Of the weights, as the Hub names licences; `other` where the terms of the training data apply.
+        answers_by_words (`bool`): Whether its vocabulary is open.
+        datasets (`list[str]`, *optional*): Ids of the training data on the Hub.
+        base_model (`str`, *optional*): Id on the Hub of the checkpoint that training started from.
         fields:
             The fields of the template; `license_note` is the text of the licence.
 

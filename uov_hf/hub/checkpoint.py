@@ -68,12 +68,10 @@ def save_checkpoint(
     becomes a checkpoint only when it is complete. Weight files of an earlier save are deleted; other files stay.
 
     Args:
-        folder (`str` or `os.PathLike`):
-            Created if missing.
+        folder (`str` or `os.PathLike`): Created if missing.
         model (`UOVPreTrainedModel`):
             Not wrapped for distributed training. Of several processes, only the main one calls this.
-        processor (`UOVProcessor`):
-            Its `has_text_tower` is set to that of the model.
+        processor (`UOVProcessor`): Its `has_text_tower` is set to that of the model.
         max_shard_size (`int` or `str`, *optional*):
             Such as `"2GB"`: larger weights are split into files of this size. By default that of transformers.
     """

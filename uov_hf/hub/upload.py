@@ -46,22 +46,15 @@ def upload(
     not sent twice.
 
     Args:
-        repo_id (`str`):
-            `user/name`, or `name` for a repository of the user; it is created if missing.
-        files (mapping of `str` to `Path` or `bytes`):
-            Path in the repository -> the file, or its content.
-        repo_type (`str`, *optional*, defaults to `"model"`):
-            `"model"` or `"dataset"`.
-        private (`bool`, *optional*, defaults to `False`):
-            Whether the repository must be private.
-        revision (`str`, *optional*):
-            The branch; it is created from `main` if missing.
-        commit_message (`str`, *optional*):
-            The title of the commit.
+        repo_id (`str`): `user/name`, or `name` for a repository of the user; it is created if missing.
+        files (mapping of `str` to `Path` or `bytes`): Path in the repository -> the file, or its content.
+        repo_type (`str`, *optional*, defaults to `"model"`): `"model"` or `"dataset"`.
+        private (`bool`, *optional*, defaults to `False`): Whether the repository must be private.
+        revision (`str`, *optional*): The branch; it is created from `main` if missing.
+        commit_message (`str`, *optional*): The title of the commit.
         replaces (`Sequence[str]`, *optional*):
             Patterns of files that are deleted if they are not among `files`: shards of an earlier upload.
-        token (`str`, *optional*):
-            By default that of `hf auth login`, or `HF_TOKEN`.
+        token (`str`, *optional*): By default that of `hf auth login`, or `HF_TOKEN`.
 
     Returns:
         The address of the commit.

@@ -14,19 +14,16 @@ class Consolidation:
     The rule that labels points. The defaults are the paper's; each field switches one vote on.
 
     Args:
-        occlusion (`OcclusionConfig`, *optional*):
-            Leave out the pairs of points that something hides from the camera.
+        occlusion (`OcclusionConfig`, *optional*): Leave out the pairs of points that something hides from the camera.
         camera_vote (`str`, defaults to `"last"`):
             The label of a point that several cameras see. `"last"`: the segment of the last camera that has one there,
             as in the paper. `"score"`: each segment is a vote with its score as weight.
         augmentation_vote (`bool`, defaults to `False`):
             The segments of augmented images (flipped, scaled) count as further votes.
-        time_vote (`TimeVoteConfig`, *optional*):
-            The votes on the same place in the scans before and after count.
+        time_vote (`TimeVoteConfig`, *optional*): The votes on the same place in the scans before and after count.
         superpoint_vote (`SuperpointConfig`, *optional*):
             The votes on the other points of the same small patch of surface count.
-        min_confidence (`float`, defaults to 0.0):
-            A label with less confidence is dropped.
+        min_confidence (`float`, defaults to 0.0): A label with less confidence is dropped.
         clean_pairs (`bool`, defaults to `False`):
             Remove the segment of a pair if its class differs from the label of the point: pre-training does not pool
             it then.

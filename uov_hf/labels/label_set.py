@@ -93,14 +93,10 @@ class LabelSet:
         An empty label set, or the one that an earlier run with the same teacher and settings left.
 
         Args:
-            folder (`str` or `Path`):
-                The folder of the label set.
-            teacher (`Teacher`):
-                Embeds the prompts of the vocabulary.
-            vocabulary (`Vocabulary`):
-                Prompts, their groups and classes.
-            settings (`dict`):
-                Settings of the run as JSON: cameras, `augmentations` beside the plain images.
+            folder (`str` or `Path`): The folder of the label set.
+            teacher (`Teacher`): Embeds the prompts of the vocabulary.
+            vocabulary (`Vocabulary`): Prompts, their groups and classes.
+            settings (`dict`): Settings of the run as JSON: cameras, `augmentations` beside the plain images.
 
         Raises:
             ValueError: an augmentation is unknown, or the folder holds a label set with another teacher or settings.
@@ -141,14 +137,10 @@ class LabelSet:
         Download a label set from the Hub, once.
 
         Args:
-            repo_id (`str`):
-                The dataset repository, `user/name`.
-            revision (`str`, *optional*):
-                Branch, tag or commit.
-            local_dir (`str` or `Path`, *optional*):
-                The folder to download to; by default the cache of the Hub.
-            token (`str`, *optional*):
-                By default that of `hf auth login`, or `HF_TOKEN`.
+            repo_id (`str`): The dataset repository, `user/name`.
+            revision (`str`, *optional*): Branch, tag or commit.
+            local_dir (`str` or `Path`, *optional*): The folder to download to; by default the cache of the Hub.
+            token (`str`, *optional*): By default that of `hf auth login`, or `HF_TOKEN`.
 
         Raises:
             huggingface_hub.errors.RepositoryNotFoundError: there is no such repository, or the token cannot read it.
@@ -230,12 +222,9 @@ class LabelSet:
         Segment the images of every frame that the label set lacks.
 
         Args:
-            frames (`Frames`):
-                The dataset.
-            teacher (`Teacher`):
-                The one that the label set was created with.
-            cameras (`list[str]`, *optional*):
-                The cameras to segment; all by default.
+            frames (`Frames`): The dataset.
+            teacher (`Teacher`): The one that the label set was created with.
+            cameras (`list[str]`, *optional*): The cameras to segment; all by default.
             sharing:
                 `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
         """

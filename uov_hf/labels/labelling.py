@@ -67,12 +67,9 @@ class SequenceLabeller:
     Labels the points of the frames of one sequence. Rows do not depend on the order in which they are made.
 
     Args:
-        frames (`Frames`):
-            The sequence.
-        label_set (`LabelSet`):
-            Has the segments of these frames.
-        rule (`Consolidation`):
-            The votes that count.
+        frames (`Frames`): The sequence.
+        label_set (`LabelSet`): Has the segments of these frames.
+        rule (`Consolidation`): The votes that count.
 
     Raises:
         ValueError: the rule votes over time, and a frame has no timestamp.

@@ -43,10 +43,8 @@ class PointLabels:
     The pairs of points and pixels of every frame with the segments they fall on, and a label per point.
 
     Args:
-        folder (`str` or `Path`):
-            The label set's folder.
-        preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`):
-            The rule that made them.
+        folder (`str` or `Path`): The label set's folder.
+        preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`): The rule that made them.
 
     Raises:
         FileNotFoundError: there are none by this rule.
@@ -91,10 +89,8 @@ def label_points(
     Carry a label set over to the points of every frame that has no point labels yet.
 
     Args:
-        label_set (`LabelSet`):
-            Has the segments of all of the frames.
-        frames (`Frames`):
-            The dataset.
+        label_set (`LabelSet`): Has the segments of all of the frames.
+        frames (`Frames`): The dataset.
         preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`):
             A key of `PRESETS`, or a rule of one's own.
         sharing:

@@ -20,8 +20,7 @@ class SuperpointConfig:
             Nearest points that a point is compared with. Its surface is the plane through them.
         reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.1):
             Metres, and share of the distance to the sensor. Neighbours farther away than the larger are not joined.
-        max_angle (`float`, defaults to 15.0):
-            Degrees between the planes of two points that are joined.
+        max_angle (`float`, defaults to 15.0): Degrees between the planes of two points that are joined.
         cell_size (`float`, defaults to 2.0):
             Metres; a superpoint ends at the borders of cubes of this side, which limits the effect of a wrong join.
     """

@@ -19,13 +19,11 @@ class TimeVoteConfig:
     votes of the voxels around it, of its own scan and of the others.
 
     Args:
-        window (`int`, defaults to 5):
-            The number of scans before, and after, that count.
+        window (`int`, defaults to 5): The number of scans before, and after, that count.
         voxel_size (`float`, defaults to 0.3):
             Metres. A voxel with votes on m points of one scan has the weight √m: a near surface has more points than a
             far one, but not more segments.
-        num_neighbors (`int`, defaults to 12):
-            The number of nearest voxels that count for a point.
+        num_neighbors (`int`, defaults to 12): The number of nearest voxels that count for a point.
         reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.03):
             Metres, and share of the distance to the sensor; the larger is σ. A voxel at distance d < 3σ has the weight
             exp(−d² / 2σ²), a farther one 0.

@@ -22,8 +22,7 @@ class Votes:
         scores (`np.ndarray` of shape `(num_points, num_classes + 1)`):
             float32; for each class the sum of the scores of its segments. The last column is "none", the class of
             background prompts.
-        weights (`np.ndarray` of shape `(num_points,)`):
-            float32; the number of votes, each counted with its weight.
+        weights (`np.ndarray` of shape `(num_points,)`): float32; the number of votes, each counted with its weight.
     """
 
     scores: np.ndarray

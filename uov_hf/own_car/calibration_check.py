@@ -82,8 +82,7 @@ def check_calibration(views: Sequence[View]) -> CalibrationReport:
     are jackknife estimates: an eighth of the pairs is left out in turn.
 
     Args:
-        views (sequence of `View`):
-            Of one camera; about ten, from different places. More views give smaller errors.
+        views (sequence of `View`): Of one camera; about ten, from different places. More views give smaller errors.
 
     Raises:
         ValueError: There are no views.
@@ -125,12 +124,9 @@ def check_cameras(frames: Frames, num_frames: int, folder: Path) -> Iterator[Cam
     """Check every camera of a dataset, and save a picture of its first frame as `folder/<camera>.png`.
 
     Args:
-        frames (`Frames`):
-            Frames with images.
-        num_frames (`int`):
-            Number of frames to compare, spread evenly over all.
-        folder (`Path`):
-            Where the pictures go.
+        frames (`Frames`): Frames with images.
+        num_frames (`int`): Number of frames to compare, spread evenly over all.
+        folder (`Path`): Where the pictures go.
 
     Raises:
         ValueError: The frames have no images.

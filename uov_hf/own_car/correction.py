@@ -56,10 +56,8 @@ def best_correction(outlines: Outlines, with_time: bool) -> tuple[Values, Values
     The optimum next to no correction counts, unless another rotation, or one with a time offset, is surely better.
 
     Args:
-        outlines (`Outlines`):
-            The pairs of points to compare.
-        with_time (`bool`):
-            Whether to search for a time offset, too.
+        outlines (`Outlines`): The pairs of points to compare.
+        with_time (`bool`): Whether to search for a time offset, too.
     """
     angles = np.arange(-REACH, REACH + STEP / 2, STEP)
     turns = [np.array([pitch, yaw, 0, 0]) for pitch in angles for yaw in angles]

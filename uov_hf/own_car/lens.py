@@ -26,14 +26,10 @@ class Lens:
     pixel of the straightened image lies inside the original.
 
     Args:
-        model (`str`):
-            `"opencv"` or `"opencv_fisheye"`.
-        coefficients (`np.ndarray`):
-            In OpenCV's order.
-        intrinsics (`np.ndarray` of shape `(3, 3)`):
-            Of the original.
-        image_size (`tuple[int, int]`):
-            Height and width.
+        model (`str`): `"opencv"` or `"opencv_fisheye"`.
+        coefficients (`np.ndarray`): In OpenCV's order.
+        intrinsics (`np.ndarray` of shape `(3, 3)`): Of the original.
+        image_size (`tuple[int, int]`): Height and width.
 
     Raises:
         ValueError: The coefficients are impossible for this model.

@@ -68,10 +68,8 @@ class Outlines:
         """How much more the colours differ across jumps than on surfaces, in units of the local average difference.
 
         Args:
-            lidar2cam (`np.ndarray` of shape `(num_views, 4, 4)`):
-                The calibration to score.
-            level (`str`, *optional*, defaults to `"fine"`):
-                A key of `BLURS`.
+            lidar2cam (`np.ndarray` of shape `(num_views, 4, 4)`): The calibration to score.
+            level (`str`, *optional*, defaults to `"fine"`): A key of `BLURS`.
         """
         contrast = self._contrast(lidar2cam, level)
         return float(contrast[self.is_jump].mean() - contrast[~self.is_jump].mean())

@@ -27,10 +27,8 @@ class Recording:
     A cloud, its images and its labels are the files of the same name, with any suffix.
 
     Args:
-        folder (`Path`):
-            The folder of the sequence, which gives the sequence its name.
-        root (`Path`):
-            The folder whose calibration file counts if `folder` has none.
+        folder (`Path`): The folder of the sequence, which gives the sequence its name.
+        root (`Path`): The folder whose calibration file counts if `folder` has none.
 
     Raises:
         ValueError: A file is missing or broken, or two files contradict each other; the message names the file.

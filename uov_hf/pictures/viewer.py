@@ -55,18 +55,15 @@ def render_viewer(
     rounded to millimetres, other values are not changed. Points that are not finite are left out.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, 3)` or more columns):
-            Metres, in the lidar frame.
-        segmentation (`np.ndarray` of shape `(num_points,)`, *optional*):
-            Class ids 0…C−1; 255 is unlabelled.
+        points (`np.ndarray` of shape `(num_points, 3)` or more columns): Metres, in the lidar frame.
+        segmentation (`np.ndarray` of shape `(num_points,)`, *optional*): Class ids 0…C−1; 255 is unlabelled.
         class_names (sequence of `str`), colors (`np.ndarray` of shape `(C, 3)`, *optional*):
             Name and RGB colour, 0…255, of each class. Without `colors`, classes get distinct ones.
         scores, intensity (`np.ndarray` of shape `(num_points,)`, *optional*):
             Any scale; colours span the 1st to the 99th percentile.
         ground_truth (`np.ndarray` of shape `(num_points,)`, *optional*):
             Class ids 0…C−1; 255 is ignored, and never an error. An unlabelled point with a ground truth is wrong.
-        title (`str`, *optional*):
-            Title of the page.
+        title (`str`, *optional*): Title of the page.
 
     Raises:
         ValueError: If an argument does not fit the points or the classes.
@@ -161,8 +158,7 @@ def show_in_rerun(
     """Show the scan in a window of rerun, one tab for each colouring. Arguments are those of [`render_viewer`].
 
     Args:
-        path (`str` or `Path`, *optional*):
-            A `.rrd` file to write instead of opening a window; `rerun FILE` opens it.
+        path (`str` or `Path`, *optional*): A `.rrd` file to write instead of opening a window; `rerun FILE` opens it.
 
     Raises:
         ImportError: If rerun is not installed.

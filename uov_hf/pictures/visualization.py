@@ -31,14 +31,11 @@ def draw_camera_overlay(
     """An image with points over it, as large as the image itself.
 
     Args:
-        image (`PIL.Image.Image` or `np.ndarray`):
-            RGB.
+        image (`PIL.Image.Image` or `np.ndarray`): RGB.
         pixel_coords (`np.ndarray` of shape `(num_points, 2)`):
             Column and row of each point. Later points are drawn over earlier ones.
-        point_colors (`np.ndarray` of shape `(num_points, 3)`):
-            RGB, 0…255: see [`label_colors`] and [`value_colors`].
-        point_size (`float`, *optional*, defaults to 4.0):
-            Diameter of a point, in pixels of the image.
+        point_colors (`np.ndarray` of shape `(num_points, 3)`): RGB, 0…255: see [`label_colors`] and [`value_colors`].
+        point_size (`float`, *optional*, defaults to 4.0): Diameter of a point, in pixels of the image.
     """
     picture = np.array(image)
     if np.shape(pixel_coords) != (len(point_colors), 2):
@@ -70,8 +67,7 @@ def draw_camera_overlays(
     fringe at near edges is parallax between the sensors, not an error.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, 3)` or more columns):
-            Metres, in the lidar frame.
+        points (`np.ndarray` of shape `(num_points, 3)` or more columns): Metres, in the lidar frame.
         images, cameras, camera_names (sequences of `PIL.Image.Image`, of `Camera`, of `str`):
             All in the same order; names are optional.
         point_colors (`np.ndarray` of shape `(num_points, 3)`, *optional*):
@@ -110,12 +106,9 @@ def draw_calibrations(
     error.
 
     Args:
-        points (`np.ndarray` of shape `(num_points, 3)` or more columns):
-            Metres, in the lidar frame.
-        image (`PIL.Image.Image` or `np.ndarray`):
-            Of the camera.
-        cameras (mapping of `str` to `Camera`):
-            The calibrations, each with its title.
+        points (`np.ndarray` of shape `(num_points, 3)` or more columns): Metres, in the lidar frame.
+        image (`PIL.Image.Image` or `np.ndarray`): Of the camera.
+        cameras (mapping of `str` to `Camera`): The calibrations, each with its title.
     """
     points = check_points(points)[:, :3]
     tiles = []
@@ -144,12 +137,10 @@ def draw_birds_eye_view(
     Args:
         points (`np.ndarray` of shape `(num_points, 3)` or more columns):
             Metres, in the lidar frame; x to the right of the picture, y up.
-        labels (`np.ndarray` of shape `(num_points,)`):
-            Class ids 0…C−1; 255 is grey.
+        labels (`np.ndarray` of shape `(num_points,)`): Class ids 0…C−1; 255 is grey.
         class_names (sequence of `str`), colors (`np.ndarray` of shape `(C, 3)`):
             Name and RGB colour, 0…255, of each class.
-        extent (`float`, *optional*, defaults to 50.0):
-            Metres from the sensor to each edge of the picture.
+        extent (`float`, *optional*, defaults to 50.0): Metres from the sensor to each edge of the picture.
     """
     points = check_points(points)
     labels = check_labels("labels", labels, len(points), len(class_names))
@@ -215,10 +206,8 @@ def draw_range_image(
         ring (`np.ndarray` of shape `(num_points,)`, *optional*):
             The beam of each point, as the fifth column of nuScenes' files has it. Without it there are `num_rows` rows
             of equal elevation, and beams that are not evenly spread share rows or leave some black.
-        num_rows (`int`, *optional*, defaults to 64):
-            Rows without `ring`.
-        num_columns (`int`, *optional*, defaults to 1024):
-            Directions of the full turn.
+        num_rows (`int`, *optional*, defaults to 64): Rows without `ring`.
+        num_columns (`int`, *optional*, defaults to 1024): Directions of the full turn.
     """
     points = check_points(points)[:, :3]
     kept = np.isfinite(points).all(axis=1)

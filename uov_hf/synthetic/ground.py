@@ -70,8 +70,7 @@ class Ground:
         next, it has hit the face of a kerb in between.
 
         Args:
-            origin (`np.ndarray` of shape `(3,)`), directions (`np.ndarray` of shape `(3, N)`):
-                Global frame, metres.
+            origin (`np.ndarray` of shape `(3,)`), directions (`np.ndarray` of shape `(3, N)`): Global frame, metres.
 
         Returns:
             t (N,) of origin + t · direction, infinite for the sky, and the index of the patch (N,).

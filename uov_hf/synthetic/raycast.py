@@ -25,12 +25,9 @@ def cast(view: View, snapshot: Snapshot, see_ego: bool = False, luck: Floats | N
     """The first surface on each ray of a view.
 
     Args:
-        view (`View`):
-            The rays.
-        snapshot (`Snapshot`):
-            The surfaces at one time.
-        see_ego (`bool`, *optional*, defaults to `False`):
-            Whether rays hit the ego car.
+        view (`View`): The rays.
+        snapshot (`Snapshot`): The surfaces at one time.
+        see_ego (`bool`, *optional*, defaults to `False`): Whether rays hit the ego car.
         luck (`np.ndarray` of shape `(rows, columns)`, *optional*):
             Uniform random numbers: a ray passes through a material whose porosity is above its number.
     """

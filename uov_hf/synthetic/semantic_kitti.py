@@ -82,8 +82,7 @@ def generate_semantic_kitti(
     are mapped by `COUNTERPARTS` and `MOVING`; countable objects have an instance number.
 
     Args:
-        output_dir (`str` or `Path`):
-            The root to write; it must not contain `sequences` yet.
+        output_dir (`str` or `Path`): The root to write; it must not contain `sequences` yet.
         num_scenes, frames_per_scene, seed, image_size, azimuth_steps, num_workers:
             As in `generate_street`.
         splits (`dict[str, int]`, *optional*):

@@ -61,12 +61,9 @@ def first_hit(shape: int, taper: float, origin: Floats, directions: Floats) -> F
     """Where rays first meet a unit shape: the t of origin + t · direction, infinite where they miss.
 
     Args:
-        shape (`int`), taper (`float`):
-            As in `Part`.
-        origin (`np.ndarray` of shape `(3,)`):
-            Outside the shape, in the shape's frame.
-        directions (`np.ndarray` of shape `(3, ...)`):
-            In the same frame, of any length.
+        shape (`int`), taper (`float`): As in `Part`.
+        origin (`np.ndarray` of shape `(3,)`): Outside the shape, in the shape's frame.
+        directions (`np.ndarray` of shape `(3, ...)`): In the same frame, of any length.
     """
     if shape == BOX:
         return _hit_box(origin, directions)

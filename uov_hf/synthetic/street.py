@@ -35,22 +35,18 @@ def generate_street(
     Classes that are rare on real streets are common here, so that all 16 have points in nearly every frame.
 
     Args:
-        output_dir (`str` or `Path`):
-            The root to write; it must not contain this version yet.
+        output_dir (`str` or `Path`): The root to write; it must not contain this version yet.
         num_scenes, frames_per_scene (`int`, *optional*, default to 6 and 12):
             Number of scenes and of their keyframes, 0.5 s apart.
-        seed (`int`, *optional*, defaults to 0):
-            Of all random numbers.
+        seed (`int`, *optional*, defaults to 0): Of all random numbers.
         image_size (`tuple[int, int]`, *optional*, defaults to `(225, 400)`):
             Height and width; nuScenes's is (900, 1600).
         azimuth_steps (`int`, *optional*, defaults to 480):
             Firings of the 32 beams in one turn; nuScenes's lidar has 1084.
-        version (`str`, *optional*, defaults to `"v1.0-mini"`):
-            Name of the tables' folder.
+        version (`str`, *optional*, defaults to `"v1.0-mini"`): Name of the tables' folder.
         splits (`dict[str, int]`, *optional*):
             Number of scenes of each split, in order; by default the last third is `test`, the rest `train`.
-        num_workers (`int`, *optional*, defaults to 1):
-            Number of processes that record scenes.
+        num_workers (`int`, *optional*, defaults to 1): Number of processes that record scenes.
         synchronised (`bool`, *optional*, defaults to `False`):
             Whether all cameras fire at the time of the scan; by default each has nuScenes's delay.
 

@@ -44,8 +44,7 @@ def load_teacher(
     """Load a teacher, ready to segment.
 
     Args:
-        name (`str`):
-            A key of `TEACHERS`.
+        name (`str`): A key of `TEACHERS`.
         settings:
             Fields of the teacher's `config_class`.
         others:

@@ -31,12 +31,9 @@ class BoxConfig(MaskConfig):
     """Settings of `BoxTeacher`; see `MaskConfig` for the others.
 
     Args:
-        sam_model_name_or_path (`str`):
-            Hub id or folder of the SAM 2.
-        sam_revision (`str`, *optional*):
-            Its branch, tag or commit.
-        min_score (`float`):
-            Boxes with a lower score are dropped; each detector has a default of its own.
+        sam_model_name_or_path (`str`): Hub id or folder of the SAM 2.
+        sam_revision (`str`, *optional*): Its branch, tag or commit.
+        min_score (`float`): Boxes with a lower score are dropped; each detector has a default of its own.
         max_overlap (`float`, *optional*, defaults to 0.7):
             If two boxes overlap more (intersection over union), whatever their labels, the better box stays.
     """

@@ -20,14 +20,10 @@ class Checkpoint:
     """A model on the Hub or in a folder, and how to load it.
 
     Args:
-        name_or_path (`str`):
-            Hub id or folder.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
-        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
-            Where the model runs.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            Precision of the weights.
+        name_or_path (`str`): Hub id or folder.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`): Where the model runs.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Precision of the weights.
     """
 
     name_or_path: str

@@ -38,8 +38,7 @@ class SpaceConfig(TeacherConfig):
             are averaged where they overlap. None: the image in one piece, with interpolated position embeddings.
         templates (`str`, *optional*, defaults to `"vild"`):
             A key of `TEMPLATES`: the sentences around a prompt, whose embeddings are averaged.
-        batch_size (`int`, *optional*, defaults to 8):
-            Images or windows in one batch.
+        batch_size (`int`, *optional*, defaults to 8): Images or windows in one batch.
     """
 
     short_side: int = at_least(1, 448)
@@ -52,10 +51,8 @@ class TextSpace:
     """A frozen model that embeds images and sentences in one space, as CLIP. It returns float32 in any precision.
 
     Args:
-        checkpoint (`Checkpoint`):
-            The weights.
-        config (`SpaceConfig`, *optional*):
-            Image size, windows, templates.
+        checkpoint (`Checkpoint`): The weights.
+        config (`SpaceConfig`, *optional*): Image size, windows, templates.
     """
 
     model: Any  # of `model_class`: these models share no interface of their own

@@ -80,12 +80,9 @@ def join_phrases(
     """Join phrases to texts "start phrase . phrase . … end", as many in one text as fit.
 
     Args:
-        phrases (`list[list[int]]`):
-            Token ids of each phrase.
-        start, dot, end (`int`):
-            Token ids before the first phrase, behind each, behind the last.
-        max_length (`int`):
-            Most tokens of a text; a longer phrase is cut.
+        phrases (`list[list[int]]`): Token ids of each phrase.
+        start, dot, end (`int`): Token ids before the first phrase, behind each, behind the last.
+        max_length (`int`): Most tokens of a text; a longer phrase is cut.
 
     Returns:
         For each text the token ids `(length,)`, and the phrase of each token, −1 = none.

@@ -36,12 +36,9 @@ class PixelTransform:
     It needs PIL alone: the processors of newer models need torchvision.
 
     Args:
-        mean, std (`tuple[float, ...]`):
-            Per channel, of pixels that were multiplied by `scale`.
-        scale (`float`):
-            Usually 1 / 255.
-        resample (`PIL.Image.Resampling`):
-            Method of resizing.
+        mean, std (`tuple[float, ...]`): Per channel, of pixels that were multiplied by `scale`.
+        scale (`float`): Usually 1 / 255.
+        resample (`PIL.Image.Resampling`): Method of resizing.
     """
 
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -108,8 +105,7 @@ def cut_into_windows(size: tuple[int, int], side: int | None) -> list[Window]:
     Starts are rounded.
 
     Args:
-        size (`tuple[int, int]`):
-            Height and width, in pixels or patches.
+        size (`tuple[int, int]`): Height and width, in pixels or patches.
         side (`int`, *optional*):
             Side of a window, in the same unit; along a shorter dimension, one window covers the image. None: one
             window, the whole image.
@@ -137,10 +133,8 @@ def average_windows(of_image: WindowOutputs[Tensor], factor: int = 1) -> Tensor:
     """Combine the maps of windows to one map `(channels, rows, columns)`: the mean where windows overlap.
 
     Args:
-        of_image (`WindowOutputs`):
-            Each output has the shape `(channels, rows, columns)`.
-        factor (`int`, *optional*, defaults to 1):
-            Rows and columns of a map per patch.
+        of_image (`WindowOutputs`): Each output has the shape `(channels, rows, columns)`.
+        factor (`int`, *optional*, defaults to 1): Rows and columns of a map per patch.
     """
     first = of_image.outputs[0]
     total = first.new_zeros(len(first), *(side * factor for side in of_image.grid))
@@ -161,16 +155,11 @@ def run_on_windows(
     """Run `model` on each window of each image.
 
     Args:
-        model (`Callable`):
-            From `(batch, 3, height, width)` to one output per row.
-        pixel_values (`list[torch.Tensor]`, each of shape `(3, height, width)`):
-            Whole patches high and wide.
-        patch_size (`int`):
-            Pixels; windows begin and end between patches.
-        window (`int`, *optional*):
-            Side of the square windows, in pixels. None: one window, the whole image.
-        batch_size (`int`):
-            Windows of one size in one batch.
+        model (`Callable`): From `(batch, 3, height, width)` to one output per row.
+        pixel_values (`list[torch.Tensor]`, each of shape `(3, height, width)`): Whole patches high and wide.
+        patch_size (`int`): Pixels; windows begin and end between patches.
+        window (`int`, *optional*): Side of the square windows, in pixels. None: one window, the whole image.
+        batch_size (`int`): Windows of one size in one batch.
     """
     grids = [(pixels.shape[1] // patch_size, pixels.shape[2] // patch_size) for pixels in pixel_values]
     cuts = [cut_into_windows(grid, window and window // patch_size) for grid in grids]

@@ -28,12 +28,9 @@ class MaskConfig(TeacherConfig):
             Side in pixels of square windows that are processed besides the whole image, so that small and distant
             objects get masks; neighbours share half. Masks that a window cuts off are dropped. None: the whole image
             only.
-        min_area (`int`, *optional*, defaults to 0):
-            Segments of fewer pixels are dropped.
-        min_visible (`float`, *optional*, defaults to 0.5):
-            A mask with a smaller visible share of its area is dropped.
-        mask_batch_size (`int`, *optional*, defaults to 2):
-            Images or windows in one batch of the mask model.
+        min_area (`int`, *optional*, defaults to 0): Segments of fewer pixels are dropped.
+        min_visible (`float`, *optional*, defaults to 0.5): A mask with a smaller visible share of its area is dropped.
+        mask_batch_size (`int`, *optional*, defaults to 2): Images or windows in one batch of the mask model.
 
     Raises:
         ValueError: a value is out of range.

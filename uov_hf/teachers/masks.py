@@ -114,12 +114,9 @@ def paint(masks: Tensor, scores: Tensor, min_area: int = 0, min_visible: float =
     Segmentation", CVPR 2019, section 7).
 
     Args:
-        masks (`torch.Tensor` of shape `(N, height, width)`, bool):
-            At full size.
-        scores (`torch.Tensor` of shape `(N,)`):
-            The higher score wins; of equal scores the first.
-        min_area (`int`, *optional*, defaults to 0):
-            A mask with fewer visible pixels is dropped.
+        masks (`torch.Tensor` of shape `(N, height, width)`, bool): At full size.
+        scores (`torch.Tensor` of shape `(N,)`): The higher score wins; of equal scores the first.
+        min_area (`int`, *optional*, defaults to 0): A mask with fewer visible pixels is dropped.
         min_visible (`float`, *optional*, defaults to 0.5):
             A mask with a smaller visible share of its area is dropped, so that two masks of one object become one
             segment without slivers.

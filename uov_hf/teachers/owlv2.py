@@ -90,10 +90,8 @@ def unpad(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     The image fills the square's upper-left corner.
 
     Args:
-        boxes (`torch.Tensor` of shape `(N, 4)`):
-            Centre, width, height.
-        image_size (`tuple[int, int]`):
-            Width and height, PIL's order.
+        boxes (`torch.Tensor` of shape `(N, 4)`): Centre, width, height.
+        image_size (`tuple[int, int]`): Width and height, PIL's order.
     """
     width, height = image_size
     scale = boxes.new_tensor([max(image_size) / width, max(image_size) / height])

@@ -38,12 +38,10 @@ def embed_pictures(
     object lie nearer to each other than to its word, so a class by pictures is preferred over classes by words.
 
     Args:
-        pictures (mapping of `str` to paths or `PIL.Image.Image`s):
-            The pictures of each class.
+        pictures (mapping of `str` to paths or `PIL.Image.Image`s): The pictures of each class.
         model_name_or_path (`str`, *optional*):
             Hub id or folder of the teacher, a CLIP or a TIPSv2; by default the one in `config`.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub; by default the one in `config`.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub; by default the one in `config`.
         config ([`UOVConfig`], *optional*):
             Of the checkpoint whose points are compared with the pictures: another space is then refused.
         device, dtype, batch_size:

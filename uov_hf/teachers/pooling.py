@@ -21,10 +21,8 @@ def upsampled_max(logits: Tensor, image_size: tuple[int, int], softmax: bool = F
     """Best of P labels at every pixel, with logits upsampled one label at a time.
 
     Args:
-        logits (`torch.Tensor` of shape `(P, h, w)`):
-            Per patch.
-        image_size (`tuple[int, int]`):
-            Height and width.
+        logits (`torch.Tensor` of shape `(P, h, w)`): Per patch.
+        image_size (`tuple[int, int]`): Height and width.
         softmax (`bool`, *optional*, defaults to `False`):
             Whether to return probabilities among the labels instead of logits.
 
@@ -49,8 +47,7 @@ def segments_of_labels(labels: Tensor, keep: Tensor | None = None) -> tuple[Tens
     """Make one segment of each label that occurs.
 
     Args:
-        labels (`torch.Tensor` of shape `(height, width)`):
-            Label of each pixel, 0…P − 1.
+        labels (`torch.Tensor` of shape `(height, width)`): Label of each pixel, 0…P − 1.
         keep (`torch.Tensor` of shape `(height, width)`, bool, *optional*):
             Whether a pixel belongs to a segment; all by default.
 

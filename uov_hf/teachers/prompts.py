@@ -39,12 +39,9 @@ def mean_over_templates(prompts: list[str], templates: list[str], encode: Callab
     """Mean over the templates of each prompt's sentence embeddings, `(num_prompts, dim)`.
 
     Args:
-        prompts (`list[str]`):
-            Phrases.
-        templates (`list[str]`):
-            Sentences with `{}` in place of the phrase.
-        encode (`Callable`):
-            From sentences to `(num_sentences, dim)`.
+        prompts (`list[str]`): Phrases.
+        templates (`list[str]`): Sentences with `{}` in place of the phrase.
+        encode (`Callable`): From sentences to `(num_sentences, dim)`.
     """
     sentences = [template.format(prompt) for prompt in prompts for template in templates]
     embeds = torch.cat([encode(sentences[i : i + BATCH_SIZE]) for i in range(0, len(sentences), BATCH_SIZE)])

@@ -51,12 +51,9 @@ class ImageSegments:
     Args:
         segmentation (`np.ndarray` of shape `(height, width)`, integer):
             Segment ids 1…S, 0 = no segment; row `v - 1` of the other arrays describes id `v`.
-        labels (`np.ndarray` of shape `(S,)`, integer):
-            Row of the segment's prompt in the teacher's `prompts`.
-        scores (`np.ndarray` of shape `(S,)`):
-            The teacher's confidence, 0…1.
-        embeds (`np.ndarray` of shape `(S, embed_dim)`):
-            Unit length, in the space of `Teacher.encode_prompts`.
+        labels (`np.ndarray` of shape `(S,)`, integer): Row of the segment's prompt in the teacher's `prompts`.
+        scores (`np.ndarray` of shape `(S,)`): The teacher's confidence, 0…1.
+        embeds (`np.ndarray` of shape `(S, embed_dim)`): Unit length, in the space of `Teacher.encode_prompts`.
 
     Raises:
         ValueError: shapes, ids or lengths do not fit.
@@ -101,10 +98,8 @@ class Augmentation:
     """A change of an image before the teacher; `restore` maps the segmentation back to the original image.
 
     Args:
-        flip (`bool`, *optional*, defaults to `False`):
-            Whether left and right change places.
-        scale (`float`, *optional*, defaults to 1.0):
-            Factor for both sides.
+        flip (`bool`, *optional*, defaults to `False`): Whether left and right change places.
+        scale (`float`, *optional*, defaults to 1.0): Factor for both sides.
     """
 
     flip: bool = False
@@ -165,20 +160,13 @@ class Teacher(ABC):
     """A frozen 2D model behind one protocol. To add one, write a file with a subclass and a line in `TEACHERS`.
 
     Args:
-        prompts (`list[str]`):
-            The vocabulary; segment labels are rows of it.
-        config (`TeacherConfig`, *optional*):
-            The teacher's own settings, of its `config_class`.
-        model_name_or_path (`str`, *optional*):
-            Hub id or folder of the weights, for teachers with weights.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub; after loading, the commit.
-        data_dir (`str`, *optional*):
-            Root of the dataset, for teachers that read files beside the images.
-        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
-            Where the model runs.
-        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
-            Precision of the model.
+        prompts (`list[str]`): The vocabulary; segment labels are rows of it.
+        config (`TeacherConfig`, *optional*): The teacher's own settings, of its `config_class`.
+        model_name_or_path (`str`, *optional*): Hub id or folder of the weights, for teachers with weights.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub; after loading, the commit.
+        data_dir (`str`, *optional*): Root of the dataset, for teachers that read files beside the images.
+        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`): Where the model runs.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Precision of the model.
 
     Raises:
         ValueError: `prompts` is empty or no list of phrases, or something that the teacher needs is missing.

@@ -18,10 +18,8 @@ class SegmentAnything:
     """A frozen SAM. Points and boxes are fractions of the image, 0…1: the model resizes every image to a square.
 
     Args:
-        model_class (`type`):
-            `Sam2Model` or `Sam3TrackerModel`.
-        checkpoint (`Checkpoint`):
-            The weights.
+        model_class (`type`): `Sam2Model` or `Sam3TrackerModel`.
+        checkpoint (`Checkpoint`): The weights.
     """
 
     model: Any  # of `model_class`: the two share no interface of their own

@@ -22,8 +22,7 @@ class Sam2Config(PooledMaskConfig):
     """Settings of SAM 2's automatic mask generator, with its defaults; see `PooledMaskConfig` for the others.
 
     Args:
-        points_per_side (`int`, *optional*, defaults to 32):
-            Rows and columns of the grid of points.
+        points_per_side (`int`, *optional*, defaults to 32): Rows and columns of the grid of points.
         min_quality (`float`, *optional*, defaults to 0.8):
             Least predicted intersection over union of a mask with its object.
         min_stability (`float`, *optional*, defaults to 0.95):

@@ -38,10 +38,8 @@ class SecondSpaceConfig(TeacherConfig):
     """The second model, a CLIP or a TIPSv2, and how it reads images and prompts.
 
     Args:
-        embed_model_name_or_path (`str`):
-            Its Hub id or folder.
-        embed_revision (`str`, *optional*):
-            Its branch, tag or commit.
+        embed_model_name_or_path (`str`): Its Hub id or folder.
+        embed_revision (`str`, *optional*): Its branch, tag or commit.
         embed_short_side, embed_window, templates, batch_size:
             `short_side`, `window`, `templates` and `batch_size` of its `SpaceConfig`.
     """

@@ -43,22 +43,18 @@ class SyntheticConfig(TeacherConfig):
     """Error rates of `SyntheticTeacher`.
 
     Args:
-        seed (`int`, *optional*, defaults to 0):
-            Of all errors.
+        seed (`int`, *optional*, defaults to 0): Of all errors.
         confusion_rate (`float`, *optional*, defaults to 0.08):
             Share of the parts of things (cars, people, …) that get another class.
-        region_confusion_rate (`float`, *optional*, defaults to 0.06):
-            The same for stuff (roads, buildings, trees, …).
+        region_confusion_rate (`float`, *optional*, defaults to 0.06): The same for stuff (roads, buildings, trees, …).
         region_size (`float`, *optional*, defaults to 0.1):
             Side of regions, as a share of the image's width. Masks are cut at the borders of regions, and each part is
             labelled on its own. Segments then have similar sizes: all count alike in pre-training, so a wrong part of
             a road weighs no more than its area.
         unseen_rate (`float`, *optional*, defaults to 0.2):
             Share of the parts of the classes in `UNSEEN` that get the other class.
-        missing_rate (`float`, *optional*, defaults to 0.12):
-            Share of the parts without a mask.
-        min_area (`float`, *optional*, defaults to 0.0005):
-            Parts with a smaller share of the image have no mask.
+        missing_rate (`float`, *optional*, defaults to 0.12): Share of the parts without a mask.
+        min_area (`float`, *optional*, defaults to 0.0005): Parts with a smaller share of the image have no mask.
         merge_rate (`float`, *optional*, defaults to 0.3):
             Share of the touching pairs of parts of things of one class that become one mask.
         border (`float`, *optional*, defaults to 0.006):

@@ -17,26 +17,17 @@ class Vocabulary:
     """One taxonomy. A training id is the index of a class in `class_names`; 255 means ignored.
 
     Args:
-        name (`str`):
-            Of the taxonomy, such as `"nuscenes"`.
-        class_names (`list[str]` of length `num_classes`):
-            The classes of the segmentation.
-        colors (`np.ndarray` of shape `(num_classes, 3)`):
-            uint8 RGB.
-        is_thing (`np.ndarray` of shape `(num_classes,)`):
-            bool; things are countable, stuff is not.
-        raw_names (`list[str]` of length `num_raw`):
-            The classes of the label files.
-        raw_ids (`np.ndarray` of shape `(num_raw,)`):
-            int64, their ids in the label files.
+        name (`str`): Of the taxonomy, such as `"nuscenes"`.
+        class_names (`list[str]` of length `num_classes`): The classes of the segmentation.
+        colors (`np.ndarray` of shape `(num_classes, 3)`): uint8 RGB.
+        is_thing (`np.ndarray` of shape `(num_classes,)`): bool; things are countable, stuff is not.
+        raw_names (`list[str]` of length `num_raw`): The classes of the label files.
+        raw_ids (`np.ndarray` of shape `(num_raw,)`): int64, their ids in the label files.
         raw_to_class (`np.ndarray` of shape `(max(raw_ids) + 1,)`):
             uint8, training id of a raw id; 255 also for ids of no raw class. `classes_of` checks the ids.
-        prompts (`list[str]` of length `num_prompts`):
-            Phrases for a text encoder; a phrase may occur twice.
-        prompt_groups (`np.ndarray` of shape `(num_prompts,)`):
-            int64; prompts of a group are synonyms.
-        prompt_to_raw (`np.ndarray` of shape `(num_prompts,)`):
-            int64, the raw id of a prompt.
+        prompts (`list[str]` of length `num_prompts`): Phrases for a text encoder; a phrase may occur twice.
+        prompt_groups (`np.ndarray` of shape `(num_prompts,)`): int64; prompts of a group are synonyms.
+        prompt_to_raw (`np.ndarray` of shape `(num_prompts,)`): int64, the raw id of a prompt.
         prompt_to_class (`np.ndarray` of shape `(num_prompts,)`):
             int64, the training id of a prompt, or 255 (background).
     """
