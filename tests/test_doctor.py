@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from uov_hf.sparse_conv import KernelMap, SparseConv
-from uov_hf_cli import doctor, self_test
+from uov_hf_cli import doctor, machine_report, self_test
 from uov_hf_cli.__main__ import main
 
 
@@ -64,7 +64,7 @@ def test_a_sound_installation_has_no_problems(capsys, one_thread):
 
 def test_each_extra_is_named_with_what_it_is_for():
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(doctor.EXTRAS) == set(extras) - {"browser", "dev", "docs", "slow"}
+    assert set(machine_report.EXTRAS) == set(extras) - {"browser", "dev", "docs", "slow"}
 
 
 def test_a_missing_extra_is_listed_with_the_command_that_installs_it(monkeypatch):
@@ -74,8 +74,8 @@ def test_a_missing_extra_is_listed_with_the_command_that_installs_it(monkeypatch
         return metadata.distribution(name).version
 
     monkeypatch.setattr(metadata, "version", version)
-    report = doctor.Report(versions={"uov-hf": "0"}, packages=list(doctor.find_packages()))
-    lines = list(doctor.describe(report))
+    report = machine_report.Report(versions={"uov-hf": "0"}, packages=list(doctor.find_packages()))
+    lines = list(machine_report.describe(report))
     assert "  – scans in .laz, .las, .ply and .pcd files: pip install 'uov-hf[clouds]'" in lines
     assert lines[-1] == "Nothing is broken."
 
@@ -131,7 +131,7 @@ def gpu(monkeypatch, clock):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(self_test, "convolve", lambda device: 0.0)
     monkeypatch.setattr(self_test, "train_a_step", lambda device: 0.0)
-    monkeypatch.setattr(self_test, "find_engine", lambda name: doctor.Engine(name, f"{name} 1.0", True, ""))
+    monkeypatch.setattr(self_test, "find_engine", lambda name: machine_report.Engine(name, f"{name} 1.0", True, ""))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_on_a_gpu_the_first_engine_that_is_right_is_used(differences, used, verd
     by_name = dict(zip(("spconv", "spconv_triton"), differences, strict=True))
     monkeypatch.setattr(self_test, "why_not", lambda name, device, dtype: None)
     monkeypatch.setattr(self_test, "compare_engines", lambda name, device: by_name[name])
-    report = doctor.Report()
+    report = machine_report.Report()
     self_test.examine_engines(report)
     assert report.engine == {"cpu": "torch", "cuda": used}
     assert [engine.verdict for engine in report.engines] == verdicts
@@ -154,16 +154,18 @@ def test_on_a_gpu_the_first_engine_that_is_right_is_used(differences, used, verd
 def test_a_build_that_the_network_does_not_use_is_no_problem(monkeypatch, gpu):
     """As spconv's build for CPUs, which the tests need, on a machine with a GPU."""
     monkeypatch.setattr(self_test, "why_not", lambda name, device, dtype: "the installed build is that for CPUs")
-    report = doctor.Report()
+    report = machine_report.Report()
     self_test.examine_engines(report)
     assert report.problems == [] and report.engine == {"cpu": "torch", "cuda": "torch"}
     assert {engine.verdict for engine in report.engines} == {"not used: the installed build is that for CPUs"}
 
 
 def test_the_gpu_of_a_torch_for_rocm_is_named():
-    report = doctor.Report(torch=doctor.Torch("2.13.0", cuda=None, rocm="7.0", threads=1, sees_gpu=True))
-    report.gpus = [doctor.GPU("AMD Instinct MI300X")]
-    lines = list(doctor.describe(report))
+    report = machine_report.Report(
+        torch=machine_report.Torch("2.13.0", cuda=None, rocm="7.0", threads=1, sees_gpu=True)
+    )
+    report.gpus = [machine_report.GPU("AMD Instinct MI300X")]
+    lines = list(machine_report.describe(report))
     assert "torch    2.13.0 (ROCm 7.0), 1 threads" in lines and "GPU      AMD Instinct MI300X" in lines
 
 
@@ -204,7 +206,7 @@ def test_each_scan_of_the_speed_has_another_number_of_voxels(monkeypatch, clock,
 
 
 def test_slow_products_are_a_problem_and_fast_ones_are_none(monkeypatch, clock, one_thread):
-    report = doctor.Report()
+    report = machine_report.Report()
     self_test.examine_engines(report)
     assert report.speed.share > self_test.LEAST_SHARE and not report.problems
     right = KernelMap.convolve
@@ -214,18 +216,18 @@ def test_slow_products_are_a_problem_and_fast_ones_are_none(monkeypatch, clock, 
         return right(*args)
 
     monkeypatch.setattr(KernelMap, "convolve", slow)
-    report = doctor.Report()
+    report = machine_report.Report()
     self_test.examine_engines(report)
     (problem,) = report.problems
     assert problem.startswith("the torch engine reaches 0.") and "5% is expected" in problem
-    assert list(doctor.describe(report))[-1] == "Something is broken."
+    assert list(machine_report.describe(report))[-1] == "Something is broken."
 
 
 def test_a_wrong_convolution_is_found(monkeypatch, clock, one_thread):
     right = KernelMap.convolve
     assert self_test.convolve("cpu") < 1e-6
     monkeypatch.setattr(KernelMap, "convolve", lambda *args: right(*args) * 1.001)
-    report = doctor.Report()
+    report = machine_report.Report()
     self_test.examine_engines(report)
     assert report.problems[0].startswith("torch engine on cpu, a convolution: differs by 1e-03")
 
@@ -237,7 +239,7 @@ def test_spconv_equals_the_torch_engine(one_thread):
 
 def test_the_self_test_leaves_the_number_of_threads_as_it_was(clock, set_num_threads):
     set_num_threads(2)
-    self_test.examine_engines(doctor.Report())
+    self_test.examine_engines(machine_report.Report())
     assert torch.get_num_threads() == 2
 
 
@@ -252,7 +254,7 @@ def test_a_gpu_that_torch_does_not_use_is_reported(build, problems, notes, tmp_p
     monkeypatch.setattr(torch.version, "cuda", build)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     report = doctor.examine()
-    assert report.gpus == [doctor.GPU("NVIDIA H200", "143771 MiB", "470.82")]
+    assert report.gpus == [machine_report.GPU("NVIDIA H200", "143771 MiB", "470.82")]
     assert (len(report.problems), len(report.notes)) == (problems, notes)
 
 
@@ -266,4 +268,4 @@ def test_a_checkout_that_is_not_installed_is_examined_too(monkeypatch):
     report = doctor.examine()
     assert report.versions["uov-hf"] == "(not installed)" and not report.packages and not report.problems
     assert "uov-hf is not installed" in report.notes[0]
-    assert list(doctor.describe(report))[-1] == "Nothing is broken."
+    assert list(machine_report.describe(report))[-1] == "Nothing is broken."
