@@ -52,6 +52,9 @@ class LabelSetGenerationArguments(DataArguments):
     def __post_init__(self) -> None:
         if self.teacher not in TEACHERS:
             raise ValueError(f"--teacher must be one of {', '.join(TEACHERS)}, got {self.teacher!r}.")
+        for text in self.teacher_settings:
+            if "=" not in text:
+                raise ValueError(f"--teacher_settings: expected NAME=VALUE, got {text!r}.")
 
 
 def main() -> None:

@@ -200,7 +200,12 @@ class UOVConfig(PreTrainedConfig):
             ValueError: There are no baked prompts, or they are for other classes than those of `id2label`.
         """
         classes = self.classes
-        if not classes or not self.prompts or not self.class_names:
+        if self.prompts and not self.class_names:
+            raise ValueError(
+                "The configuration has prompts but no `class_names`: an earlier version of this package wrote it. "
+                "Call `UOVModel.set_classes` again, or make the checkpoint again."
+            )
+        if not classes or not self.prompts:
             raise ValueError("The model has no vocabulary to score classes by. Call `UOVModel.set_classes` first.")
         if self.class_names != classes:
             raise ValueError(

@@ -311,7 +311,7 @@ class PointCloudSegmentationPipeline(Pipeline):
         uov, config = self.model.uov, self.model.config
         embeds: dict[str, torch.Tensor] = {}
         baked, sentences = [], {}
-        ids = {_plain(name): index for index, name in enumerate(config.classes)}
+        ids = {_plain(name): index for index, name in enumerate(config.class_names)}
         prompt_embeds, prompt_to_class = uov.prompt_embeds.cpu(), uov.prompt_to_class.cpu()
         for label in labels:
             if _plain(label) in ids and len(prompt_embeds):

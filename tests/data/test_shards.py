@@ -2,13 +2,14 @@
 
 import logging
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from uov_hf.data import estimate, shards
+from uov_hf.data import Frames, estimate, shards
 from uov_hf.data.parquet import Shards, read_index
 from uov_hf.data.shards import WriteReport, write_atomically, write_shards
 
@@ -123,6 +124,29 @@ def test_a_broken_frame_stops_the_run_or_is_skipped_reported_and_tried_again(wri
     assert (again.num_frames, again.num_done_before, again.skipped, write.made) == (0, 2, report.skipped, ["1/1"])
     write.broken = {"1/0"}  # broken now, but written
     assert write(frames).num_frames == 1 and Shards(write.folder).frame_ids == ["1/0", "1/1", "2/0"]
+
+
+def test_a_frame_that_is_still_broken_stops_a_run_that_does_not_skip(write, frames):
+    write.broken = {"1/0", "1/1"}
+    write(frames, on_error="skip")
+    for write.broken in ({"1/0", "1/1"}, {"1/1"}):  # as before, and with one frame mended
+        with pytest.raises(ValueError, match="was skipped by an earlier run and is still broken: RuntimeError"):
+            write(frames)
+    assert write(frames, on_error="skip").skipped.keys() == {"1/1"}
+    assert Shards(write.folder).frame_ids == ["1/0", "2/0"]
+
+
+def test_rows_that_are_kept_neither_break_a_run_of_broken_frames_nor_cost_anything(write, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_BROKEN_IN_A_ROW", 2)
+    monkeypatch.setattr(estimate, "NUM_MEASURED", 2)
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda folder: SimpleNamespace(free=6_000))
+    ids = [f"a/{number}" for number in range(9)]
+    frames = Frames(SimpleNamespace(frame_ids=ids, sequence_ids=["a"] * 9, taxonomy=None))
+    write.size, write.broken = 1000, {"a/1", "a/3", "a/5", "a/7"}
+    assert len(write(frames.select(range(8)), on_error="skip").skipped) == 4
+    write.broken -= {"a/1", "a/7"}
+    report = write(frames, on_error="skip")  # three new rows of 4 kB; the kept ones have 16 kB
+    assert (report.num_frames, report.num_done_before, list(report.skipped)) == (3, 4, ["a/3", "a/5"])
 
 
 def test_many_broken_frames_in_a_row_stop_the_run(write, frames, monkeypatch):

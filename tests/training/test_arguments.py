@@ -78,6 +78,7 @@ def test_without_a_dataset_the_defaults_of_the_street_hold_unless_the_file_or_a_
     "text, message",
     [
         ("learning_rat: 1", "there is no argument `learning_rat`. Did you mean learning_rate?"),
+        ("stage: pretrain", "there is no argument `stage`"),
         ("learning_rate: fast", "`learning_rate` must be float, got 'fast'."),
         ("seed: 1.5", "`seed` must be int, got 1.5."),
         ("streaming: 1", "`streaming` must be bool, got 1."),

@@ -35,6 +35,12 @@ def test_the_cosine_per_step_falls_at_every_step_of_a_single_epoch():
     assert seen == pytest.approx([1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])
 
 
+def test_groups_without_a_trainable_parameter_are_left_out():
+    frozen, trained = torch.nn.Parameter(torch.zeros(1), requires_grad=False), torch.nn.Parameter(torch.zeros(1))
+    groups = [{"params": [frozen]}, {"params": [trained], "lr": 0.5}]
+    assert [group["lr"] for group in create_optimizer("sgd", groups, 0.1, 0.0).param_groups] == [0.5]
+
+
 def test_warm_up_rises_to_the_full_rate():
     assert rates("constant", 4, TrainingOrder(num_frames=1), warmup_steps=3) == pytest.approx([1 / 3, 2 / 3, 1, 1])
 

@@ -119,14 +119,14 @@ class ShardWriter:
             path (`Path`): The shard; it may be there.
             frames (`Frames`): The frames of it, of one sequence.
             max_bytes (`float`, *optional*): A new shard ends with the frame that reaches this size.
-            on_row (`Callable`, *optional*): Called after each new row with the bytes of the shard.
+            on_row (`Callable`, *optional*): Called after each new row with its bytes.
 
         Raises:
             ValueError: a frame is broken, or the shard cannot be read.
             OSError: the shard cannot be written, as on a full disk.
         """
         if not path.is_file():
-            return self._write(path, frames, max_bytes, on_row, {})
+            return self._write(path, frames, max_bytes, on_row, {}, skipped={})
         index = read_index(path)
         present = {name: (str(path), group, 0) for group, name in enumerate(index["frame_ids"])}
         missing = [place for place, name in enumerate(frames.frame_ids) if name not in present]
@@ -134,7 +134,7 @@ class ShardWriter:
             errors = self._errors(frames, missing)
             if len(errors) == len(missing):
                 return WriteReport(num_done_before=len(frames) - len(missing), skipped=errors)
-        return self._write(path, frames, math.inf, on_row, present)
+        return self._write(path, frames, math.inf, on_row, present, index["skipped"])
 
     def _errors(self, frames: Frames, places: list[int]) -> dict[str, str]:
         """Frame id -> error of those that cannot be read."""
@@ -150,16 +150,23 @@ class ShardWriter:
         return errors
 
     def _write(
-        self, path: Path, frames: Frames, max_bytes: float, on_row: Callable[[int], object], present: dict[str, Place]
+        self,
+        path: Path,
+        frames: Frames,
+        max_bytes: float,
+        on_row: Callable[[int], object],
+        present: dict[str, Place],
+        skipped: Mapping[str, str],
     ) -> WriteReport:
-        """A shard of the frames, in the place of one in which those of `present` are."""
+        """A shard of the frames, in the place of one that has those of `present` and skipped those of `skipped`."""
         report, frame_ids = WriteReport(), []
         with ShardFile(path, self.schema) as shard:
-            for frame_id, row in self._rows(frames, present, report):
+            for frame_id, row in self._rows(frames, present, skipped, report):
+                num_bytes = shard.num_bytes
                 shard.add(row)
                 frame_ids.append(frame_id)
                 if frame_id not in present:
-                    on_row(shard.num_bytes)
+                    on_row(shard.num_bytes - num_bytes)
                 if shard.num_bytes >= max_bytes:
                     break
             shard.publish(
@@ -173,20 +180,24 @@ class ShardWriter:
         report.num_bytes = path.stat().st_size
         return report
 
-    def _rows(self, frames: Frames, present: dict[str, Place], report: WriteReport) -> Iterator[tuple[str, pa.Table]]:
+    def _rows(
+        self, frames: Frames, present: dict[str, Place], skipped: Mapping[str, str], report: WriteReport
+    ) -> Iterator[tuple[str, pa.Table]]:
         """Id and row of every frame that is not skipped, then the rows that only the earlier shard has."""
         make_row, reader, wanted, num_broken_in_a_row = self.open_sequence(frames), RowReader(), frames.frame_ids, 0
         for place, frame_id in enumerate(wanted):
             if frame_id in present and self.keeps_rows:
                 report.num_done_before += 1
+                num_broken_in_a_row = 0
                 yield frame_id, reader.read_table(present[frame_id])
                 continue
             try:
                 row = make_row(place)
             except self.broken as error:
                 num_broken_in_a_row += 1
+                may_skip = self.on_error == "skip" or frame_id in skipped
                 # A frame that was whole is not skipped: the shard would be replaced by less.
-                if self.on_error != "skip" or frame_id in present or num_broken_in_a_row == MAX_BROKEN_IN_A_ROW:
+                if not may_skip or frame_id in present or num_broken_in_a_row == MAX_BROKEN_IN_A_ROW:
                     raise
                 report.skipped[frame_id] = _describe(error)
             else:
@@ -236,6 +247,7 @@ def write_shards(
             Log the expected cost of the run after the first frames, and show a progress bar in a terminal.
 
     Raises:
+        ValueError: with `on_error="raise"`, a frame that an earlier run skipped is still broken.
         OSError: the disk has no room for the whole run (after the first frames), or a shard cannot be written.
     """
 
@@ -250,19 +262,29 @@ def write_shards(
     own = list(shards)[process_index::num_processes]
     own_share = sum(num_missing[path] for path in own)
     forecast = Forecast(Path(folder), sum(num_missing.values()), own_share, num_processes)
-    total = sum(len(shards[path]) for path in own)
+    total, num_new_bytes = sum(len(shards[path]) for path in own), 0
     # `disable=None` shows the bar in a terminal only.
     with tqdm(total=total, initial=total - own_share, unit="frame", disable=None if show_progress else True) as bar:
 
         def on_row(num_bytes: int) -> None:
+            nonlocal num_new_bytes
+            num_new_bytes += num_bytes
             bar.update()
-            estimate = forecast.frame_written(report.num_bytes + num_bytes)
+            estimate = forecast.frame_written(num_new_bytes)
             if estimate and show_progress:
                 bar.clear()
                 logger.info("%s", estimate)
 
         for path in own:
-            report += writer.complete(path, shards[path], on_row=on_row)
+            written = writer.complete(path, shards[path], on_row=on_row)
+            bar.update(len(written.skipped))
+            report += written
+            if on_error == "raise" and written.skipped:
+                frame_id, error = next(iter(written.skipped.items()))
+                raise ValueError(
+                    f"{path}: frame {frame_id} was skipped by an earlier run and is still broken: {error}. Mend it, "
+                    'or skip it again with `on_error="skip"` (`--on_error skip`).'
+                )
     report.seconds = time.perf_counter() - start
     return report
 

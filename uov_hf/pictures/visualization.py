@@ -162,7 +162,7 @@ def draw_birds_eye_view(
 
 def draw_legend(entries: Sequence[tuple[str, Sequence[int]]]) -> Image.Image:
     """A list of names, each beside a square of its RGB colour 0…255."""
-    font = ImageFont.load_default(size=14)
+    font = _font(14)
     width = int(max((font.getlength(name) for name, _ in entries), default=0))
     picture = Image.new("RGB", (width + 40, LINE_HEIGHT * len(entries) + 10), BACKGROUND)
     draw = ImageDraw.Draw(picture)
@@ -270,4 +270,11 @@ def _with_title(picture: Image.Image, title: str) -> Image.Image:
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor: str) -> None:
-    draw.text(place, text, FOREGROUND, ImageFont.load_default(size=14), anchor=anchor)
+    draw.text(place, text, FOREGROUND, _font(14), anchor=anchor)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)  # it has accents, Greek and Cyrillic
+    except OSError:
+        return ImageFont.load_default(size)  # Pillow's own: ASCII only

@@ -5,7 +5,7 @@ import difflib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -217,7 +217,7 @@ def read_settings(path: str, arguments: type[DataArguments]) -> dict[str, object
         ValueError: The file is not a mapping, has an unknown key, or a value of the wrong type.
     """
     text, hints = Path(path).read_text(encoding="utf-8"), get_type_hints(arguments)
-    fields = arguments.__dataclass_fields__
+    names = [own.name for own in fields(arguments)]
     try:
         content = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
@@ -225,8 +225,8 @@ def read_settings(path: str, arguments: type[DataArguments]) -> dict[str, object
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected `name: value` for each argument, got {type(content).__name__}.")
     for name in content:
-        if name not in fields:
-            near = difflib.get_close_matches(str(name), fields) or sorted(fields)
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names) or sorted(names)
             raise ValueError(f"{path}: there is no argument `{name}`. Did you mean {' or '.join(near)}?")
     return {name: _convert(value, hints[name], f"{path}: `{name}`") for name, value in content.items()}
 

@@ -40,6 +40,7 @@ def create_optimizer(
     given = list(parameters)
     groups: list[ParameterGroup] = [group for group in given if isinstance(group, dict)] or [{"params": given}]
     groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+    groups = [group for group in groups if group["params"]]  # the log has the rate of the first group
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, dampening=0.1, weight_decay=weight_decay)
     if name == "adamw":
