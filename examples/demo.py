@@ -89,6 +89,7 @@ def main() -> None:
     ):
         costs[command.split(".")[0]] = launch(command)
 
+    print("\nFitting the baselines, and evaluating all on the test towns …", flush=True)
     model, processor = UOVModel.from_pretrained(pretrained).eval(), UOVProcessor.from_pretrained(pretrained)
     train, test = (read_scans(street, split, labels, processor.feature_extractor) for split in ("train", "test"))
     segmenters = {

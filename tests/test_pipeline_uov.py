@@ -54,6 +54,13 @@ def scan(num_points=60, seed=0):
     return points.astype(np.float32)
 
 
+def test_a_candidate_has_the_prompts_of_its_class_even_if_the_labels_are_renamed(tmp_path):
+    segmenter = save_and_load("text", tmp_path)
+    expected = segmenter(scan(), candidate_labels=["car", "tree"])["segmentation"]
+    segmenter.model.config.id2label = {0: "tree", 1: "driveable_surface", 2: "car"}
+    assert (segmenter(scan(), candidate_labels=["car", "tree"])["segmentation"] == expected).all()
+
+
 def by_hand(segmenter, points):
     """Probabilities (num_points, C) of the classes, without the pipeline."""
     inputs = segmenter.processor(points)

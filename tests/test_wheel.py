@@ -121,10 +121,11 @@ def test_the_extra_train_is_the_one_that_the_library_checks_for():
 
 
 def test_inference_needs_no_extra_and_the_rest_names_it(at_home):
-    training = "data labels training.loop evaluation.metrics own_car.check convert datasets.nuscenes".split()
+    training = "data labels training.loop evaluation.metrics own_car.recordings datasets.nuscenes".split()
     code = f"""
 from importlib import import_module
 import torch
+import uov_hf.convert  # reads and converts weights; its option label_set alone needs the extra
 from uov_hf.afi import approximate_flat_interaction
 from uov_hf_cli.__main__ import main
 assert main({segment_command()}) == 0

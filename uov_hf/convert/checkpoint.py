@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from uov_hf.convert.names import Rename, backbone_names, head_names
 from uov_hf.convert.official_files import read_official
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
 from uov_hf.hub.cards import write_model_card
-from uov_hf.labels import LabelSet
 from uov_hf.vocabulary import load_vocabulary
+
+
+if TYPE_CHECKING:
+    from uov_hf.labels import LabelSet
 
 
 # Number of outputs of the head → their meaning. The first of classes is void: "ignored".
@@ -80,6 +83,8 @@ def convert_checkpoint(
     model.load_state_dict(_rename(path, tensors, names, model.state_dict()), strict=False)
     difference = prove(model, tensors)
     if label_set is not None:
+        from uov_hf.labels import LabelSet  # needs the extra `train`; a conversion without prompts does not
+
         _set_prompts(path, model, LabelSet(label_set))
     _write(Path(output_dir), model, taxonomy, path, difference)
     outputs = f"void and the classes of {taxonomy}" if taxonomy else EMBEDDINGS[num_outputs]
@@ -184,7 +189,7 @@ def _rename(
     return renamed
 
 
-def _set_prompts(path: Path, model: UOVModel | UOVForSemanticSegmentation, label_set: LabelSet) -> None:
+def _set_prompts(path: Path, model: UOVModel | UOVForSemanticSegmentation, label_set: "LabelSet") -> None:
     if isinstance(model, UOVForSemanticSegmentation):
         raise ValueError(f"{path}: the head predicts fixed classes, so the prompts of `label_set` cannot be used.")
     embed_dim = label_set.prompt_embeds.shape[1]
