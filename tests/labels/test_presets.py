@@ -5,7 +5,8 @@ import pytest
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import load_frames
-from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, label_points
+from uov_hf.geometry.projection import Camera, pair_points_with_pixels, round_to_pixels
+from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, decode_segmentation, label_points
 from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.point_labels import SCHEMA
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
@@ -20,6 +21,43 @@ def street_labels(tiny_street, tmp_path_factory):
     label_set = LabelSet.create(tmp_path_factory.mktemp("labels"), teacher, vocabulary, settings)
     label_set.write(frames, teacher)
     return label_set, frames
+
+
+def label_points_as_the_paper(frame, label_set):
+    """The rule as first written: cameras in the frame's order; the last one with a segment at a point decides."""
+    row = label_set.read(frame["frame_id"], ["segmentation", "segment_labels", "segment_scores"])
+    labelled = [index for index, png in enumerate(row["segmentation"]) if png is not None]
+    cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in labelled]
+    pairs = pair_points_with_pixels(frame["points"], cameras)
+    rows, columns = round_to_pixels(pairs.pixel_coords)
+    segments = np.zeros(len(rows), np.int32)
+    for place, index in enumerate(labelled):
+        here = pairs.camera_index == place
+        segments[here] = decode_segmentation(row["segmentation"][index])[rows[here], columns[here]]
+    labels = np.full(len(frame["points"]), IGNORED, np.uint8)
+    confidence = np.zeros(len(frame["points"]), np.float16)
+    point, segment = pairs.point_index[segments > 0], segments[segments > 0] - 1
+    # Pairs come camera by camera; of several values for one point numpy keeps the last.
+    labels[point] = label_set.prompt_to_class[row["segment_labels"]][segment]
+    confidence[point] = row["segment_scores"][segment]
+    return {
+        "pair_to_point": pairs.point_index.astype(np.int32),
+        "pair_camera": np.array(labelled, np.int16)[pairs.camera_index],
+        "pair_pixel": np.stack([columns, rows], axis=1).astype(np.int16),
+        "pair_segment": segments,
+        "labels": labels,
+        "confidence": confidence,
+    }
+
+
+def test_the_papers_preset_is_the_rule_as_it_was_first_written_to_the_bit(street_labels):
+    label_set, frames = street_labels
+    label_points(label_set, frames, "paper")
+    for frame in frames:
+        row = PointLabels(label_set.folder, "paper").read(frame["frame_id"])
+        assert row["soft_labels"] is None and row["soft_scores"] is None and (row["labels"] != IGNORED).any()
+        for name, expected in label_points_as_the_paper(frame, label_set).items():
+            assert row[name].dtype == expected.dtype and np.array_equal(row[name], expected), name
 
 
 def test_the_papers_shortcut_is_the_vote_in_which_the_last_camera_counts(street_labels):
