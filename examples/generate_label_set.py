@@ -4,9 +4,9 @@
         --teacher clip --teacher_model_name_or_path openai/clip-vit-large-patch14-336 --output_dir labels/
     accelerate launch examples/generate_label_set.py examples/configs/nuscenes/generate_label_set.yaml
 
-The processes share the sequences and write them one by one: a run that was stopped continues where it was. After the
-first frames it reports the expected time and size, and stops if the disk has no room. Without --dataset it renders a
-small synthetic street beside the label set, whose teacher is `synthetic`.
+The processes share the frames and write them one by one: a run that was stopped continues with the frame it was at.
+After the first frames it reports the expected time and size, and stops if the disk has no room. Without --dataset it
+renders a small synthetic street beside the label set, whose teacher is `synthetic`.
 """
 
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ from typing import Literal
 import torch
 from accelerate.utils import gather_object
 
-from uov_hf.labels import LabelSet, WriteReport
+from uov_hf.labels import LabelSet, WriteReport, identify_dataset
 from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
-from uov_hf.training.launch import sharing, start, wait_for_all
+from uov_hf.training.launch import sharing, start
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_vocabulary
 from uov_hf_cli.label_images import parse_setting
@@ -87,9 +87,9 @@ def main() -> None:
     cameras = args.cameras.split(",") if args.cameras else None
     with accelerator.main_process_first():
         settings = {"cameras": cameras, "augmentations": args.augmentations}
-        label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings)
+        dataset = identify_dataset(frames, Path(args.dataset).stem, args.dataset_config)
+        label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings, dataset)
     report = label_set.write(frames, teacher, cameras, on_error=args.on_error, **sharing(accelerator))
-    wait_for_all(accelerator)
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
     accelerator.end_training()

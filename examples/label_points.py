@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.labels import LabelSet, PointLabels, WriteReport, label_points
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
-from uov_hf.training.launch import sharing, start, wait_for_all
+from uov_hf.training.launch import sharing, start
 from uov_hf.training.samples import load_split
 
 
@@ -46,7 +46,6 @@ def main() -> None:
 
     frames = load_split(args, args.split)
     report = label_points(label_set, frames, args.preset, on_error=args.on_error, **sharing(accelerator))
-    wait_for_all(accelerator)
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Point labels ({args.preset}) in {args.label_set}: {report}")
     if accelerator.is_main_process:

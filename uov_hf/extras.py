@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 
 # As in pyproject.toml.
-TRAIN = ("accelerate", "datasets", "matplotlib", "pyarrow", "scipy")
+TRAIN = ("accelerate", "datasets", "matplotlib", "psutil", "pyarrow", "scipy")
 
 
 def require_train_extra(module: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from uov_hf.data.frames import EncodedImage, Frame
-    from uov_hf.labels.label_set import SegmentRow
+    from uov_hf.labels.segments import SegmentRow
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 RESULT_SUFFIXES = (".png", ".json", ".overlay.png")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     from tqdm.auto import tqdm
 
     from uov_hf.data import load_frames
-    from uov_hf.labels.label_set import segment_frame
+    from uov_hf.labels.segments import segment_frame
     from uov_hf.teachers import load_teacher
 
     if bool(args.images) == bool(args.dataset):
@@ -177,7 +177,7 @@ def _describe_segments(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
-    from uov_hf.labels.label_set import decode_segmentation
+    from uov_hf.labels.segments import decode_segmentation
 
     sizes = np.bincount(decode_segmentation(png).ravel(), minlength=len(row["segment_camera"]) + 1)
     return [
@@ -200,7 +200,7 @@ def _draw(
     from PIL import Image
 
     from uov_hf.data.frames import decode_image
-    from uov_hf.labels.label_set import decode_segmentation
+    from uov_hf.labels.segments import decode_segmentation
     from uov_hf.pictures.visualization import draw_legend, tile
 
     ids, pixels = decode_segmentation(png), np.asarray(decode_image(image).convert("RGB"))

@@ -1,7 +1,10 @@
-"""Shards are whole or absent, an interrupted run continues, and nothing that was written is lost."""
+"""Shards are whole or absent, an interrupted run continues, and nothing that was written is lost or changed."""
 
 import logging
+import multiprocessing
+import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from uov_hf.data import Frames, estimate, shards
+from uov_hf.data import Frames, estimate, shards, write_report, writer_lock
 from uov_hf.data.parquet import Shards, read_index
-from uov_hf.data.shards import WriteReport, write_atomically, write_shards
+from uov_hf.data.shard_file import write_atomically
+from uov_hf.data.shards import write_shards
+from uov_hf.data.write_report import TooManyBrokenFrames, WriteReport
 
 
 SCHEMA = pa.schema({"frame_id": pa.string(), "data": pa.list_(pa.float32())})
@@ -21,7 +26,7 @@ class Writer:
     """Writes the ids of frames; the ids in `broken` raise, and `made` lists the rows that were made."""
 
     def __init__(self, folder, size=3):
-        self.folder, self.size, self.broken, self.made = folder, size, set(), []
+        self.folder, self.size, self.broken, self.made, self.error = folder, size, set(), [], OSError
 
     def __call__(self, frames, **options) -> WriteReport:
         self.made.clear()
@@ -33,8 +38,12 @@ class Writer:
     def make_row(self, frame_id):
         self.made.append(frame_id)
         if frame_id in self.broken:
-            raise RuntimeError(f"{self.folder / frame_id} is broken")
-        return {"frame_id": frame_id, "data": np.zeros(self.size, np.float32)}
+            raise self.error(f"{self.folder / frame_id} is broken")
+        return {"frame_id": frame_id, "data": np.full(self.size, hash_of(frame_id), np.float32)}
+
+
+def hash_of(frame_id):
+    return sum(map(ord, frame_id))
 
 
 @pytest.fixture
@@ -42,27 +51,49 @@ def write(tmp_path):
     return Writer(tmp_path / "shards")
 
 
+def sequences(**lengths) -> Frames:
+    """Frames of the ids `a/0`, `a/1`, … of sequences of these lengths."""
+    ids = [f"{name}/{number}" for name, length in lengths.items() for number in range(length)]
+    return Frames(SimpleNamespace(frame_ids=ids, sequence_ids=[name.split("/")[0] for name in ids], taxonomy=None))
+
+
 def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def rows(folder):
+    shards = Shards(folder)
+    return {frame_id: shards.read(frame_id)["data"].tolist() for frame_id in shards.frame_ids}
 
 
 def test_the_footer_has_the_index_and_no_path_of_this_machine(write, frames):
     write.broken = {"1/1"}
     write(frames, on_error="skip")
-    path = write.folder / "one.parquet"
+    (path,) = write.folder.glob("one-*.parquet")
     assert read_index(path) == {
         "sequence_id": "one",
         "frame_ids": ["1/0"],
-        "skipped": {"1/1": "RuntimeError"},
-        "may_be_published": None,
+        "skipped": {"1/1": "OSError"},
+        "sequence_length": 2,
+        "made_from": "",
     }
     assert str(write.folder).encode() not in path.read_bytes()
+
+
+def test_a_shard_has_a_bounded_number_of_frames_of_one_sequence(write, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_FRAMES", 4)
+    write(sequences(a=10, b=3))
+    indexes = [read_index(path) for path in sorted(write.folder.glob("*.parquet"))]
+    assert [(index["sequence_id"], len(index["frame_ids"])) for index in indexes] == [
+        ("a", 4), ("a", 4), ("a", 2), ("b", 3)
+    ]  # fmt: skip
 
 
 def test_pages_are_indexed_and_chunked_by_their_content(write, frames):
     """As `datasets` writes Parquet: a changed row changes only the chunks around it."""
     write(frames)
-    metadata = pq.read_metadata(write.folder / "one.parquet")
+    (path,) = write.folder.glob("one-*.parquet")
+    metadata = pq.read_metadata(path)
     chunks = [metadata.row_group(group).column(column) for group in range(2) for column in range(2)]
     assert all(chunk.has_offset_index for chunk in chunks) and chunks[0].has_column_index
     assert b"min_chunk_size" in metadata.metadata[b"content_defined_chunking"]
@@ -76,84 +107,243 @@ def test_shards_without_our_footer_are_read_by_their_frame_ids(write, frames):
     assert write.made == ["1/1", "2/0"] and Shards(write.folder).read("1/0")["data"].tolist() == [1]
 
 
-def test_two_processes_write_what_one_does(tmp_path, frames):
-    alone, together = Writer(tmp_path / "alone"), Writer(tmp_path / "together")
-    whole = alone(frames)
-    parts = [together(frames, process_index=rank, num_processes=2) for rank in (0, 1)]
+def test_processes_write_what_one_does_and_share_the_frames_equally(tmp_path):
+    """Five processes, one sequence: each writes a fifth, in the same bytes as one process."""
+    frames = sequences(a=103)
+    alone = Writer(tmp_path / "alone")
+    alone(frames)
+    together, counts = Writer(tmp_path / "together"), []
+    for rank in range(5):
+        report = together(frames, process_index=rank, num_processes=5)
+        assert together.made == frames.frame_ids[103 * rank // 5 : 103 * (rank + 1) // 5]
+        counts.append(report.num_frames)
     assert contents(alone.folder) == contents(together.folder)
-    assert sum(parts, WriteReport()).num_frames == whole.num_frames == 3
+    assert sum(counts) == 103 and max(counts) - min(counts) <= 1
 
 
-def test_finished_shards_stay_and_rows_of_unfinished_ones_are_kept(write, frames):
+def test_processes_that_wait_for_each_other_share_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_FRAMES", 8)
+    frames = sequences(a=40, b=7)
+    alone = Writer(tmp_path / "alone")
+    alone(frames)
+    folder = tmp_path / "together"
+    Writer(folder)(frames.select(range(16)))
+    barrier, queue = multiprocessing.Barrier(2), multiprocessing.get_context("fork").Queue()
+
+    def run(rank):
+        writer = Writer(folder)
+        report = writer(frames, process_index=rank, num_processes=2, wait=barrier.wait)
+        queue.put((rank, writer.made, report, len(Shards(folder).frame_ids)))
+
+    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = {rank: (made, report, num) for rank, made, report, num in (queue.get(timeout=60) for _ in processes)}
+    for process in processes:
+        process.join()
+    assert found[0][0] + found[1][0] == frames.frame_ids[16:] and len(found[0][0]) == 15
+    assert [num for _, _, num in found.values()] == [47, 47]  # both see all frames when they return
+    assert found[0][1].num_done_before + found[1][1].num_done_before == 16
+    assert contents(folder) == contents(alone.folder)
+
+
+def test_an_interrupted_run_loses_one_frame_and_continues_to_the_same_bytes(tmp_path):
+    """One bad image, Ctrl-C and a kill, at frames 3, 60 and 119 of 120."""
+    frames = sequences(a=120)
+    whole, write = Writer(tmp_path / "whole"), Writer(tmp_path / "shards")
+    whole(frames)
+    num_made = 0
+    for place, error in ((3, OSError), (60, KeyboardInterrupt), (119, None)):
+        write.broken, write.error = {f"a/{place}"}, error
+        if error is None:
+            write.error = lambda text: os.kill(os.getpid(), signal.SIGKILL)
+            process = multiprocessing.get_context("fork").Process(target=write, args=(frames,))
+            process.start()
+            process.join(60)
+            assert process.exitcode == -signal.SIGKILL
+            continue
+        with pytest.raises(error):
+            write(frames)
+        num_made += len(write.made)
+    write.broken = set()
+    report = write(frames)
+    assert (report.num_frames, report.num_done_before, write.made) == (1, 119, ["a/119"])
+    assert num_made == 4 + 58  # frames 0…3, then 3…60
+    assert contents(write.folder) == contents(whole.folder)
+
+
+def test_a_row_that_is_not_whole_is_made_again(write, frames):
+    """The machine lost its power: the file has its name, and not its content."""
+    write.broken = {"1/1"}
+    with pytest.raises(OSError, match="broken"):
+        write(frames)
+    (row,) = (write.folder / ".unfinished").iterdir()
+    row.write_bytes(row.read_bytes()[:50])
+    write.broken = set()
+    assert write(frames).num_frames == 3 and len(rows(write.folder)) == 3
+
+
+def test_finished_shards_stay_and_nothing_is_made_twice(write, frames):
     assert write(frames.select([0])).num_frames == 1
+    before = contents(write.folder)
     report = write(frames)
     assert (report.num_done_before, report.num_frames, write.made) == (1, 2, ["1/1", "2/0"])
+    assert before.items() <= contents(write.folder).items()
     before = contents(write.folder)
     assert str(write(frames)).endswith("3 were there already") and write.made == []
     assert contents(write.folder) == before
 
 
-def test_a_run_on_other_frames_of_a_sequence_keeps_those_that_are_there(write, frames):
-    """As two fractions of the frames of SemanticKITTI."""
-    write(frames.select([0]))
-    write(frames.select([1]))
-    assert write.made == ["1/1"] and Shards(write.folder).frame_ids == ["1/1", "1/0"]
+def test_a_reader_that_is_open_keeps_reading_what_it_opened(write):
+    """As a training whose label set another run extends, by another fraction of SemanticKITTI's frames."""
+    frames = sequences(a=12)
+    write(frames.select(range(0, 12, 3)))
+    reader = Shards(write.folder)
+    before = {frame_id: reader.read(frame_id)["data"].tolist() for frame_id in reader.frame_ids}
+    write(frames.select(range(0, 12, 2)))
+    assert write.made == ["a/2", "a/4", "a/8", "a/10"]
+    assert {frame_id: reader.read(frame_id)["data"].tolist() for frame_id in reader.frame_ids} == before
+    assert rows(write.folder).keys() == before.keys() | {*write.made}
 
 
-def test_rows_that_depend_on_each_other_are_made_again(write, frames):
-    write(frames.select([0]))
-    report = write_shards(write.folder, SCHEMA, frames, write.open_sequence, keeps_rows=False)
-    assert report.num_frames == 3 and write.made == ["1/0", "1/0", "1/1", "2/0"]
-    shutil.rmtree(write.folder)
-    write(frames.select([0]))
-    write.broken = {"1/0"}
-    with pytest.raises(RuntimeError, match="1/0 is broken"):  # not replaced by less
-        write_shards(write.folder, SCHEMA, frames, write.open_sequence, keeps_rows=False, on_error="skip")
-    assert Shards(write.folder).frame_ids == ["1/0"]
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+def test_a_reader_never_returns_the_row_of_another_frame(write, frames, change):
+    write(frames)
+    reader = Shards(write.folder)
+    assert reader.frame_ids
+    one, two = sorted(write.folder.glob("*.parquet"))
+    two.replace(one) if change == "replaced" else one.unlink()
+    expected = "expected frame 1/0 .*, got 2/0" if change == "replaced" else "is gone: the folder was written anew"
+    with pytest.raises(ValueError, match=expected):
+        reader.read("1/0", ["data"])
 
 
-def test_a_broken_frame_stops_the_run_or_is_skipped_reported_and_tried_again(write, frames):
+def test_rows_that_were_made_from_less_are_made_again(write):
+    frames = sequences(a=3, b=2)
+
+    def digest(names):
+        return lambda sequence: f"{len(names)} voters" if sequence.sequence_ids[0] == "a" else "all"
+
+    write(frames, made_from=digest(["a/0"]))
+    reader = Shards(write.folder)
+    assert reader.frame_ids
+    report = write(frames, made_from=digest(["a/0", "a/1"]))
+    assert (report.num_frames, report.num_done_before, write.made) == (3, 2, ["a/0", "a/1", "a/2"])
+    assert len(Shards(write.folder).frame_ids) == 5
+    with pytest.raises(ValueError, match="is gone: the folder was written anew after it was opened. Open it again"):
+        reader.read("a/0")
+    write.broken = {"a/1"}
+    with pytest.raises(OSError, match="broken"):
+        write(frames, made_from=digest(["a/0", "a/1", "a/2"]))  # one row of this digest is there
+    write.broken = set()
+    assert write(frames, made_from=digest([])).num_frames == 3
+
+
+def test_a_broken_frame_is_skipped_reported_and_not_tried_again(write, frames):
     write.broken = {"1/1"}
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(OSError, match="broken"):
         write(frames)
-    assert contents(write.folder) == {}
     report = write(frames, on_error="skip")
-    assert list(report.skipped) == ["1/1"] and "1 broken and skipped:\n  1/1: RuntimeError: " in str(report)
+    assert list(report.skipped) == ["1/1"] and "1 broken and skipped:\n  1/1: OSError: " in str(report)
     assert Shards(write.folder).frame_ids == ["1/0", "2/0"]
-    again = write(frames, on_error="skip")
-    assert (again.num_frames, again.num_done_before, again.skipped, write.made) == (0, 2, report.skipped, ["1/1"])
-    write.broken = {"1/0"}  # broken now, but written
-    assert write(frames).num_frames == 1 and Shards(write.folder).frame_ids == ["1/0", "1/1", "2/0"]
+    for _ in range(2):
+        again = write(frames, on_error="skip")
+        assert (again.num_frames, again.num_done_before, again.skipped) == (0, 2, {"1/1": "OSError"})
+        assert write.made == []
+    with pytest.raises(KeyError, match="Frame 1/1 was broken and was skipped: OSError"):
+        Shards(write.folder).read("1/1")
 
 
-def test_a_frame_that_is_still_broken_stops_a_run_that_does_not_skip(write, frames):
+def test_a_run_that_does_not_skip_tries_skipped_frames_again(write, frames):
     write.broken = {"1/0", "1/1"}
     write(frames, on_error="skip")
-    for write.broken in ({"1/0", "1/1"}, {"1/1"}):  # as before, and with one frame mended
-        with pytest.raises(ValueError, match="was skipped by an earlier run and is still broken: RuntimeError"):
-            write(frames)
-    assert write(frames, on_error="skip").skipped.keys() == {"1/1"}
-    assert Shards(write.folder).frame_ids == ["1/0", "2/0"]
+    with pytest.raises(ValueError, match="1/0 was skipped by an earlier run and is still broken: OSError"):
+        write(frames)
+    write.broken = {"1/1"}
+    with pytest.raises(ValueError, match="1/1 was skipped by an earlier run and is still broken: OSError"):
+        write(frames)
+    write.broken = set()
+    assert write(frames).num_frames == 1 and Shards(write.folder).skipped == {}
+    assert {*Shards(write.folder).frame_ids} == {"1/0", "1/1", "2/0"}
 
 
-def test_rows_that_are_kept_neither_break_a_run_of_broken_frames_nor_cost_anything(write, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_BROKEN_IN_A_ROW", 2)
-    monkeypatch.setattr(estimate, "NUM_MEASURED", 2)
-    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda folder: SimpleNamespace(free=6_000))
-    ids = [f"a/{number}" for number in range(9)]
-    frames = Frames(SimpleNamespace(frame_ids=ids, sequence_ids=["a"] * 9, taxonomy=None))
-    write.size, write.broken = 1000, {"a/1", "a/3", "a/5", "a/7"}
-    assert len(write(frames.select(range(8)), on_error="skip").skipped) == 4
-    write.broken -= {"a/1", "a/7"}
-    report = write(frames, on_error="skip")  # three new rows of 4 kB; the kept ones have 16 kB
-    assert (report.num_frames, report.num_done_before, list(report.skipped)) == (3, 4, ["a/3", "a/5"])
-
-
-def test_many_broken_frames_in_a_row_stop_the_run(write, frames, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_BROKEN_IN_A_ROW", 2)
-    write.broken = {"1/0", "1/1"}
-    with pytest.raises(RuntimeError, match="1/1 is broken"):
+@pytest.mark.parametrize("error", [TypeError, RuntimeError, MemoryError])
+def test_a_fault_of_the_program_is_never_skipped(write, frames, error):
+    write.broken, write.error = {"1/1"}, error
+    with pytest.raises(error, match="broken"):
         write(frames, on_error="skip")
+
+
+def test_many_broken_frames_in_a_row_stop_the_run_and_are_not_remembered(write, monkeypatch):
+    """The disk was gone for the frames from 5 on, over the ends of two shards."""
+    monkeypatch.setattr(write_report, "MAX_BROKEN_IN_A_ROW", 6)
+    monkeypatch.setattr(shards, "MAX_FRAMES", 3)
+    frames = sequences(a=20)
+    write.broken = {"a/1", *(f"a/{number}" for number in range(5, 20))}
+    with pytest.raises(TooManyBrokenFrames, match="6 frames in a row are broken, from a/5 to a/10: is the disk gone"):
+        write(frames, on_error="skip")
+    write.broken = {"a/1"}
+    report = write(frames, on_error="skip")
+    assert (list(report.skipped), report.num_frames, report.num_done_before) == (["a/1"], 15, 4)
+
+
+def run_until_killed(folder, frames, started):
+    writer = Writer(folder)
+    writer.error = lambda text: (started.set(), signal.pause())
+    writer.broken = {"1/1"}
+    writer(frames)
+
+
+@pytest.fixture
+def other_run(write, frames):
+    """A process that writes into the folder, at its second frame."""
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    process = context.Process(target=run_until_killed, args=(write.folder, frames, started))
+    process.start()
+    assert started.wait(60)
+    yield process
+    process.kill()
+    process.join(60)
+
+
+def test_a_second_writer_is_refused_and_the_first_is_named(write, frames, other_run):
+    with pytest.raises(RuntimeError, match=rf"is being written by process {other_run.pid} on .*, started 2\d\d\d-"):
+        write(frames)
+    assert write.made == []
+    other_run.kill()
+    other_run.join(60)
+    assert write(frames).num_frames == 2  # the lock of a process that is gone is stale
+    assert len(rows(write.folder)) == 3
+
+
+def test_the_lock_of_another_machine_is_stale_when_it_is_no_longer_updated(write, frames, monkeypatch):
+    lock = write.folder / ".unfinished" / "lock.json"
+    lock.parent.mkdir(parents=True)
+    lock.write_text('{"host": "node-7", "pid": 1, "process_started": 1.0, "since": "2026-11-29 08:00:00"}')
+    with pytest.raises(RuntimeError, match=r"process 1 on node-7, started 2026-11-29 08:00:00: .*delete .*lock\.json"):
+        write(frames)
+    long_ago = lock.stat().st_mtime - writer_lock.STALE_AFTER - 10
+    os.utime(lock, (long_ago, long_ago))
+    assert write(frames).num_frames == 3 and not lock.parent.exists()
+
+
+def test_a_lock_is_updated_while_its_process_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_lock, "HEARTBEAT", 0.01)
+    updated = multiprocessing.Event()
+    monkeypatch.setattr(writer_lock.os, "utime", lambda path: updated.set())
+    with writer_lock.writer_lock(tmp_path):
+        assert updated.wait(60)
+
+
+def test_what_a_killed_writer_left_is_removed(write, frames):
+    write.folder.mkdir()
+    left = [write.folder / "one-00000-abc.parquet.123.tmp", write.folder / ".unfinished" / "abc.parquet.456.tmp"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    write(frames)
+    assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize("frame_ids", [None, ["same", "same"]])
@@ -168,11 +358,11 @@ def test_a_damaged_shard_and_a_frame_in_two_places_are_named(write, frame_ids):
         Shards(write.folder).read("same")
 
 
-def test_a_run_logs_its_cost_and_counts_what_is_there(write, frames, caplog, monkeypatch):
-    """Two frames of sequence `one` are missing, that of `t/wo` is there; the estimate comes after the first."""
+def test_a_run_logs_its_cost_and_counts_what_is_there(write, caplog, monkeypatch):
+    """Four frames of one sequence are missing, that of the other is there; the estimate comes after the second."""
     monkeypatch.setattr(estimate, "NUM_MEASURED", 2)
     write.size = 250_000
-    frames = frames.select([0, 1, 0, 1, 2])
+    frames = sequences(one=4, two=1)
     assert write(frames.select([4])).num_frames == 1
     with caplog.at_level(logging.INFO, logger="uov_hf"):
         report = write(frames, show_progress=True)
@@ -186,7 +376,7 @@ def test_a_run_that_will_not_fit_stops_after_the_first_frames(write, frames, mon
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**10, 10**10, 100))
     with pytest.raises(OSError, match=r"shards has 100 B free, and .* more are needed \(3 frames: about"):
         write(frames)
-    assert contents(write.folder) == {}
+    assert Shards(write.folder).frame_ids == []
 
 
 def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path):

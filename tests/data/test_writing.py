@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -40,7 +41,11 @@ def test_a_row_group_is_a_frame_and_shards_are_bounded(car, tmp_path):
     report = write_parquet(car, tmp_path / "out", max_shard_bytes=TWO_FRAMES)
     assert (report.num_frames, report.num_done_before, report.skipped) == (5, 0, {})
     files = sorted((tmp_path / "out/default/train").iterdir())
-    assert [file.name for file in files] == ["00000_a-1_000.parquet", "00000_a-1_001.parquet", "00001_b_000.parquet"]
+    assert [file.name for file in files] == [
+        "00000_a-1_000000.parquet",
+        "00000_a-1_000002.parquet",
+        "00001_b_000000.parquet",
+    ]
     assert [pq.read_metadata(file).num_row_groups for file in files] == [2, 1, 2]
     assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
 
@@ -74,8 +79,9 @@ def die_at_the_fourth_frame(car, output_dir):
 def test_a_killed_conversion_continues_to_the_same_bytes(car, tmp_path):
     write_parquet(car, tmp_path / "whole", max_shard_bytes=TWO_FRAMES)
     assert in_a_child(die_at_the_fourth_frame, car, tmp_path / "out") == -signal.SIGKILL
-    left = sorted(path.name for path in (tmp_path / "out/default").rglob("*.*"))
-    assert left == [".train.partial", "00000_a-1_000.parquet", "00000_a-1_001.parquet", "00001_b_000.parquet.tmp"]
+    left = sorted(path.name for path in (tmp_path / "out/default/.train.partial").iterdir())
+    assert left[:2] == ["00000_a-1_000000.parquet", "00000_a-1_000002.parquet"]
+    assert len(left) == 3 and re.fullmatch(r"00001_b_000000\.parquet\.\w{12}\.tmp", left[2])
     with pytest.raises(Exception, match="out"):  # nothing of it is taken for a dataset
         load_frames(str(tmp_path / "out"))
 
@@ -100,7 +106,7 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(car, tmp_path
     (tmp_path / "out").mkdir()
     assert in_a_child(write_with_little_room, car, tmp_path / "out", num_bytes) == 0
     message = (tmp_path / "out/message").read_text()
-    assert "00000_a-1_000.parquet: could not be written: [Errno 27] File too large" in message
+    assert "00000_a-1_000000.parquet: could not be written: [Errno 27] File too large" in message
     assert "run the same command again: it continues" in message
     assert list((tmp_path / "out").rglob("*.parquet*")) == []
     assert write_parquet(car, tmp_path / "out").num_frames == 5
@@ -168,14 +174,14 @@ def test_what_cannot_be_trained_on_is_not_converted(car, tmp_path, broken):
 def test_a_folder_of_other_data_is_not_continued(car, tmp_path, monkeypatch):
     write_parquet(car, tmp_path / "out")
     monkeypatch.setattr(Files, "frame_ids", ["a 1/0", "a 1/2", "a 1/1", "b/0", "b/1"][:4] + ["b/2"])
-    with pytest.raises(ValueError, match="b_000.parquet: expected frames of b from b/0 on, got others"):
+    with pytest.raises(ValueError, match="b_000000.parquet: expected frames of b from b/0 on, got others"):
         write_parquet(car, tmp_path / "out")
 
 
 def test_files_of_sequences_that_the_split_no_longer_has_are_not_taken_in(car, tmp_path, monkeypatch):
     assert in_a_child(die_at_the_fourth_frame, car, tmp_path / "out") == -signal.SIGKILL
     monkeypatch.setattr(OwnCar, "split_sequences", lambda self: {"train": ["b"]})
-    with pytest.raises(ValueError, match="00000_a-1_000.parquet: belongs to no sequence of the present train"):
+    with pytest.raises(ValueError, match="00000_a-1_000000.parquet: belongs to no sequence of the present train"):
         write_parquet(car, tmp_path / "out")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uov_hf.labels import LabelSet, decode_segmentation
-from uov_hf.labels.label_set import encode_segmentation
+from uov_hf.labels.segments import encode_segmentation
 
 
 @pytest.fixture

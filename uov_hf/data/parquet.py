@@ -38,6 +38,8 @@ class ShardIndex(TypedDict):
     frame_ids: list[str]
     skipped: dict[str, str]
     may_be_published: NotRequired[bool | None]
+    sequence_length: NotRequired[int]  # frames of the whole sequence in the dataset
+    made_from: NotRequired[str]  # a digest of what rows depend on beyond their own frame
 
 
 def read_index(file: str | Path | IO[bytes]) -> ShardIndex:
@@ -91,7 +93,8 @@ class Shards:
     """
     The shards in a folder as [`~uov_hf.data.shards.write_shards`] leaves it, read by frame id.
 
-    The index of the folder is read once, on first use.
+    The index of the folder is read once, on first use. Shards are never changed: frames that are added later are in
+    shards of their own, which this index lacks.
 
     Raises:
         ValueError: on first use, where a file is no shard or two hold the same frame.
@@ -102,10 +105,17 @@ class Shards:
         self._reader = RowReader()
 
     @cached_property
+    def indexes(self) -> dict[Path, ShardIndex]:
+        """The index of every shard, in the order of the names."""
+        paths = sorted(self.folder.glob("*.parquet"))
+        with ThreadPoolExecutor(NUM_INDEXING_THREADS) as pool:
+            return dict(zip(paths, pool.map(read_index, paths), strict=True))
+
+    @cached_property
     def _places(self) -> dict[str, Place]:
         places: dict[str, Place] = {}
-        for path in sorted(self.folder.glob("*.parquet")):
-            for row_group, frame_id in enumerate(read_index(path)["frame_ids"]):
+        for path, index in self.indexes.items():
+            for row_group, frame_id in enumerate(index["frame_ids"]):
                 if frame_id in places:
                     raise ValueError(
                         f"Frame {frame_id} is in {path} and in {places[frame_id][0]}: delete one of them."
@@ -118,19 +128,50 @@ class Shards:
         """The id of every frame; no row is read for it."""
         return list(self._places)
 
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """Frame id -> error of the frames that were broken and are in no shard."""
+        errors = {name: error for index in self.indexes.values() for name, error in index["skipped"].items()}
+        return {name: error for name, error in errors.items() if name not in self._places}
+
+    def __contains__(self, frame_id: str) -> bool:
+        return frame_id in self._places
+
     def read(self, frame_id: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """
         The row of a frame; numbers are read-only numpy views of the file.
 
         Raises:
             KeyError: no shard holds the frame.
+            ValueError: the shard was replaced or deleted after the index was read.
         """
+        if frame_id in self.skipped:
+            raise KeyError(f"Frame {frame_id} was broken and was skipped: {self.skipped[frame_id]} ({self.folder}).")
         if frame_id not in self._places:
             raise KeyError(
                 f"Frame {frame_id} is not in {self.folder} ({len(self._places)} frames): it was made from other "
                 "sequences, or its generation has not finished. Run the generation again."
             )
-        return self._reader.read(self._places[frame_id], columns)
+        return read_frame(self._reader, self._places[frame_id], frame_id, columns)
+
+
+def read_frame(reader: RowReader, place: Place, frame_id: str, columns: Sequence[str] | None) -> dict[str, Any]:
+    """
+    The row at a place, checked to be that of the frame.
+
+    Raises:
+        ValueError: the file was replaced or deleted.
+    """
+    way_out = "the folder was written anew after it was opened. Open it again (start this program again)."
+    wanted = None if columns is None else [*columns, *({"frame_id"} - {*columns})]
+    try:
+        row = reader.read(place, wanted)
+    except FileNotFoundError as error:
+        raise ValueError(f"{place[0]} is gone: {way_out}") from error
+    found = row["frame_id"] if columns is None or "frame_id" in columns else row.pop("frame_id")
+    if found != frame_id:
+        raise ValueError(f"{place[0]}: expected frame {frame_id} in its place {place[1:]}, got {found}: {way_out}")
+    return row
 
 
 class ParquetFrames:
@@ -161,7 +202,7 @@ class ParquetFrames:
                 self.places += places
 
     def read(self, index: int, columns: Sequence[str]) -> Frame:
-        row = self._reader.read(self.places[index], columns)
+        row = read_frame(self._reader, self.places[index], self.frame_ids[index], columns)
         # Copies: augmentation writes into the arrays of a frame.
         return cast(Frame, {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in row.items()})
 

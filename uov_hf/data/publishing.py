@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from uov_hf.data.frames import FrameBuilder, Frames
 from uov_hf.data.loading import find_builder
 from uov_hf.data.parquet import read_index
-from uov_hf.data.shards import write_atomically
+from uov_hf.data.shard_file import write_atomically
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
 

@@ -1,396 +1,308 @@
-"""The writer of sharded Parquet: one row group per frame, each file whole or absent, interrupted runs continue."""
+"""The store of one row per frame: shards, to which runs add and which they never change.
 
+The row of a frame is first written to a small file of its own. When all rows of a shard are there, they become the
+shard. So an interrupted run loses at most the frame that each process was at. The shards have the same bytes however
+often a run was interrupted, and however many processes shared it.
+"""
+
+import hashlib
 import json
-import logging
-import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 from urllib.parse import quote
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets.config import DEFAULT_CDC_OPTIONS
-from tqdm import tqdm
 
 from uov_hf.data.estimate import Forecast
-from uov_hf.data.frames import BROKEN, MAX_BROKEN_IN_A_ROW, Frames
-from uov_hf.data.parquet import SHARD_INDEX, Place, RowReader, ShardIndex, read_index
+from uov_hf.data.frames import BROKEN, Frames
+from uov_hf.data.parquet import ShardIndex, Shards
+from uov_hf.data.progress import Progress
+from uov_hf.data.shard_file import MAX_FRAMES, ShardFile, to_table
+from uov_hf.data.unfinished_rows import UnfinishedRows
+from uov_hf.data.write_report import Attempts, OnError, TooManyBrokenFrames, WriteReport, describe
+from uov_hf.data.writer_lock import writer_lock
 
 
-logger = logging.getLogger(__name__)
-
-OnError = Literal["raise", "skip"]
+OpenSequence = Callable[[Frames], Callable[[int], Mapping[str, Any]]]
 
 
 class Sharing(TypedDict, total=False):
-    """How several processes share the sequences of one run; the keyword arguments of `write_shards`."""
+    """How several processes share the frames of one run; the keyword arguments of `write_shards`."""
 
     process_index: int
     num_processes: int
+    wait: Callable[[], None] | None
     on_error: OnError
     show_progress: bool
 
 
-@dataclass
-class WriteReport:
-    """What a run wrote.
-
-    Args:
-        num_frames (`int`): Frames written by this run.
-        num_bytes (`int`): Bytes of the shards written.
-        seconds (`float`): Time it took.
-        num_done_before (`int`): Frames that an earlier run had written.
-        skipped (`dict[str, str]`): Frame id -> error, under `on_error="skip"`.
-    """
-
-    num_frames: int = 0
-    num_bytes: int = 0
-    seconds: float = 0.0
-    num_done_before: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def __add__(self, other: "WriteReport") -> "WriteReport":
-        """The sum of two processes that ran side by side."""
-        return WriteReport(
-            num_frames=self.num_frames + other.num_frames,
-            num_bytes=self.num_bytes + other.num_bytes,
-            seconds=max(self.seconds, other.seconds),
-            num_done_before=self.num_done_before + other.num_done_before,
-            skipped=self.skipped | other.skipped,
-        )
-
-    def __str__(self) -> str:
-        first = f"{self.num_frames} frames in {self.seconds:.1f} s, {self.num_bytes / 1e6:.1f} MB"
-        if self.num_done_before:
-            first += f"; {self.num_done_before} were there already"
-        if self.skipped:
-            first += f"; {len(self.skipped)} broken and skipped:"
-        return "\n".join([first, *(f"  {frame_id}: {error}" for frame_id, error in self.skipped.items())])
-
-
 @dataclass(frozen=True)
-class ShardWriter:
-    """
-    Writes the frames of a sequence as a shard, and completes a shard that an earlier run left.
-
-    The footer lists the frames of the shard and those that were skipped. A later run tries the skipped ones again.
-    A shard is written again if it lacks a frame that can be read now; no row that it has is lost.
+class Part:
+    """Frames of one sequence that become one shard.
 
     Args:
-        schema (`pa.Schema`): Columns of a row; `frame_id` is among them.
-        open_sequence (`Callable`):
-            Frames of one sequence -> a function from the place of a frame to its row, a table of one row.
-        on_error (`str`, *optional*, defaults to `"raise"`):
-            `"skip"` leaves out a frame whose row raises one of the `broken` exceptions.
-        broken (`tuple`, *optional*):
-            The exceptions of a broken frame. Any other is a fault of the program and stops the run.
-        keeps_rows (`bool`, *optional*, defaults to `True`):
-            Whether a shard that is written again keeps its rows. `False` where a row depends on other frames.
-        data_dir (`str`, *optional*):
-            The footer has errors with paths relative to it; without it only their types, because shards are published.
-        may_be_published (`bool`, *optional*): Goes into the footer.
+        path (`Path`): The shard.
+        sequence (`Frames`): The frames of the sequence that the run is about.
+        places (`list[int]`): Which of them.
+        frame_ids (`list[str]`): Their ids.
+        made_from (`str`): The digest of `write_shards`.
     """
 
-    schema: pa.Schema
-    open_sequence: Callable[[Frames], Callable[[int], pa.Table]]
-    on_error: OnError = "raise"
-    broken: tuple[type[Exception], ...] = BROKEN
-    keeps_rows: bool = True
-    data_dir: str | None = None
-    may_be_published: bool | None = None
-
-    def complete(
-        self,
-        path: Path,
-        frames: Frames,
-        max_bytes: float = math.inf,
-        on_row: Callable[[int], object] = lambda num_bytes: None,
-    ) -> WriteReport:
-        """
-        Write what a shard lacks.
-
-        Args:
-            path (`Path`): The shard; it may be there.
-            frames (`Frames`): The frames of it, of one sequence.
-            max_bytes (`float`, *optional*): A new shard ends with the frame that reaches this size.
-            on_row (`Callable`, *optional*): Called after each new row with its bytes.
-
-        Raises:
-            ValueError: a frame is broken, or the shard cannot be read.
-            OSError: the shard cannot be written, as on a full disk.
-        """
-        if not path.is_file():
-            return self._write(path, frames, max_bytes, on_row, {}, skipped={})
-        index = read_index(path)
-        present = {name: (str(path), group, 0) for group, name in enumerate(index["frame_ids"])}
-        missing = [place for place, name in enumerate(frames.frame_ids) if name not in present]
-        if all(frames.frame_ids[place] in index["skipped"] for place in missing):
-            errors = self._errors(frames, missing)
-            if len(errors) == len(missing):
-                return WriteReport(num_done_before=len(frames) - len(missing), skipped=errors)
-        return self._write(path, frames, math.inf, on_row, present, index["skipped"])
-
-    def _errors(self, frames: Frames, places: list[int]) -> dict[str, str]:
-        """Frame id -> error of those that cannot be read."""
-        errors: dict[str, str] = {}
-        if not places:
-            return errors
-        make_row = self.open_sequence(frames)
-        for place in places:
-            try:
-                make_row(place)
-            except self.broken as error:
-                errors[frames.frame_ids[place]] = _describe(error)
-        return errors
-
-    def _write(
-        self,
-        path: Path,
-        frames: Frames,
-        max_bytes: float,
-        on_row: Callable[[int], object],
-        present: dict[str, Place],
-        skipped: Mapping[str, str],
-    ) -> WriteReport:
-        """A shard of the frames, in the place of one that has those of `present` and skipped those of `skipped`."""
-        report, frame_ids = WriteReport(), []
-        with ShardFile(path, self.schema) as shard:
-            for frame_id, row in self._rows(frames, present, skipped, report):
-                num_bytes = shard.num_bytes
-                shard.add(row)
-                frame_ids.append(frame_id)
-                if frame_id not in present:
-                    on_row(shard.num_bytes - num_bytes)
-                if shard.num_bytes >= max_bytes:
-                    break
-            shard.publish(
-                {
-                    "sequence_id": frames.sequence_ids[0],
-                    "frame_ids": frame_ids,
-                    "skipped": {name: self._for_footer(error) for name, error in report.skipped.items()},
-                    "may_be_published": self.may_be_published,
-                }
-            )
-        report.num_bytes = path.stat().st_size
-        return report
-
-    def _rows(
-        self, frames: Frames, present: dict[str, Place], skipped: Mapping[str, str], report: WriteReport
-    ) -> Iterator[tuple[str, pa.Table]]:
-        """Id and row of every frame that is not skipped, then the rows that only the earlier shard has."""
-        make_row, reader, wanted, num_broken_in_a_row = self.open_sequence(frames), RowReader(), frames.frame_ids, 0
-        for place, frame_id in enumerate(wanted):
-            if frame_id in present and self.keeps_rows:
-                report.num_done_before += 1
-                num_broken_in_a_row = 0
-                yield frame_id, reader.read_table(present[frame_id])
-                continue
-            try:
-                row = make_row(place)
-            except self.broken as error:
-                num_broken_in_a_row += 1
-                may_skip = self.on_error == "skip" or frame_id in skipped
-                # A frame that was whole is not skipped: the shard would be replaced by less.
-                if not may_skip or frame_id in present or num_broken_in_a_row == MAX_BROKEN_IN_A_ROW:
-                    raise
-                report.skipped[frame_id] = _describe(error)
-            else:
-                num_broken_in_a_row = 0
-                report.num_frames += 1
-                yield frame_id, row
-        for frame_id in present:
-            if frame_id not in wanted:
-                yield frame_id, reader.read_table(present[frame_id])
-
-    def _for_footer(self, error: str) -> str:
-        """The error as it may be published: without the folders of this machine."""
-        return error.split(":")[0] if self.data_dir is None else error.replace(f"{Path(self.data_dir)}{os.sep}", "")
+    path: Path
+    sequence: Frames
+    places: list[int]
+    frame_ids: list[str]
+    made_from: str
 
 
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+# A frame of a part: the part and the position in it.
+Item = tuple[Part, int]
 
 
 def write_shards(
     folder: str | Path,
     schema: pa.Schema,
     frames: Frames,
-    open_sequence: Callable[[Frames], Callable[[int], Mapping[str, Any]]],
+    open_sequence: OpenSequence,
     *,
-    keeps_rows: bool = True,
+    made_from: Callable[[Frames], str] = lambda sequence: "",
     process_index: int = 0,
     num_processes: int = 1,
+    wait: Callable[[], None] | None = None,
     on_error: OnError = "raise",
     show_progress: bool = False,
 ) -> WriteReport:
     """
-    Write one shard per sequence, `<sequence id>.parquet`. Finished shards stay.
+    Write the rows of the frames that no shard has. Shards that are there stay as they are.
+
+    A skipped frame is remembered: later runs with `on_error="skip"` do not try it again, those with `"raise"` do.
 
     Args:
         folder (`str` or `Path`): The folder of the shards.
         schema (`pa.Schema`): Columns of a row; `frame_id` is among them.
-        frames (`Frames`): The dataset.
-        open_sequence (`Callable`):
-            Frames of one sequence -> a function from the place of a frame to its row. Any exception that the function
-            raises counts as a broken frame.
-        keeps_rows, on_error:
-            As of [`ShardWriter`].
-        process_index, num_processes (`int`):
-            The process takes every `num_processes`-th sequence, from the `process_index`-th on.
+        frames (`Frames`): The frames to write.
+        open_sequence (`Callable`): Frames of one sequence -> a function from the place of a frame to its row.
+        made_from (`Callable`, *optional*):
+            Frames of one sequence -> a digest of what its rows depend on beyond their own frame. Shards of another
+            digest are deleted, and their rows are made again.
+        process_index, num_processes (`int`): The process writes one of `num_processes` equal shares.
+        wait (`Callable`, *optional*):
+            Returns when all processes have called it. With it they share the frames that are missing, without it all
+            frames, and the lock of the folder is that of process 0 alone.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            `"skip"` leaves out a frame whose row raises one of `BROKEN` (data/frames.py).
         show_progress (`bool`, *optional*, defaults to `False`):
             Log the expected cost of the run after the first frames, and show a progress bar in a terminal.
 
     Raises:
-        ValueError: with `on_error="raise"`, a frame that an earlier run skipped is still broken.
-        OSError: the disk has no room for the whole run (after the first frames), or a shard cannot be written.
+        RuntimeError: another run writes into the folder, or many frames in a row are broken.
+        ValueError, OSError, KeyError: with `on_error="raise"`, a frame is broken.
+        OSError: the disk has no room for the whole run (after the first frames), or a file cannot be written.
     """
-
-    def open_tables(sequence: Frames) -> Callable[[int], pa.Table]:
-        make_row = open_sequence(sequence)
-        return lambda place: to_table(make_row(place), schema)
-
-    writer = ShardWriter(schema, open_tables, on_error, broken=(Exception,), keeps_rows=keeps_rows)
-    report, start = WriteReport(), time.perf_counter()
-    shards = {Path(folder) / f"{quote(part.sequence_ids[0], safe='')}.parquet": part for part in frames.by_sequence()}
-    num_missing = {path: _count_missing(path, sequence) for path, sequence in shards.items()}
-    own = list(shards)[process_index::num_processes]
-    own_share = sum(num_missing[path] for path in own)
-    forecast = Forecast(Path(folder), sum(num_missing.values()), own_share, num_processes)
-    total, num_new_bytes = sum(len(shards[path]) for path in own), 0
-    # `disable=None` shows the bar in a terminal only.
-    with tqdm(total=total, initial=total - own_share, unit="frame", disable=None if show_progress else True) as bar:
-
-        def on_row(num_bytes: int) -> None:
-            nonlocal num_new_bytes
-            num_new_bytes += num_bytes
-            bar.update()
-            estimate = forecast.frame_written(num_new_bytes)
-            if estimate and show_progress:
-                bar.clear()
-                logger.info("%s", estimate)
-
-        for path in own:
-            written = writer.complete(path, shards[path], on_row=on_row)
-            bar.update(len(written.skipped))
-            report += written
-            if on_error == "raise" and written.skipped:
-                frame_id, error = next(iter(written.skipped.items()))
-                raise ValueError(
-                    f"{path}: frame {frame_id} was skipped by an earlier run and is still broken: {error}. Mend it, "
-                    'or skip it again with `on_error="skip"` (`--on_error skip`).'
-                )
+    start, wait_for_all = time.perf_counter(), wait or (lambda: None)
+    plan = Plan(Path(folder), frames, made_from, on_error)
+    share = plan.share(process_index, num_processes, of_missing=wait is not None or num_processes == 1)
+    report = plan.report() if process_index == 0 else WriteReport()
+    writer = ShardsWriter(plan, UnfinishedRows(Path(folder), schema), on_error, report)
+    with writer_lock(Path(folder)) if plan.parts and process_index == 0 else nullcontext():
+        wait_for_all()  # all have read the index, and none has written
+        if process_index == 0:
+            plan.delete_outdated()
+            writer.rows.remove(plan.done)
+        forecast = Forecast(Path(folder), plan.num_missing, len(share), num_processes)
+        with Progress(forecast, len(share), show_progress) as progress:
+            writer.write(share, open_sequence, progress)
+        wait_for_all()  # all rows are there
+        # With `wait`, the process that has a part's last frame assembles it. Without, whoever finds it complete.
+        ends = [part for part, row in share if row == len(part.places) - 1]
+        writer.assemble(ends if wait else {part.path: part for part, _ in share}.values())
+        wait_for_all()  # all shards are there
     report.seconds = time.perf_counter() - start
     return report
 
 
-def _count_missing(path: Path, sequence: Frames) -> int:
-    present = set(read_index(path)["frame_ids"]) if path.is_file() else set()
-    return sum(frame_id not in present for frame_id in sequence.frame_ids)
-
-
-class ShardFile:
+class Plan:
     """
-    A Parquet file that gets its name when all its rows are on the disk. Its folder is made where it is missing.
+    What a folder has of the frames of a run, and the shards that it lacks.
 
-    Raises:
-        OSError: it cannot be written, as on a full disk; it names the file.
+    Args:
+        folder (`Path`): The folder of the shards.
+        frames, made_from, on_error: As of `write_shards`.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema):
-        self.path = path
-        self.schema = schema
-        self.temporary = path.with_name(f"{path.name}.tmp")  # not *.parquet: what a killed run leaves is never read
-
-    def __enter__(self) -> "ShardFile":
-        with _errors_named(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.temporary, "wb")
-        # Page index and content-defined chunks as `datasets` writes them: the Hub's viewer reads single pages, and a
-        # changed file uploads only the changed chunks. No dictionaries, and statistics of ids only: for arrays they
-        # cost space in every row group and serve no search.
-        self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file),
-            self.schema,
-            use_dictionary=False,
-            write_statistics=[name for name in ("frame_id", "sequence_id") if name in self.schema.names],
-            write_page_index=True,
-            use_content_defined_chunking=DEFAULT_CDC_OPTIONS,
-        )
-        return self
-
-    def add(self, row: pa.Table) -> None:
-        with _errors_named(self.path):
-            self._writer.write_table(row)
+    def __init__(self, folder: Path, frames: Frames, made_from: Callable[[Frames], str], on_error: OnError):
+        self.folder = folder
+        self.on_error = on_error
+        self.sequences = {sequence.sequence_ids[0]: sequence for sequence in frames.by_sequence()}
+        self.digests = {name: made_from(sequence) for name, sequence in self.sequences.items()}
+        self.sequence_lengths = Counter(frames.source.sequence_ids)
+        indexes = Shards(folder).indexes
+        self.outdated = [path for path, index in indexes.items() if self._is_outdated(index)]
+        valid = [index for path, index in indexes.items() if path not in self.outdated]
+        self.done = {name for index in valid for name in index["frame_ids"]}
+        errors = {name: error for index in valid for name, error in index["skipped"].items()}
+        # Frame id -> error, of the frames of this run that earlier runs have skipped.
+        self.skipped = {name: errors[name] for name in self.frame_ids if name in errors and name not in self.done}
+        self.parts = [part for name, sequence in self.sequences.items() for part in self._cut(name, sequence)]
 
     @property
-    def num_bytes(self) -> int:
-        return self._file.tell()
+    def frame_ids(self) -> list[str]:
+        """The frames of the run, sequence by sequence."""
+        return [name for sequence in self.sequences.values() for name in sequence.frame_ids]
 
-    def publish(self, index: ShardIndex) -> None:
-        """Write the footer, with the index of the frames, and give the file its name."""
-        metadata = {SHARD_INDEX: json.dumps(index), "content_defined_chunking": json.dumps(DEFAULT_CDC_OPTIONS)}
-        with _errors_named(self.path):
-            self._writer.add_key_value_metadata(metadata)
-            self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            os.replace(self.temporary, self.path)
+    @property
+    def num_missing(self) -> int:
+        return sum(len(part.places) for part in self.parts)
 
-    def __exit__(self, *error: object) -> None:
-        with suppress(OSError):  # the disk is full, and that error is on its way
-            self._writer.close()
-        with suppress(OSError):
-            self._file.close()
-        self.temporary.unlink(missing_ok=True)
+    def report(self) -> WriteReport:
+        """What earlier runs have done."""
+        done = {*self.frame_ids} & self.done
+        return WriteReport(num_done_before=len(done), skipped=dict(self.skipped) if self.on_error == "skip" else {})
+
+    def share(self, process_index: int, num_processes: int, of_missing: bool) -> list[Item]:
+        """
+        The frames that a process writes: neighbours, because a vote over time reads the frames around each.
+
+        Equal shares of the missing frames need processes that read the index at the same time (`of_missing`).
+        """
+        missing = [(part, row) for part in self.parts for row in range(len(part.places))]
+        if of_missing:
+            return _share(missing, process_index, num_processes)
+        own = {*_share(self.frame_ids, process_index, num_processes)}
+        return [(part, row) for part, row in missing if part.frame_ids[row] in own]
+
+    def delete_outdated(self) -> None:
+        for path in self.outdated:
+            path.unlink(missing_ok=True)
+
+    def _is_outdated(self, index: ShardIndex) -> bool:
+        name = index["sequence_id"]
+        return name in self.digests and index.get("made_from", "") != self.digests[name]
+
+    def _cut(self, name: str, sequence: Frames) -> Iterator[Part]:
+        """The shards that a sequence lacks. If some are written in the meantime, the others stay the same."""
+        remembered = self.skipped if self.on_error == "skip" else {}
+        missing = {
+            frame_id: place
+            for place, frame_id in enumerate(sequence.frame_ids)
+            if frame_id not in self.done and frame_id not in remembered
+        }
+        made_from = self.digests[name]
+        for start in range(0, len(missing), MAX_FRAMES):
+            ids = list(missing)[start : start + MAX_FRAMES]
+            # Other frames, another `made_from` and frames that are tried again make another file: none is replaced.
+            facts = [ids, made_from, [frame_id for frame_id in ids if frame_id in self.skipped]]
+            digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+            path = self.folder / f"{quote(name, safe='')}-{missing[ids[0]]:05d}-{digest}.parquet"
+            yield Part(path, sequence, [missing[frame_id] for frame_id in ids], ids, made_from)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+class ShardsWriter:
     """
-    Write a file that is there whole or, after an error, as it was before.
+    Makes rows, and shards of them.
 
-    Raises:
-        OSError: it cannot be written, as on a full disk; it names the file.
+    Args:
+        plan (`Plan`): The shards of the run.
+        rows (`UnfinishedRows`): Takes the rows.
+        on_error (`str`): As of `write_shards`.
+        report (`WriteReport`): Counts them.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with _errors_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __init__(self, plan: Plan, rows: UnfinishedRows, on_error: OnError, report: WriteReport):
+        self.plan = plan
+        self.rows = rows
+        self.attempts = Attempts(on_error)
+        self.report = report
+
+    def write(self, items: list[Item], open_sequence: OpenSequence, progress: Progress) -> None:
+        """Make the rows that are missing, and the shards that become complete."""
+        complete: list[Part] = []
+        opened: tuple[Frames, Callable[[int], Mapping[str, Any]]] | None = None
+        for part, row in items:
+            if not self._is_made(part, row):
+                if opened is None or opened[0] is not part.sequence:
+                    opened = part.sequence, open_sequence(part.sequence)
+                self._make(part, row, opened[1], progress)
+            if row == len(part.places) - 1:
+                complete.append(part)
+            # Frames that were broken one after another may yet stop the run, and are then not remembered as skipped.
+            if not self.attempts.streak:
+                self.assemble(complete)
+                complete.clear()
+
+    def assemble(self, parts: Iterable[Part]) -> None:
+        """Write those of these shards whose rows are all there, and remove the rows."""
+        for part in parts:
+            if not part.path.is_file():
+                self._assemble(part)
+
+    def _is_made(self, part: Part, row: int) -> bool:
+        """Whether an interrupted run has left the row."""
+        frame_id = part.frame_ids[row]
+        index = self.rows.find(frame_id)
+        if index is None or index.get("made_from") != part.made_from:
+            return False
+        if index["skipped"] and self.attempts.on_error == "raise":
+            self.plan.skipped |= index["skipped"]
+            return False
+        self.report.num_done_before += len(index["frame_ids"])
+        self.report.skipped |= index["skipped"]
+        return True
+
+    def _make(self, part: Part, row: int, make_row: Callable[[int], Mapping[str, Any]], progress: Progress) -> None:
+        frame_id, place = part.frame_ids[row], part.places[row]
         try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            made = self.attempts.make(frame_id, lambda: to_table(make_row(place), self.rows.schema))
+        except TooManyBrokenFrames:
+            self.rows.remove(self.attempts.streak)
+            raise
+        except BROKEN as error:
+            if frame_id not in self.plan.skipped:
+                raise
+            raise ValueError(
+                f"{self.plan.folder}: frame {frame_id} was skipped by an earlier run and is still broken: "
+                f'{describe(error)}. Mend it, or skip it again with `on_error="skip"` (`--on_error skip`).'
+            ) from error
+        if isinstance(made, str):
+            self.report.skipped[frame_id] = made
+            made = made.split(":")[0]  # the shards may be published, and the rest may name folders of this machine
+            self.rows.save(frame_id, made, part.made_from)
+            return
+        num_bytes = self.rows.save(frame_id, made, part.made_from)
+        self.report.num_frames += 1
+        self.report.num_bytes += num_bytes
+        progress.row_written(num_bytes)
+
+    def _assemble(self, part: Part) -> None:
+        index: ShardIndex = {
+            "sequence_id": part.sequence.sequence_ids[0],
+            "frame_ids": [],
+            "skipped": {},
+            "sequence_length": self.plan.sequence_lengths[part.sequence.sequence_ids[0]],
+            "made_from": part.made_from,
+        }
+        for frame_id in part.frame_ids:
+            found = self.rows.find(frame_id)
+            if found is None:
+                return
+            index["frame_ids"] += found["frame_ids"]
+            index["skipped"] |= found["skipped"]
+        try:
+            with ShardFile(part.path, self.rows.schema) as shard:
+                for frame_id in index["frame_ids"]:
+                    shard.add(self.rows.read(frame_id))
+                shard.publish(index)
+        except FileNotFoundError:
+            if not part.path.is_file():  # else another process has assembled the same bytes in the meantime
+                raise
+        self.rows.remove(part.frame_ids)
 
 
-@contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"{path}: could not be written: {error}. Free some space or fix the cause, then run the same command "
-            "again: it continues after the last complete file."
-        ) from error
-
-
-def to_table(row: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    """A row as a table; lists of numbers are numpy arrays."""
-    return pa.table([_to_column(row[column.name], column.type) for column in schema], schema=schema)
-
-
-def _to_column(value: Any, column_type: pa.DataType) -> pa.Array:
-    is_matrix = pa.types.is_list(column_type) and pa.types.is_fixed_size_list(column_type.value_type)
-    if value is None or not is_matrix:
-        return pa.array([value], type=column_type)
-    width, number = column_type.value_type.list_size, column_type.value_type.value_type
-    value = np.ascontiguousarray(value, dtype=number.to_pandas_dtype()).reshape(-1, width)
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(value.ravel(), type=number), width)
-    return pa.ListArray.from_arrays(pa.array([0, len(value)], pa.int32()), rows)
+def _share(items: list[Any], process_index: int, num_processes: int) -> list[Any]:
+    start, end = (len(items) * index // num_processes for index in (process_index, process_index + 1))
+    return items[start:end]

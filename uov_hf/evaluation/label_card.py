@@ -18,7 +18,7 @@ import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from uov_hf.data import Frames, load_frames
-from uov_hf.data.shards import write_atomically
+from uov_hf.data.shard_file import write_atomically
 from uov_hf.evaluation.label_figures import (
     draw_abstention,
     draw_class_histogram,

@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from huggingface_hub import EvalResult, ModelCard
 
-from uov_hf.data.shards import write_atomically
+from uov_hf.data.shard_file import write_atomically
 from uov_hf.evaluation.metrics import SegmentationMetrics
 from uov_hf.evaluation.panoptic import PanopticMetrics
 from uov_hf.evaluation.scores import EvaluationResults, Matrices

@@ -1,49 +1,33 @@
 """A label set: the segments that a teacher predicts in the images of a dataset, in a folder that can be published."""
 
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from itertools import product
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from numpy.typing import DTypeLike
-from PIL import Image
 from safetensors.numpy import load_file, save
 
-from uov_hf.data.frames import Frame, Frames
+from uov_hf.data.frames import Frames
 from uov_hf.data.parquet import Shards
-from uov_hf.data.shards import Sharing, WriteReport, write_atomically, write_shards
+from uov_hf.data.shard_file import write_atomically
+from uov_hf.data.shards import Sharing, write_shards
+from uov_hf.data.write_report import WriteReport
 from uov_hf.hub.upload import is_hub_id
-from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher, TeacherFrame
+from uov_hf.labels.identity import IDENTITY_COLUMNS, IDENTITY_SCHEMA, DatasetIdentity, check_first_frames, identify
+from uov_hf.labels.segments import CAMERA_COLUMNS, SegmentRow, segment_frame
+from uov_hf.teachers.protocol import Augmentation, Teacher
 from uov_hf.vocabulary import Vocabulary
 
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
-# Columns of a frame that a teacher reads.
-CAMERA_COLUMNS = ["camera_names", "image_ids", "images", "image_sizes"]
-
-
-class SegmentRow(TypedDict, total=False):
-    """The segments of one frame with K cameras and S segments; only the columns that were read are present.
-
-    Segment `v` (v >= 1) is row `v - 1` of the `segment_*` columns; ids are unique within the frame.
-    """
-
-    frame_id: str
-    camera_names: list[str]  # K
-    segmentation: list[bytes | None]  # K PNGs of segment ids, 0 = none; None for a camera that was left out
-    augmented_segmentation: list[bytes | None]  # K * A PNGs in the geometry of the plain images: camera * A + a
-    segment_camera: np.ndarray  # (S,) int16: place in `camera_names`
-    segment_labels: np.ndarray  # (S,) int32: prompt index
-    segment_scores: np.ndarray  # (S,) float32
-    segment_embeds: np.ndarray  # (S, embed_dim) float16
+# Files of a label set in a repository that are downloaded where only its images or its point labels are needed.
+DESCRIPTION_FILES = ["label_set.json", "prompt_embeds.safetensors", "README.md", "LICENSE.md"]
 
 
 class LabelSet:
@@ -52,8 +36,8 @@ class LabelSet:
 
     Args:
         folder (`str` or `Path`):
-            Holds `label_set.json` (teacher, settings, prompts), `prompt_embeds.safetensors`, and in `images/` a shard
-            per sequence.
+            Holds `label_set.json` (teacher, settings, prompts, dataset), `prompt_embeds.safetensors`, and in `images/`
+            the shards.
 
     Raises:
         FileNotFoundError: there is no label set in the folder.
@@ -87,7 +71,12 @@ class LabelSet:
 
     @classmethod
     def create(
-        cls, folder: str | Path, teacher: Teacher, vocabulary: Vocabulary, settings: dict[str, Any]
+        cls,
+        folder: str | Path,
+        teacher: Teacher,
+        vocabulary: Vocabulary,
+        settings: dict[str, Any],
+        dataset: DatasetIdentity | None = None,
     ) -> "LabelSet":
         """
         An empty label set, or the one that an earlier run with the same teacher and settings left.
@@ -97,6 +86,8 @@ class LabelSet:
             teacher (`Teacher`): Embeds the prompts of the vocabulary.
             vocabulary (`Vocabulary`): Prompts, their groups and classes.
             settings (`dict`): Settings of the run as JSON: cameras, `augmentations` beside the plain images.
+            dataset (`DatasetIdentity`, *optional*):
+                The frames of the first run; later runs may add others (labels/identity.py).
 
         Raises:
             ValueError: an augmentation is unknown, or the folder holds a label set with another teacher or settings.
@@ -119,6 +110,7 @@ class LabelSet:
             "prompt_groups": np.asarray(vocabulary.prompt_groups).tolist(),
             "prompt_to_class": np.asarray(vocabulary.prompt_to_class).tolist(),
             "is_thing": np.asarray(vocabulary.is_thing).tolist(),
+            "dataset": dataset,
         }
         folder, content = Path(folder), json.dumps(description, indent=2, ensure_ascii=False)
         if (folder / "label_set.json").exists():
@@ -131,7 +123,12 @@ class LabelSet:
 
     @classmethod
     def from_hub(
-        cls, repo_id: str, revision: str | None = None, local_dir: str | Path | None = None, token: str | None = None
+        cls,
+        repo_id: str,
+        revision: str | None = None,
+        local_dir: str | Path | None = None,
+        token: str | None = None,
+        only: Literal["images", "points"] | None = None,
     ) -> "LabelSet":
         """
         Download a label set from the Hub, once.
@@ -141,30 +138,61 @@ class LabelSet:
             revision (`str`, *optional*): Branch, tag or commit.
             local_dir (`str` or `Path`, *optional*): The folder to download to; by default the cache of the Hub.
             token (`str`, *optional*): By default that of `hf auth login`, or `HF_TOKEN`.
+            only (`str`, *optional*): Download only the segments (`"images"`) or only the point labels (`"points"`).
 
         Raises:
             huggingface_hub.errors.RepositoryNotFoundError: there is no such repository, or the token cannot read it.
             FileNotFoundError: there is no label set in the repository.
         """
-        return cls(
-            snapshot_download(repo_id, repo_type="dataset", revision=revision, local_dir=local_dir, token=token)
+        patterns = None if only is None else [*DESCRIPTION_FILES, f"{only}/*"]
+        folder = snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=revision,
+            local_dir=local_dir,
+            token=token,
+            allow_patterns=patterns,
         )
+        return cls(folder)
 
     @classmethod
-    def open(cls, folder_or_id: str | Path) -> "LabelSet":
-        """The label set in a folder; if there is no such folder, that of an id on the Hub.
+    def open(
+        cls,
+        folder_or_id: str | Path,
+        local_dir: str | Path | None = None,
+        only: Literal["images", "points"] | None = None,
+    ) -> "LabelSet":
+        """The label set in a folder; if there is no such folder, that of an id on the Hub, as by `from_hub`.
 
         Raises:
             FileNotFoundError: there is no such folder, and the Hub could not be read.
             ValueError: the label set has another format version.
         """
-        is_id = "/" in str(folder_or_id) and is_hub_id(str(folder_or_id))
+        if not is_label_set_id(folder_or_id):
+            return cls(folder_or_id)
         try:
-            return cls.from_hub(str(folder_or_id)) if is_id else cls(folder_or_id)
+            return cls.from_hub(str(folder_or_id), local_dir=local_dir, only=only)
         except LocalEntryNotFoundError as error:
             raise FileNotFoundError(
                 f"There is no folder {folder_or_id}, and it could not be read from the Hub: {error}"
             ) from error
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the label set is in the cache of the Hub, which nothing is written to."""
+        snapshots = self.folder.resolve().parent
+        return snapshots.name == "snapshots" and snapshots.parent.name.startswith("datasets--")
+
+    def check_may_be_written(self) -> None:
+        """
+        Raises:
+            PermissionError: the label set is in the cache of the Hub.
+        """
+        if self.is_cached:
+            raise PermissionError(
+                f"{self.folder} is in the cache of the Hub, which must not be written to: download the label set to a "
+                "folder of your own (`hf download USER/NAME --repo-type dataset --local-dir labels`) and give that."
+            )
 
     @cached_property
     def prompt_embeds(self) -> np.ndarray:
@@ -206,6 +234,25 @@ class LabelSet:
         """The id of every frame that has segments."""
         return self._shards.frame_ids
 
+    def __contains__(self, frame_id: str) -> bool:
+        return frame_id in self._shards
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Frame id -> error of the frames that were broken and have no segments."""
+        return self._shards.skipped
+
+    @property
+    def num_missing(self) -> int:
+        """
+        How many frames are missing, of the sequences that have segments and of the frames of the first run.
+
+        Skipped frames are not missing.
+        """
+        lengths = {index["sequence_id"]: index.get("sequence_length", 0) for index in self._shards.indexes.values()}
+        wanted = max(sum(lengths.values()), (self.description.get("dataset") or {}).get("num_frames", 0))
+        return max(0, wanted - len(self.frame_ids) - len(self.skipped))
+
     def read(self, frame_id: str, columns: list[str] | None = None) -> SegmentRow:
         """
         The segments of one frame, by default all columns of [`SegmentRow`]; arrays are read-only.
@@ -225,17 +272,30 @@ class LabelSet:
             frames (`Frames`): The dataset.
             teacher (`Teacher`): The one that the label set was created with.
             cameras (`list[str]`, *optional*): The cameras to segment; all by default.
-            sharing:
-                `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
+            sharing: As of [`~uov_hf.data.shards.write_shards`].
+
+        Raises:
+            RuntimeError, ValueError, OSError, KeyError: as `write_shards`.
+            ValueError: the label set has other frames of the same ids.
+            PermissionError: the label set is in the cache of the Hub.
         """
+        self.check_may_be_written()
+        check_first_frames(frames, self._find_identity, self.folder)
 
         def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
-            return lambda place: segment_frame(sequence[place], teacher, cameras, self.augmentations)
+            def make_row(place: int) -> Mapping[str, Any]:
+                frame = sequence[place]
+                return {**segment_frame(frame, teacher, cameras, self.augmentations), **identify(frame)}
 
-        frames = frames.select_columns(["frame_id", "sequence_id", "timestamp", *CAMERA_COLUMNS])
+            return make_row
+
+        frames = frames.select_columns(sorted({*IDENTITY_COLUMNS, *CAMERA_COLUMNS}))
         report = write_shards(self.folder / "images", self._schema, frames, open_sequence, **sharing)
         self._shards = Shards(self.folder / "images")
         return report
+
+    def _find_identity(self, frame_id: str) -> dict[str, Any] | None:
+        return self._shards.read(frame_id, list(IDENTITY_SCHEMA)) if frame_id in self else None
 
     @property
     def _schema(self) -> pa.Schema:
@@ -250,75 +310,14 @@ class LabelSet:
                 "segment_labels": pa.list_(pa.int32()),
                 "segment_scores": pa.list_(pa.float32()),
                 "segment_embeds": pa.list_(embeds),
+                **IDENTITY_SCHEMA,
             }
         )
 
 
-def segment_frame(
-    frame: Frame, teacher: Teacher, cameras: list[str] | None = None, augmentations: Sequence[str] = ()
-) -> SegmentRow:
-    """
-    The row of a label set for one frame with `CAMERA_COLUMNS`. All cameras are segmented unless `cameras` names some.
-
-    The ids of augmented images (see `Augmentation`) follow those of the plain ones.
-
-    Raises:
-        ValueError: the frame lacks a camera, or a prediction does not fit its image or the prompts.
-    """
-    names = list(frame["camera_names"])
-    if missing := sorted(set(cameras or []) - set(names)):
-        raise ValueError(f"Frame {frame['frame_id']} has no camera {', '.join(missing)}; it has {', '.join(names)}.")
-    chosen = [index for index, name in enumerate(names) if cameras is None or name in cameras]
-    shown = TeacherFrame(
-        frame_id=frame["frame_id"],
-        camera_names=[names[i] for i in chosen],
-        image_ids=[frame["image_ids"][i] for i in chosen],
-        images=[frame["images"][i] for i in chosen],
-        image_sizes=np.array([frame["image_sizes"][i] for i in chosen]),
-    )
-
-    pngs: dict[tuple[int, str | None], bytes] = {}
-    predictions: list[tuple[int, ImageSegments]] = []
-    num_segments = 0
-    for augmentation in (None, *augmentations):
-        for camera, segments in zip(chosen, teacher.segment({**shown, "augmentation": augmentation}), strict=True):
-            _check_segments(segments, frame, camera, augmentation, teacher)
-            ids = Augmentation.parse(augmentation).restore(segments.segmentation, frame["image_sizes"][camera])
-            pngs[camera, augmentation] = encode_segmentation(np.where(ids > 0, ids.astype(np.int64) + num_segments, 0))
-            predictions.append((camera, segments))
-            num_segments += len(segments.labels)
-
-    parts = [segments for _, segments in predictions]
-    embeds = [np.empty((0, teacher.embed_dim), np.float16), *(part.embeds.astype(np.float16) for part in parts)]
-    return {
-        "frame_id": frame["frame_id"],
-        "camera_names": names,
-        "segmentation": [pngs.get((camera, None)) for camera in range(len(names))],
-        "augmented_segmentation": [pngs.get(key) for key in product(range(len(names)), augmentations)],
-        "segment_camera": _concatenate([np.full(len(part.labels), camera) for camera, part in predictions], np.int16),
-        "segment_labels": _concatenate([part.labels for part in parts], np.int32),
-        "segment_scores": _concatenate([part.scores for part in parts], np.float32),
-        "segment_embeds": np.concatenate(embeds),
-    }
-
-
-def encode_segmentation(segmentation: np.ndarray) -> bytes:
-    """PNG of segment ids, with 8 bits where they suffice and 16 where not."""
-    if segmentation.max(initial=0) > np.iinfo(np.uint16).max:
-        raise ValueError(f"A frame may have at most 65535 segments, got id {segmentation.max()}.")
-    dtype = np.uint8 if segmentation.max(initial=0) < 256 else np.uint16
-    buffer = io.BytesIO()
-    Image.fromarray(segmentation.astype(dtype)).save(buffer, format="png")
-    return buffer.getvalue()
-
-
-def decode_segmentation(png: bytes) -> np.ndarray:
-    """Segment ids `(height, width)` of a label set's PNG, uint8 or uint16."""
-    return np.asarray(Image.open(io.BytesIO(png)))
-
-
-def _concatenate(arrays: list[np.ndarray], dtype: DTypeLike) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype)
+def is_label_set_id(folder_or_id: str | Path) -> bool:
+    """Whether this is an id on the Hub, `user/name`, and no folder."""
+    return "/" in str(folder_or_id) and is_hub_id(str(folder_or_id))
 
 
 def _model_id(source: str, revision: str | None) -> str:
@@ -327,29 +326,9 @@ def _model_id(source: str, revision: str | None) -> str:
     return f"{source}@{revision}" if revision else source
 
 
-def _check_segments(
-    segments: ImageSegments, frame: Frame, camera: int, augmentation: str | None, teacher: Teacher
-) -> None:
-    where = f"The teacher {teacher.name!r}, frame {frame['frame_id']}, camera {frame['camera_names'][camera]}:"
-    image_size = Augmentation.parse(augmentation).augmented_size(frame["image_sizes"][camera])
-    if segments.segmentation.shape != image_size:
-        raise ValueError(
-            f"{where} expected a segmentation of {image_size} (height, width) as the image, got "
-            f"{segments.segmentation.shape}."
-        )
-    if len(segments.labels) and not 0 <= segments.labels.min() <= segments.labels.max() < len(teacher.prompts):
-        raise ValueError(
-            f"{where} expected labels that are rows of its {len(teacher.prompts)} prompts, "
-            f"got {segments.labels.min()}…{segments.labels.max()}."
-        )
-    if segments.embeds.shape[1] != teacher.embed_dim:
-        raise ValueError(
-            f"{where} expected embeddings of {teacher.embed_dim} dimensions, got {segments.embeds.shape[1]}."
-        )
-
-
 def _check_same(found: LabelSet, wanted: dict[str, Any]) -> None:
-    differing = [key for key in wanted if found.description.get(key) != wanted[key]]
+    # Runs may add other frames of the dataset: rows, not the description, guard against another dataset.
+    differing = [key for key in wanted if key != "dataset" and found.description.get(key) != wanted[key]]
     if differing:
         details = "; ".join(f"{key}: there {found.description.get(key)}, here {wanted[key]}" for key in differing)
         raise ValueError(

@@ -12,7 +12,8 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.data.frames import BROKEN, Frame, Frames
 from uov_hf.geometry.projection import Camera, OcclusionConfig, pair_points_with_pixels, round_to_pixels
 from uov_hf.labels.consolidation import Consolidation
-from uov_hf.labels.label_set import LabelSet, SegmentRow, decode_segmentation
+from uov_hf.labels.label_set import LabelSet
+from uov_hf.labels.segments import SegmentRow, decode_segmentation
 from uov_hf.labels.superpoints import find_superpoints, vote_in_superpoints
 from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
 from uov_hf.labels.votes import Votes, count_votes, decide, rank_classes

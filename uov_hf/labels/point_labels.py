@@ -10,10 +10,20 @@ from typing import Any, Unpack, cast
 
 import pyarrow as pa
 
-from uov_hf.data.frames import Frames
+from uov_hf.data.frames import Frames, places_by_name
 from uov_hf.data.parquet import Shards
-from uov_hf.data.shards import Sharing, WriteReport, write_atomically, write_shards
+from uov_hf.data.shard_file import write_atomically
+from uov_hf.data.shards import Sharing, write_shards
+from uov_hf.data.write_report import WriteReport
 from uov_hf.labels.consolidation import PRESETS, Consolidation
+from uov_hf.labels.identity import (
+    IDENTITY_COLUMNS,
+    IDENTITY_SCHEMA,
+    Identity,
+    check_first_frames,
+    check_identity,
+    identify,
+)
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.labels.labelling import PointLabelRow, SequenceLabeller
 from uov_hf.labels.votes import NUM_SOFT_LABELS
@@ -21,7 +31,7 @@ from uov_hf.labels.votes import NUM_SOFT_LABELS
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 SCHEMA = pa.schema(
     {
@@ -34,6 +44,7 @@ SCHEMA = pa.schema(
         "confidence": pa.list_(pa.float16()),
         "soft_labels": pa.list_(pa.list_(pa.uint8(), NUM_SOFT_LABELS)),
         "soft_scores": pa.list_(pa.list_(pa.float16(), NUM_SOFT_LABELS)),
+        **IDENTITY_SCHEMA,
     }
 )
 
@@ -83,24 +94,41 @@ class PointLabels:
 
 
 def label_points(
-    label_set: LabelSet, frames: Frames, preset: str | Consolidation = "paper", **sharing: Unpack[Sharing]
+    label_set: LabelSet,
+    frames: Frames,
+    preset: str | Consolidation = "paper",
+    *,
+    calibration_changed: bool = False,
+    **sharing: Unpack[Sharing],
 ) -> WriteReport:
     """
     Carry a label set over to the points of every frame that has no point labels yet.
 
+    With a vote over time, all frames of the dataset that the label set has vote, also those that are not in `frames`:
+    the labels of a frame do not depend on a selection. If the label set has got more frames of a sequence, the point
+    labels of this sequence are made again.
+
     Args:
         label_set (`LabelSet`): Has the segments of all of the frames.
-        frames (`Frames`): The dataset.
+        frames (`Frames`): The frames to label.
         preset (`str` or `Consolidation`, *optional*, defaults to `"paper"`):
             A key of `PRESETS`, or a rule of one's own.
-        sharing:
-            `process_index`, `num_processes`, `on_error` and `show_progress` of `write_shards`.
+        calibration_changed (`bool`, *optional*, defaults to `False`):
+            Whether the calibration was corrected after the label set was made.
+        sharing: As of [`~uov_hf.data.shards.write_shards`].
 
     Raises:
         ValueError: the folder has point labels of another label set, or a frame does not fit the label set.
         KeyError: the label set lacks a frame.
+        PermissionError: point labels are missing, and the label set is in the cache of the Hub.
+        RuntimeError, OSError: as `write_shards`.
     """
     rule, folder = _rule(preset), point_labels_folder(label_set.folder, preset)
+    shards = Shards(folder)
+    if not all(frame_id in shards for frame_id in frames.frame_ids):
+        label_set.check_may_be_written()
+    elif label_set.is_cached:
+        return WriteReport(num_done_before=len(frames))
     if rule.augmentation_vote and not label_set.augmentations:
         logger.info("No vote of augmentations: %s was made without --augmentations.", label_set.folder)
     if (folder / "point_labels.json").exists():
@@ -108,12 +136,75 @@ def label_points(
     else:
         description = _description(label_set.folder, preset)
         write_atomically(folder / "point_labels.json", json.dumps(description, indent=2).encode())
+    _check_joined(frames, shards)
+    voters = Voters(frames, label_set)
 
     def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
-        return SequenceLabeller(sequence, label_set, rule).make_row
+        whole = voters.of(sequence)
+        places, labeller = (
+            {name: i for i, name in enumerate(whole.frame_ids)},
+            SequenceLabeller(whole, label_set, rule),
+        )
+        identities = sequence.select_columns(IDENTITY_COLUMNS)
 
-    # With a vote over time a row depends on its neighbours: rows from before a frame was added are made again.
-    return write_shards(folder, SCHEMA, frames, open_sequence, keeps_rows=rule.time_vote is None, **sharing)
+        def make_row(place: int) -> Mapping[str, Any]:
+            frame = identities[place]
+            row = labeller.make_row(places[frame["frame_id"]])
+            found = label_set.read(frame["frame_id"], list(IDENTITY_SCHEMA))
+            check_identity(frame, cast(Identity, found), label_set.folder, calibration_changed)
+            return {**row, **identify(frame)}
+
+        return make_row
+
+    made_from = voters.digest if rule.time_vote else lambda sequence: ""
+    return write_shards(folder, SCHEMA, frames, open_sequence, made_from=made_from, **sharing)
+
+
+class Voters:
+    """
+    The frames whose segments count for the points of a sequence: all of the dataset that the label set has.
+
+    Args:
+        frames (`Frames`): The frames to label, perhaps a selection.
+        label_set (`LabelSet`): Their segments.
+    """
+
+    def __init__(self, frames: Frames, label_set: LabelSet):
+        self.source = frames.source
+        self.label_set = label_set
+        self.indices = places_by_name(frames.source.sequence_ids)
+
+    def of(self, sequence: Frames) -> Frames:
+        """The voters of a sequence, and the frames of it that are to be labelled."""
+        wanted, frame_ids = {*sequence.frame_ids}, self.source.frame_ids
+        indices = self.indices[sequence.sequence_ids[0]]
+        return Frames(self.source, [i for i in indices if frame_ids[i] in self.label_set or frame_ids[i] in wanted])
+
+    def digest(self, sequence: Frames) -> str:
+        """A digest of the ids of the voters."""
+        frame_ids = [self.source.frame_ids[index] for index in self.indices[sequence.sequence_ids[0]]]
+        voters = [frame_id for frame_id in frame_ids if frame_id in self.label_set]
+        return hashlib.sha256(json.dumps(voters).encode()).hexdigest()[:12]
+
+
+def _check_joined(frames: Frames, shards: Shards) -> None:
+    """Check the first frame of each sequence that has point labels: its identity, and the number of its points."""
+
+    def find(frame_id: str) -> dict[str, Any] | None:
+        return shards.read(frame_id, [*IDENTITY_SCHEMA, "labels"]) if frame_id in shards else None
+
+    check_first_frames(frames, find, shards.folder)
+    for sequence in frames.select_columns(["points"]).by_sequence():
+        place = next((place for place, frame_id in enumerate(sequence.frame_ids) if frame_id in shards), None)
+        if place is None:
+            continue
+        frame_id = sequence.frame_ids[place]
+        num_points, num_labels = len(sequence[place]["points"]), len(shards.read(frame_id, ["labels"])["labels"])
+        if num_points != num_labels:
+            raise ValueError(
+                f"Frame {frame_id} has {num_points} points, but {num_labels} point labels in {shards.folder}: they "
+                "were made from another dataset with the same frame ids. Give that, or another label set."
+            )
 
 
 def point_labels_folder(label_set_folder: str | Path, preset: str | Consolidation) -> Path:

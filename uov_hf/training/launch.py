@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -36,11 +38,12 @@ def start(output_dir: str, seed: int, mixed_precision: str | None = None, report
 
 
 class Sharing(TypedDict):
-    """This process's share of the shards of a label set or of point labels."""
+    """This process's share of the frames of a label set or of point labels; see `uov_hf.data.shards.write_shards`."""
 
     process_index: int
     num_processes: int
     show_progress: bool
+    wait: Callable[[], None]
 
 
 def sharing(accelerator: Accelerator) -> Sharing:
@@ -49,6 +52,7 @@ def sharing(accelerator: Accelerator) -> Sharing:
         "process_index": accelerator.process_index,
         "num_processes": accelerator.num_processes,
         "show_progress": accelerator.is_main_process,
+        "wait": partial(wait_for_all, accelerator),
     }
 
 

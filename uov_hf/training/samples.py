@@ -16,7 +16,7 @@ from uov_hf.labels.labelling import Pairs, PointLabelRow
 from uov_hf.training.arguments import DataArguments, LabelSetArguments
 from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch
-from uov_hf.training.launch import sharing, wait_for_all
+from uov_hf.training.launch import sharing
 from uov_hf.training.order import FrameKey
 
 
@@ -47,7 +47,6 @@ def load_labelled_frames(
     """
     frames = load_split(args, split, data_fraction)
     label_points(label_set, frames, args.point_labels_preset, on_error=args.on_error, **sharing(accelerator))
-    wait_for_all(accelerator)
     return frames, PointLabels(label_set.folder, args.point_labels_preset)
 
 

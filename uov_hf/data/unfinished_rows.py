@@ -1,0 +1,63 @@
+"""The rows that are in no shard yet: one small file per frame, in a hidden folder beside the shards."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uov_hf.data.parquet import ShardIndex, read_index
+from uov_hf.data.shard_file import ShardFile
+from uov_hf.data.writer_lock import UNFINISHED
+
+
+class UnfinishedRows:
+    """
+    What a run has made of each frame until its shard is complete: a row, or the error of a skipped frame.
+
+    Args:
+        folder (`Path`): The folder of the shards.
+        schema (`pa.Schema`): Columns of a row.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema):
+        self.folder = folder / UNFINISHED
+        self.schema = schema
+
+    def find(self, frame_id: str) -> ShardIndex | None:
+        """The index of the file of a frame, which has one frame or one error; None if there is no whole file."""
+        path = self._path(frame_id)
+        try:
+            return read_index(path) if path.is_file() else None
+        except ValueError:  # the machine stopped before the content was on the disk: the row is made again
+            path.unlink(missing_ok=True)
+            return None
+
+    def read(self, frame_id: str) -> pa.Table:
+        """The row of a frame."""
+        with pq.ParquetFile(self._path(frame_id)) as file:
+            return file.read()
+
+    def save(self, frame_id: str, row: pa.Table | str, made_from: str) -> int:
+        """Save the row of a frame, or the error of a skipped one; returns the bytes of the row."""
+        with ShardFile(self._path(frame_id), self.schema) as shard:
+            index: ShardIndex = {"sequence_id": "", "frame_ids": [], "skipped": {}, "made_from": made_from}
+            if isinstance(row, str):
+                index["skipped"][frame_id] = row
+            else:
+                shard.add(row)
+                index["frame_ids"].append(frame_id)
+            num_bytes = shard.num_bytes
+            shard.publish(index)
+        return num_bytes
+
+    def remove(self, frame_ids: Iterable[str]) -> None:
+        """Remove the files of these frames, where they exist."""
+        if self.folder.is_dir():
+            for frame_id in frame_ids:
+                self._path(frame_id).unlink(missing_ok=True)
+
+    def _path(self, frame_id: str) -> Path:
+        # A digest: an id may be longer than a file name, or contain a slash.
+        return self.folder / f"{hashlib.sha256(frame_id.encode()).hexdigest()[:32]}.parquet"

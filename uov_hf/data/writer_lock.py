@@ -1,0 +1,127 @@
+"""One writer per folder: a lock file that names the process that writes."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import TypedDict
+
+import psutil
+
+
+UNFINISHED = ".unfinished"  # folder of the lock and of the rows that are in no shard yet
+HEARTBEAT = 30.0  # seconds between two updates of the lock's time
+# The lock of a process on another machine is stale after this time without an update.
+STALE_AFTER = 300.0
+
+
+class Owner(TypedDict):
+    """The process that holds a lock."""
+
+    host: str
+    pid: int
+    process_started: float  # seconds since 1970: a later process may have the same id
+    since: str  # local time, for the message
+
+
+@contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """
+    Hold the lock of a folder, and remove the temporary files that a killed writer left there.
+
+    A lock is stale, and is replaced, if its process has ended. If that ran on another machine, it is stale when it
+    was not updated for `STALE_AFTER` seconds.
+
+    Raises:
+        RuntimeError: another process writes into the folder; the message names it.
+        OSError: the lock cannot be written.
+    """
+    unfinished = folder / UNFINISHED
+    unfinished.mkdir(parents=True, exist_ok=True)
+    lock = unfinished / "lock.json"
+    own = _this_process()
+    _acquire(lock, own, folder)
+    stop = Event()
+    thread = Thread(target=_keep_fresh, args=(lock, stop), daemon=True)
+    thread.start()
+    try:
+        for temporary in (*folder.glob("*.tmp"), *unfinished.glob("*.tmp")):
+            temporary.unlink(missing_ok=True)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if _read(lock) == own:
+            lock.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: rows of an interrupted run
+            unfinished.rmdir()
+
+
+def _acquire(lock: Path, own: Owner, folder: Path) -> None:
+    for _ in range(3):  # a lock may vanish between the steps
+        with suppress(FileExistsError):
+            with open(lock, "x", encoding="utf-8") as file:  # fails if the file exists: one of two processes wins
+                json.dump(own, file)
+            return
+        owner = _read(lock)
+        if not _is_stale(lock, owner):
+            where = f"process {owner['pid']} on {owner['host']}, started {owner['since']}" if owner else "a process"
+            raise RuntimeError(
+                f"{folder} is being written by {where}: expected one run at a time. Wait until it has finished, or "
+                f"stop it. If that process no longer exists, delete {lock}."
+            )
+        if _read(lock) == owner:
+            lock.unlink(missing_ok=True)
+    raise RuntimeError(f"{lock}: other processes replace this lock all the time. Start one run at a time.")
+
+
+def _this_process() -> Owner:
+    process = psutil.Process()
+    return {
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "process_started": process.create_time(),
+        "since": datetime.now().isoformat(sep=" ", timespec="seconds"),
+    }
+
+
+def _read(lock: Path) -> Owner | None:
+    """The owner; None where the file is gone, or not written yet."""
+    try:
+        return json.loads(lock.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_stale(lock: Path, owner: Owner | None) -> bool:
+    if owner is None or owner["host"] != socket.gethostname():
+        return _seconds_since_update(lock) > STALE_AFTER
+    try:
+        process = psutil.Process(owner["pid"])
+        # The start is computed from the machine's clock: it moves a little when the clock is set.
+        is_another = abs(process.create_time() - owner["process_started"]) > 60
+        return is_another or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _seconds_since_update(lock: Path) -> float:
+    """By the clock of the file system, which all machines share."""
+    clock = lock.with_name(f"clock-{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        clock.touch()
+        return clock.stat().st_mtime - lock.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # the lock was released a moment ago
+    finally:
+        clock.unlink(missing_ok=True)
+
+
+def _keep_fresh(lock: Path, stop: Event) -> None:
+    while not stop.wait(HEARTBEAT):
+        with suppress(OSError):
+            os.utime(lock)
