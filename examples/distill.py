@@ -57,7 +57,7 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
 
     # Data
-    label_set = LabelSet.open(args.label_set)
+    label_set = LabelSet.open(args.label_set, only="points")
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
 
     def make_samples(split, augmentation=None, data_fraction=1.0) -> DistillationSamples:

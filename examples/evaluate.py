@@ -135,7 +135,7 @@ def main() -> None:
 
 def read_point_labels(accelerator: Accelerator, args: EvaluationArguments, frames: Frames) -> PointLabels:
     """The teacher's labels of the points; missing ones are made first, each process its share."""
-    label_set = LabelSet.open(args.label_set)
+    label_set = LabelSet.open(args.label_set, only="points")
     if label_set.class_names != frames.class_names:
         raise ValueError(
             f"{args.label_set}: the teacher's classes are {label_set.class_names}, those of the ground truth "

@@ -10,7 +10,6 @@ scans before and after vote (docs/explanation/point_labels.md). A run that was s
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from accelerate.utils import gather_object
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.labels import LabelSet, PointLabels, WriteReport, label_points
+from uov_hf.labels.label_set import is_label_set_id
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start
 from uov_hf.training.samples import load_split
@@ -27,30 +27,45 @@ from uov_hf.training.samples import load_split
 class PointLabelArguments(DataArguments):
     """Arguments of the point labels."""
 
-    label_set: str | None = option(None, "Folder written by generate_label_set.py; needed.")
+    label_set: str | None = option(None, "Folder written by generate_label_set.py, or id on the Hub; needed.")
+    output_dir: str | None = option(None, "With an id: the folder to download it to, which gets the point labels.")
+    calibration_changed: bool = option(False, "Accept frames whose calibration was corrected since.")
     preset: Literal["paper", "consolidated"] = option("paper", "The rule.")
 
     def __post_init__(self) -> None:
         if self.label_set is None:
             raise ValueError("--label_set is needed: make one with examples/generate_label_set.py.")
+        if is_label_set_id(self.label_set) != (self.output_dir is not None):
+            raise ValueError(
+                "--output_dir belongs to a --label_set on the Hub, and is needed then: the label set is downloaded "
+                f"to it. Got --label_set {self.label_set} and --output_dir {self.output_dir}."
+            )
 
 
 def main() -> None:
     args = parse_arguments(PointLabelArguments, __doc__)
-    label_set = LabelSet(args.label_set)
-    accelerator = start(args.label_set, seed=0)
+    accelerator = start(args.output_dir or args.label_set, seed=0)
+    with accelerator.main_process_first():
+        label_set = LabelSet.open(args.label_set, local_dir=args.output_dir)
     if args.dataset is None:
         accelerator.print("No --dataset: labelling the synthetic street beside the label set.")
-        args.dataset, args.data_dir = "nuscenes", str(Path(args.label_set).with_name("street"))
+        args.dataset, args.data_dir = "nuscenes", str(label_set.folder.with_name("street"))
         args.split = args.split or "all"
 
     frames = load_split(args, args.split)
-    report = label_points(label_set, frames, args.preset, on_error=args.on_error, **sharing(accelerator))
+    report = label_points(
+        label_set,
+        frames,
+        args.preset,
+        calibration_changed=args.calibration_changed,
+        on_error=args.on_error,
+        **sharing(accelerator),
+    )
     report = sum(gather_object([report]), WriteReport())
-    accelerator.print(f"Point labels ({args.preset}) in {args.label_set}: {report}")
+    accelerator.print(f"Point labels ({args.preset}) in {label_set.folder}: {report}")
     if accelerator.is_main_process:
         labelled = [frame_id for frame_id in frames.frame_ids if frame_id not in report.skipped]
-        print(describe(PointLabels(args.label_set, args.preset), labelled))
+        print(describe(PointLabels(label_set.folder, args.preset), labelled))
     accelerator.end_training()
 
 

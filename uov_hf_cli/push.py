@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="create a private repository; fail if it is public")
     parser.add_argument("--revision", help="branch, created if missing; default: main")
     parser.add_argument("--commit_message", help="title of the commit")
+    parser.add_argument(
+        "--allow_partial", action="store_true", help="upload a label set although frames are missing in it"
+    )
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     if (args.folder / "label_set.json").is_file():
         from uov_hf.labels import LabelSet, push_label_set
 
-        yield push_label_set(LabelSet(args.folder), args.repo_id, **options)
+        yield push_label_set(LabelSet(args.folder), args.repo_id, args.allow_partial, **options)
     elif (args.folder / "config.json").is_file():
         from uov_hf.hub.checkpoint import push_checkpoint
 

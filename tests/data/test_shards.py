@@ -75,7 +75,7 @@ def test_the_footer_has_the_index_and_no_path_of_this_machine(write, frames):
         "frame_ids": ["1/0"],
         "skipped": {"1/1": "OSError"},
         "sequence_length": 2,
-        "made_from": "",
+        "made_from": 0,
     }
     assert str(write.folder).encode() not in path.read_bytes()
 
@@ -221,22 +221,23 @@ def test_a_reader_never_returns_the_row_of_another_frame(write, frames, change):
 def test_rows_that_were_made_from_less_are_made_again(write):
     frames = sequences(a=3, b=2)
 
-    def digest(names):
-        return lambda sequence: f"{len(names)} voters" if sequence.sequence_ids[0] == "a" else "all"
+    def voters(number):
+        return lambda sequence: number if sequence.sequence_ids[0] == "a" else 2
 
-    write(frames, made_from=digest(["a/0"]))
+    write(frames, made_from=voters(1))
     reader = Shards(write.folder)
     assert reader.frame_ids
-    report = write(frames, made_from=digest(["a/0", "a/1"]))
+    report = write(frames, made_from=voters(2))
     assert (report.num_frames, report.num_done_before, write.made) == (3, 2, ["a/0", "a/1", "a/2"])
     assert len(Shards(write.folder).frame_ids) == 5
     with pytest.raises(ValueError, match="is gone: the folder was written anew after it was opened. Open it again"):
         reader.read("a/0")
     write.broken = {"a/1"}
     with pytest.raises(OSError, match="broken"):
-        write(frames, made_from=digest(["a/0", "a/1", "a/2"]))  # one row of this digest is there
+        write(frames, made_from=voters(3))  # the row of a/0 is made from three voters now
     write.broken = set()
-    assert write(frames, made_from=digest([])).num_frames == 3
+    assert write(frames, made_from=voters(4)).num_frames == 3
+    assert write(frames, made_from=voters(1)).num_frames == 0  # nothing is replaced by less
 
 
 def test_a_broken_frame_is_skipped_reported_and_not_tried_again(write, frames):

@@ -130,6 +130,33 @@ def test_a_label_set_without_shards_is_not_pushed(hub, made, tmp_path):
     assert not hub.repos
 
 
+def test_a_partial_label_set_is_pushed_only_on_demand(hub, made, tiny_street, tmp_path, capsys):
+    frames = load_frames("nuscenes", "all", data_dir=tiny_street)
+    teacher = load_teacher("synthetic", prompts=made.prompts, data_dir=str(tiny_street))
+    part = LabelSet.create(tmp_path / "part", teacher, load_vocabulary("nuscenes"), {})
+    part.write(frames.select([0]), teacher)
+    with pytest.raises(ValueError, match=r"part is partial: frames are missing \(1 in images\)"):
+        push_label_set(part, "labels")
+    assert not hub.repos
+    assert main(["push", str(part.folder), "me/labels", "--allow_partial"]) == 0
+    part.write(frames, teacher)
+    label_points(part, frames.select([0]))
+    with pytest.raises(ValueError, match=r"frames are missing \(3 in points/paper\)"):
+        push_label_set(part, "labels")
+
+
+@pytest.mark.parametrize("only", ["images", "points"])
+def test_only_a_part_is_downloaded(hub, made, tmp_path, only):
+    push_label_set(made, "labels")
+    pulled = LabelSet.from_hub("me/labels", local_dir=tmp_path / "pulled", only=only)
+    folders = {path.name for path in pulled.folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert folders == {only} and pulled.prompts == made.prompts
+    if only == "points":
+        assert_same_rows(PointLabels(made.folder), PointLabels(pulled.folder))
+    else:
+        assert_same_rows(made, pulled)
+
+
 def test_a_mistyped_folder_is_named_where_the_hub_cannot_be_asked(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder out/labels, and it could not be read from the Hub"):

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
+from halves_teacher import INTRINSICS, LIDAR2CAM, ListSource
 
-from uov_hf.labels import LabelSet, decode_segmentation
+from uov_hf.data import Frames
+from uov_hf.labels import LabelSet, PointLabels, decode_segmentation, identify_dataset, label_points
 from uov_hf.labels.segments import encode_segmentation
 
 
@@ -122,3 +125,104 @@ def test_the_teacher_is_named_without_the_path_of_a_folder(
     (tmp_path / "out" / "clip").mkdir(parents=True)
     teacher.model_name_or_path, teacher.revision = model_name_or_path, revision
     assert LabelSet.create(tmp_path, teacher, vocabulary, {}).teacher_id == teacher_id
+
+
+def frames_of(rows) -> Frames:
+    return Frames(ListSource(rows))
+
+
+def shifted(lidar2cam, distance) -> np.ndarray:
+    """The cameras at another place."""
+    moved = np.array(lidar2cam, float)
+    moved[:, 0, 3] += distance
+    return moved
+
+
+def test_frames_that_are_added_never_replace_others(label_set, frames, teacher):
+    for index in (2, 0, 1):
+        label_set.write(frames.select([index]), teacher)
+    assert {*label_set.frame_ids} == {*LabelSet(label_set.folder).frame_ids} == {*frames.frame_ids}
+
+
+CHANGES = {
+    "timestamp": 5,
+    "camera_names": ["CAM_A", "CAM_C"],
+    "image_ids": ["x", "y"],
+    "image_sizes": np.array([[21, 41], [21, 42]]),
+    "lidar2cam": shifted([LIDAR2CAM, LIDAR2CAM], 0.01),
+    "intrinsics": np.stack([INTRINSICS, INTRINSICS * 1.001]),
+}
+
+
+@pytest.mark.parametrize("column", CHANGES)
+def test_other_frames_of_the_same_ids_are_refused(label_set, frames, teacher, column):
+    """Two recordings whose files have the same names, for one label set."""
+    label_set.write(frames, teacher)
+    other = frames_of([{**row, column: CHANGES[column]} for row in frames.source.rows])
+    expected = "has another calibration" if column in ("lidar2cam", "intrinsics") else "is not the frame of this id"
+    for join in (lambda: label_set.write(other, teacher), lambda: label_points(label_set, other)):
+        with pytest.raises(ValueError, match=f"Frame 1/0 {expected}"):
+            join()
+
+
+def test_a_calibration_computed_on_another_machine_is_the_same(label_set, frames, teacher):
+    label_set.write(frames, teacher)
+    other = frames_of([{**row, "lidar2cam": shifted(row["lidar2cam"], 1e-9)} for row in frames.source.rows])
+    assert label_set.write(other, teacher).num_done_before == label_points(label_set, other).num_frames == 3
+
+
+def test_the_segments_stay_when_the_calibration_is_corrected(label_set, frames, teacher):
+    label_set.write(frames, teacher)
+    other = frames_of([{**row, "lidar2cam": shifted(row["lidar2cam"], 0.01)} for row in frames.source.rows])
+    label_points(label_set, other, calibration_changed=True)
+    assert len(PointLabels(label_set.folder).frame_ids) == 3
+    with pytest.raises(ValueError, match=r"Frame 1/0 has another calibration than when .*points/paper was made"):
+        label_points(label_set, frames)
+
+
+def test_a_scan_of_another_size_is_refused(label_set, frames, teacher):
+    label_set.write(frames, teacher)
+    label_points(label_set, frames)
+    other = frames_of([{**row, "points": row["points"][:3]} for row in frames.source.rows])
+    with pytest.raises(ValueError, match="Frame 1/0 has 3 points, but 4 point labels in"):
+        label_points(label_set, other)
+
+
+def test_the_dataset_is_named(tmp_path, frames, teacher, vocabulary):
+    dataset = identify_dataset(frames, "nuscenes", "v1.0-mini")
+    made = LabelSet.create(tmp_path / "labels", teacher, vocabulary, {}, dataset)
+    found = made.description["dataset"]
+    assert (found["name"], found["config"], found["num_frames"]) == ("nuscenes", "v1.0-mini", 3)
+    moved = frames_of([{**row, "lidar2cam": shifted(row["lidar2cam"], 0.1)} for row in frames.source.rows])
+    fingerprints = {identify_dataset(part, "", None)["fingerprint"] for part in (frames, frames.select([0]), moved)}
+    assert found["fingerprint"] in fingerprints and len(fingerprints) == 3
+    again = LabelSet.create(
+        made.folder, teacher, vocabulary, {}, identify_dataset(frames.select([0]), "nuscenes", None)
+    )
+    assert again.description == made.description  # a later run may add other frames
+
+
+def test_missing_frames_are_counted(tmp_path, label_set, frames, teacher, vocabulary):
+    label_set.write(frames.select([0]), teacher)
+    assert label_set.num_missing == 1  # the other frame of the sequence
+    whole = LabelSet.create(tmp_path / "whole", teacher, vocabulary, {}, identify_dataset(frames, "halves", None))
+    whole.write(frames.select([0, 1]), teacher)
+    assert whole.num_missing == 1  # the other sequence
+    whole.write(frames, teacher)
+    assert whole.num_missing == 0
+
+
+def test_the_cache_of_the_hub_is_not_written_to(tmp_path, label_set, frames, teacher):
+    label_set.write(frames.select([0]), teacher)
+    label_points(label_set, frames.select([0]))
+    cached = LabelSet(shutil.copytree(label_set.folder, tmp_path / "hub/datasets--me--labels/snapshots/0123"))
+    before = sorted(cached.folder.rglob("*"))
+    assert label_points(cached, frames.select([0])).num_done_before == 1
+    for write in (
+        lambda: cached.write(frames, teacher),
+        lambda: label_points(cached, frames),
+        lambda: label_points(cached, frames.select([0]), "consolidated"),
+    ):
+        with pytest.raises(PermissionError, match="is in the cache of the Hub, which must not be written to: "):
+            write()
+    assert sorted(cached.folder.rglob("*")) == before

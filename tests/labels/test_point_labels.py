@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from halves_teacher import ListSource, make_frame
 
-from uov_hf.labels import PointLabels, label_points
+from uov_hf.data import Frames
+from uov_hf.labels import LabelSet, PointLabels, label_points
 
 
 CAR, ROAD, TREE, NONE = 3, 10, 15, 255  # training classes
@@ -65,9 +67,11 @@ def test_a_scan_without_points_is_named_or_skipped(label_set, frames):
 
 
 def test_a_frame_that_does_not_fit_the_label_set_is_refused(label_set, frames):
-    frames.source.rows[0]["camera_names"] = ["CAM_B", "CAM_A"]
-    with pytest.raises(ValueError, match="the label set was made with"):
+    original = frames.source.rows[0]
+    frames.source.rows[0] = {**original, "camera_names": ["CAM_B", "CAM_A"]}
+    with pytest.raises(ValueError, match="is not the frame of this id"):
         label_points(label_set, frames)
+    frames.source.rows[0] = original
     frames.source.frame_ids[2] = frames.source.rows[2]["frame_id"] = "9/9"
     with pytest.raises(KeyError, match="Frame 9/9 is not in"):
         label_points(label_set, frames.select([2]))
@@ -92,3 +96,65 @@ def test_missing_point_labels_and_unknown_presets_are_named(label_set):
         PointLabels(label_set.folder)
     with pytest.raises(ValueError, match="no preset .best.; there are: paper, consolidated"):
         PointLabels(label_set.folder, preset="best")
+
+
+def drive(num_frames):
+    """A car drives past its first position: each frame sees the place of every other."""
+    rows = [make_frame(f"1/{number}", "one") for number in range(num_frames)]
+    for number, row in enumerate(rows):
+        pose = np.eye(4)
+        pose[0, 3] = 0.1 * number
+        row |= {"timestamp": 100_000 * number, "lidar2global": pose}
+    return Frames(ListSource(rows))
+
+
+def labels_of(label_set, frames):
+    point_labels = PointLabels(label_set.folder, "consolidated")
+    columns = ["labels", "confidence", "soft_labels", "soft_scores"]
+    return {name: [point_labels.read(name, columns)[c].tolist() for c in columns] for name in frames.frame_ids}
+
+
+def test_a_selection_of_frames_does_not_change_the_label_of_a_point(make_label_set, teacher):
+    """The vote over time counts all frames that the label set has, not only the selected ones."""
+    frames = drive(7)
+    half = frames.select(range(0, 7, 2))
+    first, second = make_label_set(frames, teacher, "first"), make_label_set(frames, teacher, "second")
+    label_points(first, half, "consolidated")
+    label_points(second, frames, "consolidated")
+    assert labels_of(first, half) == labels_of(second, half)
+    assert label_points(first, frames, "consolidated").num_frames == 3
+    assert labels_of(first, frames) == labels_of(second, frames)
+
+
+def test_point_labels_are_made_again_when_more_frames_can_vote(make_label_set, teacher):
+    frames = drive(5)
+    growing, whole = (
+        make_label_set(frames.select([0, 1]), teacher, "growing"),
+        make_label_set(frames, teacher, "whole"),
+    )
+    assert label_points(growing, frames.select([0, 1]), "consolidated").num_frames == 2
+    growing.write(frames, teacher)
+    report = label_points(growing, frames, "consolidated")
+    assert (report.num_frames, report.num_done_before) == (5, 0)
+    label_points(whole, frames, "consolidated")
+    assert labels_of(growing, frames) == labels_of(whole, frames)
+    assert label_points(growing, frames.select([0]), "consolidated").num_frames == 0
+
+
+def test_a_frame_that_the_label_set_skipped_is_skipped(make_label_set, frames, teacher, tmp_path, vocabulary):
+    segment = teacher.segment
+
+    def fail(frame):
+        if frame["frame_id"] == "1/1":
+            raise ValueError("truncated JPEG")
+        return segment(frame)
+
+    teacher.segment = fail
+    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, {})
+    label_set.write(frames, teacher, on_error="skip")
+    for _ in range(2):
+        report = label_points(label_set, frames, on_error="skip")
+        assert list(report.skipped) == ["1/1"]
+    assert report.num_frames == 0
+    with pytest.raises(ValueError, match="Frame 1/1 was broken and was skipped: ValueError"):
+        label_points(label_set, frames)

@@ -39,7 +39,7 @@ class ShardIndex(TypedDict):
     skipped: dict[str, str]
     may_be_published: NotRequired[bool | None]
     sequence_length: NotRequired[int]  # frames of the whole sequence in the dataset
-    made_from: NotRequired[str]  # a digest of what rows depend on beyond their own frame
+    made_from: NotRequired[int]  # how many frames the rows depend on, beyond their own
 
 
 def read_index(file: str | Path | IO[bytes]) -> ShardIndex:

@@ -50,14 +50,14 @@ class Part:
         sequence (`Frames`): The frames of the sequence that the run is about.
         places (`list[int]`): Which of them.
         frame_ids (`list[str]`): Their ids.
-        made_from (`str`): The digest of `write_shards`.
+        made_from (`int`): As of `write_shards`.
     """
 
     path: Path
     sequence: Frames
     places: list[int]
     frame_ids: list[str]
-    made_from: str
+    made_from: int
 
 
 # A frame of a part: the part and the position in it.
@@ -70,7 +70,7 @@ def write_shards(
     frames: Frames,
     open_sequence: OpenSequence,
     *,
-    made_from: Callable[[Frames], str] = lambda sequence: "",
+    made_from: Callable[[Frames], int] = lambda sequence: 0,
     process_index: int = 0,
     num_processes: int = 1,
     wait: Callable[[], None] | None = None,
@@ -88,8 +88,8 @@ def write_shards(
         frames (`Frames`): The frames to write.
         open_sequence (`Callable`): Frames of one sequence -> a function from the place of a frame to its row.
         made_from (`Callable`, *optional*):
-            Frames of one sequence -> a digest of what its rows depend on beyond their own frame. Shards of another
-            digest are deleted, and their rows are made again.
+            Frames of one sequence -> how many frames its rows depend on, beyond their own. Shards whose rows were made
+            from fewer are deleted, and their rows are made again.
         process_index, num_processes (`int`): The process writes one of `num_processes` equal shares.
         wait (`Callable`, *optional*):
             Returns when all processes have called it. With it they share the frames that are missing, without it all
@@ -135,11 +135,11 @@ class Plan:
         frames, made_from, on_error: As of `write_shards`.
     """
 
-    def __init__(self, folder: Path, frames: Frames, made_from: Callable[[Frames], str], on_error: OnError):
+    def __init__(self, folder: Path, frames: Frames, made_from: Callable[[Frames], int], on_error: OnError):
         self.folder = folder
         self.on_error = on_error
         self.sequences = {sequence.sequence_ids[0]: sequence for sequence in frames.by_sequence()}
-        self.digests = {name: made_from(sequence) for name, sequence in self.sequences.items()}
+        self.made_from = {name: made_from(sequence) for name, sequence in self.sequences.items()}
         self.sequence_lengths = Counter(frames.source.sequence_ids)
         indexes = Shards(folder).indexes
         self.outdated = [path for path, index in indexes.items() if self._is_outdated(index)]
@@ -182,7 +182,7 @@ class Plan:
 
     def _is_outdated(self, index: ShardIndex) -> bool:
         name = index["sequence_id"]
-        return name in self.digests and index.get("made_from", "") != self.digests[name]
+        return index.get("made_from", 0) < self.made_from.get(name, 0)
 
     def _cut(self, name: str, sequence: Frames) -> Iterator[Part]:
         """The shards that a sequence lacks. If some are written in the meantime, the others stay the same."""
@@ -192,7 +192,7 @@ class Plan:
             for place, frame_id in enumerate(sequence.frame_ids)
             if frame_id not in self.done and frame_id not in remembered
         }
-        made_from = self.digests[name]
+        made_from = self.made_from[name]
         for start in range(0, len(missing), MAX_FRAMES):
             ids = list(missing)[start : start + MAX_FRAMES]
             # Other frames, another `made_from` and frames that are tried again make another file: none is replaced.
@@ -245,7 +245,7 @@ class ShardsWriter:
         """Whether an interrupted run has left the row."""
         frame_id = part.frame_ids[row]
         index = self.rows.find(frame_id)
-        if index is None or index.get("made_from") != part.made_from:
+        if index is None or index.get("made_from", 0) < part.made_from:
             return False
         if index["skipped"] and self.attempts.on_error == "raise":
             self.plan.skipped |= index["skipped"]

@@ -39,7 +39,7 @@ class UnfinishedRows:
         with pq.ParquetFile(self._path(frame_id)) as file:
             return file.read()
 
-    def save(self, frame_id: str, row: pa.Table | str, made_from: str) -> int:
+    def save(self, frame_id: str, row: pa.Table | str, made_from: int) -> int:
         """Save the row of a frame, or the error of a skipped one; returns the bytes of the row."""
         with ShardFile(self._path(frame_id), self.schema) as shard:
             index: ShardIndex = {"sequence_id": "", "frame_ids": [], "skipped": {}, "made_from": made_from}

@@ -125,18 +125,17 @@ def label_points(
     """
     rule, folder = _rule(preset), point_labels_folder(label_set.folder, preset)
     shards = Shards(folder)
-    if not all(frame_id in shards for frame_id in frames.frame_ids):
-        label_set.check_may_be_written()
-    elif label_set.is_cached:
-        return WriteReport(num_done_before=len(frames))
-    if rule.augmentation_vote and not label_set.augmentations:
-        logger.info("No vote of augmentations: %s was made without --augmentations.", label_set.folder)
     if (folder / "point_labels.json").exists():
         PointLabels(label_set.folder, preset)  # raises if they belong to another label set
-    else:
+        _check_joined(frames, shards)
+    if label_set.is_cached and all(frame_id in shards for frame_id in frames.frame_ids):
+        return WriteReport(num_done_before=len(frames))
+    label_set.check_may_be_written()
+    if not (folder / "point_labels.json").exists():
         description = _description(label_set.folder, preset)
         write_atomically(folder / "point_labels.json", json.dumps(description, indent=2).encode())
-    _check_joined(frames, shards)
+    if rule.augmentation_vote and not label_set.augmentations:
+        logger.info("No vote of augmentations: %s was made without --augmentations.", label_set.folder)
     voters = Voters(frames, label_set)
 
     def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
@@ -149,14 +148,13 @@ def label_points(
 
         def make_row(place: int) -> Mapping[str, Any]:
             frame = identities[place]
-            row = labeller.make_row(places[frame["frame_id"]])
             found = label_set.read(frame["frame_id"], list(IDENTITY_SCHEMA))
             check_identity(frame, cast(Identity, found), label_set.folder, calibration_changed)
-            return {**row, **identify(frame)}
+            return {**labeller.make_row(places[frame["frame_id"]]), **identify(frame)}
 
         return make_row
 
-    made_from = voters.digest if rule.time_vote else lambda sequence: ""
+    made_from = voters.count if rule.time_vote else lambda sequence: 0
     return write_shards(folder, SCHEMA, frames, open_sequence, made_from=made_from, **sharing)
 
 
@@ -180,11 +178,9 @@ class Voters:
         indices = self.indices[sequence.sequence_ids[0]]
         return Frames(self.source, [i for i in indices if frame_ids[i] in self.label_set or frame_ids[i] in wanted])
 
-    def digest(self, sequence: Frames) -> str:
-        """A digest of the ids of the voters."""
-        frame_ids = [self.source.frame_ids[index] for index in self.indices[sequence.sequence_ids[0]]]
-        voters = [frame_id for frame_id in frame_ids if frame_id in self.label_set]
-        return hashlib.sha256(json.dumps(voters).encode()).hexdigest()[:12]
+    def count(self, sequence: Frames) -> int:
+        """How many frames of a sequence have segments."""
+        return sum(self.source.frame_ids[index] in self.label_set for index in self.indices[sequence.sequence_ids[0]])
 
 
 def _check_joined(frames: Frames, shards: Shards) -> None:

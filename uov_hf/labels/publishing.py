@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from uov_hf.data.parquet import Shards
 from uov_hf.data.publishing import size_category
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
@@ -21,7 +22,9 @@ LICENCE = """The labels derive from camera images: the terms of the dataset appl
 There is no sensor data here: neither images nor points."""
 
 
-def push_label_set(label_set: LabelSet, repo_id: str, **options: Unpack[UploadOptions]) -> str:
+def push_label_set(
+    label_set: LabelSet, repo_id: str, allow_partial: bool = False, **options: Unpack[UploadOptions]
+) -> str:
     """
     Upload a label set and its point labels as a dataset repository, in one commit, and return the address.
 
@@ -30,12 +33,14 @@ def push_label_set(label_set: LabelSet, repo_id: str, **options: Unpack[UploadOp
     read by [`LabelSet.from_hub`], or as tables by `datasets.load_dataset`.
 
     Args:
-        label_set (`LabelSet`): Complete: with a shard for every sequence.
+        label_set (`LabelSet`): The label set.
         repo_id (`str`): `user/name`, or `name` for a repository of the user.
+        allow_partial (`bool`, *optional*, defaults to `False`):
+            Whether it may be uploaded although segments or point labels of some frames are missing.
         options: `private`, `revision`, `commit_message` and `token` of [`~uov_hf.hub.upload.upload`].
 
     Raises:
-        ValueError: it has no shards, or point labels of another label set.
+        ValueError: it has no shards, or point labels of another label set, or is partial.
         PermissionError, ConnectionError, HfHubHTTPError: as `upload`.
     """
     folder = label_set.folder
@@ -44,6 +49,8 @@ def push_label_set(label_set: LabelSet, repo_id: str, **options: Unpack[UploadOp
     }
     if not any(name.startswith("images/") for name in files):
         raise ValueError(f"{folder} has no shards yet: generate them with examples/generate_label_set.py.")
+    if not allow_partial:
+        _check_complete(label_set)
     description = publishable_description(label_set)
     files["label_set.json"] = description
     files["prompt_embeds.safetensors"] = folder / "prompt_embeds.safetensors"
@@ -56,6 +63,23 @@ def push_label_set(label_set: LabelSet, repo_id: str, **options: Unpack[UploadOp
     files[LICENSE_FILE] = f"# Licence\n\n{LICENCE}\n".encode()
     options.setdefault("commit_message", "Upload label set")
     return upload(repo_id, files, repo_type="dataset", replaces=REPLACES, **options)
+
+
+def _check_complete(label_set: LabelSet) -> None:
+    """
+    Raises:
+        ValueError: segments or point labels of some frames are missing; skipped frames are not.
+    """
+    missing = {"images": label_set.num_missing}
+    for path in sorted(label_set.folder.glob("points/*/point_labels.json")):
+        shards = Shards(path.parent)
+        missing[f"points/{path.parent.name}"] = len({*label_set.frame_ids} - {*shards.frame_ids, *shards.skipped})
+    if any(missing.values()):
+        table = ", ".join(f"{number} in {name}" for name, number in missing.items() if number)
+        raise ValueError(
+            f"{label_set.folder} is partial: frames are missing ({table}). Run the scripts that make it again, or "
+            "upload it as it is with `allow_partial` (`uov-hf push --allow_partial`)."
+        )
 
 
 def publishable_description(label_set: LabelSet) -> bytes:

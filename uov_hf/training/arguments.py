@@ -89,7 +89,7 @@ class DataArguments:
 class LabelSetArguments(DataArguments):
     """The label set that supervises a training."""
 
-    label_set: str | None = option(None, "Folder written by generate_label_set.py.")
+    label_set: str | None = option(None, "Folder written by generate_label_set.py, or id on the Hub.")
     point_labels_preset: Literal["paper", "consolidated"] = option(
         "paper", "Rule of the point labels, as in label_points.py. Missing point labels are made first."
     )
