@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ IDENTITY_COLUMNS = (
 IDENTITY_SCHEMA = {"fingerprint": pa.string(), "calibration": pa.list_(pa.float32())}
 # Two computers may compute the same calibration with differences near 1e-12.
 TOLERANCE = 1e-4
+# Sequences whose first frame is checked when labels that are there are joined with frames: each costs a read, perhaps
+# from the Hub.
+NUM_CHECKED = 32
 
 
 class Identity(TypedDict):
@@ -97,22 +100,32 @@ def check_identity(frame: Frame, found: Identity, folder: Path, calibration_chan
 
 
 def check_first_frames(
-    frames: Frames, find: Callable[[str], dict[str, Any] | None], folder: Path, calibration_changed: bool = False
+    frames: Frames,
+    has_labels: Callable[[str], bool],
+    read: Callable[[str], Identity],
+    folder: Path,
+    calibration_changed: bool = False,
 ) -> None:
     """
-    Check the first frame of each sequence that has labels: it costs one read per sequence.
+    Check the first frame with labels of up to `NUM_CHECKED` sequences.
 
     Args:
         frames (`Frames`): The frames to be joined with the labels.
-        find (`Callable`): The id of a frame -> its row with the columns of [`Identity`], or None.
+        has_labels, read (`Callable`): Whether a frame has labels, by its id; their identity.
         folder, calibration_changed: As of `check_identity`.
 
     Raises:
         ValueError: it is another frame of the same id.
     """
-    for sequence in frames.select_columns(IDENTITY_COLUMNS).by_sequence():
-        for place, frame_id in enumerate(sequence.frame_ids):
-            if (row := find(frame_id)) is not None:
-                found: Identity = {"fingerprint": row["fingerprint"], "calibration": row["calibration"]}
-                check_identity(sequence[place], found, folder, calibration_changed)
-                break
+    for index in first_frames(frames, has_labels):
+        frame = frames.select_columns(IDENTITY_COLUMNS)[index]
+        check_identity(frame, read(frame["frame_id"]), folder, calibration_changed)
+
+
+def first_frames(frames: Frames, has_labels: Callable[[str], bool]) -> list[int]:
+    """The first frame with labels of up to `NUM_CHECKED` sequences, evenly spaced."""
+    first: dict[str, int] = {}
+    for index, (sequence_id, frame_id) in enumerate(zip(frames.sequence_ids, frames.frame_ids, strict=True)):
+        if sequence_id not in first and has_labels(frame_id):
+            first[sequence_id] = index
+    return list(first.values())[:: -(-len(first) // NUM_CHECKED) or 1]

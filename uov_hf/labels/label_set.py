@@ -17,8 +17,16 @@ from uov_hf.data.parquet import Shards
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.shards import Sharing, write_shards
 from uov_hf.data.write_report import WriteReport
+from uov_hf.data.writer_lock import writer_lock
 from uov_hf.hub.upload import is_hub_id
-from uov_hf.labels.identity import IDENTITY_COLUMNS, IDENTITY_SCHEMA, DatasetIdentity, check_first_frames, identify
+from uov_hf.labels.identity import (
+    IDENTITY_COLUMNS,
+    IDENTITY_SCHEMA,
+    DatasetIdentity,
+    Identity,
+    check_first_frames,
+    identify,
+)
 from uov_hf.labels.segments import CAMERA_COLUMNS, SegmentRow, segment_frame
 from uov_hf.teachers.protocol import Augmentation, Teacher
 from uov_hf.vocabulary import Vocabulary
@@ -117,8 +125,9 @@ class LabelSet:
             _check_same(cls(folder), json.loads(content))
         else:
             prompt_embeds = teacher.encode_prompts(list(vocabulary.prompts)).astype(np.float32)
-            write_atomically(folder / "prompt_embeds.safetensors", save({"prompt_embeds": prompt_embeds}))
-            write_atomically(folder / "label_set.json", content.encode())
+            with writer_lock(folder):  # the two files are of one teacher
+                write_atomically(folder / "prompt_embeds.safetensors", save({"prompt_embeds": prompt_embeds}))
+                write_atomically(folder / "label_set.json", content.encode())
         return cls(folder)
 
     @classmethod
@@ -280,7 +289,7 @@ class LabelSet:
             PermissionError: the label set is in the cache of the Hub.
         """
         self.check_may_be_written()
-        check_first_frames(frames, self._find_identity, self.folder)
+        check_first_frames(frames, self.__contains__, self.read_identity, self.folder)
 
         def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
             def make_row(place: int) -> Mapping[str, Any]:
@@ -294,8 +303,9 @@ class LabelSet:
         self._shards = Shards(self.folder / "images")
         return report
 
-    def _find_identity(self, frame_id: str) -> dict[str, Any] | None:
-        return self._shards.read(frame_id, list(IDENTITY_SCHEMA)) if frame_id in self else None
+    def read_identity(self, frame_id: str) -> Identity:
+        """What identifies the frame that the segments belong to."""
+        return cast(Identity, self._shards.read(frame_id, list(IDENTITY_SCHEMA)))
 
     @property
     def _schema(self) -> pa.Schema:

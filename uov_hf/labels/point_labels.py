@@ -22,6 +22,7 @@ from uov_hf.labels.identity import (
     Identity,
     check_first_frames,
     check_identity,
+    first_frames,
     identify,
 )
 from uov_hf.labels.label_set import LabelSet
@@ -148,8 +149,7 @@ def label_points(
 
         def make_row(place: int) -> Mapping[str, Any]:
             frame = identities[place]
-            found = label_set.read(frame["frame_id"], list(IDENTITY_SCHEMA))
-            check_identity(frame, cast(Identity, found), label_set.folder, calibration_changed)
+            check_identity(frame, label_set.read_identity(frame["frame_id"]), label_set.folder, calibration_changed)
             return {**labeller.make_row(places[frame["frame_id"]]), **identify(frame)}
 
         return make_row
@@ -184,22 +184,19 @@ class Voters:
 
 
 def _check_joined(frames: Frames, shards: Shards) -> None:
-    """Check the first frame of each sequence that has point labels: its identity, and the number of its points."""
+    """Check frames that have point labels: their identity, and the number of their points."""
 
-    def find(frame_id: str) -> dict[str, Any] | None:
-        return shards.read(frame_id, [*IDENTITY_SCHEMA, "labels"]) if frame_id in shards else None
+    def read(frame_id: str) -> Identity:
+        return cast(Identity, shards.read(frame_id, list(IDENTITY_SCHEMA)))
 
-    check_first_frames(frames, find, shards.folder)
-    for sequence in frames.select_columns(["points"]).by_sequence():
-        place = next((place for place, frame_id in enumerate(sequence.frame_ids) if frame_id in shards), None)
-        if place is None:
-            continue
-        frame_id = sequence.frame_ids[place]
-        num_points, num_labels = len(sequence[place]["points"]), len(shards.read(frame_id, ["labels"])["labels"])
+    check_first_frames(frames, shards.__contains__, read, shards.folder)
+    for index in first_frames(frames, shards.__contains__):
+        frame = frames.select_columns(["frame_id", "points"])[index]
+        num_points, num_labels = len(frame["points"]), len(shards.read(frame["frame_id"], ["labels"])["labels"])
         if num_points != num_labels:
             raise ValueError(
-                f"Frame {frame_id} has {num_points} points, but {num_labels} point labels in {shards.folder}: they "
-                "were made from another dataset with the same frame ids. Give that, or another label set."
+                f"Frame {frame['frame_id']} has {num_points} points, but {num_labels} point labels in "
+                f"{shards.folder}: they were made from another dataset with the same frame ids. Give that, or another label set."
             )
 
 
