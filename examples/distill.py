@@ -19,7 +19,7 @@ from uov_hf.training.arguments import STREET_DEFAULTS, LabelSetArguments, Segmen
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
-from uov_hf.training.objectives import SEGMENTATION
+from uov_hf.training.objectives import DISTILLATION
 from uov_hf.training.optimization import segmenter_groups
 from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
@@ -75,7 +75,7 @@ def main() -> None:
 
     # Training
     run = create_run(accelerator, args, model, segmenter_groups(model, args.head_learning_rate), samples)
-    objective = SEGMENTATION
+    objective = DISTILLATION
     if average is not None:
         self_training = SelfTraining(run, average, args.self_training_epochs, args.self_training_confidence)
         objective = replace(objective, complete_batch=self_training.complete, after_step=self_training.update)

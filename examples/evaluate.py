@@ -126,6 +126,9 @@ def main() -> None:
     wait_for_all(accelerator)
     scores.reduce(accelerator)
     broken = gather_object(broken)
+    for message in broken:
+        logger.warning(f"Not scored: {message}")
+    scores.check(needs_truth=args.export is None)
     if accelerator.is_main_process:
         report(args, settings, scores, frames, broken)
         if submission:
@@ -163,7 +166,10 @@ def make_loader(
 def report(
     args: EvaluationArguments, settings: dict[str, object], scores: Scores, frames: Frames, broken: list[str]
 ) -> None:
-    """metrics.json, table.md, confusion_matrix.png, and the model card."""
+    """metrics.json, table.md, confusion_matrix.png, and the model card; none of them where nothing is scored."""
+    if not scores.num_scored:
+        logger.info("No point has ground truth: nothing is scored, and metrics.json is not written.")
+        return
     results, output_dir = without_nan(scores.compute()), Path(args.output_dir)
     write_results(
         output_dir / "metrics.json",
@@ -184,10 +190,13 @@ def report(
     figure.axes[0].set_xlabel("prediction")
     figure.savefig(output_dir / "confusion_matrix.png", dpi=120)
     print(tables)
-    for message in broken:
-        logger.warning(f"Not scored: {message}")
+    if args.label_set and "teacher_seen_points" not in results:
+        logger.warning(
+            f"The teacher is not scored: {args.label_set} has no label at any scored point. "
+            "`python -m uov_hf.evaluation.label_card <label set>` shows the share of labelled points."
+        )
     card = Path(args.model_name_or_path) / "README.md"
-    if args.update_card and card.is_file() and results["all_points"]["num_points"]:
+    if args.update_card and card.is_file():
         update_card(card.parent, results, tables, describe_dataset(args), settings)
 
 

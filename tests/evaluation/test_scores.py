@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,14 +77,51 @@ def test_scans_shared_by_processes_count_as_those_of_one():
         device = "cpu"
 
         def __init__(self, other):
-            self.others = iter([*other.regions.values(), *other.ranges.values(), other.confidences, other.panoptic])
+            counters = [*other.regions.values(), *other.ranges.values(), other.confidences, other.panoptic]
+            totals = np.array([other.num_scans, other.num_points, other.num_predicted])
+            self.others = iter([*(counter.counts for counter in counters), totals])
 
         def reduce(self, counts, how):
-            return counts + torch.from_numpy(next(self.others).counts)
+            return counts + torch.from_numpy(next(self.others))
 
     first, second, together = count(predictions[::2]), count(predictions[1::2]), count(predictions)
     first.reduce(TwoProcesses(second))
     assert without_nan(first.compute()) == without_nan(together.compute())
+    assert (first.num_scans, first.num_points, first.num_predicted) == (6, 30, together.num_predicted)
+
+
+@pytest.mark.parametrize(
+    "predicted, truth, message",
+    [
+        ([ROAD] * 5, [255] * 5, "No point can be scored: .* got none at the 5 points of 1 scans.*--min_range"),
+        (
+            [255] * 5,
+            [ROAD] * 5,
+            "Expected a predicted label .* got none at the 5 points .*point_cloud_range",
+        ),
+    ],
+)
+def test_an_evaluation_of_nothing_stops(predicted, truth, message):
+    scores, scan = Scores(SCANS, "nuscenes"), replace(drawn_scan(), labels=np.array(truth))
+    scores.update(predict(predicted), scan)
+    with pytest.raises(ValueError, match=message):
+        scores.check(needs_truth=True)
+    if predicted[0] != 255:
+        scores.check(needs_truth=False)  # as of a test split, whose predictions are exported
+    scores.update(predict([ROAD, 255, 255, 255, 255]), drawn_scan())
+    scores.check(needs_truth=True)  # absent classes and points without a prediction are no reason to stop
+
+
+def test_an_evaluation_without_scans_stops():
+    with pytest.raises(ValueError, match="got none at the 0 points of 0 scans"):
+        Scores(SCANS, "nuscenes").check(needs_truth=False)
+
+
+def test_a_teacher_without_labels_has_no_result():
+    for label, is_scored in ((255, False), (CAR, True)):
+        scores = Scores(SimpleNamespace(point_labels="some"), "nuscenes")
+        scores.update(predict([ROAD] * 5), replace(drawn_scan(), teacher_labels=np.full(5, label)))
+        assert ("teacher_seen_points" in scores.compute()) == is_scored
 
 
 def test_memory_does_not_grow_with_the_number_of_scans():

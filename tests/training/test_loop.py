@@ -67,10 +67,13 @@ def start_run(folder, num_steps=8, with_scaler=False) -> Run:
     return Run(accelerator, model, optimizer, scheduler, order, num_steps, folder)
 
 
+def objective_of(count=lambda batch: 1, **hooks) -> Objective:
+    return Objective(lambda frames: frames[0], count, "num_frames", "Label them.", {"term": "the term"}, **hooks)
+
+
 def train_on(run: Run, samples: Numbers, **hooks) -> list[dict]:
     """The log of the run."""
-    objective = Objective(lambda frames: frames[0], lambda batch: 1, "num_frames", {"term": "the term"}, **hooks)
-    train(run, SimpleNamespace(**ARGS), objective, samples)
+    train(run, SimpleNamespace(**ARGS), objective_of(**hooks), samples)
     return read_log(run.output_dir / "train_log.jsonl")
 
 
@@ -94,9 +97,8 @@ class HostTraffic(TorchDispatchMode):
 
 def test_a_step_moves_no_numbers_between_host_and_device_but_its_one_list(tmp_path, monkeypatch):
     run, lists = start_run(tmp_path), []
-    objective = Objective(None, lambda batch: 1, "num_frames", {"term": "the term"})
-    frame = {**Numbers()[0, 1], "broken_frames": ["one"]}
-    step_batch = load_step(run.accelerator, iter([frame] * 3), accumulation=3, count=objective.count)
+    objective, frame = objective_of(), {**Numbers()[0, 1], "broken_frames": ["one"]}
+    step_batch = load_step(run.accelerator, iter([frame] * 3), accumulation=3, objective=objective)
     as_list = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda values: lists.append(values.shape) or as_list(values))
     with HostTraffic() as traffic:
@@ -133,7 +135,7 @@ def test_a_skipped_step_moves_the_data_on_but_neither_schedule_nor_average(tmp_p
         assert records[step]["learning_rate"] == records[min(step + 1, 7)]["learning_rate"]
 
 
-def train_until(stop: int, run: Run, samples: Numbers) -> None:
+def train_until(stop: int, run: Run, samples: Numbers, **hooks) -> None:
     """Train until a scan cannot be read, when `stop` steps are done."""
 
     def fail(batch):
@@ -142,7 +144,7 @@ def train_until(stop: int, run: Run, samples: Numbers) -> None:
         return batch
 
     with pytest.raises(OSError, match="truncated"):
-        train_on(run, samples, complete_batch=fail)
+        train_on(run, samples, complete_batch=fail, **hooks)
 
 
 @pytest.mark.parametrize("stop", range(1, 8))
@@ -166,6 +168,55 @@ def test_steps_that_are_all_skipped_end_the_run_also_where_it_was_resumed_among_
     with pytest.raises(RuntimeError, match=f"of {MAX_SKIPPED_IN_A_ROW + 1} steps in a row .* --mixed_precision bf16"):
         train_on(run, Numbers(infinite=range(4)))
     assert run.step == MAX_SKIPPED_IN_A_ROW + 1
+
+
+def number_of(batch) -> int:
+    return int(batch["number"])  # 0 in frame 0, 1, 2 and 3 in the others
+
+
+def test_an_epoch_on_nothing_stops_the_run_before_its_last_step_and_saves_nothing_of_it(tmp_path):
+    run = start_run(tmp_path, num_steps=20)
+    with pytest.raises(ValueError, match="num_frames is 0 in the optimiser steps 6 to 12, of 1 frames each. Label"):
+        train_on(run, Numbers(), count=lambda batch: run.step < 5)  # an epoch is 4 steps
+    assert run.step == 11 and not (tmp_path / "checkpoint-12").exists()
+
+
+def test_a_resumed_run_counts_the_steps_on_nothing_of_before_too(tmp_path):
+    def count(batch) -> bool:
+        return run.step < 5
+
+    run = start_run(tmp_path, num_steps=20)
+    train_until(9, run, Numbers(), count=count)
+    run = start_run(tmp_path, num_steps=20)
+    with pytest.raises(ValueError, match="in the optimiser steps 6 to 12"):
+        train_on(run, Numbers(), count=count)
+    assert run.step == 11
+
+
+def test_a_run_shorter_than_an_epoch_stops_if_all_of_it_is_nothing(tmp_path):
+    with pytest.raises(ValueError, match="in the optimiser steps 1 to 2"):
+        train_on(start_run(tmp_path / "nothing", num_steps=2), Numbers(), count=lambda batch: 0)
+    run = start_run(tmp_path / "something", num_steps=2)
+    train_on(run, Numbers(), count=lambda batch: run.step == 0)
+    assert run.step == 2
+
+
+def test_a_frame_of_nothing_trains_on_and_many_of_them_warn_once(tmp_path, caplog):
+    run = start_run(tmp_path / "few")
+    train_on(run, Numbers(), count=number_of)
+    assert run.step == 8 and "nothing to train on" not in caplog.text
+    run = start_run(tmp_path / "many", num_steps=30)
+    run.order = TrainingOrder(num_frames=30)
+    train_on(run, Numbers(), count=lambda batch: run.step > 15)
+    assert caplog.text.count("is 0 in the optimiser steps 1 to 10") == 1 == caplog.text.count("nothing to train on")
+
+
+def test_what_is_added_to_the_data_is_weighted_and_does_not_hide_that_the_data_is_empty(tmp_path):
+
+    batches = [Numbers()[0, 0], Numbers()[0, 2]]
+    objective = objective_of(number_of, complete_batch=lambda batch: {**batch, "number": batch["number"] + 1})
+    step = load_step(Accelerator(cpu=True), iter(batches), accumulation=2, objective=objective)
+    assert (step.count, step.supervision, step.weights) == (4, 2, [0.25, 0.75])
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale():
@@ -208,7 +259,7 @@ def test_a_superpoint_without_a_voxel_is_not_counted():
 
 def test_weights_make_the_mean_over_the_superpoints_of_the_whole_step():
     batches = [batch_of([0, 1, 2]), batch_of([0]), batch_of([])]
-    step = load_step(Accelerator(cpu=True), iter(batches), accumulation=3, count=count_superpoints)
+    step = load_step(Accelerator(cpu=True), iter(batches), accumulation=3, objective=objective_of(count_superpoints))
     assert step.weights == [0.75, 0.25, 0.0]
     assert (step.count, step.num_points) == (4, 18)
 
@@ -219,7 +270,7 @@ def test_a_broken_frame_stops_the_step():
         raise OSError("scan.bin is truncated")
 
     with pytest.raises(OSError, match=r"scan\.bin is truncated"):
-        load_step(Accelerator(cpu=True), batches(), accumulation=2, count=count_superpoints)
+        load_step(Accelerator(cpu=True), batches(), accumulation=2, objective=objective_of(count_superpoints))
 
 
 def test_negatives_are_the_segments_of_the_rest_of_the_step():

@@ -73,3 +73,12 @@ def test_fewer_frames_than_a_step_holds_are_trained_on_again():
 def test_an_order_of_nothing_is_refused():
     with pytest.raises(ValueError, match="`num_frames` must be at least 1"):
         TrainingOrder(num_frames=0)
+
+
+def test_steps_have_a_whole_epoch_if_every_frame_of_one_is_among_them():
+    order = TrainingOrder(num_frames=10, batch_size=4)
+    for start in range(12):
+        for end in range(start, 12):
+            keys = {key for step in range(start, end) for key in order.step_keys(step)}
+            epochs = [{key for key in keys if key[0] == epoch} for epoch in range(6)]
+            assert order.has_whole_epoch(start, end) == any(len(epoch) == 10 for epoch in epochs), (start, end)

@@ -13,6 +13,7 @@ from uov_hf.evaluation.metrics import CalibrationMetrics, ConfidenceBins, Confus
 from uov_hf.evaluation.panoptic import MIN_POINTS, PanopticMetrics, PanopticQuality, cluster_things
 from uov_hf.evaluation.predictions import Prediction
 from uov_hf.evaluation.scans import LabelledScan, LabelledScans
+from uov_hf.training.objectives import NO_TRUTH, OUTSIDE
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -51,6 +52,9 @@ class Scores:
     Args:
         scans (`LabelledScans`): The scans to score.
         taxonomy (`str`): Vocabulary of their labels.
+
+    Attributes:
+        num_scans, num_points, num_predicted (`int`): Scans, their points, and those that have a predicted label.
     """
 
     def __init__(self, scans: LabelledScans, taxonomy: str):
@@ -59,10 +63,19 @@ class Scores:
         self.ranges = {name: ConfusionMatrix(len(self.is_thing), IGNORED) for name in RANGE_NAMES}
         self.confidences = ConfidenceBins()
         self.panoptic = PanopticQuality(self.is_thing, MIN_POINTS.get(taxonomy, 30), IGNORED)
+        self.num_scans = self.num_points = self.num_predicted = 0
+
+    @property
+    def num_scored(self) -> int:
+        """Points that have a true label."""
+        return int(self.regions["all_points"].counts.sum())
 
     def update(self, prediction: Prediction, scan: LabelledScan) -> None:
         """Count the prediction of one scan."""
         labels = prediction.labels
+        self.num_scans += 1
+        self.num_points += len(labels)
+        self.num_predicted += int((labels != IGNORED).sum())
         count(self.regions, labels, scan)
         range_bins = find_range_bins(scan.points)
         for index, matrix in enumerate(self.ranges.values()):
@@ -80,6 +93,31 @@ class Scores:
         for counter in counters:
             counts = torch.from_numpy(counter.counts).to(accelerator.device)
             counter.counts = accelerator.reduce(counts, "sum").cpu().numpy()
+        own = torch.tensor([self.num_scans, self.num_points, self.num_predicted], device=accelerator.device)
+        self.num_scans, self.num_points, self.num_predicted = accelerator.reduce(own, "sum").tolist()
+
+    def check(self, needs_truth: bool) -> None:
+        """Stop an evaluation of nothing; all processes call this after `reduce`.
+
+        Args:
+            needs_truth (`bool`): Whether the predictions are to be scored, and not exported alone.
+
+        Raises:
+            ValueError: No point has a predicted label or, if `needs_truth`, a true one.
+        """
+        points = f"the {self.num_points:,} points of {self.num_scans} scans"
+        if not self.num_predicted:
+            raise ValueError(
+                f"Expected a predicted label at some points, got none at {points}. Likely causes: the split has no "
+                f"frame, or all of its frames are broken, and the log names them; {OUTSIDE}, for example because they "
+                "are in map coordinates, whose origin is not the sensor; with --predict_void, the head predicts void "
+                "everywhere. Give another --split, or points in the frame of the sensor."
+            )
+        if needs_truth and not self.num_scored:
+            raise ValueError(
+                f"No point can be scored: expected ground truth of a class at some points, got none at {points}. "
+                f"Every point is ignored, or nearer than --min_range. {NO_TRUTH}"
+            )
 
     def compute(self) -> EvaluationResults:
         """The metrics of everything counted so far; regions and ranges without points are left out."""
@@ -89,11 +127,16 @@ class Scores:
             "calibration": self.confidences.compute(),
         }
         for region in PARTS:
-            if region in self.regions and self.regions[region].counts.any():
+            if region in self.regions and self._has_result(region):
                 results[region] = self.regions[region].compute()
         if self.panoptic.counts.any():
             results["panoptic"] = self.panoptic.compute()
         return results
+
+    def _has_result(self, region: Part) -> bool:
+        """Whether there are points to score; a teacher without any label has no result either, not an IoU of 0."""
+        counts = self.regions[region].counts
+        return bool((counts[:, :-1] if region == "teacher_seen_points" else counts).any())
 
 
 def new_matrices(num_labels: int, with_teacher: bool = False) -> Matrices:

@@ -30,6 +30,7 @@ class RunState(TypedDict):
     trained_points: int
     num_broken: int
     skipped_in_a_row: int
+    empty_in_a_row: int
     epoch: int
     settings: Settings
 

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.utils import send_to_device
 from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
@@ -21,6 +22,9 @@ from uov_hf.training.objectives import Objective
 from uov_hf.training.run import Run
 from uov_hf.training.samples import Samples
 from uov_hf.training.tracking import LOG_FILE, LogRecord, TrainLog
+
+
+logger = get_logger(__name__)
 
 
 def train(
@@ -44,8 +48,6 @@ def train(
     log = TrainLog(run.output_dir / LOG_FILE, run.step) if accelerator.is_main_process else None
     loader = run.make_loader(samples, objective.collate, args.dataloader_num_workers, args.on_error)
     batches: Iterator[BatchT] = iter(loader)
-    if objective.complete_batch is not None:
-        batches = map(objective.complete_batch, batches)
     validation_batches = None
     if validation is not None:
         validation_batches = make_validation_loader(run, objective, validation, args.dataloader_num_workers)
@@ -54,14 +56,16 @@ def train(
     while run.step < run.num_steps:
         started = time.perf_counter()
         try:
-            step_batch = load_step(accelerator, batches, run.order.accumulation, objective.count)
+            step_batch = load_step(accelerator, batches, run.order.accumulation, objective)
         except Exception:
             run.save()  # a frame that cannot be read costs none of the work so far
             raise
+        run.check_step(step_batch.supervision, objective)
         record = train_step(run, objective, step_batch)
         record["seconds"] = time.perf_counter() - started
         if validation_batches is not None and run.is_due(args.eval_steps):
-            record["validation_loss"] = validate(run, objective, validation_batches)
+            if (loss := validate(run, objective, validation_batches)) is not None:
+                record["validation_loss"] = loss
             set_train_mode(run.model, args.freeze_batch_norm)
         accelerator.log(record, step=run.step)
         if log is not None:
@@ -81,12 +85,13 @@ class StepBatch(Generic[BatchT]):
     # Share of each in the step: their means, so weighted, add up to the mean of the step over all ranks.
     weights: list[float]
     count: float  # number of things that this mean is over
+    supervision: float  # the same number before `Objective.complete_batch`: what the data has to train on
     num_points: int
     num_broken: int  # frames that could not be read
 
 
 def load_step(
-    accelerator: Accelerator, batches: Iterator[BatchT], accumulation: int, count: Callable[[BatchT], float]
+    accelerator: Accelerator, batches: Iterator[BatchT], accumulation: int, objective: Objective[BatchT]
 ) -> StepBatch[BatchT]:
     """Load this rank's part of the next optimiser step, `accumulation` of its batches; all ranks call this together.
 
@@ -94,24 +99,28 @@ def load_step(
         Exception: Whatever loading raised here. Where it failed on another rank only, a `RuntimeError`, so that every
             rank stops at the same step and none waits for the others.
     """
-    error, micro_batches = None, []
+    error, loaded, micro_batches = None, [], []
     try:
-        micro_batches = [next(batches) for _ in range(accumulation)]
+        loaded = micro_batches = [next(batches) for _ in range(accumulation)]
+        if objective.complete_batch is not None:
+            micro_batches = [objective.complete_batch(batch) for batch in loaded]
     except Exception as caught:  # raised below, after the other ranks have counted it
         error = caught
-    counts = [count(batch) for batch in micro_batches]
+    counts = [objective.count(batch) for batch in micro_batches]
+    supervision = sum(counts if micro_batches is loaded else map(objective.count, loaded))
     points = [int(batch["num_points"].sum()) for batch in micro_batches]
     broken = sum(len(batch["broken_frames"]) for batch in micro_batches if "broken_frames" in batch)
     # A single process has nothing to sum: its numbers stay on the CPU, and nothing waits for the device.
     device = accelerator.device if accelerator.num_processes > 1 else "cpu"
-    own = torch.tensor([sum(counts), sum(points), broken, int(error is not None)], dtype=torch.float64, device=device)
-    total, num_points, num_broken, num_failed = accelerator.reduce(own, "sum").tolist()
+    sums = [sum(counts), supervision, sum(points), broken, int(error is not None)]
+    own = torch.tensor(sums, dtype=torch.float64, device=device)
+    total, supervision, num_points, num_broken, num_failed = accelerator.reduce(own, "sum").tolist()
     if error is not None:
         raise error
     if num_failed:
         raise RuntimeError("Loading data failed on another process; its message names the frame.")
     weights = [own / total if total else 0.0 for own in counts]
-    return StepBatch(micro_batches, weights, total, int(num_points), int(num_broken))
+    return StepBatch(micro_batches, weights, total, supervision, int(num_points), int(num_broken))
 
 
 def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[BatchT]) -> LogRecord:
@@ -171,8 +180,11 @@ def make_validation_loader(
 
 
 @torch.no_grad()
-def validate(run: Run, objective: Objective[BatchT], batches: Iterable[BatchT]) -> float:
-    """The loss on samples that are not trained on; the model is left in evaluation mode."""
+def validate(run: Run, objective: Objective[BatchT], batches: Iterable[BatchT]) -> float | None:
+    """The loss on samples that are not trained on; the model is left in evaluation mode.
+
+    Without anything that the loss is a mean over there is no loss: it is None, with a warning.
+    """
     accelerator, model = run.accelerator, run.accelerator.unwrap_model(run.model)
     model.eval()
     sums = torch.zeros(2, device=accelerator.device)
@@ -181,7 +193,10 @@ def validate(run: Run, objective: Objective[BatchT], batches: Iterable[BatchT]) 
         sums[0] += model(**model_inputs(batch, accelerator.device)).loss * count
         sums[1] += count
     loss_sum, total = accelerator.reduce(sums, "sum").tolist()
-    return loss_sum / total if total else 0.0
+    if not total:
+        logger.warning(f"No validation loss: {objective.counted} is 0 in --validation_split. {objective.if_none}")
+        return None
+    return loss_sum / total
 
 
 def model_inputs(batch: BatchT, device: torch.device) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """What a training trains for: how samples become batches, what the loss is a mean over, and its terms."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 import torch
@@ -21,6 +21,7 @@ class Objective(Generic[BatchT]):
     # step is the mean over the whole step, however it is cut into micro-batches and ranks.
     count: Callable[[BatchT], float]
     counted: str  # name of that number in the log
+    if_none: str  # likely causes, and the way out, where that number is 0 in a whole epoch
     terms: dict[str, str]  # the model's outputs that are logged beside its loss, and their names in the model card
     # A micro-batch to the one that is trained on instead, before it is counted.
     complete_batch: Callable[[BatchT], BatchT] | None = None
@@ -39,11 +40,28 @@ def count_labelled_voxels(batch: ScanBatch) -> float:
     return float(labelled.sum() if confidence is None else confidence[labelled].double().sum())
 
 
+OUTSIDE = "the points lie outside the `point_cloud_range` in processor_config.json"
+# Of annotated data without any ground truth; an evaluation reports the same as a training.
+NO_TRUTH = (
+    "Likely causes: the split is not annotated; the label files have the ids of another taxonomy, or another type or "
+    "byte order, so that every id means `ignored`. `uov-hf view <scan> --ground_truth <file> --vocabulary <name>` "
+    "shows what a label file contains. Give an annotated --split."
+)
+
 SEGMENTATION: Objective[ScanBatch] = Objective(
     collate_scans,
     count_labelled_voxels,
     "num_labelled_voxels",
+    f"Expected ground truth of a class at some points; every point is ignored, or {OUTSIDE}. {NO_TRUTH}",
     {"cross_entropy": "cross-entropy", "lovasz_loss": "Lovász-softmax"},
+)
+DISTILLATION = replace(
+    SEGMENTATION,
+    if_none="Expected a label of the teacher at some points; no point has one, or their confidence is 0. Likely "
+    "causes: the teacher predicted no segment, or background alone, because the prompts or its weights do not fit "
+    "these images; the images or their calibration belong to another dataset, so that no point falls on a segment; "
+    f"{OUTSIDE}. `python -m uov_hf.evaluation.label_card <label set>` shows the share of labelled points. Generate "
+    "the label set again.",
 )
 
 
@@ -53,6 +71,10 @@ def tri_modal_objective(negatives: str) -> Objective[TMPBatch]:
         collate_tmp,
         count_superpoints,
         "num_superpoints",
+        "Expected segments of the teacher that points fall on; there are none. Likely causes: the teacher predicted "
+        "no segment; the images or their calibration belong to another dataset, so that no point falls on a segment; "
+        f"{OUTSIDE}. `python -m uov_hf.evaluation.label_card <label set>` shows how many segments have points. "
+        "Generate the label set again.",
         {"image_loss": "superpixel-superpoint", "text_loss": "text-superpoint"},
         complete_step=add_negatives if negatives == "global" else None,
     )

@@ -66,6 +66,11 @@ class TrainingOrder:
         """Whether `step` steps are a multiple of `every`; by default, whether an epoch ended with the last of them."""
         return step % every == 0 if every else self.epoch(step) > self.epoch(step - 1)
 
+    def has_whole_epoch(self, start: int, end: int) -> bool:
+        """Whether the optimiser steps from `start` up to, without, `end` contain every frame of some epoch."""
+        first, last = start * self.frames_per_step, end * self.frames_per_step
+        return last // self.num_frames > -(-first // self.num_frames)
+
     def step_keys(self, step: int) -> list[FrameKey]:
         """The frames of an optimiser step, in order, each with the epoch it is drawn in."""
         places = range(step * self.frames_per_step, (step + 1) * self.frames_per_step)

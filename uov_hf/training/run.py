@@ -17,6 +17,7 @@ from uov_hf.training.arguments import TrainingArguments
 from uov_hf.training.checkpoints import RunState, drop_later, find_checkpoint, load_checkpoint, save_checkpoint
 from uov_hf.training.launch import wait_for_all
 from uov_hf.training.loaders import SkipBrokenFrames, make_loader
+from uov_hf.training.objectives import Objective
 from uov_hf.training.optimization import ParameterGroup, create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
 from uov_hf.training.samples import Samples
@@ -29,6 +30,8 @@ logger = get_logger(__name__)
 COMPUTE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # The gradient scaler starts at 2^16 and halves at every skip: after so many it scales the loss by 1/16.
 MAX_SKIPPED_IN_A_ROW = 20
+# After so many steps on nothing a warning appears: in a large dataset the end of the epoch is hours away.
+EMPTY_IN_A_ROW_TO_WARN = 10
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Run:
     trained_points: int = 0
     num_broken: int = 0  # frames that could not be read
     skipped_in_a_row: int = 0  # of the last steps, those that the optimiser skipped (`advance`)
+    empty_in_a_row: int = 0  # of the last steps, those for which the data has nothing to train on (`check_step`)
 
     def is_due(self, every: int | None) -> bool:
         """Whether it is time for what happens every `every` steps, by default every epoch, and at the end."""
@@ -69,10 +73,34 @@ class Run:
             return
         state = load_checkpoint(self.accelerator, self.model, checkpoint, self.settings)
         self.step, self.trained_points = state["step"], state["trained_points"]
-        self.num_broken, self.skipped_in_a_row = state["num_broken"], state["skipped_in_a_row"]
+        self.num_broken, self.empty_in_a_row = state["num_broken"], state["empty_in_a_row"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
         if self.accelerator.is_main_process:
             drop_later(self.output_dir, self.step)
         logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
+
+    def check_step(self, supervision: float, objective: Objective[Any]) -> None:
+        """Stop a run on nothing: call this before the next step, with its `supervision` from all ranks.
+
+        Some steps may have nothing to train on: annotations are sparse, and a teacher may abstain.
+
+        Raises:
+            ValueError: A whole epoch or the whole run has nothing to train on.
+        """
+        if supervision:
+            self.empty_in_a_row = 0
+            return
+        self.empty_in_a_row += 1
+        end = self.step + 1
+        start = end - self.empty_in_a_row
+        message = (
+            f"There is nothing to train on: {objective.counted} is 0 in the optimiser steps {start + 1} to {end}, "
+            f"of {self.order.frames_per_step} frames each. {objective.if_none}"
+        )
+        if self.order.has_whole_epoch(start, end) or self.empty_in_a_row == self.num_steps:
+            raise ValueError(message)
+        if self.empty_in_a_row == EMPTY_IN_A_ROW_TO_WARN:
+            logger.warning(f"{message} The run stops if this holds for a whole epoch.")
 
     def advance(self, num_points: int, num_broken: int) -> bool:
         """Take the optimiser step of the gathered gradients, and count it.
@@ -110,6 +138,7 @@ class Run:
             "trained_points": self.trained_points,
             "num_broken": self.num_broken,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "empty_in_a_row": self.empty_in_a_row,
             "epoch": self.order.epoch(self.step),
             "settings": self.settings,
         }
@@ -127,12 +156,22 @@ def create_run(
     """Cut the frames into steps, make optimiser and schedule, prepare them, and start the trackers.
 
     `parameters` are those of the model that are trained, or groups of them, as `create_optimizer` takes them.
+
+    Raises:
+        ValueError: There is no frame to train on, or no step to train.
     """
     wait_for_all(accelerator)  # reading the dataset may take the processes different times
+    if not len(samples):
+        raise ValueError(f"--split {args.split} of {args.dataset} has no frame to train on. Give another --split.")
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
     batch_size = args.per_device_train_batch_size or max(1, args.frames_per_step // (num_processes * accumulation))
     order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)
-    num_steps = args.max_train_steps or order.num_steps(args.num_train_epochs)
+    num_steps = order.num_steps(args.num_train_epochs) if args.max_train_steps is None else args.max_train_steps
+    if num_steps < 1:
+        raise ValueError(
+            f"The run has {num_steps} optimiser steps and would save an untrained network. Give --num_train_epochs or "
+            "--max_train_steps of at least 1."
+        )
     if num_processes > 1 and accelerator.device.type != "cpu":
         synchronize_batch_norm(model)
     if args.gradient_checkpointing:
