@@ -75,11 +75,13 @@ def main() -> None:
 
     # Training
     run = create_run(accelerator, args, model, segmenter_groups(model, args.head_learning_rate), samples)
-    objective = DISTILLATION
+    objective, self_training = DISTILLATION, None
     if average is not None:
         self_training = SelfTraining(run, average, args.self_training_epochs, args.self_training_confidence)
         objective = replace(objective, complete_batch=self_training.complete, after_step=self_training.update)
     train(run, args, objective, samples, validation)
+    if self_training is not None:
+        self_training.check()
 
     # Checkpoint
     finish_run(run, args, objective, accelerator.unwrap_model(run.model), processor, label_set)

@@ -144,6 +144,7 @@ def test_an_error_of_segment_is_one_line(tiny_segmenter, scan, tmp_path, capsys)
         (tmp_path / "missing.bin", tiny_segmenter, [], "missing.bin"),
         (tmp_path / "nowhere", tiny_segmenter, [], "nowhere: expected a file with points, got none"),
         (scan, tiny_segmenter, ["--threshold", "2"], "from 0 to 1, got 2.0"),
+        (scan, tiny_segmenter, ["--threshold", "1"], "expected a label at some points, got none in any scan"),
         (scan, tiny_segmenter, ["--candidate_labels", "tuk-tuk"], "tuk-tuk"),
         (scan, tmp_path / "nowhere/at/all", [], "there is no such folder"),
         (scan, tmp_path, [], "got one without config.json"),
@@ -191,6 +192,12 @@ def test_images_of_a_dataset_get_segments_words_and_an_overlay(tiny_street, tmp_
     }
     assert {segment["class"] for segment in segments} <= {*load_vocabulary("nuscenes").class_names, "(ignored)"}
     assert Image.open(path.with_suffix(".overlay.png")).width >= 112
+
+
+def test_a_split_without_images_is_refused(tiny_street, tmp_path, capsys):
+    options = ["label-images", "--dataset", "nuscenes", "--data_dir", str(tiny_street), "--teacher", "synthetic"]
+    assert main([*options, "--split", "test[:0]", "--output_dir", str(tmp_path)]) == 1
+    assert "expected images to label, got none in 0 frames of the split" in capsys.readouterr().err
 
 
 def test_images_of_a_folder_are_labelled_in_words(clip_folder, tmp_path, capsys):

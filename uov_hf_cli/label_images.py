@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         **dict(args.teacher_settings),
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    num_images = 0
     for frame in tqdm(frames, unit="frame", disable=None):
         row = segment_frame(frame, teacher)
         for camera, name in enumerate(frame["camera_names"]):
@@ -101,6 +102,12 @@ def run(args: argparse.Namespace) -> Iterable[str]:
             overlay.save(path.with_suffix(".overlay.png"))
             words = dict.fromkeys(segment["word"] for segment in segments)
             yield f"{path.with_suffix('.json')}: {len(segments)} segments: {', '.join(words)}"
+            num_images += 1
+    if not num_images:
+        raise ValueError(
+            f"{args.dataset}: expected images to label, got none in {len(frames)} frames of the split. Give another "
+            "--split, or a dataset with camera images."
+        )
 
 
 def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[str, np.ndarray]]":

@@ -46,9 +46,17 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         threshold=args.threshold,
         refine=args.refine,
     )
+    num_labelled = 0
     for answer in answers:
         counts = sorted(answer.points_per_class().items(), key=lambda item: -item[1])
         found = ", ".join(f"{name} {count:,}" for name, count in counts if count)
         unnamed = len(answer.points) - sum(count for _, count in counts)
+        num_labelled += len(answer.points) - unnamed
         yield f"{answer.scan}: {len(answer.points):,} points: {found or 'nothing'}; {unnamed:,} without a label"
         yield f"  viewer: {answer.folder / 'viewer.html'}"
+    if not num_labelled:
+        raise ValueError(
+            "expected a label at some points, got none in any scan. Likely causes: the points lie outside the "
+            "`point_cloud_range` of the checkpoint, for example because they are in map coordinates; or no point has "
+            f"the probability of --threshold {args.threshold:g}. Move the origin to the sensor, or lower --threshold."
+        )

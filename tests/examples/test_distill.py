@@ -17,7 +17,9 @@ def distilled(finished):
 
 def test_self_training_labels_more_points_in_the_last_epochs(distilled):
     labelled = losses(distilled, "num_labelled_voxels").reshape(4, 2).sum(dim=1)  # epochs of two steps
+    added = losses(distilled, "num_added").reshape(4, 2).sum(dim=1)
     assert labelled[0] == labelled[1] and (labelled[2:] > labelled[0]).all()
+    assert torch.allclose(labelled - added, labelled[0].expand(4))  # of the same frames
 
 
 def test_the_segmenter_loads_and_predicts_the_label_sets_classes(distilled, street_labels, tiny_street):

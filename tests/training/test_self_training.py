@@ -9,6 +9,7 @@ from torch import nn
 
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.self_training import SelfTraining, average_weights
+from uov_hf.training.tracking import LOG_FILE, TrainLog
 
 
 class Segmenter(nn.Module):
@@ -83,6 +84,16 @@ def test_a_state_that_is_put_back_averages_on():
         each.run.model.weight.data.fill_(8.0)
         each.update()
     assert other.average.module.weight.item() == self_training.average.module.weight.item() == 5.5
+
+
+@pytest.mark.parametrize("num_added, warns", [((0, 0), True), ((0, 3), False)])
+def test_self_training_that_added_nothing_warns(num_added, warns, tmp_path, caplog):
+    self_training, log = start(Segmenter(1.0)), TrainLog(tmp_path / LOG_FILE)
+    self_training.run.output_dir = tmp_path
+    for step, added in enumerate([0] * 8 + [*num_added], start=1):
+        log.write({"step": step, "num_added": added})
+    self_training.check()
+    assert ("Self-training added no label in its 2 steps" in caplog.text) == warns
 
 
 @pytest.mark.parametrize(

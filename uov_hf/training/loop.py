@@ -161,6 +161,8 @@ def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[Bat
         objective.counted: step_batch.count,
         "num_points": step_batch.num_points,
     }
+    if objective.complete_batch is not None:
+        record["num_added"] = step_batch.count - step_batch.supervision
     was_taken = run.advance(step_batch.num_points, step_batch.num_broken)
     if not was_taken:
         record["skipped_in_a_row"] = run.skipped_in_a_row

@@ -4,6 +4,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from accelerate.logging import get_logger
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -11,6 +12,10 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.training.collation import ScanBatch
 from uov_hf.training.run import Run
+from uov_hf.training.tracking import LOG_FILE, read_log
+
+
+logger = get_logger(__name__)
 
 
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
@@ -78,6 +83,16 @@ class SelfTraining:
         if "confidence" in batch:
             completed["confidence"] = torch.where(added, probability, batch["confidence"])
         return completed
+
+    def check(self) -> None:
+        """Warn if no step of the finished run has an added label: then it trained as without self-training."""
+        records = read_log(self.run.output_dir / LOG_FILE)[self.start_step :]
+        if records and not any(record["num_added"] for record in records):
+            logger.warning(
+                f"Self-training added no label in its {len(records)} steps: expected points without a label at which "
+                f"the average of the weights predicts a class with a probability of at least {self.confidence}. Give "
+                "a lower --self_training_confidence, or train longer before --self_training_epochs begins."
+            )
 
     @torch.no_grad()
     def _predict(self, batch: ScanBatch) -> tuple[Tensor, Tensor]:
