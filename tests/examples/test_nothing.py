@@ -16,7 +16,7 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 VOCABULARY = load_vocabulary("nuscenes")
-NO_LABEL = "num_labelled_voxels is 0 in the optimiser steps 1 to 2, of 2 frames each"
+NO_LABEL = "num_labelled_voxels is 0 in the optimiser steps 1 to 2 (frames per step: 2)"
 
 
 def write_ids(root: Path, scene: str, raw_id: int, dtype: str) -> None:
@@ -79,7 +79,7 @@ def test_annotations_that_are_all_ignored_stop_a_fine_tuning_and_a_linear_probe(
 ):
     data = ["--model_name_or_path", untrained, "--data_dir", void_street, "--split", "train", *switch]
     output = refused("finetune.py", *data, "--num_train_epochs", 3)
-    assert "num_labelled_voxels is 0 in the optimiser steps 1 to 1, of 2 frames each" in output
+    assert "num_labelled_voxels is 0 in the optimiser steps 1 to 1 (frames per step: 2)" in output
     assert "another taxonomy, or another type or byte order" in output and "Give an annotated --split" in output
     assert read_log(tmp_path / "out" / LOG_FILE) == []
 
@@ -90,7 +90,7 @@ def test_fewer_steps_than_an_epoch_on_nothing_stop_too_on_every_process(num_proc
     steps = ["--max_train_steps", 1, "--per_device_train_batch_size", 1, "--gradient_accumulation_steps", 1]
     output = refused("finetune.py", *data, *steps, num_processes=num_processes)
     assert output.count("ValueError: There is nothing to train on") == num_processes
-    assert f"1 to 1, of {num_processes} frames each" in output
+    assert f"1 to 1 (frames per step: {num_processes})" in output
 
 
 def test_half_of_the_annotations_are_enough(void_street, run_script, tmp_path):

@@ -105,7 +105,7 @@ class Scores:
         Raises:
             ValueError: No point has a predicted label or, if `needs_truth`, a true one.
         """
-        points = f"the {self.num_points:,} points of {self.num_scans} scans"
+        points = f"{self.num_points:,} points (scans: {self.num_scans:,})"
         if not self.num_predicted:
             raise ValueError(
                 f"Expected a predicted label at some points, got none at {points}. Likely causes: the split has no "

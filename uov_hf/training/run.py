@@ -94,8 +94,8 @@ class Run:
         end = self.step + 1
         start = end - self.empty_in_a_row
         message = (
-            f"There is nothing to train on: {objective.counted} is 0 in the optimiser steps {start + 1} to {end}, "
-            f"of {self.order.frames_per_step} frames each. {objective.if_none}"
+            f"There is nothing to train on: {objective.counted} is 0 in the optimiser steps {start + 1} to {end} "
+            f"(frames per step: {self.order.frames_per_step}). {objective.if_none}"
         )
         if self.order.has_whole_epoch(start, end) or self.empty_in_a_row == self.num_steps:
             raise ValueError(message)
