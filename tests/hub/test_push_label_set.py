@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from uov_hf.data import load_frames
+from uov_hf.evaluation import label_card
 from uov_hf.labels import LabelSet, PointLabels, label_points, push_label_set
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
@@ -101,6 +103,29 @@ def test_its_card_is_the_label_card_where_there_is_one(hub, made, tmp_path):
     assert card.data.pretty_name == "Mine" and "# Point labels" in card.text and "LabelSet.from_hub" in card.text
     assert hub.files("me/labels", "datasets")["figures/classes.png"] == b"a picture"
     assert hub.repos["datasets", "me/labels"].at("main").title == "With its card"
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_label_card_of_an_id_is_written_to_a_folder_of_ones_own(hub, made, tiny_street, tmp_path, monkeypatch):
+    def write_card(label_set, *arguments):
+        data = ["--data_dir", tiny_street, "--split", "all", "--max_frames", 1]
+        monkeypatch.setattr(sys, "argv", ["label_card", *map(str, [label_set, *data, *arguments])])
+        label_card.main()
+
+    push_label_set(made, "labels")
+    with pytest.raises(ValueError, match="Give --dataset and --output_dir: me/labels is no folder of yours"):
+        write_card("me/labels")
+    cached = LabelSet.from_hub("me/labels").folder
+    before = contents(hub.home / "hub")
+    with pytest.raises(ValueError, match="Give --output_dir: .*Its cache must not be written to"):
+        write_card(cached, "--dataset", "nuscenes")
+    write_card("me/labels", "--dataset", "nuscenes", "--output_dir", tmp_path / "card")
+    assert json.loads((tmp_path / "card" / "card.json").read_text())["num_frames"] == 4
+    assert len([*(tmp_path / "card_gallery").glob("*.png")]) == 3
+    assert contents(hub.home / "hub") == before
 
 
 def test_the_command_line_pushes_to_a_private_branch(hub, made, without_token, capsys):

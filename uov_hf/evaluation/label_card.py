@@ -37,7 +37,7 @@ from uov_hf.evaluation.label_statistics import (
 from uov_hf.hub.cards import render_template
 from uov_hf.hub.upload import hide_folders
 from uov_hf.labels.consolidation import PRESETS
-from uov_hf.labels.label_set import LabelSet
+from uov_hf.labels.label_set import LabelSet, is_label_set_id
 from uov_hf.labels.point_labels import PointLabels, label_points
 
 
@@ -59,15 +59,19 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("label_set", type=Path, help="The folder that generate_label_set.py wrote.")
+    parser.add_argument("label_set", help="The folder that generate_label_set.py wrote, or an id on the Hub.")
     parser.add_argument("--dataset", help="As in generate_label_set.py.")
     parser.add_argument("--data_dir", help="Root folder of the raw dataset.")
     parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is in --data_dir.")
     parser.add_argument("--split", help="Default: what fits the configuration.")
     parser.add_argument("--data_fraction", type=float, default=1.0, help="1 / s uses every s-th sequence only.")
     parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="Rule of the point labels.")
-    parser.add_argument("--output_dir", type=Path, help="Default: card/ in the label set.")
-    parser.add_argument("--gallery_dir", type=Path, help="Default: <label set>_gallery, beside the label set.")
+    parser.add_argument(
+        "--output_dir", type=Path, help="Default: card/ in the label set. Needed for a label set on the Hub."
+    )
+    parser.add_argument(
+        "--gallery_dir", type=Path, help="Default: <label set>_gallery; of one on the Hub <output_dir>_gallery."
+    )
     parser.add_argument("--no_gallery", action="store_true", help="Numbers only.")
     parser.add_argument("--max_frames", type=int, default=4, help="Frames in the gallery, spread over the split.")
     return parser.parse_args()
@@ -77,27 +81,48 @@ def main() -> None:
     args = parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uov_hf").setLevel(logging.INFO)
-    folder = args.label_set.resolve()
-    if args.dataset is None:
-        args.dataset, args.data_dir, args.split = "nuscenes", str(folder.with_name("street")), args.split or "all"
-    label_set = LabelSet(folder)
+    fill_in_paths(args)
+    label_set = LabelSet.open(args.label_set)
     split = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config, data_fraction=args.data_fraction)
     frames = known_frames(split, label_set)
     label_points(label_set, frames, args.preset, show_progress=True)
-    point_labels = PointLabels(folder, args.preset)
+    point_labels = PointLabels(label_set.folder, args.preset)
 
     statistics = gather_statistics(frames, label_set, point_labels, show_progress=True)
+    if not statistics.class_counts.any():
+        logger.warning("No point of these frames has a label: a training on these labels would stop.")
     source: CardSource = {
         "dataset": name_dataset(args.dataset, label_set),
         "split": args.split or "default",
         "preset": args.preset,
         "num_missing": len(split) - len(frames),
     }
-    write_label_card(args.output_dir or folder / "card", statistics, source)
+    write_label_card(args.output_dir, statistics, source)
     if not args.no_gallery:
         shown = frames.select(spread(len(frames), args.max_frames))
-        gallery_dir = args.gallery_dir or folder.with_name(f"{folder.name}_gallery")
-        write_gallery_page(gallery_dir, shown, point_labels, label_set, source["dataset"])
+        write_gallery_page(args.gallery_dir, shown, point_labels, label_set, source["dataset"])
+
+
+def fill_in_paths(args: argparse.Namespace) -> None:
+    """Set the paths that were not given: in the label set and beside it, unless this is in the cache of the Hub.
+
+    Raises:
+        ValueError: There is no `--dataset` or no `--output_dir` for a label set in the cache.
+    """
+    if is_label_set_id(args.label_set) or LabelSet(args.label_set).is_cached:
+        missing = " and ".join(f"--{name}" for name in ("dataset", "output_dir") if getattr(args, name) is None)
+        if missing:
+            raise ValueError(
+                f"Give {missing}: {args.label_set} is no folder of yours, but a label set of the Hub. Its cache must "
+                "not be written to, and has no dataset beside the label set."
+            )
+        args.gallery_dir = args.gallery_dir or args.output_dir.with_name(f"{args.output_dir.name}_gallery")
+        return
+    folder = Path(args.label_set).resolve()
+    args.output_dir = args.output_dir or folder / "card"
+    args.gallery_dir = args.gallery_dir or folder.with_name(f"{folder.name}_gallery")
+    if args.dataset is None:
+        args.dataset, args.data_dir, args.split = "nuscenes", str(folder.with_name("street")), args.split or "all"
 
 
 def known_frames(frames: Frames, label_set: LabelSet) -> Frames:
