@@ -195,8 +195,8 @@ def _check_joined(frames: Frames, shards: Shards) -> None:
         num_points, num_labels = len(frame["points"]), len(shards.read(frame["frame_id"], ["labels"])["labels"])
         if num_points != num_labels:
             raise ValueError(
-                f"Frame {frame['frame_id']} has {num_points} points, but {num_labels} point labels in {shards.folder}. "
-                "They were made from another dataset with the same frame ids: give that, or another label set."
+                f"Frame {frame['frame_id']} has {num_points} points, but {num_labels} point labels in {shards.folder}:"
+                " they are of another dataset with the same frame ids. Give that dataset, or another label set."
             )
 
 
