@@ -27,7 +27,13 @@ def test_the_second_model_is_in_the_settings(load, tiny_clip):
         "min_score": 0.0,
         "embed_model_name_or_path": tiny_clip,
         "embed_revision": None,
-        "embed_settings": {"short_side": 64, "window": 32, "templates": ["{}"], "dtype": "float32"},
+        "embed_settings": {
+            "short_side": 64,
+            "window": 32,
+            "templates": ["{}"],
+            "dtype": "float32",
+            "value_path": "maskclip",
+        },
     }
     assert teacher.embed_dim == 32
     np.testing.assert_array_equal(teacher.encode_prompts(["car"]), teacher.space.encode_prompts(["car"]).numpy())

@@ -123,6 +123,7 @@ def test_a_missing_model_is_named_with_an_example(load, name):
     ("name", "wrong", "message"),
     [
         ("clip", {"templates": "imagenet"}, "`templates` must be one of none, photo, vild, got 'imagenet'"),
+        ("clip", {"value_path": "attention"}, "`value_path` must be one of maskclip, values, got 'attention'"),
         ("clip", {"short_side": 5}, "`short_side` must hold a patch of 16 pixels, got 5"),
         ("tipsv2", {"window": 5}, "`window` must hold a patch of 14 pixels, got 5"),
         ("groupvit", {"min_score": -1}, "`min_score` must be between 0 and 1, got -1"),

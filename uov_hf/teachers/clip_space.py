@@ -167,8 +167,12 @@ class OwnSpaceTeacher(SpaceTeacher):
     config: DenseConfig
 
     def load(self) -> None:
-        self.space = self.space_class(self.checkpoint(), self.config)
+        self.space = self.load_space()
         self.prompt_embeds = self.space.encode_prompts(self.prompts)  # (num_prompts, embed_dim)
+
+    def load_space(self) -> TextSpace:
+        """The teacher's own model."""
+        return self.space_class(self.checkpoint(), self.config)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -26,6 +26,11 @@ def unrecorded(default: Any) -> Any:
     return field(default=default, metadata={"recorded": False})
 
 
+def one_of(default: str, *others: str) -> Any:
+    """A field with one of these names."""
+    return field(default=default, metadata={"choices": {name: name for name in (default, *others)}})
+
+
 def templates(default: str, recorded: bool = True) -> Any:
     """A key of `TEMPLATES`; the sentences themselves are recorded."""
     return field(default=default, metadata={"choices": TEMPLATES, "recorded": recorded})
