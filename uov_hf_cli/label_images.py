@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-    from uov_hf.data.frames import EncodedImage, Frame
+    from uov_hf.data.frames import Frame
+    from uov_hf.image_files import EncodedImage
     from uov_hf.labels.segments import SegmentRow
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -133,11 +134,11 @@ def _find_images(sources: list[Path]) -> "Iterator[Frame]":
     """Each image as a frame of one camera.
 
     Raises:
-        ValueError: If a folder has no image.
-        OSError: If a file is no image.
+        ValueError: If a folder has no image, or a file is none.
     """
     import numpy as np
-    from PIL import Image
+
+    from uov_hf.image_files import read_image_size
 
     for source in sources:
         found = [source]
@@ -146,14 +147,12 @@ def _find_images(sources: list[Path]) -> "Iterator[Frame]":
         if not found:
             raise ValueError(f"{source}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none.")
         for path in found:
-            with Image.open(path) as image:
-                size = (image.height, image.width)
             yield {
                 "frame_id": path.stem,
                 "camera_names": [""],
                 "image_ids": [path.name],
                 "images": [{"bytes": None, "path": str(path)}],
-                "image_sizes": np.array([size], np.int32),
+                "image_sizes": np.array([read_image_size(path)], np.int32),
             }
 
 
@@ -206,11 +205,11 @@ def _draw(
     import numpy as np
     from PIL import Image
 
-    from uov_hf.data.frames import decode_image
+    from uov_hf.image_files import decode_image
     from uov_hf.labels.segments import decode_segmentation
     from uov_hf.pictures.visualization import draw_legend, tile
 
-    ids, pixels = decode_segmentation(png), np.asarray(decode_image(image).convert("RGB"))
+    ids, pixels = decode_segmentation(png), np.asarray(decode_image(image))
     classes = {name: colors.get(name, np.full(3, 128)) for name in dict.fromkeys(s["class"] for s in segments)}
     shades = np.zeros((ids.max(initial=0) + 1, 3))
     for segment in segments:

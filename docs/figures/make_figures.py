@@ -20,9 +20,9 @@ from PIL import Image
 from transformers import pipeline
 
 from uov_hf.data import load_frames
-from uov_hf.data.frames import decode_image
 from uov_hf.geometry.occlusion import OcclusionConfig
 from uov_hf.geometry.projection import Camera, project_points, visible_points
+from uov_hf.image_files import decode_image
 from uov_hf.pictures.scan_colors import label_colors
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_camera_overlays, draw_range_image

@@ -1,15 +1,12 @@
 """Frames are a view: they read what is asked for, when it is asked for."""
 
-import io
 import pickle
 
 import numpy as np
 import pytest
-from broken_images import png_with_a_hole
-from PIL import Image
 from torch.utils.data import DataLoader
 
-from uov_hf.data import FRAME_FEATURES, Frames, decode_image
+from uov_hf.data import FRAME_FEATURES, Frames
 
 
 class CountingSource:
@@ -26,12 +23,6 @@ class CountingSource:
         self.reads.append((index, list(columns)))
         row = {"frame_id": self.frame_ids[index], "points": np.full((index + 1, 4), index, np.float32)}
         return {column: row.get(column) for column in columns}
-
-
-def jpeg(color=(200, 10, 10)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), color).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def test_nothing_is_read_before_a_frame_is_asked_for():
@@ -87,19 +78,3 @@ def test_a_stream_does_not_pickle_its_source_also_with_workers():
     assert [row["frame_id"] for row in stream.shuffle(seed=0, buffer_size=1)] != []
     loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert sorted(row["frame_id"] for row in loader) == CountingSource.frame_ids
-
-
-def test_an_image_is_decoded_from_bytes_or_from_its_file(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(jpeg())
-    for image in ({"bytes": jpeg(), "path": "a.jpg"}, {"bytes": None, "path": str(tmp_path / "a.jpg")}):
-        picture = decode_image(image)
-        assert (picture.mode, picture.size) == ("RGB", (8, 6))
-
-
-@pytest.mark.parametrize("content", [None, b"", b"no image", jpeg()[:-200], png_with_a_hole()])
-def test_an_image_that_is_missing_or_cut_short_is_named(tmp_path, content):
-    path = tmp_path / "front.jpg"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match="front.jpg: expected a whole image file"):
-        decode_image({"bytes": None, "path": str(path)})

@@ -116,7 +116,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
         ("sequences/00/labels/000000.label", b"\0" * 199, "labels", "expected 50 labels of 4 bytes.* got 199 bytes"),
         ("sequences/00/labels/000000.label", b"\2\0\0\0" * 50, "labels", r"The labels contain ids that .*: \[2\]"),
         ("sequences/00/labels/000000.label", None, "instances", "expected the labels of .*000000.bin, got no file"),
-        ("sequences/00/image_2/000000.png", b"", "image_sizes", "expected an image file, got: cannot identify"),
+        ("sequences/00/image_2/000000.png", b"", "image_sizes", "expected a whole image file, got: cannot identify"),
         ("sequences/00/image_2/000000.png", None, "images", "expected the image of scan 00/000000, got no file"),
         ("sequences/00/calib.txt", b"Tr: 1 2 3\n", "lidar2cam", "expected lines.*P0, P2, Tr, got none for P0, P2, Tr"),
         ("sequences/00/calib.txt", None, "intrinsics", "expected a text file of KITTI, got: .*No such file"),
@@ -130,7 +130,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
         ("training/calib/000007.txt", b"P2: 1 2\n", "lidar2cam", "expected lines of a name and 9 or 12 numbers"),
         ("training/calib/000007.txt", None, "intrinsics", "expected a text file of KITTI, got: .*No such file"),
         ("training/image_2/000007.png", None, "images", "expected the image of scan training/000007, got no file"),
-        ("training/image_2/000007.png", b"", "image_sizes", "expected an image file, got: cannot identify"),
+        ("training/image_2/000007.png", b"", "image_sizes", "expected a whole image file, got: cannot identify"),
     ],
     "pandaset": [
         ("001/lidar/00.bin", b"\0" * 20, "points", NOT_WHOLE.format(4, 20)),
@@ -150,8 +150,8 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
         ("drive/labels/0.label", bytes(4 * 49), "labels", r"expected 50 .* of 0.bin, got .*\(49,\)"),
         ("drive/labels/0.label", b"\7\0\0\0" * 50, "labels", r"ids that .* does not have: \[7\]"),
         ("drive/labels/0.label", bytes(4 * 50 + 3), "instances", "expected a whole file of labels"),
-        ("drive/images/left/0.png", b"", "images", "expected an image file"),
-        ("drive/images/left/0.png", None, "images", "expected an image file"),
+        ("drive/images/left/0.png", b"", "images", "expected a whole image file"),
+        ("drive/images/left/0.png", None, "images", "expected a whole image file"),
     ],
 }
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import small_car
 import yaml
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from uov_hf.data import decode_image, load_frames
+from uov_hf.data.writing import write_parquet
 from uov_hf.datasets.point_cloud_folder import PointCloudFolder
+from uov_hf.teachers.protocol import open_images
 
 
 @pytest.fixture
@@ -38,6 +41,19 @@ def test_everything_in_the_folder_becomes_a_column(drive):
     assert frame["image_sizes"].tolist() == [[48, 64]] * 2 and frame["intensity_max"] == 200
     np.testing.assert_array_equal(decode_image(frame["images"][0]), small_car.picture(1))
     np.testing.assert_allclose(frame["lidar2global"][:3, 3], [0, -1, 0])
+
+
+def test_an_image_that_lies_on_its_side_is_upright_for_every_reader(drive, tmp_path):
+    """The calibration is for the upright image. The folder, its Parquet and a teacher have the same pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    side = small_car.picture(1).transpose(Image.Transpose.ROTATE_270)
+    side.save(drive / "images" / "left" / "1.png", exif=exif)
+    write_parquet(PointCloudFolder(data_dir=str(drive.parent)), tmp_path / "parquet")
+    for frames in (frames_of(drive), load_frames(str(tmp_path / "parquet"))):
+        assert frames[1]["image_sizes"].tolist() == [[48, 64]] * 2
+        for picture in (decode_image(frames[1]["images"][0]), open_images(frames[1])[0].pixels):
+            np.testing.assert_array_equal(picture, small_car.picture(1))
 
 
 def test_the_motion_between_the_exposures_is_part_of_lidar2cam(drive):

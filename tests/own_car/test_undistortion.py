@@ -80,6 +80,16 @@ def test_a_jpeg_stays_a_jpeg_and_zero_coefficients_change_nothing(drive):
     assert image["bytes"] is None  # the file itself
 
 
+def test_an_image_on_its_side_is_straightened_upright(drive):
+    path = drive / "images" / "left" / "0.png"
+    bent_picture(*LENSES[0]).save(path)
+    upright, exif = frame_through(drive, *LENSES[0])["images"][0], Image.Exif()
+    exif[0x0112] = 6
+    bent_picture(*LENSES[0]).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    turned = frame_through(drive, *LENSES[0])["images"][0]
+    np.testing.assert_array_equal(decode_image(turned), decode_image(upright))
+
+
 def test_lenses_go_to_worker_processes(drive):
     frame_through(drive, *LENSES[1])
     frames = load_frames("point_cloud_folder", data_dir=drive.parent)

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from broken_images import png_with_a_hole
 from PIL import Image
 
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
@@ -124,7 +125,11 @@ OFFICIAL_DAMAGE = {
     ),
     "no json": (lambda folder: (folder / "usual.json").unlink(), r"usual.json: expected a JSON file"),
     "half a json": (lambda folder: (folder / "usual.json").write_text("[{"), "usual.json is not JSON"),
-    "no png at all": (lambda folder: (folder / "usual.png").write_text("?"), "usual.png is not a readable PNG"),
+    "no png at all": (lambda folder: (folder / "usual.png").write_text("?"), "usual.png: expected a whole image file"),
+    "a png with a hole": (
+        lambda folder: (folder / "usual.png").write_bytes(png_with_a_hole()),
+        "usual.png: expected a whole image file",
+    ),
     "8 bits": (damage_8_bits, "larger-crowd.png has 8 bits, but segments up to id 300 .* Write it with 16 bits"),
     "code": (damage_code, "usual.pt: expected a file of tensors"),
     "one feature": (save_tensor("usual.pt", torch.ones(8)), r"usual.pt: expected a tensor .* got shape \(8,\)"),

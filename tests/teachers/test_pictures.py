@@ -121,8 +121,11 @@ def test_pictures_in_another_space_are_refused(tiny_clip, photos, recorded, mess
 def test_what_cannot_be_embedded_is_named(tiny_clip, photos, tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a photo")
     cases = [
-        ({"cow": [tmp_path / "torn.jpg"]}, "torn.jpg of 'cow' is not a readable image"),
-        ({"cow": [tmp_path / "absent.jpg"]}, "absent.jpg of 'cow' is not a readable image: .*No such file"),
+        ({"cow": [tmp_path / "torn.jpg"]}, "A picture of 'cow': .*torn.jpg: expected a whole image file"),
+        (
+            {"cow": [tmp_path / "absent.jpg"]},
+            "A picture of 'cow': .*absent.jpg: expected .*No such file",
+        ),
         ({"cow": []}, r"at least one picture for each class, got none for \['cow'\]"),
         ({}, "must name at least one class"),
     ]

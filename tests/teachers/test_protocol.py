@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from broken_images import png_with_a_hole
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -67,9 +68,11 @@ def one_camera(path: Path) -> dict:
     return {"frame_id": "7", "camera_names": ["CAM"], "images": [{"bytes": None, "path": str(path)}]}
 
 
-def test_a_missing_image_is_named(tmp_path):
-    with pytest.raises(OSError, match=r"Frame 7, camera CAM: .*no\.jpg is not a readable image"):
-        open_images(one_camera(tmp_path / "no.jpg"))
+def test_a_missing_or_broken_image_is_named(tmp_path):
+    (tmp_path / "hole.png").write_bytes(png_with_a_hole())
+    for name in ("no.jpg", "hole.png"):
+        with pytest.raises(ValueError, match=f"Frame 7, camera CAM: .*{name}: expected a whole image file"):
+            open_images(one_camera(tmp_path / name))
 
 
 def test_images_have_the_augmentation_of_the_frame(tmp_path):

@@ -1,11 +1,9 @@
 """Frames: one lidar scan with the cameras around it, in the same columns whatever they are read from."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol, TypedDict, overload
 
 import numpy as np
@@ -25,8 +23,8 @@ from datasets import (
 )
 from datasets.iterable_dataset import ExamplesIterable
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
+from uov_hf.image_files import EncodedImage
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -47,7 +45,7 @@ FRAME_FEATURES = Features(
         "instances": List(Value("int32")),  # per point, 0 = none; null where there is no annotation
         "camera_names": List(Value("string")),
         "image_ids": List(Value("string")),
-        "images": List(Image(decode=False)),  # encoded; `decode_image` opens one
+        "images": List(Image(decode=False)),  # encoded; `uov_hf.data.decode_image` opens one
         "camera_timestamps": List(Value("int64")),
         "lidar2cam": Array3D((None, 4, 4), "float64"),  # with the vehicle's motion between the two exposures
         "intrinsics": Array3D((None, 3, 3), "float64"),
@@ -55,13 +53,6 @@ FRAME_FEATURES = Features(
         "lidar2global": Array2D((4, 4), "float64"),
     }
 )
-
-
-class EncodedImage(TypedDict):
-    """An encoded camera image: the path, or the content where the file is inside a Parquet file."""
-
-    path: str | None
-    bytes: bytes | None
 
 
 class Frame(TypedDict, total=False):
@@ -180,29 +171,6 @@ class Frames(Sequence[Frame]):
         """The same rows as a stream, one shard per sequence."""
         # Not `from_generator`: it pickles the whole source, for the fingerprint of a cache that a stream does not use.
         return IterableDataset(ExamplesIterable(_with_keys, {"sequences": self.by_sequence()}))
-
-
-def read_image(image: EncodedImage) -> bytes:
-    """The encoded content of one entry of a frame's `images`."""
-    if image["bytes"] is not None:
-        return image["bytes"]
-    if image["path"] is None:
-        raise ValueError("Expected an image with `bytes` or with a `path`, got neither.")
-    return Path(image["path"]).read_bytes()
-
-
-def decode_image(image: EncodedImage) -> PillowImage.Image:
-    """
-    The RGB picture of one entry of a frame's `images`.
-
-    Raises:
-        ValueError: the file is missing, truncated or no image; it names the file.
-    """
-    try:
-        with PillowImage.open(io.BytesIO(read_image(image))) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
-        raise ValueError(f"{image['path']}: expected a whole image file, got: {error}") from error
 
 
 @dataclass

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from PIL import Image
 
-from uov_hf.data.frames import EncodedImage, Frame, FrameSource
+from uov_hf.data.frames import Frame, FrameSource
+from uov_hf.image_files import EncodedImage
 from uov_hf.point_files import check_finite, read_points
 from uov_hf.vocabulary import Vocabulary
 
@@ -134,15 +134,6 @@ def existing(path: Path, content: str) -> Path:
 def encoded_image(path: Path, content: str) -> EncodedImage:
     """An image that stays in its file, which must exist."""
     return {"bytes": None, "path": str(existing(path, content))}
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Height and width, from the head of an image file; a `ValueError` names a broken or missing file."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except OSError as error:
-        raise ValueError(f"{path}: expected an image file, got: {error}") from error
 
 
 def instances_of(label_words: NDArray[Any]) -> NDArray[np.int32]:

@@ -1,6 +1,5 @@
 """The files of one split: its frames as Parquet, in files of a bounded size."""
 
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 from datasets.arrow_writer import TypedSequence
-from PIL import Image
 
-from uov_hf.data.frames import BROKEN, FRAME_FEATURES, EncodedImage, Frame, Frames, read_image
+from uov_hf.data.frames import BROKEN, FRAME_FEATURES, Frame, Frames
 from uov_hf.data.parquet import RowReader, read_index
 from uov_hf.data.shard_file import MAX_FRAMES, ShardFile
 from uov_hf.data.write_report import Attempts, WriteReport, describe
+from uov_hf.image_files import EncodedImage, read_whole_image
 
 
 @dataclass(frozen=True)
@@ -168,18 +167,11 @@ def to_arrow(frame: Frame) -> pa.Table:
 
 
 def _whole_image(image: EncodedImage, image_size: Sequence[int]) -> EncodedImage:
-    """The image with its bytes. It is decoded, because a truncated file has a whole header."""
-    content = read_image(image)
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            width, height = picture.size
-            picture.draft("RGB", (1, 1))  # a JPEG at an eighth of its size, in half the time
-            picture.load()
-    except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
-        raise ValueError(f"{image['path']}: expected a whole image file, got: {error}") from error
-    if (height, width) != tuple(image_size):
+    """The image with its bytes."""
+    content, size = read_whole_image(image)
+    if size != tuple(image_size):
         raise ValueError(
             f"{image['path']}: expected height and width {tuple(map(int, image_size))}, those of the calibration, got "
-            f"{(height, width)}."
+            f"{size}."
         )
     return {"bytes": content, "path": os.path.basename(image["path"] or "")}

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf.data.frames import EncodedImage, FrameBuilder
-from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, read_image_size, splits_in
+from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, splits_in
 from uov_hf.datasets.kitti_files import read_calibration, split_projection
 from uov_hf.geometry.rotation import rigid_motion
+from uov_hf.image_files import read_image_size
 
 
 SPLITS = ("training", "testing")

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf.data.frames import SYNTHETIC_LICENCE, EncodedImage, Frame, FrameBuilder, Frames
-from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, instances_of, read_image_size, splits_in
+from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, instances_of, splits_in
 from uov_hf.datasets.kitti_files import read_calibration, read_table, split_projection
 from uov_hf.geometry.rotation import rigid_motion
+from uov_hf.image_files import read_image_size
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.data.frames import Frame, Frames, decode_image
+from uov_hf.data.frames import Frame, Frames
 from uov_hf.evaluation.label_statistics import RANGE_NAMES, AbstentionNumbers, ClassNumbers, LabelNumbers
 from uov_hf.geometry.projection import Camera
+from uov_hf.image_files import decode_image
 from uov_hf.labels.point_labels import PointLabels
 from uov_hf.pictures.scan_colors import VERDICT_COLORS, VERDICTS, distinct_colors, label_colors
 from uov_hf.pictures.visualization import draw_birds_eye_view, draw_camera_overlays

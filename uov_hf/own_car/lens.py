@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from uov_hf.image_files import decode_image
+
 
 # Coefficients of a lens model, as OpenCV orders them: k1, k2, p1, p2[, k3[, k4, k5, k6[, s1…s4[, τx, τy]]]] and k1…k4.
 NUM_COEFFICIENTS = {"opencv": (4, 5, 8, 12, 14), "opencv_fisheye": (4,)}
@@ -70,18 +72,14 @@ class Lens:
         Raises:
             ValueError: The file is no whole image, or not of the calibrated size.
         """
-        try:
-            with Image.open(path) as picture:
-                pixels, lossless = np.asarray(picture.convert("RGB")), picture.format == "PNG"
-        except (OSError, SyntaxError) as error:  # the latter is Pillow's for a broken PNG
-            raise ValueError(f"{path}: expected a whole image file, got: {error}") from error
+        pixels = np.asarray(decode_image({"path": str(path), "bytes": None}))
         if pixels.shape[:2] != self.image_size:
             raise ValueError(
                 f"{path}: calibrated for (height, width) {self.image_size}, the image has {pixels.shape[:2]}."
             )
         cv2, buffer = _opencv(), io.BytesIO()
         straight = Image.fromarray(cv2.remap(pixels, *self._maps, cv2.INTER_LINEAR))
-        straight.save(buffer, **({"format": "PNG"} if lossless else {"format": "JPEG", "quality": 95}))
+        straight.save(buffer, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=95)
         return buffer.getvalue()
 
     @cached_property

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uov_hf.data.frames import EncodedImage
-from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of, read_image_size
+from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of
+from uov_hf.image_files import EncodedImage, read_image_size
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.own_car.trajectory import Trajectory, read_poses, read_timestamps
 from uov_hf.point_files import READERS, check_finite, read_points

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from uov_hf.image_files import open_image
 from uov_hf.teachers.protocol import Rows
 
 
@@ -63,11 +63,8 @@ def _parse_segment(segment: Any, path: Path) -> tuple[int, int, float]:
 
 def read_ids(path: Path, described: np.ndarray) -> np.ndarray:
     """Read ids `(height, width)`, integer, of a PNG: grey or palette values, or red + 256 green + 256² blue."""
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except OSError as error:
-        raise ValueError(f"{path} is not a readable PNG: {error}") from error
+    with open_image(path) as image:
+        mode, values = image.mode, np.asarray(image)
     if mode in ("RGB", "RGBA"):
         return values[..., :3].astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.nn.functional import normalize
 from transformers import PreTrainedConfig
 
+from uov_hf.image_files import decode_image, upright_rgb
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.clip_space import ClipSpace
 from uov_hf.teachers.images import ScaledImage, in_batches
@@ -95,12 +96,12 @@ def _as_lists(pictures: Mapping[str, Sequence[Picture]]) -> dict[str, list[Pictu
 
 
 def _open(name: str, picture: Picture) -> Image.Image:
-    """As RGB, rotated upright by its EXIF orientation."""
     try:
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"The picture {picture} of {name!r} is not a readable image: {error}") from error
+        if isinstance(picture, Image.Image):
+            return upright_rgb(picture)
+        return decode_image({"path": str(picture), "bytes": None})
+    except (OSError, SyntaxError, ValueError) as error:  # a `PIL.Image.Image` may be a file that is not read yet
+        raise ValueError(f"A picture of {name!r}: {error}") from error
 
 
 def _recorded_space(config: PreTrainedConfig | None) -> tuple[str | None, str | None]:

@@ -1,6 +1,5 @@
 """The protocol of teachers: frozen 2D open-vocabulary models that segment camera images."""
 
-import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self, TypedDict
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from uov_hf.image_files import EncodedImage, decode_image
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.config import TeacherConfig
 from uov_hf.teachers.images import ScaledImage
@@ -26,20 +26,13 @@ class Rows:
         return replace(self, **{name: column[rows] for name, column in columns.items() if column is not None})
 
 
-class ImageFile(TypedDict):
-    """An encoded image: its path, or its content where it is stored inside another file."""
-
-    path: str | None
-    bytes: bytes | None
-
-
 class TeacherFrame(TypedDict, total=False):
     """The K camera images of a frame, in the order of `camera_names`."""
 
     frame_id: str
     camera_names: list[str]
     image_ids: list[str]
-    images: list[ImageFile]
+    images: list[EncodedImage]
     image_sizes: NDArray[np.int32]  # (K, 2): height, width
     augmentation: str | None  # see `Augmentation`; the images themselves are stored without it
 
@@ -258,16 +251,12 @@ def open_images(frame: TeacherFrame) -> list[ScaledImage]:
     """Open the frame's images as RGB, one per camera, with the frame's `augmentation` applied.
 
     Raises:
-        OSError: an image is missing or damaged; the message names frame, camera and file.
+        ValueError: an image is missing or broken; the message names frame, camera and file.
     """
     augmentation, images = Augmentation.parse(frame.get("augmentation")), []
     for camera, image in zip(frame["camera_names"], frame["images"], strict=True):
-        content = image.get("bytes")
         try:
-            with Image.open(image["path"] or "" if content is None else io.BytesIO(content)) as opened:
-                images.append(augmentation.apply(opened.convert("RGB")))
-        except OSError as error:
-            raise OSError(
-                f"Frame {frame['frame_id']}, camera {camera}: {image.get('path')} is not a readable image: {error}"
-            ) from error
+            images.append(augmentation.apply(decode_image(image)))
+        except ValueError as error:
+            raise ValueError(f"Frame {frame['frame_id']}, camera {camera}: {error}") from error
     return images

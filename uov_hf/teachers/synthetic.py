@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from PIL import Image
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.image_files import open_image
 from uov_hf.teachers.config import TeacherConfig, at_least, share
 from uov_hf.teachers.mistakes import (
     CONFUSIONS,
@@ -210,7 +210,7 @@ class SyntheticTeacher(Teacher):
         path = self.folder / "segmentation" / f"{image_id}.png"
         if image_id not in self._segments["images"] or not path.is_file():
             raise FileNotFoundError(f"{path}: expected the true segmentation of image {image_id}, got no file.")
-        with Image.open(path) as image:
+        with open_image(path) as image:
             ids = np.array(image).astype(np.int64)
         raw_of_id = np.array(self._segments["scenes"][self._segments["images"][image_id]]["raw_class"])
         raw_of_id[0] = self._sky
