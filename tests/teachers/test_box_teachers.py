@@ -22,11 +22,10 @@ def grounding_dino(load):
     return load("grounding_dino")
 
 
-def test_only_good_boxes_stay_and_each_thing_has_one():
-    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.45], [0.5, 0.5, 1.0, 1.0], [0.2, 0.2, 0.9, 0.9]])
-    found = Detections(boxes, torch.tensor([0.5, 0.9, 0.3, 0.05]), torch.arange(4), torch.eye(4))
-    best = best_boxes(found, min_score=0.1, max_overlap=0.7)
-    assert best.labels.tolist() == [1, 2] and torch.equal(best.embeds, torch.eye(4)[1:3])
+def test_of_boxes_that_overlap_the_best_one_stays():
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.45], [0.5, 0.5, 1.0, 1.0]])
+    best = best_boxes(Detections(boxes, torch.tensor([0.5, 0.9, 0.3]), torch.arange(3), torch.eye(3)), max_overlap=0.7)
+    assert best.labels.tolist() == [1, 2] and torch.equal(best.embeds, torch.eye(3)[1:])
 
 
 def assert_same_boxes(found: torch.Tensor, wanted: torch.Tensor, image: Image.Image) -> None:
@@ -35,14 +34,18 @@ def assert_same_boxes(found: torch.Tensor, wanted: torch.Tensor, image: Image.Im
     torch.testing.assert_close(found * sides, torch.minimum(wanted.clamp(min=0), sides), atol=1e-3, rtol=0)
 
 
-def test_owlv2s_boxes_are_those_of_transformers(owlv2, images):
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_owlv2s_boxes_are_those_of_transformers(load, images, threshold):
     """Boxes, scores and labels, on images that are padded at the bottom and at the right."""
+    owlv2 = load("owlv2", min_score=threshold)
     tokenizer = AutoTokenizer.from_pretrained(owlv2.model_name_or_path)
     texts = [f"a photo of a {prompt}." for prompt in PROMPTS]
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
     for image, found in zip(images, owlv2.detect(images), strict=True):
         outputs = owlv2.model(pixel_values=owlv2.pixels(image)[None], **tokens)
-        [wanted] = Owlv2ImageProcessorPil().post_process_object_detection(outputs, 0.0, [(image.height, image.width)])
+        [wanted] = Owlv2ImageProcessorPil().post_process_object_detection(
+            outputs, threshold, [(image.height, image.width)]
+        )
         assert_same_boxes(found.boxes, wanted["boxes"], image)
         torch.testing.assert_close(found.scores, wanted["scores"], atol=1e-5, rtol=0)
         assert torch.equal(found.labels, wanted["labels"])
@@ -91,23 +94,31 @@ def test_grounding_dino_reads_the_text_that_its_processor_writes(grounding_dino)
     assert processor(text=[labels], return_tensors="pt")["input_ids"][0].tolist() == ids.tolist()
 
 
-def test_grounding_dinos_boxes_are_those_of_transformers(grounding_dino, images):
+@torch.inference_mode()
+@pytest.mark.parametrize("threshold", [0.0, "of a box"])
+def test_grounding_dinos_boxes_are_those_of_transformers(load, grounding_dino, images, threshold):
+    """A box stays if its best token scores more than the threshold, not as much."""
     tokenizer = AutoTokenizer.from_pretrained(grounding_dino.model_name_or_path)
     processor = GroundingDinoProcessor(grounding_dino.image_processor, tokenizer)
-    num_queries = grounding_dino.model.config.num_queries
-    for image, found in zip(images, grounding_dino.detect(images), strict=True):
+    for image in images:
         pixels = grounding_dino.image_processor(image, return_tensors="pt")["pixel_values"]
-        for row, (ids, _) in enumerate(grounding_dino.texts):
-            outputs = grounding_dino.model(pixels, ids[None])
-            size = (image.height, image.width)
-            [wanted] = processor.post_process_grounded_object_detection(outputs, threshold=0.0, target_sizes=[size])
-            assert_same_boxes(found.boxes[row * num_queries :][:num_queries], wanted["boxes"], image)
+        outputs = [grounding_dino.model(pixels, ids[None]) for ids, _ in grounding_dino.texts]
+        least = 0.0 if threshold == 0 else outputs[0].logits.sigmoid().amax(dim=2).median().item()
+        wanted = [
+            processor.post_process_grounded_object_detection(
+                of_text, ids[None], threshold=least, target_sizes=[(image.height, image.width)]
+            )[0]["boxes"]
+            for of_text, (ids, _) in zip(outputs, grounding_dino.texts, strict=True)
+        ]
+        [found] = load("grounding_dino", min_score=least).detect([image])
+        assert_same_boxes(found.boxes, torch.cat(wanted), image)
         assert set(found.labels.tolist()) <= set(range(len(PROMPTS)))
+        assert (len(found.boxes) == 12) == (threshold == 0.0)
 
 
 def test_a_mask_scores_as_its_box_times_its_quality(owlv2, images):
     """And keeps the label and the embedding of its box."""
-    found = [best_boxes(boxes, 0.0, 0.9) for boxes in owlv2.detect(images)]
+    found = [best_boxes(boxes, 0.9) for boxes in owlv2.detect(images)]
     for boxes, masks, encoded in zip(found, owlv2.propose(images), owlv2.sam.encode(images, 1), strict=True):
         logits, qualities = owlv2.sam.masks_in_boxes(encoded, boxes.boxes)
         torch.testing.assert_close(masks.scores, boxes.scores * qualities)

@@ -5,13 +5,22 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_models import PROMPTS, TINY_TEACHERS, labels_of_pixels, load_tiny_teacher, upsampled
+from tiny_models import (
+    PROMPTS,
+    TINY_TEACHERS,
+    draw_images,
+    frame_of,
+    labels_of_pixels,
+    load_tiny_teacher,
+    upsampled,
+)
 from torch.nn.functional import normalize
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
-from uov_hf.teachers import TEACHERS
+from uov_hf.labels.label_set import decode_segmentation, segment_frame
+from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.teachers.checkpoints import dtype_name
 from uov_hf.training.collation import collate_tmp
 from uov_hf.training.samples import TMPSamples
@@ -87,6 +96,44 @@ def test_windows_and_augmented_images_keep_their_geometry(load, frame, pictures,
         assert segments.segmentation.shape == (picture.height * scale, picture.width * scale)
         assert segments.embeds.shape == (len(segments.labels), teacher.embed_dim)
     assert teacher.settings["window"] == window["window"]
+
+
+AUGMENTATIONS = ["flip", "scale=0.1"]
+
+
+@pytest.fixture
+def load_any(load, tiny_street, tiny_clip, tmp_path):
+    """`load_any(name)`: a teacher, also one that reads files instead of a model's weights."""
+
+    def load_any(name):
+        if name == "synthetic":
+            return load_teacher(name, prompts=["car"], data_dir=str(tiny_street))
+        if name == "files":
+            (tmp_path / "categories.json").write_text('[{"id": 1, "name": "car"}]')
+            return load_teacher(name, str(tmp_path), prompts=["car"], embed_model_name_or_path=tiny_clip)
+        return load(name)
+
+    return load_any
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_frame_without_cameras_has_no_segments(load_any, name):
+    frame = {"frame_id": "7", "camera_names": [], "image_ids": [], "images": [], "image_sizes": np.zeros((0, 2), int)}
+    augmentations = [] if name == "files" else AUGMENTATIONS  # `files` has plain images only
+    teacher = load_any(name)
+    row = segment_frame(frame, teacher, augmentations=augmentations)
+    assert row["segmentation"] == row["augmented_segmentation"] == [] and len(row["segment_labels"]) == 0
+    assert row["segment_embeds"].shape == (0, teacher.embed_dim)
+
+
+@every_teacher
+def test_images_of_odd_sizes_have_segmentations_of_their_sizes(load, name):
+    sizes = [(3, 400), (400, 3), (1, 1)]
+    frame = frame_of(*draw_images(*sizes)) | {"image_ids": ["a", "b", "c"], "image_sizes": np.array(sizes)}
+    row = segment_frame(frame, load(name), augmentations=AUGMENTATIONS)
+    wanted = [size for size in sizes for _ in AUGMENTATIONS]
+    assert [decode_segmentation(png).shape for png in row["segmentation"]] == sizes
+    assert [decode_segmentation(png).shape for png in row["augmented_segmentation"]] == wanted
 
 
 @pytest.mark.parametrize("name", ["clip", "tipsv2", "clipseg"])

@@ -222,7 +222,7 @@ def save_tiny_grounding_dino(folder: Path) -> str:
     config = GroundingDinoConfig(
         backbone_config=SWIN | {"out_indices": [2, 3, 4], "image_size": 64},
         text_config={**TOWER, "model_type": "bert", "num_hidden_layers": 1, "vocab_size": 1100},
-        d_model=32,
+        d_model=64,  # two channels in each of its 32 groups: a group of one value cannot be normalised
         encoder_ffn_dim=32,
         decoder_ffn_dim=32,
         encoder_attention_heads=2,

@@ -33,7 +33,8 @@ class BoxConfig(MaskConfig):
     Args:
         sam_model_name_or_path (`str`): Hub id or folder of the SAM 2.
         sam_revision (`str`, *optional*): Its branch, tag or commit.
-        min_score (`float`): Boxes with a lower score are dropped; each detector has a default of its own.
+        min_score (`float`):
+            A box must score more than this; each detector has its own score and default, those of `transformers`.
         max_overlap (`float`, *optional*, defaults to 0.7):
             If two boxes overlap more (intersection over union), whatever their labels, the better box stays.
     """
@@ -67,12 +68,12 @@ class BoxTeacher(MaskTeacher):
 
     @abstractmethod
     def detect(self, images: list[Image.Image]) -> list[Detections]:
-        """All boxes of each RGB image, good and bad."""
+        """The boxes of each RGB image that `min_score` lets through."""
 
     def propose(self, images: list[Image.Image]) -> list[Proposals]:
         encoded = self.sam.encode(images, self.config.mask_batch_size)
         return [
-            self._masks(best_boxes(found, self.config.min_score, self.config.max_overlap), of_image)
+            self._masks(best_boxes(found, self.config.max_overlap), of_image)
             for found, of_image in zip(self.detect(images), encoded, strict=True)
         ]
 
@@ -84,9 +85,8 @@ class BoxTeacher(MaskTeacher):
         return Proposals(logits, found.scores * qualities, found.labels, found.embeds)
 
 
-def best_boxes(found: Detections, min_score: float, max_overlap: float) -> Detections:
-    """Select boxes with a good score that overlap no better box."""
-    found = found.take(found.scores > min_score)
+def best_boxes(found: Detections, max_overlap: float) -> Detections:
+    """Select boxes that overlap no better box."""
     return found.take(suppress_overlapping(found.boxes, found.scores, max_overlap))
 
 

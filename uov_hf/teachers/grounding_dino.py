@@ -26,7 +26,8 @@ class GroundingDinoTeacher(BoxTeacher, PooledMaskTeacher):
     """Grounding DINO reads one text, "car. person. …", and scores each box for each token (Liu et al., "Grounding
     DINO", ECCV 2024).
 
-    A box's score for a prompt is its mean score for the prompt's tokens, as in the authors' evaluation on COCO.
+    A box stays if its best token, of any prompt, scores more than `min_score`, as in `transformers` and the authors'
+    demo. Its score for a prompt is its mean score for the prompt's tokens, as in the authors' evaluation on COCO.
     Prompts that do not fit into one text go through the model in several passes.
     """
 
@@ -69,8 +70,10 @@ class GroundingDinoTeacher(BoxTeacher, PooledMaskTeacher):
         outputs = self.model(pixel_values, input_ids, attention_mask=torch.ones_like(input_ids))
         found = []
         for logits, boxes in zip(outputs.logits.float(), outputs.pred_boxes.float(), strict=True):
-            scores, labels = best_phrases(logits[:, : len(ids)].sigmoid(), phrase_of.to(self.device))
-            found.append((corners(boxes), scores, labels))
+            token_scores = logits[:, : len(ids)].sigmoid()
+            kept = token_scores.amax(dim=1) > self.config.min_score
+            scores, labels = best_phrases(token_scores[kept], phrase_of.to(self.device))
+            found.append((corners(boxes[kept]), scores, labels))
         return found
 
 

@@ -68,10 +68,11 @@ class Owlv2Teacher(BoxTeacher):
 
     def detect(self, images: list[Image.Image]) -> list[Detections]:
         found = in_batches(self._detect, [self.pixels(image) for image in images], self.config.mask_batch_size)
-        return [
+        detections = [
             Detections(unpad(boxes, image.size), scores, labels, embeds)
             for (boxes, scores, labels, embeds), image in zip(found, images, strict=True)
         ]
+        return [one.take(one.scores > self.config.min_score) for one in detections]
 
     def _detect(self, pixel_values: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Boxes (centre, width, height as fractions of the square), scores, labels and embeddings for each image."""

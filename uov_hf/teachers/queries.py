@@ -126,4 +126,5 @@ class EomtTeacher(QueryTeacher):
 
     def _fitted(self, image: Image.Image) -> tuple[int, int]:
         """Height and width of the image in the square."""
-        return get_size_with_aspect_ratio((image.height, image.width), self.side, self.side)
+        height, width = get_size_with_aspect_ratio((image.height, image.width), self.side, self.side)
+        return max(1, height), max(1, width)  # of a thin image it leaves no pixel
