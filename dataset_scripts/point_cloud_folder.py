@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from uov_hf.counts import positive_int
 from uov_hf.data.writing import write_from_command_line
 from uov_hf.datasets.point_cloud_folder import PointCloudFolder
 
@@ -23,7 +24,7 @@ def check() -> int:
     parser.add_argument("--check", metavar="FOLDER", required=True, help="Where the pictures go.")
     parser.add_argument("--dataset_config", help="Default: the only one there is.")
     parser.add_argument("--split", help="Default: the one to train on.")
-    parser.add_argument("--num_frames", type=int, default=10, help="Number of frames to compare. Default: 10.")
+    parser.add_argument("--num_frames", type=positive_int, default=10, help="Frames to compare. Default: 10.")
     args = parser.parse_args()
     frames = PointCloudFolder(data_dir=args.data_dir, config_name=args.dataset_config).as_frames(args.split)
     any_wrong = False

@@ -25,6 +25,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.counts import positive_int
 from uov_hf.data import load_frames
 from uov_hf.evaluation import predictions
 from uov_hf.evaluation.reports import results_table, to_results, write_results
@@ -60,11 +61,11 @@ Segmenter = Callable[[LabelledScan], np.ndarray]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("out/demo"))
-    parser.add_argument("--train_scenes", type=int, default=20, help="Each has a town of its own.")
-    parser.add_argument("--test_scenes", type=int, default=4, help="Towns that are not trained on.")
-    parser.add_argument("--frames_per_scene", type=int, default=4)
-    parser.add_argument("--max_train_steps", type=int, default=550, help="Of pre-training.")
-    parser.add_argument("--distillation_steps", type=int, default=150)
+    parser.add_argument("--train_scenes", type=positive_int, default=20, help="Each has a town of its own.")
+    parser.add_argument("--test_scenes", type=positive_int, default=4, help="Towns that are not trained on.")
+    parser.add_argument("--frames_per_scene", type=positive_int, default=4)
+    parser.add_argument("--max_train_steps", type=positive_int, default=550, help="Of pre-training.")
+    parser.add_argument("--distillation_steps", type=positive_int, default=150)
     parser.add_argument("--seed", type=int, default=0, help="Of the towns and of the training.")
     return parser.parse_args()
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import torch
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf.counts import check_counts
 from uov_hf.labels import LabelSet
 from uov_hf.training.arguments import STREET_DEFAULTS, LabelSetArguments, SegmenterArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
@@ -50,6 +51,10 @@ class DistillationArguments(LabelSetArguments, SegmenterArguments):
     ema_decay: float = option(0.99, "Decay of the average per step.")
     num_train_epochs: int = option(5, "Passes over the frames.")
     output_dir: str = option("out/uov", "Folder of the results.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, 0, "self_training_epochs")
 
 
 def main() -> None:

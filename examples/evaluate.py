@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from uov_hf import UOVForSemanticSegmentation, UOVProcessor
+from uov_hf.counts import check_counts
 from uov_hf.data import Frames
 from uov_hf.evaluation.label_figures import draw_confusion
 from uov_hf.evaluation.predictions import Segmenter
@@ -67,6 +68,7 @@ class EvaluationArguments(DataArguments, RunArguments):
             self.use_street_of(self.model_name_or_path)
             self.split = self.split or "test"
         self.split = self.split or self.validation_split()
+        check_counts(self, 1, "test_time_augmentation")
 
     def validation_split(self) -> str:
         """The official one, of SemanticKITTI or of the nuScenes version at hand."""

@@ -200,6 +200,14 @@ def test_a_split_without_images_is_refused(tiny_street, tmp_path, capsys):
     assert "expected images to label, got none in 0 frames of the split" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "all"])
+def test_a_count_is_at_least_1(capsys, count):
+    with pytest.raises(SystemExit) as end:
+        main(["label-images", "--dataset", "nuscenes", "--max_frames", count])
+    assert end.value.code == 2
+    assert f"argument --max_frames: expected a whole number of at least 1, got '{count}'" in capsys.readouterr().err
+
+
 def test_images_of_a_folder_are_labelled_in_words(clip_folder, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     Image.effect_noise((60, 40), 90).save(tmp_path / "photos" / "a.b.png")

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", help="root folder of the raw dataset")
     parser.add_argument("--dataset_config", help="such as v1.0-mini; default: the only one in --data_dir")
     parser.add_argument("--split", help="default: what fits the configuration")
-    parser.add_argument("--max_frames", type=int, help="number of frames of the dataset; default: all")
+    parser.add_argument("--max_frames", type=parse_count, help="number of frames of the dataset; default: all")
     parser.add_argument("--words", help='words to predict, such as "car, road, tree"')
     parser.add_argument("--vocabulary", help="instead of --words; see `uov-hf vocabulary`; default: nuscenes")
     parser.add_argument("--teacher", default="clip", help="an unknown name lists all; default: %(default)s")
@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--device", help="such as cuda:0 or cpu; default: the GPU where there is one")
     parser.add_argument("--output_dir", type=Path, default=Path("label_images"), help="default: %(default)s")
+
+
+def parse_count(text: str) -> int:
+    """A whole number of at least 1."""
+    from uov_hf.counts import positive_int  # here, because `--help` imports nothing
+
+    return positive_int(text)
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

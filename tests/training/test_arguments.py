@@ -97,6 +97,17 @@ def test_a_wrong_file_is_refused_by_key_with_what_was_expected(parse, write, cap
     assert message in error and (str(path) in error or message.startswith("--"))
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "minimum"),
+    [("max_train_steps", 0, 1), ("num_train_epochs", -1, 1), ("eval_steps", 0, 1), ("dataloader_num_workers", -1, 0)],
+)
+def test_a_count_that_is_too_small_is_refused(parse, write, capsys, name, wrong, minimum):
+    message = f"--{name}: expected a whole number of at least {minimum}, got {wrong}."
+    assert message in refusal(parse, capsys, f"--{name}", wrong)
+    assert message in refusal(parse, capsys, write(f"{name}: {wrong}"))
+    assert getattr(parse(f"--{name}", minimum), name) == minimum
+
+
 def test_a_missing_file_and_an_unknown_flag_are_named(parse, capsys):
     assert "nowhere.yaml" in refusal(parse, capsys, "nowhere.yaml")
     assert "unrecognized arguments: --sede 3" in refusal(parse, capsys, "--sede", 3)

@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from uov_hf.counts import positive_int
 from uov_hf.data import Frames, load_frames
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.evaluation.label_figures import (
@@ -73,7 +74,7 @@ def parse_args() -> argparse.Namespace:
         "--gallery_dir", type=Path, help="Default: <label set>_gallery; of one on the Hub <output_dir>_gallery."
     )
     parser.add_argument("--no_gallery", action="store_true", help="Numbers only.")
-    parser.add_argument("--max_frames", type=int, default=4, help="Frames in the gallery, spread over the split.")
+    parser.add_argument("--max_frames", type=positive_int, default=4, help="Of the gallery, spread over the split.")
     return parser.parse_args()
 
 

@@ -15,6 +15,7 @@ from huggingface_hub import whoami
 from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
+from uov_hf.counts import check_counts
 from uov_hf.training.optimization import OptimizerName, ScheduleName
 
 
@@ -155,6 +156,9 @@ class TrainingArguments(DataArguments, RunArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_counts(self, 0, "dataloader_num_workers", "warmup_steps")
+        check_counts(self, 1, "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs")
+        check_counts(self, 1, "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "eval_steps")
         if self.push_to_hub:
             whoami()  # raises without a token, before the training instead of after it
 
