@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from uov_hf.counts import positive_int
 from uov_hf.data.frames import FrameBuilder
 from uov_hf.data.publishing import check_may_be_pushed, check_same_terms, push_dataset, write_dataset_card
 from uov_hf.data.split_writer import SplitWriter, cut_into_chunks
@@ -115,7 +116,7 @@ def _parse_args(description: str) -> argparse.Namespace:
     parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is.")
     parser.add_argument("--split", nargs="+", help="Splits to write. Default: those that share no sequence.")
     parser.add_argument("--output_dir", required=True, help="The Parquet folder; an interrupted run continues.")
-    parser.add_argument("--num_proc", type=int, default=1, help="Processes that write.")
+    parser.add_argument("--num_proc", type=positive_int, default=1, help="Processes that write.")
     parser.add_argument(
         "--on_error", choices=("raise", "skip"), default="raise", help="skip: leave out broken frames and report them."
     )
