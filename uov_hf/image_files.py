@@ -87,7 +87,9 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
         ValueError: values are negative, above full scale or not finite.
     """
     bits = getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))[0]
-    picture = ImageOps.exif_transpose(picture)
+    picture = ImageOps.exif_transpose(picture)  # always a copy
+    if picture.mode == "RGB":
+        return picture
     if picture.mode != "F" and not picture.mode.startswith("I"):
         return picture.convert("RGB")
     # Pillow's own conversion clips at 255: an image of 16 bits would be nearly white.
