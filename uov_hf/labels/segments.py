@@ -55,7 +55,7 @@ def segment_frame(
         camera_names=[names[i] for i in chosen],
         image_ids=[frame["image_ids"][i] for i in chosen],
         images=[frame["images"][i] for i in chosen],
-        image_sizes=np.array([frame["image_sizes"][i] for i in chosen]),
+        image_sizes=np.asarray(frame["image_sizes"], np.int32).reshape(-1, 2)[chosen],
     )
 
     pngs: dict[tuple[int, str | None], bytes] = {}
