@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
-from uov_hf.labels.label_set import decode_segmentation, segment_frame
+from uov_hf.labels.segments import decode_segmentation, segment_frame
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.teachers.checkpoints import dtype_name
 from uov_hf.training.collation import collate_tmp
