@@ -167,9 +167,13 @@ def test_labels_agree_with_the_true_segmentation_but_for_parallax(tiny_street):
     assert 0.85 < agree.mean() < 0.995
 
 
-def test_a_root_is_not_written_twice(tiny_street):
-    with pytest.raises(FileExistsError, match="v1.0-mini exists"):
-        generate_street(tiny_street, **TINY)
+@pytest.mark.parametrize("version", ["v1.0-mini", "v1.0-street"])
+def test_a_street_is_not_rendered_into_a_root_with_tables(tiny_street, version):
+    """Of any version: it would replace the splits and sensor files of the others."""
+    before = (tiny_street / "splits.json").read_bytes()
+    with pytest.raises(FileExistsError, match="v1.0-mini/scene.json exists, but a street needs a root of its own"):
+        generate_street(tiny_street, version=version, **TINY)
+    assert (tiny_street / "splits.json").read_bytes() == before and not (tiny_street / "v1.0-street").exists()
 
 
 @pytest.mark.parametrize("generate", [generate_street, generate_semantic_kitti])

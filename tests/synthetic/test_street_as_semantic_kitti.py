@@ -1,13 +1,11 @@
 """One drive written as nuScenes and as SemanticKITTI: the same points, front camera, poses, and labels by a map."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 
 from uov_hf.data import decode_image, load_frames
-from uov_hf.datasets.semantic_kitti import SemanticKitti
 from uov_hf.synthetic import generate_semantic_kitti, generate_street
 from uov_hf.synthetic.semantic_kitti import COUNTERPARTS, MOVING, counterpart
 from uov_hf.vocabulary import load_vocabulary
@@ -61,18 +59,6 @@ def test_the_front_picture_is_the_same_but_for_the_losses_of_jpeg(both):
     for nuscenes, kitti in both:
         pictures = [np.asarray(decode_image(frame["images"][0]), float) for frame in (nuscenes, kitti)]
         assert np.abs(pictures[0] - pictures[1]).mean() < 5
-
-
-def test_the_street_may_be_published_but_not_with_another_recording_beside_it(kitti_root, tmp_path):
-    assert SemanticKitti(data_dir=kitti_root, cache_dir=str(tmp_path)).may_be_published
-    beside = tmp_path / "kitti"
-    shutil.copytree(kitti_root, beside)
-    shutil.copytree(kitti_root / "sequences/00", beside / "sequences/08")
-    builder = SemanticKitti(data_dir=beside, cache_dir=str(tmp_path))
-    assert builder.may_be_published is False and "CC BY-NC-SA" in builder.licence
-    (beside / "synthetic/street.json").write_text("[]")
-    with pytest.raises(ValueError, match="street.json: expected"):
-        SemanticKitti(data_dir=beside, cache_dir=str(tmp_path))
 
 
 def test_labels_are_those_of_the_stated_map(both, nuscenes_root, kitti_root):

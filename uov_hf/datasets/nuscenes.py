@@ -13,6 +13,7 @@ from uov_hf.datasets.nuscenes_tables import (
     Tables,
     check_categories,
     find_version,
+    is_street,
     read_official_splits,
     read_tables,
 )
@@ -38,7 +39,7 @@ class NuScenes(FrameBuilder):
     def __init__(self, *args: object, data_dir: str | Path, config_name: str | None = None, **kwargs: object):
         config_name = config_name or find_version(Path(data_dir))
         super().__init__(*args, data_dir=str(data_dir), config_name=config_name, **kwargs)
-        if (Path(data_dir) / "synthetic" / "segments.json").is_file():
+        if is_street(Path(data_dir) / config_name):
             self.pretty_name = "Synthetic street (nuScenes format)"
             self.licence = SYNTHETIC_LICENCE
             self.may_be_published = True

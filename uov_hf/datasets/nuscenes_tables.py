@@ -19,6 +19,8 @@ LIDAR = "LIDAR_TOP"
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
 CHANNELS = frozenset((LIDAR, *CAMERAS))
 
+STREET = "A synthetic street of uov-hf"  # the description of every scene that `uov_hf.synthetic` writes
+
 KEY_FRAME = re.compile(rb'"is_key_frame"\s*:\s*(true)')
 TOKEN = re.compile(rb'"token"\s*:\s*"([^"]*)"')
 BLOCK_SIZE, LONGEST_ROW = 1 << 16, 1 << 20  # bytes; a block that fits the processor's cache is searched twice as fast
@@ -186,6 +188,13 @@ def find_version(root: Path) -> str:
             "name the version (`--dataset_config v1.0-mini`)."
         )
     return versions[0]
+
+
+def is_street(folder: Path) -> bool:
+    """Whether all scenes of a version are of the synthetic street, by the description in their table."""
+    path = folder / "scene.json"
+    scenes = Table(path, lambda row: row.get("description") == STREET) if path.is_file() else {}
+    return bool(scenes) and all(scenes.values())
 
 
 def read_official_splits() -> dict[str, set[str]]:

@@ -40,7 +40,8 @@ class SemanticKitti(FrameBuilder):
 
     def __init__(self, *args: object, data_dir: str | Path, **kwargs: object):
         super().__init__(*args, data_dir=str(data_dir), **kwargs)
-        if _is_synthetic(Path(data_dir)):
+        sequences = [folder.parent for folder in Path(data_dir).glob("sequences/*/velodyne")]
+        if sequences and all(map(_is_street, sequences)):
             self.pretty_name = "Synthetic street (SemanticKITTI format)"
             self.licence = SYNTHETIC_LICENCE
             self.may_be_published = True
@@ -67,16 +68,17 @@ class SemanticKitti(FrameBuilder):
         return splits_in(self.source, SPLITS)
 
 
-def _is_synthetic(root: Path) -> bool:
-    """Whether the generator of the synthetic street wrote every sequence of the root."""
-    path = root / "synthetic" / "street.json"
+def _is_street(folder: Path) -> bool:
+    """Whether the generator of the synthetic street wrote every scan of a sequence, by their numbers of points."""
+    path = folder / "street.json"
     if not path.is_file():
         return False
     try:
-        written = set(json.loads(path.read_text(encoding="utf-8"))["sequences"])
+        num_points = dict(json.loads(path.read_text(encoding="utf-8"))["num_points"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path}: expected {{"sequences": [names]}}, got: {error!r}') from error
-    return {folder.name for folder in root.glob("sequences/*")} <= written
+        raise ValueError(f'{path}: expected {{"num_points": {{"000000": count, …}}}}, got: {error!r}') from error
+    num_bytes = {scan.stem: scan.stat().st_size for scan in (folder / "velodyne").glob("*.bin")}
+    return all(size == 16 * num_points.get(stem, -1) for stem, size in num_bytes.items())
 
 
 class Drive:

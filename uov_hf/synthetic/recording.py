@@ -28,6 +28,8 @@ from uov_hf.synthetic.views import PinholeView
 FIRST_TIME = 1_700_000_000_000_000  # µs
 FIRST_SCENE = 9001  # nuScenes's own scenes end at 1110, so that no official split contains one of these
 BOX_MARGIN = 2.5 * RANGE_NOISE  # metres around an object, so that its box contains all its points
+# The readers recognise the street by this description: it lies in the tables that are read, scene by scene.
+DESCRIPTION = "A synthetic street of uov-hf"
 PROBES = np.stack(np.meshgrid(*[np.linspace(-0.8, 0.8, 3)] * 3), axis=-1).reshape(-1, 3)  # places in a box
 
 
@@ -196,7 +198,7 @@ class Recorder:
             first_sample_token=samples[0]["token"],
             last_sample_token=samples[-1]["token"],
             name=self.name,
-            description="Synthetic street",
+            description=DESCRIPTION,
         )
         chain(samples)
         for sensor in self.tables["calibrated_sensor"]:

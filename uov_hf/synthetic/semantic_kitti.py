@@ -103,9 +103,6 @@ def generate_semantic_kitti(
     if (root / "sequences").exists():
         raise FileExistsError(f"{root / 'sequences'} exists: remove it, or choose another `output_dir`.")
     record_all(partial(record_sequence, names), settings, num_scenes, num_workers)
-    # The dataset reader recognises the street by this file: a real recording must not be published.
-    (root / "synthetic").mkdir(exist_ok=True)
-    (root / "synthetic" / "street.json").write_text(json.dumps({"seed": seed, "sequences": names}), encoding="utf-8")
     return root
 
 
@@ -115,10 +112,12 @@ def record_sequence(names: list[str], settings: DriveSettings, index: int) -> No
     for sub in ("velodyne", "labels", "image_2"):
         (folder / sub).mkdir(parents=True)
     words, times = label_words(surfaces), FRAME_INTERVAL * np.arange(settings.frames_per_scene)
+    num_points = {}
     for frame, time in enumerate(times):
         rng, snapshot, ego_pose = settings.rng(index, frame), surfaces.at(time), surfaces.town.ego_pose(time)
         captured = scan(rng, snapshot, ego_pose @ LIDAR_TO_EGO, settings.azimuth_steps)
         _write_scan(folder, f"{frame:06d}", captured, words[surfaces.segment[captured.surface]])
+        num_points[f"{frame:06d}"] = len(captured.points)
         view = PinholeView(ego_pose @ FRONT.to_ego(), FRONT.intrinsics(settings.image_size), settings.image_size)
         picture = take_picture(rng, snapshot, view)
         Image.fromarray(picture.image).save(folder / "image_2" / f"{frame:06d}.png")
@@ -127,6 +126,11 @@ def record_sequence(names: list[str], settings: DriveSettings, index: int) -> No
     poses = [LIDAR_TO_FRONT @ pose @ np.linalg.inv(LIDAR_TO_FRONT) for pose in lidar_poses]
     _write_lines(folder / "poses.txt", [_text(pose[:3]) for pose in poses])
     _write_lines(folder / "times.txt", [_text(time) for time in times])
+    # The reader recognises the street by this file. The counts tie it to these scans: a real recording that is
+    # unpacked into the same folder must not be published.
+    (folder / "street.json").write_text(
+        json.dumps({"seed": settings.seed, "num_points": num_points}), encoding="utf-8"
+    )
 
 
 def label_words(surfaces: Surfaces) -> NDArray[np.uint32]:

@@ -35,7 +35,7 @@ def generate_street(
     Classes that are rare on real streets are common here, so that all 16 have points in nearly every frame.
 
     Args:
-        output_dir (`str` or `Path`): The root to write; it must not contain this version yet.
+        output_dir (`str` or `Path`): The root to write; it must not contain tables of any version yet.
         num_scenes, frames_per_scene (`int`, *optional*, default to 6 and 12):
             Number of scenes and of their keyframes, 0.5 s apart.
         seed (`int`, *optional*, defaults to 0): Of all random numbers.
@@ -55,14 +55,16 @@ def generate_street(
 
     Raises:
         ValueError: An argument is out of range, or `splits` does not add up to `num_scenes`.
-        FileExistsError: The root contains tables of this version.
+        FileExistsError: The root contains tables of a version: of another dataset, or of another street.
     """
     root = Path(output_dir)
     check_counts(num_scenes=num_scenes, num_workers=num_workers)
     settings = DriveSettings(root, seed, frames_per_scene, image_size, azimuth_steps, synchronised, version)
     counts, names = share_out(num_scenes, splits), [scene_name(index) for index in range(num_scenes)]
-    if (root / version).exists():
-        raise FileExistsError(f"{root / version} exists: remove it, or choose another `output_dir` or `version`.")
+    # Not beside another version either: the versions of a root share `splits.json` and the folders of sensor files.
+    tables = next(root.glob("*/scene.json"), root / version)
+    if tables.exists():
+        raise FileExistsError(f"{tables} exists, but a street needs a root of its own: choose another `output_dir`.")
     recorded = record_all(record_scene, settings, num_scenes, num_workers)
     images = {
         row["token"]: name

@@ -16,6 +16,8 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
 from uov_hf.counts import check_counts
+from uov_hf.data.frames import SYNTHETIC_LICENCE
+from uov_hf.data.publishing import licence_of
 from uov_hf.training.optimization import OptimizerName, ScheduleName
 
 
@@ -83,7 +85,9 @@ class DataArguments:
     @property
     def is_street(self) -> bool:
         """Whether the dataset is a synthetic street of this package."""
-        return self.data_dir is not None and (Path(self.data_dir) / "synthetic").is_dir()
+        if self.dataset is None or self.data_dir is None:
+            return False
+        return licence_of(self.dataset, self.data_dir, self.dataset_config) == SYNTHETIC_LICENCE
 
 
 @dataclass(kw_only=True)
