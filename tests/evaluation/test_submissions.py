@@ -35,6 +35,13 @@ def test_a_semantickitti_submission_has_raw_ids_that_read_back_as_the_same_class
     assert [path.name for path in tmp_path.iterdir()] == ["sequences"]
 
 
+def test_a_frame_id_leads_to_no_file_outside_the_submission(tmp_path):
+    submission = Submission(tmp_path / "out", "nuscenes", "val", NUSCENES.class_names)
+    with pytest.raises(ValueError, match="The frame id ../../../x: expected the name of a file in "):
+        submission.write_scan("../../../x", POINTS, np.array([0, 15, 3, 4]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_point_without_a_label_gets_that_of_the_nearest_labelled_point():
     assert label_everywhere(POINTS, np.array([255, 5, 7, 255])).tolist() == [5, 5, 7, 5]
     assert label_everywhere(POINTS, np.full(4, 255)).tolist() == [0] * 4

@@ -58,6 +58,7 @@ def left(key, value):
         (left("lidar2cam", np.full((4, 4), np.nan).tolist()), "expected `lidar2cam` to be 4 x 4 finite numbers"),
         (left("time_offset", 0.02), "expected `time_offset` to be a whole number"),
         (left("fov", 90), "`time_offset`, got 'fov'"),
+        (lambda content: content.update(taxonomy="../mine.yaml"), "`taxonomy`: expected the name of a file in "),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path, edit, message):

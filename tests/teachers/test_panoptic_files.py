@@ -124,6 +124,24 @@ def test_a_number_in_a_flat_folder_is_not_taken_for_the_image_of_every_sequence(
     assert len(read_halves(folder, numbered(picture, "08/000000"), tiny_clip)[1].labels) == 2
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_set_of_coco_names_pngs_of_its_own_folder_only(folder, picture, tiny_clip, absolute):
+    path, png = write_coco(folder) / "cityscapes_panoptic_val.json", folder.parent / "outside.png"
+    (folder / "cityscapes_panoptic_val" / "aachen_000000_000019_gtFine_panoptic.png").rename(png)
+    name = str(png) if absolute else "../../outside.png"
+    path.write_text(path.read_text().replace("aachen_000000_000019_gtFine_panoptic.png", name))
+    with pytest.raises(ValueError, match="panoptic_val.json: expected the name of a file in .*outside.png"):
+        read_halves(folder, picture, tiny_clip)
+
+
+def test_an_image_id_leads_to_no_file_outside_the_folder(folder, picture, tiny_clip):
+    write_panoptic(folder)
+    for name in ("token.png", "token.json"):
+        (folder / name).rename(folder.parent / name)
+    with pytest.raises(ValueError, match="The image id ../token: expected the name of a file in "):
+        read_halves(folder, picture | {"image_ids": ["../token"]}, tiny_clip)
+
+
 def test_one_file_is_not_of_two_images(folder, picture, tiny_clip):
     teacher, _ = read_halves(write_panoptic(folder, name="aachen_000000_000019_leftImg8bit"), picture, tiny_clip)
     with pytest.raises(ValueError, match="leftImg8bit.png fits two images, token and a/aachen"):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,8 @@ from datasets import DownloadManager, load_dataset_builder
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError
 
-from uov_hf.data.frames import FRAME_FEATURES, Frame, Frames, parse_split, places_by_name, select_split
+from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, Frames, parse_split, places_by_name, select_split
+from uov_hf.foreign_paths import inside
 
 
 SHARD_INDEX = "uov_hf"  # the key of `ShardIndex` in a footer
@@ -203,6 +204,7 @@ class ParquetFrames:
 
     def read(self, index: int, columns: Sequence[str]) -> Frame:
         row = read_frame(self._reader, self.places[index], self.frame_ids[index], columns)
+        _check_contents(row.get("images"), self.places[index][0])
         # Copies: augmentation writes into the arrays of a frame.
         return cast(Frame, {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in row.items()})
 
@@ -216,6 +218,7 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     """
     builder = load_dataset_builder(dataset, dataset_config)
     files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
+    _check_files((path for paths in files.values() for path in paths), builder.base_path)
     split = split or next((name for name in files if len(files) == 1 or "train" in name), "")
     files.setdefault("all", [path for paths in files.values() for path in paths])
     # Percentages of an assumed 100 frames: the names are needed before the files that hold the frames are read.
@@ -264,6 +267,25 @@ def _index_rows(file: str) -> tuple[list[str], list[str], list[Place]]:
     if len(places) != len(frame_ids):
         raise ValueError(f"{file}: its footer lists {len(frame_ids)} frames, but it has {len(places)} rows.")
     return sequence_ids, frame_ids, places
+
+
+def _check_contents(images: list[EncodedImage] | None, file: str) -> None:
+    """Check that images are in the file: a foreign row could name any file of this machine as its image."""
+    for image in images or []:
+        if image["bytes"] is None:
+            raise ValueError(
+                f"{file}: expected the content of every image, got the path {image['path']!r} alone, which is not "
+                "read. `uov_hf.data.writing.write_parquet` writes the content."
+            )
+
+
+def _check_files(files: Iterable[str], base: str) -> None:
+    """Check that a dataset lists its own files only: its card can name any file of this machine."""
+    # `datasets` gives the files of a local folder that is a link by the link or by its target.
+    bases = [base] if "://" in base else [os.path.abspath(base), os.path.realpath(base)]
+    for file in files:
+        own = next((one for one in bases if Path(file).is_relative_to(one)), bases[0])
+        inside(Path(own), os.path.relpath(file, own), f"{base}/README.md")
 
 
 def _read_card(dataset: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the readers of raw folders share: frames whose columns are read one by one, splits, and common file formats."""
 
 import json
+import re
 from collections.abc import Container, Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -116,6 +117,8 @@ def own_splits(root: Path, source: FrameSource) -> dict[str, list[str]]:
         splits = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
             raise ValueError(f"a {type(splits).__name__}")
+        if wrong := [name for name in splits if not re.fullmatch(r"[^./\\][^/\\]*", name)]:
+            raise ValueError(f"the split {wrong[0]!r}, which cannot be the name of a folder")
     except (OSError, ValueError) as error:
         raise ValueError(f'{path}: expected {{"split": ["sequence", …], …}}, got: {error}') from error
     absent = sorted({name for names in splits.values() for name in names} - set(source.sequence_ids))

@@ -17,6 +17,7 @@ from uov_hf.datasets.nuscenes_tables import (
     read_official_splits,
     read_tables,
 )
+from uov_hf.foreign_paths import inside
 from uov_hf.geometry.rotation import inverse_motion
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
@@ -74,8 +75,8 @@ class KeyFrame(RawFrame):
         self._lidar = captures[LIDAR]
         self._cameras = [captures[channel] for channel in CAMERAS if channel in captures]
         self.frame_id, self.timestamp = self._lidar.token, self._lidar.timestamp
-        self.scan_file = root / self._lidar.filename
-        self.label_file = root / "lidarseg" / tables.version / f"{self.frame_id}_lidarseg.bin"
+        self.scan_file = self._file(self._lidar.filename)
+        self.label_file = self._file(f"lidarseg/{tables.version}/{self.frame_id}_lidarseg.bin")
 
     @property
     def camera_names(self) -> list[str]:
@@ -87,7 +88,7 @@ class KeyFrame(RawFrame):
 
     @property
     def images(self) -> list[EncodedImage]:
-        files = [(self._root / camera.filename, camera.channel) for camera in self._cameras]
+        files = [(self._file(camera.filename), camera.channel) for camera in self._cameras]
         return [encoded_image(path, f"the {name} image of key frame {self.frame_id}") for path, name in files]
 
     @property
@@ -112,3 +113,7 @@ class KeyFrame(RawFrame):
         lidar2global = self.lidar2global
         motions = [inverse_motion(self._tables.sensor2global(camera)) @ lidar2global for camera in self._cameras]
         return np.array(motions, np.float64).reshape(-1, 4, 4)
+
+    def _file(self, name: str) -> Path:
+        """The path of a file that a table names."""
+        return inside(self._root, name, self._root / self._tables.version / "sample_data.json")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from uov_hf.data.frames import EncodedImage, FrameBuilder
 from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, splits_in
+from uov_hf.foreign_paths import inside
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -100,7 +101,8 @@ class Scan(RawFrame):
 
     @property
     def images(self) -> list[EncodedImage]:
-        path = self._folder / "camera" / self._calibration["camera"] / f"{self.scan_file.stem}.jpg"
+        folder = inside(self._folder / "camera", self._calibration["camera"], self._folder / "calib.json")
+        path = folder / f"{self.scan_file.stem}.jpg"
         return [encoded_image(path, f"the image of scan {self.frame_id}")]
 
     @property

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.foreign_paths import inside
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -49,7 +50,7 @@ class Submission:
 
     def write_scan(self, frame_id: str, points: np.ndarray, labels: np.ndarray) -> None:
         """Write the predicted labels `(num_points,)` of one frame; 255 is none."""
-        path = self._path(frame_id)
+        path = inside(self.folder, self._name(frame_id), f"The frame id {frame_id}")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.codes[label_everywhere(points, labels)].tofile(path)
 
@@ -60,11 +61,11 @@ class Submission:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"meta": NUSCENES_META}, indent=2) + "\n")
 
-    def _path(self, frame_id: str) -> Path:
+    def _name(self, frame_id: str) -> str:
         if self.layout == "nuscenes":
-            return self.folder / "lidarseg" / self.split / f"{frame_id}_lidarseg.bin"
+            return f"lidarseg/{self.split}/{frame_id}_lidarseg.bin"
         sequence, scan = frame_id.split("/")
-        return self.folder / "sequences" / sequence / "predictions" / f"{scan}.label"
+        return f"sequences/{sequence}/predictions/{scan}.label"
 
 
 def label_everywhere(points: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from uov_hf.foreign_paths import inside
 from uov_hf.geometry.projection import Camera
 from uov_hf.geometry.rotation import is_rigid
 from uov_hf.own_car.lens import NUM_COEFFICIENTS, Lens
@@ -146,10 +147,11 @@ def _parse_num_columns(entry: Entry) -> int:
 
 
 def _parse_taxonomy(entry: Entry) -> str:
-    """The name of a vocabulary, or the path of its file, relative to the folder of the calibration file."""
-    name = entry.text()
-    taxonomy = str(entry.path.parent / name) if name.endswith((".yaml", ".yml")) else name
+    """The name of a vocabulary, or the path of its file in the folder of the calibration file."""
+    taxonomy = entry.text()
     try:
+        if taxonomy.endswith((".yaml", ".yml")):
+            taxonomy = str(inside(entry.path.parent, taxonomy, entry.name))
         load_vocabulary(taxonomy)
     except ValueError as error:
         raise entry.error(str(error)) from error

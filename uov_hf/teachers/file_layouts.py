@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from uov_hf.foreign_paths import inside
 from uov_hf.teachers.file_contents import (
     SegmentInfo,
     normalize_rows,
@@ -59,7 +60,7 @@ class Layout(ABC):
 
     def _find(self, names: list[str]) -> Path:
         """`<name>.png`, of the first name that has one."""
-        paths = [self.folder / f"{name}.png" for name in names]
+        paths = [inside(self.folder, f"{name}.png", f"The image id {name}") for name in names]
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
             expected = " or ".join(f"{name}.png" for name in names)
@@ -197,7 +198,7 @@ class COCOLayout(Layout):
             used = {category for info in infos for category in info.categories.tolist()}
             categories = [one for one in content["categories"] if one["id"] in used]
             picture = {one["id"]: Path(one["file_name"]).stem for one in content.get("images", [])}
-            pngs = [path.with_suffix("") / one["file_name"] for one in content["annotations"]]
+            pngs = [inside(path.with_suffix(""), one["file_name"], path) for one in content["annotations"]]
             names = [_names(one, picture) for one in content["annotations"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not of COCO's panoptic format: {type(error).__name__}: {error}.") from error

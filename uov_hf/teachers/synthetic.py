@@ -9,6 +9,7 @@ from typing import TypedDict
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.foreign_paths import inside
 from uov_hf.image_files import open_image
 from uov_hf.teachers.config import TeacherConfig, at_least, share
 from uov_hf.teachers.mistakes import (
@@ -207,7 +208,7 @@ class SyntheticTeacher(Teacher):
 
     def read_truth(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """True ids of an image (height, width), and the raw class of every id; the sky is static.other."""
-        path = self.folder / "segmentation" / f"{image_id}.png"
+        path = inside(self.folder / "segmentation", f"{image_id}.png", f"The image id {image_id}")
         if image_id not in self._segments["images"] or not path.is_file():
             raise FileNotFoundError(f"{path}: expected the true segmentation of image {image_id}, got no file.")
         with open_image(path) as image:

@@ -1,0 +1,51 @@
+"""Parquet from anybody names no files of this machine: neither as images of its rows nor as shards in its card."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny_frames import OwnCar
+
+from uov_hf.data import load_frames
+from uov_hf.data.writing import write_parquet
+
+
+@pytest.fixture
+def folder(car, tmp_path):
+    write_parquet(car, tmp_path / "parquet")
+    return tmp_path / "parquet"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_image_of_a_row_is_in_the_row(car, folder, streaming):
+    """A path would be read on this machine, and its content copied into what the user writes and uploads."""
+    secret = Path(car.config.data_dir) / "a 1" / "0.jpg"
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("images")
+        images = [[{"bytes": None, "path": str(secret)} for _ in row] for row in table["images"].to_pylist()]
+        column = pa.array(images, type=table.schema.field(place).type)
+        pq.write_table(table.set_column(place, "images", column), path, row_group_size=1)
+    frames = load_frames(str(folder), "train", streaming=streaming)
+    with pytest.raises(ValueError, match=r"\.parquet: expected the content of every image, got the path .*0.jpg"):
+        next(iter(frames))
+    assert len(load_frames(str(folder), "train").select_columns(["points"])[0]["points"]) == 1000
+
+
+@pytest.mark.parametrize("pattern", ["../parquet/default/train/*.parquet", "{folder}/default/train/*.parquet"])
+def test_a_card_lists_files_of_its_own_folder_only(folder, tmp_path, pattern):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    card = (folder / "README.md").read_text()
+    (foreign / "README.md").write_text(card.replace("default/train/*.parquet", pattern.format(folder=folder)))
+    with pytest.raises(ValueError, match="foreign/README.md: expected the name of a file in .*parquet"):
+        load_frames(str(foreign), "train")
+
+
+def test_a_folder_of_links_is_read(car, folder, tmp_path):
+    shutil.move(folder / "default", tmp_path / "disk")
+    (folder / "default").symlink_to(tmp_path / "disk")
+    (tmp_path / "link").symlink_to(folder)
+    assert load_frames(str(tmp_path / "link"), "train").frame_ids == OwnCar.as_frames(car).frame_ids
