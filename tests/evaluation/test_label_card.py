@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from uov_hf.data import load_frames
-from uov_hf.evaluation.label_card import as_cell, hide_folders, main, spread
+from uov_hf.evaluation.label_card import as_cell, main, spread
 from uov_hf.evaluation.label_figures import draw_class_histogram, draw_confusion, taxonomy_colors
 from uov_hf.labels import PRESETS, LabelSet, PointLabels, label_points
 from uov_hf.teachers import ImageSegments, load_teacher
@@ -159,12 +159,6 @@ def test_a_taxonomy_of_ones_own_has_colours_that_differ():
 
 def test_gallery_frames_are_spread_over_the_split():
     assert spread(10, 4) == [0, 2, 5, 7] and spread(2, 4) == [0, 1] and spread(3, 0) == []
-
-
-def test_a_folder_among_the_settings_is_named_without_its_path(tmp_path):
-    assert hide_folders(str(tmp_path / "models" / "clip")) == "clip"
-    others = ["openai/clip", "photo", 0.5, None]
-    assert [hide_folders(value) for value in others] == others
 
 
 def test_a_setting_fits_its_cell():

@@ -2,10 +2,11 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, TypedDict
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -112,12 +113,16 @@ def _is_interruption(error: BaseException | None) -> bool:
 
 
 def hide_folders(value: Any) -> Any:
-    """A setting with each path in it, however nested, replaced by its last name, so that it can be published."""
+    """A setting with each path in it, however nested, replaced by its last name, so that it can be published.
+
+    Every text with a slash or a backslash counts as a path, also of another system, unless it is an id on the Hub
+    (`user/name`), an address (`https://…`) or a Git reference (`refs/pr/1`).
+    """
     if isinstance(value, dict):
         return {key: hide_folders(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [hide_folders(item) for item in value]
-    return Path(value).resolve().name if isinstance(value, str) and _is_path(value) else value
+    return _last_name(value) if isinstance(value, str) and _is_path(value) else value
 
 
 def is_hub_id(name_or_path: str) -> bool:
@@ -130,5 +135,12 @@ def is_hub_id(name_or_path: str) -> bool:
 
 
 def _is_path(text: str) -> bool:
-    starts_like_one = text.startswith(("./", "../", "~/")) or text in (".", "..")
-    return starts_like_one or os.path.isabs(text) or PureWindowsPath(text).is_absolute() or os.path.exists(text)
+    if "/" not in text and "\\" not in text:
+        return text in (".", "..") or os.path.exists(text)
+    return not (is_hub_id(text) or re.match(r"refs/|(?!file:)\w+://", text))
+
+
+def _last_name(path: str) -> str:
+    if "\\" in path:  # of Windows: `Path` of another system does not split it
+        return re.split(r"[/\\]+", path.rstrip("/\\"))[-1]
+    return Path(path).resolve().name
