@@ -20,7 +20,7 @@ DRIVE = "C:"
         "secret team/clip",
         DRIVE + "\\Users\\me\\clip",
         DRIVE + "\\Users\\me\\clip\\",
-        DRIVE + "/Users/me/clip",
+        DRIVE + "/data/me/clip",
         DRIVE + "\\clip",
         "\\\\server\\share\\clip",
         "\\\\server\\clip",
