@@ -2,8 +2,13 @@
 
 import os
 import pickle
+import re
+import shlex
 import subprocess
 import sys
+import types
+import zipfile
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from uov_hf import UOVConfig, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.convert import convert_checkpoint
 from uov_hf.convert.minkowski import OfficialNetwork, run_minkunet
 from uov_hf.convert.names import backbone_names, head_names
+from uov_hf.convert.official_files import STAND_INS, read_official
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -140,6 +146,87 @@ def test_what_is_not_exactly_the_official_network_is_refused(tmp_path, content, 
     assert not (tmp_path / "converted").exists()
 
 
+def lightning_checkpoint(tensors, callback):
+    """As Lightning 1.4 writes it: what callbacks store has their classes as keys."""
+    state = {"monitor": None, "best_model_score": torch.tensor(1.0), "best_model_path": "epoch=4.ckpt"}
+    return {
+        "epoch": 4,
+        "global_step": 10,
+        "pytorch-lightning_version": "1.4.0",
+        "state_dict": prefixed("model.", tensors),
+        "callbacks": {callback: state},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 0.5}]}],
+        "lr_schedulers": [{"base_lrs": [0.5], "last_epoch": 4}],
+    }
+
+
+@pytest.fixture
+def lightning_class(monkeypatch):
+    """Make a class of a module that is there while a file is written, and gone when it is read."""
+
+    def make(module, name):
+        made = type(name, (), {"__module__": module})
+        for end in (index for index, sign in enumerate(f"{module}.") if sign == "."):
+            monkeypatch.setitem(sys.modules, module[:end], types.ModuleType(module[:end]))
+        monkeypatch.setattr(sys.modules[module], name, made, raising=False)
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping", "timer.Timer"])
+def test_a_checkpoint_of_lightning_is_read_without_lightning(tmp_path, lightning_class, monkeypatch, name):
+    module, name = f"pytorch_lightning.callbacks.{name}".rsplit(".", 1)
+    tensors = official_tensors(64, **SMALL)
+    path = save(tmp_path, lightning_checkpoint(tensors, lightning_class(module, name)))
+    monkeypatch.undo()
+    found, _ = read_official(path)
+    assert found.keys() == tensors.keys() and all(torch.equal(found[key], tensors[key]) for key in found)
+    assert "pytorch_lightning" not in sys.modules
+    assert set(STAND_INS).isdisjoint(torch.serialization.get_safe_globals())  # other files are read as before
+
+
+NUMBERS = [np.float64(0.02), np.float32(0.5), np.int64(-3), np.uint8(7), np.bool_(True)]
+
+
+@pytest.mark.parametrize("old_name", [False, True])
+def test_numpy_scalars_among_the_settings_are_read_as_numbers(tmp_path, old_name):
+    path, wanted = tmp_path / "official.pt", {str(place): number for place, number in enumerate(NUMBERS)}
+    torch.save({"model_points": official_tensors(64, **SMALL), "config": wanted}, path)
+    if old_name:  # NumPy 1 has another name for the module, and of another length: edited within the archive
+        rename_in_archive(path, b"numpy._core.multiarray", b"numpy.core.multiarray")
+    _, settings = read_official(path)
+    assert settings == wanted and all(type(number) in (float, int, bool) for number in settings.values())
+
+
+def rename_in_archive(path, old, new):
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content.replace(old, new) if name.endswith("data.pkl") else content)
+
+
+def test_a_numpy_scalar_of_another_kind_is_refused(tmp_path):
+    for value in (np.str_("a"), np.array([(1, 2.0)], "i4,f8")[0], np.datetime64("2026-01-01")):
+        with pytest.raises(ValueError, match="official.pt: expected a"):
+            read_official(save(tmp_path, {"model_points": official_tensors(64, **SMALL), "config": {"lr": value}}))
+
+
+def test_a_refused_file_can_be_stripped_by_the_command_in_the_message(tmp_path):
+    tensors = official_tensors(64, **SMALL)
+    path = save(tmp_path, {"state_dict": prefixed("model.", tensors), "hyper_parameters": Fraction(1, 2)})
+    with pytest.raises(
+        ValueError, match="official.pt: .* it contains fractions.Fraction. If you trust the file"
+    ) as error:
+        read_official(path)
+    _, *options = shlex.split(re.search(r"python -c .*(?=\. Then convert)", str(error.value))[0])
+    subprocess.run([sys.executable, *options], check=True)
+    assert str(tmp_path / "official_stripped.pt") in str(error.value)
+    found, _ = read_official(tmp_path / "official_stripped.pt")
+    assert found.keys() == tensors.keys()
+
+
 class RunsCode:
     def __reduce__(self):
         return os.mkdir, ("never-made",)
@@ -149,11 +236,12 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "malicious.pt"
     torch.save({"model_points": official_tensors(64, **SMALL), "config": RunsCode()}, path)
-    with pytest.raises(ValueError, match="can be read without running code"):
+    with pytest.raises(ValueError, match="can be read without running code; it contains .*mkdir, .* do not load it"):
         convert(path, tmp_path)
-    path.write_bytes(pickle.dumps(RunsCode()))
-    with pytest.raises(ValueError, match="malicious.pt"):
-        convert(path, tmp_path)
+    for content in (pickle.dumps(RunsCode()), b"", b"PK and nothing"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="malicious.pt: expected a PyTorch file"):
+            convert(path, tmp_path)
     assert not (tmp_path / "never-made").exists()
 
 

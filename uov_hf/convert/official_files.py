@@ -1,9 +1,14 @@
 """Read tensors and settings from the official `.pt` and `.ckpt` files, without running code."""
 
+import json
 import pickle
+import re
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,21 +22,53 @@ LAYOUTS = (
     (None, ""),
 )
 SIGN = "conv0p1s1.kernel"  # every MinkUNet of MinkowskiEngine's examples has it
+# Run where the file was written, by somebody who trusts it: loading runs the code in it.
+STRIP = (
+    'import os, torch; os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"; '
+    'content = torch.load({path}, map_location="cpu"); '
+    'torch.save({{key: content[key] for key in ("state_dict", "model_points") if key in content}}, {stripped})'
+)
+
+
+class LightningClass:
+    """Stands for a class of Lightning 1.4, whose checkpoints contain classes as keys of what callbacks store."""
+
+
+class NumberType:
+    """Stands for `numpy.dtype`, so that no state of a foreign file gets into NumPy."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True):
+        self.code, self.byte_order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.byte_order = state[1]
+
+
+def read_number(dtype: NumberType, content: bytes) -> float:
+    """Stands for the function that makes NumPy scalars: the number in `content`, as Python's own."""
+    if not re.fullmatch("b1|f[248]|[iu][1248]", dtype.code) or dtype.byte_order not in ("<", ">", "=", "|"):
+        raise pickle.UnpicklingError(f"Unsupported NumPy scalar of type {dtype.byte_order}{dtype.code}")
+    return np.frombuffer(content, dtype.byte_order + dtype.code).item()
+
+
+# What an official file may contain beside tensors and plain values, by the name in the file.
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (LightningClass, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (LightningClass, "pytorch_lightning.callbacks.early_stopping.EarlyStopping"),
+    (LightningClass, "pytorch_lightning.callbacks.timer.Timer"),
+    (NumberType, "numpy.dtype"),
+    (read_number, "numpy.core.multiarray.scalar"),
+    (read_number, "numpy._core.multiarray.scalar"),  # of NumPy 2
+]
 
 
 def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of the 3D network under their official names, and the training settings, if the file has any.
 
     Raises:
-        ValueError: If the file contains anything but tensors and plain values, or no MinkUNet.
+        ValueError: If the file contains anything but tensors, plain values and `STAND_INS`, or no MinkUNet.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected a PyTorch file of tensors and plain values, which can be read without running code; "
-            f"reading it failed: {str(error).splitlines()[0]}"
-        ) from error
+    content = _load(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dictionary, got {type(content).__name__}.")
     for key, prefix in LAYOUTS:
@@ -41,6 +78,34 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             config = content.get("config")
             return tensors, config if isinstance(config, dict) else {}
     raise ValueError(f"{path}: expected the MinkUNet of UOV/AFOV or SLidR ({SIGN}), got {_describe(content)}.")
+
+
+def _load(path: Path) -> Any:
+    """The content of a PyTorch file, read without importing a module or running code."""
+    try:
+        with torch.serialization.safe_globals(STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a broken pickle raises whatever its bytes lead to
+        raise ValueError(
+            f"{path}: expected a PyTorch file of tensors and plain values, which can be read without running code; "
+            f"{_explain(path, str(error)) or f'reading it failed: {type(error).__name__}.'}"
+        ) from error
+
+
+def _explain(path: Path, error: str) -> str | None:
+    """What the file contains that is refused, and the way out; None if something else is wrong with it."""
+    if blocked := re.search(r"GLOBAL (\S+) whose module \S+ is blocked", error):
+        return f"it contains {blocked[1]}, which no file of a network needs: do not load it."
+    if not (refused := re.search(r"GLOBAL (\S+) was not an allowed", error)):
+        return None
+    stripped = path.with_name(f"{path.stem}_stripped.pt")
+    command = shlex.quote(STRIP.format(path=json.dumps(str(path)), stripped=json.dumps(str(stripped))))
+    return (
+        f"it contains {refused[1]}. If you trust the file, strip it in the environment that wrote it, which runs its "
+        f"code: python -c {command}. Then convert {stripped}."
+    )
 
 
 def _below(entries: dict[str, Any], prefix: str) -> dict[str, Tensor]:
