@@ -1,10 +1,14 @@
 """Files written by other libraries come back as points."""
 
+import struct
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from uov_hf import point_files
 from uov_hf.point_files import read_points
 
 
@@ -112,3 +116,131 @@ def test_a_broken_file_is_named(tmp_path, suffix, library, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"^{path}: expected a scan, and it cannot be read: "):
         read_points(path)
+
+
+def write_cloud(path: Path, points: np.ndarray) -> Path:
+    """Points with x, y, z and intensity, in the format of the suffix."""
+    names, suffix = ("x", "y", "z", "intensity"), path.suffix
+    if suffix == ".npy":
+        np.save(path, points)
+    elif suffix == ".bin":
+        points.tofile(path)
+    elif suffix == ".pcd":
+        pypcd4 = pytest.importorskip("pypcd4")
+        pypcd4.PointCloud.from_points(points, names, (np.float32,) * 4).save(path, pypcd4.Encoding.BINARY_COMPRESSED)
+    elif suffix == ".ply":
+        plyfile = pytest.importorskip("plyfile")
+        vertices = np.array(list(map(tuple, points)), dtype=[(name, "f4") for name in names])
+        plyfile.PlyData([plyfile.PlyElement.describe(vertices, "vertex")]).write(path)
+    else:
+        laspy = pytest.importorskip("laspy")
+        cloud = laspy.create(
+            file_version="1.4" if suffix == ".laz" else "1.2", point_format=6 if suffix == ".laz" else 0
+        )
+        cloud.x, cloud.y, cloud.z, cloud.intensity = points.T
+        cloud.write(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".npy", ".pcd", ".ply", ".las", ".laz"])
+def test_a_file_with_more_points_than_the_limit_is_refused(tmp_path, suffix):
+    path = write_cloud(tmp_path / f"scan{suffix}", np.full((1200, 4), 0.5, np.float32))
+    assert len(read_points(path, max_points=1200)) == len(read_points(path)) == 1200
+    with pytest.raises(ValueError, match=f"scan{suffix}: expected at most 1,000 points, got 1,200"):
+        read_points(path, max_points=1000)
+
+
+NUM_DECLARED = 300_000_000
+PCD = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH {n}\nHEIGHT 1\nPOINTS {n}\nDATA {kind}\n"
+PLY = (
+    "ply\nformat binary_little_endian 1.0\nelement vertex {n}\nproperty float x\nproperty float y\nproperty float z\n"
+)
+
+
+def declare(path: Path) -> Path:
+    """A small file whose header declares hundreds of millions of points."""
+    suffix = path.suffix
+    if suffix == ".pcd":
+        return write_bytes(
+            path, PCD.format(n=NUM_DECLARED, kind="binary_compressed"), struct.pack("<II", 20, 2**32 - 96)
+        )
+    if suffix == ".ply":
+        return write_bytes(path, PLY.format(n=NUM_DECLARED) + "end_header\n", b"")
+    write_cloud(path, POINTS)
+    content = bytearray(path.read_bytes())
+    place, kind = (247, "<Q") if content[25] == 4 else (107, "<I")
+    struct.pack_into(kind, content, place, NUM_DECLARED)
+    path.write_bytes(content)
+    return path
+
+
+def write_bytes(path: Path, header: str, content: bytes) -> Path:
+    path.write_bytes(header.encode() + content + bytes(120))
+    return path
+
+
+READ_WITH_LITTLE_MEMORY = """
+import importlib.util, resource, sys
+spec = importlib.util.spec_from_file_location("point_files", sys.argv[1])  # without the package, which imports torch
+spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+for library in ("laspy", "lazrs", "plyfile", "pypcd4"):
+    __import__(library)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+try:
+    module.read_points(sys.argv[2], max_points=int(sys.argv[3]))
+except ValueError as error:
+    print(error)
+"""
+
+
+def read_with_little_memory(path: Path, max_points: int) -> str:
+    """The error of a process that has 200 MB for reading."""
+    for library in ("laspy", "plyfile", "pypcd4"):
+        pytest.importorskip(library)
+    command = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, point_files.__file__, str(path), str(max_points)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is set by Linux's means")
+@pytest.mark.parametrize("suffix", [".pcd", ".ply", ".las", ".laz"])
+def test_a_header_is_checked_before_memory_is_allocated(tmp_path, suffix):
+    message = read_with_little_memory(declare(tmp_path / f"scan{suffix}"), max_points=1_000_000)
+    assert message.endswith(f"scan{suffix}: expected at most 1,000,000 points, got {NUM_DECLARED:,}.\n")
+
+
+def test_an_array_shorter_than_its_header_is_refused_without_a_limit(tmp_path):
+    """Even if its header declares more than any memory holds."""
+    with (tmp_path / "scan.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**13, 4)})
+        file.write(bytes(64))
+    with pytest.raises(ValueError, match="scan.npy: expected a scan, and it cannot be read"):
+        read_points(tmp_path / "scan.npy")
+
+
+def test_few_points_do_not_hide_many_bytes(tmp_path):
+    """Of a compressed file, which can be a thousandth of them."""
+    path = tmp_path / "scan.pcd"
+    pytest.importorskip("pypcd4")
+    wide = PCD.replace("COUNT 1 1 1", "COUNT 1 1 1000000000").format(n=1, kind="binary_compressed")
+    write_bytes(path, wide, struct.pack("<II", 20, 4_000_000_008))
+    with pytest.raises(ValueError, match="scan.pcd: expected at most 256 bytes a point, got 4,000,000,008"):
+        read_points(path, max_points=10)
+    write_bytes(path, PCD.format(n=1, kind="binary_compressed"), struct.pack("<II", 20, 2**32 - 96))
+    with pytest.raises(ValueError, match="scan.pcd: expected 12 bytes of points, its header declares 4,294,967,200"):
+        read_points(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is set by Linux's means")
+@pytest.mark.parametrize("what", ["records", "late records", "chunks", "offset"])
+def test_a_las_header_with_more_records_than_the_file_is_refused(tmp_path, what):
+    """The libraries would loop over them for minutes, or end the process without an exception."""
+    pytest.importorskip("laspy")
+    path = write_cloud(tmp_path / "scan.laz", POINTS)
+    content = bytearray(path.read_bytes())
+    offset = struct.unpack_from("<I", content, 96)[0]
+    chunk_table = struct.unpack_from("<q", content, offset)[0]
+    place = {"records": 100, "late records": 243, "chunks": chunk_table + 4, "offset": 96}[what]
+    struct.pack_into("<I", content, place, 4_000_000_000)
+    path.write_bytes(content)
+    assert "scan.laz: expected a whole file, got one of " in read_with_little_memory(path, max_points=10)

@@ -1,17 +1,22 @@
 """Read lidar scans from .bin, .npy, .pcd, .ply, .las and .laz files."""
 
+import re
+import struct
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import numpy as np
 
 
 # Names of the intensity in the files of other programs, in lower case.
 INTENSITY_NAMES = ("intensity", "scalar_intensity", "reflectance", "remission", "reflectivity")
+MAX_POINT_SIZE = 256  # bytes of a point with all its fields; those of lidars have 12 to 70
 
 
-def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
+def read_points(path: str | Path, num_columns: int | None = None, max_points: int | None = None) -> np.ndarray:
     """Read a scan: x, y, z in metres and, if the file has it, the intensity as stored.
 
     A `.bin` file is float32 without a header. By default it has 5 columns (nuScenes: x, y, z, intensity, ring) if its
@@ -21,12 +26,15 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
     Args:
         path (`str` or `Path`): The file; its suffix is its format.
         num_columns (`int`, *optional*): Columns of a `.bin` file.
+        max_points (`int`, *optional*):
+            For files of strangers: a file with more points, or with more than 256 bytes a point, is refused. Where the
+            header has these numbers, they are checked before memory is allocated for them.
 
     Returns:
         `np.ndarray` of shape `(num_points, 4)`, float32, or `(num_points, 3)` without intensity.
 
     Raises:
-        ValueError: The suffix is unknown, or the file is missing, broken, or without x, y and z.
+        ValueError: The suffix is unknown, or the file is missing, broken, without x, y and z, or above the limit.
         ImportError: The library that reads this format is not installed.
     """
     path = Path(path)
@@ -36,7 +44,9 @@ def read_points(path: str | Path, num_columns: int | None = None) -> np.ndarray:
     if reader is None:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     try:
-        return _read_bin(path, num_columns) if reader is _read_bin else reader(path)
+        points = _read_bin(path, num_columns) if reader is _read_bin else reader(path, max_points)
+        _check_size(path, len(points), 0, max_points)  # of files without a header, or with a wrong one
+        return points
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # each library raises other errors for broken files
@@ -72,26 +82,92 @@ def _guess_columns(path: Path, values: np.ndarray) -> int:
     return 5 if len(ring) and ((ring >= 0) & (ring == np.floor(ring))).all() else 4
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    points = np.load(path, allow_pickle=False)
+def _read_npy(path: Path, max_points: int | None) -> np.ndarray:
+    points = np.load(path, mmap_mode="r", allow_pickle=False)  # a map: the header may declare more than memory holds
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"{path}: expected an array of shape (num_points, 3 or more), got {points.shape}.")
+    _check_size(path, len(points), 0, max_points)
     return points[:, :4].astype(np.float32)
 
 
-def _read_pcd(path: Path) -> np.ndarray:
-    cloud = _library(path, "pypcd4").PointCloud.from_path(path)
+def _read_pcd(path: Path, max_points: int | None) -> np.ndarray:
+    library = _library(path, "pypcd4")
+    _check_pcd_header(path, library, max_points)
+    cloud = library.PointCloud.from_path(path)
     return _stack(path, {name: cloud.pc_data[name] for name in cloud.fields})
 
 
-def _read_ply(path: Path) -> np.ndarray:
-    vertices = _library(path, "plyfile").PlyData.read(path)["vertex"]
+def _read_ply(path: Path, max_points: int | None) -> np.ndarray:
+    library = _library(path, "plyfile")
+    with path.open("rb") as file:
+        if count := re.search(rb"element\s+vertex\s+(\d+)", file.read(1 << 16)):
+            _check_size(path, int(count[1]), 0, max_points)
+    vertices = library.PlyData.read(path)["vertex"]
     return _stack(path, {field.name: vertices[field.name] for field in vertices.properties})
 
 
-def _read_las(path: Path) -> np.ndarray:
-    cloud = _library(path, "laspy", "laspy[lazrs]").read(path)
+def _read_las(path: Path, max_points: int | None) -> np.ndarray:
+    library = _library(path, "laspy", "laspy[lazrs]")
+    _check_las_header(path, max_points)
+    cloud = library.read(path)
     return _stack(path, {name: np.asarray(getattr(cloud, name)) for name in ("x", "y", "z", "intensity")})
+
+
+def _check_pcd_header(path: Path, library: ModuleType, max_points: int | None) -> None:
+    """Check the numbers in the header of a PCD file. Compressed points may need far more memory than the file has."""
+    lines: list[str] = []
+    with path.open("rb") as file:
+        while not lines or not lines[-1].startswith("DATA") and len(lines) < 100:
+            lines.append(file.readline().decode().strip())
+        header = library.MetaData.parse_header([line for line in lines if line and not line.startswith("#")])
+        point_size = sum(size * count for size, count in zip(header.size, header.count, strict=True))
+        num_bytes = header.points * point_size
+        _check_size(path, header.points, point_size, max_points)
+        if header.data == library.Encoding.BINARY_COMPRESSED and header.points:
+            _, unpacked = struct.unpack("<II", file.read(8))
+            if unpacked != num_bytes:
+                raise ValueError(f"{path}: expected {num_bytes:,} bytes of points, its header declares {unpacked:,}.")
+
+
+def _check_las_header(path: Path, max_points: int | None) -> None:
+    """Check the numbers in the header of a LAS or LAZ file. The libraries loop over them and allocate as much."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(375)
+        if len(header) < 227:
+            return  # the library refuses it
+        header_size, offset, num_vlrs, kind, point_size, num_points = struct.unpack_from("<HIIBHI", header, 94)
+        # Of each kind: the number of records, the bytes of one, and the bytes that the file has for them.
+        records = [(num_vlrs, 54, offset - header_size)]
+        if header[25] >= 4 and len(header) == 375:  # LAS 1.4
+            start, num_evlrs, num_points = struct.unpack_from("<QIQ", header, 235)
+            records.append((num_evlrs, 60, size - start))
+        if kind >= 64:  # compressed: the first point of every chunk is not
+            records.append((_num_chunks(file, offset, size), point_size, size))
+    if offset > size or any(number * num_bytes > max(room, 0) for number, num_bytes, room in records):
+        raise ValueError(f"{path}: expected a whole file, got one of {size:,} bytes whose header declares more.")
+    _check_size(path, num_points, point_size, max_points)
+
+
+def _num_chunks(file: BinaryIO, offset: int, size: int) -> int:
+    """Number of chunks in the table of a LAZ file; 0 where the library refuses the table's place."""
+    file.seek(offset)
+    place = int.from_bytes(file.read(8), "little", signed=True)
+    if place == -1:  # written as a stream: the place is at the end
+        file.seek(size - 8)
+        place = int.from_bytes(file.read(8), "little", signed=True)
+    if not 0 <= place <= size - 8:
+        return 0
+    file.seek(place + 4)
+    return int.from_bytes(file.read(4), "little")
+
+
+def _check_size(path: Path, num_points: int, point_size: int, max_points: int | None) -> None:
+    """Check the number of points, and the bytes of each where the header has them."""
+    if max_points is not None and num_points > max_points:
+        raise ValueError(f"{path}: expected at most {max_points:,} points, got {num_points:,}.")
+    if max_points is not None and point_size > MAX_POINT_SIZE:
+        raise ValueError(f"{path}: expected at most {MAX_POINT_SIZE} bytes a point, got {point_size:,}.")
 
 
 def _library(path: Path, name: str, requirement: str = "") -> ModuleType:
@@ -112,7 +188,7 @@ def _stack(path: Path, fields: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([fields[name].astype(np.float32) for name in ["x", "y", "z", *intensity]], axis=1)
 
 
-READERS = {
+READERS: dict[str, Callable[..., np.ndarray]] = {
     ".bin": _read_bin,
     ".npy": _read_npy,
     ".pcd": _read_pcd,

@@ -83,10 +83,8 @@ def segment(
     Raises:
         ValueError: The scan is broken or too large, or the checkpoint refuses a word.
     """
-    points = read_points(scan)
+    points = read_points(scan, max_points=MAX_POINTS)
     check_finite(points, scan)
-    if len(points) > MAX_POINTS:
-        raise ValueError(f"{scan.name}: at most {MAX_POINTS:,} points are taken here, got {len(points):,}.")
     asked = {"candidate_labels": words} if words.strip() else {}
     answer = segmenter(
         points, intensity_max=intensity_max, threshold=threshold, refine="afi" if refine else None, **asked
