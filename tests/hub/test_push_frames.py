@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import small_car
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi
 from same_frames import assert_same_frame
@@ -17,6 +18,7 @@ from uov_hf.data.parquet import read_index
 from uov_hf.data.publishing import push_dataset
 from uov_hf.data.writing import write_from_command_line, write_parquet
 from uov_hf.datasets.nuscenes import NuScenes
+from uov_hf.datasets.point_cloud_folder import PointCloudFolder
 
 
 class SecretScenes(NuScenes):
@@ -108,6 +110,34 @@ def test_a_frame_that_was_skipped_does_not_say_where_it_lay(hub, tiny_street, tm
     ]
     assert any(f"samples/LIDAR_TOP/{broken.name}" in footer for footer in footers)
     assert not any(str(tmp_path) in footer for footer in footers)
+
+
+def test_an_own_vocabulary_goes_with_the_frames_and_its_folder_does_not(hub, tmp_path):
+    small_car.write_car(tmp_path / "car")
+    small_car.write_calibration(tmp_path / "car", small_car.calibration() | {"taxonomy": "yard.yaml"})
+    (tmp_path / "car" / "yard.yaml").write_text(
+        "name: yard\nclasses:\n  - name: ground\n    prompts: [ground]\nraw_classes:\n"
+        "  - {name: floor, id: 40, class: ground}\n"
+    )
+    builder = PointCloudFolder(data_dir=str(tmp_path / "car"))
+    write_parquet(builder, tmp_path / "parquet")
+    (tmp_path / "parquet" / "notes.yaml").write_text("at: home")
+    push_dataset(builder, tmp_path / "parquet", "me/car", private=True)
+    assert "notes.yaml" not in hub.files("me/car", "datasets")
+    shutil.rmtree(tmp_path / "car")  # as on another machine
+    assert not any(str(tmp_path).encode() in content for content in hub.files("me/car", "datasets").values())
+    for dataset in (str(tmp_path / "parquet"), "me/car"):
+        frames = load_frames(dataset, "all")
+        assert frames.class_names == ["ground"] and (frames[0]["labels"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["../yard.yaml", "{folder}/yard.yaml"])
+def test_a_foreign_card_names_a_vocabulary_of_its_own_only(run, tmp_path, name):
+    run()
+    card, name = tmp_path / "parquet" / "README.md", name.format(folder=tmp_path)
+    card.write_text(card.read_text().replace("taxonomy: nuscenes", f"taxonomy: {name}"))
+    with pytest.raises(ValueError, match="README.md: expected the name of a file in .*yard.yaml"):
+        load_frames(str(tmp_path / "parquet"), "train")
 
 
 def test_what_may_not_be_published_goes_only_into_a_private_repository(hub, run):

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DownloadManager, load_dataset_builder
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, Frames, parse_split, places_by_name, select_split
@@ -229,7 +229,7 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     card = _read_card(dataset)
     source = ParquetFrames(
         list(dict.fromkeys(path for paths in files.values() for path in paths)),
-        card.get("taxonomy"),
+        _find_vocabulary(dataset, card.get("taxonomy")),
         card.get("fraction_of", "sequences"),
     )
     rows = places_by_name(path for path, _, _ in source.places)
@@ -286,6 +286,14 @@ def _check_files(files: Iterable[str], base: str) -> None:
     for file in files:
         own = next((one for one in bases if Path(file).is_relative_to(one)), bases[0])
         inside(Path(own), os.path.relpath(file, own), f"{base}/README.md")
+
+
+def _find_vocabulary(dataset: str, taxonomy: str | None) -> str | None:
+    """The name of a vocabulary, or the path of its file, which lies beside the card."""
+    if taxonomy is None or not taxonomy.endswith((".yaml", ".yml")):
+        return taxonomy
+    path = inside(Path(dataset), taxonomy, f"{dataset}/README.md")
+    return str(path) if Path(dataset).is_dir() else hf_hub_download(dataset, taxonomy, repo_type="dataset")
 
 
 def _read_card(dataset: str) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def push_dataset(builder: FrameBuilder, folder: Path, repo_id: str, **options: U
     }
     if not private:
         _check_shards([*files.values()])
-    files = {name: folder / name for name in ("README.md", LICENSE_FILE)} | files
+    taxonomy = str(_read_card(folder / "README.md").get("taxonomy"))
+    own = [taxonomy] if taxonomy.endswith(".yaml") else []
+    files = {name: folder / name for name in ("README.md", LICENSE_FILE, *own)} | files
     options.setdefault("commit_message", "Upload frames")
     # Shards of an earlier upload of the same splits go: the folder may have been written anew.
     return upload(repo_id, files, repo_type="dataset", replaces=patterns, **options)
@@ -105,6 +107,7 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
         OSError: a file cannot be written, as on a full disk; it names the file.
     """
     path, frames = folder / "README.md", Frames(builder.source)
+    taxonomy = _keep_vocabulary(frames.taxonomy, folder)
     listed = [*(config["config_name"] for config in _read_configs(path)), builder.config.name]
     names = [name for name in dict.fromkeys(listed) if (folder / name).is_dir()]
     counts = {name: _count_splits(folder / name, builder.default_splits()) for name in names}
@@ -124,7 +127,7 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
             }
             for name in names
         ],
-        taxonomy=frames.taxonomy,
+        taxonomy=taxonomy,
         # Not a `ClassLabel` feature: that is int64, eight times the size, and rejects 255, the ignored label.
         class_names=frames.class_names or None,
         fraction_of=getattr(builder.source, "fraction_of", "sequences"),
@@ -136,13 +139,22 @@ def write_dataset_card(builder: FrameBuilder, folder: Path) -> None:
         pretty_name=pretty_name,
         config=builder.config.name,
         table="\n".join(f"| {name} | {split} | {n} |" for name in names for split, n in counts[name].items()),
-        taxonomy=frames.taxonomy,
+        taxonomy=taxonomy,
         class_names=frames.class_names,
         licence=builder.licence,
         may_be_published=builder.may_be_published,
     )
     write_atomically(folder / LICENSE_FILE, f"# Licence of {pretty_name}\n\n{builder.licence}\n".encode())
     write_atomically(path, content.encode())
+
+
+def _keep_vocabulary(taxonomy: str | None, folder: Path) -> str | None:
+    """The name of a vocabulary; of one's own, that of its copy in the folder, so that the card has no other folder."""
+    if taxonomy is None or not taxonomy.endswith((".yaml", ".yml")):
+        return taxonomy
+    name = Path(taxonomy).with_suffix(".yaml").name
+    write_atomically(folder / name, Path(taxonomy).read_bytes())
+    return name
 
 
 def size_category(num_rows: int) -> str:
@@ -162,9 +174,14 @@ class Count(NamedTuple):
         return " | ".join(map(str, self))
 
 
+def _read_card(path: Path) -> dict[str, Any]:
+    """The metadata of a card; empty where there is no card."""
+    return DatasetCard.load(path).data.to_dict() if path.is_file() else {}
+
+
 def _read_configs(path: Path) -> list[dict[str, Any]]:
-    """The configs that a card lists; empty where there is no card."""
-    return (DatasetCard.load(path).data.to_dict().get("configs") or []) if path.is_file() else []
+    """The configs that a card lists."""
+    return _read_card(path).get("configs") or []
 
 
 def _count_splits(folder: Path, first: tuple[str, ...]) -> dict[str, Count]:

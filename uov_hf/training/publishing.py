@@ -81,7 +81,7 @@ def write_card(
         data_license=licence_of(dataset, args.data_dir, args.dataset_config),
         stage=args.stage,
         model_name=args.hub_model_id or run.output_dir.resolve().name,
-        taxonomy=supervision.taxonomy,
+        taxonomy=hide_folders(supervision.taxonomy),
         class_names=supervision.class_names,
         num_prompts=len(label_set.prompts) if label_set else None,
         embed_dim=label_set.embed_dim if label_set else None,
