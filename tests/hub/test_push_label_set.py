@@ -28,7 +28,8 @@ def made(tiny_street, tmp_path_factory):
     teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
     teacher.model_name_or_path = str(folder.with_name("weights") / "my-teacher")
     frames = load_frames("nuscenes", "all", data_dir=tiny_street)
-    settings = {"cameras": None, "files": [str(folder.with_name("masks"))]}
+    others = ["models\\secret team\\masks", "models/secret team/masks"]  # of another machine
+    settings = {"cameras": None, "files": [str(folder.with_name("masks")), *others]}
     label_set = LabelSet.create(folder, teacher, vocabulary, settings)
     label_set.write(frames, teacher)
     label_points(label_set, frames)
@@ -77,12 +78,12 @@ def test_neither_paths_nor_sensor_data_nor_other_files_go_with_it(hub, made, tin
     files = hub.files("me/labels", "datasets")
     kinds = {name.rsplit(".", 1)[-1] for name in files if name != ".gitattributes"}
     assert kinds == {"json", "parquet", "safetensors", "md"} and "notes.txt" not in files
-    for secret in (str(made.folder.parent), str(tiny_street)):
+    for secret in (str(made.folder.parent), str(tiny_street), "secret team"):
         assert not any(secret.encode() in content for content in files.values())
         assert not any(secret in str(pq.read_metadata(io.BytesIO(files[n])).metadata) for n in files if "images/" in n)
     description = json.loads(files["label_set.json"])
     assert description["teacher"]["model_name_or_path"] == "my-teacher"
-    assert description["settings"]["files"] == ["masks"]
+    assert description["settings"]["files"] == ["masks"] * 3
     columns = set().union(*(pq.read_schema(io.BytesIO(files[n])).names for n in files if n.endswith("parquet")))
     assert not columns & {"points", "images", "image", "intensity"}
 
