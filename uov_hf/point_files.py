@@ -27,7 +27,7 @@ def read_points(path: str | Path, num_columns: int | None = None, max_points: in
         path (`str` or `Path`): The file; its suffix is its format.
         num_columns (`int`, *optional*): Columns of a `.bin` file.
         max_points (`int`, *optional*):
-            For files of strangers: a file with more points, or with more than 256 bytes a point, is refused. Where the
+            For foreign files: a file with more points, or with more than 256 bytes a point, is refused. Where the
             header has these numbers, they are checked before memory is allocated for them.
 
     Returns:
@@ -136,14 +136,15 @@ def _check_las_header(path: Path, max_points: int | None) -> None:
         header = file.read(375)
         if len(header) < 227:
             return  # the library refuses it
+        header = header.ljust(375, b"\0")  # as the library reads a shorter one
         header_size, offset, num_vlrs, kind, point_size, num_points = struct.unpack_from("<HIIBHI", header, 94)
         # Of each kind: the number of records, the bytes of one, and the bytes that the file has for them.
         records = [(num_vlrs, 54, offset - header_size)]
-        if header[25] >= 4 and len(header) == 375:  # LAS 1.4
+        if header[25] >= 4:  # LAS 1.4
             start, num_evlrs, num_points = struct.unpack_from("<QIQ", header, 235)
             records.append((num_evlrs, 60, size - start))
         if kind >= 64:  # compressed: the first point of every chunk is not
-            records.append((_num_chunks(file, offset, size), point_size, size))
+            records.append((_num_chunks(file, offset, size), max(point_size, 20), size))
     if offset > size or any(number * num_bytes > max(room, 0) for number, num_bytes, room in records):
         raise ValueError(f"{path}: expected a whole file, got one of {size:,} bytes whose header declares more.")
     _check_size(path, num_points, point_size, max_points)
