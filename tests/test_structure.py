@@ -44,9 +44,9 @@ FLAT = {
         "processing_uov",
     ],
 }
-# Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 # Small files without a room: they import nothing of ours, and every room may import them.
 HELPERS = ["extras", "image_files", "counts", "foreign_paths"]
+# Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {
     **FLAT,
     "extras": [],

@@ -18,7 +18,7 @@ from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.shards import Sharing, write_shards
 from uov_hf.data.write_report import WriteReport
 from uov_hf.data.writer_lock import writer_lock
-from uov_hf.hub.upload import is_hub_id
+from uov_hf.hub.upload import hide_folders, is_hub_id
 from uov_hf.labels.identity import (
     IDENTITY_COLUMNS,
     IDENTITY_SCHEMA,
@@ -332,7 +332,7 @@ def is_label_set_id(folder_or_id: str | Path) -> bool:
 
 def _model_id(source: str, revision: str | None) -> str:
     if not is_hub_id(source):
-        return Path(source).resolve().name
+        return str(hide_folders(source))
     return f"{source}@{revision}" if revision else source
 
 
