@@ -1,10 +1,15 @@
 """The votes together: each switch on a scene one can draw, and what must not matter to any of them."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
+from halves_teacher import ListSource, make_frame
+from scipy.spatial import cKDTree
 
+from uov_hf.data import Frames
 from uov_hf.geometry.projection import OcclusionConfig
 from uov_hf.labels import PRESETS, Consolidation, PointLabels, label_points
 from uov_hf.labels.labelling import SequenceLabeller
@@ -133,12 +138,103 @@ def test_points_that_are_not_finite_have_no_label(drive, teacher, make_label_set
     assert (row["labels"] != NONE).tolist() == [True, False, False, True]
 
 
-def test_a_frame_without_a_pose_says_what_to_do(frames, teacher, make_label_set):
-    for row in frames.source.rows:
-        row["timestamp"] = 0
-    label_set = make_label_set(frames, teacher)
-    with pytest.raises(ValueError, match="Frame 1/0 has no `lidar2global`, which the vote over time needs"):
-        label_points(label_set, frames, "consolidated")
+def test_points_that_are_not_finite_reach_no_search_and_change_no_label(drive, teacher, make_label_set, monkeypatch):
+    """A k-d tree of thousands of points at one place compares each of them with all."""
+    alone = first_row(drive, make_label_set(drive, teacher), PRESETS["consolidated"])
+    searched = []
+
+    def find(positions):
+        searched.append(len(positions))
+        return cKDTree(positions)
+
+    for module in ("superpoints", "time_vote"):
+        monkeypatch.setattr(f"uov_hf.labels.{module}.cKDTree", find)
+    for row in drive.source.rows:
+        row["points"] = np.concatenate([row["points"], np.full((500, 4), np.nan, np.float32)])
+    row = first_row(drive, make_label_set(drive, teacher, "padded"), PRESETS["consolidated"])
+    assert searched and max(searched) < 20
+    assert np.array_equal(row["labels"][:4], alone["labels"]) and (row["labels"][4:] == NONE).all()
+    assert np.array_equal(row["confidence"][:4], alone["confidence"]) and not row["confidence"][4:].any()
+    assert (row["soft_labels"][4:] == NONE).all() and not row["soft_scores"][4:].any()
+
+
+@pytest.mark.parametrize(
+    "lack", [{"lidar2global": None}, {"timestamp": None}, {"lidar2global": np.full((4, 4), np.nan)}]
+)
+def test_without_poses_or_times_every_other_vote_counts_and_one_warning_reports_it(
+    drive, teacher, make_label_set, lack, caplog
+):
+    for row in drive.source.rows:
+        row |= lack
+    label_set = make_label_set(drive, teacher)
+    assert label_points(label_set, drive, "consolidated").num_frames == 3
+    assert [record.levelname for record in caplog.records if "vote over time" in record.message] == ["WARNING"]
+    timeless = dataclasses.replace(PRESETS["consolidated"], time_vote=None)
+    label_points(label_set, drive, timeless)
+    for frame_id in drive.frame_ids:
+        row, expected = (PointLabels(label_set.folder, rule).read(frame_id) for rule in ("consolidated", timeless))
+        assert (row["labels"] != NONE).any()
+        assert all(np.array_equal(row[name], expected[name]) for name in ("labels", "confidence", "pair_segment"))
+
+
+def test_a_single_frame_without_a_pose_has_no_vote_on_its_neighbours(drive, teacher, make_label_set):
+    """The car has turned around in the second scan, which sees a car behind the first one."""
+    first, second = drive.source.rows[:2]
+    first["points"] = np.concatenate([first["points"], np.float32([[-5, -2, 0, 7]])])
+    label_set, rule = make_label_set(drive, teacher), PRESETS["consolidated"]
+
+    def labels(indices, rule=rule):
+        labeller = SequenceLabeller(drive.select(indices), label_set, rule)
+        return [labeller.make_row(place)["labels"].tolist() for place in range(len(indices))]
+
+    second["lidar2global"] = np.diag([-1.0, -1, 1, 1])
+    assert labels([0, 1, 2])[0][-1] == CAR
+    second["lidar2global"] = None
+    before, after = labels([0, 2])
+    assert labels([0, 1, 2]) == [before, *labels([1], dataclasses.replace(rule, time_vote=None)), after]
+    assert before[-1] == NONE
+
+
+@pytest.fixture
+def long_drive(frames):
+    """Eight frames of one sequence, and the frames of which the points were read."""
+    rows = [make_frame(f"1/{second}", "one") for second in range(8)]
+    for second, row in enumerate(rows):
+        row["timestamp"], row["lidar2global"] = second * 1_000_000, np.eye(4)
+    source, reads = ListSource(rows), []
+
+    def read(index, columns):
+        reads.extend([index] * ("points" in columns))
+        return ListSource.read(source, index, columns)
+
+    source.read = read
+    return Frames(source), reads
+
+
+def test_each_scan_is_read_once_wherever_the_rows_begin(long_drive, teacher, make_label_set):
+    frames, reads = long_drive
+    label_set, rule = make_label_set(frames, teacher), dataclasses.replace(SCORES, time_vote=TimeVoteConfig(window=1))
+    reads.clear()
+    labeller = SequenceLabeller(frames, label_set, rule)
+    for index in range(3, 8):
+        labeller.make_row(index)
+    assert sorted(reads) == [2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_finished_sequence_leaves_the_memory_at_once(drive, teacher, make_label_set, is_broken):
+    label_set = make_label_set(drive, teacher)
+    if is_broken:
+        drive.source.rows[1]["camera_names"] = ["CAM_B", "CAM_A"]
+    gc.disable()
+    try:
+        labeller = SequenceLabeller(drive.by_sequence()[0], label_set, PRESETS["consolidated"])
+        labeller.make_row(0)
+        finished = weakref.ref(labeller)
+        del labeller
+        assert finished() is None
+    finally:
+        gc.enable()
 
 
 def test_a_broken_neighbour_has_no_vote_and_is_reported_once(drive, teacher, make_label_set):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from uov_hf.labels.superpoints import SuperpointConfig, find_superpoints, vote_in_superpoints
 from uov_hf.labels.votes import count_votes
@@ -43,6 +44,21 @@ def test_the_majority_of_a_superpoint_names_those_that_nobody_named():
     mean = np.array([[1.8 / 4, 0.5 / 4]] * 4 + [[0, 0]])
     assert heard.scores[:, :2] == pytest.approx(own + mean)
     assert heard.weights == pytest.approx([1.75, 1.75, 1.75, 0.75, 0])
+
+
+def test_thousands_of_points_at_one_position_cost_as_much_as_one(monkeypatch):
+    """A scan whose driver writes (0, 0, 0) for each beam without an echo."""
+    floor, searched = floor_and_wall()[0], []
+
+    def find(positions):
+        searched.append(len(positions))
+        return cKDTree(positions)
+
+    monkeypatch.setattr("uov_hf.labels.superpoints.cKDTree", find)
+    superpoints = find_superpoints(np.concatenate([floor, np.zeros((2000, 3))]), SuperpointConfig())
+    assert searched == [len(floor) + 1]
+    assert len(set(superpoints[:256])) == 1 and len(set(superpoints[256:])) == 1
+    assert superpoints[0] != superpoints[-1]
 
 
 @pytest.mark.parametrize("num_points", [0, 1, 2])

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
+from transformers.utils import logging
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.data.frames import BROKEN, Frame, Frames
@@ -19,8 +20,10 @@ from uov_hf.labels.time_vote import VoxelVotes, gather_in_voxels, vote_over_time
 from uov_hf.labels.votes import Votes, count_votes, decide, rank_classes
 
 
-FAR = 1e6  # metres
+logger = logging.get_logger(__name__)
+
 GEOMETRY = ["frame_id", "points", "camera_names", "lidar2cam", "intrinsics", "image_sizes"]
+PLACE_AND_TIME = ["lidar2global", "timestamp"]
 
 
 class Pairs(TypedDict):
@@ -50,14 +53,18 @@ class ScanVotes:
     Args:
         pairs (`Pairs`): Of its points with pixels.
         class_of_segment (`np.ndarray` of shape `(num_segments + 1,)`): 255 = none; row 0 is "no segment".
-        votes (`Votes`): On the points.
-        positions (`np.ndarray` of shape `(num_points, 3)`): Metres, in the lidar frame; finite.
+        is_finite (`np.ndarray` of shape `(num_points,)`):
+            Which points of the scan have a position. Only these have votes, and stand in the fields below.
+        votes (`Votes`): On the finite points.
+        positions (`np.ndarray` of shape `(num_finite, 3)`): Metres, in the lidar frame.
         placed (`tuple[np.ndarray, VoxelVotes]`, *optional*):
-            Where the rule votes over time: the global positions `(num_points, 3)` in metres, and the votes in voxels.
+            Where the frame takes part in the vote over time: the global positions `(num_finite, 3)` in metres, and the
+            votes in voxels.
     """
 
     pairs: Pairs
     class_of_segment: np.ndarray
+    is_finite: np.ndarray
     votes: Votes
     positions: np.ndarray
     placed: tuple[np.ndarray, VoxelVotes] | None = None
@@ -67,25 +74,23 @@ class SequenceLabeller:
     """
     Labels the points of the frames of one sequence. Rows do not depend on the order in which they are made.
 
+    A frame without a pose or a timestamp takes no part in the vote over time; its other votes count. One warning of a
+    run reports it.
+
     Args:
         frames (`Frames`): The sequence.
         label_set (`LabelSet`): Has the segments of these frames.
         rule (`Consolidation`): The votes that count.
-
-    Raises:
-        ValueError: the rule votes over time, and a frame has no timestamp.
     """
 
     def __init__(self, frames: Frames, label_set: LabelSet, rule: Consolidation):
-        self.frames = frames.select_columns([*GEOMETRY, "lidar2global"] if rule.time_vote else GEOMETRY)
+        self.frames = frames.select_columns([*GEOMETRY, *PLACE_AND_TIME] if rule.time_vote else GEOMETRY)
         self.label_set = label_set
         self.rule = rule
+        self._poses = _poses_by_time(frames, label_set) if rule.time_vote else {}
+        # Not `lru_cache`: around a bound method it is a cycle, which keeps a finished sequence in memory.
+        self._recent: dict[int, ScanVotes] = {}  # the least recently used first
         self._broken: dict[int, Exception] = {}
-        window = rule.time_vote.window if rule.time_vote else 0
-        self._votes_once = lru_cache(maxsize=2 * window + 1)(self.scan_votes)
-        if rule.time_vote:
-            timestamps = [_timestamp(row) for row in frames.select_columns(["frame_id", "timestamp"])]
-            self._by_time = np.argsort(timestamps, kind="stable").tolist()
 
     def make_row(self, index: int) -> PointLabelRow:
         """
@@ -97,13 +102,7 @@ class SequenceLabeller:
         if self.rule == Consolidation():
             return self._row_of_last_cameras(self.frames[index])
         scan = self._scan_votes(index)
-        votes = scan.votes
-        if self.rule.time_vote and scan.placed:
-            others = self._voxels_of_neighbors(index, self.rule.time_vote.window)
-            ranges, is_thing = np.linalg.norm(scan.positions, axis=1), self.label_set.is_thing
-            votes = vote_over_time(scan.placed[0], ranges, scan.placed[1], others, is_thing, self.rule.time_vote)
-        if self.rule.superpoint_vote:
-            votes = vote_in_superpoints(votes, find_superpoints(scan.positions, self.rule.superpoint_vote))
+        votes = self._vote_beyond_the_scan(index, scan).expand(scan.is_finite)
         labels, confidence = decide(votes, self.rule.min_confidence)
         soft_labels, soft_scores = rank_classes(votes)
         pairs = scan.pairs
@@ -164,18 +163,30 @@ class SequenceLabeller:
         point, segment = _votes_of_pairs(pairs["pair_to_point"], segments_of_pairs, rule.camera_vote)
         num_points, num_classes = len(frame["points"]), len(self.label_set.class_names)
         votes = count_votes(point, class_of_segment[segment], score_of_segment[segment], num_points, num_classes)
-        # No camera sees a point that is not finite; so far away it has no neighbours either.
-        positions = np.nan_to_num(frame["points"][:, :3].astype(np.float64), nan=FAR, posinf=FAR, neginf=FAR)
+        is_finite = np.asarray(np.isfinite(frame["points"][:, :3]).all(axis=1))
+        votes, positions = votes.select(is_finite), frame["points"][is_finite, :3].astype(np.float64)
         placed = None
-        if rule.time_vote:
-            global_positions = _to_global(positions, frame)
+        if rule.time_vote and index in self._poses:
+            global_positions = _to_global(positions, self._poses[index])
             placed = global_positions, gather_in_voxels(votes, global_positions, rule.time_vote)
-        return ScanVotes(pairs, class_of_segment, votes, positions, placed)
+        return ScanVotes(pairs, class_of_segment, is_finite, votes, positions, placed)
+
+    def _vote_beyond_the_scan(self, index: int, scan: ScanVotes) -> Votes:
+        """The votes on the finite points of a scan, with those of other scans and of superpoints."""
+        votes = scan.votes
+        if self.rule.time_vote and scan.placed:
+            others = self._voxels_of_neighbors(index, self.rule.time_vote.window)
+            ranges, is_thing = np.linalg.norm(scan.positions, axis=1), self.label_set.is_thing
+            votes = vote_over_time(scan.placed[0], ranges, scan.placed[1], others, is_thing, self.rule.time_vote)
+        if self.rule.superpoint_vote:
+            votes = vote_in_superpoints(votes, find_superpoints(scan.positions, self.rule.superpoint_vote))
+        return votes
 
     def _voxels_of_neighbors(self, index: int, window: int) -> list[VoxelVotes]:
         """The votes of the frames before and after, in the order of time. The row of a broken frame reports it."""
-        place, voxels = self._by_time.index(index), []
-        for other in self._by_time[max(0, place - window) : place] + self._by_time[place + 1 : place + window + 1]:
+        by_time, voxels = list(self._poses), []
+        place = by_time.index(index)
+        for other in by_time[max(0, place - window) : place] + by_time[place + 1 : place + window + 1]:
             with suppress(*BROKEN):
                 if placed := self._scan_votes(other).placed:
                     voxels.append(placed[1])
@@ -184,12 +195,17 @@ class SequenceLabeller:
     def _scan_votes(self, index: int) -> ScanVotes:
         """`scan_votes`, once. A frame that is broken for one row is so for all: all count the same votes."""
         if index in self._broken:
-            raise self._broken[index]
+            raise copy(self._broken[index])
         try:
-            return self._votes_once(index)
+            votes = self._recent.pop(index) if index in self._recent else self.scan_votes(index)
         except BROKEN as error:
-            self._broken[index] = error
+            self._broken[index] = copy(error)  # without its traceback, which refers to this object
             raise
+        self._recent[index] = votes
+        window = self.rule.time_vote.window if self.rule.time_vote else 0
+        if len(self._recent) > 2 * window + 1:
+            del self._recent[next(iter(self._recent))]
+        return votes
 
 
 def pair_with_segments(
@@ -255,20 +271,23 @@ def _check_sizes(frame: Frame, segment_maps: Sequence[np.ndarray | None]) -> Non
             )
 
 
-def _timestamp(frame: Frame) -> int:
-    if frame["timestamp"] is None:
-        raise ValueError(
-            f"Frame {frame['frame_id']} has no `timestamp`, which the vote over time needs. "
-            "Give the dataset its timestamps, or use a rule without `time_vote`."
-        )
-    return frame["timestamp"]
+def _poses_by_time(frames: Frames, label_set: LabelSet) -> dict[int, np.ndarray]:
+    """The poses `(4, 4)` of the frames that have one and a timestamp, by time. A warning reports the others."""
+    frames, poses, times = frames.select_columns(PLACE_AND_TIME), {}, {}
+    for index in range(len(frames)):
+        with suppress(*BROKEN):  # the row of a broken frame reports it
+            frame = frames[index]
+            pose, timestamp = frame["lidar2global"], frame["timestamp"]
+            if pose is None or timestamp is None or not np.isfinite(pose).all():
+                # The same message for every frame and sequence, so that a run logs it once.
+                logger.warning_once(
+                    f"{label_set.folder}: frames without a pose (`lidar2global`) or a `timestamp` take no part in the "
+                    "vote over time. All other votes of the rule count for them."
+                )
+            else:
+                poses[index], times[index] = pose, timestamp
+    return {index: poses[index] for index in sorted(times, key=times.__getitem__)}
 
 
-def _to_global(positions: np.ndarray, frame: Frame) -> np.ndarray:
-    lidar2global = frame["lidar2global"]
-    if lidar2global is None:
-        raise ValueError(
-            f"Frame {frame['frame_id']} has no `lidar2global`, which the vote over time needs. "
-            "Give the dataset its poses, or use a preset without `time_vote`."
-        )
+def _to_global(positions: np.ndarray, lidar2global: np.ndarray) -> np.ndarray:
     return positions @ lidar2global[:3, :3].T + lidar2global[:3, 3]

@@ -39,10 +39,18 @@ class SuperpointConfig:
 
 def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndarray:
     """
-    The superpoint of every point `(num_points,)`, counted from 0.
+    The superpoint of every point `(num_points,)`, counted from 0. Points at one position are in one superpoint.
 
     `positions` `(num_points, 3)` are finite metres in the lidar frame.
     """
+    # Some drivers write (0, 0, 0) for each beam without an echo. A k-d tree cannot split points at one position, and a
+    # search for their neighbours would compare each of them with all.
+    places, place_of_point = np.unique(positions, axis=0, return_inverse=True)
+    return _connect(places, config)[place_of_point.ravel()]  # NumPy 2.0 gives `(num_points, 1)`
+
+
+def _connect(positions: np.ndarray, config: SuperpointConfig) -> np.ndarray:
+    """The superpoint of every point, where all positions differ."""
     num_points, num_neighbors = len(positions), min(config.num_neighbors, len(positions) - 1)
     if num_neighbors < 1:
         return np.arange(num_points)

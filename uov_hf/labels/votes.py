@@ -42,6 +42,13 @@ class Votes:
         """The votes on some of the points."""
         return Votes(self.scores[rows], self.weights[rows])
 
+    def expand(self, rows: np.ndarray) -> "Votes":
+        """The votes on all of the points, where `self` has those on the `rows` `(num_points,)` bool of them."""
+        weights = rows.astype(np.float32)
+        scores = np.zeros((len(rows), self.scores.shape[1]), np.float32)
+        scores[rows], weights[rows] = self.scores, self.weights
+        return Votes(scores, weights)
+
     def spread(self, weights: csr_array) -> "Votes":
         """The weighted sums of the votes; `weights` is `(num_targets, num_points)`."""
         return Votes((weights @ self.scores).astype(np.float32), (weights @ self.weights).astype(np.float32))
