@@ -5,8 +5,9 @@
     accelerate launch examples/label_points.py examples/configs/nuscenes/label_points.yaml
 
 With the preset `paper` the last camera decides; with `consolidated` cameras, augmented images, superpoints and the
-scans before and after vote (docs/explanation/point_labels.md). A run that was stopped continues where it was. Without
---dataset it uses the synthetic street that generate_label_set.py rendered beside the label set.
+scans before and after vote (docs/explanation/point_labels.md). `--rules occlusion,cameras,superpoints` switches single
+votes on. A run that was stopped continues where it was. Without --dataset it uses the synthetic street that
+generate_label_set.py rendered beside the label set.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from accelerate.utils import gather_object
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.labels import LabelSet, PointLabels, WriteReport, label_points
+from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.labels.label_set import is_label_set_id
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start
@@ -30,7 +32,11 @@ class PointLabelArguments(DataArguments):
     label_set: str | None = option(None, "Folder written by generate_label_set.py, or id on the Hub; needed.")
     output_dir: str | None = option(None, "With an id: the folder to download it to, which gets the point labels.")
     calibration_changed: bool = option(False, "Accept frames whose calibration was corrected since.")
-    preset: Literal["paper", "consolidated"] = option("paper", "The rule.")
+    preset: Literal["paper", "consolidated"] | None = option(None, "The rule. Without it and --rules, paper.")
+    rules: str | None = option(
+        None, f"The votes that count, instead of a preset's, with commas between them: some of {', '.join(VOTES)}."
+    )
+    min_confidence: float = option(0.0, "Drop labels with less confidence; 0 to 1.")
 
     def __post_init__(self) -> None:
         if self.label_set is None:
@@ -40,6 +46,11 @@ class PointLabelArguments(DataArguments):
                 "--output_dir belongs to a --label_set on the Hub, and is needed then: the label set is downloaded "
                 f"to it. Got --label_set {self.label_set} and --output_dir {self.output_dir}."
             )
+        self.make_rule()  # refuses wrong names before the dataset is opened
+
+    def make_rule(self) -> str | Consolidation:
+        """The rule that the arguments name."""
+        return parse_rule(self.preset, self.rules, self.min_confidence)
 
 
 def main() -> None:
@@ -52,20 +63,21 @@ def main() -> None:
         args.dataset, args.data_dir = "nuscenes", str(label_set.folder.with_name("street"))
         args.split = args.split or "all"
 
-    frames = load_split(args, args.split)
+    frames, rule = load_split(args, args.split), args.make_rule()
     report = label_points(
         label_set,
         frames,
-        args.preset,
+        rule,
         calibration_changed=args.calibration_changed,
         on_error=args.on_error,
         **sharing(accelerator),
     )
     report = sum(gather_object([report]), WriteReport())
-    accelerator.print(f"Point labels ({args.preset}) in {label_set.folder}: {report}")
     if accelerator.is_main_process:
+        point_labels = PointLabels(label_set.folder, rule)
+        print(f"Point labels in {point_labels.folder}: {report}")
         labelled = [frame_id for frame_id in frames.frame_ids if frame_id not in report.skipped]
-        print(describe(PointLabels(label_set.folder, args.preset), labelled))
+        print(describe(point_labels, labelled))
     accelerator.end_training()
 
 

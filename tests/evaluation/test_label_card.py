@@ -99,13 +99,19 @@ def test_the_card_holds_no_sensor_data_and_no_path(street_card, street_labels, t
     assert np.asarray(Image.open(gallery / "1-camera-images.png").convert("L")).std() > 20
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
-def test_every_preset_has_a_card_without_gallery_where_asked(preset, run, street_labels, tiny_street, tmp_path):
+@pytest.mark.parametrize(
+    ("rule", "name"),
+    [
+        *[(["--preset", preset], preset) for preset in PRESETS],
+        (["--rules", "cameras,superpoints", "--min_confidence", 0.3], "cameras,superpoints, min_confidence 0.3"),
+    ],
+)
+def test_every_rule_has_a_card_without_gallery_where_asked(rule, name, run, street_labels, tiny_street, tmp_path):
     data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "test", "--data_fraction", 1]
     labels = shutil.copytree(street_labels, tmp_path / "labels", ignore=shutil.ignore_patterns("card"))
-    run(labels, *data, "--preset", preset, "--no_gallery", "--output_dir", tmp_path / "out")
+    run(labels, *data, *rule, "--no_gallery", "--output_dir", tmp_path / "out")
     card = json.loads((tmp_path / "out" / "card.json").read_text())
-    assert card["preset"] == preset and card["num_frames"] == 2 and card["coverage_of_seen"]["share"] > 0.3
+    assert card["preset"] == name and card["num_frames"] == 2 and card["coverage_of_seen"]["share"] > 0.3
     assert not (tmp_path / "labels_gallery").exists() and not (labels / "card").exists()
 
 

@@ -1,4 +1,4 @@
-"""generate_label_set.py and label_points.py through their command lines, on the tiny street."""
+"""generate_label_set.py through its command line, on the tiny street."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from runs import contents
 
 from uov_hf.data import load_frames
-from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.labels import LabelSet
 
 
 CAMERAS = "CAM_FRONT,CAM_BACK"
@@ -46,14 +46,3 @@ def test_two_processes_finish_what_was_begun_in_the_same_bytes(tiny_street, labe
     output = run_script(*generation(tiny_street, begun), num_processes=2)
     assert "2 frames" in output and "2 were there already" in output
     assert contents(begun) == contents(label_set)
-
-
-def test_point_labels_are_made_for_every_frame(tiny_street, label_set, run_script):
-    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all"]
-    output = run_script("label_points.py", "--label_set", label_set, "--preset", "consolidated", *data)
-    assert "Point labels (consolidated)" in output and "4 frames" in output and "points have a label" in output
-    point_labels = PointLabels(label_set, "consolidated")
-    frames = load_frames("nuscenes", split="all", data_dir=tiny_street)
-    for frame_id, points in ((frame["frame_id"], frame["points"]) for frame in frames):
-        row = point_labels.read(frame_id)
-        assert len(row["labels"]) == len(points) and (row["labels"] < 16).any()

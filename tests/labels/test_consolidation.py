@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from uov_hf.data import Frames
 from uov_hf.geometry.projection import OcclusionConfig
 from uov_hf.labels import PRESETS, Consolidation, PointLabels, label_points
+from uov_hf.labels.consolidation import VOTES, parse_rule
 from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.superpoints import SuperpointConfig
 from uov_hf.labels.time_vote import TimeVoteConfig
@@ -19,7 +20,7 @@ from uov_hf.teachers import ImageSegments
 
 
 CAR, ROAD, TREE, NONE = 3, 10, 15, 255  # training classes
-SCORES = Consolidation(camera_vote="score")
+SCORES, FULL = Consolidation(camera_vote="score"), PRESETS["consolidated"]
 
 
 @pytest.fixture
@@ -269,3 +270,46 @@ def test_a_rule_of_ones_own_has_a_folder_of_its_own(frames, teacher, make_label_
 def test_settings_out_of_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({}, "paper"),
+        ({"preset": "consolidated"}, "consolidated"),
+        ({"preset": "consolidated", "min_confidence": 0.4}, dataclasses.replace(FULL, min_confidence=0.4)),
+        ({"min_confidence": 0.4}, Consolidation(min_confidence=0.4)),
+        ({"rules": "occlusion"}, Consolidation(occlusion=FULL.occlusion)),
+        ({"rules": "cameras"}, Consolidation(camera_vote="score")),
+        ({"rules": "augmentations"}, Consolidation(augmentation_vote=True)),
+        ({"rules": "time"}, Consolidation(time_vote=FULL.time_vote)),
+        ({"rules": "superpoints"}, Consolidation(superpoint_vote=FULL.superpoint_vote)),
+        ({"rules": "clean_pairs"}, Consolidation(clean_pairs=True)),
+        (
+            {"rules": "time, cameras", "min_confidence": 0.2},
+            Consolidation(camera_vote="score", time_vote=FULL.time_vote, min_confidence=0.2),
+        ),
+        ({"rules": ",".join(VOTES)}, "consolidated"),
+    ],
+)
+def test_a_rule_is_a_preset_or_a_list_of_votes(arguments, rule):
+    assert parse_rule(**arguments) == rule
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"preset": "paper", "rules": "time"}, "exclude each other, got the preset 'paper' and the votes 'time'"),
+        ({"preset": "best"}, "no preset 'best'; there are: paper, consolidated"),
+        (
+            {"rules": "time,fog"},
+            "no vote 'fog'; there are: occlusion, cameras, augmentations, time, superp",
+        ),
+        ({"rules": ""}, "no vote ''; there are: occlusion"),
+        ({"min_confidence": 1.5}, "`min_confidence` must be between 0 and 1, got 1.5"),
+        ({"rules": "time", "min_confidence": float("nan")}, "`min_confidence` must be between 0 and 1, got nan"),
+    ],
+)
+def test_a_rule_that_does_not_exist_is_refused_with_those_that_do(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parse_rule(**arguments)

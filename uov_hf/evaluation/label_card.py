@@ -37,7 +37,7 @@ from uov_hf.evaluation.label_statistics import (
 )
 from uov_hf.hub.cards import render_template
 from uov_hf.hub.upload import hide_folders
-from uov_hf.labels.consolidation import PRESETS
+from uov_hf.labels.consolidation import PRESETS, VOTES, parse_rule
 from uov_hf.labels.label_set import LabelSet, is_label_set_id
 from uov_hf.labels.point_labels import PointLabels, label_points
 
@@ -66,7 +66,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dataset_config", help="E.g. v1.0-mini. Default: the only one there is in --data_dir.")
     parser.add_argument("--split", help="Default: what fits the configuration.")
     parser.add_argument("--data_fraction", type=float, default=1.0, help="1 / s uses every s-th sequence only.")
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper", help="Rule of the point labels.")
+    parser.add_argument("--preset", choices=list(PRESETS), help="As in label_points.py, like the next two.")
+    parser.add_argument("--rules", help=f"Instead of a preset: some of {', '.join(VOTES)}.")
+    parser.add_argument("--min_confidence", type=float, default=0.0, help="Drop labels with less confidence.")
     parser.add_argument(
         "--output_dir", type=Path, help="Default: card/ in the label set. Needed for a label set on the Hub."
     )
@@ -75,7 +77,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--no_gallery", action="store_true", help="Numbers only.")
     parser.add_argument("--max_frames", type=positive_int, default=4, help="Of the gallery, spread over the split.")
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        parse_rule(args.preset, args.rules, args.min_confidence)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def main() -> None:
@@ -86,8 +93,9 @@ def main() -> None:
     label_set = LabelSet.open(args.label_set)
     split = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config, data_fraction=args.data_fraction)
     frames = known_frames(split, label_set)
-    label_points(label_set, frames, args.preset, show_progress=True)
-    point_labels = PointLabels(label_set.folder, args.preset)
+    rule = parse_rule(args.preset, args.rules, args.min_confidence)
+    label_points(label_set, frames, rule, show_progress=True)
+    point_labels = PointLabels(label_set.folder, rule)
 
     statistics = gather_statistics(frames, label_set, point_labels, show_progress=True)
     if not statistics.class_counts.any():
@@ -95,7 +103,7 @@ def main() -> None:
     source: CardSource = {
         "dataset": name_dataset(args.dataset, label_set),
         "split": args.split or "default",
-        "preset": args.preset,
+        "preset": name_rule(args.preset, args.rules, args.min_confidence),
         "num_missing": len(split) - len(frames),
     }
     write_label_card(args.output_dir, statistics, source)
@@ -140,6 +148,11 @@ def known_frames(frames: Frames, label_set: LabelSet) -> Frames:
             f"{len(frames)} of this split. Give the --split, --dataset_config and --data_dir of its generation."
         )
     return frames.select(indices)
+
+
+def name_rule(preset: str | None, rules: str | None, min_confidence: float) -> str:
+    """The rule in the card, as on the command line."""
+    return (rules or preset or "paper") + (f", min_confidence {min_confidence}" if min_confidence else "")
 
 
 def name_dataset(dataset: str, label_set: LabelSet) -> str:

@@ -1,6 +1,6 @@
 """The rules by which the segments of many images become one label per point: the paper's, and votes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from uov_hf.geometry.projection import OcclusionConfig
@@ -59,3 +59,57 @@ PRESETS = {
         clean_pairs=True,
     ),
 }
+# The name of each vote on a command line, and the field of `Consolidation` that switches it on.
+VOTES = {
+    "occlusion": "occlusion",
+    "cameras": "camera_vote",
+    "augmentations": "augmentation_vote",
+    "time": "time_vote",
+    "superpoints": "superpoint_vote",
+    "clean_pairs": "clean_pairs",
+}
+
+
+def parse_rule(
+    preset: str | None = None, rules: str | None = None, min_confidence: float = 0.0
+) -> str | Consolidation:
+    """
+    The rule that a command line names, as [`label_points`] and [`PointLabels`] take it.
+
+    Args:
+        preset (`str`, *optional*): A key of `PRESETS`; without it and without `rules`, `"paper"`.
+        rules (`str`, *optional*):
+            The votes that count instead of a preset's: keys of `VOTES`, separated by commas. Their settings are those
+            of the preset `"consolidated"`.
+        min_confidence (`float`, *optional*, defaults to 0.0): Labels with less confidence are dropped.
+
+    Returns:
+        `str` or `Consolidation`: The name of the preset that is the same rule, if there is one.
+
+    Raises:
+        ValueError: `preset` and `rules` are both given, one of their names does not exist, or `min_confidence` is not
+            between 0 and 1.
+    """
+    if preset is not None and rules is not None:
+        raise ValueError(
+            f"A preset and a list of votes exclude each other, got the preset {preset!r} and the votes {rules!r}: "
+            "give one of them."
+        )
+    rule = _rule_of_preset(preset or "paper") if rules is None else _rule_of_votes(rules)
+    rule = replace(rule, min_confidence=min_confidence)
+    return next((name for name, known in PRESETS.items() if known == rule), rule)
+
+
+def _rule_of_preset(name: str) -> Consolidation:
+    if name not in PRESETS:
+        raise ValueError(f"There is no preset {name!r}; there are: {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def _rule_of_votes(rules: str) -> Consolidation:
+    fields = {}
+    for name in (part.strip() for part in rules.split(",")):
+        if name not in VOTES:
+            raise ValueError(f"There is no vote {name!r}; there are: {', '.join(VOTES)}.")
+        fields[VOTES[name]] = getattr(PRESETS["consolidated"], VOTES[name])
+    return replace(PRESETS["paper"], **fields)

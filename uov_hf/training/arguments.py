@@ -18,6 +18,7 @@ from transformers.hf_argparser import DataClassType
 from uov_hf.counts import check_counts
 from uov_hf.data.frames import SYNTHETIC_LICENCE
 from uov_hf.data.publishing import licence_of
+from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.training.optimization import OptimizerName, ScheduleName
 
 
@@ -95,14 +96,26 @@ class LabelSetArguments(DataArguments):
     """The label set that supervises a training."""
 
     label_set: str | None = option(None, "Folder written by generate_label_set.py, or id on the Hub.")
-    point_labels_preset: Literal["paper", "consolidated"] = option(
-        "paper", "Rule of the point labels, as in label_points.py. Missing point labels are made first."
+    point_labels_preset: Literal["paper", "consolidated"] | None = option(
+        None,
+        "Rule of the point labels, as --preset of label_points.py. Without it and --point_labels_rules, paper. "
+        "Missing point labels are made first.",
     )
+    point_labels_rules: str | None = option(
+        None,
+        f"The votes that count, as --rules of label_points.py, with commas between them: some of {', '.join(VOTES)}.",
+    )
+    point_labels_min_confidence: float = option(0.0, "As --min_confidence of label_points.py.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dataset is not None and self.label_set is None:
             raise ValueError("--dataset needs --label_set: make one with examples/generate_label_set.py.")
+        self.make_point_labels_rule()  # refuses wrong names before the label set is read
+
+    def make_point_labels_rule(self) -> str | Consolidation:
+        """The rule of the point labels that supervise the training."""
+        return parse_rule(self.point_labels_preset, self.point_labels_rules, self.point_labels_min_confidence)
 
     def use_street_of(self, checkpoint: str) -> None:
         """Read the street beside a checkpoint, and its label set if no other is given."""

@@ -41,13 +41,14 @@ def load_labelled_frames(
     label_set: LabelSet,
     data_fraction: float = 1.0,
 ) -> tuple[Frames, PointLabels]:
-    """The frames of a split and their point labels by `--point_labels_preset`; missing ones are made first.
+    """The frames of a split and their point labels by the rule of the arguments; missing ones are made first.
 
     All processes call this, and each makes its share.
     """
     frames = load_split(args, split, data_fraction)
-    label_points(label_set, frames, args.point_labels_preset, on_error=args.on_error, **sharing(accelerator))
-    return frames, PointLabels(label_set.folder, args.point_labels_preset)
+    rule = args.make_point_labels_rule()
+    label_points(label_set, frames, rule, on_error=args.on_error, **sharing(accelerator))
+    return frames, PointLabels(label_set.folder, rule)
 
 
 class Samples(Dataset[BatchT], ABC):
