@@ -37,7 +37,7 @@ def first_row(frames, label_set, rule):
 
 def test_the_camera_with_the_higher_score_wins(frames, teacher, make_label_set):
     row = first_row(frames, make_label_set(frames, teacher), SCORES)
-    assert row["labels"].tolist() == [CAR, TREE, NONE, TREE]  # CAM_A says tree with 0.75, CAM_B road with 0.25
+    assert row["labels"].tolist() == [CAR, TREE, NONE, TREE]  # CAM_A: tree with 0.75, CAM_B: road with 0.25
     assert row["confidence"].tolist() == [0.5, 0.375, 0, 0.375]
     assert row["soft_labels"][1].tolist() == [TREE, ROAD, NONE]
     assert row["soft_scores"][1].tolist() == [0.375, 0.125, 0]
@@ -50,12 +50,12 @@ def test_a_pair_keeps_its_segment_only_where_its_point_agrees(frames, teacher, m
     assert first_row(frames, label_set, clean)["pair_segment"].tolist() == [1, 2, 2, 0, 0, 0]
 
 
-def test_labels_below_the_confidence_asked_for_are_withheld(frames, teacher, make_label_set):
+def test_labels_below_the_least_confidence_are_dropped(frames, teacher, make_label_set):
     strict = dataclasses.replace(SCORES, min_confidence=0.4)
     assert first_row(frames, make_label_set(frames, teacher), strict)["labels"].tolist() == [CAR, NONE, NONE, NONE]
 
 
-def test_a_hidden_point_takes_nothing_over_from_what_hides_it(frames, teacher, make_label_set):
+def test_a_hidden_point_does_not_get_the_label_of_the_point_before_it(frames, teacher, make_label_set):
     side = np.arange(-1.5, 1.51, 0.1)
     board = np.array([[5, y, z, 0] for y in side for z in side], np.float32)
     frames.source.rows[0]["points"] = np.concatenate([board, np.float32([[12, 0, 0, 0]])])
@@ -67,7 +67,7 @@ def test_a_hidden_point_takes_nothing_over_from_what_hides_it(frames, teacher, m
     assert (row["labels"][:hidden] != NONE).all()
 
 
-def test_what_is_said_of_augmented_images_are_further_votes(frames, teacher, make_label_set, monkeypatch):
+def test_the_segments_of_augmented_images_are_further_votes(frames, teacher, make_label_set, monkeypatch):
     plain = type(teacher).segment
 
     def segment(self, frame):
@@ -82,10 +82,10 @@ def test_what_is_said_of_augmented_images_are_further_votes(frames, teacher, mak
     row = first_row(frames, label_set, dataclasses.replace(SCORES, augmentation_vote=True))
     assert row["labels"].tolist() == [ROAD, ROAD, NONE, ROAD]
     assert row["confidence"][0] == 0.5  # 0.75 of each camera flipped, and CAM_A's car: two of three votes
-    assert row["pair_segment"].tolist() == [1, 2, 2, 0, 3, 3]  # pairs know the plain images only
+    assert row["pair_segment"].tolist() == [1, 2, 2, 0, 3, 3]  # pairs have the segments of the plain images
 
 
-def test_another_scan_names_a_point_that_no_camera_sees(drive, teacher, make_label_set):
+def test_another_scan_labels_a_point_that_no_camera_sees(drive, teacher, make_label_set):
     """The car has turned around: the point behind it stands where the first scan saw a car."""
     drive.source.rows[1]["lidar2global"] = np.diag([-1.0, -1, 1, 1])
     drive.source.rows[1]["points"] = np.float32([[-5, -2, 0, 7]])
@@ -95,7 +95,7 @@ def test_another_scan_names_a_point_that_no_camera_sees(drive, teacher, make_lab
     assert SequenceLabeller(sequence, label_set, together).make_row(1)["labels"].tolist() == [CAR]
 
 
-def test_a_superpoint_names_what_no_segment_covers(frames, teacher, make_label_set, monkeypatch):
+def test_a_superpoint_labels_points_that_no_segment_covers(frames, teacher, make_label_set, monkeypatch):
     """A board whose middle is a hole in the car's segment."""
     side = np.arange(0.3, 1.5, 0.1)
     frames.source.rows[0]["points"] = np.array([[5, y, z, 0] for y in side for z in side], np.float32)
@@ -267,7 +267,7 @@ def test_a_rule_of_ones_own_has_a_folder_of_its_own(frames, teacher, make_label_
         (lambda: SuperpointConfig(cell_size=0), "`cell_size` must be more than 0, got 0"),
     ],
 )
-def test_settings_out_of_range_are_named(make, message):
+def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

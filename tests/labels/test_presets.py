@@ -80,25 +80,25 @@ def test_both_presets_label_every_frame_of_the_street(street_labels):
         row = PointLabels(label_set.folder, "consolidated").read(frame["frame_id"])
         assert list(row) == SCHEMA.names
         assert row["soft_labels"].shape == row["soft_scores"].shape == (len(frame["points"]), 3)
-        named = row["labels"] != IGNORED
-        assert np.array_equal(row["soft_labels"][named, 0], row["labels"][named])
+        labelled = row["labels"] != IGNORED
+        assert np.array_equal(row["soft_labels"][labelled, 0], row["labels"][labelled])
         assert (np.diff(row["soft_scores"].astype(float), axis=1) <= 0).all()
-        assert named.sum() > (PointLabels(label_set.folder).read(frame["frame_id"])["labels"] != IGNORED).sum()
+        assert labelled.sum() > (PointLabels(label_set.folder).read(frame["frame_id"])["labels"] != IGNORED).sum()
 
 
 def test_clean_pairs_are_of_the_class_of_their_point(street_labels):
     label_set, frames = street_labels
     label_points(label_set, frames, "consolidated")
     frame_id = frames.frame_ids[0]
-    row, said = PointLabels(label_set.folder, "consolidated").read(frame_id), label_set.read(frame_id)
-    spoken = row["pair_segment"] > 0
-    classes = label_set.prompt_to_class[said["segment_labels"][row["pair_segment"][spoken] - 1]]
-    assert np.array_equal(classes, row["labels"][row["pair_to_point"][spoken]])
-    assert 0 < spoken.sum() < len(spoken)
+    row, segments = PointLabels(label_set.folder, "consolidated").read(frame_id), label_set.read(frame_id)
+    has_segment = row["pair_segment"] > 0
+    classes = label_set.prompt_to_class[segments["segment_labels"][row["pair_segment"][has_segment] - 1]]
+    assert np.array_equal(classes, row["labels"][row["pair_to_point"][has_segment]])
+    assert 0 < has_segment.sum() < len(has_segment)
 
 
 class Stripes(Teacher):
-    """Every image is cut into eight upright stripes, named in turn."""
+    """Every image is cut into eight upright stripes with prompts in turn."""
 
     name, embed_dim, settings = "stripes", 4, {}
 
@@ -123,5 +123,5 @@ def test_the_real_keyframe_goes_through_both_presets(shared_data, tmp_path):
     paper, ours = (PointLabels(tmp_path, preset).read(frames.frame_ids[0]) for preset in ("paper", "consolidated"))
     assert len(paper["labels"]) == len(ours["labels"]) == len(frames[0]["points"])
     assert 0.5 < len(ours["pair_to_point"]) / len(paper["pair_to_point"]) < 1  # hidden points have no pair
-    named = [(row["labels"] != IGNORED).mean() for row in (paper, ours)]
-    assert named[1] > named[0] > 0.3
+    labelled = [(row["labels"] != IGNORED).mean() for row in (paper, ours)]
+    assert labelled[1] > labelled[0] > 0.3

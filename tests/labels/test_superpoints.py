@@ -37,13 +37,13 @@ def test_a_superpoint_ends_at_a_gap_and_at_the_border_of_a_cell():
     assert len(np.unique(find_superpoints(floor + [[1, 0, 0]], config))) == 2  # x = 5.1 … 6.6
 
 
-def test_the_majority_of_a_superpoint_names_those_that_nobody_named():
+def test_the_majority_of_a_superpoint_labels_its_points_without_votes():
     votes = count_votes(np.array([0, 1, 2]), np.array([0, 0, 1]), np.array([0.9, 0.9, 0.5]), 5, num_classes=2)
-    heard = vote_in_superpoints(votes, np.array([0, 0, 0, 0, 1]))
+    together = vote_in_superpoints(votes, np.array([0, 0, 0, 0, 1]))
     own = np.array([[0.9, 0], [0.9, 0], [0, 0.5], [0, 0], [0, 0]])
     mean = np.array([[1.8 / 4, 0.5 / 4]] * 4 + [[0, 0]])
-    assert heard.scores[:, :2] == pytest.approx(own + mean)
-    assert heard.weights == pytest.approx([1.75, 1.75, 1.75, 0.75, 0])
+    assert together.scores[:, :2] == pytest.approx(own + mean)
+    assert together.weights == pytest.approx([1.75, 1.75, 1.75, 0.75, 0])
 
 
 def test_thousands_of_points_at_one_position_cost_as_much_as_one(monkeypatch):
@@ -62,7 +62,7 @@ def test_thousands_of_points_at_one_position_cost_as_much_as_one(monkeypatch):
 
 
 @pytest.mark.parametrize("num_points", [0, 1, 2])
-def test_few_points_are_no_trouble(num_points):
+def test_few_points_have_superpoints_too(num_points):
     superpoints = find_superpoints(np.zeros((num_points, 3)) + 1, SuperpointConfig())
     assert superpoints.tolist() in ([], [0], [0, 0], [0, 1])
     votes = count_votes(np.arange(num_points), np.zeros(num_points), np.ones(num_points), num_points, 2)

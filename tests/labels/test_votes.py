@@ -1,4 +1,4 @@
-"""Votes: they add up, and what follows from them is the best class, its confidence, or no label."""
+"""Votes: they add up to the best class and its confidence, or to no label."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_background_is_a_vote_for_no_class():
     assert rank_classes(votes)[0].tolist() == [[CAR, NONE, NONE]]
 
 
-def test_a_point_nobody_speaks_of_has_no_label():
+def test_a_point_without_votes_has_no_label():
     votes = count_votes(np.array([1]), np.array([CAR]), np.array([1.0]), 2, num_classes=2)
     labels, confidence = decide(votes)
     assert labels.tolist() == [NONE, CAR] and confidence.tolist() == [0, 1]

@@ -26,10 +26,8 @@ class TimeVoteConfig:
         num_neighbors (`int`, defaults to 12): The number of nearest voxels that count for a point.
         reach (`float`, defaults to 0.3), relative_reach (`float`, defaults to 0.03):
             Metres, and share of the distance to the sensor; the larger is σ. A voxel at distance d < 3σ has the weight
-            exp(−d² / 2σ²), a farther one 0.
-        min_scans (`int`, defaults to 2):
-            Votes for things (classes that can move) count in other scans only if at least this many scans of the
-            window have points at the place. So an object that has passed leaves no labels behind.
+            exp(−d² / 2σ²), a farther one 0. Votes of another scan for things (classes that can move) count only if the
+            voxel is nearer than σ to a point of this scan. So an object that has left a place leaves no labels there.
 
     Raises:
         ValueError: a field is out of range.
@@ -40,10 +38,9 @@ class TimeVoteConfig:
     num_neighbors: int = 12
     reach: float = 0.3
     relative_reach: float = 0.03
-    min_scans: int = 2
 
     def __post_init__(self):
-        for name in ("voxel_size", "num_neighbors", "reach", "min_scans"):
+        for name in ("voxel_size", "num_neighbors", "reach"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be more than 0, got {getattr(self, name)}.")
         for name in ("window", "relative_reach"):
@@ -59,19 +56,14 @@ class VoxelVotes:
     Args:
         centers (`np.ndarray` of shape `(num_voxels, 3)`): Mean of the points with votes; metres, global.
         votes (`Votes`): On the voxels.
-        places (`np.ndarray` of shape `(num_voxels,)`): Keys of the voxels, in a grid twice as coarse.
-        occupied (`np.ndarray`): Keys of all places where the scan has points, ascending.
     """
 
     centers: np.ndarray
     votes: Votes
-    places: np.ndarray
-    occupied: np.ndarray
 
 
 def gather_in_voxels(votes: Votes, positions: np.ndarray, config: TimeVoteConfig) -> VoxelVotes:
     """Gather the votes on the points of one scan; `positions` `(num_points, 3)` are global, metres."""
-    occupied = np.unique(voxel_keys(positions, 2 * config.voxel_size))
     has_votes = np.flatnonzero(votes.weights)
     votes, positions = votes.select(has_votes), positions[has_votes]
     keys, voxel = np.unique(voxel_keys(positions, config.voxel_size), return_inverse=True)
@@ -81,7 +73,7 @@ def gather_in_voxels(votes: Votes, positions: np.ndarray, config: TimeVoteConfig
     centers = csr_array((1 / sizes[voxel], members), shape=shape) @ positions
     weights = (1 / np.sqrt(sizes[voxel])).astype(np.float32)
     voxel_votes = votes.spread(csr_array((weights, members), shape=shape))
-    return VoxelVotes(centers, voxel_votes, voxel_keys(centers, 2 * config.voxel_size), occupied)
+    return VoxelVotes(centers, voxel_votes)
 
 
 def vote_over_time(
@@ -103,29 +95,34 @@ def vote_over_time(
         is_thing (`np.ndarray` of shape `(num_classes,)`): Which classes can move.
         config (`TimeVoteConfig`): Which voxels count.
     """
-    places, num_scans = np.unique(np.concatenate([scan.occupied for scan in (own, *others)]), return_counts=True)
-    lasting = places[num_scans >= config.min_scans]
-    carried = [_without_passing_things(scan, lasting, is_thing) for scan in others]
-    centers = np.concatenate([own.centers, *(scan.centers for scan in others)])
-    votes = concatenate_votes([own.votes, *carried])
+    scans = [own, *others]
+    centers = np.concatenate([scan.centers for scan in scans])
+    sigma = np.maximum(config.reach, config.relative_reach * ranges)  # (num_points,)
+    has_left = ~_is_near_points(centers, positions, sigma)  # (num_voxels,)
+    has_left[: len(own.centers)] = False  # in its own scan every vote counts
+    votes = _without_things(concatenate_votes([scan.votes for scan in scans]), has_left, is_thing)
     num_voxels = min(config.num_neighbors, len(centers))
     if num_voxels == 0:
         return Votes(np.zeros((len(positions), len(is_thing) + 1), np.float32), np.zeros(len(positions), np.float32))
 
     distances, voxels = cKDTree(centers).query(positions, k=range(1, num_voxels + 1))
-    sigma = np.maximum(config.reach, config.relative_reach * ranges)[:, None]
+    sigma = sigma[:, None]
     weights = np.where(distances < 3 * sigma, np.exp(-0.5 * (distances / sigma) ** 2), 0).astype(np.float32)
     starts = np.arange(0, voxels.size + 1, num_voxels)
     return votes.spread(csr_array((weights.ravel(), voxels.ravel(), starts), shape=(len(positions), len(centers))))
 
 
-def _without_passing_things(scan: VoxelVotes, lasting: np.ndarray, is_thing: np.ndarray) -> Votes:
-    """The votes of a scan, without those for things at places that too few scans have points at."""
-    passing = ~np.isin(scan.places, lasting)
-    dropped = passing[:, None] & np.append(is_thing, False)
-    scores = np.where(dropped, 0, scan.votes.scores)
-    kept = scores.sum(axis=1) / np.maximum(scan.votes.scores.sum(axis=1), np.finfo(np.float32).tiny)
-    return Votes(scores, scan.votes.weights * kept)
+def _is_near_points(centers: np.ndarray, positions: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Which of `centers` `(num_voxels, 3)` are nearer to the nearest of `positions` than that point's `sigma`."""
+    distances, nearest = cKDTree(positions).query(centers, distance_upper_bound=sigma.max(initial=0))
+    return distances < np.append(sigma, 0)[nearest]  # where no point is within the bound, `nearest` is their number
+
+
+def _without_things(votes: Votes, voxels: np.ndarray, is_thing: np.ndarray) -> Votes:
+    """The votes without those for things in some of the voxels `(num_voxels,)` bool."""
+    scores = np.where(voxels[:, None] & np.append(is_thing, False), 0, votes.scores)
+    kept = scores.sum(axis=1) / np.maximum(votes.scores.sum(axis=1), np.finfo(np.float32).tiny)
+    return Votes(scores, votes.weights * kept)
 
 
 def voxel_keys(positions: np.ndarray, voxel_size: float) -> np.ndarray:
