@@ -1,10 +1,14 @@
-"""The benchmark of point labels: the official rule gives our labels, and its tiles are a teacher of any image."""
+"""The benchmarks of point labels: the official rule gives our labels, and their error is counted point by point."""
 
+import shutil
+
+import label_votes
 import numpy as np
 import point_labels
+import pytest
 
 from uov_hf.data import load_frames
-from uov_hf.labels import LabelSet
+from uov_hf.labels import LabelSet, PointLabels
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -27,3 +31,29 @@ def test_the_tiles_are_a_teacher_of_any_image():
     tiles = point_labels.Tiles(["car", "road"])
     (answer,) = tiles.segment({"image_sizes": [(90, 160)]})
     assert answer.segmentation.shape == (90, 160) and len(np.unique(answer.segmentation)) == len(answer.labels) == 80
+
+
+def test_the_error_of_labels_is_that_of_a_loop_over_points(tiny_street, street_labels, tmp_path):
+    frames = load_frames("nuscenes", split="all", data_dir=tiny_street)
+    label_set = LabelSet(shutil.copytree(street_labels, tmp_path / "labels"))
+    score = label_votes.Score(label_set, frames, label_votes.RULES["+ superpoint vote"])
+    paper, voted = (PointLabels(label_set.folder, rule) for rule in ("paper", label_votes.RULES["+ superpoint vote"]))
+    num_seen = num_right = num_labelled = num_unseen = num_unseen_right = 0
+    for frame in frames:
+        seen = set(paper.read(frame["frame_id"])["pair_to_point"].tolist())
+        labels = voted.read(frame["frame_id"])["labels"].tolist()
+        for point, (x, y) in enumerate(frame["points"][:, :2].astype(float)):
+            truth, is_seen = frame["labels"][point], point in seen
+            if np.hypot(x, y) > 2 and truth != 255:
+                num_seen, num_unseen = num_seen + is_seen, num_unseen + (not is_seen)
+                num_right += is_seen and labels[point] == truth
+                num_unseen_right += not is_seen and labels[point] == truth
+                num_labelled += is_seen and labels[point] != 255
+    assert score.num_seen == num_seen and score.accuracy == pytest.approx(num_right / num_seen)
+    assert score.coverage == pytest.approx(num_labelled / num_seen)
+    assert score.unseen_accuracy == pytest.approx(num_unseen_right / num_unseen) and num_unseen > 0
+
+
+def test_the_rows_of_the_table_lead_from_one_preset_to_the_other():
+    assert label_votes.RULES["paper's rule"] == "paper"
+    assert label_votes.RULES["+ augmentation vote"] == "consolidated"

@@ -1,5 +1,7 @@
 """The presets on the tiny street and on a real key frame."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,19 @@ def test_the_real_keyframe_goes_through_both_presets(shared_data, tmp_path):
     assert 0.5 < len(ours["pair_to_point"]) / len(paper["pair_to_point"]) < 1  # hidden points have no pair
     labelled = [(row["labels"] != IGNORED).mean() for row in (paper, ours)]
     assert labelled[1] > labelled[0] > 0.3
+
+
+def test_real_scans_without_poses_get_every_vote_but_the_one_over_time(shared_data, tmp_path):
+    """The scans of KITTI's object benchmark are single ones of many drives."""
+    vocabulary, frames = (
+        load_vocabulary("nuscenes"),
+        load_frames("kitti_object", data_dir=shared_data / "kitti_object"),
+    )
+    teacher = Stripes(vocabulary.prompts)
+    label_set = LabelSet.create(tmp_path, teacher, vocabulary, {})
+    label_set.write(frames, teacher)
+    timeless = replace(PRESETS["consolidated"], time_vote=None)
+    for rule in ("consolidated", timeless):
+        assert label_points(label_set, frames, rule).num_frames == 1
+    row, expected = (PointLabels(tmp_path, rule).read(frames.frame_ids[0]) for rule in ("consolidated", timeless))
+    assert (row["labels"] != IGNORED).any() and np.array_equal(row["labels"], expected["labels"])
