@@ -66,6 +66,40 @@ def test_the_points_of_a_far_thing_may_be_farther_from_where_it_was():
     assert label(point, no_votes, [car], relative, distance=5) == [255]
 
 
+def loop_over_time(positions, ranges, own, others, config):
+    """The scores and weights of each point, voxel by voxel in float64."""
+    voxels = [
+        (center, scores, weight, scan is own)
+        for scan in (own, *others)
+        for center, scores, weight in zip(scan.centers, scan.votes.scores, scan.votes.weights, strict=True)
+    ]
+    sigma = [max(config.reach, config.relative_reach * distance) for distance in ranges]
+    scores, weights = np.zeros((len(positions), 3)), np.zeros(len(positions))
+    for place, position in enumerate(positions):
+        nearest = sorted(voxels, key=lambda voxel: np.linalg.norm(voxel[0] - position))[: config.num_neighbors]
+        for center, voxel_scores, weight, is_own in nearest:
+            distance = np.linalg.norm(center - position)
+            to_points = np.linalg.norm(positions - center, axis=1)
+            counts = is_own or to_points.min() < sigma[to_points.argmin()]
+            kept = voxel_scores.astype(float) * (~np.append(IS_THING, False) | counts)
+            falloff = np.exp(-(distance**2) / (2 * sigma[place] ** 2)) * (distance < 3 * sigma[place])
+            scores[place] += falloff * kept
+            weights[place] += falloff * weight * kept.sum() / voxel_scores.sum()
+    return scores, weights
+
+
+def test_the_votes_are_those_of_a_loop_over_points_and_voxels():
+    rng = np.random.default_rng(0)
+    config = TimeVoteConfig(num_neighbors=5, reach=0.3, relative_reach=0.03)
+    clouds = [rng.uniform(0, 2.5, (60, 3)) for _ in range(3)]
+    own, *others = [scan(cloud, rng.integers(0, 2, 60), rng.random(60) < 0.7) for cloud in clouds]
+    ranges = rng.uniform(1, 20, 60)
+    votes = vote_over_time(clouds[0], ranges, own, others, IS_THING, config)
+    scores, weights = loop_over_time(clouds[0], ranges, own, others, config)
+    assert votes.scores == pytest.approx(scores, rel=1e-5, abs=1e-6)
+    assert votes.weights == pytest.approx(weights, rel=1e-5, abs=1e-6)
+
+
 def test_a_near_surface_does_not_count_more_by_its_points():
     many = scan(np.zeros((100, 3)), [CAR] * 100)
     assert many.votes.weights == pytest.approx([10]) and len(many.centers) == 1

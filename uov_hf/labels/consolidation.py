@@ -95,12 +95,13 @@ def parse_rule(
             f"A preset and a list of votes exclude each other, got the preset {preset!r} and the votes {rules!r}: "
             "give one of them."
         )
-    rule = _rule_of_preset(preset or "paper") if rules is None else _rule_of_votes(rules)
+    rule = rule_of_preset(preset or "paper") if rules is None else _rule_of_votes(rules)
     rule = replace(rule, min_confidence=min_confidence)
     return next((name for name, known in PRESETS.items() if known == rule), rule)
 
 
-def _rule_of_preset(name: str) -> Consolidation:
+def rule_of_preset(name: str) -> Consolidation:
+    """The rule of a preset; an unknown name is a ValueError."""
     if name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}; there are: {', '.join(PRESETS)}.")
     return PRESETS[name]
