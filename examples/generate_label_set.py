@@ -92,7 +92,18 @@ def main() -> None:
     report = label_set.write(frames, teacher, cameras, on_error=args.on_error, **sharing(accelerator))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
+    if not has_segments(label_set):
+        raise ValueError(
+            f"{args.output_dir}: expected segments in some images, got none in {len(label_set.frame_ids)} frames. "
+            "Likely causes: the frames have no images, or the teacher's threshold is too high for these prompts. "
+            "`uov-hf label-images` draws what a teacher predicts."
+        )
     accelerator.end_training()
+
+
+def has_segments(label_set: LabelSet) -> bool:
+    """Whether any image has a segment; usually the first frame ends the search."""
+    return any(len(label_set.read(name, ["segment_labels"])["segment_labels"]) for name in label_set.frame_ids)
 
 
 if __name__ == "__main__":

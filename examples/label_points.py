@@ -55,6 +55,8 @@ class PointLabelArguments(DataArguments):
 
 def main() -> None:
     args = parse_arguments(PointLabelArguments, __doc__)
+    if not is_label_set_id(args.label_set):
+        LabelSet(args.label_set)  # raises before a folder of this name is made
     accelerator = start(args.output_dir or args.label_set, seed=0)
     with accelerator.main_process_first():
         label_set = LabelSet.open(args.label_set, local_dir=args.output_dir)
@@ -82,7 +84,11 @@ def main() -> None:
 
 
 def describe(point_labels: PointLabels, frame_ids: list[str]) -> str:
-    """The share of points with a label, and their mean confidence."""
+    """The share of points with a label, and their mean confidence.
+
+    Raises:
+        ValueError: No point has a label.
+    """
     num_points, num_labelled, confidence = 0, 0, 0.0
     for frame_id in frame_ids:
         row = point_labels.read(frame_id, ["labels", "confidence"])
@@ -91,7 +97,11 @@ def describe(point_labels: PointLabels, frame_ids: list[str]) -> str:
         num_labelled += int(is_labelled.sum())
         confidence += float(row["confidence"][is_labelled].sum(dtype=np.float64))
     if num_labelled == 0:
-        return f"None of {num_points:,} points has a label."
+        raise ValueError(
+            f"{point_labels.folder}: expected labels at some points, got none at {num_points:,} points. Likely causes: "
+            "the calibration puts no point into an image, the teacher found nothing, or --min_confidence is too high. "
+            "`uov-hf view` draws a scan with its images."
+        )
     share, mean = num_labelled / num_points, confidence / num_labelled
     return (
         f"{num_labelled:,} of {num_points:,} points have a label ({share:.1%}), with a mean confidence of {mean:.2f}."

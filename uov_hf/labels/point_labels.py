@@ -15,7 +15,7 @@ from uov_hf.data.parquet import Shards
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.shards import Sharing, write_shards
 from uov_hf.data.write_report import WriteReport
-from uov_hf.labels.consolidation import PRESETS, Consolidation
+from uov_hf.labels.consolidation import PRESETS, Consolidation, rule_of_preset
 from uov_hf.labels.identity import (
     IDENTITY_COLUMNS,
     IDENTITY_SCHEMA,
@@ -67,9 +67,13 @@ class PointLabels:
         self.folder = point_labels_folder(folder, preset)
         path = self.folder / "point_labels.json"
         if not path.is_file():
-            script = f"examples/label_points.py --label_set {folder} --preset {preset}"
-            way = "`label_points` and the same rule" if isinstance(preset, Consolidation) else script
-            raise FileNotFoundError(f"There are no point labels in {self.folder}. Make them with {way}.")
+            way = (
+                "the same --rules and --min_confidence" if isinstance(preset, Consolidation) else f"--preset {preset}"
+            )
+            raise FileNotFoundError(
+                f"There are no point labels in {self.folder}. Make them with examples/label_points.py --label_set "
+                f"{folder} and {way}."
+            )
         found, wanted = json.loads(path.read_text()), _description(folder, preset)
         if found != wanted:
             raise ValueError(
@@ -209,11 +213,7 @@ def point_labels_folder(label_set_folder: str | Path, preset: str | Consolidatio
 
 
 def _rule(preset: str | Consolidation) -> Consolidation:
-    if isinstance(preset, Consolidation):
-        return preset
-    if preset not in PRESETS:
-        raise ValueError(f"There is no preset {preset!r}; there are: {', '.join(PRESETS)}.")
-    return PRESETS[preset]
+    return preset if isinstance(preset, Consolidation) else rule_of_preset(preset)
 
 
 def _description(label_set_folder: str | Path, preset: str | Consolidation) -> dict[str, Any]:
