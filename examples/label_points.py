@@ -98,9 +98,9 @@ def describe(point_labels: PointLabels, frame_ids: list[str]) -> str:
         confidence += float(row["confidence"][is_labelled].sum(dtype=np.float64))
     if num_labelled == 0:
         raise ValueError(
-            f"{point_labels.folder}: expected labels at some points, got none at {num_points:,} points. Likely causes: "
-            "the calibration puts no point into an image, the teacher found nothing, or --min_confidence is too high. "
-            "`uov-hf view` draws a scan with its images."
+            f"{point_labels.folder}: expected labels at some points, got none at {num_points:,} points. Likely "
+            "causes: the calibration puts no point into an image, the teacher found nothing, or --min_confidence is "
+            "too high. The gallery of `python -m uov_hf.evaluation.label_card` draws the labels over the images."
         )
     share, mean = num_labelled / num_points, confidence / num_labelled
     return (
