@@ -17,7 +17,9 @@ from broken_images import png_with_a_hole
 from PIL import Image
 from tiny_frames import Files, OwnCar
 
-from uov_hf.data import load_frames
+from uov_hf.data import load_frames, split_writer, write_report
+from uov_hf.data.write_report import TooManyBrokenFrames
+from uov_hf.data.writer_lock import writer_lock
 from uov_hf.data.writing import write_from_command_line, write_parquet
 
 
@@ -54,6 +56,33 @@ def test_two_processes_write_the_same_files(car, tmp_path):
     write_parquet(car, tmp_path / "one")
     write_parquet(car, tmp_path / "two", num_proc=2)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_processes_share_a_long_sequence(car, tmp_path, monkeypatch):
+    """A recording of one sequence is many files, each of which a process writes."""
+    monkeypatch.setattr(split_writer, "MAX_FRAMES", 2)
+    write_parquet(car, tmp_path / "out", num_proc=2)
+    files = sorted((tmp_path / "out/default/train").iterdir())
+    assert [file.stem for file in files] == ["00000_a-1_000000", "00000_a-1_000002", "00001_b_000000"]
+    assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
+
+
+def test_a_second_writer_is_refused(car, tmp_path):
+    (tmp_path / "out").mkdir()
+    with writer_lock(tmp_path / "out/default"):
+        with pytest.raises(RuntimeError, match=rf"default is being written by process {os.getpid()} on"):
+            write_parquet(car, tmp_path / "out")
+        assert not list((tmp_path / "out").rglob("*.parquet"))
+    assert write_parquet(car, tmp_path / "out").num_frames == 5
+
+
+def test_many_broken_frames_in_a_row_stop_the_conversion(car, tmp_path, monkeypatch):
+    """Over the ends of sequences and of files."""
+    monkeypatch.setattr(write_report, "MAX_BROKEN_IN_A_ROW", 3)
+    for name in ("a 1/1", "a 1/2", "b/0"):
+        (tmp_path / f"car/{name}.npy").unlink()
+    with pytest.raises(TooManyBrokenFrames, match="3 frames in a row are broken, from a 1/1 to b/0"):
+        write_parquet(car, tmp_path / "out", on_error="skip")
 
 
 def test_missing_poses_and_fractions_of_frames_survive(car, tmp_path):

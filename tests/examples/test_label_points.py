@@ -60,3 +60,16 @@ def test_a_rule_that_does_not_exist_is_refused_before_anything_is_read(script, c
     with pytest.raises(SystemExit) as end:
         script(name).parse("--dataset", "nuscenes", "--label_set", "nowhere", *flags)
     assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_labels_that_no_point_has_stop_the_script(labels, data, run_script):
+    output = run_script("label_points.py", "--label_set", labels, *data, "--min_confidence", 1, fails=True)
+    assert "expected labels at some points, got none at" in output and "--min_confidence is too high" in output
+
+
+@pytest.mark.parametrize("label_set, output_dir", [("me/labels", []), ("labels/", ["--output_dir", "elsewhere"])])
+def test_only_a_label_set_of_the_hub_needs_a_folder(script, capsys, tmp_path, monkeypatch, label_set, output_dir):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        script("label_points.py").parse("--label_set", label_set, *output_dir)
+    assert "--output_dir belongs to a --label_set on the Hub" in capsys.readouterr().err
