@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 
 from uov_hf.labels import LabelSet, WriteReport, identify_dataset
 from uov_hf.synthetic import generate_street_once
-from uov_hf.teachers import TEACHERS, load_teacher
+from uov_hf.teachers import TEACHERS, find_teacher, load_teacher
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start
 from uov_hf.training.samples import load_split
@@ -30,7 +30,10 @@ from uov_hf_cli.label_images import parse_setting
 class LabelSetGenerationArguments(DataArguments):
     """Arguments of the teacher stage."""
 
-    teacher: str = option("synthetic", f"One of {', '.join(TEACHERS)}.")
+    teacher: str = option(
+        "synthetic", f"One of {', '.join(TEACHERS)}, an installed plugin, or your own: path/to/file.py:ClassName."
+    )
+    trust_teacher_code: bool = option(False, "Run the Python file that --teacher names.")
     teacher_model_name_or_path: str | None = option(None, "Hub id or folder of the teacher's weights.")
     teacher_revision: str | None = option(None, "Branch, tag or commit of the teacher on the Hub.")
     teacher_settings: list[str] = field(
@@ -50,8 +53,6 @@ class LabelSetGenerationArguments(DataArguments):
     output_dir: str = option("labels", "Folder of the label set.")
 
     def __post_init__(self) -> None:
-        if self.teacher not in TEACHERS:
-            raise ValueError(f"--teacher must be one of {', '.join(TEACHERS)}, got {self.teacher!r}.")
         for text in self.teacher_settings:
             if "=" not in text:
                 raise ValueError(f"--teacher_settings: expected NAME=VALUE, got {text!r}.")
@@ -59,6 +60,7 @@ class LabelSetGenerationArguments(DataArguments):
 
 def main() -> None:
     args = parse_arguments(LabelSetGenerationArguments, __doc__)
+    teacher_class = find_teacher(args.teacher, trust_code=args.trust_teacher_code)
     accelerator = start(args.output_dir, seed=0)
     if args.dataset is None:
         accelerator.print("No --dataset: labelling a synthetic street. For real data give --dataset and --data_dir.")
@@ -72,8 +74,9 @@ def main() -> None:
     vocabulary = load_vocabulary(args.vocabulary or frames.taxonomy)
 
     # Teacher
+    vocabulary = teacher_class.fit_vocabulary(vocabulary, args.teacher_model_name_or_path, args.teacher_revision)
     teacher = load_teacher(
-        args.teacher,
+        teacher_class,
         args.teacher_model_name_or_path,
         prompts=vocabulary.prompts,
         revision=args.teacher_revision,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uov_hf.data.frames import Frame
     from uov_hf.image_files import EncodedImage
     from uov_hf.labels.segments import SegmentRow
+    from uov_hf.teachers import Teacher
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 RESULT_SUFFIXES = (".png", ".json", ".overlay.png")
@@ -37,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_frames", type=parse_count, help="number of frames of the dataset; default: all")
     parser.add_argument("--words", help='words to predict, such as "car, road, tree"')
     parser.add_argument("--vocabulary", help="instead of --words; see `uov-hf vocabulary`; default: nuscenes")
-    parser.add_argument("--teacher", default="clip", help="an unknown name lists all; default: %(default)s")
+    teachers = "an unknown name lists all; your own: path/to/file.py:ClassName; default: %(default)s"
+    parser.add_argument("--teacher", default="clip", help=teachers)
+    parser.add_argument("--trust_teacher_code", action="store_true", help="run the Python file that --teacher names")
     parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights")
     parser.add_argument("--teacher_revision", help="branch, tag or commit of the teacher on the Hub")
     settings = "arguments of this teacher, such as short_side=640"
@@ -73,11 +76,12 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
     from uov_hf.data import load_frames
     from uov_hf.labels.segments import segment_frame
-    from uov_hf.teachers import load_teacher
+    from uov_hf.teachers import find_teacher, load_teacher
 
     if bool(args.images) == bool(args.dataset):
         raise ValueError("give either images or --dataset.")
-    prompts, meanings, colors = _find_words(args)
+    teacher_class = find_teacher(args.teacher, args.trust_teacher_code)
+    prompts, meanings, colors = _find_words(args, teacher_class)
     frames: Sequence[Frame]
     if args.images:
         frames = list(_find_images(args.images))
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         all_frames = load_frames(args.dataset, args.split, args.data_dir, args.dataset_config)
         frames = all_frames.select(range(min(args.max_frames or len(all_frames), len(all_frames))))
     teacher = load_teacher(
-        args.teacher,
+        teacher_class,
         args.teacher_model_name_or_path,
         prompts=prompts,
         revision=args.teacher_revision,
@@ -118,7 +122,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         )
 
 
-def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[str, np.ndarray]]":
+def _find_words(
+    args: argparse.Namespace, teacher_class: "type[Teacher]"
+) -> "tuple[list[str], list[str], dict[str, np.ndarray]]":
     """The prompts, the class of each prompt, and the colours of classes."""
     from uov_hf.segmenting import class_colors
     from uov_hf.vocabulary import load_vocabulary
@@ -131,7 +137,9 @@ def _find_words(args: argparse.Namespace) -> "tuple[list[str], list[str], dict[s
         if not all(words) or len(set(words)) < len(words):
             raise ValueError(f"--words: expected different words separated by commas, got {args.words!r}.")
         return words, words, dict(zip(words, class_colors(words), strict=True))
-    vocabulary = load_vocabulary(args.vocabulary or "nuscenes")
+    vocabulary = teacher_class.fit_vocabulary(
+        load_vocabulary(args.vocabulary or "nuscenes"), args.teacher_model_name_or_path, args.teacher_revision
+    )
     names = class_names(vocabulary)
     meanings = [names[int(class_id)] for class_id in vocabulary.prompt_to_class]
     return vocabulary.prompts, meanings, dict(zip(vocabulary.class_names, vocabulary.colors, strict=True))

@@ -6,11 +6,20 @@ from typing import Any
 
 import torch
 
+from uov_hf.teachers.own import find_entry_points, is_file_teacher, load_file_teacher, load_installed_teacher
 from uov_hf.teachers.pictures import embed_pictures
 from uov_hf.teachers.protocol import ImageSegments, Teacher, TeacherFrame
 
 
-__all__ = ["TEACHERS", "ImageSegments", "Teacher", "TeacherFrame", "embed_pictures", "load_teacher"]
+__all__ = [
+    "TEACHERS",
+    "ImageSegments",
+    "Teacher",
+    "TeacherFrame",
+    "embed_pictures",
+    "find_teacher",
+    "load_teacher",
+]
 
 # name -> module and class; the module is imported on first use, because each imports models of `transformers`
 TEACHERS = {
@@ -25,13 +34,39 @@ TEACHERS = {
     "sam2": ("sam2", "Sam2Teacher"),
     "sam3": ("sam3", "Sam3Teacher"),
     "sam3_points": ("sam2", "Sam3PointsTeacher"),
+    "semantic": ("semantic", "SemanticTeacher"),
     "synthetic": ("synthetic", "SyntheticTeacher"),
     "tipsv2": ("tipsv2", "TIPSv2Teacher"),
 }
 
 
+def find_teacher(name: str, trust_code: bool = False) -> type[Teacher]:
+    """Import the class of a teacher.
+
+    Args:
+        name (`str`):
+            A key of `TEACHERS`, an entry point of the group `uov_hf.teachers`, or `path/to/file.py:ClassName`.
+        trust_code (`bool`, *optional*, defaults to `False`): Whether a file may be run.
+
+    Raises:
+        ValueError: there is no such teacher, or a file is not trusted.
+        FileNotFoundError: there is no such file.
+    """
+    if name in TEACHERS:
+        module, class_name = TEACHERS[name]
+        return getattr(import_module(f"uov_hf.teachers.{module}"), class_name)
+    if is_file_teacher(name):
+        return load_file_teacher(name, trust_code)
+    if name in (installed := find_entry_points()):
+        return load_installed_teacher(installed[name])
+    raise ValueError(
+        f"There is no teacher {name!r}; there are: {', '.join([*TEACHERS, *installed])}. Your own is "
+        "path/to/file.py:ClassName."
+    )
+
+
 def load_teacher(
-    name: str,
+    teacher: str | type[Teacher],
     model_name_or_path: str | None = None,
     *,
     prompts: list[str],
@@ -44,7 +79,7 @@ def load_teacher(
     """Load a teacher, ready to segment.
 
     Args:
-        name (`str`): A key of `TEACHERS`.
+        teacher (`str` or a subclass of `Teacher`): The class, or its name for `find_teacher`.
         settings:
             Fields of the teacher's `config_class`.
         others:
@@ -53,14 +88,12 @@ def load_teacher(
     Raises:
         ValueError: there is no such teacher, or it has no such setting.
     """
-    if name not in TEACHERS:
-        raise ValueError(f"There is no teacher {name!r}; there are: {', '.join(TEACHERS)}.")
-    module, class_name = TEACHERS[name]
-    teacher_class: type[Teacher] = getattr(import_module(f"uov_hf.teachers.{module}"), class_name)
+    teacher_class = find_teacher(teacher) if isinstance(teacher, str) else teacher
     own = [field.name for field in fields(teacher_class.config_class)]
     if unknown := sorted(set(settings) - set(own)):
         raise ValueError(
-            f"The teacher {name!r} has no setting {', '.join(unknown)}; it has: {', '.join(own) or 'none'}."
+            f"The teacher {teacher_class.name!r} has no setting {', '.join(unknown)}; it has: "
+            f"{', '.join(own) or 'none'}."
         )
     return teacher_class(
         prompts,

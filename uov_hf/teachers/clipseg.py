@@ -11,7 +11,7 @@ from transformers import CLIPSegForImageSegmentation
 
 from uov_hf.teachers.config import at_least, batch_size, check_sides, share
 from uov_hf.teachers.images import ScaledImage, WindowOutputs, average_windows, run_on_windows
-from uov_hf.teachers.pooling import pool_segments, segments_of_labels
+from uov_hf.teachers.pooling import means_of_segments, pool_segments, segments_of_labels
 from uov_hf.teachers.prompts import TEMPLATES, embed_sentences, mean_over_templates
 from uov_hf.teachers.protocol import ImageSegments, TeacherFrame, open_images
 from uov_hf.teachers.second_space import SecondSpaceConfig, SecondSpaceTeacher
@@ -126,9 +126,3 @@ class CLIPSegTeacher(SecondSpaceTeacher):
             layers = tuple(layer.expand(len(conditions), -1, -1) for layer in activations)
             maps.append(self.model.decoder(layers, conditions).logits.float())
         return average_windows(WindowOutputs(outputs.grid, outputs.windows, maps), factor=self.patch_size)
-
-
-def means_of_segments(values: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
-    """Means `(num_segments,)` of `values` (height, width) over the segments 1…num_segments."""
-    sums = values.new_zeros(num_segments + 1).index_add_(0, segmentation.flatten(), values.flatten())
-    return (sums / segmentation.flatten().bincount(minlength=num_segments + 1))[1:]

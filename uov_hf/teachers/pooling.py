@@ -61,7 +61,12 @@ def segments_of_labels(labels: Tensor, keep: Tensor | None = None) -> tuple[Tens
 
 
 def pool_segments(features: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
-    """Unit-length sums of patch features over segments, equal to sums of features upsampled to the image.
+    """`sum_over_segments`, made unit length."""
+    return normalize(sum_over_segments(features, segmentation, num_segments), dim=-1)
+
+
+def sum_over_segments(features: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
+    """Sums of patch features over segments, equal to sums of features upsampled to the image.
 
     Args:
         features (`torch.Tensor` of shape `(D, h, w)`): Per patch.
@@ -83,4 +88,10 @@ def pool_segments(features: Tensor, segmentation: Tensor, num_segments: int) -> 
     for patch, weight in ((left, share), (right, 1 - share)):
         sums.index_add_(0, (row_of * w + patch).flatten(), weight.expand(height, width).flatten())
     weights = torch.einsum("yh,syw->shw", vertical, sums.view(-1, height, w)[1:])  # of each patch in each segment
-    return normalize(weights.flatten(1) @ features.flatten(1).T, dim=-1)
+    return weights.flatten(1) @ features.flatten(1).T
+
+
+def means_of_segments(values: Tensor, segmentation: Tensor, num_segments: int) -> Tensor:
+    """Means `(num_segments,)` of `values` (height, width) over the segments 1…num_segments."""
+    sums = values.new_zeros(num_segments + 1).index_add_(0, segmentation.flatten(), values.flatten())
+    return (sums / segmentation.flatten().bincount(minlength=num_segments + 1))[1:]

@@ -14,6 +14,7 @@ from uov_hf.image_files import EncodedImage, decode_image
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.config import TeacherConfig
 from uov_hf.teachers.images import ScaledImage
+from uov_hf.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _nearest(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 class Teacher(ABC):
-    """A frozen 2D model behind one protocol. To add one, write a file with a subclass and a line in `TEACHERS`.
+    """A frozen 2D model behind one protocol. To add one, see docs/how_to/teachers.md.
 
     Args:
         prompts (`list[str]`): The vocabulary; segment labels are rows of it.
@@ -191,6 +192,18 @@ class Teacher(ABC):
         self.device = torch.device(device)
         self.dtype = dtype
         self.load()
+
+    @classmethod
+    def fit_vocabulary(
+        cls, vocabulary: Vocabulary, model_name_or_path: str | None = None, revision: str | None = None
+    ) -> Vocabulary:
+        """The vocabulary with the prompts that the teacher can predict: the same, unless its list of labels is closed.
+
+        Args:
+            vocabulary (`Vocabulary`): The classes, and prompts for open-vocabulary teachers.
+            model_name_or_path, revision (`str`, *optional*): Those that the teacher will be loaded with.
+        """
+        return vocabulary
 
     def load(self) -> None:  # noqa: B027  a teacher without models or files has nothing to load
         """Load models and files; subclasses call `super().load()` first."""

@@ -2,7 +2,7 @@
 
 import colorsys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -30,6 +30,8 @@ class Vocabulary:
         prompt_to_raw (`np.ndarray` of shape `(num_prompts,)`): int64, the raw id of a prompt.
         prompt_to_class (`np.ndarray` of shape `(num_prompts,)`):
             int64, the training id of a prompt, or 255 (background).
+        model_labels (`dict[str, int]`):
+            The training id, or 255, of the labels of closed-set image models; see `class_of_model_label`.
     """
 
     name: str
@@ -43,6 +45,58 @@ class Vocabulary:
     prompt_groups: np.ndarray
     prompt_to_raw: np.ndarray
     prompt_to_class: np.ndarray
+    model_labels: dict[str, int]
+
+    def class_of_model_label(self, label: str) -> int | None:
+        """The training id of a closed-set model's label, 255 for a label of no class, None for an unknown label.
+
+        A label without an entry in `model_labels` is the class of its name. Case does not count, nor do synonyms after
+        a comma: "road, route" is "road".
+        """
+        names = {_plain(name): index for index, name in enumerate(self.class_names)}
+        return (names | self.model_labels).get(_plain(label))
+
+    def with_model_labels(self, labels: list[str], model: str) -> "Vocabulary":
+        """The same classes with a closed-set model's labels as prompts, each a group of its own.
+
+        A class without a label gets its first prompt, after the labels, so that every class has a prompt.
+
+        Args:
+            labels (`list[str]`): The labels that the model predicts, in the order of their ids.
+            model (`str`): Its name, for messages.
+
+        Raises:
+            ValueError: The class of a label is unknown, or no label has a class.
+        """
+        classes = [self.class_of_model_label(label) for label in labels]
+        if unknown := [label for label, class_id in zip(labels, classes, strict=True) if class_id is None]:
+            shown = ", ".join(map(repr, unknown[:10])) + (", …" if len(unknown) > 10 else "")
+            raise ValueError(
+                f"The vocabulary {self.name!r} has no class for {len(unknown)} of the {len(labels)} labels of "
+                f"{model}: {shown}. Copy the YAML file of the vocabulary, add the labels under `model_labels`, for "
+                "example `- {class: car, labels: [van]}` (`class: null` for a label of no class), and give the copy "
+                "with --vocabulary."
+            )
+        without = [row for row in range(len(self.class_names)) if row not in classes]
+        if len(without) == len(self.class_names):
+            raise ValueError(
+                f"No label of {model} belongs to a class of the vocabulary {self.name!r}: all are `class: null` in "
+                "`model_labels`."
+            )
+        first_prompts = [self.prompts[self.prompt_to_class.tolist().index(class_id)] for class_id in without]
+        prompt_to_class = np.array([*classes, *without], np.int64)
+        return replace(
+            self,
+            prompts=[*labels, *first_prompts],
+            prompt_groups=np.arange(len(prompt_to_class)),
+            prompt_to_raw=np.array([self._first_raw_id(class_id) for class_id in prompt_to_class], np.int64),
+            prompt_to_class=prompt_to_class,
+        )
+
+    def _first_raw_id(self, class_id: int) -> int:
+        """The first raw id of a class; -1 if there is none, which only the background may lack."""
+        raw_ids = self.raw_ids[self.classes_of(self.raw_ids) == class_id]
+        return int(raw_ids[0]) if len(raw_ids) else -1
 
     def classes_of(self, raw_labels: np.ndarray) -> np.ndarray:
         """Training ids of raw labels, uint8, in the shape of the labels; 255 = ignored.
@@ -85,7 +139,7 @@ def parse_vocabulary(content: Entry) -> Vocabulary:
         ValueError: It does not have the form in docs/how_to/vocabulary.md, or contradicts itself; the message has the
             line.
     """
-    top = content.mapping(("name", "classes"), ("raw_classes", "prompt_groups", "background", "maps"))
+    top = content.mapping(("name", "classes"), ("raw_classes", "prompt_groups", "background", "model_labels", "maps"))
     classes = _parse_classes(top["classes"], with_prompts="prompt_groups" not in top)
     class_ids = {name: index for index, name in enumerate(classes)}
     raw_classes = _parse_raw_classes(top, class_ids)
@@ -105,6 +159,7 @@ def parse_vocabulary(content: Entry) -> Vocabulary:
         prompt_groups=prompt_groups,
         prompt_to_raw=np.array([group.raw_class.raw_id for group in groups], np.int64)[prompt_groups],
         prompt_to_class=np.array([group.raw_class.class_id for group in groups], np.int64)[prompt_groups],
+        model_labels=_parse_model_labels(top, list(classes)),
     )
 
 
@@ -200,6 +255,24 @@ def _parse_group(item: Entry, raw_classes: dict[str, _RawClass]) -> _PromptGroup
 
 def _parse_prompts(entry: Entry) -> list[str]:
     return [item.text() for item in entry.items("a prompt")]
+
+
+def _parse_model_labels(top: dict[str, Entry], class_names: list[str]) -> dict[str, int]:
+    """The class of each label, in lower case."""
+    model_labels: dict[str, int] = {}
+    for item in top["model_labels"].items("a class of model labels") if "model_labels" in top else ():
+        entry = item.mapping(("class", "labels"))
+        for label in entry["labels"].items("a label"):
+            name = _plain(label.text())
+            if name in model_labels:
+                raise label.error(f"`model_labels` has the label {name!r} twice.")
+            model_labels[name] = _class_id(entry["class"], class_names)
+    return model_labels
+
+
+def _plain(label: str) -> str:
+    """The first of the synonyms of a label, in lower case."""
+    return label.split(",")[0].strip().casefold()
 
 
 def _parse_color(entry: dict[str, Entry], index: int) -> list[int]:

@@ -1,0 +1,82 @@
+"""Tiny random closed-set segmenters of the real architectures, with the labels of Cityscapes."""
+
+from pathlib import Path
+
+from tiny_models import DETECTOR, SWIN, _save
+from transformers import (
+    ConvNextConfig,
+    EomtConfig,
+    EomtForUniversalSegmentation,
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
+)
+from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
+from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
+
+
+CITYSCAPES = [
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+]  # fmt: skip
+
+
+def labelled(labels: list[str]) -> dict[str, dict]:
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
+
+
+def save_tiny_segformer(folder: Path, labels: list[str] = CITYSCAPES) -> str:
+    config = SegformerConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=24,
+        **labelled(labels),
+    )  # fmt: skip
+    SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
+    return _save(SegformerForSemanticSegmentation(config), folder)
+
+
+def save_tiny_upernet(folder: Path) -> str:
+    backbone = ConvNextConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], out_features=["stage1", "stage2", "stage3", "stage4"]
+    )
+    config = UperNetConfig(
+        backbone_config=backbone, hidden_size=24, auxiliary_channels=8, auxiliary_in_channels=16, pool_scales=[1, 2],
+        auxiliary_loss_weight=0.4, **labelled(CITYSCAPES),
+    )  # fmt: skip
+    SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
+    return _save(UperNetForSemanticSegmentation(config), folder)
+
+
+def save_tiny_mask2former_for_streets(folder: Path) -> str:
+    config = Mask2FormerConfig(
+        backbone_config=SWIN | {"out_features": ["stage1", "stage2", "stage3", "stage4"], "image_size": 64},
+        feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16, dim_feedforward=16,
+        num_attention_heads=2, **labelled(CITYSCAPES), **DETECTOR,
+    )  # fmt: skip
+    Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
+    return _save(Mask2FormerForUniversalSegmentation(config), folder)
+
+
+def save_tiny_eomt_for_streets(folder: Path) -> str:
+    """As the published ones for semantic segmentation, it cuts an image into squares."""
+    config = EomtConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16, num_blocks=1,
+        num_queries=6, **labelled(CITYSCAPES),
+    )  # fmt: skip
+    model = EomtForUniversalSegmentation(config)
+    model.attn_mask_probs.zero_()  # as training leaves it: queries are not masked
+    EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": None}, do_split_image=True).save_pretrained(
+        folder
+    )
+    return _save(model, folder)
+
+
+SEGMENTERS = {
+    "segformer": save_tiny_segformer,
+    "upernet": save_tiny_upernet,
+    "mask2former": save_tiny_mask2former_for_streets,
+    "eomt": save_tiny_eomt_for_streets,
+}

@@ -1,0 +1,78 @@
+"""Teachers from outside the package: a class in a Python file, or an entry point of an installed package."""
+
+import hashlib
+import importlib.util
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from uov_hf.teachers.protocol import Teacher
+
+
+ENTRY_POINTS = "uov_hf.teachers"  # the group
+
+
+def is_file_teacher(name: str) -> bool:
+    """Whether a name has the form of a class in a Python file, or of the file alone."""
+    return name.endswith(".py") or ".py:" in name
+
+
+def load_file_teacher(name: str, trust_code: bool) -> type[Teacher]:
+    """Import the class `path/to/file.py:ClassName`.
+
+    Its `name` becomes `file.py:ClassName@<digest of the file>`: label sets record it, and must not contain a folder of
+    this machine.
+
+    Raises:
+        ValueError: the name has another form, the code is not trusted, or the file has no such teacher.
+        FileNotFoundError: there is no such file.
+    """
+    file, _, class_name = name.rpartition(":")
+    if not file.endswith(".py") or not class_name.isidentifier():
+        raise ValueError(
+            f"A teacher in a file has the form path/to/file.py:ClassName, got {name!r}. For example: "
+            "--teacher my_teacher.py:MyTeacher."
+        )
+    if not trust_code:
+        raise ValueError(
+            f"The teacher {name!r} runs the Python code of {file}, with your rights on this machine. Read the file, "
+            "then give --trust_teacher_code."
+        )
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the Python file of the teacher {name!r}, got no file.")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    found = getattr(_import_file(path), class_name, None)
+    return _named(found, f"{path.name}:{class_name}@{digest}", f"`{class_name}` of {path}")
+
+
+def find_entry_points() -> dict[str, EntryPoint]:
+    """The teachers of installed packages, by name."""
+    return {one.name: one for one in entry_points(group=ENTRY_POINTS)}
+
+
+def load_installed_teacher(entry_point: EntryPoint) -> type[Teacher]:
+    """Import the class of an entry point.
+
+    Raises:
+        ValueError: it is no teacher.
+    """
+    return _named(entry_point.load(), entry_point.name, f"The entry point {entry_point.name} = {entry_point.value}")
+
+
+def _import_file(path: Path) -> object:
+    name = f"uov_hf_teacher_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _named(found: object, name: str, source: str) -> type[Teacher]:
+    if not (isinstance(found, type) and issubclass(found, Teacher)):
+        raise ValueError(f"{source} is no teacher: expected a subclass of `uov_hf.teachers.Teacher`, got {found!r}.")
+    found.name = name
+    return found
