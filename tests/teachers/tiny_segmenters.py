@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from tiny_models import DETECTOR, SWIN, _save
 from transformers import (
     ConvNextConfig,
@@ -9,6 +10,8 @@ from transformers import (
     EomtForUniversalSegmentation,
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
+    PreTrainedConfig,
+    PreTrainedModel,
     SegformerConfig,
     SegformerForSemanticSegmentation,
     UperNetConfig,
@@ -29,13 +32,20 @@ def labelled(labels: list[str]) -> dict[str, dict]:
     return {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
 
 
+def build(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    """The same model in every run; `_save` draws matrices anew, but not vectors."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind(config)
+
+
 def save_tiny_segformer(folder: Path, labels: list[str] = CITYSCAPES) -> str:
     config = SegformerConfig(
         depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=24,
         **labelled(labels),
     )  # fmt: skip
     SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
-    return _save(SegformerForSemanticSegmentation(config), folder)
+    return _save(build(SegformerForSemanticSegmentation, config), folder)
 
 
 def save_tiny_upernet(folder: Path) -> str:
@@ -47,7 +57,7 @@ def save_tiny_upernet(folder: Path) -> str:
         auxiliary_loss_weight=0.4, **labelled(CITYSCAPES),
     )  # fmt: skip
     SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
-    return _save(UperNetForSemanticSegmentation(config), folder)
+    return _save(build(UperNetForSemanticSegmentation, config), folder)
 
 
 def save_tiny_mask2former_for_streets(folder: Path) -> str:
@@ -57,7 +67,7 @@ def save_tiny_mask2former_for_streets(folder: Path) -> str:
         num_attention_heads=2, **labelled(CITYSCAPES), **DETECTOR,
     )  # fmt: skip
     Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
-    return _save(Mask2FormerForUniversalSegmentation(config), folder)
+    return _save(build(Mask2FormerForUniversalSegmentation, config), folder)
 
 
 def save_tiny_eomt_for_streets(folder: Path) -> str:
@@ -66,7 +76,7 @@ def save_tiny_eomt_for_streets(folder: Path) -> str:
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16, num_blocks=1,
         num_queries=6, **labelled(CITYSCAPES),
     )  # fmt: skip
-    model = EomtForUniversalSegmentation(config)
+    model = build(EomtForUniversalSegmentation, config)
     model.attn_mask_probs.zero_()  # as training leaves it: queries are not masked
     EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": None}, do_split_image=True).save_pretrained(
         folder
