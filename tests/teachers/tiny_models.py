@@ -12,23 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tiny_segmenters import DETECTOR, SWIN, save_random, save_tiny_eomt, save_tiny_mask2former
 from torch.nn.functional import interpolate
 from transformers import (
     BertTokenizer,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
     CLIPTokenizer,
-    EomtConfig,
-    EomtForUniversalSegmentation,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroupViTConfig,
     GroupViTModel,
-    Mask2FormerConfig,
-    Mask2FormerForUniversalSegmentation,
     Owlv2Config,
     Owlv2ForObjectDetection,
-    PreTrainedModel,
     Sam2Config,
     Sam2Model,
     Sam3Config,
@@ -40,9 +36,7 @@ from transformers import (
     Tipsv2Tokenizer,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
-from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -53,8 +47,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 CHARACTERS = [character for character in string.printable if not character.isspace() and not character.isupper()]
 SAM_DECODER = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
-DETECTOR = {"encoder_layers": 1, "decoder_layers": 2, "num_queries": 6}
-SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
 
 
 def save_tiny_clip(folder: Path) -> str:
@@ -72,7 +64,7 @@ def save_tiny_tipsv2(folder: Path) -> str:
     # Its own image processor needs torchvision: this is the file that it writes.
     processor = {"size": {"height": 56, "width": 56}, "resample": 2, "do_normalize": False, "rescale_factor": 1 / 255}
     ViTImageProcessorPil(**processor).save_pretrained(folder)
-    return _save(Tipsv2Model(config), folder, wide_tokens=True)
+    return save_random(Tipsv2Model(config), folder, wide_tokens=True)
 
 
 def save_tiny_groupvit(folder: Path) -> str:
@@ -82,7 +74,7 @@ def save_tiny_groupvit(folder: Path) -> str:
         text_config=text, vision_config=vision | groups, projection_dim=16, projection_intermediate_dim=32
     )
     CLIPImageProcessorPil(size={"shortest_edge": 64}, do_center_crop=False).save_pretrained(folder)
-    return _save(GroupViTModel(config), save_tokenizer(folder), wide_tokens=True)
+    return save_random(GroupViTModel(config), save_tokenizer(folder), wide_tokens=True)
 
 
 def save_tiny_clipseg(folder: Path) -> str:
@@ -96,7 +88,7 @@ def save_tiny_clipseg(folder: Path) -> str:
         decoder_intermediate_size=16,
     )
     save_square_processor(folder, 64)
-    return _save(CLIPSegForImageSegmentation(config), save_tokenizer(folder), wide_tokens=True)
+    return save_random(CLIPSegForImageSegmentation(config), save_tokenizer(folder), wide_tokens=True)
 
 
 def clip_text_config() -> dict:
@@ -139,7 +131,7 @@ def save_tiny_sam2(folder: Path) -> str:
     prompts = {"hidden_size": 32, "image_size": 64, "patch_size": 16}
     save_square_processor(folder, 64)
     config = Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=SAM_DECODER)
-    return _save(Sam2Model(config), folder)
+    return save_random(Sam2Model(config), folder)
 
 
 def save_tiny_sam3_tracker(folder: Path) -> str:
@@ -148,7 +140,7 @@ def save_tiny_sam3_tracker(folder: Path) -> str:
     config = Sam3TrackerConfig(
         vision_config=sam3_vision_config(), prompt_encoder_config=prompts, mask_decoder_config=SAM_DECODER
     )
-    return _save(Sam3TrackerModel(config), folder)
+    return save_random(Sam3TrackerModel(config), folder)
 
 
 def save_tiny_sam3(folder: Path) -> str:
@@ -163,7 +155,7 @@ def save_tiny_sam3(folder: Path) -> str:
         mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
     )
     save_square_processor(folder, 56)
-    return _save(Sam3Model(config), save_tokenizer(folder))
+    return save_random(Sam3Model(config), save_tokenizer(folder))
 
 
 def sam3_vision_config() -> dict:
@@ -181,33 +173,6 @@ def sam3_vision_config() -> dict:
     return {"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": sizes}
 
 
-def save_tiny_mask2former(folder: Path) -> str:
-    config = Mask2FormerConfig(
-        backbone_config=SWIN | {"out_features": ["stage1", "stage2", "stage3", "stage4"], "image_size": 64},
-        feature_size=32,
-        mask_feature_size=32,
-        hidden_dim=32,
-        encoder_feedforward_dim=16,
-        dim_feedforward=16,
-        num_attention_heads=2,
-        num_labels=3,
-        **DETECTOR,
-    )
-    Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
-    return _save(Mask2FormerForUniversalSegmentation(config), folder)
-
-
-def save_tiny_eomt(folder: Path) -> str:
-    config = EomtConfig(
-        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16, num_blocks=1,
-        num_queries=6, num_labels=3,
-    )  # fmt: skip
-    model = EomtForUniversalSegmentation(config)
-    model.attn_mask_probs.zero_()  # as training leaves it: queries are not masked
-    EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 64}).save_pretrained(folder)
-    return _save(model, folder)
-
-
 def save_tiny_owlv2(folder: Path) -> str:
     config = Owlv2Config(
         text_config=clip_text_config() | {"max_position_embeddings": 16},
@@ -215,7 +180,7 @@ def save_tiny_owlv2(folder: Path) -> str:
         projection_dim=TOWER["hidden_size"],
     )
     Owlv2ImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return _save(Owlv2ForObjectDetection(config), save_tokenizer(folder))
+    return save_random(Owlv2ForObjectDetection(config), save_tokenizer(folder))
 
 
 def save_tiny_grounding_dino(folder: Path) -> str:
@@ -232,7 +197,7 @@ def save_tiny_grounding_dino(folder: Path) -> str:
     )
     GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
     bert_tokenizer().save_pretrained(folder)
-    return _save(GroundingDinoForObjectDetection(config), folder)
+    return save_random(GroundingDinoForObjectDetection(config), folder)
 
 
 def bert_tokenizer() -> BertTokenizer:
@@ -249,19 +214,6 @@ def bert_tokenizer() -> BertTokenizer:
 def save_square_processor(folder: Path, side: int) -> None:
     """What the processors of SAM 2 and 3 write, which need torchvision."""
     ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
-
-
-def _save(model: PreTrainedModel, folder: Path, wide_tokens: bool = False) -> str:
-    """With every matrix drawn anew, so that predictions differ: many start as zeros or nearly so."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                is_token = wide_tokens and parameter.ndim == 3 and "conv" not in name and "patch" not in name
-                fan_in = 4 if is_token else parameter[0].numel()
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
-    model.save_pretrained(folder)
-    return str(folder)
 
 
 PROMPTS = ["car", "A person on a bicycle.", "road", "sky", "tree", "rolling hills (< 20 cm tall)"]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from tiny_models import DETECTOR, SWIN, _save
 from transformers import (
     ConvNextConfig,
     EomtConfig,
@@ -22,6 +21,8 @@ from transformers.models.mask2former.image_processing_pil_mask2former import Mas
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 
+DETECTOR = {"encoder_layers": 1, "decoder_layers": 2, "num_queries": 6}
+SWIN = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
 CITYSCAPES = [
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
     "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
@@ -33,7 +34,7 @@ def labelled(labels: list[str]) -> dict[str, dict]:
 
 
 def build(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-    """The same model in every run; `_save` draws matrices anew, but not vectors."""
+    """The same model in every run; `save_random` draws matrices anew, but not vectors."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return kind(config)
@@ -45,7 +46,7 @@ def save_tiny_segformer(folder: Path, labels: list[str] = CITYSCAPES) -> str:
         **labelled(labels),
     )  # fmt: skip
     SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
-    return _save(build(SegformerForSemanticSegmentation, config), folder)
+    return save_random(build(SegformerForSemanticSegmentation, config), folder)
 
 
 def save_tiny_upernet(folder: Path) -> str:
@@ -57,36 +58,52 @@ def save_tiny_upernet(folder: Path) -> str:
         auxiliary_loss_weight=0.4, **labelled(CITYSCAPES),
     )  # fmt: skip
     SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
-    return _save(build(UperNetForSemanticSegmentation, config), folder)
+    return save_random(build(UperNetForSemanticSegmentation, config), folder)
 
 
-def save_tiny_mask2former_for_streets(folder: Path) -> str:
+def save_tiny_mask2former(folder: Path) -> str:
     config = Mask2FormerConfig(
         backbone_config=SWIN | {"out_features": ["stage1", "stage2", "stage3", "stage4"], "image_size": 64},
         feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16, dim_feedforward=16,
         num_attention_heads=2, **labelled(CITYSCAPES), **DETECTOR,
     )  # fmt: skip
     Mask2FormerImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(folder)
-    return _save(build(Mask2FormerForUniversalSegmentation, config), folder)
+    return save_random(build(Mask2FormerForUniversalSegmentation, config), folder)
 
 
-def save_tiny_eomt_for_streets(folder: Path) -> str:
-    """As the published ones for semantic segmentation, it cuts an image into squares."""
+def save_tiny_eomt(folder: Path, cut_into_squares: bool = False) -> str:
+    """Those for semantic segmentation cut an image into squares; the others pad it."""
     config = EomtConfig(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=64, patch_size=16, num_blocks=1,
         num_queries=6, **labelled(CITYSCAPES),
     )  # fmt: skip
     model = build(EomtForUniversalSegmentation, config)
     model.attn_mask_probs.zero_()  # as training leaves it: queries are not masked
-    EomtImageProcessorPil(size={"shortest_edge": 64, "longest_edge": None}, do_split_image=True).save_pretrained(
-        folder
-    )
-    return _save(model, folder)
+    size = {"shortest_edge": 64, "longest_edge": None if cut_into_squares else 64}
+    EomtImageProcessorPil(size=size, do_split_image=cut_into_squares).save_pretrained(folder)
+    return save_random(model, folder)
+
+
+def save_tiny_cutting_eomt(folder: Path) -> str:
+    return save_tiny_eomt(folder, cut_into_squares=True)
+
+
+def save_random(model: PreTrainedModel, folder: Path, wide_tokens: bool = False) -> str:
+    """With every matrix drawn anew, so that predictions differ: many start as zeros or nearly so."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                is_token = wide_tokens and parameter.ndim == 3 and "conv" not in name and "patch" not in name
+                fan_in = 4 if is_token else parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan_in**-0.5)
+    model.save_pretrained(folder)
+    return str(folder)
 
 
 SEGMENTERS = {
     "segformer": save_tiny_segformer,
     "upernet": save_tiny_upernet,
-    "mask2former": save_tiny_mask2former_for_streets,
-    "eomt": save_tiny_eomt_for_streets,
+    "mask2former": save_tiny_mask2former,
+    "eomt": save_tiny_cutting_eomt,
 }
