@@ -53,6 +53,7 @@ class LabelSetGenerationArguments(DataArguments):
     output_dir: str = option("labels", "Folder of the label set.")
 
     def __post_init__(self) -> None:
+        self.teacher_class = find_teacher(self.teacher, trust_code=self.trust_teacher_code)
         for text in self.teacher_settings:
             if "=" not in text:
                 raise ValueError(f"--teacher_settings: expected NAME=VALUE, got {text!r}.")
@@ -60,7 +61,6 @@ class LabelSetGenerationArguments(DataArguments):
 
 def main() -> None:
     args = parse_arguments(LabelSetGenerationArguments, __doc__)
-    teacher_class = find_teacher(args.teacher, trust_code=args.trust_teacher_code)
     accelerator = start(args.output_dir, seed=0)
     if args.dataset is None:
         accelerator.print("No --dataset: labelling a synthetic street. For real data give --dataset and --data_dir.")
@@ -74,9 +74,9 @@ def main() -> None:
     vocabulary = load_vocabulary(args.vocabulary or frames.taxonomy)
 
     # Teacher
-    vocabulary = teacher_class.fit_vocabulary(vocabulary, args.teacher_model_name_or_path, args.teacher_revision)
+    vocabulary = args.teacher_class.fit_vocabulary(vocabulary, args.teacher_model_name_or_path, args.teacher_revision)
     teacher = load_teacher(
-        teacher_class,
+        args.teacher_class,
         args.teacher_model_name_or_path,
         prompts=vocabulary.prompts,
         revision=args.teacher_revision,

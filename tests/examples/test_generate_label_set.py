@@ -46,3 +46,47 @@ def test_two_processes_finish_what_was_begun_in_the_same_bytes(tiny_street, labe
     output = run_script(*generation(tiny_street, begun), num_processes=2)
     assert "2 frames" in output and "2 were there already" in output
     assert contents(begun) == contents(label_set)
+
+
+MINE = """
+import numpy as np
+
+from uov_hf.teachers import ImageSegments, Teacher
+
+
+class Mine(Teacher):
+    embed_dim = 4
+
+    def encode_prompts(self, prompts):
+        return np.eye(4)[np.arange(len(prompts)) % 4]
+
+    def segment(self, frame):
+        sizes = [tuple(size) for size in frame["image_sizes"]]
+        return [ImageSegments(np.ones(size, int), np.array([7]), np.ones(1), np.eye(1, 4)) for size in sizes]
+"""
+
+
+def test_a_teacher_of_the_users_own_file_makes_a_label_set_without_a_path_of_this_machine(
+    tiny_street, run_script, tmp_path
+):
+    (tmp_path / "mine.py").write_text(MINE)
+    data = ["--dataset", "nuscenes", "--data_dir", tiny_street, "--split", "all", "--output_dir", tmp_path / "labels"]
+    run_script("generate_label_set.py", "--teacher", f"{tmp_path / 'mine.py'}:Mine", "--trust_teacher_code", *data)
+    made = LabelSet(tmp_path / "labels")
+    assert made.teacher["name"].startswith("mine.py:Mine@") and made.teacher_id == made.teacher["name"]
+    assert str(tmp_path) not in (tmp_path / "labels" / "label_set.json").read_text()
+    assert set(made.read(made.frame_ids[0])["segment_labels"].tolist()) == {7}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ("mine.py:Mine", "runs the Python code of mine.py"),
+        ("mine.py", "form path/to/file.py:ClassName"),
+        ("sam", "no teacher 'sam'; there are: clip,"),
+    ],
+)
+def test_a_wrong_or_untrusted_teacher_is_refused_before_anything_is_read(script, capsys, teacher, message):
+    with pytest.raises(SystemExit):
+        script("generate_label_set.py").parse("--teacher", teacher)
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -8,7 +8,7 @@ import torch
 
 from uov_hf.teachers.own import find_entry_points, is_file_teacher, load_file_teacher, load_installed_teacher
 from uov_hf.teachers.pictures import embed_pictures
-from uov_hf.teachers.protocol import ImageSegments, Teacher, TeacherFrame
+from uov_hf.teachers.protocol import ImageSegments, Teacher, TeacherFrame, open_images
 
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "embed_pictures",
     "find_teacher",
     "load_teacher",
+    "open_images",
 ]
 
 # name -> module and class; the module is imported on first use, because each imports models of `transformers`
