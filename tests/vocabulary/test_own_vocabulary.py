@@ -105,6 +105,8 @@ WRONG_SECTIONS = [
     ("".join(RAW_CLASSES), 13, "two raw classes have the id 4"),
     ("raw_classes:\n  - {id: -1, name: a, class: ground}", 12, "0 to 65535, or -1 for what is always ignored"),
     ("prompt_groups:\n  - {raw_class: vehicle, prompts: [car]}", 4, "`color`, `is_thing`, got 'prompts'"),
+    ("model_labels:\n  - {class: human, labels: [person]}", 12, "no class 'human'"),
+    ("model_labels:\n  - {class: wall, labels: [Fence, ' fence, hedge']}", 12, "has the label 'fence' twice"),
 ]
 
 
@@ -147,3 +149,31 @@ def test_a_file_that_is_no_text_or_empty_is_refused(tmp_path):
         load_vocabulary(tmp_path / "bytes.yaml")
     with pytest.raises(ValueError, match="no vocabulary '.*away.yaml': expected one of cityscapes, nuscenes"):
         load_vocabulary(tmp_path / "away.yaml")
+
+
+MODEL_LABELS = """\
+model_labels:
+  - {class: vehicle, labels: [Auto, van]}
+  - {class: null, labels: [heaven]}
+"""
+
+
+def test_a_models_labels_become_prompts_and_every_class_keeps_one(tmp_path):
+    plain = load_vocabulary(written(tmp_path, TEN_LINES + MODEL_LABELS))
+    ours = plain.with_model_labels(["wall", "auto", "Heaven, sky", "van"], "a model")
+    assert ours.prompts == ["wall", "auto", "Heaven, sky", "van", "asphalt"]  # no label is of class ground
+    assert ours.prompt_to_class.tolist() == [1, 0, 255, 0, 2]
+    assert ours.prompt_to_raw.tolist() == [1, 0, 3, 0, 2] and ours.prompt_groups.tolist() == [0, 1, 2, 3, 4]
+    assert (ours.class_names, ours.raw_names) == (plain.class_names, plain.raw_names)
+
+
+def test_labels_without_a_class_are_refused_with_the_way_to_add_them(tmp_path):
+    ours = load_vocabulary(written(tmp_path, TEN_LINES + MODEL_LABELS))
+    with pytest.raises(ValueError, match=r"'yard' has no class for 2 of the 3 labels of a model: 'bed', 'dog'\. Copy"):
+        ours.with_model_labels(["bed", "auto", "dog"], "a model")
+    with pytest.raises(ValueError, match=r"No label of a model belongs to a class of the vocabulary 'yard'"):
+        ours.with_model_labels(["heaven"], "a model")
+    without_null = load_vocabulary(
+        written(tmp_path, TEN_LINES.replace("background: [sky, clouds]\n", "") + MODEL_LABELS)
+    )
+    assert without_null.with_model_labels(["auto", "heaven"], "a model").prompt_to_raw.tolist()[:2] == [0, -1]
