@@ -37,7 +37,7 @@ NOT_RUN = {
     r"examples/demo\.py": "tests/examples/test_demo.py runs it",
     r"^pip ": "needs a package index",
     r"--multi_gpu|^sbatch ": "needs several GPUs or machines; tests/examples runs two processes, and the Slurm script",
-    r"--teacher (clipseg|tipsv2|sam2)": "needs published weights; tests/teachers runs every teacher with random ones",
+    r"--teacher (clipseg|tipsv2|sam2|semantic)": "needs published weights; tests/teachers runs all with random ones",
     r"--teacher files": "needs what other programs wrote; tests/teachers/test_files_teacher.py makes and reads it",
     r"^uov-hf push|push_checkpoint": "needs the Hub; tests/hub pushes to and pulls from a server of its own",
     r"examples/space/app\.py": "serves until it is stopped; tests/browser/test_space.py clicks through it",
@@ -73,12 +73,12 @@ def server():
 def disk(tmp_path_factory) -> Path:
     """The files that a reader of the pages has. Do not write into it.
 
-    A block of YAML that opens with a file name in a comment is that file.
+    A block of YAML or Python that opens with a file name in a comment is that file.
     """
     folder = tmp_path_factory.mktemp("disk")
     prepare(folder)
     for block in ALL_BLOCKS:
-        if name := re.match(r"# ([\w.]+)\n", block.code if block.language == "yaml" else ""):
+        if name := re.match(r"# (\w+\.(yaml|yml|py))\n", block.code if block.language in ("yaml", "python") else ""):
             (folder / name.group(1)).write_text(block.code, encoding="utf-8")
     return folder
 
