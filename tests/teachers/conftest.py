@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tiny_models import draw_images, frame_of, load_tiny_teacher, save_tiny_clip, saved
 
+from uov_hf.data import load_frames
 from uov_hf.teachers.images import ScaledImage
 
 
@@ -48,3 +49,9 @@ def scaled(pictures) -> list[ScaledImage]:
 def frame(pictures) -> dict:
     """A frame of three cameras with these pictures."""
     return frame_of(*pictures)
+
+
+@pytest.fixture(scope="session")
+def real_frames(shared_data):
+    """One frame of nuScenes with six real images."""
+    return load_frames("nuscenes", "all", data_dir=shared_data / "nuscenes")

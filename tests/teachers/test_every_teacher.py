@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from ten_steps import losses_of_ten_steps
 from tiny_models import (
     PROMPTS,
     TINY_TEACHERS,
@@ -16,14 +17,10 @@ from tiny_models import (
 )
 from torch.nn.functional import normalize
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining
-from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.segments import decode_segmentation, segment_frame
 from uov_hf.teachers import TEACHERS, load_teacher
 from uov_hf.teachers.checkpoints import dtype_name
-from uov_hf.training.collation import collate_tmp
-from uov_hf.training.samples import TMPSamples
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -192,11 +189,6 @@ def test_wrong_settings_are_refused(load, name, wrong, message):
 
 
 @pytest.fixture(scope="module")
-def real_frames(shared_data):
-    return load_frames("nuscenes", "all", data_dir=shared_data / "nuscenes")
-
-
-@pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory):
     path = tmp_path_factory.mktemp("vocabulary") / "street.yaml"
     path.write_text(VOCABULARY)
@@ -222,22 +214,3 @@ def test_real_images_become_point_labels_that_a_network_learns_from(name, real_f
 
     losses = losses_of_ten_steps(real_frames, label_set)
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
-
-
-def losses_of_ten_steps(frames, label_set) -> list[float]:
-    """Of a tiny network on coarse voxels; raises where a step leaves the weights as they are."""
-    samples = TMPSamples(frames, label_set, PointLabels(label_set.folder), UOVFeatureExtractor(voxel_size=[0.8] * 3))
-    batch, losses = collate_tmp([samples[0, 0]]), []
-    torch.manual_seed(0)
-    model = UOVForPreTraining(UOVConfig.from_preset("tiny", projection_dim=label_set.embed_dim))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    for _ in range(10):
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    changed = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
-    assert sum(changed) > 0.9 * len(changed)
-    return losses

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from ten_steps import losses_of_ten_steps
 from tiny_models import draw_images, frame_of, labels_of_pixels, saved, upsampled
 from tiny_segmenters import CITYSCAPES, SEGMENTERS, save_tiny_segformer
 from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
 
-from uov_hf.labels import LabelSet
+from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import Teacher, find_teacher, load_teacher
 from uov_hf.teachers.images import ScaledImage
 from uov_hf.vocabulary import load_vocabulary
@@ -226,3 +227,18 @@ def test_every_model_of_the_teacher_is_frozen(folder_of):
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
     with pytest.raises(RuntimeError, match="no train mode"):
         teacher.model.train()
+
+
+@ARCHITECTURES
+def test_real_images_become_point_labels_that_a_network_learns_from(folder_of, real_frames, tmp_path, architecture):
+    folder = folder_of(architecture)
+    teacher = load_semantic(folder)
+    vocabulary = find_teacher("semantic").fit_vocabulary(NUSCENES, folder)
+    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, settings={"cameras": None})
+    label_set.write(real_frames, teacher)
+    label_points(label_set, real_frames)
+    row = label_set.read(real_frames.frame_ids[0])
+    labels = PointLabels(label_set.folder).read(real_frames.frame_ids[0])["labels"]
+    assert set(labels.tolist()) <= {255, *label_set.prompt_to_class[row["segment_labels"]].tolist()}
+    losses = losses_of_ten_steps(real_frames, label_set)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
