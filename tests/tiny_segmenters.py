@@ -9,6 +9,8 @@ from transformers import (
     EomtForUniversalSegmentation,
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
+    MobileViTConfig,
+    MobileViTForSemanticSegmentation,
     PreTrainedConfig,
     PreTrainedModel,
     SegformerConfig,
@@ -18,6 +20,7 @@ from transformers import (
 )
 from transformers.models.eomt.image_processing_pil_eomt import EomtImageProcessorPil
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
+from transformers.models.mobilevit.image_processing_pil_mobilevit import MobileViTImageProcessorPil
 from transformers.models.segformer.image_processing_pil_segformer import SegformerImageProcessorPil
 
 
@@ -59,6 +62,17 @@ def save_tiny_upernet(folder: Path) -> str:
     )  # fmt: skip
     SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
     return save_random(build(UperNetForSemanticSegmentation, config), folder)
+
+
+def save_tiny_mobilevit(folder: Path) -> str:
+    """Its image processor crops images to their middle."""
+    config = MobileViTConfig(
+        image_size=64, hidden_sizes=[16, 16, 16], neck_hidden_sizes=[8, 8, 8, 8, 8, 8, 16], num_attention_heads=2,
+        aspp_out_channels=8, atrous_rates=[1, 2, 3], **labelled(CITYSCAPES),
+    )  # fmt: skip
+    crop = {"height": 64, "width": 64}
+    MobileViTImageProcessorPil(size={"shortest_edge": 72}, crop_size=crop).save_pretrained(folder)
+    return save_random(build(MobileViTForSemanticSegmentation, config), folder)
 
 
 def save_tiny_mask2former(folder: Path) -> str:

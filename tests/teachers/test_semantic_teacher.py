@@ -5,7 +5,7 @@ import pytest
 import torch
 from ten_steps import losses_of_ten_steps
 from tiny_models import draw_images, frame_of, labels_of_pixels, saved, upsampled
-from tiny_segmenters import CITYSCAPES, SEGMENTERS, save_tiny_segformer
+from tiny_segmenters import CITYSCAPES, SEGMENTERS, save_tiny_eomt, save_tiny_mobilevit, save_tiny_segformer
 from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
 
@@ -213,6 +213,27 @@ def test_a_model_of_another_kind_is_refused(tiny_clip):
         load_teacher("semantic", tiny_clip, prompts=["car"])
     with pytest.raises(ValueError, match=r"`semantic` needs `model_name_or_path`.* e\.g\. nvidia/segformer"):
         load_semantic(None)
+
+
+def test_an_image_is_not_cropped_although_its_processor_would(models, images):
+    """transformers stretches the map of the cropped middle to the size of the image."""
+    folder = saved(save_tiny_mobilevit, models)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    model, size = AutoModelForSemanticSegmentation.from_pretrained(folder), (images[0].height, images[0].width)
+    maps = []
+    for crop in (True, False):
+        inputs = processor(images[0], return_tensors="pt", do_center_crop=crop)
+        with torch.no_grad():
+            maps += processor.post_process_semantic_segmentation(model(**inputs), target_sizes=[size])
+    [segments] = load_semantic(folder).segment(frame_of(images[0]))
+    assert np.array_equal(labels_of_pixels(segments), maps[1].numpy()) and not torch.equal(*maps)
+
+
+def test_a_processor_that_pads_images_is_refused(tmp_path):
+    folder = save_tiny_eomt(tmp_path)
+    AutoImageProcessor.from_pretrained(folder, backend="pil", do_pad=True).save_pretrained(folder)
+    with pytest.raises(ValueError, match="pads images, .* displaced.* or use --teacher eomt"):
+        load_semantic(folder)
 
 
 def test_words_of_the_caller_are_refused(folder_of):

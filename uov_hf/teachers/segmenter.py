@@ -22,6 +22,8 @@ from uov_hf.teachers.label_space import LabelSpace, Piece
 
 # Those of `MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING` that need nothing but the image: OneFormer needs a task as text.
 QUERY_MODELS = ("eomt", "eomt_dinov3", "mask2former", "maskformer")
+# Their processors pad each image where `do_pad` is set; those of Mask2Former pad batches, and the others ignore it.
+PADDING_MODELS = ("dpt", "eomt", "eomt_dinov3")
 WHOLE_IMAGE = (slice(None), slice(None))
 
 
@@ -41,7 +43,7 @@ class Segmenter:
         checkpoint (`Checkpoint`): The weights.
 
     Raises:
-        ValueError: the model is of another kind.
+        ValueError: the model is of another kind, or its image processor pads images.
     """
 
     model: Any  # its classes share no interface of their own
@@ -52,9 +54,7 @@ class Segmenter:
         self.labels = labels_of(config)
         self.has_queries: bool = config.model_type in QUERY_MODELS
         self.model = checkpoint.load(find_model_class(config, checkpoint.name_or_path))
-        self.processor = AutoImageProcessor.from_pretrained(
-            checkpoint.name_or_path, revision=checkpoint.branch, backend="pil"
-        )
+        self.processor = load_image_processor(checkpoint, config.model_type)
 
     def label_space(self) -> LabelSpace:
         """The space of the model's last features and its labels."""
@@ -122,6 +122,26 @@ def find_model_class(config: Any, name: str) -> type[PreTrainedModel]:
             f"{name} is a model of type {config.model_type!r}, expected a semantic segmenter: {', '.join(known)}."
         )
     return mapping[type(config)]
+
+
+def load_image_processor(checkpoint: Checkpoint, model_type: str) -> Any:
+    """The image processor of a segmenter, such that its maps cover images edge to edge.
+
+    Raises:
+        ValueError: it pads images.
+    """
+    processor: Any = AutoImageProcessor.from_pretrained(
+        checkpoint.name_or_path, revision=checkpoint.branch, backend="pil"
+    )
+    # The post-processing of transformers stretches the map of a cropped or padded image to the size of the whole one.
+    if getattr(processor, "do_center_crop", False):
+        processor.do_center_crop = False
+    if model_type in PADDING_MODELS and getattr(processor, "do_pad", False):
+        raise ValueError(
+            f"The image processor of {checkpoint.name_or_path} pads images, as those for panoptic segmentation do: "
+            "labels would be displaced. Give a checkpoint for semantic segmentation, or use --teacher eomt."
+        )
+    return processor
 
 
 def in_float32(outputs: ModelOutput) -> ModelOutput:
