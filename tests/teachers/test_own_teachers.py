@@ -65,6 +65,12 @@ def test_the_name_of_a_file_teacher_changes_with_the_file_and_has_no_folder(file
     assert find_teacher(f"{file}:MyTeacher", trust_code=True).name != name
 
 
+def test_a_teacher_of_the_package_keeps_its_name(file):
+    file.write_text("from uov_hf.teachers.synthetic import SyntheticTeacher\n")
+    assert find_teacher(f"{file}:SyntheticTeacher", trust_code=True).name.startswith("my_teacher.py:SyntheticTeacher@")
+    assert find_teacher("synthetic").name == "synthetic"
+
+
 def test_a_file_runs_only_if_it_is_trusted(file, tmp_path):
     file.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{MINE}")
     for find in (find_teacher, lambda name: load_teacher(name, prompts=["car"])):

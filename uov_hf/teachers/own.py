@@ -72,7 +72,8 @@ def _import_file(path: Path) -> object:
 
 
 def _named(found: object, name: str, source: str) -> type[Teacher]:
+    """The class under another name; `source` names it in messages."""
     if not (isinstance(found, type) and issubclass(found, Teacher)):
         raise ValueError(f"{source} is no teacher: expected a subclass of `uov_hf.teachers.Teacher`, got {found!r}.")
-    found.name = name
-    return found
+    # A subclass, because the class itself may belong to this package.
+    return type(found.__name__, (found,), {"name": name, "__module__": found.__module__})
