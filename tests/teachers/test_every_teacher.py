@@ -13,8 +13,10 @@ from tiny_models import (
     frame_of,
     labels_of_pixels,
     load_tiny_teacher,
+    saved,
     upsampled,
 )
+from tiny_segmenters import CITYSCAPES, save_tiny_segformer
 from torch.nn.functional import normalize
 
 from uov_hf.labels import LabelSet, PointLabels, label_points
@@ -99,8 +101,8 @@ AUGMENTATIONS = ["flip", "scale=0.1"]
 
 
 @pytest.fixture
-def load_any(load, tiny_street, tiny_clip, tmp_path):
-    """`load_any(name)`: a teacher, also one that reads files instead of a model's weights."""
+def load_any(load, tiny_street, tiny_clip, models, tmp_path):
+    """`load_any(name)`: a teacher, also one of those that are not in `TINY_TEACHERS`."""
 
     def load_any(name):
         if name == "synthetic":
@@ -108,6 +110,8 @@ def load_any(load, tiny_street, tiny_clip, tmp_path):
         if name == "files":
             (tmp_path / "categories.json").write_text('[{"id": 1, "name": "car"}]')
             return load_teacher(name, str(tmp_path), prompts=["car"], embed_model_name_or_path=tiny_clip)
+        if name == "semantic":
+            return load_teacher(name, saved(save_tiny_segformer, models), prompts=CITYSCAPES)
         return load(name)
 
     return load_any

@@ -185,6 +185,13 @@ def test_augmented_images_keep_their_geometry(folder_of, images, architecture):
             assert segments.segmentation.shape == (image.height * scale, image.width * scale)
 
 
+@ARCHITECTURES
+@pytest.mark.parametrize("size", [(3, 100), (100, 3), (1, 1)])
+def test_images_of_odd_sizes_have_segmentations_of_their_sizes(folder_of, architecture, size):
+    [segments] = load_semantic(folder_of(architecture)).segment(frame_of(*draw_images(size)))
+    assert segments.segmentation.shape == size and segments.segmentation.all()
+
+
 @pytest.mark.parametrize("architecture", ["segformer", "mask2former"])
 def test_pixels_with_a_low_score_have_no_segment(run_transformers, folder_of, images, architecture):
     teacher = load_semantic(folder_of(architecture))
