@@ -220,8 +220,8 @@ class UOVConfig(PreTrainedConfig):
             return "other words must be tokenised by the processor and embedded by `get_text_features`."
         if self.text_config is None:
             return (
-                f"this model has no text tower. Embed words with its teacher ({self.teacher or 'not recorded'}) and "
-                "pass them to `set_classes`."
+                f"this model has no text tower. If its teacher ({self.teacher or 'not recorded'}) embeds words, embed "
+                "them with it and pass them to `set_classes`."
             )
         return (
             f"the text tower belongs to {self.text_tower_source!r}, but points were trained with {self.teacher!r}: "

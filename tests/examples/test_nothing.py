@@ -155,12 +155,6 @@ def test_a_teacher_without_labels_is_not_scored(tiny_street, empty_labels, untra
     assert metrics["seen_points"]["num_points"]
 
 
-@pytest.mark.parametrize("steps", [["--num_train_epochs", 0], ["--max_train_steps", 0]])
-def test_a_run_of_no_step_is_refused(steps, tiny_street, refused):
-    output = refused("finetune.py", "--preset", "tiny", "--data_dir", tiny_street, "--split", "all", *steps)
-    assert "The run has 0 optimiser steps" in output
-
-
 def test_a_label_set_without_segments_is_recognised(script, empty_labels, street_labels):
     has_segments = script("generate_label_set.py").has_segments
     assert not has_segments(LabelSet(empty_labels)) and has_segments(LabelSet(street_labels))

@@ -226,3 +226,10 @@ def test_the_cache_of_the_hub_is_not_written_to(tmp_path, label_set, frames, tea
         with pytest.raises(PermissionError, match="is in the cache of the Hub, which must not be written to: "):
             write()
     assert sorted(cached.folder.rglob("*")) == before
+
+
+def test_a_teacher_of_other_prompts_is_refused(tmp_path, teacher, vocabulary):
+    teacher.prompts = [*vocabulary.prompts[1:], vocabulary.prompts[0]]
+    with pytest.raises(ValueError, match="'halves' predicts 175 prompts that are not those of the vocabulary"):
+        LabelSet.create(tmp_path / "labels", teacher, vocabulary, {})
+    assert not (tmp_path / "labels").exists()

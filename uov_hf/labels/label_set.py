@@ -98,10 +98,17 @@ class LabelSet:
                 The frames of the first run; later runs may add others (labels/identity.py).
 
         Raises:
-            ValueError: an augmentation is unknown, or the folder holds a label set with another teacher or settings.
+            ValueError: an augmentation is unknown, the teacher has other prompts than the vocabulary, or the folder
+                holds a label set with another teacher or settings.
         """
         for name in settings.get("augmentations", []):
             Augmentation.parse(name)  # raises
+        if list(teacher.prompts) != list(vocabulary.prompts):
+            raise ValueError(
+                f"The teacher {teacher.name!r} predicts {len(teacher.prompts)} prompts that are not those of the "
+                f"vocabulary {vocabulary.name!r}: its labels would get wrong classes. Give both the vocabulary of "
+                "`find_teacher(name).fit_vocabulary(vocabulary, model_name_or_path, revision)`."
+            )
         description = {
             "format_version": FORMAT_VERSION,
             "teacher": {

@@ -158,7 +158,7 @@ def create_run(
     `parameters` are those of the model that are trained, or groups of them, as `create_optimizer` takes them.
 
     Raises:
-        ValueError: There is no frame to train on, or no step to train.
+        ValueError: There is no frame to train on.
     """
     wait_for_all(accelerator)  # reading the dataset may take the processes different times
     if not len(samples):
@@ -167,11 +167,6 @@ def create_run(
     batch_size = args.per_device_train_batch_size or max(1, args.frames_per_step // (num_processes * accumulation))
     order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)
     num_steps = order.num_steps(args.num_train_epochs) if args.max_train_steps is None else args.max_train_steps
-    if num_steps < 1:
-        raise ValueError(
-            f"The run has {num_steps} optimiser steps and would save an untrained network. Give --num_train_epochs or "
-            "--max_train_steps of at least 1."
-        )
     if num_processes > 1 and accelerator.device.type != "cpu":
         synchronize_batch_norm(model)
     if args.gradient_checkpointing:
