@@ -11,6 +11,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from broken_images import png_with_a_hole
@@ -118,6 +119,30 @@ def test_a_killed_conversion_continues_to_the_same_bytes(car, tmp_path):
     assert (report.num_frames, report.num_done_before) == (2, 3)
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
     assert str(write_parquet(car, tmp_path / "out")).endswith("5 were there already")
+
+
+def kill_the_parent_at_the_fourth_frame(car, output_dir):
+    read = Files.read
+
+    def read_and_kill(self, index, columns):
+        (output_dir / f"{os.getpid()}.worker").touch()
+        if index == 3:
+            os.kill(os.getppid(), signal.SIGKILL)
+        return read(self, index, columns)
+
+    Files.read = read_and_kill
+    write_parquet(car, output_dir, num_proc=2)
+
+
+def test_the_processes_of_a_killed_conversion_end(car, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert in_a_child(kill_the_parent_at_the_fourth_frame, car, tmp_path / "out") == -signal.SIGKILL
+    workers = [int(path.stem) for path in (tmp_path / "out").glob("*.worker")]
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=20)
+    alive = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    for process in alive:
+        process.kill()
+    assert workers and not alive
 
 
 def write_with_little_room(car, output_dir, num_bytes):

@@ -4,12 +4,14 @@ import argparse
 import inspect
 import logging
 import multiprocessing
+import os
 import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 from tqdm import tqdm
 
@@ -173,6 +175,14 @@ _writer_of_this_worker: SplitWriter
 def _start_worker(writer: SplitWriter) -> None:
     global _writer_of_this_worker
     _writer_of_this_worker = writer
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it was killed: the pool would wait for its next chunk forever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _write_in_worker(place: int) -> tuple[list[Path], WriteReport]:
