@@ -35,7 +35,7 @@ class ShardFile:
         self.temporary = temporary_name(path)
 
     def __enter__(self) -> "ShardFile":
-        with _errors_named(self.path):
+        with errors_named(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.temporary, "wb")
         # Page index and content-defined chunks as `datasets` writes them: the Hub's viewer reads single pages, and a
@@ -52,7 +52,7 @@ class ShardFile:
         return self
 
     def add(self, row: pa.Table) -> None:
-        with _errors_named(self.path):
+        with errors_named(self.path):
             self._writer.write_table(row)
 
     @property
@@ -62,7 +62,7 @@ class ShardFile:
     def publish(self, index: ShardIndex) -> None:
         """Write the footer, with the index of the frames, and give the file its name."""
         metadata = {SHARD_INDEX: json.dumps(index), "content_defined_chunking": json.dumps(DEFAULT_CDC_OPTIONS)}
-        with _errors_named(self.path):
+        with errors_named(self.path):
             self._writer.add_key_value_metadata(metadata)
             self._writer.close()
             self._file.flush()
@@ -85,7 +85,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: it cannot be written, as on a full disk; it names the file.
     """
     temporary = temporary_name(path)
-    with _errors_named(path):
+    with errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
@@ -103,7 +103,8 @@ def temporary_name(path: Path) -> Path:
 
 
 @contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
+def errors_named(path: Path) -> Iterator[None]:
+    """Name the file in an error of the disk."""
     try:
         yield
     except OSError as error:

@@ -46,18 +46,25 @@ class Part:
     """Frames of one sequence that become one shard.
 
     Args:
-        path (`Path`): The shard.
+        folder (`Path`): The folder of the shard.
+        name (`str`): Its file name.
         sequence (`Frames`): The frames of the sequence that the run is about.
         places (`list[int]`): Which of them.
         frame_ids (`list[str]`): Their ids.
         made_from (`int`): As of `write_shards`.
     """
 
-    path: Path
+    folder: Path
+    name: str
     sequence: Frames
     places: list[int]
     frame_ids: list[str]
     made_from: int
+
+    @property
+    def path(self) -> Path:
+        # Made anew each time: a path that is used keeps its text, and a run has a thousand parts.
+        return self.folder / self.name
 
 
 # A frame of a part: the part and the position in it.
@@ -101,6 +108,7 @@ def write_shards(
 
     Raises:
         RuntimeError: another run writes into the folder, or many frames in a row are broken.
+        ValueError: two sequences have frames of the same id.
         ValueError, OSError, KeyError: with `on_error="raise"`, a frame is broken.
         OSError: the disk has no room for the whole run (after the first frames), or a file cannot be written.
     """
@@ -133,12 +141,16 @@ class Plan:
     Args:
         folder (`Path`): The folder of the shards.
         frames, made_from, on_error: As of `write_shards`.
+
+    Raises:
+        ValueError: two sequences have frames of the same id, or a file in the folder is no shard.
     """
 
     def __init__(self, folder: Path, frames: Frames, made_from: Callable[[Frames], int], on_error: OnError):
         self.folder = folder
         self.on_error = on_error
         self.sequences = {sequence.sequence_ids[0]: sequence for sequence in frames.by_sequence()}
+        self._check_ids()
         self.made_from = {name: made_from(sequence) for name, sequence in self.sequences.items()}
         self.sequence_lengths = Counter(frames.source.sequence_ids)
         indexes = Shards(folder).indexes
@@ -180,6 +192,16 @@ class Plan:
         for path in self.outdated:
             path.unlink(missing_ok=True)
 
+    def _check_ids(self) -> None:
+        sequence_of: dict[str, str] = {}
+        for name, sequence in self.sequences.items():
+            for frame_id in sequence.frame_ids:
+                if sequence_of.setdefault(frame_id, name) != name:
+                    raise ValueError(
+                        f"Frame {frame_id} is in the sequences {sequence_of[frame_id]} and {name}: rows are found by "
+                        "the id of their frame. Give each frame an id of its own, such as `<sequence>/<number>`."
+                    )
+
     def _is_outdated(self, index: ShardIndex) -> bool:
         name = index["sequence_id"]
         return index.get("made_from", 0) < self.made_from.get(name, 0)
@@ -198,8 +220,9 @@ class Plan:
             # Other frames, another `made_from` and frames that are tried again make another file: none is replaced.
             facts = [ids, made_from, [frame_id for frame_id in ids if frame_id in self.skipped]]
             digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-            path = self.folder / f"{quote(name, safe='')}-{missing[ids[0]]:05d}-{digest}.parquet"
-            yield Part(path, sequence, [missing[frame_id] for frame_id in ids], ids, made_from)
+            # A file name has at most 255 bytes. The digest distinguishes sequences whose names begin alike.
+            file = f"{quote(name, safe='')[:100]}-{missing[ids[0]]:05d}-{digest}.parquet"
+            yield Part(self.folder, file, sequence, [missing[frame_id] for frame_id in ids], ids, made_from)
 
 
 class ShardsWriter:

@@ -22,7 +22,7 @@ class Chunk:
     """Neighbouring frames of a sequence: the unit of work that processes share.
 
     Args:
-        name (`str`): Number and id of the sequence, as in the names of the files.
+        name (`str`): Number of the sequence and the beginning of its id, as in the names of the files.
         start (`int`): Place of the first frame in the sequence.
         frames (`Frames`): At most `MAX_FRAMES`.
     """
@@ -36,7 +36,7 @@ def cut_into_chunks(sequences: list[Frames]) -> list[Chunk]:
     """The chunks of the sequences of a split, in their order."""
     chunks = []
     for number, sequence in enumerate(sequences):
-        slug = re.sub(r"[^\w.-]", "-", sequence.sequence_ids[0])
+        slug = re.sub(r"[^\w.-]", "-", sequence.sequence_ids[0])[:50]  # a file name has at most 255 bytes
         starts = range(0, len(sequence), MAX_FRAMES)
         chunks += [Chunk(f"{number:05d}_{slug}", start, sequence[start : start + MAX_FRAMES]) for start in starts]
     return chunks

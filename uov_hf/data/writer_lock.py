@@ -12,6 +12,8 @@ from typing import TypedDict
 
 import psutil
 
+from uov_hf.data.shard_file import errors_named
+
 
 UNFINISHED = ".unfinished"  # folder of the lock and of the rows that are in no shard yet
 HEARTBEAT = 30.0  # seconds between two updates of the lock's time
@@ -24,7 +26,7 @@ class Owner(TypedDict):
 
     host: str
     pid: int
-    process_started: float  # seconds since 1970: a later process may have the same id
+    process_started: float  # of `_start_of`: a later process may have the same id
     since: str  # local time, for the message
 
 
@@ -41,8 +43,9 @@ def writer_lock(folder: Path) -> Iterator[None]:
         OSError: the lock cannot be written.
     """
     unfinished = folder / UNFINISHED
-    unfinished.mkdir(parents=True, exist_ok=True)
     lock = unfinished / "lock.json"
+    with errors_named(lock):
+        unfinished.mkdir(parents=True, exist_ok=True)
     own = _this_process()
     _acquire(lock, own, folder)
     stop = Event()
@@ -63,10 +66,9 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
 def _acquire(lock: Path, own: Owner, folder: Path) -> None:
     for _ in range(3):  # a lock may vanish between the steps
-        with suppress(FileExistsError):
-            with open(lock, "x", encoding="utf-8") as file:  # fails if the file exists: one of two processes wins
-                json.dump(own, file)
-            return
+        with errors_named(lock):
+            if _create(lock, own):
+                return
         owner = _read(lock)
         if not _is_stale(lock, owner):
             where = f"process {owner['pid']} on {owner['host']}, started {owner['since']}" if owner else "a process"
@@ -79,12 +81,27 @@ def _acquire(lock: Path, own: Owner, folder: Path) -> None:
     raise RuntimeError(f"{lock}: other processes replace this lock all the time. Start one run at a time.")
 
 
+def _create(lock: Path, own: Owner) -> bool:
+    """Create the lock; returns False if there is one."""
+    try:
+        file = open(lock, "x", encoding="utf-8")  # noqa: SIM115  fails if it exists: one of two processes wins
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            json.dump(own, file)
+    except BaseException:  # of a full disk, or Ctrl-C: an empty lock would keep the next run out
+        lock.unlink(missing_ok=True)
+        raise
+    return True
+
+
 def _this_process() -> Owner:
     process = psutil.Process()
     return {
         "host": socket.gethostname(),
         "pid": process.pid,
-        "process_started": process.create_time(),
+        "process_started": _start_of(process),
         "since": datetime.now().isoformat(sep=" ", timespec="seconds"),
     }
 
@@ -102,11 +119,17 @@ def _is_stale(lock: Path, owner: Owner | None) -> bool:
         return _seconds_since_update(lock) > STALE_AFTER
     try:
         process = psutil.Process(owner["pid"])
-        # The start is computed from the machine's clock: it moves a little when the clock is set.
-        is_another = abs(process.create_time() - owner["process_started"]) > 60
+        is_another = abs(_start_of(process) - owner["process_started"]) > 1
         return is_another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _start_of(process: psutil.Process) -> float:
+    """Seconds from the start of the machine to that of a process; on other systems than Linux, since 1970."""
+    # Linux adds the start of the machine, which moves when the clock is set. It must be read first: psutil keeps it.
+    machine_started = psutil.boot_time() if psutil.LINUX else 0.0
+    return process.create_time() - machine_started
 
 
 def _seconds_since_update(lock: Path) -> float:
