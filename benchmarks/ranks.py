@@ -85,12 +85,12 @@ def read_sizes(table: Path) -> np.ndarray:
     return np.array([scene["nbr_samples"] for scene in json.loads(table.read_text()) if scene["name"] in train])
 
 
-def draw_sizes(seed: int) -> np.ndarray:
-    """700 sizes of 39 to 41 whose sum is 28,130."""
+def draw_sizes(seed: int, num_scenes: int = NUM_SCENES, num_frames: int = NUM_FRAMES) -> np.ndarray:
+    """Sizes of 39 to 41 whose sum is `num_frames`: by default the 700 scenes of the train split."""
     smallest, largest = SCENE_SIZES
-    places = np.arange(NUM_SCENES * (largest - smallest))  # every scene has room for so many more
-    taken = np.random.default_rng(seed).choice(places, NUM_FRAMES - NUM_SCENES * smallest, replace=False)
-    return smallest + np.bincount(taken % NUM_SCENES, minlength=NUM_SCENES)
+    places = np.arange(num_scenes * (largest - smallest))  # every scene has room for so many more
+    taken = np.random.default_rng(seed).choice(places, num_frames - num_scenes * smallest, replace=False)
+    return smallest + np.bincount(taken % num_scenes, minlength=num_scenes)
 
 
 def simulate(order: TrainingOrder, scene_of: np.ndarray, num_epochs: int) -> Reading:
