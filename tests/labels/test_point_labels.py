@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from halves_teacher import ListSource, make_frame
 
 from uov_hf.data import Frames
-from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.labels import Consolidation, LabelSet, PointLabels, label_points
+from uov_hf.labels.time_vote import TimeVoteConfig
 
 
 CAR, ROAD, TREE, NONE = 3, 10, 15, 255  # training classes
@@ -108,8 +110,8 @@ def drive(num_frames):
     return Frames(ListSource(rows))
 
 
-def labels_of(label_set, frames):
-    point_labels = PointLabels(label_set.folder, "consolidated")
+def labels_of(label_set, frames, rule="consolidated"):
+    point_labels = PointLabels(label_set.folder, rule)
     columns = ["labels", "confidence", "soft_labels", "soft_scores"]
     return {name: [point_labels.read(name, columns)[c].tolist() for c in columns] for name in frames.frame_ids}
 
@@ -124,6 +126,22 @@ def test_a_selection_of_frames_does_not_change_the_label_of_a_point(make_label_s
     assert labels_of(first, half) == labels_of(second, half)
     assert label_points(first, frames, "consolidated").num_frames == 3
     assert labels_of(first, frames) == labels_of(second, frames)
+
+
+def test_a_frame_without_segments_takes_no_place_in_the_window(make_label_set, teacher, monkeypatch):
+    """Also where it is among the frames to label, and is skipped there."""
+    segment, frames = teacher.segment, drive(7)
+
+    def scores_of_their_own(frame):
+        score = 0.1 * int(frame["frame_id"][2:])
+        return [dataclasses.replace(found, scores=np.full_like(found.scores, score)) for found in segment(frame)]
+
+    monkeypatch.setattr(teacher, "segment", scores_of_their_own)
+    rule, others = Consolidation(time_vote=TimeVoteConfig(window=1)), frames.select([0, 1, 2, 4, 5, 6])
+    first, second = make_label_set(others, teacher, "first"), make_label_set(others, teacher, "second")
+    assert list(label_points(first, frames, rule, on_error="skip").skipped) == ["1/3"]
+    label_points(second, others, rule)
+    assert labels_of(first, others, rule) == labels_of(second, others, rule)
 
 
 def test_point_labels_are_made_again_when_more_frames_can_vote(make_label_set, teacher):
@@ -156,5 +174,11 @@ def test_a_frame_that_the_label_set_skipped_is_skipped(make_label_set, frames, t
         report = label_points(label_set, frames, on_error="skip")
         assert list(report.skipped) == ["1/1"]
     assert report.num_frames == 0
+    cached = tmp_path / "datasets--me--labels" / "snapshots" / "a1b2"
+    shutil.copytree(label_set.folder, cached)
+    report = label_points(LabelSet(cached), frames, on_error="skip")  # nothing is missing, and nothing is written
+    assert (report.num_frames, report.num_done_before, report.skipped) == (0, 2, {"1/1": "KeyError"})
     with pytest.raises(ValueError, match="Frame 1/1 was broken and was skipped: ValueError"):
         label_points(label_set, frames)
+    with pytest.raises(PermissionError, match="is in the cache of the Hub"):
+        label_points(LabelSet(cached), frames)

@@ -272,9 +272,14 @@ def _check_sizes(frame: Frame, segment_maps: Sequence[np.ndarray | None]) -> Non
 
 
 def _poses_by_time(frames: Frames, label_set: LabelSet) -> dict[int, np.ndarray]:
-    """The poses `(4, 4)` of the frames that have one and a timestamp, by time. A warning reports the others."""
+    """The poses `(4, 4)` of the frames with segments, by time. A warning reports those without a pose or a timestamp.
+
+    A frame without segments takes no place in the window: whether `frames` has it depends on the selection to label.
+    """
     frames, poses, times = frames.select_columns(PLACE_AND_TIME), {}, {}
-    for index in range(len(frames)):
+    for index, frame_id in enumerate(frames.frame_ids):
+        if frame_id not in label_set:
+            continue
         with suppress(*BROKEN):  # the row of a broken frame reports it
             frame = frames[index]
             pose, timestamp = frame["lidar2global"], frame["timestamp"]
