@@ -13,7 +13,7 @@ import pyarrow as pa
 from uov_hf.data.frames import Frames, places_by_name
 from uov_hf.data.parquet import Shards
 from uov_hf.data.shard_file import write_atomically
-from uov_hf.data.shards import Sharing, write_shards
+from uov_hf.data.shards import Plan, Sharing, write_shards
 from uov_hf.data.write_report import WriteReport
 from uov_hf.labels.consolidation import PRESETS, Consolidation, rule_of_preset
 from uov_hf.labels.identity import (
@@ -133,15 +133,15 @@ def label_points(
     if (folder / "point_labels.json").exists():
         PointLabels(label_set.folder, preset)  # raises if they belong to another label set
         _check_joined(frames, shards)
-    if label_set.is_cached and all(frame_id in shards for frame_id in frames.frame_ids):
-        return WriteReport(num_done_before=len(frames))
-    label_set.check_may_be_written()
+    voters = Voters(frames, label_set)
+    made_from = voters.count if rule.time_vote else lambda sequence: 0
+    if label_set.is_cached and Plan(folder, frames, made_from, sharing.get("on_error", "raise")).parts:
+        label_set.check_may_be_written()
     if not (folder / "point_labels.json").exists():
         description = _description(label_set.folder, preset)
         write_atomically(folder / "point_labels.json", json.dumps(description, indent=2).encode())
     if rule.augmentation_vote and not label_set.augmentations:
         logger.info("No vote of augmentations: %s was made without --augmentations.", label_set.folder)
-    voters = Voters(frames, label_set)
 
     def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
         whole = voters.of(sequence)
@@ -158,7 +158,6 @@ def label_points(
 
         return make_row
 
-    made_from = voters.count if rule.time_vote else lambda sequence: 0
     return write_shards(folder, SCHEMA, frames, open_sequence, made_from=made_from, **sharing)
 
 
