@@ -67,6 +67,7 @@ class ShardFile:
             self._writer.close()
             self._file.flush()
             os.fsync(self._file.fileno())
+            self._file.close()  # Windows does not rename an open file
             os.replace(self.temporary, self.path)
 
     def __exit__(self, *error: object) -> None:
