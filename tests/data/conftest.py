@@ -3,6 +3,7 @@
 import datasets
 import pytest
 from halves_teacher import frames  # noqa: F401
+from id_rows import Writer
 from tiny_frames import OwnCar
 
 
@@ -14,3 +15,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def car(tmp_path) -> OwnCar:
     return OwnCar.record(tmp_path / "car")
+
+
+@pytest.fixture
+def write(tmp_path):
+    return Writer(tmp_path / "shards")

@@ -40,12 +40,6 @@ def test_a_sequence_of_a_long_name_becomes_parquet(car, tmp_path, monkeypatch):
     assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
 
 
-def test_two_sequences_with_the_same_frame_id_are_refused_before_a_row_is_made(tmp_path):
-    with pytest.raises(ValueError, match="Frame 1 is in the sequences a and b: .*`<sequence>/<number>`"):
-        write_ids(tmp_path / "shards", ["0", "1", "1"], ["a", "a", "b"])
-    assert not (tmp_path / "shards").exists()
-
-
 def test_a_lock_that_could_not_be_written_does_not_keep_the_next_run_out(tmp_path):
     """As on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -7,63 +7,15 @@ import shutil
 import signal
 from types import SimpleNamespace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from id_rows import SCHEMA, Writer, contents, rows, sequences
 
-from uov_hf.data import Frames, estimate, shards, write_report, writer_lock
+from uov_hf.data import Frames, estimate, shard_file, shards, write_report
 from uov_hf.data.parquet import Shards, read_index
 from uov_hf.data.shard_file import write_atomically
-from uov_hf.data.shards import write_shards
 from uov_hf.data.write_report import TooManyBrokenFrames, WriteReport
-
-
-SCHEMA = pa.schema({"frame_id": pa.string(), "data": pa.list_(pa.float32())})
-
-
-class Writer:
-    """Writes the ids of frames; the ids in `broken` raise, and `made` lists the rows that were made."""
-
-    def __init__(self, folder, size=3):
-        self.folder, self.size, self.broken, self.made, self.error = folder, size, set(), [], OSError
-
-    def __call__(self, frames, **options) -> WriteReport:
-        self.made.clear()
-        return write_shards(self.folder, SCHEMA, frames, self.open_sequence, **options)
-
-    def open_sequence(self, sequence):
-        return lambda place: self.make_row(sequence.frame_ids[place])
-
-    def make_row(self, frame_id):
-        self.made.append(frame_id)
-        if frame_id in self.broken:
-            raise self.error(f"{self.folder / frame_id} is broken")
-        return {"frame_id": frame_id, "data": np.full(self.size, hash_of(frame_id), np.float32)}
-
-
-def hash_of(frame_id):
-    return sum(map(ord, frame_id))
-
-
-@pytest.fixture
-def write(tmp_path):
-    return Writer(tmp_path / "shards")
-
-
-def sequences(**lengths) -> Frames:
-    """Frames of the ids `a/0`, `a/1`, … of sequences of these lengths."""
-    ids = [f"{name}/{number}" for name, length in lengths.items() for number in range(length)]
-    return Frames(SimpleNamespace(frame_ids=ids, sequence_ids=[name.split("/")[0] for name in ids], taxonomy=None))
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def rows(folder):
-    shards = Shards(folder)
-    return {frame_id: shards.read(frame_id)["data"].tolist() for frame_id in shards.frame_ids}
 
 
 def test_the_footer_has_the_index_and_no_path_of_this_machine(write, frames):
@@ -107,44 +59,85 @@ def test_shards_without_our_footer_are_read_by_their_frame_ids(write, frames):
     assert write.made == ["1/1", "2/0"] and Shards(write.folder).read("1/0")["data"].tolist() == [1]
 
 
-def test_processes_write_what_one_does_and_share_the_frames_equally(tmp_path):
-    """Five processes, one sequence: each writes a fifth, in the same bytes as one process."""
-    frames = sequences(a=103)
-    alone = Writer(tmp_path / "alone")
-    alone(frames)
-    together, counts = Writer(tmp_path / "together"), []
-    for rank in range(5):
-        report = together(frames, process_index=rank, num_processes=5)
-        assert together.made == frames.frame_ids[103 * rank // 5 : 103 * (rank + 1) // 5]
-        counts.append(report.num_frames)
-    assert contents(alone.folder) == contents(together.folder)
-    assert sum(counts) == 103 and max(counts) - min(counts) <= 1
-
-
-def test_processes_that_wait_for_each_other_share_what_is_missing(tmp_path, monkeypatch):
+def test_processes_write_what_one_does_and_share_what_is_missing(tmp_path, monkeypatch):
+    """Five processes and two sequences, of which an earlier run has written a part."""
     monkeypatch.setattr(shards, "MAX_FRAMES", 8)
-    frames = sequences(a=40, b=7)
-    alone = Writer(tmp_path / "alone")
+    context, num_processes, frames = multiprocessing.get_context("fork"), 5, sequences(a=40, b=7)
+    alone, folder = Writer(tmp_path / "alone"), tmp_path / "together"
     alone(frames)
-    folder = tmp_path / "together"
     Writer(folder)(frames.select(range(16)))
-    barrier, queue = multiprocessing.Barrier(2), multiprocessing.get_context("fork").Queue()
+    barrier, queue = context.Barrier(num_processes), context.Queue()
 
     def run(rank):
         writer = Writer(folder)
-        report = writer(frames, process_index=rank, num_processes=2, wait=barrier.wait)
+        report = writer(frames, process_index=rank, num_processes=num_processes, wait=barrier.wait)
         queue.put((rank, writer.made, report, len(Shards(folder).frame_ids)))
 
-    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(2)]
+    processes = [context.Process(target=run, args=(rank,)) for rank in range(num_processes)]
     for process in processes:
         process.start()
-    found = {rank: (made, report, num) for rank, made, report, num in (queue.get(timeout=60) for _ in processes)}
+    _, made, reports, num_seen = zip(*sorted(queue.get(timeout=60) for _ in processes), strict=True)
     for process in processes:
         process.join()
-    assert found[0][0] + found[1][0] == frames.frame_ids[16:] and len(found[0][0]) == 15
-    assert [num for _, _, num in found.values()] == [47, 47]  # both see all frames when they return
-    assert found[0][1].num_done_before + found[1][1].num_done_before == 16
+    assert sum(made, []) == frames.frame_ids[16:] and sorted(map(len, made)) == [6, 6, 6, 6, 7]
+    assert set(num_seen) == {47}  # all see all frames when they return
+    report = sum(reports, WriteReport())
+    assert (report.num_frames, report.num_done_before) == (31, 16)
     assert contents(folder) == contents(alone.folder)
+
+
+def test_jobs_that_do_not_wait_for_each_other_share_all_frames(tmp_path):
+    """As an array of jobs: five, one sequence, one after another in any order; each writes a fifth."""
+    frames, alone, together = sequences(a=103), Writer(tmp_path / "alone"), Writer(tmp_path / "together")
+    alone(frames)
+    together.folder.mkdir()
+    (together.folder / "a.parquet.0123.tmp").touch()  # of a job that is writing
+    for rank in (3, 0, 4, 2, 1):
+        together(frames, process_index=rank, num_processes=5)
+        assert together.made == frames.frame_ids[103 * rank // 5 : 103 * (rank + 1) // 5]
+    (together.folder / "a.parquet.0123.tmp").unlink()
+    assert contents(alone.folder) == contents(together.folder)
+
+
+def test_a_run_that_ended_a_moment_ago_is_continued(write, monkeypatch):
+    """Another run, of every third frame, ends after this one has read the index and before it has the lock."""
+    frames, other, lock = sequences(a=12), Writer(write.folder), shards.writer_lock
+
+    def end_and_lock(folder, removes_temporary):
+        monkeypatch.setattr(shards, "writer_lock", lock)
+        other(frames.select(range(0, 12, 3)))
+        return lock(folder)
+
+    monkeypatch.setattr(shards, "writer_lock", end_and_lock)
+    report = write(frames)
+    assert (report.num_frames, report.num_done_before) == (8, 4) and not {*write.made} & {*other.made}
+    assert len(rows(write.folder)) == 12
+
+
+def test_frames_of_one_id_are_refused(write):
+    """As of a foreign dataset that numbers the frames of each sequence from 0."""
+    source = SimpleNamespace(frame_ids=["0", "1", "0"], sequence_ids=["a", "a", "b"], taxonomy=None)
+    with pytest.raises(ValueError, match="Frame 0 of sequence b has the id of a frame of sequence a: expected"):
+        write(Frames(source))
+    assert write.made == [] and not write.folder.exists()
+    assert write(Frames(source, [0, 1, 0])).num_frames == 2  # a frame that is selected twice is one frame
+
+
+def test_the_name_of_a_sequence_may_be_long(write):
+    assert write(sequences(**{"記錄" * 40: 2})).num_frames == 2 and len(rows(write.folder)) == 2
+
+
+def test_a_file_is_closed_before_it_gets_its_name(write, frames, monkeypatch):
+    """Windows does not rename an open file."""
+    opened, replace = [], os.replace
+    monkeypatch.setattr(shard_file, "open", lambda *args: opened.append(open(*args)) or opened[-1], raising=False)
+
+    def replace_closed(source, target):
+        assert opened[-1].name == str(source) and opened[-1].closed
+        replace(source, target)
+
+    monkeypatch.setattr(shard_file.os, "replace", replace_closed)
+    assert write(frames).num_frames == 3
 
 
 def test_an_interrupted_run_loses_one_frame_and_continues_to_the_same_bytes(tmp_path):
@@ -286,65 +279,6 @@ def test_many_broken_frames_in_a_row_stop_the_run_and_are_not_remembered(write, 
     write.broken = {"a/1"}
     report = write(frames, on_error="skip")
     assert (list(report.skipped), report.num_frames, report.num_done_before) == (["a/1"], 15, 4)
-
-
-def run_until_killed(folder, frames, started):
-    writer = Writer(folder)
-    writer.error = lambda text: (started.set(), signal.pause())
-    writer.broken = {"1/1"}
-    writer(frames)
-
-
-@pytest.fixture
-def other_run(write, frames):
-    """A process that writes into the folder, at its second frame."""
-    context = multiprocessing.get_context("fork")
-    started = context.Event()
-    process = context.Process(target=run_until_killed, args=(write.folder, frames, started))
-    process.start()
-    assert started.wait(60)
-    yield process
-    process.kill()
-    process.join(60)
-
-
-def test_a_second_writer_is_refused_and_the_first_is_named(write, frames, other_run):
-    with pytest.raises(RuntimeError, match=rf"is being written by process {other_run.pid} on .*, started 2\d\d\d-"):
-        write(frames)
-    assert write.made == []
-    other_run.kill()
-    other_run.join(60)
-    assert write(frames).num_frames == 2  # the lock of a process that is gone is stale
-    assert len(rows(write.folder)) == 3
-
-
-def test_the_lock_of_another_machine_is_stale_when_it_is_no_longer_updated(write, frames, monkeypatch):
-    lock = write.folder / ".unfinished" / "lock.json"
-    lock.parent.mkdir(parents=True)
-    lock.write_text('{"host": "node-7", "pid": 1, "process_started": 1.0, "since": "2026-11-29 08:00:00"}')
-    with pytest.raises(RuntimeError, match=r"process 1 on node-7, started 2026-11-29 08:00:00: .*delete .*lock\.json"):
-        write(frames)
-    long_ago = lock.stat().st_mtime - writer_lock.STALE_AFTER - 10
-    os.utime(lock, (long_ago, long_ago))
-    assert write(frames).num_frames == 3 and not lock.parent.exists()
-
-
-def test_a_lock_is_updated_while_its_process_works(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_lock, "HEARTBEAT", 0.01)
-    updated = multiprocessing.Event()
-    monkeypatch.setattr(writer_lock.os, "utime", lambda path: updated.set())
-    with writer_lock.writer_lock(tmp_path):
-        assert updated.wait(60)
-
-
-def test_what_a_killed_writer_left_is_removed(write, frames):
-    write.folder.mkdir()
-    left = [write.folder / "one-00000-abc.parquet.123.tmp", write.folder / ".unfinished" / "abc.parquet.456.tmp"]
-    for path in left:
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    write(frames)
-    assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize("frame_ids", [None, ["same", "same"]])

@@ -67,6 +67,8 @@ class Part:
         return self.folder / self.name
 
 
+MAX_NAME = 100  # characters of a sequence in the name of its shards
+
 # A frame of a part: the part and the position in it.
 Item = tuple[Part, int]
 
@@ -99,8 +101,9 @@ def write_shards(
             from fewer are deleted, and their rows are made again.
         process_index, num_processes (`int`): The process writes one of `num_processes` equal shares.
         wait (`Callable`, *optional*):
-            Returns when all processes have called it. With it they share the frames that are missing, without it all
-            frames, and the lock of the folder is that of process 0 alone.
+            Returns when all processes have called it. With it, the processes share the frames that are missing, and
+            the lock that process 0 has holds until the last one has finished. Without it, as in an array of jobs,
+            they share all frames, and process 0 has the lock while it works.
         on_error (`str`, *optional*, defaults to `"raise"`):
             `"skip"` leaves out a frame whose row raises one of `BROKEN` (data/frames.py).
         show_progress (`bool`, *optional*, defaults to `False`):
@@ -108,16 +111,20 @@ def write_shards(
 
     Raises:
         RuntimeError: another run writes into the folder, or many frames in a row are broken.
-        ValueError: two sequences have frames of the same id.
         ValueError, OSError, KeyError: with `on_error="raise"`, a frame is broken.
+        ValueError: two frames have the same id.
         OSError: the disk has no room for the whole run (after the first frames), or a file cannot be written.
     """
     start, wait_for_all = time.perf_counter(), wait or (lambda: None)
+    is_coordinated = num_processes == 1 or wait is not None
     plan = Plan(Path(folder), frames, made_from, on_error)
-    share = plan.share(process_index, num_processes, of_missing=wait is not None or num_processes == 1)
-    report = plan.report() if process_index == 0 else WriteReport()
-    writer = ShardsWriter(plan, UnfinishedRows(Path(folder), schema), on_error, report)
-    with writer_lock(Path(folder)) if plan.parts and process_index == 0 else nullcontext():
+    with writer_lock(Path(folder), is_coordinated) if plan.parts and process_index == 0 else nullcontext():
+        wait_for_all()  # process 0 has the lock
+        if plan.parts:  # another run may have written some of them before it released the lock
+            plan = Plan(Path(folder), frames, made_from, on_error)
+        share = plan.share(process_index, num_processes, of_missing=is_coordinated)
+        report = plan.report() if process_index == 0 else WriteReport()
+        writer = ShardsWriter(plan, UnfinishedRows(Path(folder), schema), on_error, report)
         wait_for_all()  # all have read the index, and none has written
         if process_index == 0:
             plan.delete_outdated()
@@ -128,7 +135,7 @@ def write_shards(
         wait_for_all()  # all rows are there
         # With `wait`, the process that has a part's last frame assembles it. Without, whoever finds it complete.
         ends = [part for part, row in share if row == len(part.places) - 1]
-        writer.assemble(ends if wait else {part.path: part for part, _ in share}.values())
+        writer.assemble(ends if wait else {part.name: part for part, _ in share}.values())
         wait_for_all()  # all shards are there
     report.seconds = time.perf_counter() - start
     return report
@@ -143,14 +150,14 @@ class Plan:
         frames, made_from, on_error: As of `write_shards`.
 
     Raises:
-        ValueError: two sequences have frames of the same id, or a file in the folder is no shard.
+        ValueError: two frames have the same id, or a file in the folder is no shard.
     """
 
     def __init__(self, folder: Path, frames: Frames, made_from: Callable[[Frames], int], on_error: OnError):
+        _check_ids(frames)
         self.folder = folder
         self.on_error = on_error
         self.sequences = {sequence.sequence_ids[0]: sequence for sequence in frames.by_sequence()}
-        self._check_ids()
         self.made_from = {name: made_from(sequence) for name, sequence in self.sequences.items()}
         self.sequence_lengths = Counter(frames.source.sequence_ids)
         indexes = Shards(folder).indexes
@@ -192,16 +199,6 @@ class Plan:
         for path in self.outdated:
             path.unlink(missing_ok=True)
 
-    def _check_ids(self) -> None:
-        sequence_of: dict[str, str] = {}
-        for name, sequence in self.sequences.items():
-            for frame_id in sequence.frame_ids:
-                if sequence_of.setdefault(frame_id, name) != name:
-                    raise ValueError(
-                        f"Frame {frame_id} is in the sequences {sequence_of[frame_id]} and {name}: rows are found by "
-                        "the id of their frame. Give each frame an id of its own, such as `<sequence>/<number>`."
-                    )
-
     def _is_outdated(self, index: ShardIndex) -> bool:
         name = index["sequence_id"]
         return index.get("made_from", 0) < self.made_from.get(name, 0)
@@ -221,7 +218,7 @@ class Plan:
             facts = [ids, made_from, [frame_id for frame_id in ids if frame_id in self.skipped]]
             digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
             # A file name has at most 255 bytes. The digest distinguishes sequences whose names begin alike.
-            file = f"{quote(name, safe='')[:100]}-{missing[ids[0]]:05d}-{digest}.parquet"
+            file = f"{quote(name, safe='')[:MAX_NAME]}-{missing[ids[0]]:05d}-{digest}.parquet"
             yield Part(self.folder, file, sequence, [missing[frame_id] for frame_id in ids], ids, made_from)
 
 
@@ -329,3 +326,16 @@ class ShardsWriter:
 def _share(items: list[Any], process_index: int, num_processes: int) -> list[Any]:
     start, end = (len(items) * index // num_processes for index in (process_index, process_index + 1))
     return items[start:end]
+
+
+def _check_ids(frames: Frames) -> None:
+    """Check that no two frames have the same id: labels are found by it."""
+    places: dict[str, int] = {}
+    for index, frame_id, sequence_id in zip(frames.indices, frames.frame_ids, frames.sequence_ids, strict=True):
+        if (first := places.setdefault(frame_id, index)) != index:
+            other = frames.source.sequence_ids[first]
+            raise ValueError(
+                f"Frame {frame_id} of sequence {sequence_id} has the id of a frame of sequence {other}: expected ids "
+                "that differ in the whole dataset, because labels are found by them. Put the sequence into the id, "
+                f"such as {sequence_id}/{frame_id}."
+            )

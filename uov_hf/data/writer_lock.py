@@ -31,9 +31,11 @@ class Owner(TypedDict):
 
 
 @contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
+def writer_lock(folder: Path, removes_temporary: bool = True) -> Iterator[None]:
     """
     Hold the lock of a folder, and remove the temporary files that a killed writer left there.
+
+    `removes_temporary=False` keeps them, where processes without a lock may be writing.
 
     A lock is stale, and is replaced, if its process has ended. If that ran on another machine, it is stale when it
     was not updated for `STALE_AFTER` seconds.
@@ -52,8 +54,9 @@ def writer_lock(folder: Path) -> Iterator[None]:
     thread = Thread(target=_keep_fresh, args=(lock, stop), daemon=True)
     thread.start()
     try:
-        for temporary in (*folder.glob("*.tmp"), *unfinished.glob("*.tmp")):
-            temporary.unlink(missing_ok=True)
+        if removes_temporary:
+            for temporary in (*folder.glob("*.tmp"), *unfinished.glob("*.tmp")):
+                temporary.unlink(missing_ok=True)
         yield
     finally:
         stop.set()
