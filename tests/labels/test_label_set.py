@@ -10,6 +10,7 @@ from halves_teacher import INTRINSICS, LIDAR2CAM, ListSource
 
 from uov_hf.data import Frames
 from uov_hf.labels import LabelSet, PointLabels, decode_segmentation, identify_dataset, label_points
+from uov_hf.labels import label_set as label_set_module
 from uov_hf.labels.segments import encode_segmentation
 
 
@@ -226,6 +227,23 @@ def test_the_cache_of_the_hub_is_not_written_to(tmp_path, label_set, frames, tea
         with pytest.raises(PermissionError, match="is in the cache of the Hub, which must not be written to: "):
             write()
     assert sorted(cached.folder.rglob("*")) == before
+
+
+def test_of_two_runs_that_create_a_label_set_the_second_keeps_that_of_the_first(
+    tmp_path, teacher, vocabulary, monkeypatch
+):
+    """The first ends after the second has found the folder empty and before it has the lock."""
+    folder, lock = tmp_path / "labels", label_set_module.writer_lock
+
+    def create_and_lock(path):
+        monkeypatch.setattr(label_set_module, "writer_lock", lock)
+        LabelSet.create(folder, teacher, vocabulary, {"cameras": ["CAM_A"]})
+        return lock(path)
+
+    monkeypatch.setattr(label_set_module, "writer_lock", create_and_lock)
+    with pytest.raises(ValueError, match="holds a label set of another teacher, vocabulary or settings"):
+        LabelSet.create(folder, teacher, vocabulary, {"cameras": ["CAM_B"]})
+    assert LabelSet(folder).settings == {"cameras": ["CAM_A"]}
 
 
 def test_a_teacher_of_other_prompts_is_refused(tmp_path, teacher, vocabulary):

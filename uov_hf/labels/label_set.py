@@ -128,14 +128,15 @@ class LabelSet:
             "dataset": dataset,
         }
         folder, content = Path(folder), json.dumps(description, indent=2, ensure_ascii=False)
-        if (folder / "label_set.json").exists():
-            _check_same(cls(folder), json.loads(content))
-        else:
+        if not (folder / "label_set.json").exists():
             prompt_embeds = teacher.encode_prompts(list(vocabulary.prompts)).astype(np.float32)
             with writer_lock(folder):  # the two files are of one teacher
-                write_atomically(folder / "prompt_embeds.safetensors", save({"prompt_embeds": prompt_embeds}))
-                write_atomically(folder / "label_set.json", content.encode())
-        return cls(folder)
+                if not (folder / "label_set.json").exists():  # another run may have written it before it unlocked
+                    write_atomically(folder / "prompt_embeds.safetensors", save({"prompt_embeds": prompt_embeds}))
+                    write_atomically(folder / "label_set.json", content.encode())
+        label_set = cls(folder)
+        _check_same(label_set, json.loads(content))
+        return label_set
 
     @classmethod
     def from_hub(
