@@ -77,13 +77,19 @@ def test_a_second_writer_is_refused(car, tmp_path):
     assert write_parquet(car, tmp_path / "out").num_frames == 5
 
 
-def test_many_broken_frames_in_a_row_stop_the_conversion(car, tmp_path, monkeypatch):
-    """Over the ends of sequences and of files."""
+def test_many_broken_frames_in_a_row_stop_the_conversion_and_are_not_remembered(car, tmp_path, monkeypatch):
+    """Over the ends of sequences and of files: the disk was gone for a while."""
     monkeypatch.setattr(write_report, "MAX_BROKEN_IN_A_ROW", 3)
-    for name in ("a 1/1", "a 1/2", "b/0"):
-        (tmp_path / f"car/{name}.npy").unlink()
+    monkeypatch.setattr(split_writer, "MAX_FRAMES", 2)
+    scans = [tmp_path / f"car/{name}.npy" for name in ("a 1/1", "a 1/2", "b/0")]
+    for scan in scans:
+        scan.rename(scan.with_suffix(".gone"))
     with pytest.raises(TooManyBrokenFrames, match="3 frames in a row are broken, from a 1/1 to b/0"):
         write_parquet(car, tmp_path / "out", on_error="skip")
+    for scan in scans:
+        scan.with_suffix(".gone").rename(scan)
+    report = write_parquet(car, tmp_path / "out", on_error="skip")
+    assert (report.num_frames, report.skipped) == (5, {})
 
 
 def test_missing_poses_and_fractions_of_frames_survive(car, tmp_path):

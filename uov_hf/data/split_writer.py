@@ -13,7 +13,7 @@ from datasets.arrow_writer import TypedSequence
 from uov_hf.data.frames import BROKEN, FRAME_FEATURES, Frame, Frames
 from uov_hf.data.parquet import RowReader, read_index
 from uov_hf.data.shard_file import MAX_FRAMES, ShardFile
-from uov_hf.data.write_report import Attempts, WriteReport, describe
+from uov_hf.data.write_report import Attempts, TooManyBrokenFrames, WriteReport, describe
 from uov_hf.image_files import EncodedImage, read_whole_image
 
 
@@ -79,7 +79,11 @@ class SplitWriter:
             elif self.is_whole:
                 raise ValueError(f"{self.folder}: expected {name} in it; remove the folder to write it anew.")
             else:
-                written = self._write(path, part)
+                try:
+                    written = self._write(path, part)
+                except TooManyBrokenFrames:
+                    self._remove_files_that_skip(self.attempts.streak)
+                    raise
             num_covered += written.num_frames + written.num_done_before + len(written.skipped)
             files.append(path)
             report += written
@@ -101,6 +105,12 @@ class SplitWriter:
             self._publish(shard, frames, frame_ids, report.skipped)
         report.num_frames, report.num_bytes = len(frame_ids), path.stat().st_size
         return report
+
+    def _remove_files_that_skip(self, frame_ids: list[str]) -> None:
+        """The fault is not that of the frames: the next run tries them again."""
+        for path in self.folder.glob("*.parquet"):
+            if not read_index(path)["skipped"].keys().isdisjoint(frame_ids):
+                path.unlink()
 
     def _complete(self, path: Path, frames: Frames) -> WriteReport:
         """Write a file again if it skipped frames that can be read now; a run that skips does not try them."""
