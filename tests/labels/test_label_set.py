@@ -166,6 +166,25 @@ def test_other_frames_of_the_same_ids_are_refused(label_set, frames, teacher, co
             join()
 
 
+def test_a_run_that_was_stopped_is_not_continued_with_other_frames(label_set, frames, teacher, monkeypatch):
+    """No shard is complete yet: there is only the row of the first frame."""
+    segment = teacher.segment
+
+    def stop(frame):
+        if frame["frame_id"] == "1/1":
+            raise KeyboardInterrupt
+        return segment(frame)
+
+    monkeypatch.setattr(teacher, "segment", stop)
+    with pytest.raises(KeyboardInterrupt):
+        label_set.write(frames, teacher)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="Frame 1/0 is not the frame of this id"):
+        label_set.write(frames_of([{**row, "timestamp": 1} for row in frames.source.rows]), teacher)
+    report = label_set.write(frames, teacher)
+    assert (report.num_frames, report.num_done_before) == (2, 1)
+
+
 def test_a_calibration_computed_on_another_machine_is_the_same(label_set, frames, teacher):
     label_set.write(frames, teacher)
     other = frames_of([{**row, "lidar2cam": shifted(row["lidar2cam"], 1e-9)} for row in frames.source.rows])

@@ -315,7 +315,7 @@ class ShardsWriter:
         try:
             with ShardFile(part.path, self.rows.schema) as shard:
                 for frame_id in index["frame_ids"]:
-                    shard.add(self.rows.read(frame_id))
+                    shard.add(self.rows.read_table(frame_id))
                 shard.publish(index)
         except FileNotFoundError:
             if not part.path.is_file():  # else another process has assembled the same bytes in the meantime

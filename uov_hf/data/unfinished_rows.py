@@ -1,13 +1,14 @@
 """The rows that are in no shard yet: one small file per frame, in a hidden folder beside the shards."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uov_hf.data.parquet import ShardIndex, read_index
+from uov_hf.data.parquet import RowReader, ShardIndex, read_index
 from uov_hf.data.shard_file import ShardFile
 from uov_hf.data.writer_lock import UNFINISHED
 
@@ -34,7 +35,16 @@ class UnfinishedRows:
             path.unlink(missing_ok=True)
             return None
 
-    def read(self, frame_id: str) -> pa.Table:
+    def __contains__(self, frame_id: str) -> bool:
+        """Whether there is a row of the frame."""
+        index = self.find(frame_id)
+        return index is not None and frame_id in index["frame_ids"]
+
+    def read(self, frame_id: str, columns: Sequence[str]) -> dict[str, Any]:
+        """The values of a row, as `Shards.read` returns them."""
+        return RowReader().read((str(self._path(frame_id)), 0, 0), columns)
+
+    def read_table(self, frame_id: str) -> pa.Table:
         """The row of a frame."""
         with pq.ParquetFile(self._path(frame_id)) as file:
             return file.read()

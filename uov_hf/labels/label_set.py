@@ -16,6 +16,7 @@ from uov_hf.data.frames import Frames
 from uov_hf.data.parquet import Shards
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.shards import Sharing, write_shards
+from uov_hf.data.unfinished_rows import UnfinishedRows
 from uov_hf.data.write_report import WriteReport
 from uov_hf.data.writer_lock import writer_lock
 from uov_hf.hub.upload import hide_folders, is_hub_id
@@ -298,6 +299,14 @@ class LabelSet:
         """
         self.check_may_be_written()
         check_first_frames(frames, self.__contains__, self.read_identity, self.folder)
+        rows = UnfinishedRows(
+            self.folder / "images", self._schema
+        )  # of a run that was stopped, perhaps on other frames
+
+        def read_unfinished(frame_id: str) -> Identity:
+            return cast(Identity, rows.read(frame_id, list(IDENTITY_SCHEMA)))
+
+        check_first_frames(frames, rows.__contains__, read_unfinished, self.folder)
 
         def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
             def make_row(place: int) -> Mapping[str, Any]:
