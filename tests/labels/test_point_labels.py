@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -79,10 +80,19 @@ def test_a_frame_that_does_not_fit_the_label_set_is_refused(label_set, frames):
         label_points(label_set, frames.select([2]))
 
 
-def test_labelling_again_writes_nothing(label_set, frames):
+def test_labelling_again_writes_nothing_and_reads_a_frame_of_each_sequence_once(label_set, frames, monkeypatch):
+    """Every start of a training does this, perhaps from the Hub."""
     assert label_points(label_set, frames).num_frames == 3
+    read, num_read = ListSource.read, Counter()
+
+    def count_and_read(self, index, columns):
+        num_read[index] += 1
+        return read(self, index, columns)
+
+    monkeypatch.setattr(ListSource, "read", count_and_read)
     report = label_points(label_set, frames)
     assert (report.num_frames, report.num_done_before) == (0, 3)
+    assert num_read == {0: 1, 2: 1}
 
 
 def test_point_labels_of_another_label_set_are_refused(label_set, frames):

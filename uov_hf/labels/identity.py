@@ -104,7 +104,6 @@ def check_first_frames(
     has_labels: Callable[[str], bool],
     read: Callable[[str], Identity],
     folder: Path,
-    calibration_changed: bool = False,
 ) -> None:
     """
     Check the first frame with labels of up to `NUM_CHECKED` sequences.
@@ -112,14 +111,14 @@ def check_first_frames(
     Args:
         frames (`Frames`): The frames to be joined with the labels.
         has_labels, read (`Callable`): Whether a frame has labels, by its id; their identity.
-        folder, calibration_changed: As of `check_identity`.
+        folder (`Path`): Of the labels, for the message.
 
     Raises:
         ValueError: it is another frame of the same id.
     """
     for index in first_frames(frames, has_labels):
         frame = frames.select_columns(IDENTITY_COLUMNS)[index]
-        check_identity(frame, read(frame["frame_id"]), folder, calibration_changed)
+        check_identity(frame, read(frame["frame_id"]), folder)
 
 
 def first_frames(frames: Frames, has_labels: Callable[[str], bool]) -> list[int]:

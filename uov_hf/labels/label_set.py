@@ -299,9 +299,8 @@ class LabelSet:
         """
         self.check_may_be_written()
         check_first_frames(frames, self.__contains__, self.read_identity, self.folder)
-        rows = UnfinishedRows(
-            self.folder / "images", self._schema
-        )  # of a run that was stopped, perhaps on other frames
+        # A run that was stopped before its first shard has left rows, perhaps of other frames.
+        rows = UnfinishedRows(self.folder / "images", self._schema)
 
         def read_unfinished(frame_id: str) -> Identity:
             return cast(Identity, rows.read(frame_id, list(IDENTITY_SCHEMA)))

@@ -20,7 +20,6 @@ from uov_hf.labels.identity import (
     IDENTITY_COLUMNS,
     IDENTITY_SCHEMA,
     Identity,
-    check_first_frames,
     check_identity,
     first_frames,
     identify,
@@ -145,10 +144,8 @@ def label_points(
 
     def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
         whole = voters.of(sequence)
-        places, labeller = (
-            {name: i for i, name in enumerate(whole.frame_ids)},
-            SequenceLabeller(whole, label_set, rule),
-        )
+        places = {name: place for place, name in enumerate(whole.frame_ids)}
+        labeller = SequenceLabeller(whole, label_set, rule)
         identities = sequence.select_columns(IDENTITY_COLUMNS)
 
         def make_row(place: int) -> Mapping[str, Any]:
@@ -188,14 +185,12 @@ class Voters:
 
 def _check_joined(frames: Frames, shards: Shards) -> None:
     """Check frames that have point labels: their identity, and the number of their points."""
-
-    def read(frame_id: str) -> Identity:
-        return cast(Identity, shards.read(frame_id, list(IDENTITY_SCHEMA)))
-
-    check_first_frames(frames, shards.__contains__, read, shards.folder)
+    frames = frames.select_columns([*IDENTITY_COLUMNS, "points"])  # in one read, perhaps from the Hub
     for index in first_frames(frames, shards.__contains__):
-        frame = frames.select_columns(["frame_id", "points"])[index]
-        num_points, num_labels = len(frame["points"]), len(shards.read(frame["frame_id"], ["labels"])["labels"])
+        frame = frames[index]
+        row = shards.read(frame["frame_id"], [*IDENTITY_SCHEMA, "labels"])
+        check_identity(frame, cast(Identity, row), shards.folder)
+        num_points, num_labels = len(frame["points"]), len(row["labels"])
         if num_points != num_labels:
             raise ValueError(
                 f"Frame {frame['frame_id']} has {num_points} points, but {num_labels} point labels in {shards.folder}:"
