@@ -61,6 +61,8 @@ def test_an_id_stands_where_a_folder_may_and_a_folder_comes_first(hub, made):
     assert LabelSet.open("me/labels").frame_ids == made.frame_ids
     with pytest.raises(FileNotFoundError, match="There is no label set in labels"):
         LabelSet.open("labels")
+    with pytest.raises(FileNotFoundError, match="There is no folder out/labels, and it could not be read"):
+        LabelSet.open("out/labels")
 
 
 def test_others_read_it_as_tables(hub, made):

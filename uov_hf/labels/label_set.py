@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack, cast
 import numpy as np
 import pyarrow as pa
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.numpy import load_file, save
 
 from uov_hf.data.frames import Frames
@@ -183,14 +183,14 @@ class LabelSet:
         """The label set in a folder; if there is no such folder, that of an id on the Hub, as by `from_hub`.
 
         Raises:
-            FileNotFoundError: there is no such folder, and the Hub could not be read.
+            FileNotFoundError: there is no such folder, and the Hub could not be read or has no such repository.
             ValueError: the label set has another format version.
         """
         if not is_label_set_id(folder_or_id):
             return cls(folder_or_id)
         try:
             return cls.from_hub(str(folder_or_id), local_dir=local_dir, only=only)
-        except LocalEntryNotFoundError as error:
+        except (LocalEntryNotFoundError, RepositoryNotFoundError) as error:
             raise FileNotFoundError(
                 f"There is no folder {folder_or_id}, and it could not be read from the Hub: {error}"
             ) from error
