@@ -69,6 +69,12 @@ def test_a_scan_without_points_is_named_or_skipped(label_set, frames):
     assert list(label_points(label_set, frames, on_error="skip").skipped) == [frame_id]
 
 
+def test_a_scan_that_broke_after_it_was_labelled_does_not_stop_a_run_that_skips(label_set, frames):
+    label_points(label_set, frames)
+    frames.source.rows[0]["points"] = np.empty((0, 4), np.float32)
+    assert label_points(label_set, frames, on_error="skip").num_done_before == 3
+
+
 def test_a_frame_that_does_not_fit_the_label_set_is_refused(label_set, frames):
     original = frames.source.rows[0]
     frames.source.rows[0] = {**original, "camera_names": ["CAM_B", "CAM_A"]}

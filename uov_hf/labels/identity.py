@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 
-from uov_hf.data.frames import Frame, Frames
+from uov_hf.data.frames import BROKEN, Frame, Frames
 
 
 IDENTITY_COLUMNS = (
@@ -116,15 +116,19 @@ def check_first_frames(
     Raises:
         ValueError: it is another frame of the same id.
     """
-    for index in first_frames(frames, has_labels):
-        frame = frames.select_columns(IDENTITY_COLUMNS)[index]
+    for frame in read_first_frames(frames.select_columns(IDENTITY_COLUMNS), has_labels):
         check_identity(frame, read(frame["frame_id"]), folder)
 
 
-def first_frames(frames: Frames, has_labels: Callable[[str], bool]) -> list[int]:
-    """The first frame with labels of up to `NUM_CHECKED` sequences, evenly spaced."""
+def read_first_frames(frames: Frames, has_labels: Callable[[str], bool]) -> Iterator[Frame]:
+    """The first frame with labels of up to `NUM_CHECKED` sequences, evenly spaced, without those that are broken."""
     first: dict[str, int] = {}
     for index, (sequence_id, frame_id) in enumerate(zip(frames.sequence_ids, frames.frame_ids, strict=True)):
         if sequence_id not in first and has_labels(frame_id):
             first[sequence_id] = index
-    return list(first.values())[:: -(-len(first) // NUM_CHECKED) or 1]
+    for index in list(first.values())[:: -(-len(first) // NUM_CHECKED) or 1]:
+        try:
+            frame = frames[index]
+        except BROKEN:  # the run that needs the frame reports it, or skips it
+            continue
+        yield frame

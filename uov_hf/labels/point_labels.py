@@ -21,8 +21,8 @@ from uov_hf.labels.identity import (
     IDENTITY_SCHEMA,
     Identity,
     check_identity,
-    first_frames,
     identify,
+    read_first_frames,
 )
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.labels.labelling import PointLabelRow, SequenceLabeller
@@ -186,8 +186,7 @@ class Voters:
 def _check_joined(frames: Frames, shards: Shards) -> None:
     """Check frames that have point labels: their identity, and the number of their points."""
     frames = frames.select_columns([*IDENTITY_COLUMNS, "points"])  # in one read, perhaps from the Hub
-    for index in first_frames(frames, shards.__contains__):
-        frame = frames[index]
+    for frame in read_first_frames(frames, shards.__contains__):
         row = shards.read(frame["frame_id"], [*IDENTITY_SCHEMA, "labels"])
         check_identity(frame, cast(Identity, row), shards.folder)
         num_points, num_labels = len(frame["points"]), len(row["labels"])
