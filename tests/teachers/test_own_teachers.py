@@ -1,5 +1,6 @@
 """Teachers from outside the package: a class in a Python file, and an entry point of an installed package."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_the_name_of_a_file_teacher_changes_with_the_file_and_has_no_folder(file
     assert find_teacher(f"{file}:MyTeacher", trust_code=True).name == name
     file.write_text(MINE.replace("label: int = 0", "label: int = 2"))
     assert find_teacher(f"{file}:MyTeacher", trust_code=True).name != name
+
+
+def test_the_code_that_runs_is_the_code_of_the_digest(file, monkeypatch):
+    """Python takes its bytecode for current if the file has the same size and second."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    dims = []
+    for dim in (4, 5):
+        file.write_text(MINE.replace("embed_dim = 4", f"embed_dim = {dim}"))
+        os.utime(file, (0, 0))
+        dims.append(find_teacher(f"{file}:MyTeacher", trust_code=True).embed_dim)
+    assert dims == [4, 5]
 
 
 def test_a_teacher_of_the_package_keeps_its_name(file):

@@ -1,10 +1,10 @@
 """Teachers from outside the package: a class in a Python file, or an entry point of an installed package."""
 
 import hashlib
-import importlib.util
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 
 from uov_hf.teachers.protocol import Teacher
 
@@ -41,8 +41,9 @@ def load_file_teacher(name: str, trust_code: bool) -> type[Teacher]:
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected the Python file of the teacher {name!r}, got no file.")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    found = getattr(_import_file(path), class_name, None)
+    code = path.read_bytes()
+    digest = hashlib.sha256(code).hexdigest()[:8]
+    found = getattr(_run_file(path, code), class_name, None)
     return _named(found, f"{path.name}:{class_name}@{digest}", f"`{class_name}` of {path}")
 
 
@@ -60,14 +61,12 @@ def load_installed_teacher(entry_point: EntryPoint) -> type[Teacher]:
     return _named(entry_point.load(), entry_point.name, f"The entry point {entry_point.name} = {entry_point.value}")
 
 
-def _import_file(path: Path) -> object:
-    name = f"uov_hf_teacher_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+def _run_file(path: Path, code: bytes) -> ModuleType:
+    module = ModuleType(f"uov_hf_teacher_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    # No import: it would run stored bytecode, which may be of an older file of the same size and second.
+    exec(compile(code, path, "exec"), module.__dict__)
     return module
 
 
