@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import resolve_revision
 
 from uov_hf.teachers.images import PixelTransform
@@ -40,6 +40,15 @@ class Checkpoint:
     def branch(self) -> str:
         return self.revision or "main"
 
+    def load_config(self) -> PreTrainedConfig:
+        """Load the configuration.
+
+        Raises:
+            ValueError: the model needs code from its repository. Without `trust_remote_code=False`, `transformers`
+                prompts for leave to run it.
+        """
+        return AutoConfig.from_pretrained(self.name_or_path, revision=self.branch, trust_remote_code=False)
+
     def load(self, model_class: type[Model]) -> Model:
         """Load the model, frozen, on its device.
 
@@ -61,7 +70,7 @@ class Checkpoint:
         return freeze(model.to(self.device))
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(self.name_or_path, revision=self.branch)
+        return AutoTokenizer.from_pretrained(self.name_or_path, revision=self.branch, trust_remote_code=False)
 
     def load_transform(self) -> PixelTransform:
         return PixelTransform.from_pretrained(self.name_or_path, self.revision)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from transformers import AutoConfig
-
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.clip import CLIPSpace
 from uov_hf.teachers.clip_space import ClipSpace, SpaceConfig, SpaceTeacher
@@ -23,12 +21,11 @@ def load_clip_space(checkpoint: Checkpoint, config: SpaceConfig | None = None) -
         ValueError: the model has another type.
     """
     checkpoint = checkpoint.pinned()
-    name = checkpoint.name_or_path
-    model_type = AutoConfig.from_pretrained(name, revision=checkpoint.branch).model_type
+    model_type = checkpoint.load_config().model_type
     if model_type not in CLIP_SPACES:
         raise ValueError(
-            f"{name} is a model of type {model_type!r}, whose patches and words do not share a space. "
-            f"Give a model of type {' or '.join(CLIP_SPACES)}."
+            f"{checkpoint.name_or_path} is a model of type {model_type!r}, whose patches and words do not share a "
+            f"space. Give a model of type {' or '.join(CLIP_SPACES)}."
         )
     return CLIP_SPACES[model_type](checkpoint, config)
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import (
     MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
     MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
-    AutoConfig,
     AutoImageProcessor,
     PreTrainedModel,
 )
@@ -50,7 +49,7 @@ class Segmenter:
     processor: Any
 
     def __init__(self, checkpoint: Checkpoint):
-        config = AutoConfig.from_pretrained(checkpoint.name_or_path, revision=checkpoint.branch)
+        config = checkpoint.load_config()
         self.labels = labels_of(config)
         self.has_queries: bool = config.model_type in QUERY_MODELS
         self.model = checkpoint.load(find_model_class(config, checkpoint.name_or_path))
@@ -131,7 +130,7 @@ def load_image_processor(checkpoint: Checkpoint, model_type: str) -> Any:
         ValueError: it pads images.
     """
     processor: Any = AutoImageProcessor.from_pretrained(
-        checkpoint.name_or_path, revision=checkpoint.branch, backend="pil"
+        checkpoint.name_or_path, revision=checkpoint.branch, backend="pil", trust_remote_code=False
     )
     # The post-processing of transformers stretches the map of a cropped or padded image to the size of the whole one.
     if getattr(processor, "do_center_crop", False):

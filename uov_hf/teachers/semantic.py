@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig
 
 from uov_hf.teachers.checkpoints import Checkpoint, dtype_name
 from uov_hf.teachers.clip_space import ClipSpace
@@ -63,7 +62,7 @@ class SemanticTeacher(Teacher):
         """
         if model_name_or_path is None:
             return vocabulary  # loading the teacher raises
-        config = AutoConfig.from_pretrained(model_name_or_path, revision=revision or "main")
+        config = Checkpoint(model_name_or_path, revision).load_config()
         return vocabulary.with_model_labels(labels_of(config), model_name_or_path)
 
     def load(self) -> None:
