@@ -139,6 +139,19 @@ def test_what_the_model_never_predicts_is_orthogonal_to_every_segment(folder_of,
         assert not (segments.embeds @ embeds[len(CITYSCAPES) :].T).any()
 
 
+def test_a_class_does_not_get_the_embedding_of_a_label_of_no_class(tmp_path):
+    """Its own first prompt is the same phrase as that label."""
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nclasses:\n  - {name: car, prompts: [car]}\n  - {name: cyclist, prompts: [rider]}\n"
+        "model_labels:\n  - {class: null, labels: [rider]}\n"
+    )
+    folder = save_tiny_segformer(tmp_path / "model", labels=["car", "rider"])
+    vocabulary = find_teacher("semantic").fit_vocabulary(load_vocabulary(str(tmp_path / "own.yaml")), folder)
+    assert (vocabulary.prompts, vocabulary.prompt_to_class.tolist()) == (["car", "rider", "rider"], [0, 255, 1])
+    _, rider, cyclist = load_teacher("semantic", folder, prompts=vocabulary.prompts).encode_prompts(vocabulary.prompts)
+    assert rider[:-1].any() and not cyclist[:-1].any()
+
+
 def test_words_beyond_the_labels_need_a_second_model(folder_of, images, tiny_clip):
     folder = folder_of("segformer")
     own = load_semantic(folder)

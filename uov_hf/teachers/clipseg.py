@@ -84,9 +84,8 @@ class CLIPSegTeacher(SecondSpaceTeacher):
     def segment(self, frame: TeacherFrame) -> list[ImageSegments]:
         images = open_images(frame)
         pixel_values = [self.transform.in_patches(image, self.config.short_side, self.patch_size) for image in images]
-        window = min(
-            [self.window, *(min(pixels.shape[1:]) for pixels in pixel_values)]
-        )  # scaled images may be smaller
+        # Scaled images may be smaller than a window.
+        window = min([self.window, *(min(pixels.shape[1:]) for pixels in pixel_values)])
         outputs = run_on_windows(self._activations, pixel_values, self.patch_size, window, self.config.batch_size)
         features = self.space.dense_features(images)
         return [self._segments(*of_image) for of_image in zip(images, outputs, features, strict=True)]

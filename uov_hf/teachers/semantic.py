@@ -109,6 +109,8 @@ class SemanticTeacher(Teacher):
                 "label set with a second model, a CLIP, as `embed_model_name_or_path`."
             )
         embeds = self.space.embed_prompts(len(self.prompts)).cpu().numpy()
+        if prompts == self.prompts:
+            return embeds  # by place: the first prompt of a class without a label may be a label of no class, too
         return embeds[[self.prompts.index(prompt) for prompt in prompts]]
 
     @torch.inference_mode()
