@@ -14,12 +14,13 @@ from typing import ClassVar, Literal
 
 import torch
 from accelerate.logging import get_logger
-from transformers import AutoConfig, CLIPModel, CLIPTextModelWithProjection
+from transformers import CLIPModel, CLIPTextModelWithProjection
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor
 from uov_hf.labels import LabelSet
 from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import load_teacher
+from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.launch import start
@@ -139,7 +140,7 @@ def create_model(
     )
     source, revision = label_set.text_model
     try:
-        if source is not None and AutoConfig.from_pretrained(source, revision=revision).model_type == "clip":
+        if source is not None and Checkpoint(source, revision).load_config().model_type == "clip":
             processor = UOVProcessor.from_teacher(feature_extractor, source, revision)
             model.uov.set_text_tower(load_text_tower(source, revision), source=label_set.teacher_id)
             return model, processor

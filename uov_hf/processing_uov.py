@@ -109,9 +109,10 @@ class UOVProcessor(ProcessorMixin):
         """
         if teacher_name_or_path is None:
             return cls(feature_extractor, CLIPImageProcessorPil(), _letter_tokenizer())
-        source = {"pretrained_model_name_or_path": teacher_name_or_path, "revision": revision}
-        image_processor = AutoImageProcessor.from_pretrained(**source, backend="pil")
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+        # The teacher's name may come from a foreign label set: its repository must not run code here.
+        source = {"revision": revision, "trust_remote_code": False}
+        image_processor = AutoImageProcessor.from_pretrained(teacher_name_or_path, **source, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(teacher_name_or_path, **source)
         return cls(feature_extractor, image_processor, tokenizer, has_text_tower=True)
 
     def __call__(

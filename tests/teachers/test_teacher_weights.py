@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_groupvit, save_tiny_tipsv2
 from transformers import CLIPModel, Tipsv2Model
 
+from uov_hf import UOVFeatureExtractor, UOVProcessor
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.teachers.second_space import load_clip_space
 from uov_hf.teachers.segmenter import load_image_processor
@@ -46,8 +47,9 @@ def test_what_published_checkpoints_leave_out_is_no_loss(tmp_path):
         lambda folder: load_clip_space(Checkpoint(folder)),
         lambda folder: load_image_processor(Checkpoint(folder), "own"),
         lambda folder: Checkpoint(folder).load_tokenizer(),
+        lambda folder: UOVProcessor.from_teacher(UOVFeatureExtractor(), folder),
     ],
-    ids=["labels", "second model", "image processor", "tokenizer"],
+    ids=["labels", "second model", "image processor", "tokenizer", "processor"],
 )
 def test_code_in_the_repository_of_a_model_is_refused_without_a_prompt(tmp_path, monkeypatch, read):
     """By default transformers prompts for leave to run it, also in the middle of a batch job."""
