@@ -214,16 +214,17 @@ def test_a_numpy_scalar_of_another_kind_is_refused(tmp_path):
 
 
 def test_a_refused_file_can_be_stripped_by_the_command_in_the_message(tmp_path):
-    tensors = official_tensors(64, **SMALL)
-    path = save(tmp_path, {"state_dict": prefixed("model.", tensors), "hyper_parameters": Fraction(1, 2)})
+    tensors, folder = official_tensors(64, **SMALL), tmp_path / "it's \"😀"
+    folder.mkdir()
+    path = save(folder, {"state_dict": prefixed("model.", tensors), "hyper_parameters": Fraction(1, 2)})
     with pytest.raises(
         ValueError, match="official.pt: .* it contains fractions.Fraction. If you trust the file"
     ) as error:
         read_official(path)
     _, *options = shlex.split(re.search(r"python -c .*(?=\. Then convert)", str(error.value))[0])
     subprocess.run([sys.executable, *options], check=True)
-    assert str(tmp_path / "official_stripped.pt") in str(error.value)
-    found, _ = read_official(tmp_path / "official_stripped.pt")
+    assert str(folder / "official_stripped.pt") in str(error.value)
+    found, _ = read_official(folder / "official_stripped.pt")
     assert found.keys() == tensors.keys()
 
 

@@ -101,7 +101,9 @@ def _explain(path: Path, error: str) -> str | None:
     if not (refused := re.search(r"GLOBAL (\S+) was not an allowed", error)):
         return None
     stripped = path.with_name(f"{path.stem}_stripped.pt")
-    command = shlex.quote(STRIP.format(path=json.dumps(str(path)), stripped=json.dumps(str(stripped))))
+    # JSON writes a text as Python does, but escapes some characters as two surrogates, which Python does not join.
+    written = [json.dumps(str(one), ensure_ascii=False) for one in (path, stripped)]
+    command = shlex.quote(STRIP.format(path=written[0], stripped=written[1]))
     return (
         f"it contains {refused[1]}. If you trust the file, strip it in the environment that wrote it, which runs its "
         f"code: python -c {command}. Then convert {stripped}."
