@@ -244,3 +244,24 @@ def test_a_las_header_with_more_records_than_the_file_is_refused(tmp_path, what)
     struct.pack_into("<I", content, place, 4_000_000_000)
     path.write_bytes(content)
     assert "scan.laz: expected a whole file, got one of " in read_with_little_memory(path, max_points=10)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "comment element vertex 3\nelement vertex {n}\n",
+        "element vertex 1\nproperty float x\nelement face {n}\n",
+        "element vertex 2_000_000\n",
+        "element\x1cvertex {n}\n",
+        "comment a\rend_header\nelement vertex {n}\n",
+        f"{'comment padding' * 9}\n" * 600 + "element vertex {n}\n",
+    ],
+    ids=["comment", "face", "underscores", "separator", "line end", "long"],
+)
+def test_no_header_of_a_ply_file_hides_a_large_count(tmp_path, header):
+    """Lists have a Python object for each element: a file of 200 bytes takes gigabytes and minutes."""
+    pytest.importorskip("plyfile")
+    text = f"ply\nformat ascii 1.0\n{header.format(n=2_000_000)}property list uchar int e\nend_header\n1 2 3\n"
+    (tmp_path / "scan.ply").write_text(text, newline="")
+    with pytest.raises(ValueError, match="scan.ply: expected (at most 10 points|a header of at most)"):
+        read_points(tmp_path / "scan.ply", max_points=10)

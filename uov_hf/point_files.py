@@ -99,9 +99,7 @@ def _read_pcd(path: Path, max_points: int | None) -> np.ndarray:
 
 def _read_ply(path: Path, max_points: int | None) -> np.ndarray:
     library = _library(path, "plyfile")
-    with path.open("rb") as file:
-        if count := re.search(rb"element\s+vertex\s+(\d+)", file.read(1 << 16)):
-            _check_size(path, int(count[1]), 0, max_points)
+    _check_ply_header(path, max_points)
     vertices = library.PlyData.read(path)["vertex"]
     return _stack(path, {field.name: vertices[field.name] for field in vertices.properties})
 
@@ -111,6 +109,20 @@ def _read_las(path: Path, max_points: int | None) -> np.ndarray:
     _check_las_header(path, max_points)
     cloud = library.read(path)
     return _stack(path, {name: np.asarray(getattr(cloud, name)) for name in ("x", "y", "z", "intensity")})
+
+
+def _check_ply_header(path: Path, max_points: int | None) -> None:
+    """Check the count of each element of a PLY file, in the lines that the library reads as its header."""
+    with path.open("rb") as file:
+        content = file.read(1 << 16).decode("ascii", "replace")
+    if max_points is None or not (newline := re.match("ply(\r\n|\r|\n)", content)):
+        return  # without such a line, the library refuses it
+    lines = content.split(newline[1])
+    if "end_header" not in lines:
+        raise ValueError(f"{path}: expected a header of at most 65,536 bytes, got a longer one.")
+    for fields in map(str.split, lines[: lines.index("end_header")]):
+        if fields[:1] == ["element"] and len(fields) == 3:
+            _check_size(path, int(fields[2]), 0, max_points)
 
 
 def _check_pcd_header(path: Path, library: ModuleType, max_points: int | None) -> None:
