@@ -50,6 +50,7 @@ class LabelSetGenerationArguments(DataArguments):
         },
     )
     vocabulary: str | None = option(None, "Prompts and their classes. Without it, those of the dataset's classes.")
+    calibration_changed: bool = option(False, "Add frames although the calibration was corrected since.")
     output_dir: str = option("labels", "Folder of the label set.")
 
     def __post_init__(self) -> None:
@@ -90,9 +91,12 @@ def main() -> None:
     cameras = args.cameras.split(",") if args.cameras else None
     with accelerator.main_process_first():
         settings = {"cameras": cameras, "augmentations": args.augmentations}
-        dataset = identify_dataset(frames, Path(args.dataset).stem, args.dataset_config)
+        is_new = not (Path(args.output_dir) / "label_set.json").is_file()
+        dataset = identify_dataset(frames, Path(args.dataset).stem, args.dataset_config) if is_new else None
         label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings, dataset)
-    report = label_set.write(frames, teacher, cameras, on_error=args.on_error, **sharing(accelerator))
+    report = label_set.write(
+        frames, teacher, cameras, args.calibration_changed, on_error=args.on_error, **sharing(accelerator)
+    )
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
     if not has_segments(label_set):

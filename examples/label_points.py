@@ -21,7 +21,7 @@ from uov_hf.labels import LabelSet, PointLabels, WriteReport, label_points
 from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.labels.label_set import is_label_set_id
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
-from uov_hf.training.launch import sharing, start
+from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
 
 
@@ -58,8 +58,10 @@ def main() -> None:
     if not is_label_set_id(args.label_set):
         LabelSet(args.label_set)  # raises before a folder of this name is made
     accelerator = start(args.output_dir or args.label_set, seed=0)
-    with accelerator.main_process_first():
-        label_set = LabelSet.open(args.label_set, local_dir=args.output_dir)
+    if accelerator.is_main_process:  # a download may take longer than a collective call may
+        LabelSet.open(args.label_set, local_dir=args.output_dir)
+    wait_for_all(accelerator)
+    label_set = LabelSet.open(args.label_set, local_dir=args.output_dir)
     if args.dataset is None:
         accelerator.print("No --dataset: labelling the synthetic street beside the label set.")
         args.dataset, args.data_dir = "nuscenes", str(label_set.folder.with_name("street"))

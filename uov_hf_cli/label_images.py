@@ -189,7 +189,7 @@ def _check_results(frames: "Sequence[Frame]", folder: Path) -> None:
 
 
 def _file_name(frame: "Frame", camera: str) -> str:
-    name = "_".join(filter(None, [frame["frame_id"], camera])).replace("/", "_")
+    name = "_".join(filter(None, [frame["frame_id"], camera])).replace("/", "_").replace("\\", "_")
     return f"{name}.json"  # a suffix, so that `with_suffix` never takes a part of the name
 
 

@@ -194,6 +194,9 @@ def test_a_calibration_computed_on_another_machine_is_the_same(label_set, frames
 def test_the_segments_stay_when_the_calibration_is_corrected(label_set, frames, teacher):
     label_set.write(frames, teacher)
     other = frames_of([{**row, "lidar2cam": shifted(row["lidar2cam"], 0.01)} for row in frames.source.rows])
+    with pytest.raises(ValueError, match="run this again with --calibration_changed"):
+        label_set.write(other, teacher)
+    assert label_set.write(other, teacher, calibration_changed=True).num_done_before == 3
     label_points(label_set, other, calibration_changed=True)
     assert len(PointLabels(label_set.folder).frame_ids) == 3
     with pytest.raises(ValueError, match=r"Frame 1/0 has another calibration than when .*points/paper was made"):

@@ -9,6 +9,7 @@ from uov_hf.data.frames import FrameBuilder, Frames
 from uov_hf.data.loading import find_builder
 from uov_hf.data.parquet import read_index
 from uov_hf.data.shard_file import write_atomically
+from uov_hf.foreign_paths import inside
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
 
@@ -84,8 +85,8 @@ def push_dataset(builder: FrameBuilder, folder: Path, repo_id: str, **options: U
     if not private:
         _check_shards([*files.values()])
     taxonomy = str(_read_card(folder / "README.md").get("taxonomy"))
-    own = [taxonomy] if taxonomy.endswith(".yaml") else []
-    files = {name: folder / name for name in ("README.md", LICENSE_FILE, *own)} | files
+    own = {taxonomy: inside(folder, taxonomy, str(folder / "README.md"))} if taxonomy.endswith(".yaml") else {}
+    files = {name: folder / name for name in ("README.md", LICENSE_FILE)} | own | files
     options.setdefault("commit_message", "Upload frames")
     # Shards of an earlier upload of the same splits go: the folder may have been written anew.
     return upload(repo_id, files, repo_type="dataset", replaces=patterns, **options)

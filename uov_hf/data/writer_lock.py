@@ -18,7 +18,7 @@ from uov_hf.data.shard_file import errors_named
 UNFINISHED = ".unfinished"  # folder of the lock and of the rows that are in no shard yet
 HEARTBEAT = 30.0  # seconds between two updates of the lock's time
 # The lock of a process on another machine is stale after this time without an update.
-STALE_AFTER = 300.0
+STALE_AFTER = 120.0
 
 
 class Owner(TypedDict):

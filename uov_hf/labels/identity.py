@@ -94,8 +94,8 @@ def check_identity(frame: Frame, found: Identity, folder: Path, calibration_chan
         raise ValueError(
             f"Frame {frame['frame_id']} has another calibration than when {folder} was made. If this is another "
             "dataset with the same frame ids, give another folder. If the calibration was corrected, the segments of "
-            "the images stay valid: delete the point labels (the folder `points`) and make them again with "
-            "--calibration_changed."
+            "the images stay valid: run this again with --calibration_changed; delete point labels that are there "
+            "(the folder `points`), and make them again with label_points.py --calibration_changed."
         )
 
 
@@ -104,6 +104,7 @@ def check_first_frames(
     has_labels: Callable[[str], bool],
     read: Callable[[str], Identity],
     folder: Path,
+    calibration_changed: bool = False,
 ) -> None:
     """
     Check the first frame with labels of up to `NUM_CHECKED` sequences.
@@ -111,13 +112,13 @@ def check_first_frames(
     Args:
         frames (`Frames`): The frames to be joined with the labels.
         has_labels, read (`Callable`): Whether a frame has labels, by its id; their identity.
-        folder (`Path`): Of the labels, for the message.
+        folder, calibration_changed: As of `check_identity`.
 
     Raises:
         ValueError: it is another frame of the same id.
     """
     for frame in read_first_frames(frames.select_columns(IDENTITY_COLUMNS), has_labels):
-        check_identity(frame, read(frame["frame_id"]), folder)
+        check_identity(frame, read(frame["frame_id"]), folder, calibration_changed)
 
 
 def read_first_frames(frames: Frames, has_labels: Callable[[str], bool]) -> Iterator[Frame]:

@@ -281,7 +281,12 @@ class LabelSet:
         return cast(SegmentRow, self._shards.read(frame_id, columns))
 
     def write(
-        self, frames: Frames, teacher: Teacher, cameras: list[str] | None = None, **sharing: Unpack[Sharing]
+        self,
+        frames: Frames,
+        teacher: Teacher,
+        cameras: list[str] | None = None,
+        calibration_changed: bool = False,
+        **sharing: Unpack[Sharing],
     ) -> WriteReport:
         """
         Segment the images of every frame that the label set lacks.
@@ -290,6 +295,8 @@ class LabelSet:
             frames (`Frames`): The dataset.
             teacher (`Teacher`): The one that the label set was created with.
             cameras (`list[str]`, *optional*): The cameras to segment; all by default.
+            calibration_changed (`bool`, *optional*, defaults to `False`):
+                Whether the calibration was corrected after the label set was begun.
             sharing: As of [`~uov_hf.data.shards.write_shards`].
 
         Raises:
@@ -298,14 +305,14 @@ class LabelSet:
             PermissionError: the label set is in the cache of the Hub.
         """
         self.check_may_be_written()
-        check_first_frames(frames, self.__contains__, self.read_identity, self.folder)
+        check_first_frames(frames, self.__contains__, self.read_identity, self.folder, calibration_changed)
         # A run that was stopped before its first shard has left rows, perhaps of other frames.
         rows = UnfinishedRows(self.folder / "images", self._schema)
 
         def read_unfinished(frame_id: str) -> Identity:
             return cast(Identity, rows.read(frame_id, list(IDENTITY_SCHEMA)))
 
-        check_first_frames(frames, rows.__contains__, read_unfinished, self.folder)
+        check_first_frames(frames, rows.__contains__, read_unfinished, self.folder, calibration_changed)
 
         def open_sequence(sequence: Frames) -> Callable[[int], Mapping[str, Any]]:
             def make_row(place: int) -> Mapping[str, Any]:
