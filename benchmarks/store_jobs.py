@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("lengths", type=int, nargs="+")
     args = parser.parse_args()
     accelerator = start(args.folder, seed=0)
-    JOBS[args.kind](Job(args.kind, args.folder, args.log, args.lengths), sharing(accelerator))
+    JOBS[args.kind](Job(args.kind, args.folder, args.log, args.lengths), sharing(accelerator, "raise"))
     accelerator.end_training()
 
 

@@ -146,8 +146,7 @@ def read_point_labels(accelerator: Accelerator, args: EvaluationArguments, frame
             f"{args.label_set}: the teacher's classes are {label_set.class_names}, those of the ground truth "
             f"{frames.class_names}: it cannot be scored."
         )
-    label_points(label_set, frames, on_error=args.on_error, **sharing(accelerator))
-    wait_for_all(accelerator)
+    label_points(label_set, frames, **sharing(accelerator, args.on_error))
     return PointLabels(label_set.folder)
 
 

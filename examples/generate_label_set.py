@@ -94,9 +94,7 @@ def main() -> None:
         is_new = not (Path(args.output_dir) / "label_set.json").is_file()
         dataset = identify_dataset(frames, Path(args.dataset).stem, args.dataset_config) if is_new else None
         label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings, dataset)
-    report = label_set.write(
-        frames, teacher, cameras, args.calibration_changed, on_error=args.on_error, **sharing(accelerator)
-    )
+    report = label_set.write(frames, teacher, cameras, args.calibration_changed, **sharing(accelerator, args.on_error))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
     if not has_segments(label_set):

@@ -73,8 +73,7 @@ def main() -> None:
         frames,
         rule,
         calibration_changed=args.calibration_changed,
-        on_error=args.on_error,
-        **sharing(accelerator),
+        **sharing(accelerator, args.on_error),
     )
     report = sum(gather_object([report]), WriteReport())
     if accelerator.is_main_process:

@@ -2,15 +2,16 @@
 
 import logging
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
 from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import distributed
+
+from uov_hf.data.shards import Sharing
+from uov_hf.data.write_report import OnError
 
 
 # A process that waits longer for the others in training ends the run: one of them is stuck.
@@ -37,18 +38,10 @@ def start(output_dir: str, seed: int, mixed_precision: str | None = None, report
     return accelerator
 
 
-class Sharing(TypedDict):
-    """This process's share of the frames of a label set or of point labels; see `uov_hf.data.shards.write_shards`."""
-
-    process_index: int
-    num_processes: int
-    show_progress: bool
-    wait: Callable[[], None]
-
-
-def sharing(accelerator: Accelerator) -> Sharing:
-    """The share of this process."""
+def sharing(accelerator: Accelerator, on_error: OnError) -> Sharing:
+    """The share of this process in the frames of a label set or of point labels."""
     return {
+        "on_error": on_error,
         "process_index": accelerator.process_index,
         "num_processes": accelerator.num_processes,
         "show_progress": accelerator.is_main_process,

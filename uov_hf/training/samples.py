@@ -47,7 +47,7 @@ def load_labelled_frames(
     """
     frames = load_split(args, split, data_fraction)
     rule = args.make_point_labels_rule()
-    label_points(label_set, frames, rule, on_error=args.on_error, **sharing(accelerator))
+    label_points(label_set, frames, rule, **sharing(accelerator, args.on_error))
     return frames, PointLabels(label_set.folder, rule)
 
 
