@@ -34,6 +34,9 @@ class AugmentationConfig:
             A crop that keeps a larger share of the image's pairs is accepted, too.
         max_redraws (`int`, *optional*, defaults to 50):
             Crops tried for an image before it stays whole. (The paper has no limit.)
+        mix_sectors (`bool`, *optional*, defaults to `False`):
+            Whether sectors of other frames take the place of azimuths without labels
+            ([`~uov_hf.training.mixing.mix_sectors`]). The paper does not mix: on nuScenes cameras see all azimuths.
     """
 
     rotate: bool = True
@@ -45,6 +48,7 @@ class AugmentationConfig:
     min_pairs: int = 1024
     min_pair_share: float = 0.75
     max_redraws: int = 50
+    mix_sectors: bool = False
 
     def __post_init__(self):
         if not 0 <= self.cuboid_size <= 1:

@@ -48,7 +48,7 @@ def collate_voxels(samples: Sequence[Batch]) -> Batch:
     batch: Batch = {
         "voxel_coords": coords,
         "voxel_features": torch.cat([sample["voxel_features"] for sample in samples]),
-        "point_to_voxel": _concatenate_rows([sample["point_to_voxel"] for sample in samples], num_voxels),
+        "point_to_voxel": concatenate_rows([sample["point_to_voxel"] for sample in samples], num_voxels),
         "num_points": torch.cat([sample["num_points"] for sample in samples]),
     }
     if any("broken_frames" in sample for sample in samples):
@@ -71,8 +71,8 @@ def collate_tmp(samples: Sequence[TMPBatch]) -> TMPBatch:
     pairs = [sample["pair_to_point"] for sample in samples]
     return {
         **voxels,
-        "pair_to_point": _concatenate_rows(pairs, voxels["num_points"].tolist()),
-        "superpoint_ids": _concatenate_rows([sample["superpoint_ids"] for sample in samples], num_segments),
+        "pair_to_point": concatenate_rows(pairs, voxels["num_points"].tolist()),
+        "superpoint_ids": concatenate_rows([sample["superpoint_ids"] for sample in samples], num_segments),
         "scene_ids": torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(num_segments)),
         "segment_embeds": torch.cat([sample["segment_embeds"] for sample in samples]),
         "segment_labels": torch.cat([sample["segment_labels"] for sample in samples]),
@@ -81,7 +81,7 @@ def collate_tmp(samples: Sequence[TMPBatch]) -> TMPBatch:
     }
 
 
-def _concatenate_rows(rows: list[Tensor], num_rows: list[int]) -> Tensor:
+def concatenate_rows(rows: list[Tensor], num_rows: list[int]) -> Tensor:
     """Row numbers of each sample, moved to where its rows lie in the batch; negative ones stay."""
     starts = torch.tensor([0, *num_rows]).cumsum(0)
     return torch.cat([torch.where(row >= 0, row + start, row) for row, start in zip(rows, starts, strict=False)])

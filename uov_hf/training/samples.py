@@ -1,13 +1,15 @@
 """Samples of a training: the voxels of a frame, with what a label set or the ground truth has for its points."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import Dataset
 
+from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import Frames, load_frames
 from uov_hf.data.frames import Frame
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
@@ -15,8 +17,9 @@ from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.labelling import Pairs, PointLabelRow
 from uov_hf.training.arguments import DataArguments, LabelSetArguments
 from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
-from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch
+from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch, concatenate_rows
 from uov_hf.training.launch import sharing
+from uov_hf.training.mixing import Scan, mix_sectors
 from uov_hf.training.order import FrameKey
 
 
@@ -87,6 +90,22 @@ class Samples(Dataset[BatchT], ABC):
     def __getitem__(self, key: FrameKey) -> BatchT:
         return self.make_sample(self.frames[key[1]], np.random.default_rng([self.seed, *key]))
 
+    def read_scans(self, frame: Frame, generator: np.random.Generator) -> list[Scan]:
+        """The augmented scan of a frame; with `mix_sectors` completed by parts of further ones, drawn at random."""
+        return mix_sectors(self._read_to_mix(frame, generator))
+
+    def _read_to_mix(self, frame: Frame, generator: np.random.Generator) -> Iterator[Scan]:
+        yield self.read_scan(frame, generator)
+        while self.augmentation is not None and self.augmentation.mix_sectors:
+            other = self.frames[int(generator.integers(len(self.frames)))]
+            scan = self.read_scan(other, generator)
+            scan.points[:, 3] *= frame["intensity_max"] / other["intensity_max"]  # the scale of the mixed scan
+            yield scan
+
+    def read_scan(self, frame: Frame, generator: np.random.Generator) -> Scan:
+        """The points of a frame with the teacher's labels, augmented."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be mixed.")
+
     @abstractmethod
     def make_sample(self, frame: Frame, generator: np.random.Generator) -> BatchT:
         """The sample of a frame; its augmentation draws from the generator alone."""
@@ -100,6 +119,15 @@ class Samples(Dataset[BatchT], ABC):
             "point_to_voxel": voxels["point_to_voxel"],
             "num_points": torch.tensor([len(points)]),
         }
+
+
+class _Superpoints(TypedDict):
+    """The superpoints of one scan; see [`TMPBatch`]."""
+
+    pair_to_point: torch.Tensor
+    superpoint_ids: torch.Tensor
+    segment_embeds: torch.Tensor
+    segment_labels: torch.Tensor
 
 
 class TMPSamples(Samples[TMPBatch]):
@@ -129,27 +157,46 @@ class TMPSamples(Samples[TMPBatch]):
         self.prompt_groups = torch.from_numpy(label_set.prompt_groups)
 
     def make_sample(self, frame: Frame, generator: np.random.Generator) -> TMPBatch:
+        scans = self.read_scans(frame, generator)
+        num_points = [len(scan.points) for scan in scans]
+        voxels = self.voxelize(frame, np.concatenate([scan.points for scan in scans]))
+        in_a_voxel = (voxels["point_to_voxel"] >= 0).split(num_points)
+        parts = [self._superpoints(scan, mask.numpy()) for scan, mask in zip(scans, in_a_voxel, strict=True)]
+        num_superpoints = [len(part["segment_labels"]) for part in parts]
+        return {
+            **voxels,
+            "pair_to_point": concatenate_rows([part["pair_to_point"] for part in parts], num_points),
+            "superpoint_ids": concatenate_rows([part["superpoint_ids"] for part in parts], num_superpoints),
+            "scene_ids": torch.zeros(sum(num_superpoints), dtype=torch.int64),
+            "segment_embeds": torch.cat([part["segment_embeds"] for part in parts]),
+            "segment_labels": torch.cat([part["segment_labels"] for part in parts]),
+            "prompt_embeds": self.prompt_embeds,
+            "prompt_groups": self.prompt_groups,
+        }
+
+    def read_scan(self, frame: Frame, generator: np.random.Generator) -> Scan:
         columns = ["pair_to_point", "pair_camera", "pair_pixel", "pair_segment"]
         pairs: Pairs = read_point_labels(self.point_labels, frame, columns)
         points = frame["points"]
         if self.augmentation is not None:
             points, pairs = augment(points, pairs, frame["image_sizes"], self.augmentation, generator)
-        voxels = self.voxelize(frame, points)
-        in_a_voxel = voxels["point_to_voxel"].numpy()[pairs["pair_to_point"]] >= 0  # (num_pairs,)
-        pairs = select_pairs(pairs, in_a_voxel & (pairs["pair_segment"] > 0))
+        pairs = select_pairs(pairs, pairs["pair_segment"] > 0)
+        is_labelled = np.zeros(len(points), dtype=bool)
+        is_labelled[pairs["pair_to_point"]] = True
+        return Scan(frame["frame_id"], points, is_labelled, pairs=pairs)
+
+    def _superpoints(self, scan: Scan, in_a_voxel: np.ndarray) -> _Superpoints:
+        """The superpoints of one scan that have points in voxels."""
+        pairs = select_pairs(scan.pairs, in_a_voxel[scan.pairs["pair_to_point"]])
         segments, superpoint_ids = np.unique(pairs["pair_segment"], return_inverse=True)
-        of_frame = self.label_set.read(frame["frame_id"], ["segment_labels", "segment_embeds"])
+        of_frame = self.label_set.read(scan.frame_id, ["segment_labels", "segment_embeds"])
         embeds = of_frame["segment_embeds"][segments - 1].astype(np.float32)  # (num_superpoints, embed_dim)
         embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)  # float16 has left them a little off unit length
         return {
-            **voxels,
             "pair_to_point": torch.from_numpy(pairs["pair_to_point"].astype(np.int64)),
             "superpoint_ids": torch.from_numpy(superpoint_ids),
-            "scene_ids": torch.zeros(len(segments), dtype=torch.int64),
             "segment_embeds": torch.from_numpy(embeds),
             "segment_labels": torch.from_numpy(of_frame["segment_labels"][segments - 1].astype(np.int64)),
-            "prompt_embeds": self.prompt_embeds,
-            "prompt_groups": self.prompt_groups,
         }
 
 
@@ -176,13 +223,20 @@ class DistillationSamples(Samples[ScanBatch]):
         self.with_confidence = with_confidence
 
     def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanBatch:
-        row = read_point_labels(self.point_labels, frame, ["confidence"] if self.with_confidence else [])
-        points = turn_and_mirror(frame["points"], self.augmentation, generator)
-        labels = torch.from_numpy(row["labels"].astype(np.int64))
+        scans = self.read_scans(frame, generator)
+        points = np.concatenate([scan.points for scan in scans])
+        columns = {name: np.concatenate([scan.columns[name] for scan in scans]) for name in scans[0].columns}
+        labels = torch.from_numpy(columns["labels"].astype(np.int64))
         sample: ScanBatch = {**self.voxelize(frame, points), "labels": labels}
         if self.with_confidence:
-            sample["confidence"] = torch.from_numpy(row["confidence"].astype(np.float32))
+            sample["confidence"] = torch.from_numpy(columns["confidence"].astype(np.float32))
         return sample
+
+    def read_scan(self, frame: Frame, generator: np.random.Generator) -> Scan:
+        row = read_point_labels(self.point_labels, frame, ["confidence"] if self.with_confidence else [])
+        points = turn_and_mirror(frame["points"], self.augmentation, generator)
+        columns = {name: row[name] for name in ("labels", "confidence") if name in row}
+        return Scan(frame["frame_id"], points, row["labels"] != IGNORED, columns)
 
 
 class AnnotatedSamples(Samples[ScanBatch]):
