@@ -87,7 +87,7 @@ class SmallBuilder(FrameBuilder):
     def open(self) -> SmallRecording:
         return self.source
 
-    def split_sequences(self) -> dict[str, list[str]]:
+    def split_members(self) -> dict[str, list[str]]:
         return {"train": list(dict.fromkeys(self.source.sequence_ids))}
 
     def default_splits(self) -> tuple[str, ...]:

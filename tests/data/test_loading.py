@@ -11,7 +11,7 @@ from same_frames import assert_same_frame
 from tiny_frames import Files, OwnCar
 
 from uov_hf.data import FRAME_FEATURES, Frames, decode_image, load_frames
-from uov_hf.data.loading import keep_fraction, script_names
+from uov_hf.data.loading import keep_every, keep_fraction, script_names
 from uov_hf.data.writing import write_parquet
 
 
@@ -65,6 +65,34 @@ def test_a_fraction_keeps_every_sth_sequence():
     for wrong in (0.0, 0.3, 1.5, -1.0):
         with pytest.raises(ValueError, match=f"1 / s.*got {wrong}"):
             kept(wrong)
+
+
+class Drives:
+    """Two sequences of five and three frames, which do not lie together."""
+
+    taxonomy = None
+    frame_ids = ["a0", "a1", "b0", "a2", "a3", "a4", "b1", "b2"]
+    sequence_ids = [name[0] for name in frame_ids]
+
+
+def test_a_stride_keeps_every_nth_frame_of_each_sequence_from_its_first():
+    frames = Frames(Drives())
+    assert keep_every(frames, 1).frame_ids == Drives.frame_ids
+    assert keep_every(frames, 2).frame_ids == ["a0", "b0", "a2", "a4", "b2"]
+    assert keep_every(frames, 9).frame_ids == ["a0", "b0"]
+    assert keep_every(frames.select([1, 2, 3, 4]), 2).frame_ids == ["a1", "b0", "a3"]  # counted within the selection
+    with pytest.raises(ValueError, match="`frame_stride` must be a whole number of at least 1, got 0"):
+        keep_every(frames, 0)
+
+
+@pytest.mark.parametrize("source", ["raw", "parquet"])
+def test_a_stride_holds_before_the_fraction_and_is_of_the_split(script, folder, source):
+    """The fraction of this dataset counts frames."""
+    arguments = script if source == "raw" else {"dataset": folder}
+    strided = load_frames(split="train", frame_stride=2, **arguments)
+    assert strided.frame_ids == ["a 1/0", "a 1/2", "b/0"] and strided[1]["frame_id"] == "a 1/2"
+    assert load_frames(split="train[1:]", frame_stride=2, **arguments).frame_ids == ["a 1/1", "b/0"]
+    assert load_frames(split="train", frame_stride=2, data_fraction=0.5, **arguments).frame_ids == ["a 1/0", "b/0"]
 
 
 def test_parquet_gives_the_same_frames(car, folder):

@@ -35,7 +35,7 @@ def test_a_sequence_may_have_any_name(tmp_path):
 def test_a_sequence_of_a_long_name_becomes_parquet(car, tmp_path, monkeypatch):
     long, other = "ä" * 300, "ä" * 301
     monkeypatch.setattr(Files, "sequence_ids", [long, long, long, other, other])
-    monkeypatch.setattr(OwnCar, "split_sequences", lambda self: {"train": [long, other]})
+    monkeypatch.setattr(OwnCar, "split_members", lambda self: {"train": [long, other]})
     write_parquet(car, tmp_path / "out")
     assert load_frames(str(tmp_path / "out")).frame_ids == Files.frame_ids
 

@@ -240,14 +240,14 @@ def test_a_folder_of_other_data_is_not_continued(car, tmp_path, monkeypatch):
 
 def test_files_of_sequences_that_the_split_no_longer_has_are_not_taken_in(car, tmp_path, monkeypatch):
     assert in_a_child(die_at_the_fourth_frame, car, tmp_path / "out") == -signal.SIGKILL
-    monkeypatch.setattr(OwnCar, "split_sequences", lambda self: {"train": ["b"]})
+    monkeypatch.setattr(OwnCar, "split_members", lambda self: {"train": ["b"]})
     with pytest.raises(ValueError, match="00000_a-1_000000.parquet: belongs to no sequence of the present train"):
         write_parquet(car, tmp_path / "out")
 
 
 def test_all_is_written_as_train_where_there_is_no_other_split(car, tmp_path, monkeypatch):
     monkeypatch.setattr(OwnCar, "default_splits", lambda self: ("all",))
-    monkeypatch.setattr(OwnCar, "split_sequences", lambda self: {"all": ["a 1", "b"]})
+    monkeypatch.setattr(OwnCar, "split_members", lambda self: {"all": ["a 1", "b"]})
     write_parquet(car, tmp_path / "out")
     for split in (None, "train", "all"):
         assert load_frames(str(tmp_path / "out"), split).frame_ids == Files.frame_ids

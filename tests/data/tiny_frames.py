@@ -35,7 +35,7 @@ class OwnCar(FrameBuilder):
     def default_splits(self) -> tuple[str, ...]:
         return ("train",)
 
-    def split_sequences(self) -> dict[str, list[str]]:
+    def split_members(self) -> dict[str, list[str]]:
         return {"train": ["a 1", "b"], "val": ["b"], "all": ["a 1", "b"]}
 
 

@@ -126,7 +126,7 @@ def test_a_root_may_name_more_splits(tmp_path):
     assert builder.default_splits() == ("train", "test")
     assert load_frames("nuscenes", data_dir=root).sequence_ids == ["scene-9002"]
     (root / "splits.json").write_text(json.dumps({"train": ["scene-9003"]}))
-    with pytest.raises(ValueError, match="splits.json: expected sequences that .* has, got scene-9003"):
+    with pytest.raises(ValueError, match="splits.json: expected sequences or frames that .* has, got scene-9003"):
         load_frames("nuscenes", data_dir=root)
 
 

@@ -35,7 +35,7 @@ def test_splits_are_the_official_ones_as_far_as_they_are_here(root, tmp_path):
     assert load(root, None).sequence_ids == load(root, "train").sequence_ids == ["00"] * 3
     assert load(root, "val").sequence_ids == ["08"] and load(root, "test").sequence_ids == ["11"]
     own = write_root(tmp_path / "own", {"30": 1})
-    assert SemanticKitti(data_dir=own).split_sequences() == {"all": ["30"]} and len(load(own, None)) == 1
+    assert SemanticKitti(data_dir=own).split_members() == {"all": ["30"]} and len(load(own, None)) == 1
     with pytest.raises(ValueError, match="expected one of the splits all, or .*, got 'train'"):
         load(own, "train")
 

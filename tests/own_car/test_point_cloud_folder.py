@@ -159,7 +159,7 @@ def test_splits_json_names_splits(drive):
     assert set(frames_of(drive).sequence_ids) == {"yard"}
     assert len(load_frames("point_cloud_folder", "all", data_dir=drive.parent)) == 6
     (drive.parent / "splits.json").write_text(json.dumps({"train": ["garage"]}))
-    with pytest.raises(ValueError, match="splits.json: expected sequences that .* has, got garage"):
+    with pytest.raises(ValueError, match="splits.json: expected sequences or frames that .* has, got garage"):
         frames_of(drive)
 
 
@@ -171,6 +171,42 @@ def test_splits_that_share_a_sequence_are_not_both_written_by_default(drive):
     assert builder.default_splits() == ("train", "val")
     (drive.parent / "splits.json").unlink()
     assert builder.default_splits() == ("all",)
+
+
+def test_splits_have_single_frames_beside_sequences(drive, tmp_path):
+    small_car.write_car(drive.parent, sequence="yard")
+    splits = {"train": ["yard", "drive/2", "drive/0"], "val": ["drive/1"], "both": ["drive/0", "drive/1"]}
+    (drive.parent / "splits.json").write_text(json.dumps(splits))
+    builder = PointCloudFolder(data_dir=str(drive.parent), cache_dir=str(drive.parent / "cache"))
+    assert builder.default_splits() == ("train", "val")
+    write_parquet(builder, tmp_path / "parquet")
+    for arguments in ({"dataset": "point_cloud_folder", "data_dir": drive.parent}, {"dataset": tmp_path / "parquet"}):
+        arguments["dataset"] = str(arguments["dataset"])
+        train = ["drive/0", "drive/2", "yard/0", "yard/1", "yard/2"]  # in the order of the folder
+        assert load_frames(**arguments).frame_ids == load_frames(split="train", **arguments).frame_ids == train
+        assert load_frames(split="val", **arguments).frame_ids == ["drive/1"]
+        assert sorted(load_frames(split="all", **arguments).frame_ids) == sorted([*train, "drive/1"])
+
+
+@pytest.mark.parametrize(
+    "splits, message",
+    [
+        (
+            {"train": ["drive/0", "drive/7"]},
+            "has, got drive/7. Frames are named by their ids, such as drive/0",
+        ),
+        (
+            {"train": ["drive"], "val": ["drive/1"]},
+            "frame drive/1 is in train and in val, in one of them with",
+        ),
+        ({"train": ["drive/1"], "val": ["drive"]}, "frame drive/1 is in train and in val"),
+    ],
+)
+def test_a_frame_that_does_not_exist_or_is_in_two_default_splits_is_named(drive, splits, message):
+    (drive.parent / "splits.json").write_text(json.dumps(splits))
+    for split in (None, "train", "all"):
+        with pytest.raises(ValueError, match=message):
+            load_frames("point_cloud_folder", split, data_dir=drive.parent)
 
 
 def test_columns_that_are_not_asked_for_open_no_file(drive):

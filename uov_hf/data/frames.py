@@ -209,12 +209,12 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
         return self.open()
 
     @abstractmethod
-    def split_sequences(self) -> dict[str, list[str]]:
-        """The sequences of every split that has any in the raw folder."""
+    def split_members(self) -> dict[str, list[str]]:
+        """The sequences of every split that has any in the raw folder; single frames are in it by their ids."""
 
     @abstractmethod
     def default_splits(self) -> tuple[str, ...]:
-        """Splits that share no sequence; the first is the one to train on."""
+        """Splits that share no frame; the first is the one to train on."""
 
     def as_frames(self, split: str | None = None) -> Frames:
         """
@@ -227,10 +227,10 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
             ValueError: there is no such split.
         """
         split = split or self.default_splits()[0]
-        places = places_by_name(self.source.sequence_ids)
+        places = places_of_members(self.source)
         members = {
-            name: sorted(place for sequence in sequences for place in places.get(sequence, []))
-            for name, sequences in self.split_sequences().items()
+            part: sorted({place for name in names for place in places.get(name, [])})
+            for part, names in self.split_members().items()
         }
         return select_split(Frames(self.source), split, members, str(self.config.data_dir))
 
@@ -253,6 +253,11 @@ def places_by_name(names: Iterable[str]) -> dict[str, list[int]]:
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)
     return places
+
+
+def places_of_members(source: FrameSource) -> dict[str, list[int]]:
+    """The places of the frames of every sequence, and the place of every frame, by name."""
+    return places_by_name(source.frame_ids) | places_by_name(source.sequence_ids)
 
 
 def parse_split(split: str, num_frames: Mapping[str, int], dataset: str) -> list[tuple[str, slice]]:
@@ -288,7 +293,7 @@ def select_split(frames: Frames, split: str, members: Mapping[str, Sequence[int]
 
 
 def disjoint_splits(splits: dict[str, list[str]]) -> tuple[str, ...]:
-    """The splits that share no sequence with an earlier one; `all` only if it is the only one."""
+    """The splits that share no name with an earlier one; `all` only if it is the only one."""
     chosen: list[str] = []
     taken: set[str] = set()
     for name, members in splits.items():

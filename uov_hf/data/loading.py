@@ -9,7 +9,7 @@ from typing import Literal, overload
 
 from datasets import IterableDataset
 
-from uov_hf.data.frames import FrameBuilder, Frames
+from uov_hf.data.frames import FrameBuilder, Frames, places_by_name
 from uov_hf.data.parquet import open_parquet
 
 
@@ -25,6 +25,7 @@ def load_frames(
     dataset_config: str | None = ...,
     *,
     streaming: Literal[False] = ...,
+    frame_stride: int = ...,
     data_fraction: float = ...,
     download: bool = ...,
 ) -> Frames: ...
@@ -38,6 +39,7 @@ def load_frames(
     dataset_config: str | None = ...,
     *,
     streaming: Literal[True],
+    frame_stride: int = ...,
     data_fraction: float = ...,
     download: bool = ...,
 ) -> IterableDataset: ...
@@ -50,6 +52,7 @@ def load_frames(
     dataset_config: str | None = None,
     *,
     streaming: bool = False,
+    frame_stride: int = 1,
     data_fraction: float = 1.0,
     download: bool = True,
 ) -> Frames | IterableDataset:
@@ -67,6 +70,8 @@ def load_frames(
         dataset_config (`str`, *optional*): Such as `v1.0-mini`; by default the only one there is.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to return a `datasets.IterableDataset` of the same rows, one shard per sequence.
+        frame_stride (`int`, *optional*, defaults to 1):
+            n keeps every n-th frame of the split within each sequence, from its first, before `data_fraction`.
         data_fraction (`float`, *optional*, defaults to 1.0):
             1 / s keeps every s-th sequence, or every s-th frame where the paper does so (docs/explanation/method.md,
             1.1 and 1.3).
@@ -86,8 +91,22 @@ def load_frames(
         raise ValueError(f"{dataset!r} reads a raw folder: expected it as `data_dir` (`--data_dir`), got none.")
     else:
         frames = builder(data_dir=str(data_dir), config_name=dataset_config).as_frames(split)
-    frames = keep_fraction(frames, data_fraction)
+    frames = keep_fraction(keep_every(frames, frame_stride), data_fraction)
     return frames.stream() if streaming else frames
+
+
+def keep_every(frames: Frames, frame_stride: int) -> Frames:
+    """Keep every n-th frame within each sequence, from its first; the order stays.
+
+    Raises:
+        ValueError: `frame_stride` is less than 1.
+    """
+    if frame_stride < 1:
+        raise ValueError(f"`frame_stride` must be a whole number of at least 1, got {frame_stride}.")
+    if frame_stride == 1:
+        return frames
+    sequences = places_by_name(frames.sequence_ids).values()
+    return frames.select(sorted(place for places in sequences for place in places[::frame_stride]))
 
 
 def keep_fraction(frames: Frames, data_fraction: float) -> Frames:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from uov_hf.data.frames import Frame, FrameSource
+from uov_hf.data.frames import Frame, FrameSource, disjoint_splits, places_of_members
 from uov_hf.image_files import EncodedImage
 from uov_hf.point_files import check_finite, read_points
 from uov_hf.vocabulary import Vocabulary
@@ -97,18 +97,21 @@ class RawFrames:
         return self.frames[index].select(columns)
 
 
-def splits_in(source: FrameSource, splits: Mapping[str, Container[str]]) -> dict[str, list[str]]:
-    """The sequences of the source in each split, without empty splits, and those of `all`."""
+def splits_in(source: FrameSource, splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The sequences and frames of the source in each split, without empty splits, and the sequences of `all`."""
     sequences = list(dict.fromkeys(source.sequence_ids))
-    members = {split: [name for name in sequences if name in wanted] for split, wanted in splits.items()}
+    names = dict.fromkeys([*sequences, *source.frame_ids])
+    wanted = {split: set(members) for split, members in splits.items()}
+    members = {split: [name for name in names if name in wanted[split]] for split in wanted}
     return {split: names for split, names in members.items() if names} | {"all": sequences}
 
 
 def own_splits(root: Path, source: FrameSource) -> dict[str, list[str]]:
-    """The splits in the `splits.json` of a root; none without that file.
+    """The splits in the `splits.json` of a root: sequences, and single frames by their ids; none without that file.
 
     Raises:
-        ValueError: The file is not of that form, or names a sequence that the source does not have.
+        ValueError: The file is not of that form, names a sequence or frame that the source does not have, or has a
+            frame in two default splits.
     """
     path = root / "splits.json"
     if not path.is_file():
@@ -120,11 +123,30 @@ def own_splits(root: Path, source: FrameSource) -> dict[str, list[str]]:
         if wrong := [name for name in splits if not re.fullmatch(r"[^./\\][^/\\]*", name)]:
             raise ValueError(f"the split {wrong[0]!r}, which cannot be the name of a folder")
     except (OSError, ValueError) as error:
-        raise ValueError(f'{path}: expected {{"split": ["sequence", …], …}}, got: {error}') from error
-    absent = sorted({name for names in splits.values() for name in names} - set(source.sequence_ids))
-    if absent:
-        raise ValueError(f"{path}: expected sequences that {root} has, got {', '.join(absent)}.")
+        raise ValueError(
+            f'{path}: expected {{"split": ["sequence", "sequence/frame", …], …}}, got: {error}'
+        ) from error
+    _check_members(splits, source, path)
     return splits
+
+
+def _check_members(splits: dict[str, list[str]], source: FrameSource, path: Path) -> None:
+    """Check that each name exists, and that no default split has a frame whose sequence another one has."""
+    places = places_of_members(source)
+    absent = sorted({name for names in splits.values() for name in names} - places.keys())
+    if absent:
+        raise ValueError(
+            f"{path}: expected sequences or frames that {path.parent} has, got {', '.join(absent[:10])}. Frames are "
+            f"named by their ids, such as {source.frame_ids[0]}."
+        )
+    split_of: dict[int, str] = {}
+    for split in disjoint_splits(splits):
+        for place in {place for name in splits.get(split, []) for place in places[name]}:
+            if (other := split_of.setdefault(place, split)) != split:
+                raise ValueError(
+                    f"{path}: frame {source.frame_ids[place]} is in {other} and in {split}, in one of them with its "
+                    "whole sequence. Name the frames of the sequence one by one in each split."
+                )
 
 
 def existing(path: Path, content: str) -> Path:

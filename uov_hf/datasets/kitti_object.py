@@ -37,9 +37,9 @@ class KittiObject(FrameBuilder):
         return RawFrames([Scan(file) for file in files], taxonomy=None, fraction_of="frames")
 
     def default_splits(self) -> tuple[str, ...]:
-        return tuple(split for split in SPLITS if split in self.split_sequences())
+        return tuple(split for split in SPLITS if split in self.split_members())
 
-    def split_sequences(self) -> dict[str, list[str]]:
+    def split_members(self) -> dict[str, list[str]]:
         sequences = self.source.sequence_ids
         return splits_in(self.source, {split: [s for s in sequences if s.startswith(split)] for split in SPLITS})
 

@@ -53,11 +53,11 @@ class NuScenes(FrameBuilder):
         return RawFrames([KeyFrame(root, tables, index, vocabulary) for index in range(len(tables.samples))], TAXONOMY)
 
     def default_splits(self) -> tuple[str, ...]:
-        here, own = self.split_sequences(), own_splits(Path(self.config.data_dir), self.source)
+        here, own = self.split_members(), own_splits(Path(self.config.data_dir), self.source)
         official = [name for name in OFFICIAL_SPLITS.get(self.config.name, ()) if name in here]
         return tuple(official) or disjoint_splits({name: here[name] for name in own if name in here})
 
-    def split_sequences(self) -> dict[str, list[str]]:
+    def split_members(self) -> dict[str, list[str]]:
         own = own_splits(Path(self.config.data_dir), self.source)
         return splits_in(self.source, {**read_official_splits(), **own})
 

@@ -45,7 +45,7 @@ class PandaSet(FrameBuilder):
     def default_splits(self) -> tuple[str, ...]:
         return ("train",)
 
-    def split_sequences(self) -> dict[str, list[str]]:
+    def split_members(self) -> dict[str, list[str]]:
         return splits_in(self.source, {"train": self.source.sequence_ids})
 
 

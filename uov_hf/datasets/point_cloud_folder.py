@@ -10,7 +10,7 @@ from uov_hf.own_car.recordings import Recording
 class PointCloudFolder(FrameBuilder):
     """`PointCloudFolder(data_dir="my_car").as_frames()`.
 
-    Splits: `all`, and those of a `splits.json` in the folder (`{"name": ["sequence", …]}`).
+    Splits: `all`, and those of a `splits.json` in the folder (`{"name": ["sequence", "sequence/frame", …]}`).
     """
 
     pretty_name = "Own recordings"
@@ -33,8 +33,8 @@ class PointCloudFolder(FrameBuilder):
         return RawFrames(frames, next(iter(taxonomies)))
 
     def default_splits(self) -> tuple[str, ...]:
-        return disjoint_splits(self.split_sequences())
+        return disjoint_splits(self.split_members())
 
-    def split_sequences(self) -> dict[str, list[str]]:
+    def split_members(self) -> dict[str, list[str]]:
         own = own_splits(Path(self.config.data_dir), self.source)
         return splits_in(self.source, own)

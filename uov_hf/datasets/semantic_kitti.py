@@ -61,10 +61,10 @@ class SemanticKitti(FrameBuilder):
         return RawFrames(scans, TAXONOMY, fraction_of="frames")
 
     def default_splits(self) -> tuple[str, ...]:
-        here = self.split_sequences()
+        here = self.split_members()
         return tuple(split for split in SPLITS if split in here) or ("all",)
 
-    def split_sequences(self) -> dict[str, list[str]]:
+    def split_members(self) -> dict[str, list[str]]:
         return splits_in(self.source, SPLITS)
 
 
