@@ -15,9 +15,9 @@ import torch
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.counts import check_counts
-from uov_hf.labels import LabelSet
 from uov_hf.training.arguments import STREET_DEFAULTS, LabelSetArguments, SegmenterArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.collation import ScanBatch
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
 from uov_hf.training.objectives import DISTILLATION
@@ -26,6 +26,7 @@ from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import DistillationSamples, load_labelled_frames
 from uov_hf.training.self_training import SelfTraining, average_weights
+from uov_hf.training.several_datasets import JoinedSamples, open_label_sets
 
 
 @dataclass(kw_only=True)
@@ -62,20 +63,22 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
 
     # Data
-    label_set = LabelSet.open(args.label_set, only="points")
+    label_sets = open_label_sets(args.label_set, only="points")
     processor = UOVProcessor.from_pretrained(args.model_name_or_path)
 
-    def make_samples(split, augmentation=None, data_fraction=1.0) -> DistillationSamples:
-        frames, point_labels = load_labelled_frames(accelerator, args, split, label_set, data_fraction)
-        return DistillationSamples(
-            frames, point_labels, processor.feature_extractor, augmentation, args.seed, args.confidence_weighting
+    def make_samples(datasets, augmentation=None, data_fraction=1.0) -> JoinedSamples[ScanBatch]:
+        extractor, with_confidence = processor.feature_extractor, args.confidence_weighting
+        loaded = load_labelled_frames(accelerator, args, datasets, label_sets, data_fraction)
+        return JoinedSamples(
+            DistillationSamples(one.frames, one.point_labels, extractor, augmentation, args.seed, with_confidence)
+            for one in loaded
         )
 
-    samples = make_samples(args.split, AugmentationConfig(), args.data_fraction)
-    validation = None if args.validation_split is None else make_samples(args.validation_split)
+    samples = make_samples(args.datasets, AugmentationConfig(), args.data_fraction)
+    validation = make_samples(args.validation_datasets) if any(args.validation_datasets) else None
 
-    # Model, with the label set's classes
-    model = create_model(args, label_set.class_names)
+    # Model, with the label sets' classes
+    model = create_model(args, label_sets[0].class_names)
     average = average_weights(model, args.ema_decay) if args.self_training_epochs else None
 
     # Training
@@ -89,7 +92,7 @@ def main() -> None:
         self_training.check()
 
     # Checkpoint
-    finish_run(run, args, objective, accelerator.unwrap_model(run.model), processor, label_set)
+    finish_run(run, args, objective, accelerator.unwrap_model(run.model), processor, label_sets)
 
 
 def create_model(args: DistillationArguments, class_names: list[str]) -> UOVForSemanticSegmentation:

@@ -64,6 +64,7 @@ class EvaluationArguments(DataArguments, RunArguments):
     output_dir: str = option("out/eval", "Folder of the results.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dataset is None:
             self.use_street_of(self.model_name_or_path)
             self.split = self.split or "test"
@@ -83,7 +84,7 @@ class EvaluationArguments(DataArguments, RunArguments):
     @property
     def settings(self) -> dict[str, object]:
         """The arguments that change the numbers, where they are not the defaults."""
-        names = ("min_range", "test_time_augmentation", "refine", "predict_void")
+        names = ("frame_stride", "min_range", "test_time_augmentation", "refine", "predict_void")
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
 
 

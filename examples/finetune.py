@@ -23,7 +23,8 @@ from uov_hf.training.objectives import SEGMENTATION
 from uov_hf.training.optimization import segmenter_groups
 from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
-from uov_hf.training.samples import AnnotatedSamples, load_split
+from uov_hf.training.samples import AnnotatedSamples, load_annotated_frames
+from uov_hf.training.several_datasets import JoinedSamples
 
 
 @dataclass(kw_only=True)
@@ -70,13 +71,15 @@ def main() -> None:
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
 
     # Data
-    frames = load_split(args, args.split, args.data_fraction)
+    loaded = load_annotated_frames(args.datasets, args.data_fraction)
+    frames = loaded[0]  # all have its classes
     processor = create_processor(args, frames.taxonomy)
     extractor, augmentation = processor.feature_extractor, None if args.no_augmentation else AugmentationConfig()
-    samples = AnnotatedSamples(frames, extractor, augmentation, args.seed)
+    samples = JoinedSamples(AnnotatedSamples(one, extractor, augmentation, args.seed) for one in loaded)
     validation = None
-    if args.validation_split is not None:
-        validation = AnnotatedSamples(load_split(args, args.validation_split), extractor)
+    if any(args.validation_datasets):
+        held_out = load_annotated_frames(args.validation_datasets)
+        validation = JoinedSamples(AnnotatedSamples(one, extractor) for one in held_out)
 
     # Model, with the dataset's classes
     model = create_model(args, frames.class_names)
@@ -86,7 +89,7 @@ def main() -> None:
     train(run, args, SEGMENTATION, samples, validation)
 
     # Checkpoint
-    finish_run(run, args, SEGMENTATION, accelerator.unwrap_model(run.model), processor, frames)
+    finish_run(run, args, SEGMENTATION, accelerator.unwrap_model(run.model), processor, loaded)
 
 
 def create_processor(args: FinetuningArguments, taxonomy: str | None) -> UOVProcessor:
@@ -104,7 +107,7 @@ def create_processor(args: FinetuningArguments, taxonomy: str | None) -> UOVProc
 def create_model(args: FinetuningArguments, class_names: list[str]) -> UOVForSemanticSegmentation:
     """The checkpoint's segmenter, or a new head on its network or on an untrained one."""
     if not class_names:
-        raise ValueError(f"{args.dataset} has no class names; fine-tuning needs an annotated dataset.")
+        raise ValueError(f"{' and '.join(args.dataset)} has no class names; fine-tuning needs an annotated dataset.")
     if args.reuse_head:
         model = load_with_head(args, class_names)
     else:

@@ -54,6 +54,7 @@ class LabelSetGenerationArguments(DataArguments):
     output_dir: str = option("labels", "Folder of the label set.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.teacher_class = find_teacher(self.teacher, trust_code=self.trust_teacher_code)
         for text in self.teacher_settings:
             if "=" not in text:

@@ -39,6 +39,7 @@ class PointLabelArguments(DataArguments):
     min_confidence: float = option(0.0, "Drop labels with less confidence; 0 to 1.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.label_set is None:
             raise ValueError("--label_set is needed: make one with examples/generate_label_set.py.")
         if is_label_set_id(self.label_set) != (self.output_dir is not None):

@@ -23,12 +23,14 @@ from uov_hf.teachers import load_teacher
 from uov_hf.teachers.checkpoints import Checkpoint
 from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.collation import TMPBatch
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
 from uov_hf.training.objectives import tri_modal_objective
 from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import TMPSamples, load_labelled_frames, load_split
+from uov_hf.training.several_datasets import JoinedSamples, open_label_sets
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -37,8 +39,8 @@ logger = get_logger("uov_hf.pretrain")
 # The paper's schedule is for 24,000 frames, its voxels for a lidar of three times the points; the street is small.
 STREET_DEFAULTS = {
     "preset": "tiny",
-    "split": "train",
-    "validation_split": "test",
+    "split": ["train"],
+    "validation_split": ["test"],
     "voxel_size": [0.25, 0.0262, 0.25],
     "intensity_scaling": "unit_plus_one",
     "num_train_epochs": 10,
@@ -72,12 +74,11 @@ class PretrainingArguments(LabelSetArguments, TrainingArguments):
     num_train_epochs: int = option(40, "Passes over the frames.")
     output_dir: str = option("out/tmp", "Folder of the results.")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        version = self.dataset_config or "v1.0-trainval"
-        if self.split is None and self.data_dir is not None and version == "v1.0-trainval":
-            # Of v1.0-trainval the paper pre-trains on 600 of the 700 training scenes.
-            self.split = "parametrizing" if (Path(self.data_dir) / version).is_dir() else None
+    def default_split(self, data_dir: str | None, dataset_config: str | None) -> str | None:
+        """Of v1.0-trainval the paper pre-trains on 600 of the 700 training scenes."""
+        version = dataset_config or "v1.0-trainval"
+        is_trainval = data_dir is not None and version == "v1.0-trainval" and (Path(data_dir) / version).is_dir()
+        return "parametrizing" if is_trainval else None
 
 
 def main() -> None:
@@ -88,19 +89,23 @@ def main() -> None:
             use_embedded_street(args)
 
     # Data
-    label_set = LabelSet.open(args.label_set)
+    label_sets = open_label_sets(args.label_set, same_space=True)
+    label_set = label_sets[0]  # all have its vocabulary
     feature_extractor = UOVFeatureExtractor(
         voxel_size=args.voxel_size, coordinate_system=args.coordinate_system, intensity_scaling=args.intensity_scaling
     )
 
-    def make_samples(split, augmentation=None, data_fraction=1.0) -> TMPSamples:
-        frames, point_labels = load_labelled_frames(accelerator, args, split, label_set, data_fraction)
-        return TMPSamples(frames, label_set, point_labels, feature_extractor, augmentation, args.seed)
+    def make_samples(datasets, augmentation=None, data_fraction=1.0) -> JoinedSamples[TMPBatch]:
+        loaded = load_labelled_frames(accelerator, args, datasets, label_sets, data_fraction)
+        return JoinedSamples(
+            TMPSamples(one.frames, one.label_set, one.point_labels, feature_extractor, augmentation, args.seed)
+            for one in loaded
+        )
 
-    samples = make_samples(args.split, AugmentationConfig(min_pairs=args.min_pairs), args.data_fraction)
-    validation = None if args.validation_split is None else make_samples(args.validation_split)
+    samples = make_samples(args.datasets, AugmentationConfig(min_pairs=args.min_pairs), args.data_fraction)
+    validation = make_samples(args.validation_datasets) if any(args.validation_datasets) else None
 
-    # Model, with the label set's vocabulary
+    # Model, with the label sets' vocabulary
     model, processor = create_model(args, label_set, feature_extractor)
 
     # Training
@@ -109,7 +114,7 @@ def main() -> None:
     train(run, args, objective, samples, validation)
 
     # Checkpoint
-    finish_run(run, args, objective, accelerator.unwrap_model(run.model).uov, processor, label_set)
+    finish_run(run, args, objective, accelerator.unwrap_model(run.model).uov, processor, label_sets)
 
 
 def use_embedded_street(args: PretrainingArguments) -> None:
@@ -120,11 +125,11 @@ def use_embedded_street(args: PretrainingArguments) -> None:
         "--dataset nuscenes --data_dir <nuScenes root> --label_set <from examples/generate_label_set.py>."
     )
     generate_street_once(street, num_scenes=4, frames_per_scene=6, num_workers=2)
-    args.dataset, args.data_dir, args.label_set = "nuscenes", str(street), str(labels)
+    args.dataset, args.data_dir, args.label_set = ["nuscenes"], [str(street)], [str(labels)]
     vocabulary = load_vocabulary("nuscenes")
-    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=args.data_dir)
+    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(street))
     label_set = LabelSet.create(labels, teacher, vocabulary, settings={"cameras": None})
-    label_set.write(load_split(args, "all"), teacher, show_progress=True)
+    label_set.write(load_split(args.datasets[0], "all"), teacher, show_progress=True)
 
 
 def create_model(

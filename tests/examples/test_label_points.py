@@ -38,7 +38,8 @@ def test_a_training_reads_the_labels_of_a_list_of_votes(labels, data, run_script
     votes[1] = "--point_labels_min_confidence"
     args = script("distill.py").parse(*data, "--label_set", labels, "--point_labels_rules", *votes)
     before = {path: path.stat().st_mtime_ns for path in (labels / "points").rglob("*")}
-    frames, point_labels = load_labelled_frames(ONE_PROCESS, args, "all", LabelSet(labels))
+    (loaded,) = load_labelled_frames(ONE_PROCESS, args, args.datasets, [LabelSet(labels)])
+    frames, point_labels = loaded.frames, loaded.point_labels
     assert f"Point labels in {point_labels.folder}: 4 frames" in output
     assert {path: path.stat().st_mtime_ns for path in (labels / "points").rglob("*")} == before
     for frame_id in frames.frame_ids:

@@ -16,8 +16,7 @@ FIELDS = {
     "model_name": "me/tmp",
     "taxonomy": "nuscenes",
     "class_names": ["car", "road"],
-    "dataset": "nuscenes",
-    "split": "train",
+    "training_datasets": ["nuscenes, split `train`", "kitti, split `val`"],
     "num_frames": 2,
     "num_prompts": 3,
     "embed_dim": 12,
@@ -46,6 +45,7 @@ def test_the_card_is_filled_from_top_to_bottom(tmp_path):
     assert "3 prompts for 2 classes (car, road)" in card and "| seed | 0 |" in card
     assert "| loss | first step | last step |\n|---|---:|---:|\n| total | 2.000 | 1.000 |\n| superpixel" in card
     assert "Validation" not in card and "could not be read" not in card
+    assert "nuscenes, split `train`; kitti, split `val`: 2 frames. No ground truth was used." in card
     assert "Weights: other terms hold." in card and "Training data: CC BY-NC-SA 4.0." in card
     assert_no_gap(card)
 
@@ -88,8 +88,8 @@ def test_only_the_card_of_a_fine_tuned_model_names_ground_truth_as_supervision(t
 
 
 def test_a_field_that_was_forgotten_is_an_error(tmp_path):
-    with pytest.raises(jinja2.UndefinedError, match="dataset"):
-        write_model_card(tmp_path, license="other", **{k: v for k, v in FIELDS.items() if k != "dataset"})
+    with pytest.raises(jinja2.UndefinedError, match="training_datasets"):
+        write_model_card(tmp_path, license="other", **{k: v for k, v in FIELDS.items() if k != "training_datasets"})
 
 
 def test_a_checkpoint_without_a_card_gets_one_that_says_how_little_is_known(tmp_path):

@@ -13,6 +13,7 @@ from uov_hf.training import run as run_module
 from uov_hf.training.arguments import TrainingArguments
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import AnnotatedSamples
+from uov_hf.training.several_datasets import JoinedSamples
 from uov_hf.training.sync_batch_norm import SyncVoxelBatchNorm
 
 
@@ -36,7 +37,8 @@ def test_batch_normalisation_is_synchronised_between_gpus_alone(
         init_trackers=lambda name, settings: None,
     )
     model = UOVForPreTraining(UOVConfig.from_preset("tiny", sparse_backend="torch"))
-    samples = AnnotatedSamples(load_frames("nuscenes", "all", data_dir=tiny_street), UOVFeatureExtractor())
+    frames = load_frames("nuscenes", "all", data_dir=tiny_street)
+    samples = JoinedSamples([AnnotatedSamples(frames, UOVFeatureExtractor())])
     args = Arguments(max_train_steps=3, output_dir=str(tmp_path), gradient_checkpointing=True)
     run = create_run(accelerator, args, model, model.parameters(), samples)
     assert f"Sparse convolutions on {device} in torch.bfloat16: torch" in caplog.text

@@ -12,6 +12,7 @@ from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.samples import AnnotatedSamples
 from uov_hf.training.settings import check_settings, run_settings
+from uov_hf.training.several_datasets import JoinedSamples
 
 
 CHECKPOINT, AUGMENTATION = Path("out/checkpoint-7"), AugmentationConfig()
@@ -26,8 +27,9 @@ def frames(tiny_street):
     return load_frames("nuscenes", split="all", data_dir=tiny_street)
 
 
-def settings_of(frames, voxels=None, model=None, order=None, augmentation=AUGMENTATION, **arguments):
-    samples = AnnotatedSamples(frames, UOVFeatureExtractor(**voxels or {}), augmentation)
+def settings_of(frames, *others, voxels=None, model=None, order=None, augmentation=AUGMENTATION, **arguments):
+    extractor = UOVFeatureExtractor(**voxels or {})
+    samples = JoinedSamples(AnnotatedSamples(one, extractor, augmentation) for one in (frames, *others))
     order = {"num_frames": len(frames), "batch_size": 1, "accumulation": 2, **(order or {})}
     config = UOVConfig.from_preset("tiny", **model or {})
     return run_settings(ARGUMENTS | arguments, TrainingOrder(**order), 8, "no", samples, config)
@@ -56,6 +58,15 @@ def test_other_frames_are_refused_even_if_they_are_as_many(frames):
     assert saved["num_frames"] == ours["num_frames"]
     with pytest.raises(ValueError, match="frame_ids = "):
         check_settings(saved, ours, CHECKPOINT)
+
+
+def test_the_frames_of_each_dataset_are_compared_with_those_of_the_same_one(frames):
+    first, second = frames.select([0, 1]), frames.select([2, 3])
+    saved = settings_of(first, second)
+    check_settings(saved, settings_of(first, second), CHECKPOINT)
+    for changed in ([second, first], [frames], [frames.select([0]), frames.select([1, 2, 3])]):
+        with pytest.raises(ValueError, match="frame_ids = "):
+            check_settings(saved, settings_of(*changed, order={"num_frames": 2}), CHECKPOINT)
 
 
 def test_all_that_differs_is_in_one_message_that_stays_short(frames):

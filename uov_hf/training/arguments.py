@@ -5,7 +5,7 @@ import difflib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -22,12 +22,12 @@ from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.training.optimization import OptimizerName, ScheduleName
 
 
-Arguments = TypeVar("Arguments", bound="DataArguments")
+Arguments = TypeVar("Arguments", bound="ReadingArguments")
 Value = TypeVar("Value")
 # The paper's schedule is for 28,000 frames; the street is small.
 STREET_DEFAULTS: dict[str, object] = {
-    "split": "train",
-    "validation_split": "test",
+    "split": ["train"],
+    "validation_split": ["test"],
     "num_train_epochs": 5,
     "per_device_train_batch_size": 2,
     "optimizer": "adamw",
@@ -40,23 +40,21 @@ STREET_DEFAULTS: dict[str, object] = {
 }
 
 
+ONE_VALUE = "The argument takes one value here. Only trainings take several datasets."
+# The arguments that every dataset of a training has its own value of.
+DATASET_FIELDS = ("dataset", "data_dir", "dataset_config", "split", "validation_split", "label_set")
+
+
 def option(default: Value, help: str) -> Value:
     """A field of arguments with its text in `--help`."""
     return field(default=default, metadata={"help": help})
 
 
 @dataclass(kw_only=True)
-class DataArguments:
-    """The frames that a script reads."""
+class ReadingArguments:
+    """How a script reads the frames of its datasets."""
 
-    dataset: str | None = option(
-        None,
-        "A script such as dataset_scripts/nuscenes.py, a short name (nuscenes), a Parquet folder or a Hub "
-        "id. Without it the script uses the synthetic street.",
-    )
-    data_dir: str | None = option(None, "Root folder of the raw dataset.")
-    dataset_config: str | None = option(None, "Such as v1.0-mini; needed where --data_dir contains several.")
-    split: str | None = option(None, "Without it, the split that fits the configuration.")
+    frame_stride: int = option(1, "n reads every n-th frame of each sequence, of all splits.")
     streaming: bool = option(
         False,
         "Read a dataset on the Hub without downloading it first. Training then reads neighbouring frames "
@@ -68,20 +66,25 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         """End of the chain of `super().__post_init__()` in derived classes, where they validate."""
+        check_counts(self, 1, "frame_stride")
+
+
+@dataclass(kw_only=True)
+class DataArguments(ReadingArguments):
+    """The one dataset that a script reads."""
+
+    dataset: str | None = option(
+        None,
+        "A script such as dataset_scripts/nuscenes.py, a short name (nuscenes), a Parquet folder or a Hub "
+        "id. Without it the script uses the synthetic street.",
+    )
+    data_dir: str | None = option(None, "Root folder of the raw dataset.")
+    dataset_config: str | None = option(None, "Such as v1.0-mini; needed where --data_dir contains several.")
+    split: str | None = option(None, "Without it, the split that fits the configuration.")
 
     def use_street_of(self, checkpoint: str) -> None:
-        """Read the street that pretrain.py rendered beside a checkpoint.
-
-        Raises:
-            ValueError: The folder has no street.
-        """
-        street = Path(checkpoint) / "street"
-        if not street.is_dir():
-            raise ValueError(
-                f"--dataset is needed: there is no synthetic street in {street}. Run examples/pretrain.py without "
-                "--dataset first, or give --dataset nuscenes --data_dir <nuScenes root>."
-            )
-        self.dataset, self.data_dir = "nuscenes", str(street)
+        """Read the street that pretrain.py rendered beside a checkpoint."""
+        self.dataset, self.data_dir = "nuscenes", find_street(checkpoint)
 
     @property
     def is_street(self) -> bool:
@@ -91,11 +94,91 @@ class DataArguments:
         return licence_of(self.dataset, self.data_dir, self.dataset_config) == SYNTHETIC_LICENCE
 
 
-@dataclass(kw_only=True)
-class LabelSetArguments(DataArguments):
-    """The label set that supervises a training."""
+def find_street(checkpoint: str) -> str:
+    """The folder of the street that pretrain.py rendered beside a checkpoint.
 
-    label_set: str | None = option(None, "Folder written by generate_label_set.py, or id on the Hub.")
+    Raises:
+        ValueError: There is none.
+    """
+    street = Path(checkpoint) / "street"
+    if not street.is_dir():
+        raise ValueError(
+            f"--dataset is needed: there is no synthetic street in {street}. Run examples/pretrain.py without "
+            "--dataset first, or give --dataset nuscenes --data_dir <nuScenes root>."
+        )
+    return str(street)
+
+
+@dataclass(kw_only=True)
+class TrainingDataArguments(ReadingArguments):
+    """The datasets of a training. Every other list has one value for all of them, or one for each; "" is no value."""
+
+    dataset: list[str] | None = option(
+        None,
+        "One or more: a script such as dataset_scripts/nuscenes.py, a short name (nuscenes), a Parquet folder or a "
+        "Hub id. Without it the script uses the synthetic street.",
+    )
+    data_dir: list[str] | None = option(
+        None, 'Root folder of the raw dataset: one for all datasets, or one for each, "" for none. So, too, below.'
+    )
+    dataset_config: list[str] | None = option(None, "Such as v1.0-mini; needed where --data_dir contains several.")
+    split: list[str] | None = option(None, "Without it, the split that fits the configuration.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("data_dir", "dataset_config", "split"):
+            self.of_each_dataset(name)  # refuses numbers that do not fit before anything is read
+
+    @property
+    def datasets(self) -> list[DataArguments]:
+        """Every dataset, with its split to train on."""
+        folders, configs = self.of_each_dataset("data_dir"), self.of_each_dataset("dataset_config")
+        return [
+            DataArguments(
+                dataset=name,
+                data_dir=data_dir,
+                dataset_config=config,
+                split=split or self.default_split(data_dir, config),
+                frame_stride=self.frame_stride,
+                streaming=self.streaming,
+                on_error=self.on_error,
+            )
+            for name, data_dir, config, split in zip(
+                self.dataset or [], folders, configs, self.of_each_dataset("split"), strict=True
+            )
+        ]
+
+    def use_street_of(self, checkpoint: str) -> None:
+        """Read the street that pretrain.py rendered beside a checkpoint."""
+        self.dataset, self.data_dir = ["nuscenes"], [find_street(checkpoint)]
+
+    def default_split(self, data_dir: str | None, dataset_config: str | None) -> str | None:
+        """The split of a dataset for which none is given; `None` is the dataset's own default."""
+        return None
+
+    def of_each_dataset(self, name: str) -> list[str | None]:
+        """The value of an argument for every dataset, `None` where it has none.
+
+        Raises:
+            ValueError: The number of values is neither one nor that of the datasets.
+        """
+        datasets, values = self.dataset or [], getattr(self, name) or [""]
+        if len(values) not in (1, len(datasets)):
+            raise ValueError(
+                f"--{name} has {len(values)} values ({', '.join(values)}), --dataset has {len(datasets)} "
+                f"({', '.join(datasets)}). Give --{name} one value for all datasets, or one for each in their order; "
+                f'"" is none. Two folders are two datasets, of one name perhaps: --dataset nuscenes nuscenes.'
+            )
+        return [value or None for value in (values if len(values) > 1 else values * len(datasets))]
+
+
+@dataclass(kw_only=True)
+class LabelSetArguments(TrainingDataArguments):
+    """The label sets that supervise a training, one for each dataset."""
+
+    label_set: list[str] | None = option(
+        None, "Folder written by generate_label_set.py, or id on the Hub; one for each dataset."
+    )
     point_labels_preset: Literal["paper", "consolidated"] | None = option(
         None,
         "Rule of the point labels, as --preset of label_points.py. Without it and --point_labels_rules, paper. "
@@ -109,9 +192,19 @@ class LabelSetArguments(DataArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dataset is not None and self.label_set is None:
-            raise ValueError("--dataset needs --label_set: make one with examples/generate_label_set.py.")
+        if self.dataset is not None:
+            self._check_label_sets(self.dataset)
         self.make_point_labels_rule()  # refuses wrong names before the label set is read
+
+    def _check_label_sets(self, datasets: list[str]) -> None:
+        if self.label_set is None:
+            raise ValueError("--dataset needs --label_set: make one with examples/generate_label_set.py.")
+        if len(self.label_set) != len(datasets) or "" in self.label_set:
+            raise ValueError(
+                f"Every dataset needs its own label set: got --dataset {' '.join(datasets)} and --label_set "
+                f"{' '.join(self.label_set)}. Make those that are missing with examples/generate_label_set.py. If one "
+                "label set has the frames of several datasets, name it once for each."
+            )
 
     def make_point_labels_rule(self) -> str | Consolidation:
         """The rule of the point labels that supervise the training."""
@@ -120,7 +213,7 @@ class LabelSetArguments(DataArguments):
     def use_street_of(self, checkpoint: str) -> None:
         """Read the street beside a checkpoint, and its label set if no other is given."""
         super().use_street_of(checkpoint)
-        self.label_set = self.label_set or str(Path(checkpoint) / "labels")
+        self.label_set = self.label_set or [str(Path(checkpoint) / "labels")]
 
 
 @dataclass(kw_only=True)
@@ -134,7 +227,7 @@ class RunArguments:
 
 
 @dataclass(kw_only=True)
-class TrainingArguments(DataArguments, RunArguments):
+class TrainingArguments(TrainingDataArguments, RunArguments):
     """Arguments of a training: optimisation, checkpoints, reports and the Hub.
 
     A script derives from it, sets its own defaults and adds its own arguments.
@@ -143,7 +236,9 @@ class TrainingArguments(DataArguments, RunArguments):
     stage: ClassVar[Literal["pretrain", "distill", "finetune"]]  # its name in the model card and for trackers
     frames_per_step: ClassVar[int]  # the paper's, for a run without `per_device_train_batch_size`
 
-    data_fraction: float = option(1.0, "1 / s trains on every s-th scene, as in the paper; validation keeps all.")
+    data_fraction: float = option(
+        1.0, "1 / s trains on every s-th scene of each dataset, as in the paper; validation keeps all."
+    )
     per_device_train_batch_size: int | None = option(
         None, "Frames per process and micro-batch. Without it, an optimiser step has the paper's frames."
     )
@@ -163,7 +258,7 @@ class TrainingArguments(DataArguments, RunArguments):
     checkpointing_steps: int | None = option(None, "Optimiser steps between checkpoints. Without it, an epoch.")
     checkpoints_total_limit: int = option(2, "Checkpoints that stay on disk.")
     resume_from_checkpoint: str | None = option(None, "`latest`, or a folder checkpoint-<step>.")
-    validation_split: str | None = option(None, "Scenes for the validation loss, with labels of the same kind.")
+    validation_split: list[str] | None = option(None, "Scenes for the validation loss, with labels of the same kind.")
     eval_steps: int | None = option(None, "Optimiser steps between validations. Without it, an epoch.")
     report_to: Literal["none", "tensorboard", "trackio"] = option("none", "Tracker.")
     push_to_hub: bool = option(False, "Upload the finished checkpoint with its card.")
@@ -176,8 +271,15 @@ class TrainingArguments(DataArguments, RunArguments):
         check_counts(self, 0, "dataloader_num_workers", "warmup_steps")
         check_counts(self, 1, "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs")
         check_counts(self, 1, "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "eval_steps")
+        self.of_each_dataset("validation_split")
         if self.push_to_hub:
             whoami()  # raises without a token, before the training instead of after it
+
+    @property
+    def validation_datasets(self) -> list[DataArguments | None]:
+        """Every dataset, with its split for validation; `None` for a dataset that has none."""
+        splits = self.of_each_dataset("validation_split")
+        return [replace(one, split=name) if name else None for one, name in zip(self.datasets, splits, strict=True)]
 
 
 @dataclass(kw_only=True)
@@ -209,7 +311,7 @@ def parse_arguments(
     Flags after the file override it. Wrong arguments end the program with status 2.
 
     Args:
-        arguments (`type`): The script's dataclass, derived from [`DataArguments`].
+        arguments (`type`): The script's dataclass, derived from [`ReadingArguments`].
         description (`str`, *optional*): Text of `--help`.
         street_defaults (`Mapping[str, object]`, *optional*):
             Defaults that hold instead of the dataclass's where no dataset is given.
@@ -220,7 +322,10 @@ def parse_arguments(
     )
     flags = sys.argv[1:]
     path = flags.pop(0) if flags and flags[0].endswith((".yaml", ".yml", ".json")) else None
-    given = parser.parse_args(flags)
+    given, surplus = parser.parse_known_args(flags)
+    if surplus:
+        way_out = "" if surplus[0].startswith("-") else f". {ONE_VALUE}"
+        parser.error(f"unrecognized arguments: {' '.join(surplus)}{way_out}")
     try:
         settings = read_settings(path, arguments) if path is not None else {}
         if given.dataset is None and settings.get("dataset") is None:
@@ -231,7 +336,7 @@ def parse_arguments(
         parser.error(str(error))
 
 
-def read_settings(path: str, arguments: type[DataArguments]) -> dict[str, object]:
+def read_settings(path: str, arguments: type[ReadingArguments]) -> dict[str, object]:
     """The arguments in a YAML or JSON file, with the types of the dataclass's fields.
 
     Raises:
@@ -245,6 +350,8 @@ def read_settings(path: str, arguments: type[DataArguments]) -> dict[str, object
         raise ValueError(f"{path}: expected YAML or JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected `name: value` for each argument, got {type(content).__name__}.")
+    if "datasets" in content and issubclass(arguments, TrainingDataArguments):
+        content = _spread_datasets(content, f"{path}: `datasets`")
     for name in content:
         if name not in names:
             near = difflib.get_close_matches(str(name), names) or sorted(names)
@@ -252,10 +359,25 @@ def read_settings(path: str, arguments: type[DataArguments]) -> dict[str, object
     return {name: _convert(value, hints[name], f"{path}: `{name}`") for name, value in content.items()}
 
 
+def _spread_datasets(content: dict[str, object], place: str) -> dict[str, object]:
+    """Replace the list `datasets`, which has a mapping for each dataset, by the lists of the arguments."""
+    entries = content["datasets"]
+    if not isinstance(entries, list) or not all(isinstance(one, dict) and one.get("dataset") for one in entries):
+        raise ValueError(f"{place} must be a list with `dataset: …` in each entry, got {entries!r}.")
+    given = dict.fromkeys(name for one in entries for name in one)
+    if wrong := [name for name in given if name not in DATASET_FIELDS or name in content]:
+        raise ValueError(
+            f"{place}: expected {', '.join(DATASET_FIELDS)} in an entry, and none of them outside, got `{wrong[0]}`."
+        )
+    others = {name: value for name, value in content.items() if name != "datasets"}
+    return others | {name: [one.get(name) for one in entries] for name in given}
+
+
 def _convert(value: object, hint: object, place: str) -> object:
     for option in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
-        if get_origin(option) is list and isinstance(value, list):
-            return [_convert(item, get_args(option)[0], place) for item in value]
+        if get_origin(option) is list and value is not None:
+            items = value if isinstance(value, list) else [value]
+            return [_convert("" if item is None else item, get_args(option)[0], place) for item in items]
         if type(value) is option or (get_origin(option) is Literal and value in get_args(option)):
             return value
         if option is float and type(value) in (int, str):  # YAML reads 1e-4 as text
@@ -264,5 +386,5 @@ def _convert(value: object, hint: object, place: str) -> object:
             except ValueError:
                 pass
     expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-    way_out = " YAML reads an unquoted yes, no, on or off as a truth value." if isinstance(value, bool) else ""
-    raise ValueError(f"{place} must be {expected}, got {value!r}.{way_out}")
+    ways_out = {bool: " YAML reads an unquoted yes, no, on or off as a truth value.", list: f" {ONE_VALUE}"}
+    raise ValueError(f"{place} must be {expected}, got {value!r}.{ways_out.get(type(value), '')}")

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from uov_hf.data.frames import BROKEN, MAX_BROKEN_IN_A_ROW
 from uov_hf.training.collation import Batch
 from uov_hf.training.order import FrameKey
-from uov_hf.training.samples import Samples
+from uov_hf.training.several_datasets import JoinedSamples
 
 
 Item = TypeVar("Item")
@@ -41,7 +41,7 @@ class SkipBrokenFrames(Dataset[Batch]):
     reads the same frames. `broken_frames` of a sample are the messages of the frames that it replaces.
     """
 
-    def __init__(self, dataset: Samples[Any]):
+    def __init__(self, dataset: JoinedSamples[Any]):
         self.dataset = dataset
 
     def __len__(self) -> int:

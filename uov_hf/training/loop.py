@@ -20,7 +20,7 @@ from uov_hf.training.collation import BatchT
 from uov_hf.training.loaders import make_loader
 from uov_hf.training.objectives import Objective
 from uov_hf.training.run import Run
-from uov_hf.training.samples import Samples
+from uov_hf.training.several_datasets import JoinedSamples
 from uov_hf.training.tracking import LOG_FILE, LogRecord, TrainLog
 
 
@@ -31,8 +31,8 @@ def train(
     run: Run,
     args: TrainingArguments,
     objective: Objective[BatchT],
-    samples: Samples[BatchT],
-    validation: Samples[BatchT] | None = None,
+    samples: JoinedSamples[BatchT],
+    validation: JoinedSamples[BatchT] | None = None,
 ) -> None:
     """Train to the last step: load a step, train on it, log it; validate and save where that is due.
 
@@ -40,8 +40,8 @@ def train(
         run (`Run`): What is trained, and how far it is.
         args (`TrainingArguments`): The script's.
         objective (`Objective`): What it is trained for.
-        samples (`Samples`): What it is trained on.
-        validation (`Samples`, *optional*): What `validation_loss` is computed on.
+        samples (`JoinedSamples`): What it is trained on.
+        validation (`JoinedSamples`, *optional*): What `validation_loss` is computed on.
     """
     accelerator = run.accelerator
     run.resume(args.resume_from_checkpoint)
@@ -172,7 +172,7 @@ def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[Bat
 
 
 def make_validation_loader(
-    run: Run, objective: Objective[BatchT], validation: Samples[BatchT], num_workers: int
+    run: Run, objective: Objective[BatchT], validation: JoinedSamples[BatchT], num_workers: int
 ) -> DataLoader[BatchT]:
     """This rank's share of the samples, one at a time."""
     accelerator = run.accelerator

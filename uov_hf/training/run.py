@@ -20,8 +20,8 @@ from uov_hf.training.loaders import SkipBrokenFrames, make_loader
 from uov_hf.training.objectives import Objective
 from uov_hf.training.optimization import ParameterGroup, create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
-from uov_hf.training.samples import Samples
 from uov_hf.training.settings import Settings, run_settings
+from uov_hf.training.several_datasets import JoinedSamples
 from uov_hf.training.sync_batch_norm import synchronize_batch_norm
 
 
@@ -58,7 +58,7 @@ class Run:
         return self.step == self.num_steps or self.order.is_due(self.step, every)
 
     def make_loader(
-        self, samples: Samples[Any], collate: Callable[[list[Any]], Any], num_workers: int, on_error: str
+        self, samples: JoinedSamples[Any], collate: Callable[[list[Any]], Any], num_workers: int, on_error: str
     ) -> DataLoader[Any]:
         """This rank's micro-batches from the current step to the last; `on_error="skip"` replaces broken frames."""
         dataset: Dataset[Any] = SkipBrokenFrames(samples) if on_error == "skip" else samples
@@ -151,7 +151,7 @@ def create_run(
     args: TrainingArguments,
     model: UOVForPreTraining | UOVForSemanticSegmentation,
     parameters: Iterable[torch.nn.Parameter] | Iterable[ParameterGroup],
-    samples: Samples[Any],
+    samples: JoinedSamples[Any],
 ) -> Run:
     """Cut the frames into steps, make optimiser and schedule, prepare them, and start the trackers.
 
@@ -161,8 +161,11 @@ def create_run(
         ValueError: There is no frame to train on.
     """
     wait_for_all(accelerator)  # reading the dataset may take the processes different times
-    if not len(samples):
-        raise ValueError(f"--split {args.split} of {args.dataset} has no frame to train on. Give another --split.")
+    for dataset, part in zip(args.datasets, samples.parts, strict=False):
+        if not len(part):
+            raise ValueError(
+                f"--split {dataset.split} of {dataset.dataset} has no frame to train on. Give another --split."
+            )
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
     batch_size = args.per_device_train_batch_size or max(1, args.frames_per_step // (num_processes * accumulation))
     order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)

@@ -1,7 +1,8 @@
 """Samples of a training: the voxels of a frame, with what a label set or the ground truth has for its points."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, TypedDict
 
 import numpy as np
@@ -32,26 +33,56 @@ def load_split(args: DataArguments, split: str | None, data_fraction: float = 1.
         split,
         data_dir=args.data_dir,
         dataset_config=args.dataset_config,
+        frame_stride=args.frame_stride,
         data_fraction=data_fraction,
         download=not args.streaming,
     )
 
 
+@dataclass(frozen=True)
+class LabelledFrames:
+    """The frames of one dataset, and its own labels."""
+
+    frames: Frames
+    label_set: LabelSet
+    point_labels: PointLabels
+
+
 def load_labelled_frames(
     accelerator: Accelerator,
     args: LabelSetArguments,
-    split: str | None,
-    label_set: LabelSet,
+    datasets: Sequence[DataArguments | None],
+    label_sets: Sequence[LabelSet],
     data_fraction: float = 1.0,
-) -> tuple[Frames, PointLabels]:
-    """The frames of a split and their point labels by the rule of the arguments; missing ones are made first.
+) -> list[LabelledFrames]:
+    """The frames of datasets and their point labels by the rule of the arguments; missing ones are made first.
 
-    All processes call this, and each makes its share.
+    All processes call this, and each makes its share. `None` in `datasets` stands for one that takes no part.
     """
-    frames = load_split(args, split, data_fraction)
-    rule = args.make_point_labels_rule()
-    label_points(label_set, frames, rule, **sharing(accelerator, args.on_error))
-    return frames, PointLabels(label_set.folder, rule)
+    rule, loaded = args.make_point_labels_rule(), []
+    for dataset, label_set in zip(datasets, label_sets, strict=True):
+        if dataset is not None:
+            frames = load_split(dataset, dataset.split, data_fraction)
+            label_points(label_set, frames, rule, **sharing(accelerator, args.on_error))
+            loaded.append(LabelledFrames(frames, label_set, PointLabels(label_set.folder, rule)))
+    return loaded
+
+
+def load_annotated_frames(datasets: Sequence[DataArguments | None], data_fraction: float = 1.0) -> list[Frames]:
+    """The frames of datasets to train on by their ground truth; `None` stands for one that takes no part.
+
+    Raises:
+        ValueError: Their classes differ.
+    """
+    present = [dataset for dataset in datasets if dataset is not None]
+    loaded = [load_split(dataset, dataset.split, data_fraction) for dataset in present]
+    for dataset, frames in zip(present, loaded, strict=True):
+        if frames.class_names != loaded[0].class_names:
+            raise ValueError(
+                f"The datasets of a training must have the same classes in the same order: {present[0].dataset} has "
+                f"{loaded[0].class_names}, {dataset.dataset} has {frames.class_names}."
+            )
+    return loaded
 
 
 class Samples(Dataset[BatchT], ABC):

@@ -11,7 +11,7 @@ from accelerate.logging import get_logger
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.training.order import TrainingOrder
-from uov_hf.training.samples import Samples
+from uov_hf.training.several_datasets import JoinedSamples
 
 
 logger = get_logger(__name__)
@@ -43,12 +43,12 @@ def run_settings(
     order: TrainingOrder,
     num_steps: int,
     mixed_precision: str,
-    samples: Samples[Any],
+    samples: JoinedSamples[Any],
     model_config: UOVConfig,
 ) -> Settings:
     """All settings of a run, as JSON returns them: its arguments, what they resulted in, its samples, its model."""
-    augmentation, point_labels = samples.augmentation, samples.point_labels
-    label_file = None if point_labels is None else point_labels.folder / "point_labels.json"
+    first = samples.parts[0]
+    label_folders = [part.point_labels.folder for part in samples.parts if part.point_labels is not None]
     settings = {
         **{name: value for name, value in arguments.items() if name != "resume_from_checkpoint"},
         # The frames of a step and their division, under the names of the arguments where there are any.
@@ -61,10 +61,13 @@ def run_settings(
         "gradient_accumulation_steps": order.accumulation,
         "num_steps": num_steps,
         "mixed_precision": mixed_precision,
-        "frame_ids": hashlib.sha256("\n".join(samples.frames.frame_ids).encode()).hexdigest(),
-        "augmentation": augmentation and asdict(augmentation),
-        "point_labels": label_file and json.loads(label_file.read_text(encoding="utf-8")),
-        **{f"feature_extractor.{name}": value for name, value in samples.feature_extractor.to_dict().items()},
+        # Of every dataset, in their order.
+        "frame_ids": [hashlib.sha256("\n".join(part.frames.frame_ids).encode()).hexdigest() for part in samples.parts],
+        "point_labels": [
+            json.loads((folder / "point_labels.json").read_text(encoding="utf-8")) for folder in label_folders
+        ],
+        "augmentation": first.augmentation and asdict(first.augmentation),
+        **{f"feature_extractor.{name}": value for name, value in first.feature_extractor.to_dict().items()},
         **{f"model.{name}": value for name, value in model_config.to_dict().items()},
     }
     return json.loads(json.dumps(settings, default=str))
