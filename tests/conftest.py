@@ -43,19 +43,30 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_street(tmp_path_factory) -> Path:
-    """A nuScenes root of two scenes (train: scene-9001, test: scene-9002) of two frames. Do not write into it."""
+def make_street(folder: Path, seed: int) -> Path:
     from uov_hf.synthetic import generate_street
 
     return generate_street(
-        tmp_path_factory.mktemp("street"),
+        folder,
         num_scenes=2,
         frames_per_scene=2,
+        seed=seed,
         image_size=(64, 112),
         azimuth_steps=120,
         splits={"train": 1, "test": 1},
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_street(tmp_path_factory) -> Path:
+    """A nuScenes root of two scenes (train: scene-9001, test: scene-9002) of two frames. Do not write into it."""
+    return make_street(tmp_path_factory.mktemp("street"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_street(tmp_path_factory) -> Path:
+    """Another place with the same scenes and frame ids. Do not write into it."""
+    return make_street(tmp_path_factory.mktemp("other_street"), seed=1)
 
 
 @pytest.fixture(scope="session")
@@ -67,22 +78,31 @@ def clip_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def street_labels(tiny_street, tmp_path_factory) -> Path:
-    """The synthetic teacher's labels of every frame of the tiny street. Do not write into it."""
+def label_street(street: Path, folder: Path) -> Path:
     from uov_hf.data import load_frames
     from uov_hf.labels import LabelSet, label_points
     from uov_hf.teachers import load_teacher
     from uov_hf.vocabulary import load_vocabulary
 
-    folder = tmp_path_factory.mktemp("street_labels") / "labels"
     vocabulary = load_vocabulary("nuscenes")
-    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(tiny_street))
-    frames = load_frames("nuscenes", "all", data_dir=tiny_street)
+    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(street))
+    frames = load_frames("nuscenes", "all", data_dir=street)
     label_set = LabelSet.create(folder, teacher, vocabulary, settings={"cameras": None})
     label_set.write(frames, teacher)
     label_points(label_set, frames)
     return folder
+
+
+@pytest.fixture(scope="session")
+def street_labels(tiny_street, tmp_path_factory) -> Path:
+    """The synthetic teacher's labels of every frame of the tiny street. Do not write into it."""
+    return label_street(tiny_street, tmp_path_factory.mktemp("street_labels") / "labels")
+
+
+@pytest.fixture(scope="session")
+def other_labels(other_street, tmp_path_factory) -> Path:
+    """The same of the other street. Do not write into it."""
+    return label_street(other_street, tmp_path_factory.mktemp("other_labels") / "labels")
 
 
 @pytest.fixture(scope="session")

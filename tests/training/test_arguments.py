@@ -2,13 +2,13 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import yaml
 
 from uov_hf.training import arguments
-from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, option, parse_arguments
+from uov_hf.training.arguments import DataArguments, LabelSetArguments, TrainingArguments, option, parse_arguments
 
 
 @dataclass(kw_only=True)
@@ -18,7 +18,7 @@ class Arguments(LabelSetArguments, TrainingArguments):
 
 
 STREET = {"num_train_epochs": 7, "learning_rate": 1e-3}
-GIVEN = {"dataset": "nuscenes", "label_set": "labels", "learning_rate": 0.25, "voxel_size": [1.0, 2.0, 3.0]}
+GIVEN = {"dataset": "nuscenes", "label_set": ["labels"], "learning_rate": 0.25, "voxel_size": [1.0, 2.0, 3.0]}
 GIVEN |= {"streaming": True, "max_train_steps": 5, "mixed_precision": "no", "push_to_hub": False}
 
 
@@ -99,13 +99,97 @@ def test_a_wrong_file_is_refused_by_key_with_what_was_expected(parse, write, cap
 
 @pytest.mark.parametrize(
     ("name", "wrong", "minimum"),
-    [("max_train_steps", 0, 1), ("num_train_epochs", -1, 1), ("eval_steps", 0, 1), ("dataloader_num_workers", -1, 0)],
+    [
+        ("max_train_steps", 0, 1),
+        ("num_train_epochs", -1, 1),
+        ("eval_steps", 0, 1),
+        ("dataloader_num_workers", -1, 0),
+        ("frame_stride", 0, 1),
+    ],
 )
 def test_a_count_that_is_too_small_is_refused(parse, write, capsys, name, wrong, minimum):
     message = f"--{name}: expected a whole number of at least {minimum}, got {wrong}."
     assert message in refusal(parse, capsys, f"--{name}", wrong)
     assert message in refusal(parse, capsys, write(f"{name}: {wrong}"))
     assert getattr(parse(f"--{name}", minimum), name) == minimum
+
+
+TWO = ["--dataset", "nuscenes", "user/cars", "--data_dir", "data/nuscenes", "", "--label_set", "labels/a", "labels/b"]
+
+
+def test_every_dataset_has_its_own_values_or_the_one_for_all(parse):
+    args = parse(*TWO, "--split", "train", "--validation_split", "val", "", "--frame_stride", 3)
+    first, second = args.datasets
+    assert (first.dataset, first.data_dir, first.split) == ("nuscenes", "data/nuscenes", "train")
+    assert (second.dataset, second.data_dir, second.split) == ("user/cars", None, "train")
+    assert first.frame_stride == second.frame_stride == 3 and first.dataset_config is None
+    held_out, none = args.validation_datasets
+    assert none is None and held_out == replace(first, split="val")
+
+
+RECIPE = """
+datasets:
+- dataset: nuscenes
+  data_dir: data/nuscenes
+  label_set: labels/a
+  validation_split: val
+- {dataset: user/cars, label_set: labels/b, split: train}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RECIPE,
+        "dataset: [nuscenes, user/cars]\ndata_dir: [data/nuscenes, null]\nlabel_set: [labels/a, labels/b]\n"
+        "validation_split: [val, null]\nsplit: [null, train]",
+    ],
+)
+def test_a_recipe_has_a_list_of_datasets_or_lists_of_values(parse, write, text):
+    flags = parse(*TWO, "--split", "", "train", "--validation_split", "val", "")
+    assert parse(write(text)) == flags
+    assert [one.split for one in flags.datasets] == [None, "train"]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (
+            ["--dataset_config", "a", "b", "c"],
+            "--dataset_config has 3 values (a, b, c), --dataset has 2 (nuscenes, user",
+        ),
+        (["--validation_split", "a", "b", "c"], "Give --validation_split one value for all datasets, or one for each"),
+        (["--label_set", "labels/a"], "Every dataset needs its own label set: got --dataset nuscenes user/cars and"),
+        (["--label_set", "labels/a", ""], "Every dataset needs its own label set"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(parse, capsys, flags, message):
+    assert message in refusal(parse, capsys, *TWO, *flags)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("datasets: nuscenes", "`datasets` must be a list with `dataset: …` in each entry, got 'nuscenes'."),
+        ("datasets: [{data_dir: a}]", "`datasets` must be a list with `dataset: …` in each entry"),
+        ("datasets: [{dataset: a, seed: 1}]", "an entry, and none of them outside, got `seed`."),
+        ("split: train\ndatasets: [{dataset: a, split: b}]", "none of them outside, got `split`."),
+    ],
+)
+def test_a_wrong_list_of_datasets_is_refused(parse, write, capsys, text, message):
+    assert message in refusal(parse, capsys, write(text))
+
+
+def test_a_script_of_one_dataset_refuses_two(write, capsys, monkeypatch):
+    def parse_one(*words):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, words)])
+        return parse_arguments(DataArguments, "A script.")
+
+    way_out = "The argument takes one value here. Only trainings take several datasets."
+    assert f"unrecognized arguments: b. {way_out}" in refusal(parse_one, capsys, "--dataset", "a", "b")
+    error = refusal(parse_one, capsys, write("dataset: [a, b]"))
+    assert f"`dataset` must be str | None, got ['a', 'b']. {way_out}" in error
+    assert "there is no argument `datasets`" in refusal(parse_one, capsys, write(RECIPE))
 
 
 def test_a_missing_file_and_an_unknown_flag_are_named(parse, capsys):

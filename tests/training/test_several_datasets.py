@@ -1,0 +1,92 @@
+"""Several datasets in one training: each reads its own labels, and label sets that do not fit are refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from uov_hf import UOVFeatureExtractor
+from uov_hf.data import load_frames
+from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.samples import DistillationSamples
+from uov_hf.training.several_datasets import JoinedSamples, open_label_sets
+
+
+@pytest.fixture
+def parts(tiny_street, street_labels, other_street, other_labels):
+    """Two streets of four frames with the same ids and different labels."""
+    frames = [load_frames("nuscenes", "all", data_dir=root) for root in (tiny_street, other_street)]
+    assert frames[0].frame_ids == frames[1].frame_ids
+    return [
+        DistillationSamples(one, PointLabels(labels), UOVFeatureExtractor(), AugmentationConfig(), seed=3)
+        for one, labels in zip(frames, (street_labels, other_labels), strict=True)
+    ]
+
+
+def test_a_sample_has_the_points_and_labels_of_its_own_dataset(parts):
+    joined = JoinedSamples(parts)
+    assert len(joined) == 8
+    for index in range(8):
+        place, own = divmod(index, 4)
+        sample, alone = joined[1, index], parts[place][1, own]
+        assert sample.keys() == alone.keys() and all(torch.equal(sample[name], alone[name]) for name in alone)
+        labels = parts[place].point_labels.read(parts[place].frames.frame_ids[own], ["labels"])["labels"]
+        assert np.array_equal(sample["labels"], labels)
+        assert not np.array_equal(labels, parts[1 - place][1, own]["labels"])
+
+
+def test_a_dataset_without_frames_leaves_the_others_in_place(parts):
+    empty = DistillationSamples(parts[0].frames[:0], parts[0].point_labels, UOVFeatureExtractor())
+    joined = JoinedSamples([empty, parts[0], empty, parts[1]])
+    assert len(joined) == 8
+    for index in range(8):
+        assert torch.equal(joined[0, index]["labels"], JoinedSamples(parts)[0, index]["labels"])
+
+
+@pytest.fixture
+def changed(street_labels, tmp_path):
+    """A copy of the labels of the street with another description or other embeddings."""
+
+    def change(scale: float = 1.0, **description):
+        folder = shutil.copytree(street_labels, tmp_path / "changed")
+        path = folder / "label_set.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | description))
+        embeds = load_file(folder / "prompt_embeds.safetensors")["prompt_embeds"]
+        save_file({"prompt_embeds": embeds * scale}, folder / "prompt_embeds.safetensors")
+        return str(folder)
+
+    return change
+
+
+def test_label_sets_that_differ_in_their_classes_are_refused(street_labels, changed):
+    other = changed(class_names=["car", "road"])
+    with pytest.raises(ValueError, match=r"They differ in their classes: .*'barrier'.*, \['car', 'road'\]"):
+        open_label_sets([str(street_labels), other])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"prompts": ["tuk-tuk"]}, r"differ in their prompts: .*, \['tuk-tuk'\] …"),
+        ({"prompt_groups": [0]}, "differ in prompt_groups. Make both with the same --vocabulary"),
+        ({"scale": -1.0}, "differ in the text space of their teachers: synthetic, synthetic"),
+        ({"scale": 1 + 1e-5}, None),
+    ],
+)
+def test_pre_training_needs_one_text_space_and_distillation_does_not(street_labels, changed, change, message):
+    names = [str(street_labels), changed(**change)]
+    assert [str(label_set.folder) for label_set in open_label_sets(names)] == names
+    if message is None:
+        assert len(open_label_sets(names, same_space=True)) == 2
+        return
+    with pytest.raises(ValueError, match=message):
+        open_label_sets(names, same_space=True)
+
+
+def test_one_label_set_needs_no_comparison(street_labels):
+    (label_set,) = open_label_sets([str(street_labels)], same_space=True)
+    assert isinstance(label_set, LabelSet)
