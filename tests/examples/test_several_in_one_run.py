@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import small_car
 import torch
 from runs import losses
 
@@ -104,9 +105,10 @@ def test_fine_tuning_thins_each_sequence_of_every_dataset(
     assert "split `all`; The synthetic street of uov-hf, split `test`: 3 frames." in card
 
 
-def test_datasets_with_other_classes_are_refused(on_two_streets, other_street, kitti_street, run_script, tmp_path):
-    kitti = ["--dataset", "nuscenes", "semantic_kitti", "--data_dir", other_street, kitti_street]
-    output = run_script(*on_two_streets["finetune"], *kitti, "--split", "all", "--output_dir", tmp_path, fails=True)
+def test_datasets_with_other_classes_are_refused(on_two_streets, other_street, run_script, tmp_path):
+    car = small_car.write_car(tmp_path / "car").parent
+    data = ["--dataset", "nuscenes", "point_cloud_folder", "--data_dir", other_street, car, "--split", "all"]
+    output = run_script(*on_two_streets["finetune"], *data, "--output_dir", tmp_path / "out", fails=True)
     assert "must have the same classes in the same order: nuscenes has ['barrier'" in output
 
 
