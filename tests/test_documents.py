@@ -39,6 +39,7 @@ NOT_RUN = {
     r"--multi_gpu|^sbatch ": "needs several GPUs or machines; tests/examples runs two processes, and the Slurm script",
     r"--teacher (clipseg|tipsv2|sam2|semantic)": "needs published weights; tests/teachers runs all with random ones",
     r"--teacher files": "needs what other programs wrote; tests/teachers/test_files_teacher.py makes and reads it",
+    r"--dataset nuscenes point_cloud_folder": "needs a car; tests/examples/test_several_in_one_run.py trains on two",
     r"^uov-hf push|push_checkpoint": "needs the Hub; tests/hub pushes to and pulls from a server of its own",
     r"examples/space/app\.py": "serves until it is stopped; tests/browser/test_space.py clicks through it",
     r"^class NewSpace": "a pattern that names a model which its reader writes",
