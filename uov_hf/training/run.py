@@ -158,7 +158,7 @@ def create_run(
     `parameters` are those of the model that are trained, or groups of them, as `create_optimizer` takes them.
 
     Raises:
-        ValueError: There is no frame to train on.
+        ValueError: A dataset has no frame to train on.
     """
     wait_for_all(accelerator)  # reading the dataset may take the processes different times
     for dataset, part in zip(args.datasets, samples.parts, strict=False):
