@@ -162,7 +162,7 @@ def test_another_vocabulary_than_the_folders_is_refused(official):
 def test_an_official_folder_embeds_its_own_prompts_only(official):
     teacher = load_files(official)
     np.testing.assert_allclose(teacher.encode_prompts(["tree", "car"]), TEXT_EMBEDS[[TREE, CAR]], atol=1e-6)
-    with pytest.raises(ValueError, match="text embeddings of its 175 prompts only, not of 'unicorn'"):
+    with pytest.raises(ValueError, match="has embeddings of its 175 prompts only, not of 'unicorn'"):
         teacher.encode_prompts(["car", "unicorn"])
 
 
@@ -174,9 +174,16 @@ def test_segments_of_another_size_or_of_an_augmented_image_are_refused(official)
         load_files(official).segment(FRAME)
 
 
-def test_an_official_folder_takes_no_second_model(official):
-    with pytest.raises(ValueError, match=r"layout uov\) has embeddings of its own: leave"):
-        load_files(official, embed_model_name_or_path="openai/clip")
+def test_a_second_model_replaces_the_embeddings_of_an_official_folder(official, tiny_clip):
+    for name in DRAWN:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(official.parent / f"{name}.jpg")
+    images = [{"bytes": None, "path": str(official.parent / f"{name}.jpg")} for name in DRAWN]
+    teacher = load_files(official, embed_model_name_or_path=tiny_clip, embed_short_side=64)
+    own = load_files(official).segment(FRAME)
+    for replaced, segments in zip(teacher.segment(FRAME | {"images": images}), own, strict=True):
+        assert replaced.embeds.shape == (len(segments.labels), teacher.embed_dim)
+        np.testing.assert_array_equal(replaced.segmentation, segments.segmentation)
+    assert teacher.encode_prompts(["unicorn"]).shape == (1, teacher.embed_dim)
 
 
 @pytest.mark.parametrize(

@@ -164,11 +164,13 @@ def test_a_category_that_is_no_prompt_is_refused_with_the_prompts(write, folder,
         read_halves(folder, picture, tiny_clip)
 
 
-def test_a_folder_without_embeddings_needs_a_second_model(folder):
-    with pytest.raises(
-        ValueError, match=r"layout panoptic\) has no embeddings.*`embed_model_name_or_path`, e.g. openai"
-    ):
-        load_teacher("files", str(write_panoptic(folder)), prompts=load_vocabulary("cityscapes").prompts)
+def test_a_folder_without_embeddings_gives_labels_alone(folder, picture):
+    teacher = load_teacher("files", str(write_panoptic(folder)), prompts=load_vocabulary("cityscapes").prompts)
+    [segments] = teacher.segment(picture)
+    np.testing.assert_array_equal(segments.segmentation, halves(2, 1))
+    assert teacher.embed_dim == 0 and segments.embeds.shape == (2, 0)
+    with pytest.raises(ValueError, match=r"layout panoptic\) has no embeddings.*`embed_model_name_or_path`"):
+        teacher.encode_prompts(["car"])
 
 
 def test_an_image_that_occurs_twice_is_refused(folder, picture, tiny_clip):

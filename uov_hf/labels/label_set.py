@@ -36,7 +36,8 @@ from uov_hf.vocabulary import Vocabulary
 FORMAT_VERSION = 3
 
 # Files of a label set in a repository that are downloaded where only its images or its point labels are needed.
-DESCRIPTION_FILES = ["label_set.json", "prompt_embeds.safetensors", "README.md", "LICENSE.md"]
+PROMPT_EMBEDS = "prompt_embeds.safetensors"
+DESCRIPTION_FILES = ["label_set.json", PROMPT_EMBEDS, "README.md", "LICENSE.md"]
 
 
 class LabelSet:
@@ -45,8 +46,8 @@ class LabelSet:
 
     Args:
         folder (`str` or `Path`):
-            Holds `label_set.json` (teacher, settings, prompts, dataset), `prompt_embeds.safetensors`, and in `images/`
-            the shards.
+            Holds `label_set.json` (teacher, settings, prompts, dataset), `prompt_embeds.safetensors` if the teacher
+            has embeddings, and in `images/` the shards.
 
     Raises:
         FileNotFoundError: there is no label set in the folder.
@@ -130,10 +131,11 @@ class LabelSet:
         }
         folder, content = Path(folder), json.dumps(description, indent=2, ensure_ascii=False)
         if not (folder / "label_set.json").exists():
-            prompt_embeds = teacher.encode_prompts(list(vocabulary.prompts)).astype(np.float32)
+            embeds = teacher.encode_prompts(list(vocabulary.prompts)).astype(np.float32) if teacher.embed_dim else None
             with writer_lock(folder):  # the two files are of one teacher
                 if not (folder / "label_set.json").exists():  # another run may have written it before it unlocked
-                    write_atomically(folder / "prompt_embeds.safetensors", save({"prompt_embeds": prompt_embeds}))
+                    if embeds is not None:
+                        write_atomically(folder / PROMPT_EMBEDS, save({"prompt_embeds": embeds}))
                     write_atomically(folder / "label_set.json", content.encode())
         label_set = cls(folder)
         _check_same(label_set, json.loads(content))
@@ -214,12 +216,32 @@ class LabelSet:
 
     @cached_property
     def prompt_embeds(self) -> np.ndarray:
-        """Embeddings of the prompts, `(num_prompts, embed_dim)` float32, unit length: they define the text space."""
-        return load_file(self.folder / "prompt_embeds.safetensors")["prompt_embeds"]
+        """Embeddings of the prompts, `(num_prompts, embed_dim)` float32, unit length: they define the text space.
+
+        Raises:
+            ValueError: the label set has no embeddings.
+        """
+        self.check_has_embeds()
+        return load_file(self.folder / PROMPT_EMBEDS)["prompt_embeds"]
 
     @property
     def embed_dim(self) -> int:
+        """Dimension of the teacher's space; 0 for labels without embeddings."""
         return self.teacher["embed_dim"]
+
+    def check_has_embeds(self) -> None:
+        """
+        Raises:
+            ValueError: the label set has no embeddings.
+        """
+        if not self.embed_dim:
+            raise ValueError(
+                f"{self.folder} has labels without embeddings, because the teacher {self.teacher['name']!r} had none. "
+                "Pre-training and a text head need embeddings; distillation from scratch with a linear head does not "
+                "(examples/distill.py --preset minkunet34). To get embeddings, generate the label set in another "
+                "folder, with --teacher_settings embed_model_name_or_path=openai/clip-vit-base-patch16, or from label "
+                "maps that have the probabilities of all labels (docs/how_to/existing_labels.md)."
+            )
 
     @property
     def teacher_id(self) -> str:
@@ -332,7 +354,8 @@ class LabelSet:
 
     @property
     def _schema(self) -> pa.Schema:
-        embeds = pa.list_(pa.float16(), self.embed_dim)
+        # Arrow does not keep how many rows of width 0 there are.
+        embeds = {"segment_embeds": pa.list_(pa.list_(pa.float16(), self.embed_dim))} if self.embed_dim else {}
         return pa.schema(
             {
                 "frame_id": pa.string(),
@@ -342,7 +365,7 @@ class LabelSet:
                 "segment_camera": pa.list_(pa.int16()),
                 "segment_labels": pa.list_(pa.int32()),
                 "segment_scores": pa.list_(pa.float32()),
-                "segment_embeds": pa.list_(embeds),
+                **embeds,
                 **IDENTITY_SCHEMA,
             }
         )

@@ -12,7 +12,7 @@ from uov_hf.data.parquet import Shards
 from uov_hf.data.publishing import size_category
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
-from uov_hf.labels.label_set import LabelSet
+from uov_hf.labels.label_set import PROMPT_EMBEDS, LabelSet
 
 
 SHARDS = ("images/*.parquet", "points/*/*.parquet")
@@ -53,7 +53,8 @@ def push_label_set(
         _check_complete(label_set)
     description = publishable_description(label_set)
     files["label_set.json"] = description
-    files["prompt_embeds.safetensors"] = folder / "prompt_embeds.safetensors"
+    if label_set.embed_dim:
+        files[PROMPT_EMBEDS] = folder / PROMPT_EMBEDS
     for path in sorted(folder.glob("points/*/point_labels.json")):
         files[path.relative_to(folder).as_posix()] = _refer_to(label_set, description, path)
     for path in (*sorted(folder.glob("card/figures/*.png")), folder / "card" / "card.json"):

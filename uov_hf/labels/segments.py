@@ -30,7 +30,7 @@ class SegmentRow(TypedDict, total=False):
     segment_camera: np.ndarray  # (S,) int16: place in `camera_names`
     segment_labels: np.ndarray  # (S,) int32: prompt index
     segment_scores: np.ndarray  # (S,) float32
-    segment_embeds: np.ndarray  # (S, embed_dim) float16
+    segment_embeds: np.ndarray  # (S, embed_dim) float16; absent in a label set without embeddings
     fingerprint: str  # with `calibration`, the identity of the frame: labels/identity.py
     calibration: np.ndarray
 

@@ -49,6 +49,11 @@ class Layout(ABC):
         """Whether the folder looks like this layout."""
         return (folder / cls.marker).is_file()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The layout, and the constants that decide its segments, as JSON for `label_set.json`."""
+        return {"layout": self.name}
+
     @abstractmethod
     def read(self, names: list[str]) -> FiledSegments:
         """Read the segments of the image with one of `names`.
@@ -208,27 +213,6 @@ class COCOLayout(Layout):
                 if name in self.images:
                     raise ValueError(f"{path}: image {name} occurs twice; its other PNG is {self.images[name].path}.")
                 self.images[name] = PanopticImage(png, info, prompt_of_category)
-
-
-LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (UOVLayout, COCOLayout, PanopticLayout)}
-
-
-def open_layout(folder: Path, name: str, prompts: list[str]) -> Layout:
-    """Open a folder with the layout called `name`; `"auto"` detects it.
-
-    Raises:
-        ValueError: there is no such folder or layout, or no layout fits.
-    """
-    forms = "; ".join(f"{layout}: {LAYOUTS[layout].form}" for layout in LAYOUTS)
-    if name not in ("auto", *LAYOUTS):
-        raise ValueError(f"`layout` must be auto or one of these, got {name!r}. {forms}.")
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: expected the label files of the images in it. {forms}.")
-    fitting = [layout for layout in LAYOUTS.values() if layout.fits(folder)] if name == "auto" else [LAYOUTS[name]]
-    if not fitting:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
-        raise ValueError(f"{folder} has no known layout. It contains {found}; expected one of: {forms}.")
-    return fitting[0](folder, prompts)
 
 
 def _coco_sets(folder: Path) -> list[Path]:

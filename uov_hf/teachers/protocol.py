@@ -47,7 +47,8 @@ class ImageSegments:
             Segment ids 1…S, 0 = no segment; row `v - 1` of the other arrays describes id `v`.
         labels (`np.ndarray` of shape `(S,)`, integer): Row of the segment's prompt in the teacher's `prompts`.
         scores (`np.ndarray` of shape `(S,)`): The teacher's confidence, 0…1.
-        embeds (`np.ndarray` of shape `(S, embed_dim)`): Unit length, in the space of `Teacher.encode_prompts`.
+        embeds (`np.ndarray` of shape `(S, embed_dim)`):
+            Unit length, in the space of `Teacher.encode_prompts`; of width 0 for a teacher without embeddings.
 
     Raises:
         ValueError: shapes, ids or lengths do not fit.
@@ -83,7 +84,7 @@ class ImageSegments:
                 f"but {num_segments} segments are described: ids run from 1 to {num_segments}, 0 = no segment."
             )
         norms = np.linalg.norm(self.embeds.astype(np.float32), axis=1)
-        if not np.allclose(norms, 1.0, atol=1e-2):
+        if self.embeds.shape[1] and not np.allclose(norms, 1.0, atol=1e-2):
             raise ValueError(f"`embeds` must be of unit length, got lengths {norms.min():.3g}…{norms.max():.3g}.")
 
 
@@ -231,7 +232,7 @@ class Teacher(ABC):
     @property
     @abstractmethod
     def embed_dim(self) -> int:
-        """Dimension of the space that segments and prompts share."""
+        """Dimension of the space that segments and prompts share; 0 for a teacher without embeddings."""
 
     @property
     def settings(self) -> dict[str, Any]:
