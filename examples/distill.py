@@ -3,9 +3,11 @@
     accelerate launch examples/distill.py --model_name_or_path out/tmp --dataset nuscenes --data_dir data/nuscenes \\
         --label_set labels/ --output_dir out/uov
     accelerate launch examples/distill.py examples/configs/nuscenes/distill.yaml --seed 1
+    accelerate launch examples/distill.py --preset minkunet34 --dataset nuscenes --data_dir data/nuscenes \\
+        --label_set labels/ --output_dir out/uov
 
-Defaults are the paper's. Without --dataset it trains on the synthetic street that pretrain.py rendered beside the
-checkpoint.
+Defaults are the paper's. With --preset it needs no checkpoint, only a label set, which may lack embeddings. Without
+--dataset it trains on the synthetic street that pretrain.py rendered beside the checkpoint.
 """
 
 from dataclasses import dataclass, replace
@@ -13,13 +15,22 @@ from typing import ClassVar, Literal
 
 import torch
 
-from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.counts import check_counts
-from uov_hf.training.arguments import STREET_DEFAULTS, LabelSetArguments, SegmenterArguments, option, parse_arguments
+from uov_hf.labels import LabelSet
+from uov_hf.training.arguments import (
+    STREET_DEFAULTS,
+    LabelSetArguments,
+    NetworkArguments,
+    SegmenterArguments,
+    option,
+    parse_arguments,
+)
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.collation import ScanBatch
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
+from uov_hf.training.networks import give_words, make_config
 from uov_hf.training.objectives import DISTILLATION
 from uov_hf.training.optimization import segmenter_groups
 from uov_hf.training.publishing import finish_run
@@ -30,7 +41,7 @@ from uov_hf.training.several_datasets import JoinedSamples, open_label_sets
 
 
 @dataclass(kw_only=True)
-class DistillationArguments(LabelSetArguments, SegmenterArguments):
+class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArguments):
     """Arguments of distillation."""
 
     stage = "distill"
@@ -38,6 +49,9 @@ class DistillationArguments(LabelSetArguments, SegmenterArguments):
 
     from_scratch: bool = option(
         False, "Keep the sizes, voxels and words of the checkpoint, and start from random weights."
+    )
+    preset: Literal["minkunet34", "tiny"] | None = option(
+        None, "Use no checkpoint, but an untrained network of this size, with the label set's words if it has any."
     )
     head: Literal["linear", "text"] = option(
         "linear", "A new linear classifier, as in the paper, or the prompts: the vocabulary then stays open."
@@ -56,6 +70,10 @@ class DistillationArguments(LabelSetArguments, SegmenterArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, 0, "self_training_epochs")
+        if self.preset is not None:
+            self.model_name_or_path = None
+        elif given := self.voxel_settings():
+            raise ValueError(f"--{' and --'.join(given)} need --preset: a checkpoint keeps its own voxels.")
 
 
 def main() -> None:
@@ -64,7 +82,7 @@ def main() -> None:
 
     # Data
     label_sets = open_label_sets(args.label_set, only="points")
-    processor = UOVProcessor.from_pretrained(args.model_name_or_path)
+    uov, processor = create_network(args, label_sets[0])
 
     def make_samples(datasets, augmentation=None, data_fraction=1.0) -> JoinedSamples[ScanBatch]:
         extractor, with_confidence = processor.feature_extractor, args.confidence_weighting
@@ -78,7 +96,7 @@ def main() -> None:
     validation = make_samples(args.validation_datasets) if any(args.validation_datasets) else None
 
     # Model, with the label sets' classes
-    model = create_model(args, label_sets[0].class_names)
+    model = UOVForSemanticSegmentation.from_backbone(uov, args.head, label_sets[0].class_names)
     average = average_weights(model, args.ema_decay) if args.self_training_epochs else None
 
     # Training
@@ -95,14 +113,19 @@ def main() -> None:
     finish_run(run, args, objective, accelerator.unwrap_model(run.model), processor, label_sets)
 
 
-def create_model(args: DistillationArguments, class_names: list[str]) -> UOVForSemanticSegmentation:
-    """A new head on the pre-trained network, or on an untrained one of the same sizes and words."""
+def create_network(args: DistillationArguments, label_set: LabelSet) -> tuple[UOVModel, UOVProcessor]:
+    """The checkpoint's network, or an untrained one: of the checkpoint's sizes and words, or of a preset."""
+    if args.preset is not None:
+        if args.head == "text":
+            label_set.check_has_embeds()
+        uov = UOVModel(make_config(args.preset, label_set))
+        return uov, give_words(uov, label_set, UOVFeatureExtractor(**args.voxel_settings()))
     uov = UOVModel.from_pretrained(args.model_name_or_path, dtype=torch.float32)
     if args.from_scratch:
         pretrained, uov = uov, UOVModel(uov.config)
         uov.prompt_embeds, uov.prompt_to_class = pretrained.prompt_embeds, pretrained.prompt_to_class
         uov.text_tower = pretrained.text_tower
-    return UOVForSemanticSegmentation.from_backbone(uov, args.head, class_names)
+    return uov, UOVProcessor.from_pretrained(args.model_name_or_path)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ def main() -> None:
     report = label_set.write(frames, teacher, cameras, args.calibration_changed, **sharing(accelerator, args.on_error))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")
+    if not label_set.embed_dim:
+        accelerator.print(
+            "It has labels without embeddings: distill.py --preset trains with it, pretrain.py does not "
+            "(docs/how_to/existing_labels.md)."
+        )
     if not has_segments(label_set):
         raise ValueError(
             f"{args.output_dir}: expected segments in some images, got none in {len(label_set.frame_ids)} frames. "

@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
 from accelerate.logging import get_logger
-from transformers import CLIPModel, CLIPTextModelWithProjection
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForPreTraining, UOVProcessor
+from uov_hf import UOVFeatureExtractor, UOVForPreTraining, UOVProcessor
 from uov_hf.labels import LabelSet
 from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import load_teacher
-from uov_hf.teachers.checkpoints import Checkpoint
-from uov_hf.training.arguments import LabelSetArguments, TrainingArguments, option, parse_arguments
+from uov_hf.training.arguments import LabelSetArguments, NetworkArguments, TrainingArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.collation import TMPBatch
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
+from uov_hf.training.networks import give_words, make_config
 from uov_hf.training.objectives import tri_modal_objective
 from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
@@ -54,18 +52,13 @@ STREET_DEFAULTS = {
 
 
 @dataclass(kw_only=True)
-class PretrainingArguments(LabelSetArguments, TrainingArguments):
+class PretrainingArguments(LabelSetArguments, NetworkArguments, TrainingArguments):
     """Arguments of pre-training."""
 
     stage = "pretrain"
     frames_per_step: ClassVar[int] = 4
 
     preset: Literal["minkunet34", "tiny"] = option("minkunet34", "Size of the network.")
-    coordinate_system: Literal["cylindrical", "cartesian"] = option("cylindrical", "Of the voxels.")
-    voxel_size: list[float] | None = option(
-        None, "rho, phi, z in metres, radians, metres, or x, y, z in metres. Without it, the paper's."
-    )
-    intensity_scaling: Literal["raw", "unit", "unit_plus_one"] = option("raw", "Of the input feature.")
     negatives: Literal["scene", "batch", "global"] = option(
         "scene", "Segments a superpoint is pushed from: of its scene, the micro-batch, the optimiser step."
     )
@@ -91,9 +84,8 @@ def main() -> None:
     # Data
     label_sets = open_label_sets(args.label_set, same_space=True)
     label_set = label_sets[0]  # all have its vocabulary
-    feature_extractor = UOVFeatureExtractor(
-        voxel_size=args.voxel_size, coordinate_system=args.coordinate_system, intensity_scaling=args.intensity_scaling
-    )
+    label_set.check_has_embeds()  # before point labels are made, which may take hours
+    feature_extractor = UOVFeatureExtractor(**args.voxel_settings())
 
     def make_samples(datasets, augmentation=None, data_fraction=1.0) -> JoinedSamples[TMPBatch]:
         loaded = load_labelled_frames(accelerator, args, datasets, label_sets, data_fraction)
@@ -135,32 +127,9 @@ def use_embedded_street(args: PretrainingArguments) -> None:
 def create_model(
     args: PretrainingArguments, label_set: LabelSet, feature_extractor: UOVFeatureExtractor
 ) -> tuple[UOVForPreTraining, UOVProcessor]:
-    """An untrained network in the label set's text space, with text tower and tokenizer if that space is a CLIP's."""
-    config = UOVConfig.from_preset(
-        args.preset, projection_dim=label_set.embed_dim, negatives=args.negatives, teacher=label_set.teacher_id
-    )
-    model = UOVForPreTraining(config)
-    model.uov.set_classes(
-        label_set.class_names, torch.from_numpy(label_set.prompt_embeds), label_set.prompt_to_class, label_set.prompts
-    )
-    source, revision = label_set.text_model
-    try:
-        if source is not None and Checkpoint(source, revision).load_config().model_type == "clip":
-            processor = UOVProcessor.from_teacher(feature_extractor, source, revision)
-            model.uov.set_text_tower(load_text_tower(source, revision), source=label_set.teacher_id)
-            return model, processor
-    except OSError as error:
-        logger.warning(f"Cannot load the teacher {source}; the model will accept only the label set's words. {error}")
-    return model, UOVProcessor.from_teacher(feature_extractor)
-
-
-def load_text_tower(model_name_or_path: str, revision: str | None) -> CLIPTextModelWithProjection:
-    clip = CLIPModel.from_pretrained(model_name_or_path, revision=revision)
-    config = clip.config.text_config
-    config.projection_dim = clip.config.projection_dim  # the text config's own is not always kept up
-    tower = CLIPTextModelWithProjection(config)
-    tower.text_model, tower.text_projection = clip.text_model, clip.text_projection
-    return tower
+    """An untrained network in the label set's text space, and its processor."""
+    model = UOVForPreTraining(make_config(args.preset, label_set, negatives=args.negatives))
+    return model, give_words(model.uov, label_set, feature_extractor)
 
 
 if __name__ == "__main__":

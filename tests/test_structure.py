@@ -64,7 +64,7 @@ ROOMS = {
     "synthetic": [*FLAT, *HELPERS, "geometry", "vocabulary"],
     "teachers": [*FLAT, *HELPERS, "geometry", "vocabulary"],
     "labels": [*FLAT, *HELPERS, "geometry", "vocabulary", "data", "teachers", "hub"],
-    "training": [*FLAT, *HELPERS, "data", "labels", "hub"],
+    "training": [*FLAT, *HELPERS, "data", "labels", "teachers", "hub"],
     "evaluation": [*FLAT, *HELPERS, "geometry", "vocabulary", "pictures", "data", "labels", "training", "hub"],
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
     "segmenting": ["", *FLAT, "pictures", "vocabulary", "teachers"],

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from huggingface_hub import whoami
@@ -280,6 +280,27 @@ class TrainingArguments(TrainingDataArguments, RunArguments):
         """Every dataset, with its split for validation; `None` for a dataset that has none."""
         splits = self.of_each_dataset("validation_split")
         return [replace(one, split=name) if name else None for one, name in zip(self.datasets, splits, strict=True)]
+
+
+@dataclass(kw_only=True)
+class NetworkArguments:
+    """Size and voxels of an untrained network."""
+
+    preset: Literal["minkunet34", "tiny"] | None = option(None, "Size of an untrained network.")
+    coordinate_system: Literal["cylindrical", "cartesian"] | None = option(
+        None, "Of the voxels. Without it, the paper's: cylindrical."
+    )
+    voxel_size: list[float] | None = option(
+        None, "rho, phi, z in metres, radians, metres, or x, y, z in metres. Without it, the paper's."
+    )
+    intensity_scaling: Literal["raw", "unit", "unit_plus_one"] | None = option(
+        None, "Of the input feature. Without it, the paper's for nuScenes: raw."
+    )
+
+    def voxel_settings(self) -> dict[str, Any]:
+        """The settings of `UOVFeatureExtractor` that were given."""
+        names = ("coordinate_system", "voxel_size", "intensity_scaling")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(kw_only=True)
