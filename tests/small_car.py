@@ -1,5 +1,6 @@
 """A car's recording small enough to draw: a wall in front of it, two cameras, a drive at 10 m/s to the right."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,18 @@ def write_car(root: Path, num_frames: int = 3, sequence: str = "drive") -> Path:
 def picture(frame: int) -> Image.Image:
     pixels = np.random.default_rng(frame).integers(0, 255, (*IMAGE_SIZE, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def write_label_maps(folder: Path, num_frames: int = 3, with_probs: bool = False, sequence: str = "drive") -> Path:
+    """Label maps of the car's images, in the layout `semantic`: a car at the left, a road at the right."""
+    labels, probs = np.zeros(IMAGE_SIZE, np.uint8), np.full((2, 6, 8), 55, np.uint8)
+    labels[:, 32:] = 1
+    probs[0, :, :4] = probs[1, :, 4:] = 200
+    for name in LIDAR2CAM:
+        (folder / sequence / name).mkdir(parents=True)
+        for frame in range(num_frames):
+            Image.fromarray(labels).save(folder / sequence / name / f"{frame}_labels.png")
+            if with_probs:
+                np.savez(folder / sequence / name / f"{frame}_probs.npz", probs=probs)
+    (folder / "classes.json").write_text(json.dumps(["car", "road"]))
+    return folder

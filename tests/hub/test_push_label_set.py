@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import small_car
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -15,7 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from uov_hf.data import load_frames
 from uov_hf.evaluation import label_card
 from uov_hf.labels import LabelSet, PointLabels, label_points, push_label_set
-from uov_hf.teachers import load_teacher
+from uov_hf.teachers import find_teacher, load_teacher
 from uov_hf.vocabulary import load_vocabulary
 from uov_hf_cli.__main__ import main
 
@@ -53,6 +54,20 @@ def test_a_label_set_and_its_point_labels_come_back_as_they_went(hub, made):
     assert_same_rows(PointLabels(made.folder), PointLabels(pulled.folder))
     assert np.array_equal(made.prompt_embeds, pulled.prompt_embeds)
     assert (made.teacher_id, made.prompts, made.class_names) == (pulled.teacher_id, pulled.prompts, pulled.class_names)
+
+
+def test_a_label_set_without_embeddings_is_pushed_without_them(hub, tmp_path):
+    """As the teacher `files` writes it; the rows have no column of embeddings."""
+    maps = str(small_car.write_label_maps(tmp_path / "maps"))
+    vocabulary = find_teacher("files").fit_vocabulary(load_vocabulary("semantic_kitti"), maps)
+    teacher = load_teacher("files", maps, prompts=vocabulary.prompts)
+    label_set = LabelSet.create(tmp_path / "labels", teacher, vocabulary, {})
+    small_car.write_car(tmp_path / "car")
+    label_set.write(load_frames("point_cloud_folder", data_dir=tmp_path / "car"), teacher)
+    push_label_set(label_set, "alone")
+    pulled = LabelSet.from_hub("me/alone")
+    assert pulled.embed_dim == 0 and pulled.class_names == label_set.class_names
+    assert_same_rows(label_set, pulled)
 
 
 def test_an_id_stands_where_a_folder_may_and_a_folder_comes_first(hub, made):
