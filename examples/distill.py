@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.counts import check_counts
 from uov_hf.labels import LabelSet
 from uov_hf.training.arguments import (
@@ -51,7 +51,8 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArgume
         False, "Keep the sizes, voxels and words of the checkpoint, and start from random weights."
     )
     preset: Literal["minkunet34", "tiny"] | None = option(
-        None, "Use no checkpoint, but an untrained network of this size, with the label set's words if it has any."
+        None,
+        "Use no checkpoint, but an untrained network of this size; a text head has the label set's words.",
     )
     head: Literal["linear", "text"] = option(
         "linear", "A new linear classifier, as in the paper, or the prompts: the vocabulary then stays open."
@@ -73,7 +74,9 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArgume
         if self.preset is not None:
             self.model_name_or_path = None
         elif given := self.voxel_settings():
-            raise ValueError(f"--{' and --'.join(given)} need --preset: a checkpoint keeps its own voxels.")
+            raise ValueError(
+                f"Only an untrained network takes --{', --'.join(given)}: give --preset. A checkpoint keeps its voxels."
+            )
 
 
 def main() -> None:
@@ -116,10 +119,11 @@ def main() -> None:
 def create_network(args: DistillationArguments, label_set: LabelSet) -> tuple[UOVModel, UOVProcessor]:
     """The checkpoint's network, or an untrained one: of the checkpoint's sizes and words, or of a preset."""
     if args.preset is not None:
-        if args.head == "text":
-            label_set.check_has_embeds()
+        feature_extractor = UOVFeatureExtractor(**args.voxel_settings())
+        if args.head == "linear":  # no words, and no CLIP to load for them
+            return UOVModel(UOVConfig.from_preset(args.preset)), UOVProcessor.from_teacher(feature_extractor)
         uov = UOVModel(make_config(args.preset, label_set))
-        return uov, give_words(uov, label_set, UOVFeatureExtractor(**args.voxel_settings()))
+        return uov, give_words(uov, label_set, feature_extractor)
     uov = UOVModel.from_pretrained(args.model_name_or_path, dtype=torch.float32)
     if args.from_scratch:
         pretrained, uov = uov, UOVModel(uov.config)

@@ -58,3 +58,12 @@ def test_from_scratch_keeps_the_sizes_and_words_of_the_checkpoint_and_none_of_it
     assert not any(torch.equal(before.state_dict()[name], after.state_dict()[name]) for name in weights)
     assert before.config.hidden_sizes == after.config.hidden_sizes
     assert torch.equal(before.prompt_embeds, after.prompt_embeds) and before.config.prompts == after.config.prompts
+
+
+def test_only_an_untrained_network_takes_voxels(script, capsys):
+    distill, data = script("distill.py"), ["--dataset", "nuscenes", "--label_set", "labels"]
+    with pytest.raises(SystemExit):
+        distill.parse(*data, "--voxel_size", 1, 1, 1)
+    assert "Only an untrained network takes --voxel_size: give --preset." in capsys.readouterr().err
+    args = distill.parse(*data, "--voxel_size", 1, 1, 1, "--preset", "tiny")
+    assert args.model_name_or_path is None and args.voxel_settings() == {"voxel_size": [1.0, 1.0, 1.0]}

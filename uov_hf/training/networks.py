@@ -1,4 +1,4 @@
-"""Untrained networks for a label set: of a preset's size, with the label set's words where these have embeddings."""
+"""Untrained networks in the text space of a label set, with its words."""
 
 from typing import Any
 
@@ -18,19 +18,21 @@ logger = get_logger(__name__)
 
 
 def make_config(preset: str, label_set: LabelSet, **fields: Any) -> UOVConfig:
-    """The configuration of a preset, in the space of the label set's teacher if that has one; `fields` override it."""
-    space = {"projection_dim": label_set.embed_dim, "teacher": label_set.teacher_id} if label_set.embed_dim else {}
-    return UOVConfig.from_preset(preset, **{**space, **fields})
+    """The configuration of a preset in the space of the label set's teacher, with further `fields`.
+
+    Raises:
+        ValueError: the label set has no embeddings.
+    """
+    label_set.check_has_embeds()
+    return UOVConfig.from_preset(preset, projection_dim=label_set.embed_dim, teacher=label_set.teacher_id, **fields)
 
 
 def give_words(uov: UOVModel, label_set: LabelSet, feature_extractor: UOVFeatureExtractor) -> UOVProcessor:
     """Give a network the label set's words, with text tower and tokenizer if their space is a CLIP's.
 
     Returns:
-        The processor of the network. Without embeddings the network stays without words.
+        The processor of the network.
     """
-    if not label_set.embed_dim:
-        return UOVProcessor.from_teacher(feature_extractor)
     prompt_embeds, prompt_to_class = map(torch.from_numpy, (label_set.prompt_embeds, label_set.prompt_to_class))
     uov.set_classes(label_set.class_names, prompt_embeds, prompt_to_class, label_set.prompts)
     source, revision = label_set.text_model
