@@ -75,7 +75,7 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArgume
             self.model_name_or_path = None
         elif given := self.voxel_settings():
             raise ValueError(
-                f"Only an untrained network takes --{', --'.join(given)}: give --preset. A checkpoint keeps its voxels."
+                f"Only an untrained network takes --{', --'.join(given)}: give --preset. A checkpoint has its own."
             )
 
 

@@ -129,7 +129,7 @@ class FilesTeacher(Teacher):
         stem = Path(path).stem if path else image_id
         sequence, has_sequence, _ = image_id.partition("/")
         names = [image_id]
-        if has_sequence and len(frame["camera_names"]) == 1:  # of several cameras it would be anyone's
+        if has_sequence and len(frame["camera_names"]) == 1:  # with several, each camera has an image of this name
             names.append(f"{sequence}/{stem}")
         if not (has_sequence and stem.isdigit()):
             # Every sequence and camera of KITTI has a 000000.png: a number alone does not identify an image.
