@@ -27,6 +27,7 @@ from uov_hf.training.arguments import (
     parse_arguments,
 )
 from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.class_balance import class_weights
 from uov_hf.training.collation import ScanBatch
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
@@ -56,6 +57,16 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArgume
     )
     head: Literal["linear", "text"] = option(
         "linear", "A new linear classifier, as in the paper, or the prompts: the vocabulary then stays open."
+    )
+    mix_sectors: bool = option(
+        False,
+        "Fill azimuths that no camera sees with labelled sectors of other frames. For one or a few cameras; the paper "
+        "has six.",
+    )
+    class_balance: float = option(
+        0.0,
+        "Weight each class in the cross-entropy by its share of the labels to the power of minus this number, from 0 "
+        "to 1. The paper has 0.",
     )
     confidence_weighting: bool = option(False, "Weight labels in the cross-entropy by the teacher's confidence.")
     self_training_epochs: int = option(
@@ -87,16 +98,19 @@ def main() -> None:
     label_sets = open_label_sets(args.label_set, only="points")
     uov, processor = create_network(args, label_sets[0])
 
-    def make_samples(datasets, augmentation=None, data_fraction=1.0) -> JoinedSamples[ScanBatch]:
-        extractor, with_confidence = processor.feature_extractor, args.confidence_weighting
-        loaded = load_labelled_frames(accelerator, args, datasets, label_sets, data_fraction)
-        return JoinedSamples(
-            DistillationSamples(one.frames, one.point_labels, extractor, augmentation, args.seed, with_confidence)
-            for one in loaded
-        )
+    loaded = load_labelled_frames(accelerator, args, args.datasets, label_sets, args.data_fraction)
+    weights = None
+    if args.class_balance:
+        weights = class_weights(loaded, len(label_sets[0].class_names), args.class_balance)
 
-    samples = make_samples(args.datasets, AugmentationConfig(), args.data_fraction)
-    validation = make_samples(args.validation_datasets) if any(args.validation_datasets) else None
+    def make_samples(datasets, augmentation=None) -> JoinedSamples[ScanBatch]:
+        settings = (processor.feature_extractor, augmentation, args.seed, args.confidence_weighting, weights)
+        return JoinedSamples(DistillationSamples(one.frames, one.point_labels, *settings) for one in datasets)
+
+    samples = make_samples(loaded, AugmentationConfig(mix_sectors=args.mix_sectors))
+    validation = None
+    if any(args.validation_datasets):
+        validation = make_samples(load_labelled_frames(accelerator, args, args.validation_datasets, label_sets))
 
     # Model, with the label sets' classes
     model = UOVForSemanticSegmentation.from_backbone(uov, args.head, label_sets[0].class_names)
@@ -106,7 +120,7 @@ def main() -> None:
     run = create_run(accelerator, args, model, segmenter_groups(model, args.head_learning_rate), samples)
     objective, self_training = DISTILLATION, None
     if average is not None:
-        self_training = SelfTraining(run, average, args.self_training_epochs, args.self_training_confidence)
+        self_training = SelfTraining(run, average, args.self_training_epochs, args.self_training_confidence, weights)
         objective = replace(objective, complete_batch=self_training.complete, after_step=self_training.update)
     train(run, args, objective, samples, validation)
     if self_training is not None:
@@ -121,8 +135,9 @@ def create_network(args: DistillationArguments, label_set: LabelSet) -> tuple[UO
     if args.preset is not None:
         feature_extractor = UOVFeatureExtractor(**args.voxel_settings())
         if args.head == "linear":  # no words, and no CLIP to load for them
-            return UOVModel(UOVConfig.from_preset(args.preset)), UOVProcessor.from_teacher(feature_extractor)
-        uov = UOVModel(make_config(args.preset, label_set))
+            config = UOVConfig.from_preset(args.preset, in_channels=len(feature_extractor.features))
+            return UOVModel(config), UOVProcessor.from_teacher(feature_extractor)
+        uov = UOVModel(make_config(args.preset, label_set, in_channels=len(feature_extractor.features)))
         return uov, give_words(uov, label_set, feature_extractor)
     uov = UOVModel.from_pretrained(args.model_name_or_path, dtype=torch.float32)
     if args.from_scratch:

@@ -62,6 +62,11 @@ class PretrainingArguments(LabelSetArguments, NetworkArguments, TrainingArgument
     negatives: Literal["scene", "batch", "global"] = option(
         "scene", "Segments a superpoint is pushed from: of its scene, the micro-batch, the optimiser step."
     )
+    mix_sectors: bool = option(
+        False,
+        "Fill azimuths that no camera sees with labelled sectors of other frames. For one or a few cameras; the paper "
+        "has six.",
+    )
     min_pairs: int = option(1024, "Points that augmentation leaves to each image.")
     learning_rate: float = option(0.5, "Of the network.")
     num_train_epochs: int = option(40, "Passes over the frames.")
@@ -94,7 +99,9 @@ def main() -> None:
             for one in loaded
         )
 
-    samples = make_samples(args.datasets, AugmentationConfig(min_pairs=args.min_pairs), args.data_fraction)
+    samples = make_samples(
+        args.datasets, AugmentationConfig(min_pairs=args.min_pairs, mix_sectors=args.mix_sectors), args.data_fraction
+    )
     validation = make_samples(args.validation_datasets) if any(args.validation_datasets) else None
 
     # Model, with the label sets' vocabulary
@@ -128,7 +135,9 @@ def create_model(
     args: PretrainingArguments, label_set: LabelSet, feature_extractor: UOVFeatureExtractor
 ) -> tuple[UOVForPreTraining, UOVProcessor]:
     """An untrained network in the label set's text space, and its processor."""
-    model = UOVForPreTraining(make_config(args.preset, label_set, negatives=args.negatives))
+    in_channels = len(feature_extractor.features)
+    config = make_config(args.preset, label_set, negatives=args.negatives, in_channels=in_channels)
+    model = UOVForPreTraining(config)
     return model, give_words(model.uov, label_set, feature_extractor)
 
 

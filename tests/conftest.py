@@ -78,30 +78,19 @@ def clip_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def label_street(street: Path, folder: Path) -> Path:
-    from uov_hf.data import load_frames
-    from uov_hf.labels import LabelSet, label_points
-    from uov_hf.teachers import load_teacher
-    from uov_hf.vocabulary import load_vocabulary
-
-    vocabulary = load_vocabulary("nuscenes")
-    teacher = load_teacher("synthetic", prompts=vocabulary.prompts, data_dir=str(street))
-    frames = load_frames("nuscenes", "all", data_dir=street)
-    label_set = LabelSet.create(folder, teacher, vocabulary, settings={"cameras": None})
-    label_set.write(frames, teacher)
-    label_points(label_set, frames)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def street_labels(tiny_street, tmp_path_factory) -> Path:
     """The synthetic teacher's labels of every frame of the tiny street. Do not write into it."""
+    from labelled_street import label_street
+
     return label_street(tiny_street, tmp_path_factory.mktemp("street_labels") / "labels")
 
 
 @pytest.fixture(scope="session")
 def other_labels(other_street, tmp_path_factory) -> Path:
     """The same of the other street. Do not write into it."""
+    from labelled_street import label_street
+
     return label_street(other_street, tmp_path_factory.mktemp("other_labels") / "labels")
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from labelled_street import label_street
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
@@ -114,3 +115,62 @@ def test_scans_of_a_batch_keep_their_labels_end_to_end(street):
     assert batch["voxel_coords"][:, 0].unique().tolist() == [0, 1]
     separate = sum(count_labelled_voxels(collate_scans([part])) for part in parts)
     assert count_labelled_voxels(batch) == pytest.approx(separate)
+
+
+@pytest.fixture(scope="module")
+def front_camera(tiny_street, tmp_path_factory):
+    """The same with labels of one camera only."""
+    labels = label_street(tiny_street, tmp_path_factory.mktemp("front") / "labels", cameras=["CAM_FRONT"])
+    return load_frames("nuscenes", split="all", data_dir=tiny_street), LabelSet(labels), PointLabels(labels)
+
+
+MIXED = AugmentationConfig(min_pairs=10, mix_sectors=True)
+
+
+@pytest.mark.parametrize("kind", [TMPSamples, DistillationSamples])
+def test_mixed_samples_are_a_function_of_seed_epoch_and_frame(front_camera, kind):
+    arguments = front_camera if kind is TMPSamples else front_camera[::2]
+    samples = [kind(*arguments, UOVFeatureExtractor(), MIXED) for _ in "ab"]
+    first = samples[0][3, 1]
+    samples[0][0, 1]
+    assert equal(first, samples[0][3, 1]) and equal(first, samples[1][3, 1]) and not equal(first, samples[0][4, 1])
+
+
+def test_mixing_multiplies_the_labels_that_a_scan_has(front_camera):
+    frames, _, point_labels = front_camera
+    shares = [
+        (DistillationSamples(frames, point_labels, UOVFeatureExtractor(), augmentation)[0, 0]["labels"] != 255)
+        .float()
+        .mean()
+        for augmentation in (AugmentationConfig(), MIXED)
+    ]
+    assert shares[1] > 3 * shares[0]
+
+
+def test_superpoints_of_a_mixed_sample_keep_their_points_and_embeddings(front_camera):
+    """Each has the embedding and prompt of a segment, and at most as many points as that segment has."""
+    frames, label_set, point_labels = front_camera
+    sample = TMPSamples(frames, label_set, point_labels, UOVFeatureExtractor(), MIXED)[0, 0]
+    num_superpoints = len(sample["segment_labels"])
+    assert torch.equal(sample["superpoint_ids"].unique(), torch.arange(num_superpoints))
+    assert len(sample["scene_ids"]) == len(sample["segment_embeds"]) == num_superpoints
+    assert (sample["point_to_voxel"][sample["pair_to_point"]] >= 0).all()
+    frame_ids = frames.frame_ids
+    rows = [label_set.read(frame_id, ["segment_embeds", "segment_labels"]) for frame_id in frame_ids]
+    embeds = np.concatenate([row["segment_embeds"] for row in rows]).astype(np.float32)
+    embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
+    sizes = np.concatenate(
+        [
+            np.bincount(
+                point_labels.read(frame_id, ["pair_segment"])["pair_segment"], minlength=len(row["segment_labels"]) + 1
+            )[1:]
+            for frame_id, row in zip(frame_ids, rows, strict=True)
+        ]
+    )
+    labels = np.concatenate([row["segment_labels"] for row in rows])
+    of_superpoint = np.bincount(sample["superpoint_ids"])
+    for embed, label, size in zip(
+        sample["segment_embeds"].numpy(), sample["segment_labels"], of_superpoint, strict=True
+    ):
+        source = np.abs(embeds - embed).max(axis=1).argmin()
+        assert np.abs(embeds[source] - embed).max() < 1e-5 and labels[source] == label and size <= sizes[source]

@@ -21,7 +21,7 @@ class ScanBatch(Batch):
     """Scans with a label for each point: what `UOVForSemanticSegmentation.forward` takes."""
 
     labels: Tensor  # (num_points,) int64: class, 255 = none
-    confidence: NotRequired[Tensor]  # (num_points,) float32, from 0 to 1
+    confidence: NotRequired[Tensor]  # (num_points,) float32: weight of the label in the cross-entropy
 
 
 class TMPBatch(Batch):

@@ -237,6 +237,8 @@ class DistillationSamples(Samples[ScanBatch]):
     Args:
         point_labels (`PointLabels`): The teacher's labels.
         with_confidence (`bool`, *optional*, defaults to `False`): Whether samples have the `confidence` of each label.
+        class_weights (`np.ndarray` of shape `(num_classes,)`, *optional*):
+            Factors of the `confidence`, which samples then have.
     """
 
     columns = ("frame_id", "points", "intensity_max")
@@ -249,9 +251,11 @@ class DistillationSamples(Samples[ScanBatch]):
         augmentation: AugmentationConfig | None = None,
         seed: int = 0,
         with_confidence: bool = False,
+        class_weights: np.ndarray | None = None,
     ):
         super().__init__(frames, feature_extractor, augmentation, seed, point_labels)
         self.with_confidence = with_confidence
+        self.class_weights = class_weights
 
     def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanBatch:
         scans = self.read_scans(frame, generator)
@@ -259,15 +263,22 @@ class DistillationSamples(Samples[ScanBatch]):
         columns = {name: np.concatenate([scan.columns[name] for scan in scans]) for name in scans[0].columns}
         labels = torch.from_numpy(columns["labels"].astype(np.int64))
         sample: ScanBatch = {**self.voxelize(frame, points), "labels": labels}
-        if self.with_confidence:
-            sample["confidence"] = torch.from_numpy(columns["confidence"].astype(np.float32))
+        if "confidence" in columns:
+            sample["confidence"] = torch.from_numpy(columns["confidence"])
         return sample
 
     def read_scan(self, frame: Frame, generator: np.random.Generator) -> Scan:
         row = read_point_labels(self.point_labels, frame, ["confidence"] if self.with_confidence else [])
         points = turn_and_mirror(frame["points"], self.augmentation, generator)
-        columns = {name: row[name] for name in ("labels", "confidence") if name in row}
-        return Scan(frame["frame_id"], points, row["labels"] != IGNORED, columns)
+        labels = row["labels"]
+        is_labelled, columns = labels != IGNORED, {"labels": labels}
+        if self.with_confidence:
+            columns["confidence"] = row["confidence"].astype(np.float32)
+        if self.class_weights is not None:
+            weights = np.zeros(len(labels), dtype=np.float32)
+            weights[is_labelled] = self.class_weights[labels[is_labelled]]
+            columns["confidence"] = weights * columns.get("confidence", 1)
+        return Scan(frame["frame_id"], points, is_labelled, columns)
 
 
 class AnnotatedSamples(Samples[ScanBatch]):

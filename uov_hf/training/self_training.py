@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate.logging import get_logger
@@ -45,12 +46,20 @@ class SelfTraining:
         average (`AveragedModel`): From [`average_weights`], of the same model.
         num_epochs (`int`): Number of epochs at the end of the run.
         confidence (`float`): Smallest probability of an added label, from 0 to 1.
+        class_weights (`np.ndarray` of shape `(num_classes,)`, *optional*): As of the samples.
 
     Raises:
         ValueError: `confidence` is no probability, or the run has fewer epochs.
     """
 
-    def __init__(self, run: Run, average: AveragedModel, num_epochs: int, confidence: float):
+    def __init__(
+        self,
+        run: Run,
+        average: AveragedModel,
+        num_epochs: int,
+        confidence: float,
+        class_weights: np.ndarray | None = None,
+    ):
         if not 0 <= confidence <= 1:
             raise ValueError(f"`--self_training_confidence` must be a probability from 0 to 1, got {confidence}.")
         self.run = run
@@ -63,6 +72,7 @@ class SelfTraining:
                 "`--max_train_steps`), and at least 0."
             )
         self.confidence = confidence
+        self.class_weights = None if class_weights is None else torch.from_numpy(class_weights)
         run.accelerator.register_for_checkpointing(average)
 
     def update(self) -> None:
@@ -81,7 +91,8 @@ class SelfTraining:
         added = (batch["labels"] == IGNORED) & (batch["point_to_voxel"] >= 0) & (probability >= self.confidence)
         completed: ScanBatch = {**batch, "labels": torch.where(added, predicted, batch["labels"])}
         if "confidence" in batch:
-            completed["confidence"] = torch.where(added, probability, batch["confidence"])
+            weights = probability if self.class_weights is None else probability * self.class_weights[predicted]
+            completed["confidence"] = torch.where(added, weights, batch["confidence"])
         return completed
 
     def check(self) -> None:
