@@ -16,18 +16,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
-from uov_hf.configuration_uov import IGNORED
 from uov_hf.counts import positive_int
 from uov_hf.data import load_frames
 from uov_hf.evaluation import predictions
+from uov_hf.evaluation.baselines import PredictLabels, fit_baselines
 from uov_hf.evaluation.reports import results_table, to_results, write_results
 from uov_hf.evaluation.scans import LabelledScan, LabelledScans
 from uov_hf.evaluation.scores import score_segmenter
@@ -53,9 +50,6 @@ TRAINING = (
     f"--warmup_steps 50 {SCHEDULE}"
 )
 DISTILLATION = f"--head text --learning_rate 0.012 --warmup_steps 20 {SCHEDULE}"
-BASELINE_POINTS = 100_000
-
-Segmenter = Callable[[LabelledScan], np.ndarray]
 
 
 def parse_args() -> argparse.Namespace:
@@ -155,42 +149,20 @@ def untrained(model: UOVModel, label_set: LabelSet) -> UOVModel:
     return fresh
 
 
-def predictor(model: torch.nn.Module, processor: UOVProcessor, refine: str | None = None) -> Segmenter:
+def predictor(model: torch.nn.Module, processor: UOVProcessor, refine: str | None = None) -> PredictLabels:
     """The predictions of a model, refined if `refine` is `"afi"`."""
     predict = predictions.Segmenter(model, processor, refine)
     return lambda scan: predict(scan).labels
 
 
-def distilled_segmenters(checkpoint: Path) -> dict[str, Segmenter]:
+def distilled_segmenters(checkpoint: Path) -> dict[str, PredictLabels]:
     """The distilled network, with and without AFI."""
     model = UOVForSemanticSegmentation.from_pretrained(checkpoint).eval()
     processor = UOVProcessor.from_pretrained(checkpoint)
     return {"distilled": predictor(model, processor), "distilled_afi": predictor(model, processor, "afi")}
 
 
-def fit_baselines(scans: list[LabelledScan], seed: int) -> dict[str, Segmenter]:
-    """Baselines without a 3D network, fitted on the teacher's labels: majority class, classifier of single points."""
-    features, labels = (np.concatenate(parts) for parts in zip(*map(labelled_points, scans), strict=True))
-    rows = np.random.default_rng(seed).permutation(len(labels))[:BASELINE_POINTS]
-    majority = np.bincount(labels).argmax()
-    classifier = HistGradientBoostingClassifier(max_iter=50, random_state=seed).fit(features[rows], labels[rows])
-    return {
-        "majority_class": lambda scan: np.full(len(scan.points), majority),
-        "point_classifier": lambda scan: classifier.predict(point_features(scan.points)),
-    }
-
-
-def labelled_points(scan: LabelledScan) -> tuple[np.ndarray, np.ndarray]:
-    labelled = scan.teacher_labels != IGNORED
-    return point_features(scan.points[labelled]), scan.teacher_labels[labelled].astype(np.int64)
-
-
-def point_features(points: np.ndarray) -> np.ndarray:
-    """Intensity, height and range `(num_points, 3)`: the features of a point without its neighbours."""
-    return np.stack([points[:, 3], points[:, 2], np.hypot(points[:, 0], points[:, 1])], axis=1)
-
-
-def score(scans: list[LabelledScan], segmenters: dict[str, Segmenter], num_labels: int) -> dict[str, dict]:
+def score(scans: list[LabelledScan], segmenters: dict[str, PredictLabels], num_labels: int) -> dict[str, dict]:
     """Metrics of every segmenter, on all points and on those that a camera sees and that none does."""
     found = {name: score_segmenter(segmenter, scans, num_labels) for name, segmenter in segmenters.items()}
     teacher = score_segmenter(lambda scan: scan.teacher_labels, scans, num_labels)
@@ -201,7 +173,7 @@ def score(scans: list[LabelledScan], segmenters: dict[str, Segmenter], num_label
     return to_results(matrices)
 
 
-def draw(output_dir: Path, scan: LabelledScan, segmenter: Segmenter, class_names: list[str]) -> None:
+def draw(output_dir: Path, scan: LabelledScan, segmenter: PredictLabels, class_names: list[str]) -> None:
     """One scan as a file, and its predicted labels in an interactive viewer and seen from above."""
     colors, segmentation = load_vocabulary("nuscenes").colors, segmenter(scan)
     title = "The distilled student in a town that it was not trained on"

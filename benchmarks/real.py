@@ -1,0 +1,275 @@
+"""The recipe on real drives: label, pre-train, distil, test on annotated scans of other places, beside baselines.
+
+    python benchmarks/real.py --output_dir out/real
+    python benchmarks/real.py --cases my_cases.yaml --data_dir data --seeds 0 --output_dir out/mine
+
+Each case trains on frames without a 3D label, and tests on annotated ones. The file of cases has the teacher, the
+datasets and all settings (benchmarks/real.yaml). Two networks see the same number of steps: one is distilled from
+scratch, the other is pre-trained (TMP) for the first half. The baselines are fitted on the same labels. Prints a table
+for each case, and writes results.json and views of three test scans from above. They show the data, whose terms may
+not allow to publish them. A second run in the same folder repeats no training that has the same command.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from common import REPOSITORY, describe_machine, make_parser, table, timed
+
+from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.counts import positive_int
+from uov_hf.data import Frames, load_frames
+from uov_hf.evaluation.baselines import PredictLabels, fit_baselines
+from uov_hf.evaluation.predictions import Segmenter
+from uov_hf.evaluation.reports import to_results, write_results
+from uov_hf.evaluation.scans import LabelledScan, LabelledScans
+from uov_hf.evaluation.scores import score_segmenter
+from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.pictures.visualization import draw_birds_eye_view
+from uov_hf.vocabulary import load_vocabulary
+
+
+NUM_PICTURES = 3  # test scans of each case
+REGIONS = ("all_points", "seen_points", "unseen_points")
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One script of a training, and the folder of its checkpoint."""
+
+    script: str
+    options: Options
+    output_dir: Path
+
+    def run(self, num_threads: int) -> float:
+        """Run the script unless this folder has its result; the CPU seconds it took. Its output goes to log.txt."""
+        words = [
+            sys.executable,
+            f"examples/{self.script}.py",
+            *flags(self.options),
+            "--output_dir",
+            str(self.output_dir),
+        ]
+        record = self.output_dir / "stage.json"
+        if record.is_file() and (done := json.loads(record.read_text()))["words"] == words[1:]:
+            return done["cpu_seconds"]
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
+        with (self.output_dir / "log.txt").open("w") as log:
+            process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=REPOSITORY)
+            _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(
+                f"{shlex.join(words)} ended with status {process.returncode}: {self.output_dir}/log.txt"
+            )
+        cpu_seconds = round(usage.ru_utime + usage.ru_stime)
+        record.write_text(json.dumps({"words": words[1:], "cpu_seconds": cpu_seconds}))
+        return cpu_seconds
+
+
+def flags(options: Options) -> list[str]:
+    """`{"voxel_size": [0.2, 0.2], "mix_sectors": True}` as on a command line."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is not False:
+            words += [f"--{name}", *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
+    return words
+
+
+class Case:
+    """One case of the file: its label sets, its trainings for every seed, its baselines and scores."""
+
+    def __init__(self, settings: Options, shared: Options, args: argparse.Namespace):
+        self.name, self.vocabulary = settings["name"], load_vocabulary(settings["vocabulary"])
+        self.settings, self.shared = settings, shared
+        self.folder = args.output_dir / self.name.replace(" ", "_").lower()
+        self.seeds, self.steps = args.seeds, args.steps or settings["steps"]
+        self.train_labels = [self.folder / f"labels_{index}" for index in range(len(settings["train"]))]
+        self.test_labels = self.folder / "labels_test" if settings["test_has_images"] else None
+
+    def make_labels(self) -> None:
+        """The teacher's labels of the images to train on and, if there are any, of the test images."""
+        datasets = [*zip(self.settings["train"], self.train_labels, strict=True)]
+        if self.test_labels is not None:
+            datasets.append((self.settings["test"], self.test_labels))
+        for dataset, folder in datasets:
+            options = {**self.shared["teacher"], "vocabulary": self.settings["vocabulary"], **dataset}
+            Stage("generate_label_set", options, folder).run(num_threads=os.cpu_count() or 1)
+            label_points(LabelSet(folder), open_frames(dataset))
+
+    def arms(self, seed: int) -> dict[str, list[Stage]]:
+        """The trainings of a seed, each a list of stages; the last has the segmenter."""
+        train = self.settings["train"]
+        data = {name: [dataset[name] for dataset in train] for name in train[0]}
+        common = {**data, "label_set": [str(folder) for folder in self.train_labels], **self.shared["training"]}
+        network, distillation = self.shared["network"], {**common, **self.shared["distillation"]}
+        folder = self.folder / f"seed_{seed}"
+        scratch = Stage("distill", network | distillation | self._length(seed, self.steps), folder / "scratch")
+        if not self.settings["with_pretraining"]:
+            return {"scratch": [scratch]}
+        half = self._length(seed, self.steps // 2)
+        pretrain = Stage("pretrain", network | common | self.shared.get("pretraining", {}) | half, folder / "tmp")
+        start = {"model_name_or_path": str(pretrain.output_dir)}
+        return {
+            "scratch": [scratch],
+            "tmp": [pretrain, Stage("distill", start | distillation | half, folder / "distilled")],
+        }
+
+    def _length(self, seed: int, steps: int) -> Options:
+        return {"max_train_steps": steps, "seed": seed}
+
+    def score(self) -> dict[str, Any]:
+        """The scores of the baselines, of the teacher and of each training, by method and seed."""
+        first = self.arms(self.seeds[0])["scratch"][0].output_dir
+        extractor = UOVProcessor.from_pretrained(first).feature_extractor
+        train = [
+            scan
+            for dataset, folder in zip(self.settings["train"], self.train_labels, strict=True)
+            for scan in read_scans(open_frames(dataset), extractor, folder, needs_truth=False)
+        ]
+        test = read_scans(open_frames(self.settings["test"]), extractor, self.test_labels)
+        found: dict[str, list[dict[str, Any]]] = {}
+        if self.test_labels is not None:
+            found["teacher"] = [self._results(lambda scan: scan.teacher_labels, test, train)]
+        for seed in self.seeds:
+            for name, predict in {**fit_baselines(train, seed), **self._students(seed)}.items():
+                found.setdefault(name, []).append(self._results(predict, test, train))
+        self._draw(test)
+        return {"name": self.name, "class_names": self.vocabulary.class_names, "steps": self.steps, "scores": found}
+
+    def _students(self, seed: int) -> dict[str, PredictLabels]:
+        arms = self.arms(seed)
+        students = segmenters("distilled from scratch", arms["scratch"][-1].output_dir)
+        if "tmp" in arms:
+            pretrained, distilled = (stage.output_dir for stage in arms["tmp"])
+            zero_shot = Segmenter(
+                UOVModel.from_pretrained(pretrained).eval(), UOVProcessor.from_pretrained(pretrained)
+            )
+            students |= {"TMP, by words": lambda scan: zero_shot(scan).labels}
+            students |= segmenters("TMP, then distilled", distilled)
+        return students
+
+    def _results(self, predict: PredictLabels, test: list[LabelledScan], train: list[LabelledScan]) -> dict[str, Any]:
+        num_classes = len(self.vocabulary.class_names)
+        results = to_results(score_segmenter(predict, test, num_classes))
+        parts = {name: results[name] for name in REGIONS if results[name]["num_points"]}
+        return {**parts, "agreement": agreement(predict, train)}
+
+    def _draw(self, test: list[LabelledScan]) -> None:
+        """Views from above of truth and prediction of the first seed."""
+        predict = self._students(self.seeds[0])["distilled from scratch"]
+        for scan in test[:NUM_PICTURES]:
+            for kind, labels in {"truth": scan.labels, "prediction": predict(scan)}.items():
+                path = self.folder / f"{scan.frame_id.replace('/', '_')}_{kind}.png"
+                names, colors = self.vocabulary.class_names, self.vocabulary.colors
+                draw_birds_eye_view(scan.points, labels, names, colors, title=f"{kind}, {scan.frame_id}").save(path)
+
+
+def open_frames(dataset: Options) -> Frames:
+    """The frames that the options of a script name."""
+    names = ("dataset", "split", "data_dir", "dataset_config")
+    return load_frames(**{name: dataset[name] for name in names if name in dataset})
+
+
+def read_scans(frames: Frames, extractor, labels: Path | None, needs_truth: bool = True) -> list[LabelledScan]:
+    """All scans, with the teacher's labels if there are any."""
+    point_labels = None if labels is None else PointLabels(labels)
+    scans = LabelledScans(frames, extractor, point_labels, needs_truth=needs_truth)
+    return [scans[index] for index in range(len(scans))]
+
+
+def segmenters(name: str, checkpoint: Path) -> dict[str, PredictLabels]:
+    """A segmenter, plain and refined by AFI."""
+    model = UOVForSemanticSegmentation.from_pretrained(checkpoint).eval()
+    processor = UOVProcessor.from_pretrained(checkpoint)
+    plain, refined = Segmenter(model, processor), Segmenter(model, processor, "afi")
+    return {name: lambda scan: plain(scan).labels, f"{name}, AFI": lambda scan: refined(scan).labels}
+
+
+def agreement(predict: PredictLabels, train: Iterable[LabelledScan]) -> float:
+    """Share of the points with a label of the teacher that get the same label."""
+    same = total = 0
+    for scan in train:
+        labelled = scan.teacher_labels != IGNORED
+        same += int((predict(scan)[labelled] == scan.teacher_labels[labelled]).sum())
+        total += int(labelled.sum())
+    return same / max(total, 1)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = make_parser(__doc__, with_data_dir=True)
+    parser.add_argument("--cases", type=Path, default=Path(__file__).with_suffix(".yaml"), help="default: %(default)s")
+    parser.add_argument("--only", help="run only the case of this name")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=positive_int, help="of each network, instead of those of the cases")
+    parser.add_argument(
+        "--jobs", type=positive_int, default=os.cpu_count(), help="trainings at a time, one thread each"
+    )
+    parser.add_argument("--output_dir", type=Path, default=Path("out/real"))
+    args = parser.parse_args()
+    args.output_dir = args.output_dir.resolve()
+    return args
+
+
+def read_cases(args: argparse.Namespace) -> list[Case]:
+    """The cases of the file, with `{data_dir}` replaced."""
+    text = args.cases.read_text(encoding="utf-8").replace("{data_dir}", str(args.data_dir.resolve()))
+    content = yaml.safe_load(text)
+    cases = [Case(settings, content, args) for settings in content.pop("cases")]
+    return [case for case in cases if args.only in (None, case.name)]
+
+
+def main() -> None:
+    args = parse_args()
+    print(describe_machine(), flush=True)
+    cases = read_cases(args)
+    for case in cases:
+        case.make_labels()
+    arms = [stages for case in cases for seed in case.seeds for stages in case.arms(seed).values()]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        seconds, costs = timed(lambda: list(pool.map(lambda stages: sum(stage.run(1) for stage in stages), arms)))
+    print(f"{len(arms)} trainings in {seconds / 60:.0f} minutes; CPU seconds of each: {costs}", flush=True)
+    results = [case.score() for case in cases]
+    write_results(args.output_dir / "results.json", {"cases": results})
+    for result in results:
+        print(f"\n{report(result)}")
+
+
+def report(result: dict[str, Any]) -> str:
+    """The scores of a case as Markdown: accuracy and mean IoU in %, mean ± deviation over the seeds."""
+    header = [f"{result['name']}, {result['steps']} steps"]
+    header += [f"{name.split('_')[0]}, {kind}" for name in REGIONS for kind in ("accuracy", "mIoU")] + ["agreement"]
+    rows = []
+    for name, runs in result["scores"].items():
+        cells = [
+            spread([run[region][key] for run in runs if region in run])
+            for region in REGIONS
+            for key in ("overall_accuracy", "mean_iou")
+        ]
+        rows.append([name.replace("_", " "), *cells, spread([run["agreement"] for run in runs])])
+    return table(header, rows)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and deviation in %."""
+    shares = [100 * value for value in values if value is not None]
+    if not shares:
+        return "–"
+    return f"{np.mean(shares):.1f}" + (f" ± {np.std(shares, ddof=1):.1f}" if len(shares) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()
