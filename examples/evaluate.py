@@ -23,19 +23,21 @@ from tqdm import tqdm
 
 from uov_hf import UOVForSemanticSegmentation, UOVProcessor
 from uov_hf.counts import check_counts
-from uov_hf.data import Frames
 from uov_hf.evaluation.label_figures import draw_confusion
 from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.reports import evaluation_tables, update_card, without_nan, write_results
-from uov_hf.evaluation.scans import LabelledScan, LabelledScans, check_classes
+from uov_hf.evaluation.scans import LabelledScan, LabelledScans
+from uov_hf.evaluation.scored_classes import choose_classes
 from uov_hf.evaluation.scores import Scores
 from uov_hf.evaluation.submissions import Submission
+from uov_hf.hub.upload import hide_folders
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.loaders import BrokenFrame, ReportBrokenFrames, only_readable
 from uov_hf.training.samples import load_split
+from uov_hf.vocabulary import load_map
 
 
 logger = get_logger("uov_hf.evaluate")
@@ -49,6 +51,11 @@ class EvaluationArguments(DataArguments, RunArguments):
 
     model_name_or_path: str = option("out/tmp", "A checkpoint with its classes.")
     label_set: str | None = option(None, "Labels of these scenes: scores their teacher and the points it saw.")
+    map: str | None = option(
+        None,
+        "Score the common classes of two taxonomies: a map such as cityscapes_semantic_kitti, or a YAML file. For a "
+        "checkpoint or label set whose classes are not those of the ground truth.",
+    )
     min_range: float = option(0.0, "Metres around the sensor that are not scored.")
     refine: Literal["afi"] | None = option(None, "Refine the predictions by approximate flat interaction.")
     test_time_augmentation: int = option(
@@ -84,8 +91,9 @@ class EvaluationArguments(DataArguments, RunArguments):
     @property
     def settings(self) -> dict[str, object]:
         """The arguments that change the numbers, where they are not the defaults."""
-        names = ("frame_stride", "min_range", "test_time_augmentation", "refine", "predict_void")
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
+        names = ("frame_stride", "map", "min_range", "test_time_augmentation", "refine", "predict_void")
+        changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
+        return {name: hide_folders(value) for name, value in changed.items()}
 
 
 def main() -> None:
@@ -104,11 +112,21 @@ def main() -> None:
 
     # Data
     frames = load_split(args, args.split)
-    check_classes(model.config.id2label, frames.class_names)
+    label_set = LabelSet.open(args.label_set, only="points") if args.label_set else None
+    classes = choose_classes(
+        frames.taxonomy,
+        model.config.class_names,
+        label_set.class_names if label_set else None,
+        load_map(args.map) if args.map else None,
+    )
     submission = None
     if args.export:
-        submission = Submission(Path(args.output_dir) / "submission", args.export, args.split, frames.class_names)
-    point_labels = read_point_labels(accelerator, args, frames) if args.label_set else None
+        folder = Path(args.output_dir) / "submission"
+        submission = Submission(folder, args.export, args.split, model.config.class_names)
+    point_labels = None
+    if label_set:
+        label_points(label_set, frames, **sharing(accelerator, args.on_error))  # those that are missing
+        point_labels = PointLabels(label_set.folder)
     scans = LabelledScans(
         frames,
         processor.feature_extractor,
@@ -119,7 +137,7 @@ def main() -> None:
     )
 
     # Evaluation
-    scores, broken = Scores(scans, frames.taxonomy), []
+    scores, broken = Scores(classes, with_teacher=label_set is not None), []
     for scan in only_readable(make_loader(accelerator, args, scans), broken):
         with accelerator.autocast():
             prediction = segmenter(scan)
@@ -133,22 +151,10 @@ def main() -> None:
         logger.warning(f"Not scored: {message}")
     scores.check(needs_truth=args.export is None)
     if accelerator.is_main_process:
-        report(args, settings, scores, frames, broken)
+        report(args, settings, scores, len(frames) - len(broken), broken)
         if submission:
             submission.write_description()
     accelerator.end_training()
-
-
-def read_point_labels(accelerator: Accelerator, args: EvaluationArguments, frames: Frames) -> PointLabels:
-    """The teacher's labels of the points; missing ones are made first, each process its share."""
-    label_set = LabelSet.open(args.label_set, only="points")
-    if label_set.class_names != frames.class_names:
-        raise ValueError(
-            f"{args.label_set}: the teacher's classes are {label_set.class_names}, those of the ground truth "
-            f"{frames.class_names}: it cannot be scored."
-        )
-    label_points(label_set, frames, **sharing(accelerator, args.on_error))
-    return PointLabels(label_set.folder)
 
 
 def make_loader(
@@ -166,29 +172,31 @@ def make_loader(
 
 
 def report(
-    args: EvaluationArguments, settings: dict[str, object], scores: Scores, frames: Frames, broken: list[str]
+    args: EvaluationArguments, settings: dict[str, object], scores: Scores, num_frames: int, broken: list[str]
 ) -> None:
     """metrics.json, table.md, confusion_matrix.png, and the model card; none of them where nothing is scored."""
     if not scores.num_scored:
         logger.info("No point has ground truth: nothing is scored, and metrics.json is not written.")
         return
     results, output_dir = without_nan(scores.compute()), Path(args.output_dir)
+    class_names, taxonomy_map = scores.classes.class_names, scores.classes.taxonomy_map
     write_results(
         output_dir / "metrics.json",
         {
             **results,
-            "class_names": frames.class_names,
+            "class_names": class_names,
+            "map": taxonomy_map.describe() if taxonomy_map else None,
             "model_name_or_path": args.model_name_or_path,
             "dataset": args.dataset,
             "split": args.split,
-            "num_frames": len(frames) - len(broken),
+            "num_frames": num_frames,
             "broken_frames": broken,
             "settings": settings,
         },
     )
-    tables = evaluation_tables(results, frames.class_names)
+    tables = evaluation_tables(results, class_names, taxonomy_map)
     (output_dir / "table.md").write_text(tables + "\n")
-    figure = draw_confusion(scores.regions["all_points"].counts, frames.class_names)
+    figure = draw_confusion(scores.regions["all_points"].counts, class_names)
     figure.axes[0].set_xlabel("prediction")
     figure.savefig(output_dir / "confusion_matrix.png", dpi=120)
     print(tables)

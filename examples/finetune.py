@@ -4,16 +4,22 @@
         --data_fraction 0.01 --output_dir out/finetuned
     accelerate launch examples/finetune.py examples/configs/nuscenes/finetune.yaml --linear_probe
 
-The head is a new one unless --reuse_head is given. Defaults are the paper's. Without --dataset it trains on the
-synthetic street that pretrain.py rendered beside the checkpoint.
+The head is a new one unless --reuse_head is given. It has the dataset's classes or, with --map, those of the
+checkpoint. Defaults are the paper's. Without --dataset it trains on the synthetic street that pretrain.py rendered
+beside the checkpoint.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
+from accelerate.logging import get_logger
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.data import Frames
+from uov_hf.data.frames import BROKEN
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
 from uov_hf.training.arguments import STREET_DEFAULTS, SegmenterArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
@@ -25,6 +31,10 @@ from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import AnnotatedSamples, load_annotated_frames
 from uov_hf.training.several_datasets import JoinedSamples
+from uov_hf.vocabulary import load_map
+
+
+logger = get_logger("uov_hf.finetune")
 
 
 @dataclass(kw_only=True)
@@ -38,7 +48,12 @@ class FinetuningArguments(SegmenterArguments):
     preset: Literal["minkunet34", "tiny"] | None = option(
         None, "Use no checkpoint, but an untrained network of this size on the paper's voxels."
     )
-    reuse_head: bool = option(False, "Keep a segmenter's trained head, whose classes must be the dataset's.")
+    reuse_head: bool = option(False, "Keep a segmenter's trained head, whose classes must be the dataset's or --map.")
+    map: str | None = option(
+        None,
+        "Keep the classes of the checkpoint and turn the dataset's labels into them: a map such as "
+        "cityscapes_semantic_kitti, or a YAML file. Labels of classes that it does not have are ignored.",
+    )
     linear_probe: bool = option(False, "Train the head alone: the network is frozen, BatchNorm included.")
     no_augmentation: bool = option(
         False, "Neither rotate nor mirror the scans: to test whether a few can be overfitted."
@@ -57,6 +72,8 @@ class FinetuningArguments(SegmenterArguments):
     def __post_init__(self) -> None:
         if self.from_scratch + self.reuse_head + (self.preset is not None) > 1:
             raise ValueError("--from_scratch, --preset and --reuse_head exclude each other: give at most one.")
+        if self.map is not None and self.preset is not None:
+            raise ValueError("--map keeps the classes of a checkpoint, and --preset uses none: give one of them.")
         if self.linear_probe:
             self.freeze_batch_norm = True  # the one difference between evaluation and training mode in this network
             if self.head_learning_rate is None:
@@ -73,23 +90,63 @@ def main() -> None:
     # Data
     loaded = load_annotated_frames(args.datasets, args.data_fraction)
     frames = loaded[0]  # all have its classes
+    classes = choose_classes(args, frames)
+    label_map = classes.label_map
+    if label_map is not None and accelerator.is_main_process:
+        log_ignored_points(loaded, label_map)
     processor = create_processor(args, frames.taxonomy)
     extractor, augmentation = processor.feature_extractor, None if args.no_augmentation else AugmentationConfig()
-    samples = JoinedSamples(AnnotatedSamples(one, extractor, augmentation, args.seed) for one in loaded)
+    samples = JoinedSamples(
+        AnnotatedSamples(one, extractor, augmentation, args.seed, label_map=label_map) for one in loaded
+    )
     validation = None
     if any(args.validation_datasets):
         held_out = load_annotated_frames(args.validation_datasets)
-        validation = JoinedSamples(AnnotatedSamples(one, extractor) for one in held_out)
+        validation = JoinedSamples(AnnotatedSamples(one, extractor, label_map=label_map) for one in held_out)
 
-    # Model, with the dataset's classes
-    model = create_model(args, frames.class_names)
+    # Model, with the dataset's classes or its own
+    model = create_model(args, classes.class_names)
 
     # Training
     run = create_run(accelerator, args, model, segmenter_groups(model, args.head_learning_rate), samples)
     train(run, args, SEGMENTATION, samples, validation)
 
     # Checkpoint
-    finish_run(run, args, SEGMENTATION, accelerator.unwrap_model(run.model), processor, loaded)
+    model = accelerator.unwrap_model(run.model)
+    finish_run(run, args, SEGMENTATION, model, processor, loaded, taxonomy=classes.taxonomy)
+
+
+class TrainedClasses(NamedTuple):
+    """The classes of the head, and the class of each label `(256,)` if those of the dataset are others."""
+
+    taxonomy: str | None
+    class_names: list[str]
+    label_map: np.ndarray | None = None
+
+
+def choose_classes(args: FinetuningArguments, frames: Frames) -> TrainedClasses:
+    """The dataset's classes or, with `--map`, the checkpoint's."""
+    if args.map is None:
+        return TrainedClasses(frames.taxonomy, frames.class_names)
+    class_names, taxonomy_map = UOVConfig.from_pretrained(args.model_name_or_path).class_names, load_map(args.map)
+    label_map = taxonomy_map.to_classes(frames.class_names, class_names)
+    return TrainedClasses(taxonomy_map.taxonomy_of(class_names), class_names, label_map)
+
+
+def log_ignored_points(loaded: list[Frames], label_map: np.ndarray) -> None:
+    """Log the annotated points whose class the checkpoint does not have; this reads all labels once."""
+    counts = np.zeros(len(label_map), np.int64)
+    for frames in (one.select_columns(["labels"]) for one in loaded):
+        for index in range(len(frames)):
+            try:
+                labels = frames[index]["labels"]
+            except BROKEN:  # the training reports it, or stops
+                continue
+            if labels is not None:
+                counts += np.bincount(labels, minlength=len(counts))
+    ignored = {name: n for name, n, row in zip(loaded[0].class_names, counts, label_map, strict=False) if row == IGNORED}
+    shown = ", ".join(f"{name} {num_points:,}" for name, num_points in ignored.items() if num_points)
+    logger.info(f"--map ignores {sum(ignored.values()):,} of {counts[:IGNORED].sum():,} points: {shown or 'none'}.")
 
 
 def create_processor(args: FinetuningArguments, taxonomy: str | None) -> UOVProcessor:
@@ -135,7 +192,7 @@ def load_with_head(args: FinetuningArguments, class_names: list[str]) -> UOVForS
     if classes_of_head != list(class_names):
         raise ValueError(
             f"--reuse_head: the head of {args.model_name_or_path} has the classes {classes_of_head}, the dataset has "
-            f"{list(class_names)}. Leave out the switch for a new head."
+            f"{list(class_names)}. Leave out the switch for a new head, or keep its classes with --map."
         )
     return UOVForSemanticSegmentation.from_pretrained(args.model_name_or_path, config=config, dtype=torch.float32)
 

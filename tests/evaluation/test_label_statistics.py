@@ -118,6 +118,14 @@ def test_truth_is_compared_on_camera_seen_points_and_no_label_is_an_error(gather
     assert numbers["accuracy"]["share"] == 1 / 3 and numbers["precision"] == 1 / 2
 
 
+def test_a_class_without_truth_is_in_no_mean(gather, frames):
+    """Left is labelled car, right and right-up road; in truth all are road."""
+    numbers = gather([frames[0] | {"labels": np.full(4, ROAD, np.uint8)}])
+    rows = {row["name"]: row for row in numbers["classes"]}
+    assert rows["car"]["num_points"] == 1 and rows["car"]["iou"] is rows["car"]["recall"] is None
+    assert numbers["mean_iou"] == rows["driveable_surface"]["iou"] == 2 / 3 and numbers["num_classes"] == 1
+
+
 def test_withholding_labels_costs_coverage(gather, frames):
     """Left is a car with score 0.5, and right; right and right-up are road with 0.25, and wrong."""
     truth = {"labels": np.array([CAR, CAR, CAR, CAR], np.uint8)}

@@ -3,7 +3,6 @@
 import gc
 import tracemalloc
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +11,13 @@ import torch
 from uov_hf.evaluation.predictions import Prediction
 from uov_hf.evaluation.reports import evaluation_tables, without_nan
 from uov_hf.evaluation.scans import LabelledScan
+from uov_hf.evaluation.scored_classes import choose_classes
 from uov_hf.evaluation.scores import Scores
 from uov_hf.vocabulary import load_vocabulary
 
 
 CAR, ROAD = (load_vocabulary("nuscenes").class_names.index(name) for name in ("car", "driveable_surface"))
-SCANS = SimpleNamespace(point_labels=None)
+NUSCENES = choose_classes("nuscenes", load_vocabulary("nuscenes").class_names)
 
 
 def drawn_scan(instances=True):
@@ -35,7 +35,7 @@ def predict(labels, confidences=(0.9, 0.8, 0.7, 0.6, 0.5)):
 
 
 def test_every_number_counts_the_points_of_its_name():
-    scores = Scores(SCANS, "nuscenes")
+    scores = Scores(NUSCENES)
     scores.panoptic.min_points = 1
     scores.update(predict([ROAD, CAR, ROAD, 255, CAR]), drawn_scan())
     results = scores.compute()
@@ -52,12 +52,15 @@ def test_every_number_counts_the_points_of_its_name():
 def test_absent_regions_and_instances_are_not_reported():
     scan = drawn_scan(instances=False)
     scan.regions.pop("seen_points"), scan.regions.pop("unseen_points")
-    scores = Scores(SCANS, "nuscenes")
+    scores = Scores(NUSCENES)
     scores.update(predict([ROAD, CAR, CAR, ROAD, CAR]), scan)
     results = without_nan(scores.compute())
     assert list(results) == ["all_points", "by_range", "calibration"]
+    assert results["all_points"]["num_classes"] == 2
     table = evaluation_tables(results, load_vocabulary("nuscenes").class_names)
     assert "| driveable surface | 100.0 |" in table and "| bus | – |" in table and "PQ" not in table
+    assert "| mean IoU of the classes with truth | 100.0 |" in table and "| classes with truth | 2 |" in table
+    assert "| as the official UOV code: mean IoU of all classes, 100 for an absent one | 100.0 |" in table
     assert "| by range, in % | 2–10 m | 10–20 m | 20–30 m |" in table and "| points | 4 |" in table
 
 
@@ -66,7 +69,7 @@ def test_scans_shared_by_processes_count_as_those_of_one():
     predictions = [predict(generator.choice([CAR, ROAD, 255], 5), generator.random(5)) for _ in range(6)]
 
     def count(own):
-        scores = Scores(SCANS, "nuscenes")
+        scores = Scores(NUSCENES)
         for one in own:
             scores.update(one, drawn_scan())
         return scores
@@ -102,7 +105,7 @@ def test_scans_shared_by_processes_count_as_those_of_one():
     ],
 )
 def test_an_evaluation_of_nothing_stops(predicted, truth, message):
-    scores, scan = Scores(SCANS, "nuscenes"), replace(drawn_scan(), labels=np.array(truth))
+    scores, scan = Scores(NUSCENES), replace(drawn_scan(), labels=np.array(truth))
     scores.update(predict(predicted), scan)
     with pytest.raises(ValueError, match=message):
         scores.check(needs_truth=True)
@@ -114,18 +117,18 @@ def test_an_evaluation_of_nothing_stops(predicted, truth, message):
 
 def test_an_evaluation_without_scans_stops():
     with pytest.raises(ValueError, match=r"got none at 0 points \(scans: 0\)"):
-        Scores(SCANS, "nuscenes").check(needs_truth=False)
+        Scores(NUSCENES).check(needs_truth=False)
 
 
 def test_a_teacher_without_labels_has_no_result():
     for label, is_scored in ((255, False), (CAR, True)):
-        scores = Scores(SimpleNamespace(point_labels="some"), "nuscenes")
+        scores = Scores(NUSCENES, with_teacher=True)
         scores.update(predict([ROAD] * 5), replace(drawn_scan(), teacher_labels=np.full(5, label)))
         assert ("teacher_seen_points" in scores.compute()) == is_scored
 
 
 def test_memory_does_not_grow_with_the_number_of_scans():
-    scores, scan, predicted = Scores(SCANS, "nuscenes"), drawn_scan(), predict([ROAD, CAR, CAR, ROAD, CAR])
+    scores, scan, predicted = Scores(NUSCENES), drawn_scan(), predict([ROAD, CAR, CAR, ROAD, CAR])
     sizes = []
     tracemalloc.start()
     for num_scans in (10, 40):

@@ -1,4 +1,4 @@
-"""SemanticKITTI, PandaSet and Cityscapes equal their official lists, and the maps between taxonomies hold."""
+"""SemanticKITTI, PandaSet and Cityscapes equal their official lists."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.vocabulary import available_vocabularies, load_class_map, load_vocabulary
+from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +63,3 @@ def test_cityscapes_has_its_own_ids_the_one_below_zero_is_ignored_and_others_are
     assert ours.is_thing[ours.is_thing.argmax() :].all()
     with pytest.raises(ValueError, match=r"cityscapes does not have: \[-2, 260\]"):
         ours.classes_of(np.array([0, 260, 10, -2, 260]))
-
-
-def test_a_class_keeps_its_meaning_on_the_way_to_nuscenes(vocabularies):
-    nuscenes = vocabularies["nuscenes"].class_names
-    expected = {
-        "semantic_kitti": {"car": "car", "bicyclist": "bicycle", "trunk": "vegetation", "other-vehicle": None},
-        "pandaset": {"truck": "truck", "cone": "traffic_cone", "driveway": "driveable_surface", "ground": None},
-        "cityscapes": {"person": "pedestrian", "traffic sign": "manmade", "rider": None, "sky": None},
-    }
-    for source, some in expected.items():
-        class_map = load_class_map(source, "nuscenes")
-        assert class_map.dtype == np.uint8 and class_map.shape == (len(vocabularies[source].class_names),)
-        for name, target in some.items():
-            there = class_map[vocabularies[source].class_names.index(name)]
-            assert (nuscenes[there] if there != IGNORED else None) == target, (source, name)
-
-
-def test_a_map_never_makes_a_thing_of_stuff(vocabularies):
-    """The other way there is one: signs have cuboids in PandaSet, and are manmade in nuScenes."""
-    for source in ("semantic_kitti", "pandaset", "cityscapes"):
-        class_map = load_class_map(source, "nuscenes")
-        stuff = class_map[~vocabularies[source].is_thing]
-        assert not vocabularies["nuscenes"].is_thing[stuff[stuff != IGNORED]].any()
-
-
-def test_a_taxonomy_maps_to_itself_and_to_those_it_names_only():
-    assert load_class_map("nuscenes", "nuscenes").tolist() == list(range(16))
-    with pytest.raises(ValueError, match=r"cityscapes.yaml has no map to 'pandaset' under `maps`; it has to nuscenes"):
-        load_class_map("cityscapes", "pandaset")

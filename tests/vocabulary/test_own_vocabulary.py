@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uov_hf.vocabulary import TEMPLATE, load_class_map, load_vocabulary
+from uov_hf.vocabulary import TEMPLATE, load_vocabulary
 
 
 TEN_LINES = """\
@@ -67,11 +67,6 @@ raw_classes:
     assert ours.raw_to_class.shape == (41,) and ours.raw_to_class[8] == 255
 
 
-def test_a_map_of_ones_own(tmp_path):
-    maps = "maps:\n  nuscenes: {vehicle: car, wall: manmade, ground: null}\n"
-    assert load_class_map(written(tmp_path, TEN_LINES + maps), "nuscenes").tolist() == [3, 14, 255]
-
-
 # what is replaced in the ten lines, by what, the line that is named, the message
 WRONG = [
     ("is_thing: true", "isthing: true", 5, "may have `color`, `is_thing`, got 'isthing'"),
@@ -95,10 +90,6 @@ WRONG = [
 RAW_CLASSES = ("raw_classes:\n  - {id: 4, name: a, class: null}\n", "  - {id: 4, name: b, class: null}")
 # a section that is added from line 11 on, the line that is named, the message
 WRONG_SECTIONS = [
-    ("maps:\n  nuscenes: {vehicle: van, wall: null, ground: null}", 12, "no class 'van'"),
-    ("maps:\n  nuscenes: {car: car}", 12, "'car', which `classes` does not have"),
-    ("maps:\n  nuscenes: {vehicle: car}", 12, "leaves out wall, ground"),
-    ("maps: [nuscenes]", 11, "expected `maps` with keys and values, got a list"),
     ("raw_classes:\n  - {name: a, class: human}", 12, "no class 'human'"),
     ("raw_classes:\n  - {name: a, class: null}", 3, "no entry of `raw_classes` is of class 'vehicle'"),
     (f"{RAW_CLASSES[0]}{RAW_CLASSES[1].replace('id: 4, ', '')}", 13, "all raw classes have an `id`, or none"),
@@ -122,7 +113,7 @@ def test_what_is_wrong_is_refused_with_its_line(tmp_path, old, new, line, messag
 def test_a_section_that_contradicts_the_classes_is_refused_with_its_line(tmp_path, section, line, message):
     path = written(tmp_path, TEN_LINES + section + "\n")
     with pytest.raises(ValueError, match=f"own.yaml, line {line}: .*{message}"):
-        load_class_map(path, "nuscenes")
+        load_vocabulary(path)
 
 
 @pytest.mark.parametrize(

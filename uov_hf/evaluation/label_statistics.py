@@ -55,7 +55,7 @@ class AbstentionNumbers(TypedDict):
 
 
 class LabelNumbers(TypedDict):
-    """The numbers of a label card, as card.json contains them; the last four need a ground truth.
+    """The numbers of a label card, as card.json contains them; the last five need a ground truth.
 
     Args:
         num_frames, num_segments (`int`): Frames, and segments that points fall on.
@@ -64,7 +64,8 @@ class LabelNumbers(TypedDict):
         classes (`list[ClassNumbers]`): In the order of their ids.
         precision (`float`, *optional*): Share of right labels among the labels of scored points.
         by_min_confidence (`list[AbstentionNumbers]`, *optional*): Effect of a `min_confidence`.
-        mean_iou (`float`, *optional*): On scored points.
+        mean_iou (`float`, *optional*): On scored points, over the classes with truth.
+        num_classes (`int`): The classes with truth; a class without truth is in no mean.
     """
 
     num_frames: int
@@ -77,6 +78,7 @@ class LabelNumbers(TypedDict):
     precision: float | None
     by_min_confidence: list[AbstentionNumbers] | None
     mean_iou: float | None
+    num_classes: int
     classes: list[ClassNumbers]
 
 
@@ -255,6 +257,7 @@ class LabelStatistics:
             "precision": _ratio(int(hits.sum()), int(counts[:, :-1].sum())),
             "by_min_confidence": self._withhold() if metrics["num_points"] else None,
             "mean_iou": metrics["mean_iou"] if metrics["num_points"] else None,
+            "num_classes": metrics["num_classes"],
             "classes": classes,
         }
 

@@ -13,16 +13,19 @@ class SegmentationMetrics(TypedDict):
     """Metrics of a confusion matrix; NaN where a metric is undefined.
 
     Args:
-        mean_iou (`float`): Mean of `per_category_iou` over the classes that are not NaN.
-        per_category_iou (`list[float]`): TP / (TP + FP + FN) of each class; NaN without labels and predictions.
+        mean_iou (`float`): Mean of `per_category_iou` over the classes that have truth.
+        num_classes (`int`): Classes that have truth.
+        per_category_iou (`list[float]`): TP / (TP + FP + FN) of each class; NaN without truth.
         overall_accuracy (`float`): Share of right predictions.
         fwiou (`float`): IoU weighted by the share of labels of each class.
-        official_mean_iou (`float`): As the official code computes it: an absent class counts as 1 (method 5.1).
+        official_mean_iou (`float`): As the official code computes it: mean over all classes, where a class without
+            truth and predictions counts as 1, and one without truth alone as 0 (method 5.1).
         official_fwiou (`float`): As the official code computes it, without weights: hits / (2 points − hits).
         num_points (`int`): Scored points.
     """
 
     mean_iou: float
+    num_classes: int
     per_category_iou: list[float]
     overall_accuracy: float
     fwiou: float
@@ -86,15 +89,18 @@ class ConfusionMatrix:
         labelled = self.counts.sum(axis=1)
         predicted = self.counts[:, : self.num_labels].sum(axis=0)
         union = labelled + predicted - hits
-        iou = np.divide(hits, union, out=np.full(self.num_labels, np.nan), where=union > 0)
+        union_iou = np.divide(hits, union, out=np.ones(self.num_labels), where=union > 0)
+        # False alarms of a class without truth are misses of other classes already: they count once.
+        iou = np.where(labelled > 0, union_iou, np.nan)
         num_points = int(labelled.sum())
         total = num_points or np.nan  # without points all but the IoUs is NaN
         return {
             "mean_iou": float(np.nanmean(iou)) if num_points else np.nan,
+            "num_classes": int((labelled > 0).sum()),
             "per_category_iou": iou.tolist(),
             "overall_accuracy": float(hits.sum() / total),
             "fwiou": float(np.nansum(labelled * iou) / total),
-            "official_mean_iou": float(np.nan_to_num(iou, nan=1.0).mean()) if num_points else np.nan,
+            "official_mean_iou": float(union_iou.mean()) if num_points else np.nan,
             "official_fwiou": float(hits.sum() / (2 * total - hits.sum())),
             "num_points": num_points,
         }

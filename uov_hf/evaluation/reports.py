@@ -13,10 +13,15 @@ from uov_hf.data.shard_file import write_atomically
 from uov_hf.evaluation.metrics import SegmentationMetrics
 from uov_hf.evaluation.panoptic import PanopticMetrics
 from uov_hf.evaluation.scores import EvaluationResults, Matrices
+from uov_hf.vocabulary.taxonomy_map import NO_PARTNER, TaxonomyMap
 
 
-TOTALS = {"mean IoU": "mean_iou", "accuracy": "overall_accuracy", "fwIoU": "fwiou"}
-OFFICIAL_TOTALS = {"mean IoU, official": "official_mean_iou", "fwIoU, official": "official_fwiou"}
+TOTALS = {"mean IoU of the classes with truth": "mean_iou", "accuracy": "overall_accuracy", "fwIoU": "fwiou"}
+OFFICIAL_TOTALS = {
+    "as the official UOV code: mean IoU of all classes, 100 for an absent one": "official_mean_iou",
+    "as the official UOV code: micro IoU, which it calls fwIoU": "official_fwiou",
+}
+COUNTS = {"classes with truth": "num_classes", "points": "num_points"}
 # Our name of a metric, the Hub's, and its title.
 METRICS = (
     ("mean_iou", "mean_iou", "mean IoU"),
@@ -60,18 +65,22 @@ def results_table(results: Mapping[str, SegmentationMetrics], class_names: list[
     ious = zip(*(result["per_category_iou"] for result in results.values()), strict=True)
     rows = [(name, *map(_percent, shares)) for name, shares in zip(class_names, ious, strict=True)]
     means = [f"**{_percent(result['mean_iou'])}**" for result in results.values()]
-    return _table("IoU in %", results, [*rows, ("**mean**", *means)])
+    return _table("IoU in %", results, [*rows, ("**mean of the classes with truth**", *means)])
 
 
-def evaluation_tables(results: EvaluationResults, class_names: list[str]) -> str:
+def evaluation_tables(
+    results: EvaluationResults, class_names: list[str], taxonomy_map: TaxonomyMap | None = None
+) -> str:
     """All results in Markdown: by class and region, by range, calibration and panoptic quality.
 
     Args:
         results (`EvaluationResults`): From `Scores.compute`, with None instead of NaN.
         class_names (`list[str]`): In the order of their ids.
+        taxonomy_map (`TaxonomyMap`, *optional*): The map whose common classes were scored.
     """
     regions = {name: cast(SegmentationMetrics, part) for name, part in results.items() if name.endswith("_points")}
-    parts = [results_table(regions, class_names), _totals_table("in %", regions, TOTALS | OFFICIAL_TOTALS)]
+    parts = [_map_note(taxonomy_map)] if taxonomy_map else []
+    parts += [results_table(regions, class_names), _totals_table("in %", regions, TOTALS | OFFICIAL_TOTALS)]
     if results["by_range"]:
         parts.append(_totals_table("by range, in %", results["by_range"], TOTALS))
     error = results["calibration"]["expected_calibration_error"]
@@ -148,7 +157,18 @@ def as_flags(settings: dict[str, Any]) -> str:
 def _totals_table(title: str, results: Mapping[str, SegmentationMetrics], totals: dict[str, str]) -> str:
     columns: list[dict[str, Any]] = [dict(result) for result in results.values()]
     rows = [(name, *(_percent(column[key]) for column in columns)) for name, key in totals.items()]
-    return _table(title, results, [*rows, ("points", *(f"{column['num_points']:,}" for column in columns))])
+    counts = [(name, *(f"{column[key]:,}" for column in columns)) for name, key in COUNTS.items()]
+    return _table(title, results, [*rows, *counts])
+
+
+def _map_note(taxonomy_map: TaxonomyMap) -> str:
+    ignored = taxonomy_map.describe()[NO_PARTNER]
+    shown = "; ".join(f"{', '.join(names)} ({taxonomy})" for taxonomy, names in ignored.items() if names)
+    return (
+        f"Scored in the {len(taxonomy_map.class_names)} common classes of {' and '.join(taxonomy_map.taxonomies)}, by "
+        f"the map `{taxonomy_map.path.stem}`. Without a partner: {shown or 'none'}. As truth these classes are not "
+        "scored; as predictions they are wrong."
+    )
 
 
 def _panoptic_table(panoptic: PanopticMetrics, class_names: list[str]) -> str:
@@ -158,7 +178,8 @@ def _panoptic_table(panoptic: PanopticMetrics, class_names: list[str]) -> str:
     per_category = panoptic["per_category_pq"], panoptic["per_category_sq"], panoptic["per_category_rq"]
     shares += zip(class_names, *per_category, strict=True)
     rows = [(name, _percent(pq), _percent(sq), _percent(rq)) for name, pq, sq, rq in shares]
-    return _table("instances by Euclidean clustering, in %", ["PQ", "SQ", "RQ"], rows)
+    title = "instances by Euclidean clustering, in %; means of the classes with a segment"
+    return _table(title, ["PQ", "SQ", "RQ"], rows)
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

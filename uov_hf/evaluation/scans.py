@@ -27,8 +27,8 @@ class LabelledScan:
         points (`np.ndarray` of shape `(num_points, 4)`): x, y, z in metres, raw intensity.
         voxels (`dict[str, torch.Tensor]`): `voxel_coords`, `voxel_features`, `point_to_voxel` of the points.
         labels (`np.ndarray` of shape `(num_points,)`): The truth; 255 where it is not scored.
-        regions (`dict[str, np.ndarray]`): Masks `(num_points,)`: `all_points` and, with cameras or point labels,
-            `seen_points` and `unseen_points`.
+        regions (`dict[str, np.ndarray]`): Masks `(num_points,)`: `all_points`, and `seen_points` and `unseen_points`
+            or, without a camera, `no_camera_points`. The masks after the first are disjoint and add up to it.
         teacher_labels (`np.ndarray` of shape `(num_points,)`, *optional*): The point labels; 255 = none.
         instances (`np.ndarray` of shape `(num_points,)`, *optional*): True instances, if the dataset has any.
         further_views (`tuple`): The voxels of the same points turned and mirrored, for test-time augmentation.
@@ -48,7 +48,7 @@ class LabelledScans(Dataset):
     """The annotated scans of a split, read one at a time; no image is opened.
 
     Points are seen if the label set pairs them with pixels. Without point labels, points are seen if they project into
-    an image.
+    an image. A scan has no camera if the dataset has none for it or, with point labels, if no point has a pixel.
 
     Args:
         frames (`Frames`): The split.
@@ -94,10 +94,11 @@ class LabelledScans(Dataset):
             seen, teacher_labels = _seen_by_cameras(frame), None
         else:
             row = self.point_labels.read(frame_id, ["pair_to_point", "labels"])
-            seen, teacher_labels = _mask(len(points), row["pair_to_point"]), row["labels"]
-        regions = {"all_points": np.ones(len(points), dtype=bool)}
-        if seen is not None:
-            regions |= {"seen_points": seen, "unseen_points": ~seen}
+            pairs, teacher_labels = row["pair_to_point"], row["labels"]
+            seen = _mask(len(points), pairs) if len(pairs) else None
+        everywhere = np.ones(len(points), dtype=bool)
+        parts = {"no_camera_points": everywhere} if seen is None else {"seen_points": seen, "unseen_points": ~seen}
+        regions = {"all_points": everywhere, **parts}
         first, *others = voxels
         truth = self._truth(frame)
         return LabelledScan(frame_id, points, first, truth, regions, teacher_labels, frame["instances"], tuple(others))
@@ -149,17 +150,3 @@ def _mask(num_points: int, rows: np.ndarray) -> np.ndarray:
     mask = np.zeros(num_points, dtype=bool)
     mask[rows] = True
     return mask
-
-
-def check_classes(model_classes: dict[int, str], class_names: list[str]) -> None:
-    """Check that the model has the classes of the ground truth, in the same order.
-
-    Raises:
-        ValueError: If it has others.
-    """
-    names = [model_classes[index] for index in range(len(model_classes))]
-    if names != list(class_names):
-        raise ValueError(
-            f"The model predicts the classes {names or 'none'}, the ground truth has {list(class_names)}. "
-            "Evaluate on a dataset of the model's taxonomy, or set these classes with `set_classes`."
-        )

@@ -12,14 +12,14 @@ from uov_hf.evaluation.label_statistics import RANGE_NAMES, find_range_bins
 from uov_hf.evaluation.metrics import CalibrationMetrics, ConfidenceBins, ConfusionMatrix, SegmentationMetrics
 from uov_hf.evaluation.panoptic import MIN_POINTS, PanopticMetrics, PanopticQuality, cluster_things
 from uov_hf.evaluation.predictions import Prediction
-from uov_hf.evaluation.scans import LabelledScan, LabelledScans
+from uov_hf.evaluation.scans import LabelledScan
+from uov_hf.evaluation.scored_classes import ScoredClasses
 from uov_hf.training.objectives import NO_TRUTH, OUTSIDE
-from uov_hf.vocabulary import load_vocabulary
 
 
 Matrices = dict[str, ConfusionMatrix]
-Part = Literal["seen_points", "unseen_points", "teacher_seen_points"]
-PARTS: tuple[Part, ...] = ("seen_points", "unseen_points", "teacher_seen_points")
+Part = Literal["seen_points", "unseen_points", "no_camera_points", "teacher_seen_points"]
+PARTS: tuple[Part, ...] = ("seen_points", "unseen_points", "no_camera_points", "teacher_seen_points")
 
 
 class EvaluationResults(TypedDict):
@@ -28,7 +28,9 @@ class EvaluationResults(TypedDict):
     Args:
         all_points (`SegmentationMetrics`): Metrics of all points.
         seen_points, unseen_points (`SegmentationMetrics`, *optional*): Metrics of the points that some camera or no
-            camera sees, if a scan has such points.
+            camera of their scan sees, if there are such points.
+        no_camera_points (`SegmentationMetrics`, *optional*): Metrics of the points of scans without a camera. The
+            points of these three add up to all.
         teacher_seen_points (`SegmentationMetrics`, *optional*): Metrics of the teacher's labels on the seen points.
         by_range (`dict[str, SegmentationMetrics]`): Metrics by distance from the sensor.
         calibration (`CalibrationMetrics`): Calibration of the confidences.
@@ -38,6 +40,7 @@ class EvaluationResults(TypedDict):
     all_points: SegmentationMetrics
     seen_points: NotRequired[SegmentationMetrics]
     unseen_points: NotRequired[SegmentationMetrics]
+    no_camera_points: NotRequired[SegmentationMetrics]
     teacher_seen_points: NotRequired[SegmentationMetrics]
     by_range: dict[str, SegmentationMetrics]
     calibration: CalibrationMetrics
@@ -50,19 +53,20 @@ class Scores:
     All counts are whole numbers, so that processes add them exactly, in any order.
 
     Args:
-        scans (`LabelledScans`): The scans to score.
-        taxonomy (`str`): Vocabulary of their labels.
+        classes (`ScoredClasses`): The classes that are scored.
+        with_teacher (`bool`, *optional*, defaults to `False`): Whether the teacher's labels are scored, too.
 
     Attributes:
         num_scans, num_points, num_predicted (`int`): Scans, their points, and those that have a predicted label.
     """
 
-    def __init__(self, scans: LabelledScans, taxonomy: str):
-        self.is_thing = load_vocabulary(taxonomy).is_thing
-        self.regions = new_matrices(len(self.is_thing), with_teacher=scans.point_labels is not None)
-        self.ranges = {name: ConfusionMatrix(len(self.is_thing), IGNORED) for name in RANGE_NAMES}
+    def __init__(self, classes: ScoredClasses, with_teacher: bool = False):
+        self.classes = classes
+        num_classes = len(classes.class_names)
+        self.regions = new_matrices(num_classes, with_teacher)
+        self.ranges = {name: ConfusionMatrix(num_classes, IGNORED) for name in RANGE_NAMES}
         self.confidences = ConfidenceBins()
-        self.panoptic = PanopticQuality(self.is_thing, MIN_POINTS.get(taxonomy, 30), IGNORED)
+        self.panoptic = PanopticQuality(classes.is_thing, MIN_POINTS.get(classes.taxonomy, 30), IGNORED)
         self.num_scans = self.num_points = self.num_predicted = 0
 
     @property
@@ -71,19 +75,20 @@ class Scores:
         return int(self.regions["all_points"].counts.sum())
 
     def update(self, prediction: Prediction, scan: LabelledScan) -> None:
-        """Count the prediction of one scan."""
-        labels = prediction.labels
+        """Count the prediction of one scan; its labels and those of the scan are in their own classes."""
+        is_predicted = prediction.labels != IGNORED
+        labels, scan = self.classes.of_predictions[prediction.labels], self.classes.convert_truth(scan)
         self.num_scans += 1
         self.num_points += len(labels)
-        self.num_predicted += int((labels != IGNORED).sum())
+        self.num_predicted += int(is_predicted.sum())
         count(self.regions, labels, scan)
         range_bins = find_range_bins(scan.points)
         for index, matrix in enumerate(self.ranges.values()):
             matrix.update(labels[range_bins == index], scan.labels[range_bins == index])
-        scored = (scan.labels != IGNORED) & (labels != IGNORED)
+        scored = (scan.labels != IGNORED) & is_predicted
         self.confidences.update(prediction.confidences[scored], (labels == scan.labels)[scored])
         if scan.instances is not None:
-            clusters = cluster_things(scan.points, labels, self.is_thing)
+            clusters = cluster_things(scan.points, labels, self.classes.is_thing)
             self.panoptic.update(labels, clusters, scan.labels, np.asarray(scan.instances))
 
     def reduce(self, accelerator: Accelerator) -> None:
@@ -149,7 +154,7 @@ def count(matrices: Matrices, predictions: np.ndarray, scan: LabelledScan) -> No
     """Count the predictions `(num_points,)` of one scan and, if there is a matrix for it, the teacher's labels."""
     for region, inside in scan.regions.items():
         matrices[region].update(predictions[inside], scan.labels[inside])
-    if "teacher_seen_points" in matrices and scan.teacher_labels is not None:
+    if "teacher_seen_points" in matrices and scan.teacher_labels is not None and "seen_points" in scan.regions:
         seen = scan.regions["seen_points"]
         matrices["teacher_seen_points"].update(scan.teacher_labels[seen], scan.labels[seen])
 

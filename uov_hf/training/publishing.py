@@ -41,14 +41,16 @@ def finish_run(
     model: UOVPreTrainedModel,
     processor: UOVProcessor,
     supervision: Sequence[LabelSet] | Sequence[Frames],
+    taxonomy: str | None = None,
 ) -> None:
     """Save the finished checkpoint with its card, and upload it if `--push_to_hub`; all ranks call this.
 
-    `model` is unwrapped; `supervision` has the teacher's labels or the ground truth of every dataset.
+    `model` is unwrapped; `supervision` has the teacher's labels or the ground truth of every dataset; `taxonomy` is
+    that of the model's classes, if it is not that of the `supervision`.
     """
     if run.accelerator.is_main_process:
         save_checkpoint(run.output_dir, model, processor)
-        write_card(run, args, objective, supervision, answers_by_words=getattr(model, "classifier", None) is None)
+        write_card(run, args, objective, supervision, model, taxonomy or supervision[0].taxonomy)
         if args.push_to_hub:
             name = args.hub_model_id or run.output_dir.resolve().name
             private, revision = args.hub_private_repo, args.hub_revision
@@ -62,12 +64,10 @@ def write_card(
     args: TrainingArguments,
     objective: Objective[BatchT],
     supervision: Sequence[LabelSet] | Sequence[Frames],
-    answers_by_words: bool,
+    model: UOVPreTrainedModel,
+    taxonomy: str | None,
 ) -> None:
-    """Write `README.md` beside the weights. It contains folders of this machine by their last names only.
-
-    `answers_by_words` is whether the vocabulary of the model is open.
-    """
+    """Write `README.md` beside the weights. It contains folders of this machine by their last names only."""
     records = read_log(run.output_dir / LOG_FILE)
     start = args.model_name_or_path if isinstance(args, SegmenterArguments) else None
     label_sets = [labels for labels in supervision if isinstance(labels, LabelSet)]
@@ -76,15 +76,15 @@ def write_card(
     write_model_card(
         run.output_dir,
         license="apache-2.0" if is_street else "other",
-        answers_by_words=answers_by_words,
+        answers_by_words=getattr(model, "classifier", None) is None,
         datasets=[name for name in names if is_hub_id(name) and "/" in name],
         base_model=start if start is not None and is_hub_id(start) and "/" in start else None,
         license_note=LICENSE_OF_THE_STREET if is_street else LICENSE_OF_REAL_DATA,
         data_license=join_licences(args.datasets),
         stage=args.stage,
         model_name=args.hub_model_id or run.output_dir.resolve().name,
-        taxonomy=", ".join(dict.fromkeys(hide_folders(one.taxonomy or "") for one in supervision)),
-        class_names=supervision[0].class_names,
+        taxonomy=hide_folders(taxonomy or ""),
+        class_names=model.config.classes,
         num_prompts=len(label_sets[0].prompts) if label_sets else None,
         embed_dim=label_sets[0].embed_dim if label_sets else None,
         teacher_id=", ".join(dict.fromkeys(one.teacher_id for one in label_sets)) or None,

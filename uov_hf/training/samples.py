@@ -284,11 +284,26 @@ class DistillationSamples(Samples[ScanBatch]):
 class AnnotatedSamples(Samples[ScanBatch]):
     """Frames with the ground truth of each point, rotated and mirrored.
 
+    Args:
+        label_map (`np.ndarray` of shape `(256,)`, *optional*):
+            uint8, the class to train on for each label, 255 = ignored; by default the labels themselves.
+
     Raises:
         ValueError: On access, where a frame is not annotated.
     """
 
     columns = ("frame_id", "points", "intensity_max", "labels")
+
+    def __init__(
+        self,
+        frames: Frames,
+        feature_extractor: UOVFeatureExtractor,
+        augmentation: AugmentationConfig | None = None,
+        seed: int = 0,
+        label_map: np.ndarray | None = None,
+    ):
+        super().__init__(frames, feature_extractor, augmentation, seed)
+        self.label_map = label_map
 
     def make_sample(self, frame: Frame, generator: np.random.Generator) -> ScanBatch:
         if frame["labels"] is None:
@@ -297,7 +312,8 @@ class AnnotatedSamples(Samples[ScanBatch]):
                 "unpack nuScenes-lidarseg into --data_dir."
             )
         points = turn_and_mirror(frame["points"], self.augmentation, generator)
-        return {**self.voxelize(frame, points), "labels": torch.from_numpy(frame["labels"].astype(np.int64))}
+        labels = frame["labels"] if self.label_map is None else self.label_map[frame["labels"]]
+        return {**self.voxelize(frame, points), "labels": torch.from_numpy(labels.astype(np.int64))}
 
 
 def read_point_labels(point_labels: PointLabels | None, frame: Frame, columns: list[str]) -> PointLabelRow:

@@ -2,13 +2,21 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from uov_hf.vocabulary.lines import Entry, read_yaml
-from uov_hf.vocabulary.taxonomy import Vocabulary, parse_class_map, parse_vocabulary
+from uov_hf.vocabulary.taxonomy import Vocabulary, parse_vocabulary
+from uov_hf.vocabulary.taxonomy_map import TaxonomyMap, available_maps, find_map, load_map
 
 
-__all__ = ["TEMPLATE", "Vocabulary", "available_vocabularies", "load_class_map", "load_vocabulary"]
+__all__ = [
+    "TEMPLATE",
+    "TaxonomyMap",
+    "Vocabulary",
+    "available_maps",
+    "available_vocabularies",
+    "find_map",
+    "load_map",
+    "load_vocabulary",
+]
 
 TEMPLATE = Path(__file__).with_name("nuscenes.yaml")
 
@@ -29,22 +37,6 @@ def load_vocabulary(name: str | Path) -> Vocabulary:
         ValueError: The name is unknown, or the file is wrong; the message has the file and the line.
     """
     return parse_vocabulary(_open(name))
-
-
-def load_class_map(source: str | Path, target: str | Path) -> np.ndarray:
-    """Map the classes of one taxonomy to those of another.
-
-    Args:
-        source, target (`str` or `Path`):
-            Names or paths, as for `load_vocabulary`. The map is under `maps` in the file of `source`.
-
-    Returns:
-        `np.ndarray` of shape `(num_source_classes,)`, uint8: the class in `target`, or 255 for no counterpart.
-
-    Raises:
-        ValueError: `source` has no map to `target`, or the map names an unknown class.
-    """
-    return parse_class_map(_open(source), load_vocabulary(target))
 
 
 def _open(name: str | Path) -> Entry:

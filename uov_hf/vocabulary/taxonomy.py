@@ -139,13 +139,11 @@ def parse_vocabulary(content: Entry) -> Vocabulary:
         ValueError: It does not have the form in docs/how_to/vocabulary.md, or contradicts itself; the message has the
             line.
     """
-    top = content.mapping(("name", "classes"), ("raw_classes", "prompt_groups", "background", "model_labels", "maps"))
+    top = content.mapping(("name", "classes"), ("raw_classes", "prompt_groups", "background", "model_labels"))
     classes = _parse_classes(top["classes"], with_prompts="prompt_groups" not in top)
     class_ids = {name: index for index, name in enumerate(classes)}
     raw_classes = _parse_raw_classes(top, class_ids)
     groups = _parse_groups(top, classes, raw_classes)
-    for name, entry in _maps(top).items():
-        _check_covers(entry, class_ids, f"the map to {name}")
     prompt_groups = np.repeat(np.arange(len(groups)), [len(group.prompts) for group in groups])
     return Vocabulary(
         name=top["name"].text(),
@@ -161,22 +159,6 @@ def parse_vocabulary(content: Entry) -> Vocabulary:
         prompt_to_class=np.array([group.raw_class.class_id for group in groups], np.int64)[prompt_groups],
         model_labels=_parse_model_labels(top, list(classes)),
     )
-
-
-def parse_class_map(content: Entry, target: Vocabulary) -> np.ndarray:
-    """The class of `target` for each class of a vocabulary file, `(num_classes,)` uint8, 255 = none."""
-    source, top = parse_vocabulary(content), content.mapping()
-    maps = _maps(top)
-    if target.name == source.name and target.class_names == source.class_names:
-        return np.arange(len(source.class_names), dtype=np.uint8)
-    if target.name not in maps:
-        known = f"to {', '.join(maps)}" if maps else "none"
-        raise ValueError(
-            f"{content.path} has no map to {target.name!r} under `maps`; it has {known}. "
-            f"Add one: a line for each class of {source.name}, `class: its class in {target.name}`, or null."
-        )
-    entries = maps[target.name].mapping()
-    return np.array([_class_id(entries[name], target.class_names) for name in source.class_names], np.uint8)
 
 
 def _parse_classes(section: Entry, with_prompts: bool) -> dict[str, dict[str, Entry]]:
@@ -302,20 +284,6 @@ def _by_name(section: str, entries: list[dict[str, Entry]]) -> dict[str, dict[st
             raise entry["name"].error(f"`{section}` must have different names, got {name!r} twice.")
         named[name] = entry
     return named
-
-
-def _maps(top: dict[str, Entry]) -> dict[str, Entry]:
-    """Maps by target vocabulary."""
-    return top["maps"].mapping() if "maps" in top else {}
-
-
-def _check_covers(entry: Entry, class_ids: dict[str, int], name: str) -> None:
-    """A map has every class of its vocabulary, and no other."""
-    for source, target in entry.mapping().items():
-        if source not in class_ids:
-            raise target.error(f"{name} has {source!r}, which `classes` does not have.")
-    if missing := [source for source in class_ids if source not in entry.mapping()]:
-        raise entry.error(f"{name} leaves out {', '.join(missing)}: a class without counterpart maps to null.")
 
 
 def _class_id(entry: Entry, class_names: list[str]) -> int:
