@@ -115,14 +115,14 @@ def main() -> None:
     label_set = LabelSet.open(args.label_set, only="points") if args.label_set else None
     classes = choose_classes(
         frames.taxonomy,
-        model.config.class_names,
+        model.config.classes,
         label_set.class_names if label_set else None,
         load_map(args.map) if args.map else None,
     )
     submission = None
     if args.export:
         folder = Path(args.output_dir) / "submission"
-        submission = Submission(folder, args.export, args.split, model.config.class_names)
+        submission = Submission(folder, args.export, args.split, model.config.classes)
     point_labels = None
     if label_set:
         label_points(label_set, frames, **sharing(accelerator, args.on_error))  # those that are missing

@@ -128,7 +128,7 @@ def choose_classes(args: FinetuningArguments, frames: Frames) -> TrainedClasses:
     """The dataset's classes or, with `--map`, the checkpoint's."""
     if args.map is None:
         return TrainedClasses(frames.taxonomy, frames.class_names)
-    class_names, taxonomy_map = UOVConfig.from_pretrained(args.model_name_or_path).class_names, load_map(args.map)
+    class_names, taxonomy_map = UOVConfig.from_pretrained(args.model_name_or_path).classes, load_map(args.map)
     label_map = taxonomy_map.to_classes(frames.class_names, class_names)
     return TrainedClasses(taxonomy_map.taxonomy_of(class_names), class_names, label_map)
 
@@ -144,7 +144,8 @@ def log_ignored_points(loaded: list[Frames], label_map: np.ndarray) -> None:
                 continue
             if labels is not None:
                 counts += np.bincount(labels, minlength=len(counts))
-    ignored = {name: n for name, n, row in zip(loaded[0].class_names, counts, label_map, strict=False) if row == IGNORED}
+    by_class = zip(loaded[0].class_names, counts, label_map, strict=False)
+    ignored = {name: num_points for name, num_points, row in by_class if row == IGNORED}
     shown = ", ".join(f"{name} {num_points:,}" for name, num_points in ignored.items() if num_points)
     logger.info(f"--map ignores {sum(ignored.values()):,} of {counts[:IGNORED].sum():,} points: {shown or 'none'}.")
 
