@@ -31,7 +31,9 @@ def card_of(street_labels, tmp_path):
     def card(dataset, data_dir, **options) -> str:
         label_sets = [f"{tmp_path}/labels/{number}" for number in range(len(dataset))]
         args = Arguments(dataset=dataset, data_dir=list(map(str, data_dir)), label_set=label_sets, **options)
-        write_card(run, args, DISTILLATION, [LabelSet(street_labels)] * len(dataset), answers_by_words=False)
+        label_set, model = LabelSet(street_labels), SimpleNamespace(classifier=object(), config=SimpleNamespace())
+        model.config.classes = label_set.class_names
+        write_card(run, args, DISTILLATION, [label_set] * len(dataset), model, label_set.taxonomy)
         return read_card(tmp_path)
 
     return card
