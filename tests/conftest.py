@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 import fake_gpu  # registers its device before autograd first runs
@@ -43,14 +44,15 @@ def shared_data() -> Path:
     return folder
 
 
-def make_street(folder: Path, seed: int) -> Path:
+@pytest.fixture(scope="session")
+def tiny_street(tmp_path_factory) -> Path:
+    """A nuScenes root of two scenes (train: scene-9001, test: scene-9002) of two frames. Do not write into it."""
     from uov_hf.synthetic import generate_street
 
     return generate_street(
-        folder,
+        tmp_path_factory.mktemp("street"),
         num_scenes=2,
         frames_per_scene=2,
-        seed=seed,
         image_size=(64, 112),
         azimuth_steps=120,
         splits={"train": 1, "test": 1},
@@ -58,15 +60,16 @@ def make_street(folder: Path, seed: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_street(tmp_path_factory) -> Path:
-    """A nuScenes root of two scenes (train: scene-9001, test: scene-9002) of two frames. Do not write into it."""
-    return make_street(tmp_path_factory.mktemp("street"), seed=0)
+def other_street(tiny_street, tmp_path_factory) -> Path:
+    """The same scenes and frame ids, with two thirds of the points of each scan. Do not write into it."""
+    import numpy as np
 
-
-@pytest.fixture(scope="session")
-def other_street(tmp_path_factory) -> Path:
-    """Another place with the same scenes and frame ids. Do not write into it."""
-    return make_street(tmp_path_factory.mktemp("other_street"), seed=1)
+    root = shutil.copytree(tiny_street, tmp_path_factory.mktemp("other_street") / "street")
+    for pattern, dtype, num_columns in (("samples/LIDAR_TOP/*.bin", "float32", 5), ("lidarseg/*/*.bin", "uint8", 1)):
+        for path in root.glob(pattern):
+            rows = np.fromfile(path, dtype).reshape(-1, num_columns)
+            rows[: len(rows) * 2 // 3].tofile(path)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from uov_hf.training.several_datasets import JoinedSamples, open_label_sets
 
 @pytest.fixture
 def parts(tiny_street, street_labels, other_street, other_labels):
-    """Two streets of four frames with the same ids and different labels."""
+    """Two streets of four frames with the same ids and different points."""
     frames = [load_frames("nuscenes", "all", data_dir=root) for root in (tiny_street, other_street)]
     assert frames[0].frame_ids == frames[1].frame_ids
     return [
@@ -36,7 +36,7 @@ def test_a_sample_has_the_points_and_labels_of_its_own_dataset(parts):
         assert sample.keys() == alone.keys() and all(torch.equal(sample[name], alone[name]) for name in alone)
         labels = parts[place].point_labels.read(parts[place].frames.frame_ids[own], ["labels"])["labels"]
         assert np.array_equal(sample["labels"], labels)
-        assert not np.array_equal(labels, parts[1 - place][1, own]["labels"])
+        assert len(labels) != len(parts[1 - place][1, own]["labels"])
 
 
 def test_a_dataset_without_frames_leaves_the_others_in_place(parts):
