@@ -153,6 +153,7 @@ def test_the_wheel_has_all_that_the_package_reads_and_nothing_else(wheel):
     assert {name.split("/")[0].split("-")[0] for name in names} == {*PACKAGES}
     assert not files_in(*PACKAGES) - names
     assert {"uov_hf/py.typed", "uov_hf/pictures/viewer.html", "uov_hf/vocabulary/nuscenes.yaml"} <= names
+    assert "uov_hf/vocabulary/maps/cityscapes_nuscenes.yaml" in names
     assert not [name for name in names if re.search(r"(^|/)(tests?|benchmarks|examples)/", name)]
 
 
