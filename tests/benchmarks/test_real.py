@@ -1,0 +1,54 @@
+"""The benchmark on real drives runs any cases, here two towns of the street, and repeats no finished training."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def cases(tiny_street, tmp_path) -> Path:
+    """The settings of benchmarks/real.yaml for one case, of the street, with its teacher."""
+    content = yaml.safe_load((REPOSITORY / "benchmarks" / "real.yaml").read_text())
+    street = {"dataset": "nuscenes", "data_dir": "{data_dir}"}
+    case = {"name": "the street", "vocabulary": "nuscenes", "train": [street | {"split": "train"}]}
+    case |= {"test": street | {"split": "test"}, "test_has_images": True, "steps": 2, "with_pretraining": True}
+    content |= {"teacher": {"teacher": "synthetic"}, "cases": [case]}
+    path = tmp_path / "cases.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run(cases, street, output_dir) -> str:
+    words = ["--cases", cases, "--data_dir", street, "--output_dir", output_dir, "--seeds", 0, 1]
+    script = REPOSITORY / "benchmarks" / "real.py"
+    finished = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.slow
+def test_a_case_gives_scores_of_all_methods_by_region(cases, tiny_street, tmp_path):
+    output = run(cases, tiny_street, tmp_path / "out")
+    (case,) = json.loads((tmp_path / "out" / "results.json").read_text())["cases"]
+    runs = {name: len(scores) for name, scores in case["scores"].items()}
+    trained = ["distilled from scratch", "TMP, by words", "TMP, then distilled"]
+    assert runs.pop("teacher") == 1
+    assert set(runs) == {"majority_class", "point_classifier", *trained, *(f"{trained[i]}, AFI" for i in (0, 2))}
+    assert set(runs.values()) == {2}
+    for scores in case["scores"].values():
+        assert {"all_points", "seen_points"} <= set(scores[0])
+    assert case["scores"]["teacher"][0]["agreement"] == 1
+    assert output.count(" ± ") > 20 and "| TMP, then distilled |" in output
+    assert len(list((tmp_path / "out" / "the_street").glob("*_truth.png"))) == 2
+
+    checkpoint = tmp_path / "out" / "the_street" / "seed_1" / "scratch" / "model.safetensors"
+    before = checkpoint.stat().st_mtime_ns
+    assert run(cases, tiny_street, tmp_path / "out").count(" ± ") > 20
+    assert checkpoint.stat().st_mtime_ns == before
