@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,21 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.counts import positive_int
 from uov_hf.data import Frames, load_frames
 from uov_hf.evaluation.baselines import PredictLabels, fit_baselines
+from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.reports import to_results, write_results
 from uov_hf.evaluation.scans import LabelledScan, LabelledScans
-from uov_hf.evaluation.scores import score_segmenter
+from uov_hf.geometry.projection import Camera, pair_points_with_pixels
 from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.own_car.calibration import read_calibration
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.vocabulary import load_vocabulary
 
 
 NUM_PICTURES = 3  # test scans of each case
 AFI = ", AFI"
-REGIONS = ("all_points", "seen_points", "unseen_points")
+NEAR = 6.0  # metres from the sensor; the nearest ground that a forward camera sees is farther
+REGIONS = ("all", "seen", "unseen", "near")
 Options = dict[str, Any]
 
 
@@ -122,7 +125,7 @@ class Case:
         if not self.settings["with_pretraining"]:
             return {"scratch": [scratch]}
         half = self._length(seed, self.steps // 2)
-        pretrain = Stage("pretrain", network | common | self.shared.get("pretraining", {}) | half, folder / "tmp")
+        pretrain = Stage("pretrain", network | common | self.shared["pretraining"] | half, folder / "tmp")
         start = {"model_name_or_path": str(pretrain.output_dir)}
         return {
             "scratch": [scratch],
@@ -141,10 +144,11 @@ class Case:
             for dataset, folder in zip(self.settings["train"], self.train_labels, strict=True)
             for scan in read_scans(open_frames(dataset), extractor, folder, needs_truth=False)
         ]
-        test = read_scans(open_frames(self.settings["test"]), extractor, self.test_labels)
+        test = self._with_regions(read_scans(open_frames(self.settings["test"]), extractor, self.test_labels))
         found: dict[str, list[dict[str, Any]]] = {}
         if self.test_labels is not None:
-            found["teacher"] = [self._results(lambda scan: scan.teacher_labels, test, train)]
+            teacher = self._results(lambda scan: scan.teacher_labels, test, train)
+            found["teacher"] = [{"seen": teacher["seen"], "agreement": 1.0}]  # it labels no other points
         for seed in self.seeds:
             for name, predict in {**fit_baselines(train, seed), **self._students(seed)}.items():
                 # AFI takes a second a scan, and is not trained: its agreement with the teacher is left out.
@@ -165,11 +169,30 @@ class Case:
             students |= segmenters("TMP, then distilled", distilled)
         return students
 
+    def _with_regions(self, test: list[LabelledScan]) -> list[LabelledScan]:
+        """The scans with the regions that are scored; without images, points in view of `test_camera` are seen."""
+        scans = []
+        for scan in test:
+            seen = scan.regions.get("seen_points")
+            if seen is None:
+                seen = np.zeros(len(scan.points), dtype=bool)
+                seen[pair_points_with_pixels(scan.points, self._test_cameras()).point_index] = True
+            near = np.hypot(scan.points[:, 0], scan.points[:, 1]) < NEAR
+            regions = {"all": np.ones_like(seen), "seen": seen, "unseen": ~seen, "near": near}
+            scans.append(replace(scan, regions=regions))
+        return scans
+
+    def _test_cameras(self) -> list[Camera]:
+        calibration = read_calibration(Path(self.settings["test_camera"]))
+        return [mount.camera for mount in calibration.cameras.values()]
+
     def _results(self, predict: PredictLabels, test: list[LabelledScan], train: list[LabelledScan]) -> dict[str, Any]:
-        num_classes = len(self.vocabulary.class_names)
-        results = to_results(score_segmenter(predict, test, num_classes))
-        parts = {name: results[name] for name in REGIONS if results[name]["num_points"]}
-        return {**parts, "agreement": agreement(predict, train)}
+        matrices = {region: ConfusionMatrix(len(self.vocabulary.class_names), IGNORED) for region in REGIONS}
+        for scan in test:
+            labels = predict(scan)
+            for region, inside in scan.regions.items():
+                matrices[region].update(labels[inside], scan.labels[inside])
+        return {**to_results(matrices), "agreement": agreement(predict, train)}
 
     def _draw(self, test: list[LabelledScan]) -> None:
         """Views from above of truth and prediction of the first seed."""
@@ -254,7 +277,7 @@ def main() -> None:
 def report(result: dict[str, Any]) -> str:
     """The scores of a case as Markdown: accuracy and mean IoU in %, mean ± deviation over the seeds."""
     header = [f"{result['name']}, {result['steps']} steps"]
-    header += [f"{name.split('_')[0]}, {kind}" for name in REGIONS for kind in ("accuracy", "mIoU")] + ["agreement"]
+    header += [f"{region}, {kind}" for region in REGIONS for kind in ("accuracy", "mIoU")] + ["agreement"]
     rows = []
     for name, runs in result["scores"].items():
         cells = [

@@ -42,8 +42,9 @@ def test_a_case_gives_scores_of_all_methods_by_region(cases, tiny_street, tmp_pa
     assert runs.pop("teacher") == 1
     assert set(runs) == {"majority_class", "point_classifier", *trained, *(f"{trained[i]}, AFI" for i in (0, 2))}
     assert set(runs.values()) == {2}
-    for scores in case["scores"].values():
-        assert {"all_points", "seen_points"} <= set(scores[0])
+    for name, scores in case["scores"].items():
+        regions = {"seen"} if name == "teacher" else {"all", "seen", "unseen", "near"}
+        assert regions | {"agreement"} == set(scores[0])
     assert case["scores"]["teacher"][0]["agreement"] == 1
     assert output.count(" ± ") > 20 and "| TMP, then distilled |" in output
     assert len(list((tmp_path / "out" / "the_street").glob("*_truth.png"))) == 2
