@@ -2,6 +2,7 @@
 
     python benchmarks/real.py --output_dir out/real
     python benchmarks/real.py --cases my_cases.yaml --data_dir data --seeds 0 --output_dir out/mine
+    python benchmarks/real.py --change training.mix_sectors=false --without_pretraining --output_dir out/unmixed
 
 Each case trains on frames without a 3D label, and tests on annotated ones. The file of cases has the teacher, the
 datasets and all settings (benchmarks/real.yaml). Two networks see the same number of steps: one is distilled from
@@ -88,7 +89,7 @@ def flags(options: Options) -> list[str]:
     """`{"voxel_size": [0.2, 0.2], "mix_sectors": True}` as on a command line."""
     words: list[str] = []
     for name, value in options.items():
-        if value is not False:
+        if value is not None and value is not False:
             words += [f"--{name}", *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
     return words
 
@@ -238,7 +239,11 @@ def agreement(predict: PredictLabels, train: Iterable[LabelledScan]) -> float | 
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__, with_data_dir=True)
     parser.add_argument("--cases", type=Path, default=Path(__file__).with_suffix(".yaml"), help="default: %(default)s")
-    parser.add_argument("--only", help="run only the case of this name")
+    parser.add_argument("--only", nargs="+", help="cases to run, by name; without it all")
+    parser.add_argument("--without_pretraining", action="store_true", help="distil from scratch only")
+    parser.add_argument(
+        "--change", nargs="+", default=[], metavar="SECTION.NAME=VALUE", help="settings instead of those of the file"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=positive_int, help="of each network, instead of those of the cases")
     parser.add_argument(
@@ -254,8 +259,13 @@ def read_cases(args: argparse.Namespace) -> list[Case]:
     """The cases of the file, with `{data_dir}` replaced."""
     text = args.cases.read_text(encoding="utf-8").replace("{data_dir}", str(args.data_dir.resolve()))
     content = yaml.safe_load(text)
-    cases = [Case(settings, content, args) for settings in content.pop("cases")]
-    return [case for case in cases if args.only in (None, case.name)]
+    for change in args.change:
+        (section, name), value = change.split("=")[0].split("."), change.split("=", 1)[1]
+        content[section][name] = yaml.safe_load(value)
+    named = [settings for settings in content.pop("cases") if args.only is None or settings["name"] in args.only]
+    if args.without_pretraining:
+        named = [settings | {"with_pretraining": False} for settings in named]
+    return [Case(settings, content, args) for settings in named]
 
 
 def main() -> None:
