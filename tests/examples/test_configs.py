@@ -18,3 +18,14 @@ def test_the_script_of_a_stage_takes_its_file(path, script):
 def test_every_stage_of_the_recipe_has_a_file():
     stages = {"generate_label_set", "label_points", "pretrain", "distill", "finetune", "evaluate"}
     assert {path.stem for path in CONFIGS if path.parent.name == "nuscenes"} == stages
+
+
+def test_the_benchmark_on_real_drives_trains_as_the_recipe_for_one_camera():
+    recipe = yaml.safe_load((CONFIGS[0].parents[1] / "one_camera" / "distill.yaml").read_text())
+    benchmark = yaml.safe_load((CONFIGS[0].parents[3] / "benchmarks" / "real.yaml").read_text())
+    trained = benchmark["network"] | benchmark["training"] | benchmark["distillation"]
+    of_a_user = {"dataset", "data_dir", "label_set", "output_dir", "max_train_steps", "checkpointing_steps"}
+    of_a_benchmark = {"checkpointing_steps", "dataloader_num_workers"}
+    assert {name: value for name, value in recipe.items() if name not in of_a_user} == {
+        name: value for name, value in trained.items() if name not in of_a_benchmark
+    }
