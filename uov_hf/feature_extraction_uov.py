@@ -17,7 +17,8 @@ DEFAULT_VOXEL_SIZES = {"cylindrical": (0.1, math.pi / 180, 0.1), "cartesian": (0
 VOXEL_REDUCTIONS = ("first", "mean")
 INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
 FEATURES = ("intensity", "height")
-GROUND_CELL = 2.0  # metres: the ground under a point is the lowest point of its cell and the eight around it
+GROUND_CELL = 2.0  # metres
+GROUND_RANK = 2  # points of a cell below its ground
 GROUND_LIMIT = 128.0  # metres: farther points count in the outermost cells
 MISSING_INTENSITIES = {"raw": 0.0, "unit": 0.25, "unit_plus_one": 1.25}
 PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
@@ -224,22 +225,27 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
 
 
 def height_above_ground(points: np.ndarray) -> np.ndarray:
-    """Height of each point above the lowest point near it, metres, `(num_points,)` float32.
+    """Height of each point above the ground near it, metres, `(num_points,)` float32.
 
-    Near are the points of its cell of 2 x 2 m and of the eight cells around it. So the height does not depend on where
-    the sensor is mounted, and follows slopes; under a bridge or a roof it counts from the road.
+    The ground of a cell of 2 x 2 m is its third-lowest point, since reflections cause single points below the ground
+    (the highest one, if there are fewer). The ground of a point is the lowest of its cell and of the eight around it.
+    So the height does not depend on where the sensor is mounted, and follows slopes. Under a bridge it counts from the
+    road.
 
     Args:
         points (`np.ndarray` of shape `(num_points, >=3)`): x, y, z in metres, finite.
     """
     side = 2 * round(GROUND_LIMIT / GROUND_CELL) + 2  # a cell more at each end, without points
     cells = np.floor(np.clip(points[:, :2], -GROUND_LIMIT, GROUND_LIMIT - 1e-3) / GROUND_CELL).astype(np.int64)
-    row, column = (cells + side // 2).T
-    lowest = np.full((side, side), np.inf, np.float32)
-    np.minimum.at(lowest, (row, column), points[:, 2])
+    cell = (cells + side // 2) @ np.array([side, 1])  # (num_points,)
+    order = np.lexsort((points[:, 2], cell))
+    present, first, num_points = np.unique(cell[order], return_index=True, return_counts=True)
+    ground = np.full(side * side, np.inf, np.float32)
+    ground[present] = points[order[first + np.minimum(num_points - 1, GROUND_RANK)], 2]
+    ground = ground.reshape(side, side)
     for axis in (0, 1):
-        lowest = np.minimum(lowest, np.minimum(np.roll(lowest, 1, axis), np.roll(lowest, -1, axis)))
-    return (points[:, 2] - lowest[row, column]).astype(np.float32)
+        ground = np.minimum(ground, np.minimum(np.roll(ground, 1, axis), np.roll(ground, -1, axis)))
+    return (points[:, 2] - ground.ravel()[cell]).astype(np.float32)
 
 
 def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
