@@ -240,9 +240,8 @@ def height_above_ground(points: np.ndarray) -> np.ndarray:
     cell = (cells + side // 2) @ np.array([side, 1])  # (num_points,)
     order = np.lexsort((points[:, 2], cell))
     present, first, num_points = np.unique(cell[order], return_index=True, return_counts=True)
-    ground = np.full(side * side, np.inf, np.float32)
-    ground[present] = points[order[first + np.minimum(num_points - 1, GROUND_RANK)], 2]
-    ground = ground.reshape(side, side)
+    ground = np.full((side, side), np.inf, np.float32)
+    ground.ravel()[present] = points[order[first + np.minimum(num_points - 1, GROUND_RANK)], 2]
     for axis in (0, 1):
         ground = np.minimum(ground, np.minimum(np.roll(ground, 1, axis), np.roll(ground, -1, axis)))
     return (points[:, 2] - ground.ravel()[cell]).astype(np.float32)

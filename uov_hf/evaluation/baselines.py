@@ -29,9 +29,10 @@ def fit_baselines(scans: Iterable[LabelledScan], seed: int = 0) -> dict[str, Pre
         ValueError: No point of the scans has a label.
     """
     parts = [_labelled_points(scan) for scan in scans]
-    features, labels = (np.concatenate(columns) for columns in zip(*parts, strict=True)) if parts else ([], [])
-    if not len(labels):
+    if not any(len(labels) for _, labels in parts):
         raise ValueError(f"Baselines need labels of points, got none in {len(parts)} scans.")
+    features = np.concatenate([features for features, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
     rows = np.random.default_rng(seed).permutation(len(labels))[:NUM_FITTED]
     majority = np.bincount(labels).argmax()
     classifier = HistGradientBoostingClassifier(max_iter=NUM_ROUNDS, random_state=seed)

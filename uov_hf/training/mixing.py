@@ -21,6 +21,17 @@ MIN_BINS = 10  # a narrower sector is not taken
 MAX_SCANS = 12  # read for one mixed scan, at most
 
 
+def no_pairs() -> Pairs:
+    """Pairs of points and pixels, of which there are none."""
+    nothing = np.zeros(0, dtype=np.int64)
+    return {
+        "pair_to_point": nothing,
+        "pair_camera": nothing,
+        "pair_pixel": np.zeros((0, 2), dtype=np.int64),
+        "pair_segment": nothing,
+    }
+
+
 @dataclass(frozen=True)
 class Scan:
     """The points of a frame with their supervision.
@@ -37,18 +48,16 @@ class Scan:
     points: np.ndarray
     is_labelled: np.ndarray
     columns: dict[str, np.ndarray] = field(default_factory=dict)
-    pairs: Pairs | None = None
+    pairs: Pairs = field(default_factory=no_pairs)
 
     def take(self, kept: np.ndarray, angle: float = 0.0) -> "Scan":
         """The points where `kept` `(num_points,)` is true, rotated about z by `angle` radians."""
         points = self.points[kept]
         if angle:
             points[:, :2] = rotated(points[:, :2], angle)
-        pairs = self.pairs
-        if pairs is not None:
-            new_row = np.cumsum(kept) - 1
-            pairs = select_pairs(pairs, kept[pairs["pair_to_point"]])
-            pairs = {**pairs, "pair_to_point": new_row[pairs["pair_to_point"]]}
+        new_row = np.cumsum(kept) - 1
+        pairs = select_pairs(self.pairs, kept[self.pairs["pair_to_point"]])
+        pairs = {**pairs, "pair_to_point": new_row[pairs["pair_to_point"]]}
         columns = {name: values[kept] for name, values in self.columns.items()}
         return replace(self, points=points, is_labelled=self.is_labelled[kept], columns=columns, pairs=pairs)
 
@@ -88,7 +97,7 @@ def labelled_sector(bins: np.ndarray) -> np.ndarray:
     """Which bins `(360,)` have labels, given the bin of each labelled point; narrow gaps are closed."""
     has_label = np.bincount(bins, minlength=NUM_BINS) > 0
     around = np.concatenate([has_label] * 3)  # a circle has no ends
-    return binary_closing(around, np.ones(MAX_GAP + 1))[NUM_BINS : 2 * NUM_BINS]
+    return binary_closing(around, np.ones(MAX_GAP + 1, dtype=bool))[NUM_BINS : 2 * NUM_BINS]
 
 
 def place_sector(sector: np.ndarray, free: np.ndarray) -> tuple[int, np.ndarray]:
