@@ -2,6 +2,7 @@
 
     python benchmarks/real.py --output_dir out/real
     python benchmarks/real.py --cases my_cases.yaml --data_dir data --seeds 0 --output_dir out/mine
+    python benchmarks/real.py --steps 250 1000 4000 --frame_strides 1 2 4 --seeds 0 --output_dir out/curve
     python benchmarks/real.py --change training.mix_sectors=false --without_pretraining --output_dir out/unmixed
 
 Each case trains on frames without a 3D label, and tests on annotated ones. The file of cases has the teacher, the
@@ -12,6 +13,7 @@ not allow to publish them. A second run in the same folder repeats no training t
 """
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -97,11 +99,12 @@ def flags(options: Options) -> list[str]:
 class Case:
     """One case of the file: its label sets, its trainings for every seed, its baselines and scores."""
 
-    def __init__(self, settings: Options, shared: Options, args: argparse.Namespace):
+    def __init__(self, settings: Options, shared: Options, seeds: list[int], folder: Path):
         self.name, self.vocabulary = settings["name"], load_vocabulary(settings["vocabulary"])
-        self.settings, self.shared = settings, shared
-        self.folder = args.output_dir / self.name.replace(" ", "_").lower()
-        self.seeds, self.steps = args.seeds, args.steps or settings["steps"]
+        self.settings, self.shared, self.seeds = settings, shared, seeds
+        self.steps, self.stride = settings["steps"], settings.get("frame_stride", 1)
+        self.folder = folder / self.name.replace(" ", "_").lower()
+        self.run_folder = self.folder / f"{self.steps}_steps_stride_{self.stride}"
         self.train_labels = [self.folder / f"labels_{index}" for index in range(len(settings["train"]))]
         self.test_labels = self.folder / "labels_test" if settings["test_has_images"] else None
 
@@ -119,9 +122,10 @@ class Case:
         """The trainings of a seed, each a list of stages; the last has the segmenter."""
         train = self.settings["train"]
         data = {name: [dataset[name] for dataset in train] for name in train[0]}
-        common = {**data, "label_set": [str(folder) for folder in self.train_labels], **self.shared["training"]}
+        data |= {"label_set": [str(folder) for folder in self.train_labels], "frame_stride": self.stride}
+        common = {**data, **self.shared["training"]}
         network, distillation = self.shared["network"], {**common, **self.shared["distillation"]}
-        folder = self.folder / f"seed_{seed}"
+        folder = self.run_folder / f"seed_{seed}"
         scratch = Stage("distill", network | distillation | self._length(seed, self.steps), folder / "scratch")
         if not self.settings["with_pretraining"]:
             return {"scratch": [scratch]}
@@ -143,7 +147,7 @@ class Case:
         train = [
             scan
             for dataset, folder in zip(self.settings["train"], self.train_labels, strict=True)
-            for scan in read_scans(open_frames(dataset), extractor, folder, needs_truth=False)
+            for scan in read_scans(open_frames(dataset, self.stride), extractor, folder, needs_truth=False)
         ]
         test = self._with_regions(read_scans(open_frames(self.settings["test"]), extractor, self.test_labels))
         found: dict[str, list[dict[str, Any]]] = {}
@@ -156,7 +160,8 @@ class Case:
                 scans = [] if name.endswith(AFI) else train
                 found.setdefault(name, []).append(self._results(predict, test, scans))
         self._draw(test)
-        return {"name": self.name, "class_names": self.vocabulary.class_names, "steps": self.steps, "scores": found}
+        about = {"name": self.name, "steps": self.steps, "frames": len(train), "seeds": self.seeds}
+        return {**about, "class_names": self.vocabulary.class_names, "scores": found}
 
     def _students(self, seed: int) -> dict[str, PredictLabels]:
         arms = self.arms(seed)
@@ -200,15 +205,15 @@ class Case:
         predict = self._students(self.seeds[0])["distilled from scratch"]
         for scan in test[:NUM_PICTURES]:
             for kind, labels in {"truth": scan.labels, "prediction": predict(scan)}.items():
-                path = self.folder / f"{scan.frame_id.replace('/', '_')}_{kind}.png"
+                path = self.run_folder / f"{scan.frame_id.replace('/', '_')}_{kind}.png"
                 names, colors = self.vocabulary.class_names, self.vocabulary.colors
                 draw_birds_eye_view(scan.points, labels, names, colors, title=f"{kind}, {scan.frame_id}").save(path)
 
 
-def open_frames(dataset: Options) -> Frames:
+def open_frames(dataset: Options, frame_stride: int = 1) -> Frames:
     """The frames that the options of a script name."""
     names = ("dataset", "split", "data_dir", "dataset_config")
-    return load_frames(**{name: dataset[name] for name in names if name in dataset})
+    return load_frames(**{name: dataset[name] for name in names if name in dataset}, frame_stride=frame_stride)
 
 
 def read_scans(frames: Frames, extractor, labels: Path | None, needs_truth: bool = True) -> list[LabelledScan]:
@@ -245,7 +250,8 @@ def parse_args() -> argparse.Namespace:
         "--change", nargs="+", default=[], metavar="SECTION.NAME=VALUE", help="settings instead of those of the file"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=positive_int, help="of each network, instead of those of the cases")
+    parser.add_argument("--steps", type=positive_int, nargs="+", help="of each network, instead of those of the cases")
+    parser.add_argument("--frame_strides", type=positive_int, nargs="+", default=[1], help="train on every n-th frame")
     parser.add_argument(
         "--jobs", type=positive_int, default=os.cpu_count(), help="trainings at a time, one thread each"
     )
@@ -262,10 +268,18 @@ def read_cases(args: argparse.Namespace) -> list[Case]:
     for change in args.change:
         (section, name), value = change.split("=")[0].split("."), change.split("=", 1)[1]
         content[section][name] = yaml.safe_load(value)
-    named = [settings for settings in content.pop("cases") if args.only is None or settings["name"] in args.only]
-    if args.without_pretraining:
-        named = [settings | {"with_pretraining": False} for settings in named]
-    return [Case(settings, content, args) for settings in named]
+    without_pretraining = {"with_pretraining": False} if args.without_pretraining else {}
+    return [
+        Case(
+            settings | without_pretraining | {"steps": steps, "frame_stride": stride},
+            content,
+            args.seeds,
+            args.output_dir,
+        )
+        for settings in content.pop("cases")
+        if args.only is None or settings["name"] in args.only
+        for steps, stride in itertools.product(args.steps or [settings["steps"]], args.frame_strides)
+    ]
 
 
 def main() -> None:
@@ -286,7 +300,7 @@ def main() -> None:
 
 def report(result: dict[str, Any]) -> str:
     """The scores of a case as Markdown: accuracy and mean IoU in %, mean ± deviation over the seeds."""
-    header = [f"{result['name']}, {result['steps']} steps"]
+    header = [f"{result['name']}, {result['frames']} frames, {result['steps']} steps"]
     header += [f"{region}, {kind}" for region in REGIONS for kind in ("accuracy", "mIoU")] + ["agreement"]
     rows = []
     for name, runs in result["scores"].items():

@@ -47,9 +47,9 @@ def test_a_case_gives_scores_of_all_methods_by_region(cases, tiny_street, tmp_pa
         assert regions | {"agreement"} == set(scores[0])
     assert case["scores"]["teacher"][0]["agreement"] == 1
     assert output.count(" ± ") > 20 and "| TMP, then distilled |" in output
-    assert len(list((tmp_path / "out" / "the_street").glob("*_truth.png"))) == 2
+    assert len(list((tmp_path / "out" / "the_street").glob("*/*_truth.png"))) == 2
 
-    checkpoint = tmp_path / "out" / "the_street" / "seed_1" / "scratch" / "model.safetensors"
+    checkpoint = tmp_path / "out" / "the_street" / "2_steps_stride_1" / "seed_1" / "scratch" / "model.safetensors"
     before = checkpoint.stat().st_mtime_ns
     assert run(cases, tiny_street, tmp_path / "out").count(" ± ") > 20
     assert checkpoint.stat().st_mtime_ns == before
