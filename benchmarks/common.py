@@ -3,12 +3,18 @@
 import argparse
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from uov_hf.data import Frames, load_frames
+from uov_hf.labels import LabelSet
+from uov_hf.teachers import find_teacher, load_teacher
+from uov_hf.vocabulary import load_vocabulary
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -21,6 +27,24 @@ def make_parser(doc: str, with_data_dir: bool = False) -> argparse.ArgumentParse
     if with_data_dir:
         parser.add_argument("--data_dir", type=Path, default=REAL_SAMPLES, help="real scans; default: %(default)s")
     return parser
+
+
+def add_real(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the argument of the folder for `make_real_label_set`."""
+    parser.add_argument("--real", type=Path, help="Folder with `pandaset` and `espnetv2_cityscapes/pandaset`.")
+    return parser
+
+
+def make_real_label_set(real: Path, output_dir: Path) -> tuple[LabelSet, Frames]:
+    """The segments of a real network in PandaSet's images, made where they are missing, and the frames."""
+    predictions = str(real / "espnetv2_cityscapes" / "pandaset")
+    vocabulary = find_teacher("files").fit_vocabulary(load_vocabulary("pandaset"), predictions)
+    teacher = load_teacher("files", prompts=vocabulary.prompts, model_name_or_path=predictions)
+    frames = load_frames("pandaset", "all", data_dir=real / "pandaset")
+    label_set = LabelSet.create(output_dir, teacher, vocabulary, {})
+    label_set.write(frames, teacher)
+    shutil.rmtree(output_dir / "points", ignore_errors=True)  # of other code, perhaps
+    return label_set, frames
 
 
 def describe_machine() -> str:

@@ -1,9 +1,11 @@
 """The synthetic teacher errs at its rates, the same way every time, and only in the configured ways."""
 
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from uov_hf.teachers import load_teacher
 from uov_hf.teachers.mistakes import CONFUSIONS, bleed, draw_shift, touching
@@ -160,12 +162,33 @@ def test_fewer_prompts_are_enough(tiny_street):
 
 
 def test_an_augmented_image_shares_a_part_of_the_mistakes(tiny_street):
-    """Of the pixels that are wrong in the plain image, the more are wrong in the mirrored one the more is shared."""
+    """Of the pixels that are wrong in the plain image, the more are wrong in the mirrored one the more persists."""
     again = []
-    for teacher in (teacher_of(tiny_street, shared_mistakes=share) for share in (0, 0.7, 1)):
+    for teacher in (teacher_of(tiny_street, persistence=share, min_area=0) for share in (0, 0.8, 1)):
         again.append(wrong_pixels(teacher, tiny_street, "flip")[wrong_pixels(teacher, tiny_street)].mean())
     nothing, most, all_of_them = again
     assert nothing < 0.5 < most < 0.95 and all_of_them == 1
+
+
+@pytest.mark.parametrize("rates", [{"confusion_rate": 0.5}, {"region_confusion_rate": 0.5}, {"missing_rate": 0.5}])
+def test_an_error_that_persists_is_that_of_an_object_or_a_place_in_every_image(tiny_street, rates):
+    def num_labels(persistence):
+        """Labels of each object, and of each kind of stuff at each place, counted over all images."""
+        teacher, found = teacher_of(tiny_street, **FAULTLESS | rates, persistence=persistence), defaultdict(set)
+        segments = json.loads((tiny_street / "synthetic" / "segments.json").read_text())
+        for image_id, scene in segments["images"].items():
+            predicted, true = predicted_and_true(teacher, image_id)
+            ids, raw_of_id = teacher.read_truth(image_id)
+            with Image.open(tiny_street / "synthetic" / "places" / f"{image_id}.png") as png:
+                places = np.array(png).astype(int)
+            is_thing = np.append(VOCABULARY.is_thing, False)[np.minimum(true, 16)]
+            owners = np.where(is_thing, ids, -1), np.where(is_thing, -1, places), raw_of_id[ids]
+            for owner in np.unique(np.stack([*owners, predicted]).reshape(4, -1), axis=1).T.tolist():
+                found[scene, *owner[:3]].add(owner[3])
+        return np.array([len(labels) for labels in found.values()])
+
+    assert num_labels(1).max() == 1
+    assert (num_labels(0) > 1).mean() > 0.2
 
 
 def test_an_augmented_image_is_segmented_as_well_as_the_plain_one(tiny_street):

@@ -51,6 +51,7 @@ CAMERAS = (
 SUN = np.array([0.45, 0.35, 0.82], dtype=np.float32)
 HORIZON, ZENITH = np.array([[0.84, 0.87, 0.9], [0.45, 0.62, 0.85]], dtype=np.float32)
 HAZE = 200.0  # metres after which a third of the colour remains
+PLACE_SIZE = 4.0  # metres: side of the cubes by which `Picture.place` numbers the places of a town
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,7 @@ class Picture:
 
     image: NDArray[np.uint8]  # (height, width, 3): red, green, blue
     segmentation: NDArray[np.uint16]  # (height, width): segment id, 0 = the sky
+    place: NDArray[np.uint16]  # (height, width): number of the cube of the town that the pixel shows
     distance: Floats  # (height, width): metres along the pixel's ray, infinite for the sky
 
 
@@ -68,12 +70,20 @@ def take_picture(rng: Rng, snapshot: Snapshot, view: PinholeView) -> Picture:
     surface = hits.surface.reshape(-1)
     seen = np.flatnonzero(surface >= 0)
     color = _sky(view.directions[2].reshape(-1))
-    color[seen] = _shade(snapshot, view, surface[seen], hits.distance.reshape(-1)[seen], seen, color[seen])
+    distance, directions = hits.distance.reshape(-1)[seen], view.directions.reshape(3, -1)[:, seen].T
+    points = view.pose[:3, 3].astype(np.float32) + distance[:, None] * directions
+    color[seen] = _shade(snapshot, surface[seen], points, distance, color[seen])
     grain = rng.standard_normal(len(surface), dtype=np.float32)[:, None]
     image = np.clip(255 * color + 3 * grain, 0, 255).astype(np.uint8).reshape(*view.image_size, 3)
-    segmentation = np.zeros(len(surface), dtype=np.uint16)
-    segmentation[seen] = snapshot.surfaces.segment[surface[seen]]
-    return Picture(image, segmentation.reshape(view.image_size), hits.distance)
+    segmentation, place = np.zeros((2, len(surface)), dtype=np.uint16)
+    segmentation[seen], place[seen] = snapshot.surfaces.segment[surface[seen]], _places(points)
+    return Picture(image, segmentation.reshape(view.image_size), place.reshape(view.image_size), hits.distance)
+
+
+def _places(points: Floats) -> NDArray[np.uint16]:
+    """Numbers (N,) of the cubes that points (N, 3) lie in. They repeat after 64 cubes, in height after 16."""
+    column, row, layer = np.floor(points / PLACE_SIZE).astype(np.int64).T
+    return ((column & 63) << 10 | (row & 63) << 4 | layer & 15).astype(np.uint16)
 
 
 def _sky(upwards: Floats) -> Floats:
@@ -82,12 +92,8 @@ def _sky(upwards: Floats) -> Floats:
     return HORIZON + share * (ZENITH - HORIZON)
 
 
-def _shade(
-    snapshot: Snapshot, view: PinholeView, surface: Ints, distance: Floats, pixel: Ints, background: Floats
-) -> Floats:
+def _shade(snapshot: Snapshot, surface: Ints, points: Floats, distance: Floats, background: Floats) -> Floats:
     """Colours (N, 3) under a sun and a bright sky, with texture, windows, and haze."""
-    directions = view.directions.reshape(3, -1)[:, pixel].T
-    points = view.pose[:3, 3].astype(np.float32) + distance[:, None] * directions
     normals = snapshot.normals(surface, points)
     light = 0.55 + 0.1 * normals[:, 2] + 0.4 * np.maximum(normals @ SUN, 0)
     color = snapshot.surfaces.material("color")[surface] * (light * _texture(points))[:, None]

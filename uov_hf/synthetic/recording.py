@@ -127,8 +127,8 @@ class Recorder:
     def _write_picture(self, frame: int, time: float, camera: CameraMount, picture: Picture) -> None:
         token, path = self._add_sample_data(frame, time, camera.channel, "jpg", self.settings.image_size)
         Image.fromarray(picture.image).save(path, quality=90)
-        path = self.open_path(f"synthetic/segmentation/{token}.png")
-        Image.fromarray(picture.segmentation).save(path, compress_level=1)
+        for folder, content in (("segmentation", picture.segmentation), ("places", picture.place)):
+            Image.fromarray(content).save(self.open_path(f"synthetic/{folder}/{token}.png"), compress_level=1)
 
     def _visible_share(self, snapshot: Snapshot, view: PinholeView, picture: Picture) -> NDArray[np.float64]:
         """Visible share of the box of each movable object, from sample points in it."""

@@ -30,7 +30,8 @@ def generate_street(
 
     Besides nuScenes's tables and files, the root contains the true segmentation of every image as
     `synthetic/segmentation/<sample_data token>.png` (16 bit; 0 is the sky), and in `synthetic/segments.json` the raw
-    class and the instance of each id: `scenes[images[token]]["raw_class"][id]`.
+    class and the instance of each id: `scenes[images[token]]["raw_class"][id]`. `synthetic/places/<token>.png` has the
+    number of the cube of 4 m of the town that each pixel shows (16 bit).
 
     Classes that are rare on real streets are common here, so that all 16 have points in nearly every frame.
 

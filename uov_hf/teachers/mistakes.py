@@ -30,6 +30,19 @@ UNSEEN = {"construction_vehicle": "truck", "trailer": "truck", "other_flat": "si
 
 
 @dataclass(frozen=True)
+class Units:
+    """The units of one image, see `cut_into_units`."""
+
+    raw_classes: np.ndarray  # (num_units,)
+    owners: list[str]  # of each unit, the object or the place that its errors belong to
+    regions: np.ndarray  # (num_units,)
+    areas: np.ndarray  # (num_units,): pixels
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+
+@dataclass(frozen=True)
 class Draw:
     """Drawn predictions for the units (see `cut_into_units`) of one image."""
 
@@ -67,22 +80,24 @@ def draw_regions(rng: np.random.Generator, shape: tuple[int, int], region_size: 
     return (down - down.min()) * (np.ptp(across) + 1) + across - across.min()
 
 
-def cut_into_units(ids: np.ndarray, stuff_class: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut an image into units, which are labelled each on its own: a thing, or a kind of stuff, in one region.
+def cut_into_units(
+    ids: np.ndarray, stuff_class: np.ndarray, places: np.ndarray, regions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut an image into units, which are labelled each on its own: in one region, a thing, or stuff at one place.
 
     Args:
         ids (`np.ndarray` of shape `(height, width)`): true id of each pixel.
         stuff_class (`np.ndarray` of shape `(num_ids,)`): kind of stuff of each id, -1 for a thing.
+        places (`np.ndarray` of shape `(height, width)`): place in the town that each pixel shows.
         regions (`np.ndarray` of shape `(height, width)`): from `draw_regions`.
 
     Returns:
-        Unit of each pixel (height, width), and one of its ids for each unit.
+        Unit of each pixel (height, width), and a pixel of each unit, as a row of the flat image.
     """
-    stuff = stuff_class[ids]
-    num_ids = len(stuff_class)
-    keys = np.where(stuff < 0, ids, num_ids + stuff) * (regions.max() + 1) + regions
-    _, first, units = np.unique(keys, return_index=True, return_inverse=True)
-    return units.reshape(ids.shape), ids.reshape(-1)[first]
+    stuff, num_ids = stuff_class[ids], len(stuff_class)
+    kinds = np.where(stuff < 0, ids, num_ids + stuff + (stuff_class.max() + 1) * places)
+    _, first, units = np.unique(kinds * (regions.max() + 1) + regions, return_index=True, return_inverse=True)
+    return units.reshape(ids.shape), first
 
 
 def touching(units: np.ndarray) -> np.ndarray:
@@ -99,16 +114,6 @@ def smooth_noise(rng: np.random.Generator, grid: tuple[int, int], shape: tuple[i
     """Draw Gaussian noise on a coarse grid, upsampled to `shape` (height, width)."""
     coarse = Image.fromarray(rng.standard_normal(grid, dtype=np.float32))
     return np.array(coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
-
-
-def mix(is_first: np.ndarray, first: Draw, second: Draw) -> Draw:
-    """Combine two draws: `first` for the units where `is_first` `(num_units,)`, `second` for the others."""
-    behind = np.where(second.segment_of_unit < 0, -1, second.segment_of_unit + len(first.labels))
-    segment_of_unit, kept = compact(np.where(is_first, first.segment_of_unit, behind))
-    labels, scores, noise = (
-        np.concatenate([getattr(first, name), getattr(second, name)])[kept] for name in ("labels", "scores", "noise")
-    )
-    return Draw(segment_of_unit, labels, scores, noise)
 
 
 def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
