@@ -1,21 +1,22 @@
-"""The error of point labels on synthetic towns, vote by vote.
+"""The error of point labels on synthetic towns and on PandaSet, vote by vote.
 
-    python benchmarks/label_votes.py
+    python benchmarks/label_votes.py --real ../shared/data/real
 
 Towns of 6 scenes with 6 keyframes (3 seconds) are rendered for each seed, at 225 x 400 pixels, with six cameras. The
 teacher is `synthetic` with its default errors; it segments each image plain, flipped and at 3/4 of its size.
 Scored are all points farther than 2 m whose class is one of the 16: those that a camera sees (before any occlusion
-test), and the others. A point without a label is an error. All settings of the votes were chosen on the towns of seeds
-from 100 on. --output_dir keeps towns and segments for another run; point labels are made anew.
+test), and the others. A point without a label is an error. --output_dir keeps towns and segments for another run; point
+labels are made anew. --real is a folder with `pandaset` and the predictions of a real network for its images in
+`espnetv2_cityscapes/pandaset`; without it, the towns alone are measured.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from common import REPOSITORY, make_parser, table
+from common import REPOSITORY, add_real, make_parser, make_real_label_set, table
 from matplotlib import pyplot as plt
 
 from uov_hf.configuration_uov import IGNORED
@@ -30,36 +31,46 @@ from uov_hf.vocabulary import load_vocabulary
 
 NUM_SCENES, FRAMES_PER_SCENE, IMAGE_SIZE = 6, 6, (225, 400)
 MIN_RANGE = 2.0  # metres; nearer points are the ego car
-ALL_VOTES = "occlusion,cameras,superpoints,time,augmentations,clean_pairs"
+VOTES = "occlusion", "cameras", "augmentations", "time", "superpoints"
 RULES: dict[str, str | Consolidation] = {
     "paper's rule": "paper",
-    "+ occlusion": parse_rule(rules="occlusion"),
-    "+ camera vote": parse_rule(rules="occlusion,cameras"),
-    "+ superpoint vote": parse_rule(rules="occlusion,cameras,superpoints"),
-    "+ time vote": parse_rule(rules="occlusion,cameras,superpoints,time"),
-    "+ augmentation vote": parse_rule(rules=ALL_VOTES),
-    "+ abstention below 0.4": parse_rule(rules=ALL_VOTES, min_confidence=0.4),
-    "all votes, but no occlusion test": parse_rule(rules=ALL_VOTES.removeprefix("occlusion,")),
+    **{f"only {vote}": parse_rule(rules=vote) for vote in VOTES},
+    **{f"all but {vote}": parse_rule(rules=",".join(one for one in VOTES if one != vote)) for vote in VOTES},
+    "all votes": "consolidated",
+    "all votes, abstention below 0.4": parse_rule("consolidated", min_confidence=0.4),
 }
-DRAWN = {"paper's rule": "paper's rule", "all votes": "+ augmentation vote"}
+DRAWN = "paper's rule", "all votes"
+CLASS_COLUMNS = "paper's rule", "only time", "all but time", "all votes"
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
+    parser = add_real(make_parser(__doc__))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Of the towns.")
     parser.add_argument("--output_dir", type=Path, default=Path("out/label_votes"))
     parser.add_argument("--figure", type=Path, default=REPOSITORY / "docs/figures/label_risk_coverage.svg")
     args = parser.parse_args()
+    street = score_rules(make_label_set(args.output_dir, seed) for seed in args.seeds)
+    draw_risk(args.figure, {name: street[name] for name in DRAWN})
+    print_scores("Synthetic towns", street)
+    if args.real:
+        print_scores("PandaSet", score_rules([make_real_label_set(args.real, args.output_dir / "real")]))
+
+
+def score_rules(sources: Iterable[tuple[LabelSet, Frames]]) -> dict[str, list["Score"]]:
+    """The scores of every rule on every source."""
     scores: dict[str, list[Score]] = {name: [] for name in RULES}
-    for seed in args.seeds:
-        label_set, frames = make_label_set(args.output_dir, seed)
+    for label_set, frames in sources:
         for name, rule in RULES.items():
             scores[name].append(Score(label_set, frames, rule))
-            print(f"seed {seed}: {name:32s} accuracy {scores[name][-1].accuracy:.4f}", flush=True)
-    print(f"\n{sum(score.num_seen for score in scores[DRAWN['all votes']]):,} scored points that a camera sees\n")
-    header = "rule", "label mean IoU", "accuracy", "coverage", "error cut, seed by seed", "accuracy, unseen points"
+            print(f"{label_set.folder.name}: {name:32s} accuracy {scores[name][-1].accuracy:.4f}", flush=True)
+    return scores
+
+
+def print_scores(title: str, scores: dict[str, list["Score"]]) -> None:
+    print(f"\n{title}: {sum(score.num_seen for score in scores[DRAWN[0]]):,} scored points that a camera sees\n")
+    header = "rule", "label mean IoU", "accuracy", "coverage", "errors removed", "accuracy, unseen points"
     print(table(header, table_rows(scores)))
-    draw_risk(args.figure, {name: scores[rule] for name, rule in DRAWN.items()})
+    print(f"\n{table(['IoU in %', 'points', *CLASS_COLUMNS], class_rows(scores))}")
 
 
 def make_label_set(output_dir: Path, seed: int) -> tuple[LabelSet, Frames]:
@@ -92,6 +103,7 @@ class Score:
         is_labelled = seen & (labels != IGNORED)
         self.matrix = ConfusionMatrix(len(label_set.class_names), IGNORED)
         self.matrix.update(labels[seen], truth[seen])
+        self.class_names = label_set.class_names
         self.unseen_accuracy = (truth == labels)[~seen].mean()
         self.confidence, self.is_right = confidence[is_labelled], (truth == labels)[is_labelled]
 
@@ -101,7 +113,13 @@ class Score:
 
     @property
     def mean_iou(self) -> float:
-        return self.matrix.compute()["mean_iou"]
+        """Over the classes that have points; a wrong label of another class counts against the class of its point."""
+        has_points = self.matrix.counts.any(axis=1)
+        return np.mean(np.array(self.per_category_iou)[has_points])
+
+    @property
+    def per_category_iou(self) -> list[float]:
+        return self.matrix.compute()["per_category_iou"]
 
     @property
     def accuracy(self) -> float:
@@ -136,10 +154,20 @@ def table_rows(scores: dict[str, list[Score]]) -> Iterator[list[str]]:
         yield [name, *spreads, cut, spread([one.unseen_accuracy for one in ones])]
 
 
+def class_rows(scores: dict[str, list[Score]]) -> Iterator[list[str]]:
+    """Of each class: its points, and the mean of its IoU by some of the rules."""
+    for row, name in enumerate(scores[DRAWN[0]][0].class_names):
+        num_points = sum(one.matrix.counts[row].sum() for one in scores[DRAWN[0]])
+        if num_points:
+            ious = ([one.per_category_iou[row] for one in scores[rule]] for rule in CLASS_COLUMNS)
+            yield [name.replace("_", " "), f"{num_points:,}", *map(spread, ious)]
+
+
 def spread(values: list[float]) -> str:
     """Mean ± standard deviation, in %."""
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{100 * np.mean(values):.1f} ± {100 * deviation:.1f}"
+    if len(values) == 1:
+        return f"{100 * values[0]:.1f}"
+    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
 
 
 def draw_risk(path: Path, scores: dict[str, list[Score]]) -> None:

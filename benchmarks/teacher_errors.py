@@ -4,9 +4,9 @@
 
 Prints the same figures for the street's teacher `synthetic` and for a real network on PandaSet. --real is a folder
 with `pandaset` and the network's predictions in `espnetv2_cityscapes/pandaset`; without it, the street alone is
-measured. Labels are by the paper's rule. "Lag of 1" compares the labels of points with those of points in the next scan
-that are within 0.2 m and of the same true class: so moving things do not count there. Scans are 0.5 s apart on the
-street, and 0.1 s in PandaSet. Objects are clusters of at least 10 labelled points of one class of things.
+measured. Labels are by the paper's rule. "Lag of 1" compares the labels of points with those of points in the next
+scan that are within 0.2 m and of the same true class: so moving things do not count there. Scans are 0.5 s apart on
+the street, and 0.1 s in PandaSet. Objects are clusters of at least 10 labelled points of one class of things.
 """
 
 import itertools

@@ -267,8 +267,7 @@ class SyntheticTeacher(Teacher):
     ) -> np.ndarray:
         """One unit's number per segment for every unit.
 
-        Of the touching `pairs` (num_pairs, 2) with one label, things merge at random, and stuff merges where one region
-        was cut into places.
+        Of the touching `pairs` (num_pairs, 2) with one label, things merge at random, and stuff merges in one region.
         """
         segment, is_stuff = np.arange(len(prompts)), self._is_stuff[units.raw_classes]
         labels = np.where(prompts < 0, -1, self._prompt_to_class[prompts])
