@@ -5,8 +5,8 @@
 Towns of 6 scenes with 6 keyframes (3 seconds) are rendered for each seed, at 225 x 400 pixels, with six cameras. The
 teacher is `synthetic` with its default errors; it segments each image plain, flipped and at 3/4 of its size.
 Scored are all points farther than 2 m whose class is one of the 16: those that a camera sees (before any occlusion
-test), and the others. A point without a label is an error. --output_dir keeps towns and segments for another run; point
-labels are made anew. --real is a folder with `pandaset` and the predictions of a real network for its images in
+test), and the others. A point without a label is an error. --output_dir keeps towns and segments for another run;
+point labels are made anew. --real is a folder with `pandaset` and the predictions of a real network for its images in
 `espnetv2_cityscapes/pandaset`; without it, the towns alone are measured.
 """
 

@@ -20,7 +20,7 @@ from uov_hf.teachers import ImageSegments
 
 
 CAR, ROAD, TREE, NONE = 3, 10, 15, 255  # training classes
-SCORES, FULL = Consolidation(camera_vote="score"), PRESETS["consolidated"]
+SCORES, FULL = Consolidation(camera_vote="all"), PRESETS["consolidated"]
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_a_rule_of_ones_own_has_a_folder_of_its_own(frames, teacher, make_label_
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Consolidation(camera_vote="first"), '`camera_vote` must be "last" or "score", got \'first\''),
+        (lambda: Consolidation(camera_vote="first"), '`camera_vote` must be "last" or "all", got \'first\''),
         (lambda: Consolidation(min_confidence=2), "`min_confidence` must be between 0 and 1, got 2"),
         (lambda: TimeVoteConfig(voxel_size=0), "`voxel_size` must be more than 0"),
         (lambda: TimeVoteConfig(window=-1), "`window` must be at least 0"),
@@ -280,14 +280,14 @@ def test_settings_out_of_range_are_refused(make, message):
         ({"preset": "consolidated", "min_confidence": 0.4}, dataclasses.replace(FULL, min_confidence=0.4)),
         ({"min_confidence": 0.4}, Consolidation(min_confidence=0.4)),
         ({"rules": "occlusion"}, Consolidation(occlusion=FULL.occlusion)),
-        ({"rules": "cameras"}, Consolidation(camera_vote="score")),
+        ({"rules": "cameras"}, Consolidation(camera_vote="all")),
         ({"rules": "augmentations"}, Consolidation(augmentation_vote=True)),
         ({"rules": "time"}, Consolidation(time_vote=FULL.time_vote)),
         ({"rules": "superpoints"}, Consolidation(superpoint_vote=FULL.superpoint_vote)),
         ({"rules": "clean_pairs"}, Consolidation(clean_pairs=True)),
         (
             {"rules": "time, cameras", "min_confidence": 0.2},
-            Consolidation(camera_vote="score", time_vote=FULL.time_vote, min_confidence=0.2),
+            Consolidation(camera_vote="all", time_vote=FULL.time_vote, min_confidence=0.2),
         ),
         ({"rules": ",".join(VOTES)}, "consolidated"),
     ],

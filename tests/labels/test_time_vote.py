@@ -37,9 +37,8 @@ def test_other_scans_outvote_one_mistake_and_label_points_without_votes():
 def test_a_vote_fades_with_distance():
     own, other = scan([[0, 0, 0]], [ROAD], has_vote=[False]), scan([[0.3, 0, 0]], [ROAD])
     votes = vote_over_time(np.zeros((1, 3)), np.ones(1), own, [other], IS_THING, CONFIG)
-    assert votes.weights == pytest.approx([np.exp(-0.5)]) and votes.scores[0, ROAD] == pytest.approx(
-        0.5 * np.exp(-0.5)
-    )
+    weight = np.exp(-0.5)
+    assert votes.weights[0] == pytest.approx([0, weight, 0]) and votes.scores[0] == pytest.approx([0, weight / 2, 0])
     assert label([[0.91, 0, 0]], own, [other]) == [ROAD] and label([[1.21, 0, 0]], own, [other]) == [255]
 
 
@@ -69,23 +68,23 @@ def test_the_points_of_a_far_thing_may_be_farther_from_where_it_was():
 def loop_over_time(positions, ranges, own, others, config):
     """The scores and weights of each point, voxel by voxel in float64."""
     voxels = [
-        (center, scores, weight, scan is own)
+        (center, weights, scores, scan is own)
         for scan in (own, *others)
-        for center, scores, weight in zip(scan.centers, scan.votes.scores, scan.votes.weights, strict=True)
+        for center, weights, scores in zip(scan.centers, scan.votes.weights, scan.votes.scores, strict=True)
     ]
     sigma = [max(config.reach, config.relative_reach * distance) for distance in ranges]
-    scores, weights = np.zeros((len(positions), 3)), np.zeros(len(positions))
+    weights, scores = np.zeros((2, len(positions), 3))
     for place, position in enumerate(positions):
         nearest = sorted(voxels, key=lambda voxel: np.linalg.norm(voxel[0] - position))[: config.num_neighbors]
-        for center, voxel_scores, weight, is_own in nearest:
+        for center, voxel_weights, voxel_scores, is_own in nearest:
             distance = np.linalg.norm(center - position)
             to_points = np.linalg.norm(positions - center, axis=1)
             counts = is_own or to_points.min() < sigma[to_points.argmin()]
-            kept = voxel_scores.astype(float) * (~np.append(IS_THING, False) | counts)
+            kept = ~np.append(IS_THING, False) | counts
             falloff = np.exp(-(distance**2) / (2 * sigma[place] ** 2)) * (distance < 3 * sigma[place])
-            scores[place] += falloff * kept
-            weights[place] += falloff * weight * kept.sum() / voxel_scores.sum()
-    return scores, weights
+            weights[place] += falloff * kept * voxel_weights.astype(float)
+            scores[place] += falloff * kept * voxel_scores.astype(float)
+    return weights, scores
 
 
 def test_the_votes_are_those_of_a_loop_over_points_and_voxels():
@@ -95,14 +94,14 @@ def test_the_votes_are_those_of_a_loop_over_points_and_voxels():
     own, *others = [scan(cloud, rng.integers(0, 2, 60), rng.random(60) < 0.7) for cloud in clouds]
     ranges = rng.uniform(1, 20, 60)
     votes = vote_over_time(clouds[0], ranges, own, others, IS_THING, config)
-    scores, weights = loop_over_time(clouds[0], ranges, own, others, config)
+    weights, scores = loop_over_time(clouds[0], ranges, own, others, config)
     assert votes.scores == pytest.approx(scores, rel=1e-5, abs=1e-6)
     assert votes.weights == pytest.approx(weights, rel=1e-5, abs=1e-6)
 
 
 def test_a_near_surface_does_not_count_more_by_its_points():
     many = scan(np.zeros((100, 3)), [CAR] * 100)
-    assert many.votes.weights == pytest.approx([10]) and len(many.centers) == 1
+    assert many.votes.weights[0].tolist() == pytest.approx([10, 0, 0]) and len(many.centers) == 1
 
 
 def test_far_coordinates_are_as_good_as_near_ones():

@@ -14,13 +14,19 @@ def votes_on_one_point(*votes):
     return count_votes(np.zeros(len(votes), int), np.array(classes), np.array(scores, np.float32), 1, num_classes=2)
 
 
-def test_scores_decide_not_numbers():
+def test_numbers_decide_whatever_the_scores():
+    """A network's scores are higher for large things than for thin ones, right or wrong."""
     votes = votes_on_one_point((CAR, 0.9), (ROAD, 0.4), (ROAD, 0.4))
     labels, confidence = decide(votes)
-    assert labels.tolist() == [CAR] and confidence == pytest.approx([0.3], abs=1e-3)  # 0.9 of three votes
+    assert labels.tolist() == [ROAD] and confidence == pytest.approx([0.8 / 3], abs=1e-3)  # 0.4 + 0.4 of three votes
     soft_labels, soft_scores = rank_classes(votes)
-    assert soft_labels.tolist() == [[CAR, ROAD, NONE]]
-    assert soft_scores[0] == pytest.approx([0.3, 0.8 / 3, 0], abs=1e-3)
+    assert soft_labels.tolist() == [[ROAD, CAR, NONE]]
+    assert soft_scores[0] == pytest.approx([0.8 / 3, 0.3, 0], abs=1e-3)
+
+
+def test_of_equally_many_votes_the_higher_score_wins():
+    votes = votes_on_one_point((CAR, 0.4), (ROAD, 0.5))
+    assert decide(votes)[0].tolist() == [ROAD] and rank_classes(votes)[0].tolist() == [[ROAD, CAR, NONE]]
 
 
 def test_background_is_a_vote_for_no_class():

@@ -17,7 +17,7 @@ class Consolidation:
         occlusion (`OcclusionConfig`, *optional*): Leave out the pairs of points that something hides from the camera.
         camera_vote (`str`, defaults to `"last"`):
             The label of a point that several cameras see. `"last"`: the segment of the last camera that has one there,
-            as in the paper. `"score"`: each segment is a vote with its score as weight.
+            as in the paper. `"all"`: the segment of each camera is a vote.
         augmentation_vote (`bool`, defaults to `False`):
             The segments of augmented images (flipped, scaled) count as further votes.
         time_vote (`TimeVoteConfig`, *optional*): The votes on the same place in the scans before and after count.
@@ -33,7 +33,7 @@ class Consolidation:
     """
 
     occlusion: OcclusionConfig | None = None
-    camera_vote: Literal["last", "score"] = "last"
+    camera_vote: Literal["last", "all"] = "last"
     augmentation_vote: bool = False
     time_vote: TimeVoteConfig | None = None
     superpoint_vote: SuperpointConfig | None = None
@@ -41,8 +41,8 @@ class Consolidation:
     clean_pairs: bool = False
 
     def __post_init__(self):
-        if self.camera_vote not in ("last", "score"):
-            raise ValueError(f'`camera_vote` must be "last" or "score", got {self.camera_vote!r}.')
+        if self.camera_vote not in ("last", "all"):
+            raise ValueError(f'`camera_vote` must be "last" or "all", got {self.camera_vote!r}.')
         object.__setattr__(self, "min_confidence", float(self.min_confidence))  # 1 and 1.0 are one rule
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"`min_confidence` must be between 0 and 1, got {self.min_confidence}.")
@@ -52,7 +52,7 @@ PRESETS = {
     "paper": Consolidation(),
     "consolidated": Consolidation(
         occlusion=OcclusionConfig(),
-        camera_vote="score",
+        camera_vote="all",
         augmentation_vote=True,
         time_vote=TimeVoteConfig(),
         superpoint_vote=SuperpointConfig(),

@@ -64,7 +64,7 @@ class VoxelVotes:
 
 def gather_in_voxels(votes: Votes, positions: np.ndarray, config: TimeVoteConfig) -> VoxelVotes:
     """Gather the votes on the points of one scan; `positions` `(num_points, 3)` are global, metres."""
-    has_votes = np.flatnonzero(votes.weights)
+    has_votes = np.flatnonzero(votes.is_any)
     votes, positions = votes.select(has_votes), positions[has_votes]
     keys, voxel = np.unique(voxel_keys(positions, config.voxel_size), return_inverse=True)
     sizes = np.bincount(voxel, minlength=len(keys))
@@ -100,10 +100,11 @@ def vote_over_time(
     sigma = np.maximum(config.reach, config.relative_reach * ranges)  # (num_points,)
     has_left = ~_is_near_points(centers, positions, sigma)  # (num_voxels,)
     has_left[: len(own.centers)] = False  # in its own scan every vote counts
-    votes = _without_things(concatenate_votes([scan.votes for scan in scans]), has_left, is_thing)
+    counts = ~(has_left[:, None] & np.append(is_thing, False))  # (num_voxels, num_classes + 1)
+    votes = concatenate_votes([scan.votes for scan in scans]).where(counts)
     num_voxels = min(config.num_neighbors, len(centers))
     if num_voxels == 0:
-        return Votes(np.zeros((len(positions), len(is_thing) + 1), np.float32), np.zeros(len(positions), np.float32))
+        return Votes(*np.zeros((2, len(positions), len(is_thing) + 1), np.float32))
 
     distances, voxels = cKDTree(centers).query(positions, k=range(1, num_voxels + 1))
     sigma = sigma[:, None]
@@ -116,13 +117,6 @@ def _is_near_points(centers: np.ndarray, positions: np.ndarray, sigma: np.ndarra
     """Which of `centers` `(num_voxels, 3)` are nearer to the nearest of `positions` than that point's `sigma`."""
     distances, nearest = cKDTree(positions).query(centers, distance_upper_bound=sigma.max(initial=0))
     return distances < np.append(sigma, 0)[nearest]  # where no point is within the bound, `nearest` is their number
-
-
-def _without_things(votes: Votes, voxels: np.ndarray, is_thing: np.ndarray) -> Votes:
-    """The votes without those for things in some of the voxels `(num_voxels,)` bool."""
-    scores = np.where(voxels[:, None] & np.append(is_thing, False), 0, votes.scores)
-    kept = scores.sum(axis=1) / np.maximum(votes.scores.sum(axis=1), np.finfo(np.float32).tiny)
-    return Votes(scores, votes.weights * kept)
 
 
 def voxel_keys(positions: np.ndarray, voxel_size: float) -> np.ndarray:

@@ -14,7 +14,12 @@ from uov_hf.image_files import open_image
 from uov_hf.teachers.config import TeacherConfig, at_least, share
 from uov_hf.teachers.mistakes import (
     CONFUSIONS,
+    SCORE,
+    SCORE_DEVIATION,
+    THIN,
+    THIN_SCORE,
     UNSEEN,
+    WRONG_SCORE,
     Draw,
     Units,
     bleed,
@@ -47,22 +52,22 @@ class SyntheticConfig(TeacherConfig):
         seed (`int`, *optional*, defaults to 0): Of all errors.
         confusion_rate (`float`, *optional*, defaults to 0.08):
             Share of the parts of things (cars, people, …) that get another class.
-        region_confusion_rate (`float`, *optional*, defaults to 0.06): The same for stuff (roads, buildings, trees, …).
+        region_confusion_rate (`float`, *optional*, defaults to 0.02): The same for stuff (roads, buildings, trees, …).
         region_size (`float`, *optional*, defaults to 0.1):
             Side of regions, as a share of the image's width. Masks are cut at the borders of regions, and each part is
             labelled on its own. Segments then have similar sizes: all count alike in pre-training, so a wrong part of
             a road weighs no more than its area.
         unseen_rate (`float`, *optional*, defaults to 0.2):
             Share of the parts of the classes in `UNSEEN` that get the other class.
-        missing_rate (`float`, *optional*, defaults to 0.12): Share of the parts without a mask.
-        min_area (`float`, *optional*, defaults to 0.0005): Parts with a smaller share of the image have no mask.
+        missing_rate (`float`, *optional*, defaults to 0.02): Share of the parts without a mask.
+        min_area (`float`, *optional*, defaults to 0.0003): Parts with a smaller share of the image have no mask.
         merge_rate (`float`, *optional*, defaults to 0.3):
             Share of the touching pairs of parts of things of one class that become one mask.
-        border (`float`, *optional*, defaults to 0.006):
+        border (`float`, *optional*, defaults to 0.005):
             Standard deviation of the shift of borders, as a share of the image's width.
         embed_noise (`float`, *optional*, defaults to 0.3):
             Length of the noise on a segment's embedding, before normalisation.
-        persistence (`float`, *optional*, defaults to 0.9):
+        persistence (`float`, *optional*, defaults to 0.95):
             Similarity between the errors in two images of the same object or place, also between an image and its
             augmentation: the share of the parts whose error is that of their object or place (the others are drawn for
             the image), and the correlation of the shifts of borders.
@@ -73,15 +78,15 @@ class SyntheticConfig(TeacherConfig):
 
     seed: int = at_least(0, 0)
     confusion_rate: float = share(0.08)
-    region_confusion_rate: float = share(0.06)
+    region_confusion_rate: float = share(0.02)
     region_size: float = 0.1
     unseen_rate: float = share(0.2)
-    missing_rate: float = share(0.12)
-    min_area: float = share(0.0005)
+    missing_rate: float = share(0.02)
+    min_area: float = share(0.0003)
     merge_rate: float = share(0.3)
-    border: float = at_least(0, 0.006)
+    border: float = at_least(0, 0.005)
     embed_noise: float = at_least(0, 0.3)
-    persistence: float = share(0.9)
+    persistence: float = share(0.95)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,9 +212,15 @@ class SyntheticTeacher(Teacher):
         has_mask = (prompts >= 0) & (areas >= self.config.min_area * pixels.size)
         segment_of_unit, kept = compact(np.where(has_mask, unit_of_unit, -1))
         is_right = is_right[kept]
-        scores = np.where(is_right, rng.uniform(0.6, 0.98, len(kept)), rng.uniform(0.4, 0.85, len(kept)))
+        scores = self._draw_scores(rng, self._prompt_to_class[prompts[kept]], is_right)
         noise = rng.standard_normal((len(kept), EMBED_DIM)) * self.config.embed_noise / np.sqrt(EMBED_DIM)
         return Draw(segment_of_unit, prompts[kept], scores, noise)
+
+    def _draw_scores(self, rng: np.random.Generator, labels: np.ndarray, is_right: np.ndarray) -> np.ndarray:
+        """Scores (num_segments,) for the classes of the labels (num_segments,)."""
+        is_thin = np.isin(labels, [self.vocabulary.class_names.index(name) for name in THIN])
+        means = np.where(is_thin, THIN_SCORE, SCORE) + np.where(is_right, 0, WRONG_SCORE)
+        return np.clip(means + SCORE_DEVIATION * rng.standard_normal(len(means)), 0.1, 0.99)
 
     def read_truth(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """True ids of an image (height, width), and the raw class of every id; the sky is static.other."""
