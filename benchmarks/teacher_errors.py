@@ -5,7 +5,7 @@
 Prints the same figures for the street's teacher `synthetic` and for a real network on PandaSet. --real is a folder
 with `pandaset` and the network's predictions in `espnetv2_cityscapes/pandaset`; without it, the street alone is
 measured. Labels are by the paper's rule, without hidden points: so the errors are the teacher's. "Lag of 1" compares
-the labels of points with those of points in the next scan that are within 0.2 m and of the same true class: so moving
+the labels of points with those of points in the next scan that are within 0.1 m and of the same true class: so moving
 things do not count there. Scans are 0.5 s apart on the street, and 0.1 s in PandaSet. Objects are clusters of at least
 10 labelled points of one class of things.
 """
@@ -31,7 +31,7 @@ from uov_hf.labels.segments import decode_segmentation
 
 
 NOT_HIDDEN = parse_rule(rules="occlusion")
-SAME_PLACE = 0.2  # metres between points of two scans
+SAME_PLACE = 0.1  # metres between points of two scans
 OBJECT_GAP, OBJECT_POINTS = 0.8, 10  # metres between the points of an object; the fewest points of one
 MAX_LAG = 3  # scans
 BORDERS = 0, 0.002, 0.004, 0.008, 0.016, 0.032, np.inf  # distance to a border between labels, in image widths

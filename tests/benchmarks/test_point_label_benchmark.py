@@ -1,6 +1,7 @@
 """The benchmarks of point labels: the official rule gives our labels, and their error is counted point by point."""
 
 import shutil
+from dataclasses import replace
 
 import label_votes
 import numpy as np
@@ -8,7 +9,8 @@ import point_labels
 import pytest
 
 from uov_hf.data import load_frames
-from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.labels import PRESETS, LabelSet, PointLabels
+from uov_hf.labels.consolidation import VOTES as FIELDS
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -36,8 +38,8 @@ def test_the_tiles_are_a_teacher_of_any_image():
 def test_the_error_of_labels_is_that_of_a_loop_over_points(tiny_street, street_labels, tmp_path):
     frames = load_frames("nuscenes", split="all", data_dir=tiny_street)
     label_set = LabelSet(shutil.copytree(street_labels, tmp_path / "labels"))
-    score = label_votes.Score(label_set, frames, label_votes.RULES["+ superpoint vote"])
-    paper, voted = (PointLabels(label_set.folder, rule) for rule in ("paper", label_votes.RULES["+ superpoint vote"]))
+    score = label_votes.Score(label_set, frames, label_votes.RULES["all but time"])
+    paper, voted = (PointLabels(label_set.folder, rule) for rule in ("paper", label_votes.RULES["all but time"]))
     num_seen = num_right = num_labelled = num_unseen = num_unseen_right = 0
     for frame in frames:
         seen = set(paper.read(frame["frame_id"])["pair_to_point"].tolist())
@@ -54,6 +56,9 @@ def test_the_error_of_labels_is_that_of_a_loop_over_points(tiny_street, street_l
     assert score.unseen_accuracy == pytest.approx(num_unseen_right / num_unseen) and num_unseen > 0
 
 
-def test_the_rows_of_the_table_lead_from_one_preset_to_the_other():
-    assert label_votes.RULES["paper's rule"] == "paper"
-    assert label_votes.RULES["+ augmentation vote"] == "consolidated"
+@pytest.mark.parametrize("vote", label_votes.VOTES)
+def test_the_table_has_each_vote_alone_and_left_out(vote):
+    field, full = FIELDS[vote], PRESETS["consolidated"]
+    assert label_votes.RULES[f"only {vote}"] == replace(PRESETS["paper"], **{field: getattr(full, field)})
+    without = replace(full, **{field: getattr(PRESETS["paper"], field)}, clean_pairs=False)  # which changes no label
+    assert label_votes.RULES[f"all but {vote}"] == without

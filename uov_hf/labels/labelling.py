@@ -41,7 +41,7 @@ class PointLabelRow(Pairs):
     frame_id: str
     labels: np.ndarray  # (num_points,) uint8: training class, 255 = none
     confidence: np.ndarray  # (num_points,) float16: 0…1
-    soft_labels: np.ndarray | None  # (num_points, 3) uint8: the best classes, best first
+    soft_labels: np.ndarray | None  # (num_points, 3) uint8: the classes with the most votes, in this order
     soft_scores: np.ndarray | None  # (num_points, 3) float16: their confidence
 
 

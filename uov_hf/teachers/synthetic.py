@@ -52,14 +52,14 @@ class SyntheticConfig(TeacherConfig):
         seed (`int`, *optional*, defaults to 0): Of all errors.
         confusion_rate (`float`, *optional*, defaults to 0.08):
             Share of the parts of things (cars, people, …) that get another class.
-        region_confusion_rate (`float`, *optional*, defaults to 0.02): The same for stuff (roads, buildings, trees, …).
+        region_confusion_rate (`float`, *optional*, defaults to 0.06): The same for stuff (roads, buildings, trees, …).
         region_size (`float`, *optional*, defaults to 0.1):
             Side of regions, as a share of the image's width. Masks are cut at the borders of regions, and each part is
             labelled on its own. Segments then have similar sizes: all count alike in pre-training, so a wrong part of
             a road weighs no more than its area.
         unseen_rate (`float`, *optional*, defaults to 0.2):
             Share of the parts of the classes in `UNSEEN` that get the other class.
-        missing_rate (`float`, *optional*, defaults to 0.02): Share of the parts without a mask.
+        missing_rate (`float`, *optional*, defaults to 0.0): Share of the parts without a mask.
         min_area (`float`, *optional*, defaults to 0.0003): Parts with a smaller share of the image have no mask.
         merge_rate (`float`, *optional*, defaults to 0.3):
             Share of the touching pairs of parts of things of one class that become one mask.
@@ -78,10 +78,10 @@ class SyntheticConfig(TeacherConfig):
 
     seed: int = at_least(0, 0)
     confusion_rate: float = share(0.08)
-    region_confusion_rate: float = share(0.02)
+    region_confusion_rate: float = share(0.06)
     region_size: float = 0.1
     unseen_rate: float = share(0.2)
-    missing_rate: float = share(0.02)
+    missing_rate: float = share(0.0)
     min_area: float = share(0.0003)
     merge_rate: float = share(0.3)
     border: float = at_least(0, 0.005)
