@@ -64,7 +64,7 @@ class LabelledScan:
 
 def main() -> None:
     parser = add_real(make_parser(__doc__))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Of the towns.")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="Of the towns; none: no towns.")
     parser.add_argument("--output_dir", type=Path, default=Path("out/label_votes"))
     args = parser.parse_args()
     columns, classes = {}, {}

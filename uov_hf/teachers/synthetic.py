@@ -59,7 +59,8 @@ class SyntheticConfig(TeacherConfig):
             a road weighs no more than its area.
         unseen_rate (`float`, *optional*, defaults to 0.2):
             Share of the parts of the classes in `UNSEEN` that get the other class.
-        missing_rate (`float`, *optional*, defaults to 0.0): Share of the parts without a mask.
+        missing_rate (`float`, *optional*, defaults to 0.0):
+            Share of the parts without a mask. A network that labels every pixel has none; teachers of masks have some.
         min_area (`float`, *optional*, defaults to 0.0003): Parts with a smaller share of the image have no mask.
         merge_rate (`float`, *optional*, defaults to 0.3):
             Share of the touching pairs of parts of things of one class that become one mask.
