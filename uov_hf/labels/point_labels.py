@@ -31,7 +31,7 @@ from uov_hf.labels.votes import NUM_SOFT_LABELS
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 SCHEMA = pa.schema(
     {
