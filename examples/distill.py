@@ -82,6 +82,8 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArgume
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(self, 0, "self_training_epochs")
+        if not 0 <= self.class_balance <= 1:
+            raise ValueError(f"--class_balance must be from 0 to 1, got {self.class_balance}.")
         if self.preset is not None:
             self.model_name_or_path = None
         elif given := self.voxel_settings():

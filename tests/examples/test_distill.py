@@ -67,3 +67,9 @@ def test_only_an_untrained_network_takes_voxels(script, capsys):
     assert "Only an untrained network takes --voxel_size: give --preset." in capsys.readouterr().err
     args = distill.parse(*data, "--voxel_size", 1, 1, 1, "--preset", "tiny")
     assert args.model_name_or_path is None and args.voxel_settings() == {"voxel_size": [1.0, 1.0, 1.0]}
+
+
+def test_a_class_balance_outside_0_to_1_is_refused_before_anything_is_read(script, capsys):
+    with pytest.raises(SystemExit):
+        script("distill.py").parse("--dataset", "nuscenes", "--label_set", "labels", "--class_balance", 1.5)
+    assert "--class_balance must be from 0 to 1, got 1.5." in capsys.readouterr().err

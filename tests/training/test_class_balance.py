@@ -45,9 +45,13 @@ def test_of_a_large_dataset_some_frames_are_counted():
     assert NUM_COUNTED / 2 < len(read) <= NUM_COUNTED
 
 
-def test_a_power_outside_0_to_1_is_refused():
-    with pytest.raises(ValueError, match="--class_balance"):
-        class_weights([], 2, 1.5)
+def test_a_frame_without_point_labels_and_a_dataset_without_frames_are_left_out():
+    """`--on_error skip` leaves a broken frame without point labels; an empty split gets its own error later."""
+    frames, _ = labelled_frames({"a": [0] * 9 + [1]})
+    expected = class_weights([frames], 2, 0.5)
+    frames.frames.frame_ids.append("broken")
+    empty, _ = labelled_frames({})
+    assert np.array_equal(class_weights([frames, empty], 2, 0.5), expected)
 
 
 @pytest.mark.parametrize("with_confidence", [False, True])

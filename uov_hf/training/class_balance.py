@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.data.frames import BROKEN
 from uov_hf.training.samples import LabelledFrames
 
 
@@ -18,21 +19,19 @@ def class_weights(datasets: Iterable[LabelledFrames], num_classes: int, power: f
     Args:
         datasets (`Iterable[LabelledFrames]`): Frames with point labels; at most 500 of each are counted.
         num_classes (`int`): Number of classes.
-        power (`float`): 0 gives equal weights; with 1 all classes count the same in a mean over all labels.
+        power (`float`): From 0, equal weights, to 1: all classes count the same in a mean over all labels.
 
     Returns:
         `np.ndarray` of shape `(num_classes,)`, float32: The weights; their mean over all labels is 1.
-
-    Raises:
-        ValueError: `power` is not in [0, 1].
     """
-    if not 0 <= power <= 1:
-        raise ValueError(f"`--class_balance` must be from 0 to 1, got {power}.")
     counts = np.zeros(num_classes, dtype=np.int64)
     for dataset in datasets:
         frame_ids = dataset.frames.frame_ids
-        for frame_id in frame_ids[:: -(-len(frame_ids) // NUM_COUNTED)]:
-            labels = dataset.point_labels.read(frame_id, ["labels"])["labels"]
+        for frame_id in frame_ids[:: max(1, -(-len(frame_ids) // NUM_COUNTED))]:
+            try:
+                labels = dataset.point_labels.read(frame_id, ["labels"])["labels"]
+            except BROKEN:  # a broken frame that `--on_error skip` left without point labels; the training reports it
+                continue
             counts += np.bincount(labels[labels != IGNORED], minlength=num_classes)
     shares = counts / max(counts.sum(), 1)
     weights = np.maximum(shares, SMALLEST_SHARE) ** -power
