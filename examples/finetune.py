@@ -9,6 +9,7 @@ checkpoint. Defaults are the paper's. Without --dataset it trains on the synthet
 beside the checkpoint.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from uov_hf.data.frames import BROKEN
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
 from uov_hf.training.arguments import STREET_DEFAULTS, SegmenterArguments, option, parse_arguments
 from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.collation import ScanBatch
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
 from uov_hf.training.objectives import SEGMENTATION
@@ -31,7 +33,7 @@ from uov_hf.training.publishing import finish_run
 from uov_hf.training.run import create_run
 from uov_hf.training.samples import AnnotatedSamples, load_annotated_frames
 from uov_hf.training.several_datasets import JoinedSamples
-from uov_hf.vocabulary import load_map
+from uov_hf.vocabulary import TaxonomyMap, load_map
 
 
 logger = get_logger("uov_hf.finetune")
@@ -51,8 +53,8 @@ class FinetuningArguments(SegmenterArguments):
     reuse_head: bool = option(False, "Keep a segmenter's trained head, whose classes must be the dataset's or --map.")
     map: str | None = option(
         None,
-        "Keep the classes of the checkpoint and turn the dataset's labels into them: a map such as "
-        "cityscapes_semantic_kitti, or a YAML file. Labels of classes that it does not have are ignored.",
+        "Keep the classes of the checkpoint and turn the labels of datasets with other classes into them: a map such "
+        "as cityscapes_semantic_kitti, or a YAML file. Labels of classes that it does not have are ignored.",
     )
     linear_probe: bool = option(False, "Train the head alone: the network is frozen, BatchNorm included.")
     no_augmentation: bool = option(
@@ -89,22 +91,22 @@ def main() -> None:
 
     # Data
     loaded = load_annotated_frames(args.datasets, args.data_fraction)
-    frames = loaded[0]  # all have its classes
-    classes = choose_classes(args, frames)
-    label_map = classes.label_map
-    if label_map is not None and accelerator.is_main_process:
-        log_ignored_points(loaded, label_map)
-    processor = create_processor(args, frames.taxonomy)
-    extractor, augmentation = processor.feature_extractor, None if args.no_augmentation else AugmentationConfig()
-    samples = JoinedSamples(
-        AnnotatedSamples(one, extractor, augmentation, args.seed, label_map=label_map) for one in loaded
-    )
+    classes = choose_classes(args, loaded[0])
+    label_maps = [classes.find_label_map(frames) for frames in loaded]
+    if args.map is not None and accelerator.is_main_process:
+        log_ignored_points(loaded, label_maps)
+    processor = create_processor(args, loaded[0].taxonomy)
+
+    def make_samples(datasets, augmentation=None) -> JoinedSamples[ScanBatch]:
+        settings = (processor.feature_extractor, augmentation, args.seed)
+        return JoinedSamples(AnnotatedSamples(one, *settings, classes.find_label_map(one)) for one in datasets)
+
+    samples = make_samples(loaded, None if args.no_augmentation else AugmentationConfig())
     validation = None
     if any(args.validation_datasets):
-        held_out = load_annotated_frames(args.validation_datasets)
-        validation = JoinedSamples(AnnotatedSamples(one, extractor, label_map=label_map) for one in held_out)
+        validation = make_samples(load_annotated_frames(args.validation_datasets))
 
-    # Model, with the dataset's classes or its own
+    # Model, with the datasets' classes or its own
     model = create_model(args, classes.class_names)
 
     # Training
@@ -117,37 +119,61 @@ def main() -> None:
 
 
 class TrainedClasses(NamedTuple):
-    """The classes of the head, and the class of each label `(256,)` if those of the dataset are others."""
+    """The classes of the head, and the map that turns the labels of datasets with other classes into them."""
 
     taxonomy: str | None
     class_names: list[str]
-    label_map: np.ndarray | None = None
+    taxonomy_map: TaxonomyMap | None = None
+
+    def find_label_map(self, frames: Frames) -> np.ndarray | None:
+        """The class of each label of a dataset, `(256,)`; `None` if it has the classes of the head.
+
+        Raises:
+            ValueError: It has others, and no map has them.
+        """
+        if frames.class_names == self.class_names:
+            return None
+        if self.taxonomy_map is not None:
+            return self.taxonomy_map.to_classes(frames.class_names, self.class_names)
+        raise ValueError(
+            f"The datasets of a training must have the same classes in the same order: {self.taxonomy} has "
+            f"{self.class_names}, {frames.taxonomy} has {frames.class_names}. Or keep the classes of the checkpoint "
+            "with --map."
+        )
 
 
 def choose_classes(args: FinetuningArguments, frames: Frames) -> TrainedClasses:
-    """The dataset's classes or, with `--map`, the checkpoint's."""
+    """The first dataset's classes or, with `--map`, the checkpoint's."""
     if args.map is None:
         return TrainedClasses(frames.taxonomy, frames.class_names)
     class_names, taxonomy_map = UOVConfig.from_pretrained(args.model_name_or_path).classes, load_map(args.map)
-    label_map = taxonomy_map.to_classes(frames.class_names, class_names)
-    return TrainedClasses(taxonomy_map.taxonomy_of(class_names), class_names, label_map)
+    return TrainedClasses(taxonomy_map.taxonomy_of(class_names), class_names, taxonomy_map)
 
 
-def log_ignored_points(loaded: list[Frames], label_map: np.ndarray) -> None:
+def log_ignored_points(loaded: list[Frames], label_maps: list[np.ndarray | None]) -> None:
     """Log the annotated points whose class the checkpoint does not have; this reads all labels once."""
-    counts = np.zeros(len(label_map), np.int64)
-    for frames in (one.select_columns(["labels"]) for one in loaded):
-        for index in range(len(frames)):
-            try:
-                labels = frames[index]["labels"]
-            except BROKEN:  # the training reports it, or stops
-                continue
-            if labels is not None:
-                counts += np.bincount(labels, minlength=len(counts))
-    by_class = zip(loaded[0].class_names, counts, label_map, strict=False)
-    ignored = {name: num_points for name, num_points, row in by_class if row == IGNORED}
-    shown = ", ".join(f"{name} {num_points:,}" for name, num_points in ignored.items() if num_points)
-    logger.info(f"--map ignores {sum(ignored.values()):,} of {counts[:IGNORED].sum():,} points: {shown or 'none'}.")
+    ignored, num_points = Counter[str](), 0
+    for frames, label_map in zip(loaded, label_maps, strict=True):
+        counts = count_labels(frames)
+        num_points += int(counts[:IGNORED].sum())
+        if label_map is not None:
+            by_class = zip(frames.class_names, counts.tolist(), label_map, strict=False)
+            ignored.update({name: count for name, count, row in by_class if row == IGNORED})
+    shown = ", ".join(f"{name} {count:,}" for name, count in ignored.items() if count)
+    logger.info(f"--map ignores {ignored.total():,} of {num_points:,} points: {shown or 'none'}.")
+
+
+def count_labels(frames: Frames) -> np.ndarray:
+    """The number of points with each label, `(256,)`."""
+    counts, frames = np.zeros(IGNORED + 1, np.int64), frames.select_columns(["labels"])
+    for index in range(len(frames)):
+        try:
+            labels = frames[index]["labels"]
+        except BROKEN:  # the training reports it, or stops
+            continue
+        if labels is not None:
+            counts += np.bincount(labels, minlength=len(counts))
+    return counts
 
 
 def create_processor(args: FinetuningArguments, taxonomy: str | None) -> UOVProcessor:

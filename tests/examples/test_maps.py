@@ -3,9 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import small_car
 import torch
+import yaml
 from runs import losses
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor
@@ -84,6 +87,39 @@ def test_fine_tuning_keeps_the_classes_of_the_checkpoint_and_reports_the_points_
     expected = f"--map ignores {num_ignored:,} of {sum(map(len, annotated)):,} points: "
     assert num_ignored and any(expected in record.getMessage() for record in caplog.records)
     assert (out / LOG_FILE).is_file() and len(losses(out)) == 1
+
+
+def test_datasets_of_several_taxonomies_train_one_head(run, caplog, tiny_street, tmp_path):
+    """Each dataset has a label map of its own; here all have a road and nothing else in common."""
+    roads = {"cityscapes": "road", "nuscenes": "driveable_surface", "semantic_kitti": "road"}
+    others = {
+        name: [other for other in load_vocabulary(name).class_names if other != road] for name, road in roads.items()
+    }
+    path = tmp_path / "roads.yaml"
+    classes = [{"name": "road", **{name: [road] for name, road in roads.items()}}, {"name": None, **others}]
+    path.write_text(yaml.safe_dump({"taxonomies": list(roads), "classes": classes}))
+    car = small_car.write_car(tmp_path / "car").parent  # 3 frames of 50 points, all of them road
+    data = ["--dataset", "nuscenes", "point_cloud_folder", "--data_dir", tiny_street, car, "--split", "test", "all"]
+    caplog.set_level("INFO")
+    steps = ["--max_train_steps", 1, "--per_device_train_batch_size", 5, "--validation_split", "", "all"]
+    out = run("finetune.py", "--map", path, *data, *steps)
+    assert list(UOVForSemanticSegmentation.from_pretrained(out).config.id2label.values()) == CITYSCAPES
+    road = load_vocabulary("nuscenes").class_names.index("driveable_surface")
+    labels = [frame["labels"] for frame in load_frames("nuscenes", "test", data_dir=tiny_street)]
+    annotated = sum(int((of_frame != 255).sum()) for of_frame in labels)
+    num_road = sum(int((of_frame == road).sum()) for of_frame in labels)
+    expected = f"--map ignores {annotated - num_road:,} of {annotated + 150:,} points: "
+    assert any(expected in record.getMessage() for record in caplog.records)
+
+
+def test_a_dataset_with_the_classes_of_the_checkpoint_needs_no_map(script):
+    """A map is lossy where it has one class for several; labels of the same classes stay as they are."""
+    names = script("finetune.py")
+    kitti, nuscenes = (load_vocabulary(name).class_names for name in ("semantic_kitti", "nuscenes"))
+    classes = names.TrainedClasses("nuscenes", nuscenes, load_map("nuscenes_semantic_kitti"))
+    frames = SimpleNamespace(class_names=nuscenes, taxonomy="nuscenes")
+    assert classes.find_label_map(frames) is None
+    assert classes.find_label_map(SimpleNamespace(class_names=kitti, taxonomy="semantic_kitti")).shape == (256,)
 
 
 def test_a_map_needs_the_classes_of_a_checkpoint(script, capsys):

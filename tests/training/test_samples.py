@@ -174,3 +174,24 @@ def test_superpoints_of_a_mixed_sample_keep_their_points_and_embeddings(front_ca
     ):
         source = np.abs(embeds - embed).max(axis=1).argmin()
         assert np.abs(embeds[source] - embed).max() < 1e-5 and labels[source] == label and size <= sizes[source]
+
+
+def test_a_broken_frame_is_no_part_of_the_mixed_scans_of_others(street, monkeypatch):
+    """Without this, one broken frame makes a mixed scan of nearly every other frame a broken one, too."""
+    frames, _, point_labels = street
+    broken = frames.frame_ids[0]
+    read = PointLabels.read
+
+    def read_or_break(self, frame_id, columns=None):
+        if frame_id == broken:
+            raise KeyError(frame_id)
+        return read(self, frame_id, columns)
+
+    monkeypatch.setattr(PointLabels, "read", read_or_break)
+    augmentation = AugmentationConfig(mix_sectors=True)
+    samples = DistillationSamples(frames, point_labels, UOVFeatureExtractor(), augmentation)
+    monkeypatch.setattr("uov_hf.training.mixing.labelled_sector", lambda bins: np.arange(360) < 40)
+    for epoch in range(4):
+        assert len(samples[epoch, 1]["labels"])
+        with pytest.raises(KeyError):
+            samples[epoch, 0]

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import Frames, load_frames
-from uov_hf.data.frames import Frame
+from uov_hf.data.frames import BROKEN, Frame
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.labelling import Pairs, PointLabelRow
@@ -20,7 +20,7 @@ from uov_hf.training.arguments import DataArguments, LabelSetArguments
 from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
 from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch, concatenate_rows
 from uov_hf.training.launch import sharing
-from uov_hf.training.mixing import Scan, mix_sectors
+from uov_hf.training.mixing import MAX_SCANS, Scan, mix_sectors
 from uov_hf.training.order import FrameKey
 
 
@@ -69,20 +69,8 @@ def load_labelled_frames(
 
 
 def load_annotated_frames(datasets: Sequence[DataArguments | None], data_fraction: float = 1.0) -> list[Frames]:
-    """The frames of datasets to train on by their ground truth; `None` stands for one that takes no part.
-
-    Raises:
-        ValueError: Their classes differ.
-    """
-    present = [dataset for dataset in datasets if dataset is not None]
-    loaded = [load_split(dataset, dataset.split, data_fraction) for dataset in present]
-    for dataset, frames in zip(present, loaded, strict=True):
-        if frames.class_names != loaded[0].class_names:
-            raise ValueError(
-                f"The datasets of a training must have the same classes in the same order: {present[0].dataset} has "
-                f"{loaded[0].class_names}, {dataset.dataset} has {frames.class_names}."
-            )
-    return loaded
+    """The frames of datasets to train on by their ground truth; `None` stands for one that takes no part."""
+    return [load_split(dataset, dataset.split, data_fraction) for dataset in datasets if dataset is not None]
 
 
 class Samples(Dataset[BatchT], ABC):
@@ -127,9 +115,14 @@ class Samples(Dataset[BatchT], ABC):
 
     def _read_to_mix(self, frame: Frame, generator: np.random.Generator) -> Iterator[Scan]:
         yield self.read_scan(frame, generator)
-        while self.augmentation is not None and self.augmentation.mix_sectors:
-            other = self.frames[int(generator.integers(len(self.frames)))]
-            scan = self.read_scan(other, generator)
+        if self.augmentation is None or not self.augmentation.mix_sectors:
+            return
+        for _ in range(MAX_SCANS):
+            try:
+                other = self.frames[int(generator.integers(len(self.frames)))]
+                scan = self.read_scan(other, generator)
+            except BROKEN:  # the epoch stops at this frame or reports it where it is the first of a scan
+                continue
             scan.points[:, 3] *= frame["intensity_max"] / other["intensity_max"]  # the scale of the mixed scan
             yield scan
 
