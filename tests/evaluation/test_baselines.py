@@ -31,6 +31,12 @@ def test_a_seed_gives_the_same_classifier():
     assert np.array_equal(one, two)
 
 
+def test_a_class_of_a_single_point_among_many_is_left_out():
+    scans = [scan(seed) for seed in range(20)]  # above 10,000 points
+    scans[0].teacher_labels[0] = 9
+    assert set(fit_baselines(scans)["point_classifier"](scan(20))) == {2, 5}
+
+
 @pytest.mark.parametrize("scans", [[], [scan(0, teacher=False)]])
 def test_without_labels_of_the_teacher_they_are_refused(scans):
     with pytest.raises(ValueError, match="need"):
