@@ -47,7 +47,7 @@ def test_classes_that_one_side_divides_are_scored_together_in_both_directions():
     for scores in (scores_of(coarse, fine), scores_of(fine, coarse, KITTI, "cityscapes")):
         result = scores.compute()["all_points"]
         assert result["overall_accuracy"] == result["mean_iou"] == 1 and result["num_points"] == 6
-        assert set(by_name(result)) == {"rider", "vegetation", "car", "fence", "other vehicle"}
+        assert set(by_name(result)) == {"two-wheeler", "vegetation", "car", "fence", "other vehicle"}
         assert result["num_classes"] == 5
 
 
@@ -63,22 +63,22 @@ def test_a_class_without_a_partner_is_ignored_in_the_truth_and_wrong_as_a_predic
 def test_the_labels_of_a_teacher_are_scored_in_the_common_classes_too():
     truth = ["bicyclist", "trunk", "road", "road"]
     results = scores_of(truth, truth, KITTI, teacher=["rider", "pole", "road", "road"]).compute()
-    assert by_name(results["teacher_seen_points"]) == {"rider": 1, "vegetation": 0}
+    assert by_name(results["teacher_seen_points"]) == {"two-wheeler": 1, "vegetation": 0}
     assert results["all_points"]["mean_iou"] == 1
 
 
 def test_a_common_class_is_a_thing_if_it_is_one_in_the_truth():
     classes = choose_classes("semantic_kitti", CITYSCAPES, taxonomy_map=MAP)
     things = {name for name, is_thing in zip(classes.class_names, classes.is_thing, strict=True) if is_thing}
-    assert things == {"person", "rider", "car", "truck", "other vehicle", "motorcycle", "bicycle"}
+    assert things == {"person", "two-wheeler", "car", "truck", "other vehicle"}
 
 
 def test_the_tables_name_the_map_and_the_classes_that_are_not_scored():
     scores = scores_of(["road", "car"], ["road", "car"])
     tables = evaluation_tables(without_nan(scores.compute()), scores.classes.class_names, MAP)
-    assert tables.startswith("Scored in the 15 common classes of cityscapes and semantic_kitti, by the map ")
+    assert tables.startswith("Scored in the 13 common classes of cityscapes and semantic_kitti, by the map ")
     assert "traffic light, sky (cityscapes); parking, other-ground (semantic_kitti)" in tables
-    assert "| road | 100.0 |" in tables and "| rider | – |" in tables
+    assert "| road | 100.0 |" in tables and "| two-wheeler | – |" in tables
 
 
 def test_classes_of_another_taxonomy_are_refused_with_the_map_to_give():
