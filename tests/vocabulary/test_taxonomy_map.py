@@ -105,8 +105,8 @@ def test_a_map_of_ones_own(tmp_path):
         *(255, 255),
     ]
     assert found.describe()["(no partner)"] == {"yard": ["wall"], "port": []}
-    with pytest.raises(ValueError, match=r"yard_port.yaml has the classes \['car'\]. It has yard: car, forklift, "):
-        found.to_common(["car"])
+    with pytest.raises(ValueError, match=r"nearest one, yard, lacks \['crane'\] and also has \['forklift', 'wall'\]"):
+        found.to_common(["car", "crane", "ground"])
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,13 @@ class TaxonomyMap:
         for name, classes in self.taxonomies.items():
             if set(classes) == set(class_names):
                 return name
-        sides = "; ".join(f"{name}: {', '.join(classes)}" for name, classes in self.taxonomies.items())
-        raise ValueError(f"No taxonomy of the map {self.path} has the classes {list(class_names)}. It has {sides}.")
+        nearest = max(self.taxonomies, key=lambda name: len(self.taxonomies[name].keys() & class_names))
+        lacking = [name for name in class_names if name not in self.taxonomies[nearest]]
+        others = [name for name in self.taxonomies[nearest] if name not in class_names]
+        raise ValueError(
+            f"No taxonomy of the map {self.path} has the classes {list(class_names)}. The nearest one, {nearest}, "
+            f"lacks {lacking} and also has {others}. Give a map with these classes, or correct the names in this one."
+        )
 
     def describe(self) -> dict[str, dict[str, list[str]]]:
         """The classes of each taxonomy by common class; those without a partner are under "(no partner)"."""
