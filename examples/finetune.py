@@ -144,6 +144,8 @@ class TrainedClasses(NamedTuple):
 
 def choose_classes(args: FinetuningArguments, frames: Frames) -> TrainedClasses:
     """The first dataset's classes or, with `--map`, the checkpoint's."""
+    if not frames.class_names:
+        raise ValueError(f"{' and '.join(args.dataset)} has no class names; fine-tuning needs an annotated dataset.")
     if args.map is None:
         return TrainedClasses(frames.taxonomy, frames.class_names)
     class_names, taxonomy_map = UOVConfig.from_pretrained(args.model_name_or_path).classes, load_map(args.map)
@@ -190,8 +192,6 @@ def create_processor(args: FinetuningArguments, taxonomy: str | None) -> UOVProc
 
 def create_model(args: FinetuningArguments, class_names: list[str]) -> UOVForSemanticSegmentation:
     """The checkpoint's segmenter, or a new head on its network or on an untrained one."""
-    if not class_names:
-        raise ValueError(f"{' and '.join(args.dataset)} has no class names; fine-tuning needs an annotated dataset.")
     if args.reuse_head:
         model = load_with_head(args, class_names)
     else:

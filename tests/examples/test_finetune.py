@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,8 +85,13 @@ def test_a_head_for_other_classes_or_none_and_one_that_is_not_there_are_refused(
     args = finetune.parse("--reuse_head", "--model_name_or_path", start_of_distillation)
     with pytest.raises(ValueError, match="has no head"):
         finetune.create_model(args, CLASS_NAMES)
+
+
+@pytest.mark.parametrize("map_between", [[], ["--map", "cityscapes_nuscenes"]])
+def test_a_dataset_without_annotation_is_refused(finetune, map_between):
+    args = finetune.parse("--model_name_or_path", "unread", *map_between)
     with pytest.raises(ValueError, match="nuscenes has no class names"):
-        finetune.create_model(args, [])
+        finetune.choose_classes(args, SimpleNamespace(class_names=[], taxonomy=None))
 
 
 def test_from_scratch_keeps_the_sizes_and_no_weights_and_no_words(finetune, start_of_distillation):
