@@ -30,8 +30,10 @@ from uov_hf.evaluation.scans import LabelledScan, LabelledScans
 from uov_hf.evaluation.scored_classes import choose_classes
 from uov_hf.evaluation.scores import Scores
 from uov_hf.evaluation.submissions import Submission
+from uov_hf.geometry.projection import Camera
 from uov_hf.hub.upload import hide_folders
 from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.own_car.calibration import read_calibration
 from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
@@ -56,6 +58,10 @@ class EvaluationArguments(DataArguments, RunArguments):
         "Score the common classes of two taxonomies: a map such as cityscapes_semantic_kitti, or a YAML file. For a "
         "checkpoint or label set whose classes are not those of the ground truth.",
     )
+    camera_view: str | None = option(
+        None,
+        "For scans without a camera: a calibration.yaml. Points in view of its cameras are scored as seen ones.",
+    )
     min_range: float = option(0.0, "Metres around the sensor that are not scored.")
     refine: Literal["afi"] | None = option(None, "Refine the predictions by approximate flat interaction.")
     test_time_augmentation: int = option(
@@ -77,6 +83,8 @@ class EvaluationArguments(DataArguments, RunArguments):
             self.split = self.split or "test"
         self.split = self.split or self.validation_split()
         check_counts(self, 1, "test_time_augmentation")
+        if self.camera_view is not None and self.label_set is not None:
+            raise ValueError("--camera_view and --label_set exclude each other: a label set has the seen points.")
 
     def validation_split(self) -> str:
         """The official one, of SemanticKITTI or of the nuScenes version at hand."""
@@ -91,7 +99,7 @@ class EvaluationArguments(DataArguments, RunArguments):
     @property
     def settings(self) -> dict[str, object]:
         """The arguments that change the numbers, where they are not the defaults."""
-        names = ("frame_stride", "map", "min_range", "test_time_augmentation", "refine", "predict_void")
+        names = ("frame_stride", "map", "camera_view", "min_range", "test_time_augmentation", "refine", "predict_void")
         changed = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
         return {name: hide_folders(value) for name, value in changed.items()}
 
@@ -134,6 +142,7 @@ def main() -> None:
         args.min_range,
         num_views=args.test_time_augmentation,
         needs_truth=args.export is None,
+        cameras=read_cameras(args.camera_view) if args.camera_view else (),
     )
 
     # Evaluation
@@ -155,6 +164,18 @@ def main() -> None:
         if submission:
             submission.write_description()
     accelerator.end_training()
+
+
+def read_cameras(path: str) -> list[Camera]:
+    """The cameras of a calibration file.
+
+    Raises:
+        ValueError: It is no calibration, or has no camera.
+    """
+    cameras = [mounted.camera for mounted in read_calibration(Path(path)).cameras.values()]
+    if not cameras:
+        raise ValueError(f"--camera_view: {path} has no `cameras`. docs/how_to/own_car.md shows a file with some.")
+    return cameras
 
 
 def make_loader(

@@ -9,6 +9,7 @@ import torch
 from uov_hf.evaluation.reports import results_table, to_results, write_results
 from uov_hf.evaluation.scans import LabelledScans
 from uov_hf.evaluation.scores import count, new_matrices, score_segmenter
+from uov_hf.geometry.projection import Camera
 
 
 # Four points on the x axis at 1, 3, 5 and 7 m, each its own voxel but the last, which is in none.
@@ -97,6 +98,18 @@ def test_seen_unseen_and_no_camera_points_add_up_to_all(kinds):
     assert np.array_equal(sum(parts), matrices["all_points"].counts)
     assert parts[2].sum() == 3 * sum(kind in ("none", "no image") for kind in kinds)
     assert parts[0].sum() == 2 * sum(kind in ("camera", "label set") for kind in kinds)
+
+
+def test_points_in_view_of_a_given_camera_are_seen_where_a_scan_has_none():
+    half = Camera(CAMERA["lidar2cam"][0], CAMERA["intrinsics"][0], (5, 10))  # its image ends above the points
+
+    def seen(camera, cameras):
+        scans = LabelledScans(one_frame(np.zeros(4, np.uint8), camera), one_voxel_per_point, cameras=cameras)
+        return scans[0].regions["seen_points"].tolist()
+
+    (own,) = map(Camera, *CAMERA.values())
+    assert seen(NO_CAMERA, [own]) == seen(CAMERA, []) == [False, True, True, True]
+    assert seen(CAMERA, [half]) == [False, True, True, True] and seen(NO_CAMERA, [half]) == [False] * 4
 
 
 def test_points_within_min_range_are_not_scored():

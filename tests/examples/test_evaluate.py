@@ -43,6 +43,16 @@ def evaluate(script, checkpoint, monkeypatch, tmp_path):
     return run
 
 
+def test_the_view_of_a_camera_needs_a_camera_and_no_label_set(evaluate, tiny_street, tmp_path, script, capsys):
+    calibration = tmp_path / "calibration.yaml"
+    calibration.write_text("intensity_max: 255\n")
+    with pytest.raises(ValueError, match="--camera_view: .*calibration.yaml has no `cameras`"):
+        evaluate("--data_dir", tiny_street, "--camera_view", calibration)
+    with pytest.raises(SystemExit):
+        script("evaluate.py").parse("--dataset", "a", "--split", "b", "--camera_view", "c.yaml", "--label_set", "d")
+    assert "--camera_view and --label_set exclude each other" in capsys.readouterr().err
+
+
 def test_one_process_and_two_score_and_write_the_same_predictions(
     checkpoint, tiny_street, street_labels, run_script, tmp_path
 ):

@@ -1,6 +1,7 @@
 """The annotated scans of a split, as they are evaluated."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,9 @@ class LabelledScans(Dataset):
             Number of views of each scan; those after the first are turned and mirrored.
         needs_truth (`bool`, *optional*, defaults to `True`):
             Whether a frame without labels is an error. Otherwise it is segmented, and none of its points is scored.
+        cameras (`Sequence[Camera]`, *optional*):
+            For scans without a camera, such as those whose images are not at hand: points in their view are seen. They
+            do not count with point labels.
 
     Raises:
         ValueError: If `num_views` is below 1; on access, if a frame has no labels and needs them.
@@ -73,12 +77,13 @@ class LabelledScans(Dataset):
         min_range: float = 0.0,
         num_views: int = 1,
         needs_truth: bool = True,
+        cameras: Sequence[Camera] = (),
     ):
         if num_views < 1:
             raise ValueError(f"`num_views` must be 1 (the scan alone) or more, got {num_views}.")
         self.frames = frames.select_columns(COLUMNS)
         self.feature_extractor, self.point_labels = feature_extractor, point_labels
-        self.min_range, self.num_views, self.needs_truth = min_range, num_views, needs_truth
+        self.min_range, self.num_views, self.needs_truth, self.cameras = min_range, num_views, needs_truth, cameras
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -91,7 +96,7 @@ class LabelledScans(Dataset):
             for view in views(points, self.num_views, self.feature_extractor.voxel_size[1])
         ]
         if self.point_labels is None:
-            seen, teacher_labels = _seen_by_cameras(frame), None
+            seen, teacher_labels = _in_view(points, _cameras_of(frame) or self.cameras), None
         else:
             row = self.point_labels.read(frame_id, ["pair_to_point", "labels"])
             pairs, teacher_labels = row["pair_to_point"], row["labels"]
@@ -139,11 +144,13 @@ def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.nd
     return turns
 
 
-def _seen_by_cameras(frame: Frame) -> np.ndarray | None:
+def _cameras_of(frame: Frame) -> list[Camera]:
+    return [*map(Camera, frame["lidar2cam"], frame["intrinsics"], frame["image_sizes"])]
+
+
+def _in_view(points: np.ndarray, cameras: Sequence[Camera]) -> np.ndarray | None:
     """Mask `(num_points,)` of the points that project into an image, by the paper's rule; None without cameras."""
-    cameras = [*map(Camera, frame["lidar2cam"], frame["intrinsics"], frame["image_sizes"])]
-    pairs = pair_points_with_pixels(frame["points"], cameras) if cameras else None
-    return _mask(len(frame["points"]), pairs.point_index) if pairs else None
+    return _mask(len(points), pair_points_with_pixels(points, cameras).point_index) if cameras else None
 
 
 def _mask(num_points: int, rows: np.ndarray) -> np.ndarray:
