@@ -19,7 +19,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.reports import to_results, write_results
 from uov_hf.evaluation.scans import LabelledScan, LabelledScans
-from uov_hf.geometry.projection import Camera, pair_points_with_pixels
+from uov_hf.geometry.projection import Camera
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.own_car.calibration import read_calibration
 from uov_hf.pictures.visualization import draw_birds_eye_view
@@ -149,7 +149,8 @@ class Case:
             for dataset, folder in zip(self.settings["train"], self.train_labels, strict=True)
             for scan in read_scans(open_frames(dataset, self.stride), extractor, folder, needs_truth=False)
         ]
-        test = self._with_regions(read_scans(open_frames(self.settings["test"]), extractor, self.test_labels))
+        test_frames = open_frames(self.settings["test"])
+        test = with_regions(read_scans(test_frames, extractor, self.test_labels, cameras=self._test_cameras()))
         found: dict[str, list[dict[str, Any]]] = {}
         if self.test_labels is not None:
             teacher = self._results(lambda scan: scan.teacher_labels, test, train)
@@ -175,20 +176,10 @@ class Case:
             students |= segmenters("TMP, then distilled", distilled)
         return students
 
-    def _with_regions(self, test: list[LabelledScan]) -> list[LabelledScan]:
-        """The scans with the regions that are scored; without images, points in view of `test_camera` are seen."""
-        scans = []
-        for scan in test:
-            seen = scan.regions.get("seen_points")
-            if seen is None:
-                seen = np.zeros(len(scan.points), dtype=bool)
-                seen[pair_points_with_pixels(scan.points, self._test_cameras()).point_index] = True
-            near = np.hypot(scan.points[:, 0], scan.points[:, 1]) < NEAR
-            regions = {"all": np.ones_like(seen), "seen": seen, "unseen": ~seen, "near": near}
-            scans.append(replace(scan, regions=regions))
-        return scans
-
     def _test_cameras(self) -> list[Camera]:
+        """Of scans without images: the points in view of `test_camera` are seen."""
+        if self.settings["test_has_images"]:
+            return []
         calibration = read_calibration(Path(self.settings["test_camera"]))
         return [mount.camera for mount in calibration.cameras.values()]
 
@@ -216,11 +207,23 @@ def open_frames(dataset: Options, frame_stride: int = 1) -> Frames:
     return load_frames(**{name: dataset[name] for name in names if name in dataset}, frame_stride=frame_stride)
 
 
-def read_scans(frames: Frames, extractor, labels: Path | None, needs_truth: bool = True) -> list[LabelledScan]:
+def read_scans(
+    frames: Frames, extractor, labels: Path | None, needs_truth: bool = True, cameras: Sequence[Camera] = ()
+) -> list[LabelledScan]:
     """All scans, with the teacher's labels if there are any."""
     point_labels = None if labels is None else PointLabels(labels)
-    scans = LabelledScans(frames, extractor, point_labels, needs_truth=needs_truth)
+    scans = LabelledScans(frames, extractor, point_labels, needs_truth=needs_truth, cameras=cameras)
     return [scans[index] for index in range(len(scans))]
+
+
+def with_regions(scans: list[LabelledScan]) -> list[LabelledScan]:
+    """The scans with the regions that are scored."""
+    found = []
+    for scan in scans:
+        seen, near = scan.regions["seen_points"], np.hypot(scan.points[:, 0], scan.points[:, 1]) < NEAR
+        regions = {"all": np.ones_like(seen), "seen": seen, "unseen": ~seen, "near": near}
+        found.append(replace(scan, regions=regions))
+    return found
 
 
 def segmenters(name: str, checkpoint: Path) -> dict[str, PredictLabels]:
