@@ -62,28 +62,25 @@ class Stage:
 
     def run(self, num_threads: int) -> float:
         """Run the script unless this folder has its result; the CPU seconds it took. Its output goes to log.txt."""
-        words = [
-            sys.executable,
-            f"examples/{self.script}.py",
-            *flags(self.options),
-            "--output_dir",
-            str(self.output_dir),
-        ]
+        words = [f"examples/{self.script}.py", *flags(self.options), "--output_dir", str(self.output_dir)]
         record = self.output_dir / "stage.json"
-        if record.is_file() and (done := json.loads(record.read_text()))["words"] == words[1:]:
+        if record.is_file() and (done := json.loads(record.read_text()))["words"] == words:
             return done["cpu_seconds"]
         self.output_dir.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)  # from here on the folder no longer has the result of that command
+        command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
         environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
         with (self.output_dir / "log.txt").open("w") as log:
-            process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, cwd=REPOSITORY)
+            # In this working directory: relative paths in the file of cases refer to it.
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(
-                f"{shlex.join(words)} ended with status {process.returncode}: {self.output_dir}/log.txt"
+                f"{shlex.join(command)} ended with status {process.returncode}: {self.output_dir}/log.txt"
             )
         cpu_seconds = round(usage.ru_utime + usage.ru_stime)
-        record.write_text(json.dumps({"words": words[1:], "cpu_seconds": cpu_seconds}))
+        record.write_text(json.dumps({"words": words, "cpu_seconds": cpu_seconds}))
         return cpu_seconds
 
 
@@ -271,6 +268,10 @@ def read_cases(args: argparse.Namespace) -> list[Case]:
     for change in args.change:
         (section, name), value = change.split("=")[0].split("."), change.split("=", 1)[1]
         content[section][name] = yaml.safe_load(value)
+    every = content.pop("cases")
+    names = [settings["name"] for settings in every]
+    if unknown := set(args.only or names) - set(names):
+        raise SystemExit(f"--only: {args.cases} has no case {', '.join(sorted(unknown))}. It has {', '.join(names)}.")
     without_pretraining = {"with_pretraining": False} if args.without_pretraining else {}
     return [
         Case(
@@ -279,7 +280,7 @@ def read_cases(args: argparse.Namespace) -> list[Case]:
             args.seeds,
             args.output_dir,
         )
-        for settings in content.pop("cases")
+        for settings in every
         if args.only is None or settings["name"] in args.only
         for steps, stride in itertools.product(args.steps or [settings["steps"]], args.frame_strides)
     ]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import real
 import yaml
 
 
@@ -31,6 +32,32 @@ def run(cases, street, output_dir) -> str:
     finished = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
+
+
+def test_only_names_a_case_of_the_file(cases, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["real.py", "--cases", str(cases), "--only", "the streets"])
+    with pytest.raises(SystemExit, match="has no case the streets. It has the street."):
+        real.read_cases(real.parse_args())
+
+
+def test_a_stage_is_repeated_unless_its_folder_has_its_result(monkeypatch, tmp_path):
+    """It runs in the folder of the user, whose relative paths the file of cases may have."""
+    script, elsewhere = tmp_path / "examples" / "distill.py", tmp_path / "elsewhere"
+    for folder in (script.parent, elsewhere):
+        folder.mkdir()
+    script.write_text("import sys\nfrom pathlib import Path\nPath('ran').touch()\nsys.exit('--fails' in sys.argv)\n")
+    monkeypatch.setattr(real, "REPOSITORY", tmp_path)
+    monkeypatch.chdir(elsewhere)
+
+    def runs(**options) -> bool:
+        Path("ran").unlink(missing_ok=True)
+        real.Stage("distill", options, tmp_path / "out").run(num_threads=1)
+        return Path("ran").is_file()
+
+    assert runs() and not runs()
+    with pytest.raises(RuntimeError, match="ended with status 1"):
+        runs(fails=True)  # it may have replaced the result
+    assert runs()
 
 
 @pytest.mark.slow
