@@ -40,7 +40,7 @@ class Votes:
     @property
     def is_any(self) -> np.ndarray:
         """Which points have votes, `(num_points,)` bool."""
-        return self.weights.any(axis=1)
+        return np.any(self.weights > 0, axis=1)
 
     def __add__(self, other: "Votes") -> "Votes":
         return Votes(self.weights + other.weights, self.scores + other.scores)
