@@ -188,7 +188,7 @@ def test_an_error_that_persists_is_that_of_an_object_or_a_place_in_every_image(t
         return np.array([len(labels) for labels in found.values()])
 
     assert num_labels(1).max() == 1
-    assert (num_labels(0) > 1).mean() > 0.2
+    assert (num_labels(0) > 1).sum() > 3
 
 
 def test_an_augmented_image_is_segmented_as_well_as_the_plain_one(tiny_street):
