@@ -5,15 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
+import small_car
 import torch
+from accelerate import PartialState
 from safetensors.numpy import load_file, save_file
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels
 from uov_hf.training.augmentation import AugmentationConfig
-from uov_hf.training.samples import DistillationSamples
-from uov_hf.training.several_datasets import JoinedSamples, open_label_sets
+from uov_hf.training.samples import AnnotatedSamples, DistillationSamples
+from uov_hf.training.several_datasets import JoinedSamples, open_label_sets, warn_of_raw_intensities
 
 
 @pytest.fixture
@@ -45,6 +47,20 @@ def test_a_dataset_without_frames_leaves_the_others_in_place(parts):
     assert len(joined) == 8
     for index in range(8):
         assert torch.equal(joined[0, index]["labels"], JoinedSamples(parts)[0, index]["labels"])
+
+
+@pytest.mark.parametrize(
+    "scaling, names, warns",
+    [("raw", ["street", "car"], True), ("unit", ["street", "car"], False), ("raw", ["street", "street"], False)],
+)
+def test_raw_intensities_of_different_scales_warn(scaling, names, warns, tiny_street, tmp_path, caplog):
+    PartialState(cpu=True)
+    car = small_car.write_car(tmp_path / "car").parent
+    sources = {"street": ("nuscenes", "all", tiny_street), "car": ("point_cloud_folder", "all", car)}
+    extractor = UOVFeatureExtractor(intensity_scaling=scaling)
+    frames = [load_frames(dataset, split, data_dir=root) for dataset, split, root in (sources[name] for name in names)]
+    warn_of_raw_intensities(JoinedSamples(AnnotatedSamples(one, extractor) for one in frames))
+    assert ("up to 255, 200. For one scale" in caplog.text) == warns
 
 
 @pytest.fixture

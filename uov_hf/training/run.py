@@ -21,7 +21,7 @@ from uov_hf.training.objectives import Objective
 from uov_hf.training.optimization import ParameterGroup, create_optimizer, create_scheduler
 from uov_hf.training.order import MicroBatchSampler, TrainingOrder
 from uov_hf.training.settings import Settings, run_settings
-from uov_hf.training.several_datasets import JoinedSamples
+from uov_hf.training.several_datasets import JoinedSamples, warn_of_raw_intensities
 from uov_hf.training.sync_batch_norm import synchronize_batch_norm
 
 
@@ -166,6 +166,7 @@ def create_run(
             raise ValueError(
                 f"--split {dataset.split} of {dataset.dataset} has no frame to train on. Give another --split."
             )
+    warn_of_raw_intensities(samples)
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
     batch_size = args.per_device_train_batch_size or max(1, args.frames_per_step // (num_processes * accumulation))
     order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)

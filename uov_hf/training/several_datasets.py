@@ -3,9 +3,10 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Generic, Literal
+from typing import Any, Generic, Literal
 
 import numpy as np
+from accelerate.logging import get_logger
 from torch.utils.data import Dataset
 
 from uov_hf.labels import LabelSet
@@ -13,6 +14,8 @@ from uov_hf.training.collation import BatchT
 from uov_hf.training.order import FrameKey
 from uov_hf.training.samples import Samples
 
+
+logger = get_logger(__name__)
 
 # Two computers may compute the embedding of a prompt with differences of this size.
 TOLERANCE = 1e-3
@@ -39,6 +42,19 @@ class JoinedSamples(Dataset[BatchT], Generic[BatchT]):
         epoch, index = key
         place = bisect_right(self._ends, index)
         return self.parts[place][epoch, index - (self._ends[place] - len(self.parts[place]))]
+
+
+def warn_of_raw_intensities(samples: JoinedSamples[Any]) -> None:
+    """Warn if datasets have intensities of different scales, and voxels have them as they are in the files."""
+    if samples.parts[0].feature_extractor.intensity_scaling != "raw":
+        return
+    scales = [part.frames.select_columns(["intensity_max"])[0]["intensity_max"] for part in samples.parts]
+    if len(set(scales)) > 1:
+        logger.warning(
+            "The intensities of the datasets have different scales, and voxels have them as they are in the files: "
+            f"up to {', '.join(f'{scale:g}' for scale in scales)}. For one scale, train from the start with "
+            "--intensity_scaling unit."
+        )
 
 
 def open_label_sets(
