@@ -84,9 +84,7 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArgume
         check_counts(self, 0, "self_training_epochs")
         if not 0 <= self.class_balance <= 1:
             raise ValueError(f"--class_balance must be from 0 to 1, got {self.class_balance}.")
-        if self.preset is not None:
-            self.model_name_or_path = None
-        elif given := self.voxel_settings():
+        if self.preset is None and (given := self.voxel_settings()):
             raise ValueError(
                 f"Only an untrained network takes --{', --'.join(given)}: give --preset. A checkpoint has its own."
             )

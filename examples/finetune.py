@@ -81,8 +81,6 @@ class FinetuningArguments(SegmenterArguments):
             if self.head_learning_rate is None:
                 self.head_learning_rate = 0.05
         super().__post_init__()
-        if self.preset is not None:
-            self.model_name_or_path = None
 
 
 def main() -> None:

@@ -69,6 +69,15 @@ def test_only_an_untrained_network_takes_voxels(script, capsys):
     assert args.model_name_or_path is None and args.voxel_settings() == {"voxel_size": [1.0, 1.0, 1.0]}
 
 
+@pytest.mark.parametrize("name", ["distill.py", "finetune.py"])
+def test_a_checkpoint_is_not_dropped_for_a_preset(script, capsys, name):
+    data = ["--dataset", "nuscenes", *(["--label_set", "labels"] if name == "distill.py" else [])]
+    with pytest.raises(SystemExit):
+        script(name).parse(*data, "--preset", "tiny", "--model_name_or_path", "out/mine")
+    assert "--preset tiny is an untrained network, and --model_name_or_path out/mine " in capsys.readouterr().err
+    assert script(name).parse(*data).model_name_or_path == "out/tmp"
+
+
 def test_a_class_balance_outside_0_to_1_is_refused_before_anything_is_read(script, capsys):
     with pytest.raises(SystemExit):
         script("distill.py").parse("--dataset", "nuscenes", "--label_set", "labels", "--class_balance", 1.5)

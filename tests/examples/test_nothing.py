@@ -77,7 +77,8 @@ def refused(run_script, tmp_path):
 def test_annotations_that_are_all_ignored_stop_a_fine_tuning_and_a_linear_probe(
     switch, void_street, untrained, refused, tmp_path
 ):
-    data = ["--model_name_or_path", untrained, "--data_dir", void_street, "--split", "train", *switch]
+    start = [] if "--preset" in switch else ["--model_name_or_path", untrained]
+    data = [*start, "--data_dir", void_street, "--split", "train", *switch]
     output = refused("finetune.py", *data, "--num_train_epochs", 3)
     assert "num_labelled_voxels is 0 in the optimiser steps 1 to 1 (frames per step: 2)" in output
     assert "another taxonomy, or another type or byte order" in output and "Give an annotated --split" in output

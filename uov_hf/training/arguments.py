@@ -303,14 +303,25 @@ class NetworkArguments:
 class SegmenterArguments(TrainingArguments):
     """Arguments of a training that starts from a checkpoint and ends with a segmenter."""
 
-    model_name_or_path: str | None = option("out/tmp", "Checkpoint written by pretrain.py, distill.py or finetune.py.")
+    model_name_or_path: str | None = option(
+        None,
+        "Checkpoint written by pretrain.py, distill.py or finetune.py. Without it and without --preset, out/tmp.",
+    )
+    preset: Literal["minkunet34", "tiny"] | None = option(None, "Size of an untrained network.")
     head_learning_rate: float | None = option(
         None, "Of a linear head. Without it, the paper's: 2.0, in a linear probe 0.05."
     )
 
     def __post_init__(self) -> None:
-        if self.dataset is None and self.model_name_or_path is not None:
-            self.use_street_of(self.model_name_or_path)
+        if self.preset is not None and self.model_name_or_path is not None and self.dataset is not None:
+            raise ValueError(
+                f"--preset {self.preset} is an untrained network, and --model_name_or_path {self.model_name_or_path} "
+                "a checkpoint: give one of them."
+            )
+        start = self.model_name_or_path or "out/tmp"
+        if self.dataset is None:
+            self.use_street_of(start)  # also for an untrained network
+        self.model_name_or_path = start if self.preset is None else None
         if self.head_learning_rate is None:
             self.head_learning_rate = 2.0
         super().__post_init__()
