@@ -109,6 +109,24 @@ class Samples(Dataset[BatchT], ABC):
     def __getitem__(self, key: FrameKey) -> BatchT:
         return self.make_sample(self.frames[key[1]], np.random.default_rng([self.seed, *key]))
 
+    @abstractmethod
+    def make_sample(self, frame: Frame, generator: np.random.Generator) -> BatchT:
+        """The sample of a frame; its augmentation draws from the generator alone."""
+
+    def voxelize(self, frame: Frame, points: np.ndarray) -> Batch:
+        """The voxels of the frame's points `(num_points, 4)` after their augmentation."""
+        voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
+        return {
+            "voxel_coords": voxels["voxel_coords"],
+            "voxel_features": voxels["voxel_features"],
+            "point_to_voxel": voxels["point_to_voxel"],
+            "num_points": torch.tensor([len(points)]),
+        }
+
+
+class TeacherSamples(Samples[BatchT], ABC):
+    """Samples that a label set supervises, mixed from the scans of several frames where `mix_sectors` is set."""
+
     def read_scans(self, frame: Frame, generator: np.random.Generator) -> list[Scan]:
         """The augmented scan of a frame; with `mix_sectors` completed by parts of further ones, drawn at random."""
         return mix_sectors(self._read_to_mix(frame, generator))
@@ -126,23 +144,9 @@ class Samples(Dataset[BatchT], ABC):
             scan.points[:, 3] *= frame["intensity_max"] / other["intensity_max"]  # the scale of the mixed scan
             yield scan
 
+    @abstractmethod
     def read_scan(self, frame: Frame, generator: np.random.Generator) -> Scan:
         """The points of a frame with the teacher's labels, augmented."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be mixed.")
-
-    @abstractmethod
-    def make_sample(self, frame: Frame, generator: np.random.Generator) -> BatchT:
-        """The sample of a frame; its augmentation draws from the generator alone."""
-
-    def voxelize(self, frame: Frame, points: np.ndarray) -> Batch:
-        """The voxels of the frame's points `(num_points, 4)` after their augmentation."""
-        voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
-        return {
-            "voxel_coords": voxels["voxel_coords"],
-            "voxel_features": voxels["voxel_features"],
-            "point_to_voxel": voxels["point_to_voxel"],
-            "num_points": torch.tensor([len(points)]),
-        }
 
 
 class _Superpoints(TypedDict):
@@ -154,7 +158,7 @@ class _Superpoints(TypedDict):
     segment_labels: torch.Tensor
 
 
-class TMPSamples(Samples[TMPBatch]):
+class TMPSamples(TeacherSamples[TMPBatch]):
     """Frames with the superpoints of a label set's segments, for tri-modal pre-training.
 
     Pairs without a segment or without a voxel are left out, and so are segments that have no pair left.
@@ -224,7 +228,7 @@ class TMPSamples(Samples[TMPBatch]):
         }
 
 
-class DistillationSamples(Samples[ScanBatch]):
+class DistillationSamples(TeacherSamples[ScanBatch]):
     """Frames with the teacher's label of each point, rotated and mirrored. No ground truth is read.
 
     Args:
