@@ -135,9 +135,8 @@ def create_network(args: DistillationArguments, label_set: LabelSet) -> tuple[UO
     if args.preset is not None:
         feature_extractor = UOVFeatureExtractor(**args.voxel_settings())
         if args.head == "linear":  # no words, and no CLIP to load for them
-            config = UOVConfig.from_preset(args.preset, in_channels=len(feature_extractor.features))
-            return UOVModel(config), UOVProcessor.from_teacher(feature_extractor)
-        uov = UOVModel(make_config(args.preset, label_set, in_channels=len(feature_extractor.features)))
+            return UOVModel(UOVConfig.from_preset(args.preset)), UOVProcessor.from_teacher(feature_extractor)
+        uov = UOVModel(make_config(args.preset, label_set))
         return uov, give_words(uov, label_set, feature_extractor)
     uov = UOVModel.from_pretrained(args.model_name_or_path, dtype=torch.float32)
     if args.from_scratch:

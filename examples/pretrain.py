@@ -135,9 +135,7 @@ def create_model(
     args: PretrainingArguments, label_set: LabelSet, feature_extractor: UOVFeatureExtractor
 ) -> tuple[UOVForPreTraining, UOVProcessor]:
     """An untrained network in the label set's text space, and its processor."""
-    in_channels = len(feature_extractor.features)
-    config = make_config(args.preset, label_set, negatives=args.negatives, in_channels=in_channels)
-    model = UOVForPreTraining(config)
+    model = UOVForPreTraining(make_config(args.preset, label_set, negatives=args.negatives))
     return model, give_words(model.uov, label_set, feature_extractor)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from uov_hf.feature_extraction_uov import UOVFeatureExtractor, height_above_ground
+from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.point_files import read_points
 
 
@@ -188,53 +188,3 @@ def test_a_misspelt_setting_is_refused_and_the_keys_of_transformers_are_not(tmp_
         UOVFeatureExtractor(voxelsize=[0.2] * 3)
     extractor = UOVFeatureExtractor(auto_map={}, processor_class="UOVProcessor", feature_extractor_type="x")
     assert extractor.to_dict() == UOVFeatureExtractor().to_dict()
-
-
-def test_height_counts_from_the_lowest_ground_of_the_cells_around():
-    rng = np.random.default_rng(0)
-    points = np.concatenate([rng.uniform(-12, 12, (400, 2)), rng.uniform(-2, 3, (400, 1))], axis=1).astype(np.float32)
-    heights_of_cell = {}
-    for x, y, z in points.tolist():
-        heights_of_cell.setdefault((math.floor(x / 2), math.floor(y / 2)), []).append(z)
-    ground = {cell: sorted(heights)[min(2, len(heights) - 1)] for cell, heights in heights_of_cell.items()}
-    around = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-    expected = [
-        z - min(ground.get((math.floor(x / 2) + i, math.floor(y / 2) + j), math.inf) for i, j in around)
-        for x, y, z in points.tolist()
-    ]
-    np.testing.assert_allclose(height_above_ground(points), expected, atol=1e-6)
-
-
-def test_two_reflections_below_the_ground_change_no_height():
-    points = np.concatenate([np.random.default_rng(0).uniform(0, 2, (50, 3)), [[1, 1, -5], [1, 1, -4]]])
-    heights = height_above_ground(points)
-    np.testing.assert_allclose(heights[:50], points[:50, 2] - points[:50, 2].min(), atol=1e-6)
-
-
-def test_height_does_not_depend_on_the_mounting_of_the_sensor():
-    points = scan()
-    points[:, :3] *= 30
-    raised = points + np.array([0, 0, 1.5, 0], np.float32)
-    np.testing.assert_allclose(height_above_ground(points), height_above_ground(raised), atol=1e-5)
-
-
-def test_points_beyond_the_grid_of_the_ground_have_a_height():
-    points = np.array([[500, 500, 1], [510, 500, 1], [520, 500, 1], [600, 700, 4], [-900, 0, 2]], np.float32)
-    assert height_above_ground(points).tolist() == [0, 0, 0, 3, 0]
-
-
-@pytest.mark.parametrize("reduction", ["first", "mean"])
-def test_each_feature_is_a_column(reduction):
-    ground = [[5.5, 5.5, 0, 0]] * 3
-    points = np.array(
-        [[5, 5, 0, 10], [5.01, 5.01, 0.01, 30], [5, 5, 2.55, 50], [np.nan, 5, -9, 70], *ground], np.float32
-    )
-    extractor = UOVFeatureExtractor(features=["height", "intensity"], voxel_reduction=reduction)
-    expected = [[0, 10], [2.55, 50]] if reduction == "first" else [[0.005, 20], [2.55, 50]]
-    np.testing.assert_allclose(extractor(points)["voxel_features"][:2], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("features", [[], "height", ["height", "height"], ["colour"]])
-def test_wrong_features_are_refused(features):
-    with pytest.raises(ValueError, match="`features` must be"):
-        UOVFeatureExtractor(features=features)

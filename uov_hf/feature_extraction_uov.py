@@ -16,10 +16,6 @@ from .point_files import read_points
 DEFAULT_VOXEL_SIZES = {"cylindrical": (0.1, math.pi / 180, 0.1), "cartesian": (0.1, 0.1, 0.1)}
 VOXEL_REDUCTIONS = ("first", "mean")
 INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
-FEATURES = ("intensity", "height")
-GROUND_CELL = 2.0  # metres
-GROUND_RANK = 2  # points of a cell below its ground
-GROUND_LIMIT = 128.0  # metres: farther points count in the outermost cells
 MISSING_INTENSITIES = {"raw": 0.0, "unit": 0.25, "unit_plus_one": 1.25}
 PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
 KEYS_OF_TRANSFORMERS = ("feature_extractor_type", "processor_class", "auto_map")  # saved beside the settings
@@ -54,10 +50,6 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         intensity_scaling (`"raw"`, `"unit"` or `"unit_plus_one"`, *optional*, defaults to `"raw"`):
             `"raw"`: as in the file (the paper on nuScenes: 0 to 255). `"unit"`: divided by the sensor's full scale
             `intensity_max`. `"unit_plus_one"`: the same plus 1 (the paper on SemanticKITTI).
-        features (`Sequence[str]`, *optional*, defaults to `("intensity",)`):
-            What a voxel has as features, in this order. `"intensity"` is the paper's. `"height"` is the height above
-            the ground in metres, see [`height_above_ground`]; a network without it must infer what is ground from the
-            shape of a scan. A model needs as many `config.in_channels`.
         missing_intensity (`float`, *optional*):
             The feature of points without intensity (three columns), not scaled. By default a quarter of the full
             scale after `intensity_scaling`, which is closer to the training data than 0; 0 for `"raw"`, where the full
@@ -76,7 +68,6 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         point_cloud_range: Sequence[float] | None = None,
         voxel_reduction: str = "first",
         intensity_scaling: str = "raw",
-        features: Sequence[str] = ("intensity",),
         missing_intensity: float | None = None,
         **kwargs: Any,
     ):
@@ -88,17 +79,12 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         _check_choice("coordinate_system", coordinate_system, DEFAULT_VOXEL_SIZES)
         _check_choice("voxel_reduction", voxel_reduction, VOXEL_REDUCTIONS)
         _check_choice("intensity_scaling", intensity_scaling, INTENSITY_SCALINGS)
-        if isinstance(features, str) or not features or len(set(features)) != len(features):
-            raise ValueError(f"`features` must be a list of different names, got {features!r}.")
-        for name in features:
-            _check_choice("features", name, FEATURES)
         voxel_size = DEFAULT_VOXEL_SIZES[coordinate_system] if voxel_size is None else voxel_size
         self.voxel_size = [float(size) for size in voxel_size]
         self.coordinate_system = coordinate_system
         self.point_cloud_range = None if point_cloud_range is None else [float(bound) for bound in point_cloud_range]
         self.voxel_reduction = voxel_reduction
         self.intensity_scaling = intensity_scaling
-        self.features = list(features)
         missing = MISSING_INTENSITIES[intensity_scaling] if missing_intensity is None else missing_intensity
         self.missing_intensity = float(missing)
         if len(self.voxel_size) != 3 or not all(0 < size < math.inf for size in self.voxel_size):
@@ -126,8 +112,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
 
         Returns:
             `BatchFeature`: `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),
-            `voxel_features` (`(num_voxels, num_features)`, float32), `point_to_voxel` (`(num_points,)`, int64: row in
-            the voxels of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the
+            `voxel_features` (`(num_voxels, 1)`, float32), `point_to_voxel` (`(num_points,)`, int64: row in the
+            voxels of the batch, or −1) and `num_points` (`(num_scans,)`, int64). The voxels of a scan come in the
             order of their first points.
 
         Raises:
@@ -163,24 +149,22 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         """Voxelise one scan `(num_points, 3 or more)`.
 
         Returns:
-            `tuple`: Indices of the voxels `(num_voxels, 3)` int32, their features `(num_voxels, num_features)`
-            float32, and the voxel of every point `(num_points,)` int64, −1 for none.
+            `tuple`: Indices of the voxels `(num_voxels, 3)` int32, their features `(num_voxels, 1)` float32, and the
+            voxel of every point `(num_points,)` int64, −1 for none.
         """
         if points.ndim != 2 or points.shape[1] < 3:
             raise ValueError(f"`points` must have shape (num_points, 3 or more), got {points.shape}.")
         points = points[:, :4].astype(np.float32, copy=False)
         kept, indices = self._voxel_indices(points)
         first, inverse = _group(indices)
-        features = self._point_features(points[kept], intensity_max)
+        feature = self._intensity(points[kept], intensity_max)
         if self.voxel_reduction == "mean":
-            sizes = np.bincount(inverse, minlength=len(first))
-            columns = [np.bincount(inverse, column, len(first)) / sizes for column in features.T]
-            voxel_features = np.stack(columns, axis=1)
+            voxel_feature = np.bincount(inverse, feature, len(first)) / np.bincount(inverse, minlength=len(first))
         else:
-            voxel_features = features[first]
+            voxel_feature = feature[first]
         point_to_voxel = np.full(len(points), -1, np.int64)
         point_to_voxel[kept] = inverse
-        return indices[first], voxel_features.astype(np.float32), point_to_voxel
+        return indices[first], voxel_feature.astype(np.float32)[:, None], point_to_voxel
 
     def _voxel_indices(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the points that have a voxel, and their voxel indices, int32."""
@@ -202,14 +186,6 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             )
         return kept, indices.astype(np.int32)
 
-    def _point_features(self, points: np.ndarray, intensity_max: float | None) -> np.ndarray:
-        """The features of finite points, `(num_points, num_features)` float32."""
-        columns = [
-            self._intensity(points, intensity_max) if name == "intensity" else height_above_ground(points)
-            for name in self.features
-        ]
-        return np.stack(columns, axis=1)
-
     def _intensity(self, points: np.ndarray, intensity_max: float | None) -> np.ndarray:
         if points.shape[1] == 3:
             return np.full(len(points), self.missing_intensity, np.float32)
@@ -222,29 +198,6 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             )
         unit = points[:, 3] / np.float32(float(intensity_max))
         return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
-
-
-def height_above_ground(points: np.ndarray) -> np.ndarray:
-    """Height of each point above the ground near it, metres, `(num_points,)` float32.
-
-    The ground of a cell of 2 x 2 m is its third-lowest point, since reflections cause single points below the ground
-    (the highest one, if there are fewer). The ground of a point is the lowest of its cell and of the eight around it.
-    So the height does not depend on where the sensor is mounted, and follows slopes. Under a bridge it counts from the
-    road.
-
-    Args:
-        points (`np.ndarray` of shape `(num_points, >=3)`): x, y, z in metres, finite.
-    """
-    side = 2 * round(GROUND_LIMIT / GROUND_CELL) + 2  # a cell more at each end, without points
-    cells = np.floor(np.clip(points[:, :2], -GROUND_LIMIT, GROUND_LIMIT - 1e-3) / GROUND_CELL).astype(np.int64)
-    cell = (cells + side // 2) @ np.array([side, 1])  # (num_points,)
-    order = np.lexsort((points[:, 2], cell))
-    present, first, num_points = np.unique(cell[order], return_index=True, return_counts=True)
-    ground = np.full((side, side), np.inf, np.float32)
-    ground.ravel()[present] = points[order[first + np.minimum(num_points - 1, GROUND_RANK)], 2]
-    for axis in (0, 1):
-        ground = np.minimum(ground, np.minimum(np.roll(ground, 1, axis), np.roll(ground, -1, axis)))
-    return (points[:, 2] - ground.ravel()[cell]).astype(np.float32)
 
 
 def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

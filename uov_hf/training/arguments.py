@@ -289,13 +289,9 @@ class NetworkArguments:
         None, "Of the input feature. Without it, the paper's for nuScenes: raw."
     )
 
-    features: list[str] | None = option(
-        None, "Of a voxel: intensity, height (above the ground, in metres). Without it, the paper's: intensity."
-    )
-
     def voxel_settings(self) -> dict[str, Any]:
         """The settings of `UOVFeatureExtractor` that were given."""
-        names = ("coordinate_system", "voxel_size", "intensity_scaling", "features")
+        names = ("coordinate_system", "voxel_size", "intensity_scaling")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
