@@ -265,13 +265,20 @@ def read_cases(args: argparse.Namespace) -> list[Case]:
     """The cases of the file, with `{data_dir}` replaced."""
     text = args.cases.read_text(encoding="utf-8").replace("{data_dir}", str(args.data_dir.resolve()))
     content = yaml.safe_load(text)
-    for change in args.change:
-        (section, name), value = change.split("=")[0].split("."), change.split("=", 1)[1]
-        content[section][name] = yaml.safe_load(value)
     every = content.pop("cases")
+    for change in args.change:
+        setting, _, value = change.partition("=")
+        section, _, name = setting.partition(".")
+        if section not in content or not name or not value:
+            sections = ", ".join(content)
+            raise SystemExit(f"--change: expected SECTION.NAME=VALUE with a section of {sections}, got {change!r}.")
+        content[section][name] = yaml.safe_load(value)
     names = [settings["name"] for settings in every]
     if unknown := set(args.only or names) - set(names):
         raise SystemExit(f"--only: {args.cases} has no case {', '.join(sorted(unknown))}. It has {', '.join(names)}.")
+    for settings in every:
+        if len({frozenset(dataset) for dataset in settings["train"]}) > 1:
+            raise SystemExit(f"{args.cases}: the train datasets of {settings['name']!r} must have the same options.")
     without_pretraining = {"with_pretraining": False} if args.without_pretraining else {}
     return [
         Case(

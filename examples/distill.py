@@ -120,7 +120,8 @@ def main() -> None:
     run = create_run(accelerator, args, model, segmenter_groups(model, args.head_learning_rate), samples)
     objective, self_training = DISTILLATION, None
     if average is not None:
-        self_training = SelfTraining(run, average, args.self_training_epochs, args.self_training_confidence, weights)
+        settings = (args.self_training_epochs, args.self_training_confidence, args.confidence_weighting, weights)
+        self_training = SelfTraining(run, average, *settings)
         objective = replace(objective, complete_batch=self_training.complete, after_step=self_training.update)
     train(run, args, objective, samples, validation)
     if self_training is not None:

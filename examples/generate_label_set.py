@@ -76,7 +76,9 @@ def main() -> None:
     vocabulary = load_vocabulary(args.vocabulary or frames.taxonomy)
 
     # Teacher
-    vocabulary = args.teacher_class.fit_vocabulary(vocabulary, args.teacher_model_name_or_path, args.teacher_revision)
+    settings = dict(map(parse_setting, args.teacher_settings))
+    source = (args.teacher_model_name_or_path, args.teacher_revision)
+    vocabulary = args.teacher_class.fit_vocabulary(vocabulary, *source, **settings)
     teacher = load_teacher(
         args.teacher_class,
         args.teacher_model_name_or_path,
@@ -85,16 +87,16 @@ def main() -> None:
         data_dir=args.data_dir,
         device=accelerator.device,
         dtype=getattr(torch, args.dtype),
-        **dict(map(parse_setting, args.teacher_settings)),
+        **settings,
     )
 
     # Label set
     cameras = args.cameras.split(",") if args.cameras else None
     with accelerator.main_process_first():
-        settings = {"cameras": cameras, "augmentations": args.augmentations}
+        written_settings = {"cameras": cameras, "augmentations": args.augmentations}
         is_new = not (Path(args.output_dir) / "label_set.json").is_file()
         dataset = identify_dataset(frames, Path(args.dataset).stem, args.dataset_config) if is_new else None
-        label_set = LabelSet.create(args.output_dir, teacher, vocabulary, settings, dataset)
+        label_set = LabelSet.create(args.output_dir, teacher, vocabulary, written_settings, dataset)
     report = label_set.write(frames, teacher, cameras, args.calibration_changed, **sharing(accelerator, args.on_error))
     report = sum(gather_object([report]), WriteReport())
     accelerator.print(f"Label set {args.output_dir}: {report}")

@@ -40,6 +40,22 @@ def test_only_names_a_case_of_the_file(cases, monkeypatch):
         real.read_cases(real.parse_args())
 
 
+@pytest.mark.parametrize("change", ["network.preset", "network=tiny", "net.preset=tiny"])
+def test_a_wrong_change_names_the_sections(cases, monkeypatch, change):
+    monkeypatch.setattr(sys, "argv", ["real.py", "--cases", str(cases), "--change", change])
+    with pytest.raises(SystemExit, match="a section of distillation, network, .*, got"):
+        real.read_cases(real.parse_args())
+
+
+def test_train_datasets_have_the_same_options(cases, monkeypatch):
+    content = yaml.safe_load(cases.read_text())
+    content["cases"][0]["train"].append({"dataset": "pandaset", "data_dir": "{data_dir}"})
+    cases.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(sys, "argv", ["real.py", "--cases", str(cases)])
+    with pytest.raises(SystemExit, match="the train datasets of 'the street' must have the same options"):
+        real.read_cases(real.parse_args())
+
+
 def test_a_stage_is_repeated_unless_its_folder_has_its_result(monkeypatch, tmp_path):
     """It runs in the folder of the user, whose relative paths the file of cases may have."""
     script, elsewhere = tmp_path / "examples" / "distill.py", tmp_path / "elsewhere"

@@ -18,8 +18,8 @@ ROAD, CAR, SKY, TRAIN = range(4)
 HEIGHT, WIDTH = 40, 64
 
 
-def fit(folder, name="semantic_kitti"):
-    return find_teacher("files").fit_vocabulary(load_vocabulary(name), str(folder))
+def fit(folder, name="semantic_kitti", **settings):
+    return find_teacher("files").fit_vocabulary(load_vocabulary(name), str(folder), **settings)
 
 
 def load_maps(folder, **settings):
@@ -46,6 +46,15 @@ def write_maps(folder, name="a", labels=None, scores=None, probs=None):
     if probs is not None:
         np.savez(folder / f"{name}_probs.npz", probs=probs)
     return folder
+
+
+def test_a_layout_that_is_given_counts_before_the_one_that_is_found(tmp_path):
+    write_maps(tmp_path)
+    (tmp_path / "panoptic.json").write_text("{}")  # with a folder of this name, COCO's layout
+    (tmp_path / "panoptic").mkdir()
+    vocabulary = load_vocabulary("semantic_kitti")
+    assert fit(tmp_path).prompts == vocabulary.prompts
+    assert fit(tmp_path, layout="semantic").prompts[: len(CLASSES)] == CLASSES
 
 
 def frame(*image_ids, path=None):

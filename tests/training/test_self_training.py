@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -59,6 +60,13 @@ def test_the_weight_of_such_a_label_is_its_probability():
     confidence = start(Segmenter(1.0), step=8).complete(weighted)["confidence"]
     sure = torch.tensor(5.0).sigmoid()
     torch.testing.assert_close(confidence, torch.stack([sure, *torch.full((1,), 0.25), sure, *torch.full((2,), 0.25)]))
+
+
+def test_without_weights_by_confidence_only_the_class_weights_such_a_label():
+    weighted = batch() | {"confidence": torch.full((5,), 0.25)}
+    class_weights = np.array([2.0, 0.5], dtype=np.float32)
+    training = start(Segmenter(1.0), step=8, weighs_by_probability=False, class_weights=class_weights)
+    assert training.complete(weighted)["confidence"].tolist() == [0.5, 0.25, 2.0, 0.25, 0.25]
 
 
 def test_labels_are_the_averages_and_not_the_last_weights():

@@ -58,14 +58,22 @@ class FilesTeacher(Teacher):
 
     @classmethod
     def fit_vocabulary(
-        cls, vocabulary: Vocabulary, model_name_or_path: str | None = None, revision: str | None = None
+        cls,
+        vocabulary: Vocabulary,
+        model_name_or_path: str | None = None,
+        revision: str | None = None,
+        **settings: Any,
     ) -> Vocabulary:
         """The vocabulary with the labels of a folder of label maps as prompts; the same for other layouts.
 
         Raises:
             ValueError: the vocabulary has no class for a label.
         """
-        if model_name_or_path is None or find_layouts(Path(model_name_or_path))[:1] != [SemanticLayout]:
+        if model_name_or_path is None:
+            return vocabulary
+        layout = settings.get("layout", "auto")
+        layouts = find_layouts(Path(model_name_or_path)) if layout == "auto" else [LAYOUTS.get(layout)]
+        if layouts[:1] != [SemanticLayout]:
             return vocabulary
         return vocabulary.with_model_labels(read_classes(Path(model_name_or_path)), model_name_or_path)
 

@@ -196,13 +196,18 @@ class Teacher(ABC):
 
     @classmethod
     def fit_vocabulary(
-        cls, vocabulary: Vocabulary, model_name_or_path: str | None = None, revision: str | None = None
+        cls,
+        vocabulary: Vocabulary,
+        model_name_or_path: str | None = None,
+        revision: str | None = None,
+        **settings: Any,
     ) -> Vocabulary:
         """The vocabulary with the prompts that the teacher can predict: the same, unless its list of labels is closed.
 
         Args:
             vocabulary (`Vocabulary`): The classes, and prompts for open-vocabulary teachers.
             model_name_or_path, revision (`str`, *optional*): Those that the teacher will be loaded with.
+            settings: Those of the teacher's `config_class` that it will be loaded with.
         """
         return vocabulary
 

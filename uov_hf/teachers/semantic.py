@@ -53,7 +53,11 @@ class SemanticTeacher(Teacher):
 
     @classmethod
     def fit_vocabulary(
-        cls, vocabulary: Vocabulary, model_name_or_path: str | None = None, revision: str | None = None
+        cls,
+        vocabulary: Vocabulary,
+        model_name_or_path: str | None = None,
+        revision: str | None = None,
+        **settings: Any,
     ) -> Vocabulary:
         """The vocabulary with the model's labels as prompts.
 

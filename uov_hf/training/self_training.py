@@ -46,6 +46,8 @@ class SelfTraining:
         average (`AveragedModel`): From [`average_weights`], of the same model.
         num_epochs (`int`): Number of epochs at the end of the run.
         confidence (`float`): Smallest probability of an added label, from 0 to 1.
+        weighs_by_probability (`bool`, *optional*, defaults to `True`):
+            Whether an added label weighs as much as its probability; otherwise, as a label of the teacher.
         class_weights (`np.ndarray` of shape `(num_classes,)`, *optional*): As of the samples.
 
     Raises:
@@ -58,6 +60,7 @@ class SelfTraining:
         average: AveragedModel,
         num_epochs: int,
         confidence: float,
+        weighs_by_probability: bool = True,
         class_weights: np.ndarray | None = None,
     ):
         if not 0 <= confidence <= 1:
@@ -71,7 +74,7 @@ class SelfTraining:
                 f"the run has {run.num_steps}. Give at most as many epochs as the run has (`--num_train_epochs`, "
                 "`--max_train_steps`), and at least 0."
             )
-        self.confidence = confidence
+        self.confidence, self.weighs_by_probability = confidence, weighs_by_probability
         self.class_weights = None if class_weights is None else torch.from_numpy(class_weights)
         run.accelerator.register_for_checkpointing(average)
 
@@ -84,14 +87,16 @@ class SelfTraining:
                 ours.copy_(theirs)
 
     def complete(self, batch: ScanBatch) -> ScanBatch:
-        """The batch with labels added, and with their probability as `confidence` where it has that."""
+        """The batch with labels added, and with their weights as `confidence` where it has that."""
         if self.run.step < self.start_step:
             return batch
         probability, predicted = self._predict(batch)  # (num_points,) each
         added = (batch["labels"] == IGNORED) & (batch["point_to_voxel"] >= 0) & (probability >= self.confidence)
         completed: ScanBatch = {**batch, "labels": torch.where(added, predicted, batch["labels"])}
         if "confidence" in batch:
-            weights = probability if self.class_weights is None else probability * self.class_weights[predicted]
+            weights = probability if self.weighs_by_probability else torch.ones_like(probability)
+            if self.class_weights is not None:
+                weights = weights * self.class_weights[predicted]
             completed["confidence"] = torch.where(added, weights, batch["confidence"])
         return completed
 
