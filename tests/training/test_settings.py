@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from accelerate import Accelerator
 
@@ -27,9 +28,11 @@ def frames(tiny_street):
     return load_frames("nuscenes", split="all", data_dir=tiny_street)
 
 
-def settings_of(frames, *others, voxels=None, model=None, order=None, augmentation=AUGMENTATION, **arguments):
-    extractor = UOVFeatureExtractor(**voxels or {})
-    samples = JoinedSamples(AnnotatedSamples(one, extractor, augmentation) for one in (frames, *others))
+def settings_of(
+    frames, *others, voxels=None, model=None, order=None, augmentation=AUGMENTATION, label_map=None, **arguments
+):
+    settings = (UOVFeatureExtractor(**voxels or {}), augmentation, 0, label_map)
+    samples = JoinedSamples(AnnotatedSamples(one, *settings) for one in (frames, *others))
     order = {"num_frames": len(frames), "batch_size": 1, "accumulation": 2, **(order or {})}
     config = UOVConfig.from_preset("tiny", **model or {})
     return run_settings(ARGUMENTS | arguments, TrainingOrder(**order), 8, "no", samples, config)
@@ -46,6 +49,7 @@ def settings_of(frames, *others, voxels=None, model=None, order=None, augmentati
         ({"voxels": {"voxel_size": [0.2, 0.1, 0.2]}}, r"feature_extractor\.voxel_size = .*, now \[0.2, 0.1, 0.2\]"),
         ({"model": {"negatives": "global"}}, r'model\.negatives = "scene", now "global"'),
         ({"augmentation": None}, "augmentation = .*, now null"),
+        ({"label_map": np.full(256, 255, np.uint8)}, r"label_maps = \[null\], now \[\[255, "),
     ],
 )
 def test_what_decides_the_result_is_refused_by_name_with_both_values(frames, change, message):

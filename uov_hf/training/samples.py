@@ -88,6 +88,7 @@ class Samples(Dataset[BatchT], ABC):
     """
 
     columns: ClassVar[tuple[str, ...]]
+    label_map: np.ndarray | None = None  # (256,) uint8, the class to train on for each label of the ground truth
 
     def __init__(
         self,

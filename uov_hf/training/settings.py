@@ -20,8 +20,8 @@ Settings = dict[str, Any]  # name to value, as JSON
 
 # All other settings decide the result of a run.
 MAY_CHANGE = {
-    # Folders. Their content is compared: the ids of the frames, the point labels, the model's configuration.
-    *("dataset", "data_dir", "label_set", "model_name_or_path", "output_dir"),
+    # Paths. Their content is compared: the frame ids, the point labels, the class of each label, the configuration.
+    *("dataset", "data_dir", "label_set", "map", "model_name_or_path", "output_dir"),
     # Division of the work: the frames of a step are compared.
     *("num_processes", "gradient_accumulation_steps", "dataloader_num_workers", "model.sparse_backend"),
     "gradient_checkpointing",
@@ -66,6 +66,7 @@ def run_settings(
         "point_labels": [
             json.loads((folder / "point_labels.json").read_text(encoding="utf-8")) for folder in label_folders
         ],
+        "label_maps": [None if part.label_map is None else part.label_map.tolist() for part in samples.parts],
         "augmentation": first.augmentation and asdict(first.augmentation),
         **{f"feature_extractor.{name}": value for name, value in first.feature_extractor.to_dict().items()},
         **{f"model.{name}": value for name, value in model_config.to_dict().items()},
