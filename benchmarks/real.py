@@ -4,6 +4,7 @@
     python benchmarks/real.py --cases my_cases.yaml --data_dir data --seeds 0 --output_dir out/mine
     python benchmarks/real.py --steps 250 1000 4000 --frame_strides 1 2 4 --seeds 0 --output_dir out/curve
     python benchmarks/real.py --change training.mix_sectors=false --without_pretraining --output_dir out/unmixed
+    python benchmarks/real.py --cases benchmarks/real.yaml benchmarks/street.yaml --data_dir out/demo
 
 Each case trains on frames without a 3D label, and tests on annotated ones. The file of cases has the teacher, the
 datasets and all settings (benchmarks/real.yaml). Two networks see the same number of steps: one is distilled from
@@ -243,7 +244,10 @@ def agreement(predict: PredictLabels, train: Iterable[LabelledScan]) -> float | 
 
 def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__, with_data_dir=True)
-    parser.add_argument("--cases", type=Path, default=Path(__file__).with_suffix(".yaml"), help="default: %(default)s")
+    settings = [Path(__file__).with_suffix(".yaml")]
+    parser.add_argument(
+        "--cases", type=Path, nargs="+", default=settings, help="files; a section of a later one replaces an earlier's"
+    )
     parser.add_argument("--only", nargs="+", help="cases to run, by name; without it all")
     parser.add_argument("--without_pretraining", action="store_true", help="distil from scratch only")
     parser.add_argument(
@@ -263,8 +267,10 @@ def parse_args() -> argparse.Namespace:
 
 def read_cases(args: argparse.Namespace) -> list[Case]:
     """The cases of the file, with `{data_dir}` replaced."""
-    text = args.cases.read_text(encoding="utf-8").replace("{data_dir}", str(args.data_dir.resolve()))
-    content = yaml.safe_load(text)
+    content: Options = {}
+    for path in args.cases:
+        text = path.read_text(encoding="utf-8").replace("{data_dir}", str(args.data_dir.resolve()))
+        content |= yaml.safe_load(text)
     every = content.pop("cases")
     for change in args.change:
         setting, _, value = change.partition("=")
@@ -275,10 +281,10 @@ def read_cases(args: argparse.Namespace) -> list[Case]:
         content[section][name] = yaml.safe_load(value)
     names = [settings["name"] for settings in every]
     if unknown := set(args.only or names) - set(names):
-        raise SystemExit(f"--only: {args.cases} has no case {', '.join(sorted(unknown))}. It has {', '.join(names)}.")
+        raise SystemExit(f"--only: {path} has no case {', '.join(sorted(unknown))}. It has {', '.join(names)}.")
     for settings in every:
         if len({frozenset(dataset) for dataset in settings["train"]}) > 1:
-            raise SystemExit(f"{args.cases}: the train datasets of {settings['name']!r} must have the same options.")
+            raise SystemExit(f"{path}: the train datasets of {settings['name']!r} must have the same options.")
     without_pretraining = {"with_pretraining": False} if args.without_pretraining else {}
     return [
         Case(

@@ -47,6 +47,15 @@ def test_a_wrong_change_names_the_sections(cases, monkeypatch, change):
         real.read_cases(real.parse_args())
 
 
+def test_a_later_file_replaces_sections_of_an_earlier_one(monkeypatch):
+    files = [str(REPOSITORY / "benchmarks" / name) for name in ("real.yaml", "street.yaml")]
+    monkeypatch.setattr(sys, "argv", ["real.py", "--cases", *files, "--data_dir", "towns"])
+    (case,) = real.read_cases(real.parse_args())
+    assert case.name == "towns" and case.shared["teacher"]["teacher"] == "synthetic"
+    assert case.settings["train"][0]["data_dir"] == f"{Path('towns').resolve()}/street"
+    assert case.shared["network"] == yaml.safe_load(Path(files[0]).read_text())["network"]
+
+
 def test_train_datasets_have_the_same_options(cases, monkeypatch):
     content = yaml.safe_load(cases.read_text())
     content["cases"][0]["train"].append({"dataset": "pandaset", "data_dir": "{data_dir}"})
