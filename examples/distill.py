@@ -20,13 +20,13 @@ from uov_hf.counts import check_counts
 from uov_hf.labels import LabelSet
 from uov_hf.training.arguments import (
     STREET_DEFAULTS,
+    AugmentationArguments,
     LabelSetArguments,
     NetworkArguments,
     SegmenterArguments,
     option,
     parse_arguments,
 )
-from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.class_balance import class_weights
 from uov_hf.training.collation import ScanBatch
 from uov_hf.training.launch import start
@@ -42,7 +42,7 @@ from uov_hf.training.several_datasets import JoinedSamples, open_label_sets
 
 
 @dataclass(kw_only=True)
-class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArguments):
+class DistillationArguments(LabelSetArguments, NetworkArguments, AugmentationArguments, SegmenterArguments):
     """Arguments of distillation."""
 
     stage = "distill"
@@ -57,11 +57,6 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, SegmenterArgume
     )
     head: Literal["linear", "text"] = option(
         "linear", "A new linear classifier, as in the paper, or the prompts: the vocabulary then stays open."
-    )
-    mix_sectors: bool = option(
-        False,
-        "Fill azimuths that no camera sees with labelled sectors of other frames. For one or a few cameras; the paper "
-        "has six.",
     )
     class_balance: float = option(
         0.0,
@@ -107,7 +102,7 @@ def main() -> None:
         settings = (processor.feature_extractor, augmentation, args.seed, args.confidence_weighting, weights)
         return JoinedSamples(DistillationSamples(one.frames, one.point_labels, *settings) for one in datasets)
 
-    samples = make_samples(loaded, AugmentationConfig(mix_sectors=args.mix_sectors))
+    samples = make_samples(loaded, args.augmentation())
     validation = None
     if any(args.validation_datasets):
         validation = make_samples(load_labelled_frames(accelerator, args, args.validation_datasets, label_sets))

@@ -18,8 +18,14 @@ from uov_hf import UOVFeatureExtractor, UOVForPreTraining, UOVProcessor
 from uov_hf.labels import LabelSet
 from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import load_teacher
-from uov_hf.training.arguments import LabelSetArguments, NetworkArguments, TrainingArguments, option, parse_arguments
-from uov_hf.training.augmentation import AugmentationConfig
+from uov_hf.training.arguments import (
+    AugmentationArguments,
+    LabelSetArguments,
+    NetworkArguments,
+    TrainingArguments,
+    option,
+    parse_arguments,
+)
 from uov_hf.training.collation import TMPBatch
 from uov_hf.training.launch import start
 from uov_hf.training.loop import train
@@ -52,7 +58,7 @@ STREET_DEFAULTS = {
 
 
 @dataclass(kw_only=True)
-class PretrainingArguments(LabelSetArguments, NetworkArguments, TrainingArguments):
+class PretrainingArguments(LabelSetArguments, NetworkArguments, AugmentationArguments, TrainingArguments):
     """Arguments of pre-training."""
 
     stage = "pretrain"
@@ -61,11 +67,6 @@ class PretrainingArguments(LabelSetArguments, NetworkArguments, TrainingArgument
     preset: Literal["minkunet34", "tiny"] = option("minkunet34", "Size of the network.")
     negatives: Literal["scene", "batch", "global"] = option(
         "scene", "Segments a superpoint is pushed from: of its scene, the micro-batch, the optimiser step."
-    )
-    mix_sectors: bool = option(
-        False,
-        "Fill azimuths that no camera sees with labelled sectors of other frames. For one or a few cameras; the paper "
-        "has six.",
     )
     min_pairs: int = option(1024, "Points that augmentation leaves to each image.")
     learning_rate: float = option(0.5, "Of the network.")
@@ -99,9 +100,7 @@ def main() -> None:
             for one in loaded
         )
 
-    samples = make_samples(
-        args.datasets, AugmentationConfig(min_pairs=args.min_pairs, mix_sectors=args.mix_sectors), args.data_fraction
-    )
+    samples = make_samples(args.datasets, args.augmentation(min_pairs=args.min_pairs), args.data_fraction)
     validation = make_samples(args.validation_datasets) if any(args.validation_datasets) else None
 
     # Model, with the label sets' vocabulary

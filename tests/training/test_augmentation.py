@@ -1,5 +1,7 @@
 """Augmentation: points and pairs change together, and no image loses more pairs than it may."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from uov_hf.training.augmentation import (
     random_box,
     rotated,
     select_pairs,
+    transform,
 )
 
 
@@ -52,6 +55,30 @@ def test_turning_and_mirroring_keep_distances_and_leave_height_and_intensity():
     assert pairs_after is pairs and moved.dtype == np.float32
     np.testing.assert_allclose(np.hypot(*moved[:, :2].T), np.hypot(*points[:, :2].T), rtol=1e-5)
     assert np.array_equal(moved[:, 2:], points[:, 2:]) and not np.allclose(moved[:, :2], points[:, :2])
+
+
+def test_one_factor_scales_all_coordinates_and_slopes_raise_z_alone():
+    points = np.concatenate([np.eye(3), [[1, 1, 1]]])
+    still = AugmentationConfig(**NOTHING)
+    scaled = [transform(points, replace(still, random_scale=0.1), np.random.default_rng(i)) for i in range(400)]
+    factors = np.array([moved[0, 0] for moved in scaled])
+    assert all(np.allclose(moved, factor * points) for moved, factor in zip(scaled, factors, strict=True))
+    assert 0.9 <= factors.min() < 0.91 and 1.09 < factors.max() <= 1.1
+    tilted = np.array(
+        [transform(points, replace(still, random_slope=0.1), np.random.default_rng(i)) for i in range(400)]
+    )
+    assert (tilted[:, :, :2] == points[:, :2]).all()
+    raised = tilted[:, :, 2] - points[:, 2]
+    np.testing.assert_allclose(raised[:, 3], raised[:, 0] + raised[:, 1], atol=1e-12)
+    assert (raised[:, 2] == 0).all() and 0.09 < np.abs(raised[:, :2]).max() <= 0.1
+    assert abs(np.corrcoef(raised[:, 0], raised[:, 1])[0, 1]) < 0.2  # two slopes, not one
+
+
+@pytest.mark.parametrize("name", ["random_scale", "random_slope"])
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
+def test_a_scale_or_slope_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 0 and below 1, got"):
+        AugmentationConfig(**{name: value})
 
 
 def test_both_axes_are_mirrored_half_of_the_time():

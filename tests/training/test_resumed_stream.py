@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from uov_hf.data import load_frames
-from uov_hf.training.augmentation import AugmentationConfig, turn_and_mirror
+from uov_hf.training.augmentation import AugmentationConfig, transform
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.run import Run
 
@@ -27,7 +27,7 @@ class Scans(Dataset):
         return len(self.frames)
 
     def __getitem__(self, key):
-        points = turn_and_mirror(self.frames[key[1]]["points"], AugmentationConfig(), np.random.default_rng([0, *key]))
+        points = transform(self.frames[key[1]]["points"], AugmentationConfig(), np.random.default_rng([0, *key]))
         return key, points.tobytes()
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from uov_hf.data.frames import SYNTHETIC_LICENCE
 from uov_hf.data.publishing import licence_of
 from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.training.argument_files import ONE_VALUE, read_settings
+from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.optimization import OptimizerName, ScheduleName
 
 
@@ -293,6 +294,24 @@ class NetworkArguments:
         """The settings of `UOVFeatureExtractor` that were given."""
         names = ("coordinate_system", "voxel_size", "intensity_scaling")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(kw_only=True)
+class AugmentationArguments:
+    """Augmentation of frames that a teacher labelled, beyond the paper's."""
+
+    mix_sectors: bool = option(
+        False,
+        "Fill azimuths that no camera sees with labelled sectors of other frames. For one or a few cameras; the paper "
+        "has six.",
+    )
+    random_scale: float = option(0.0, "Scale each frame by a random factor of 1 ± this share; for few frames.")
+    random_slope: float = option(0.0, "Tilt each frame by random slopes of up to this number; for few frames.")
+
+    def augmentation(self, **settings: Any) -> AugmentationConfig:
+        """These settings and others."""
+        own = {field.name: getattr(self, field.name) for field in fields(AugmentationArguments)}
+        return AugmentationConfig(**own, **settings)
 
 
 @dataclass(kw_only=True)

@@ -37,6 +37,11 @@ class AugmentationConfig:
         mix_sectors (`bool`, *optional*, defaults to `False`):
             Whether sectors of other frames take the place of azimuths without labels
             ([`~uov_hf.training.mixing.mix_sectors`]). The paper does not mix: on nuScenes cameras see all azimuths.
+        random_scale (`float`, *optional*, defaults to 0):
+            Multiply x, y and z by one random factor of 1 ± this share. The paper does not scale.
+        random_slope (`float`, *optional*, defaults to 0):
+            Raise z by a random slope of up to this number along x, and by another one along y; 0.05 is 5 cm for each
+            metre. The paper does not tilt.
     """
 
     rotate: bool = True
@@ -49,8 +54,13 @@ class AugmentationConfig:
     min_pair_share: float = 0.75
     max_redraws: int = 50
     mix_sectors: bool = False
+    random_scale: float = 0.0
+    random_slope: float = 0.0
 
     def __post_init__(self):
+        for name in ("random_scale", "random_slope"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 0 and below 1, got {getattr(self, name)}.")
         if not 0 <= self.cuboid_size <= 1:
             raise ValueError(f"`cuboid_size` must be a share from 0 to 1, got {self.cuboid_size}.")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
@@ -70,7 +80,7 @@ def augment(
     config: AugmentationConfig,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, Pairs]:
-    """Rotate and mirror the points, drop a cuboid of them, and drop the pairs outside a crop of each image.
+    """Transform the points, drop a cuboid of them, and drop the pairs outside a crop of each image.
 
     Args:
         points (`np.ndarray` of shape `(num_points, >=3)`): x, y, z in metres, then any other columns.
@@ -82,7 +92,7 @@ def augment(
     Returns:
         The remaining points and pairs. The given arrays stay as they are.
     """
-    points = turn_and_mirror(points, config, generator)
+    points = transform(points, config, generator)
     if config.cuboid_size:
         points, pairs = drop_cuboid(points, pairs, config, generator)
     if config.crop_scale is not None:
@@ -90,12 +100,10 @@ def augment(
     return points, pairs
 
 
-def turn_and_mirror(
-    points: np.ndarray, config: AugmentationConfig | None, generator: np.random.Generator
-) -> np.ndarray:
-    """A copy of the points `(num_points, >=3)`, rotated and mirrored; without a `config` as they are.
+def transform(points: np.ndarray, config: AugmentationConfig | None, generator: np.random.Generator) -> np.ndarray:
+    """A copy of the points `(num_points, >=3)`, rotated, mirrored, scaled, tilted; without a `config` as they are.
 
-    The paper's distillation and fine-tuning augment by this alone.
+    The paper's distillation and fine-tuning rotate and mirror, and do nothing else.
     """
     points = points.copy()
     if config is None:
@@ -104,6 +112,11 @@ def turn_and_mirror(
         points[:, :2] = rotated(points[:, :2], generator.uniform(0, 2 * math.pi))
     if config.flip:
         points[:, :2] *= generator.choice([-1, 1], size=2)
+    if config.random_scale:
+        points[:, :3] *= generator.uniform(1 - config.random_scale, 1 + config.random_scale)
+    if config.random_slope:
+        slopes = generator.uniform(-config.random_slope, config.random_slope, size=2).astype(points.dtype)
+        points[:, 2] += points[:, :2] @ slopes
     return points
 
 

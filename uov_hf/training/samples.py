@@ -17,7 +17,7 @@ from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.labelling import Pairs, PointLabelRow
 from uov_hf.training.arguments import DataArguments, LabelSetArguments
-from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, turn_and_mirror
+from uov_hf.training.augmentation import AugmentationConfig, augment, select_pairs, transform
 from uov_hf.training.collation import Batch, BatchT, ScanBatch, TMPBatch, concatenate_rows
 from uov_hf.training.launch import sharing
 from uov_hf.training.mixing import MAX_SCANS, Scan, mix_sectors
@@ -267,7 +267,7 @@ class DistillationSamples(TeacherSamples[ScanBatch]):
 
     def read_scan(self, frame: Frame, generator: np.random.Generator) -> Scan:
         row = read_point_labels(self.point_labels, frame, ["confidence"] if self.with_confidence else [])
-        points = turn_and_mirror(frame["points"], self.augmentation, generator)
+        points = transform(frame["points"], self.augmentation, generator)
         labels = row["labels"]
         is_labelled, columns = labels != IGNORED, {"labels": labels}
         if self.with_confidence:
@@ -309,7 +309,7 @@ class AnnotatedSamples(Samples[ScanBatch]):
                 f"Frame {frame['frame_id']} has no ground truth to train on. Take an annotated split; of nuScenes, "
                 "unpack nuScenes-lidarseg into --data_dir."
             )
-        points = turn_and_mirror(frame["points"], self.augmentation, generator)
+        points = transform(frame["points"], self.augmentation, generator)
         labels = frame["labels"] if self.label_map is None else self.label_map[frame["labels"]]
         return {**self.voxelize(frame, points), "labels": torch.from_numpy(labels.astype(np.int64))}
 
