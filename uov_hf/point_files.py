@@ -1,58 +1,77 @@
-"""Read lidar scans from .bin, .npy, .pcd, .ply, .las and .laz files."""
+"""Read lidar scans from files of many formats, among them .bin, .npy, .pcd, .ply, .las, .laz and text."""
 
 import re
 import struct
+import zipfile
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-
-# Names of the intensity in the files of other programs, in lower case.
-INTENSITY_NAMES = ("intensity", "scalar_intensity", "reflectance", "remission", "reflectivity")
-MAX_POINT_SIZE = 256  # bytes of a point with all its fields; those of lidars have 12 to 70
+from .bin_files import read_bin
+from .pcd_files import read_pcd
+from .point_fields import (
+    AXES,
+    MAX_POINT_SIZE,
+    array_to_points,
+    check_metres,
+    check_size,
+    check_whole,
+    load_library,
+    stack_fields,
+)
+from .text_points import read_text_points
 
 
 def read_points(path: str | Path, num_columns: int | None = None, max_points: int | None = None) -> np.ndarray:
     """Read a scan: x, y, z in metres and, if the file has it, the intensity as stored.
 
-    A `.bin` file is float32 without a header. By default it has 5 columns (nuScenes: x, y, z, intensity, ring) if its
-    name ends in `.pcd.bin`; otherwise 4 (KITTI) or 5, whichever divides its size. If both do, it has 5 if the fifth
-    column contains only whole numbers from 0, as a ring does.
+    The intensity of a file with named fields has one of the names that sensors and programs use: intensity, i,
+    reflectance, remission, reflectivity, refl, signal or amplitude, in any case and with or without `scalar_`. A
+    `.bin` file has no header: see [`~uov_hf.bin_files.read_bin`] for its layout.
 
     Args:
         path (`str` or `Path`): The file; its suffix is its format.
-        num_columns (`int`, *optional*): Columns of a `.bin` file.
+        num_columns (`int`, *optional*): Columns of a `.bin` file, if they are not to be measured.
         max_points (`int`, *optional*):
             For foreign files: a file with more points, or with more than 256 bytes a point, is refused. Where the
             header has these numbers, they are checked before memory is allocated for them.
 
     Returns:
-        `np.ndarray` of shape `(num_points, 4)`, float32, or `(num_points, 3)` without intensity.
+        `np.ndarray` of shape `(num_points, 4)`, float32, or `(num_points, 3)` without intensity. Some points may be
+        NaN, and so may the intensity of a point.
 
     Raises:
-        ValueError: The suffix is unknown, or the file is missing, broken, without x, y and z, or above the limit.
+        ValueError: The suffix is unknown, or the file is missing, broken, cut short, without x, y and z, not in
+            metres, or above the limit. The message names the file.
         ImportError: The library that reads this format is not installed.
     """
     path = Path(path)
-    reader = READERS.get(path.suffix.lower())
     if not path.is_file():
         raise ValueError(f"{path}: expected a file with points, got none.")
-    if reader is None:
+    if path.suffix.lower() not in READERS:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     try:
-        points = _read_bin(path, num_columns) if reader is _read_bin else reader(path, max_points)
-        _check_size(path, len(points), 0, max_points)  # of files without a header, or with a wrong one
-        return points
+        points = _read(path, num_columns, max_points)
+        check_size(path, len(points), 0, max_points)  # of files without a header, or with a wrong one
+        check_metres(path, points)
+        return points[:, :4].astype(np.float32, copy=False)
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # each library raises other errors for broken files
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
-        raise ValueError(f"{path}: expected a scan, and it cannot be read: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())  # some libraries write several lines
+        raise ValueError(
+            f"{path}: expected a scan, and it cannot be read: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _read(path: Path, num_columns: int | None, max_points: int | None) -> NDArray[np.generic]:
+    suffix = path.suffix.lower()
+    return read_bin(path, num_columns) if suffix == ".bin" else READERS[suffix](path, max_points)
 
 
 def check_finite(points: np.ndarray, path: Path) -> None:
@@ -61,54 +80,70 @@ def check_finite(points: np.ndarray, path: Path) -> None:
         raise ValueError(f"{path}: expected a scan with finite points, got {len(points)} points, none finite.")
 
 
-def _read_bin(path: Path, num_columns: int | None = None) -> np.ndarray:
-    size = path.stat().st_size
-    values = np.fromfile(path, np.float32)
-    num_columns = num_columns or _guess_columns(path, values)
-    if size % (4 * num_columns):
-        raise ValueError(
-            f"{path}: expected a whole number of points of {num_columns} float32, got {size} bytes; the file is cut "
-            "short, or has other columns (`num_columns`)."
-        )
-    return values.reshape(-1, num_columns)[:, :4].copy()
+def _read_npy(path: Path, max_points: int | None) -> NDArray[np.generic]:
+    try:  # a map: the header may declare more than memory holds
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        _check_npy_size(path)
+        raise
+    check_size(path, array.size if array.dtype.names else len(np.atleast_1d(array)), 0, max_points)
+    return array_to_points(array, path)
 
 
-def _guess_columns(path: Path, values: np.ndarray) -> int:
-    if path.name.endswith(".pcd.bin") or len(values) % 4:
-        return 5
-    if len(values) % 5:
-        return 4
-    ring = values[4::5]
-    return 5 if len(ring) and ((ring >= 0) & (ring == np.floor(ring))).all() else 4
+def _check_npy_size(path: Path) -> None:
+    """Compare the size of the file with the shape in its header."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        num_bytes = path.stat().st_size - file.tell()
+    point_size = dtype.itemsize * int(np.prod(shape[1:], dtype=object))
+    if shape and point_size:
+        check_whole(path, shape[0], num_bytes // point_size)
 
 
-def _read_npy(path: Path, max_points: int | None) -> np.ndarray:
-    points = np.load(path, mmap_mode="r", allow_pickle=False)  # a map: the header may declare more than memory holds
-    if points.ndim != 2 or points.shape[1] < 3:
-        raise ValueError(f"{path}: expected an array of shape (num_points, 3 or more), got {points.shape}.")
-    _check_size(path, len(points), 0, max_points)
-    return points[:, :4].astype(np.float32)
+def _read_npz(path: Path, max_points: int | None) -> NDArray[np.generic]:
+    """Points of arrays by name (x, y, z, intensity), or of the only array that can be a scan."""
+    with zipfile.ZipFile(path) as file:
+        num_bytes = sum(member.file_size for member in file.infolist())
+    if max_points is not None and num_bytes > max_points * MAX_POINT_SIZE:
+        raise ValueError(f"{path}: expected at most {max_points * MAX_POINT_SIZE:,} bytes, got {num_bytes:,}.")
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    tables = [array for array in arrays.values() if array.dtype.names or (array.ndim == 2 and array.shape[1] >= 3)]
+    if len(tables) == 1:
+        return array_to_points(tables[0], path)
+    return stack_fields(path, {name: array for name, array in arrays.items() if array.ndim == 1})
 
 
-def _read_pcd(path: Path, max_points: int | None) -> np.ndarray:
-    library = _library(path, "pypcd4")
-    _check_pcd_header(path, library, max_points)
-    cloud = library.PointCloud.from_path(path)
-    return _stack(path, {name: cloud.pc_data[name] for name in cloud.fields})
-
-
-def _read_ply(path: Path, max_points: int | None) -> np.ndarray:
-    library = _library(path, "plyfile")
+def _read_ply(path: Path, max_points: int | None) -> NDArray[np.generic]:
+    library = load_library(path, "plyfile", "plyfile")
     _check_ply_header(path, max_points)
-    vertices = library.PlyData.read(path)["vertex"]
-    return _stack(path, {field.name: vertices[field.name] for field in vertices.properties})
+    try:
+        vertices = library.PlyData.read(path)["vertex"]
+    except library.PlyElementParseError as error:
+        if error.element is not None and error.element.name == "vertex" and error.row is not None:
+            check_whole(path, error.element.count, error.row)
+        raise
+    return stack_fields(path, {field.name: vertices[field.name] for field in vertices.properties})
 
 
-def _read_las(path: Path, max_points: int | None) -> np.ndarray:
-    library = _library(path, "laspy", "laspy[lazrs]")
-    _check_las_header(path, max_points)
-    cloud = library.read(path)
-    return _stack(path, {name: np.asarray(getattr(cloud, name)) for name in ("x", "y", "z", "intensity")})
+def _read_las(path: Path, max_points: int | None) -> NDArray[np.generic]:
+    """LAS has an intensity in each point. If all are 0 it is not set, and an extra dimension may have it."""
+    library = load_library(path, "laspy", "laspy[lazrs]")
+    num_points = _check_las_header(path, max_points)
+    try:
+        cloud = library.read(path)
+    except Exception as error:  # lazrs raises errors of its own
+        if not num_points:
+            raise
+        raise ValueError(
+            f"{path}: expected {num_points:,} points, as its header declares, and they cannot be read: {error}"
+        ) from error
+    check_whole(path, num_points, len(cloud))
+    names = [*(["intensity"] if np.any(cloud.intensity) else []), *cloud.point_format.extra_dimension_names]
+    fields = {name: np.asarray(getattr(cloud, axis)) for name, axis in zip(AXES, AXES, strict=True)}
+    return stack_fields(path, fields | {name: np.asarray(cloud[name]) for name in names})
 
 
 def _check_ply_header(path: Path, max_points: int | None) -> None:
@@ -122,32 +157,19 @@ def _check_ply_header(path: Path, max_points: int | None) -> None:
         raise ValueError(f"{path}: expected a header of at most 65,536 bytes, got a longer one.")
     for fields in map(str.split, lines[: lines.index("end_header")]):
         if fields[:1] == ["element"] and len(fields) == 3:
-            _check_size(path, int(fields[2]), 0, max_points)
+            check_size(path, int(fields[2]), 0, max_points)
 
 
-def _check_pcd_header(path: Path, library: ModuleType, max_points: int | None) -> None:
-    """Check the numbers in the header of a PCD file. Compressed points may need far more memory than the file has."""
-    lines: list[str] = []
-    with path.open("rb") as file:
-        while not lines or not lines[-1].startswith("DATA") and len(lines) < 100:
-            lines.append(file.readline().decode().strip())
-        header = library.MetaData.parse_header([line for line in lines if line and not line.startswith("#")])
-        point_size = sum(size * count for size, count in zip(header.size, header.count, strict=True))
-        num_bytes = header.points * point_size
-        _check_size(path, header.points, point_size, max_points)
-        if header.data == library.Encoding.BINARY_COMPRESSED and header.points:
-            _, unpacked = struct.unpack("<II", file.read(8))
-            if unpacked != num_bytes:
-                raise ValueError(f"{path}: expected {num_bytes:,} bytes of points, its header declares {unpacked:,}.")
+def _check_las_header(path: Path, max_points: int | None) -> int:
+    """Check the numbers in the header of a LAS or LAZ file, and return the number of points.
 
-
-def _check_las_header(path: Path, max_points: int | None) -> None:
-    """Check the numbers in the header of a LAS or LAZ file. The libraries loop over them and allocate as much."""
+    The libraries loop over these numbers and allocate as much.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         header = file.read(375)
         if len(header) < 227:
-            return  # the library refuses it
+            return 0  # the library refuses it
         header = header.ljust(375, b"\0")  # as the library reads a shorter one
         header_size, offset, num_vlrs, kind, point_size, num_points = struct.unpack_from("<HIIBHI", header, 94)
         # Of each kind: the number of records, the bytes of one, and the bytes that the file has for them.
@@ -159,7 +181,10 @@ def _check_las_header(path: Path, max_points: int | None) -> None:
             records.append((_num_chunks(file, offset, size), max(point_size, 20), size))
     if offset > size or any(number * num_bytes > max(room, 0) for number, num_bytes, room in records):
         raise ValueError(f"{path}: expected a whole file, got one of {size:,} bytes whose header declares more.")
-    _check_size(path, num_points, point_size, max_points)
+    check_size(path, num_points, point_size, max_points)
+    if kind < 64 and point_size:
+        check_whole(path, num_points, (size - offset) // point_size)
+    return num_points
 
 
 def _num_chunks(file: BinaryIO, offset: int, size: int) -> int:
@@ -175,37 +200,19 @@ def _num_chunks(file: BinaryIO, offset: int, size: int) -> int:
     return int.from_bytes(file.read(4), "little")
 
 
-def _check_size(path: Path, num_points: int, point_size: int, max_points: int | None) -> None:
-    """Check the number of points, and the bytes of each where the header has them."""
-    if max_points is not None and num_points > max_points:
-        raise ValueError(f"{path}: expected at most {max_points:,} points, got {num_points:,}.")
-    if max_points is not None and point_size > MAX_POINT_SIZE:
-        raise ValueError(f"{path}: expected at most {MAX_POINT_SIZE} bytes a point, got {point_size:,}.")
-
-
-def _library(path: Path, name: str, requirement: str = "") -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: {path.suffix} files are read by a library that is not installed: "
-            f"pip install '{requirement or name}'."
-        ) from error
-
-
-def _stack(path: Path, fields: dict[str, np.ndarray]) -> np.ndarray:
-    fields = {name.lower(): values for name, values in fields.items()}
-    if not {"x", "y", "z"} <= set(fields):
-        raise ValueError(f"{path}: expected the fields x, y and z, got {', '.join(fields)}.")
-    intensity = [name for name in INTENSITY_NAMES if name in fields][:1]
-    return np.stack([fields[name].astype(np.float32) for name in ["x", "y", "z", *intensity]], axis=1)
-
-
-READERS: dict[str, Callable[..., np.ndarray]] = {
-    ".bin": _read_bin,
+READERS: dict[str, Callable[..., NDArray[np.generic]]] = {
+    ".bin": read_bin,
     ".npy": _read_npy,
-    ".pcd": _read_pcd,
+    ".npz": _read_npz,
+    ".pcd": read_pcd,
     ".ply": _read_ply,
     ".las": _read_las,
     ".laz": _read_las,
+    ".xyz": read_text_points,
+    ".asc": read_text_points,
+    ".pts": read_text_points,
+    ".csv": read_text_points,
+    ".txt": read_text_points,
 }
+# Of these formats, any file in a folder is a scan. Text has its scans named one by one: folders have notes and tables.
+SCAN_SUFFIXES = tuple(suffix for suffix in READERS if suffix not in (".csv", ".txt"))
