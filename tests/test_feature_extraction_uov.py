@@ -59,11 +59,52 @@ def test_the_seam_lies_behind_and_parts_neighbours():
 
 def test_points_that_are_not_finite_or_out_of_range_belong_to_no_voxel():
     points = scan(6)
-    points[1, 0], points[2, 2], points[3, 3], points[4, :2] = np.nan, -np.inf, np.nan, (30, 40)
+    points[1, 0], points[2, 2], points[3, 1], points[4, :2] = np.nan, -np.inf, np.inf, (30, 40)
     extractor = UOVFeatureExtractor(point_cloud_range=(0, -math.pi, -10, 50, math.pi, 10))
     batch = extractor(points)
     assert batch["point_to_voxel"].tolist() == [0, -1, -1, -1, -1, 1]
     assert batch["voxel_features"].isfinite().all() and batch["num_points"].tolist() == [6]
+
+
+@pytest.mark.parametrize("scaling, feature", [("raw", 0.0), ("unit", 0.25), ("unit_plus_one", 1.25)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_point_whose_intensity_is_not_finite_has_the_missing_intensity(scaling, feature, value):
+    points = scan(50)
+    points[:30, 3] = value
+    for reduction in ("first", "mean"):
+        extractor = UOVFeatureExtractor(intensity_scaling=scaling, voxel_reduction=reduction, voxel_size=[1e-3] * 3)
+        batch = extractor(points, intensity_max=255)
+        assert batch["point_to_voxel"].tolist() == list(range(50))
+        assert set(batch["voxel_features"][:30, 0].tolist()) == {feature}
+        assert torch.equal(batch["voxel_features"][30:], extractor(points[30:], intensity_max=255)["voxel_features"])
+
+
+@pytest.mark.parametrize(
+    "points, message",
+    [
+        (np.zeros((4, 300)), r"\(4, 300\), which looks transposed. Use its transpose: `points.T`"),
+        (np.zeros((64, 1024, 4)), r"shape \(num_points, 3 or more\), got \(64, 1024, 4\)"),
+        (np.full((9, 4), 1500, np.int32), "got whole numbers .int32., which are probably millimetres"),
+        (np.zeros((9, 4), complex), "expected numbers, got an array of complex128"),
+        (
+            np.zeros(9, [("x", "f4"), ("y", "f4")]),
+            "x, y and z, got x, y. The array is structured",
+        ),
+    ],
+)
+def test_an_array_that_can_only_be_a_mistake_is_refused(points, message):
+    for form in (points, torch.from_numpy(points)) if points.dtype.names is None else (points,):
+        with pytest.raises(ValueError, match=f"`points`: .*{message}"):
+            UOVFeatureExtractor()(form)
+
+
+def test_a_structured_array_is_read_by_its_names():
+    points = scan(50)
+    fields = np.zeros((5, 10), [("Y", "f8"), ("Intensity", "u1"), ("x", "f4"), ("z", "f4"), ("rgb", "u1", 3)])
+    for name, column in zip(("x", "Y", "z"), points.T, strict=False):
+        fields[name] = column.reshape(5, 10)
+    expected = UOVFeatureExtractor()(np.column_stack([points[:, :3], np.zeros(50)]))
+    assert torch.equal(UOVFeatureExtractor()(fields)["voxel_coords"], expected["voxel_coords"])
 
 
 def test_a_batch_is_its_scans_one_after_the_other():

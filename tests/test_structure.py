@@ -49,7 +49,7 @@ FLAT = {
     ],
 }
 # Small files without a room: they import nothing of ours, and every room may import them.
-HELPERS = ["extras", "image_files", "counts", "foreign_paths"]
+HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers"]
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {
     **FLAT,
@@ -57,6 +57,7 @@ ROOMS = {
     "image_files": [],
     "counts": [],
     "foreign_paths": [],
+    "leftovers": [],
     "geometry": [*FLAT],
     "vocabulary": [*FLAT],
     "hub": [*FLAT],
@@ -71,7 +72,7 @@ ROOMS = {
     "training": [*FLAT, *HELPERS, "data", "labels", "teachers", "hub"],
     "evaluation": [*FLAT, *HELPERS, "geometry", "vocabulary", "pictures", "data", "labels", "training", "hub"],
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
-    "segmenting": ["", *FLAT, "pictures", "vocabulary", "teachers"],
+    "segmenting": ["", *FLAT, *HELPERS, "pictures", "vocabulary", "teachers"],
 }
 ROOMS["uov_hf_cli"] = [*ROOMS]
 

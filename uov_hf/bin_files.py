@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 NUM_COLUMNS = range(3, 11)  # that are measured
 MAX_COORDINATE = 1e7  # metres; more than a quarter of the Earth's circumference
-MAX_MEASURED = 200_000  # numbers: enough for a median
+MIN_MEASURED, MAX_MEASURED = 100, 200_000  # numbers for a median
 
 
 def read_bin(path: Path, num_columns: int | None = None) -> NDArray[np.floating]:
@@ -54,14 +54,15 @@ def _read_as(path: Path, dtype: np.dtype, num_columns: int | None) -> NDArray[np
 def _measure_columns(values: NDArray[np.floating]) -> int | None:
     """The period of the numbers; None if no candidate is clearly better than most."""
     values = values[:MAX_MEASURED]
-    if len(values) < 4 * NUM_COLUMNS[-1]:
+    if len(values) < MIN_MEASURED:
         return None
     with np.errstate(all="ignore"):  # numbers of another type may be anything
         steps = np.array([np.nanmedian(np.abs(values[c:] - values[:-c])) for c in NUM_COLUMNS])
-    if not np.isfinite(steps).all():
+    if not np.isfinite(steps).all() or steps.min() >= np.median(steps) / 2:
         return None
-    # On genuine scans the right one is 8 to 700 times smaller than those that are not its multiples.
-    return NUM_COLUMNS[int(steps.argmin())] if steps.min() < np.median(steps) / 2 else None
+    # On genuine scans the step of the right one is least, those of its multiples are up to 3 times as large, and all
+    # others are at least 8 times as large. Points in random order have the same step at the multiples.
+    return NUM_COLUMNS[int(np.argmax(steps <= 4 * steps.min()))]
 
 
 def _guess_columns(path: Path, values: NDArray[np.floating]) -> int:
@@ -70,7 +71,8 @@ def _guess_columns(path: Path, values: NDArray[np.floating]) -> int:
     if len(values) % 5:
         return 4
     ring = values[4::5]
-    return 5 if len(ring) and ((ring >= 0) & (ring == np.trunc(ring))).all() else 4
+    with np.errstate(invalid="ignore"):
+        return 5 if len(ring) and ((ring >= 0) & (ring == np.trunc(ring))).all() else 4
 
 
 def _check_coordinates(path: Path, points: NDArray[np.floating]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
+from .point_fields import array_to_points
 from .point_files import read_points
 
 
@@ -34,7 +35,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     axis: at phi = ±180° neighbouring points have distant indices (−180 and 179 with 1° voxels), and no convolution
     joins them. The paper has the same seam. Training rotates scans at random, which moves it.
 
-    A point that is NaN, infinite or outside `point_cloud_range` has no voxel: its `point_to_voxel` is −1.
+    A point with a coordinate that is NaN or infinite, or outside `point_cloud_range`, has no voxel: its
+    `point_to_voxel` is −1. A point whose intensity only is NaN or infinite has a voxel, with `missing_intensity`.
 
     Args:
         voxel_size (`Sequence[float]` of length 3, *optional*):
@@ -51,9 +53,9 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             `"raw"`: as in the file (the paper on nuScenes: 0 to 255). `"unit"`: divided by the sensor's full scale
             `intensity_max`. `"unit_plus_one"`: the same plus 1 (the paper on SemanticKITTI).
         missing_intensity (`float`, *optional*):
-            The feature of points without intensity (three columns), not scaled. By default a quarter of the full
-            scale after `intensity_scaling`, which is closer to the training data than 0; 0 for `"raw"`, where the full
-            scale is unknown.
+            The feature of points without intensity (three columns, or NaN), not scaled. By default a quarter of the
+            full scale after `intensity_scaling`, which is closer to the training data than 0; 0 for `"raw"`, where
+            the full scale is unknown.
 
     Raises:
         ValueError: A setting is unknown, out of range, or does not fit another one.
@@ -99,6 +101,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         points: Any,
         intensity_max: float | Sequence[float] | np.ndarray | torch.Tensor | None = None,
         return_tensors: str | None = "pt",
+        num_columns: int | None = None,
     ) -> BatchFeature:
         """Voxelise one scan or a batch of scans, concatenated without padding.
 
@@ -109,6 +112,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             intensity_max (`float` or one for each scan, *optional*):
                 The sensor's full scale (255 for nuScenes, 1 for KITTI); not needed with the scaling `"raw"`.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`.
+            num_columns (`int`, *optional*): Columns of `.bin` files, if they are not to be measured.
 
         Returns:
             `BatchFeature`: `voxel_coords` (`(num_voxels, 4)`, int32: scan, rho, phi, z or scan, x, y, z),
@@ -129,7 +133,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"`intensity_max` must be one number, or {len(scans)} (one per scan), got {len(scales)}.")
         coords, features, to_voxel, num_points, num_voxels = [], [], [], [], 0
         for index, (scan, scale) in enumerate(zip(scans, scales, strict=True)):
-            scan_coords, scan_features, scan_to_voxel = self.voxelize(as_array(scan), scale)
+            scan_coords, scan_features, scan_to_voxel = self.voxelize(as_array(scan, num_columns), scale)
             coords.append(np.insert(scan_coords, 0, index, axis=1))
             features.append(scan_features)
             to_voxel.append(np.where(scan_to_voxel < 0, -1, scan_to_voxel + num_voxels))
@@ -152,9 +156,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             `tuple`: Indices of the voxels `(num_voxels, 3)` int32, their features `(num_voxels, 1)` float32, and the
             voxel of every point `(num_points,)` int64, −1 for none.
         """
-        if points.ndim != 2 or points.shape[1] < 3:
-            raise ValueError(f"`points` must have shape (num_points, 3 or more), got {points.shape}.")
-        points = points[:, :4].astype(np.float32, copy=False)
+        points = array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
         kept, indices = self._voxel_indices(points)
         first, inverse = _group(indices)
         feature = self._intensity(points[kept], intensity_max)
@@ -168,7 +170,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
 
     def _voxel_indices(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the points that have a voxel, and their voxel indices, int32."""
-        kept = np.flatnonzero(np.isfinite(points).all(axis=1))
+        kept = np.flatnonzero(np.isfinite(points[:, :3]).all(axis=1))
         coords = points[kept, :3]
         if self.coordinate_system == "cylindrical":
             x, y, z = coords.T
@@ -189,14 +191,17 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     def _intensity(self, points: np.ndarray, intensity_max: float | None) -> np.ndarray:
         if points.shape[1] == 3:
             return np.full(len(points), self.missing_intensity, np.float32)
+        return np.where(np.isfinite(points[:, 3]), self._scale(points[:, 3], intensity_max), self.missing_intensity)
+
+    def _scale(self, intensity: np.ndarray, intensity_max: float | None) -> np.ndarray:
         if self.intensity_scaling == "raw":
-            return points[:, 3]
+            return intensity
         if intensity_max is None or not intensity_max > 0:
             raise ValueError(
                 f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
                 f"(255 for nuScenes, 1 for KITTI), got {intensity_max}."
             )
-        unit = points[:, 3] / np.float32(float(intensity_max))
+        unit = intensity / np.float32(float(intensity_max))
         return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
 
 
@@ -211,14 +216,14 @@ def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[order], rank[inverse]
 
 
-def as_array(scan: Any) -> np.ndarray:
-    """A scan as an array `(num_points, columns)`; a path is read."""
+def as_array(scan: Any, num_columns: int | None = None) -> np.ndarray:
+    """A scan as an array `(num_points, columns)`; a path is read, a structured array is stacked."""
     if isinstance(scan, (str, Path)):
-        return read_points(scan)
+        return read_points(scan, num_columns)
     if isinstance(scan, torch.Tensor):
-        return scan.detach().cpu().numpy()
+        scan = scan.detach().cpu().numpy()
     if isinstance(scan, np.ndarray):
-        return scan
+        return array_to_points(scan, "`points`")
     raise ValueError(f"`points` must be numpy arrays, torch tensors or paths of files, got {type(scan).__name__}.")
 
 

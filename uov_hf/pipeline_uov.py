@@ -25,6 +25,7 @@ logger = logging.get_logger(__name__)
 FULL_SCALES = (1, 255, 65535)  # of the intensity, in the files of most sensors
 DEFAULT_TEMPLATE = "a photo of a {}."
 WORDS = ("candidate_labels", "candidate_embeds", "hypothesis_template")
+READING = ("intensity_max", "num_columns")
 
 
 class PointCloudSegmentation(TypedDict):
@@ -117,8 +118,8 @@ class PointCloudSegmentationPipeline(Pipeline):
         Args:
             points (path, array of shape `(num_points, 3 or more)`, or a `dict`; or a list or generator of these):
                 x, y, z in metres in the lidar frame, then the intensity as in the file, if it has one. A dictionary
-                has `points` and optionally its own `candidate_labels`, `candidate_embeds`, `hypothesis_template` and
-                `intensity_max`.
+                has `points` and optionally its own `candidate_labels`, `candidate_embeds`, `hypothesis_template`,
+                `intensity_max` and `num_columns`.
             candidate_labels (`str`, `list[str]` or `list[list[str]]`, *optional*):
                 The words to choose from, separated by commas or in a list. A list of scans may have a list for each.
             candidate_embeds (`dict[str, array]`, *optional*):
@@ -130,6 +131,7 @@ class PointCloudSegmentationPipeline(Pipeline):
             intensity_max (`float`, *optional*):
                 The sensor's full scale; see [`UOVFeatureExtractor`]. If the network needs it, the default is the
                 smallest of 1, 255 and 65535 that no point of the scan exceeds, with a warning.
+            num_columns (`int`, *optional*): Columns of `.bin` files, if they are not to be measured.
             threshold (`float`, *optional*, defaults to 0.0):
                 Points whose best label has a lower probability get 255 in `segmentation`.
             top_k (`int`, *optional*):
@@ -168,7 +170,7 @@ class PointCloudSegmentationPipeline(Pipeline):
     def _sanitize_parameters(
         self, threshold: float | None = None, top_k: int | None = None, refine: str | None = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        unknown = sorted(set(options) - {*WORDS, "intensity_max"})
+        unknown = sorted(set(options) - {*WORDS, *READING})
         if unknown:
             raise ValueError(f"The pipeline has no parameter {', '.join(unknown)}.")
         if top_k is not None and top_k < 1:
@@ -180,7 +182,7 @@ class PointCloudSegmentationPipeline(Pipeline):
 
     def preprocess(self, input_: Any, **options: Any) -> _Scan:  # type: ignore[override]  # typed: the base has a dict
         options = {**options, **_as_dict(input_)}
-        points = as_array(options["points"])
+        points = as_array(options["points"], options.get("num_columns"))
         return {
             "points": points,
             "intensity_max": self._full_scale(points, options.get("intensity_max")),
@@ -335,10 +337,10 @@ class PointCloudSegmentationPipeline(Pipeline):
 def _as_dict(scan: Any) -> dict[str, Any]:
     if not isinstance(scan, Mapping):
         return {"points": scan}
-    unknown = set(scan) - {"points", "intensity_max", *WORDS}
+    unknown = set(scan) - {"points", *READING, *WORDS}
     if unknown or "points" not in scan:
         raise ValueError(
-            f"The dictionary of a scan must have `points`, and may have {', '.join(WORDS)} and intensity_max, got "
+            f"The dictionary of a scan must have `points`, and may have {', '.join((*WORDS, *READING))}, got "
             f"{', '.join(map(str, scan)) or 'an empty one'}."
         )
     return dict(scan)

@@ -47,9 +47,9 @@ def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArr
     Raises:
         ValueError: A coordinate is missing, or is a whole number.
     """
-    plain = {
-        _plain(name): values for name, values in reversed([*fields.items()])
-    }  # of two alike, the first one counts
+    plain: dict[str, NDArray[np.generic]] = {}
+    for name, values in fields.items():
+        plain.setdefault(_plain(name), values)
     if not {*AXES} <= set(plain):
         raise ValueError(f"{path}: expected the fields x, y and z, got {', '.join(fields) or 'none'}.")
     _check_metric_type(path, [plain[name].dtype for name in AXES])

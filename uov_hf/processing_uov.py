@@ -121,6 +121,7 @@ class UOVProcessor(ProcessorMixin):
         images: Any = None,
         text: str | list[str] | None = None,
         intensity_max: float | list[float] | None = None,
+        num_columns: int | None = None,
         **kwargs: Unpack[UOVProcessorKwargs],
     ) -> BatchFeature:
         """Make one batch of scans, of their images, of words, or of all three.
@@ -135,6 +136,7 @@ class UOVProcessor(ProcessorMixin):
                 The image of one camera, those of the cameras of one scan, or of each scan of the batch, equally many.
             text (`str` or `list[str]`, *optional*): Words for the text tower.
             intensity_max (`float` or `list[float]`, *optional*): The sensor's full scale; see [`UOVFeatureExtractor`].
+            num_columns (`int`, *optional*): Columns of `.bin` files, if they are not to be measured.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"`, which the model reads, or `"np"`.
             images_kwargs, text_kwargs (`dict`, *optional*):
                 Options of the image processor and of the tokenizer. Options of either may be passed by their names,
@@ -157,7 +159,7 @@ class UOVProcessor(ProcessorMixin):
         return_tensors = [own.pop("return_tensors", None) for own in (text_options, images_options)]
         batch = {}
         if points is not None:
-            batch.update(self.feature_extractor(points, intensity_max=intensity_max, return_tensors="np"))
+            batch.update(self.feature_extractor(points, intensity_max, return_tensors="np", num_columns=num_columns))
         if images is not None:
             batch["pixel_values"] = self._pixel_values(images, **images_options)
         if text is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from transformers import pipeline
 
 from uov_hf import PointCloudSegmentationPipeline
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.leftovers import is_leftover
 from uov_hf.pictures.scan_colors import distinct_colors
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.pipeline_uov import PointCloudSegmentation
-from uov_hf.point_files import READERS, check_finite, read_points
+from uov_hf.point_files import SCAN_SUFFIXES, check_finite, read_points
 from uov_hf.teachers import embed_pictures
 from uov_hf.vocabulary import available_vocabularies, load_vocabulary
 
@@ -48,6 +49,14 @@ class SegmentedScan:
     def points_per_class(self) -> dict[str, int]:
         counts = np.bincount(self.labels, minlength=IGNORED + 1)
         return {name: int(count) for name, count in zip(self.class_names, counts, strict=False)}
+
+
+@dataclass(frozen=True)
+class SkippedScan:
+    """A scan that could not be segmented, and why; the error names the file."""
+
+    scan: Path
+    error: str
 
 
 def load_segmenter(
@@ -93,6 +102,7 @@ def segment_file(
     candidate_labels: str | Sequence[str] | None = None,
     candidate_embeds: Mapping[str, Any] | None = None,
     intensity_max: float | None = None,
+    num_columns: int | None = None,
     threshold: float = 0.0,
     refine: str | None = None,
     device: str | torch.device | None = None,
@@ -110,7 +120,7 @@ def segment_file(
             Folder or Hub id of a checkpoint, or a pipeline from [`load_segmenter`] for many scans.
         scan (`str` or `Path`): A file for [`read_points`].
         output_dir (`str` or `Path`): Created if it does not exist. Results of an earlier run are overwritten.
-        candidate_labels, candidate_embeds, intensity_max, threshold, refine:
+        candidate_labels, candidate_embeds, intensity_max, num_columns, threshold, refine:
             See [`PointCloudSegmentationPipeline`].
         device, dtype:
             See [`load_segmenter`].
@@ -121,7 +131,7 @@ def segment_file(
         ValueError: The scan cannot be read or segmented. The message names the file.
     """
     scan, folder = Path(scan), Path(output_dir)
-    points = read_points(scan)
+    points = read_points(scan, num_columns)
     check_finite(points, scan)
     segmenter = model_name_or_path
     if not isinstance(segmenter, PointCloudSegmentationPipeline):
@@ -138,8 +148,13 @@ def segment_file(
 
 
 def segment_files(
-    segmenter: PointCloudSegmentationPipeline, scans: Iterable[str | Path], output_dir: str | Path, **options: Any
-) -> Iterator[SegmentedScan]:
+    segmenter: PointCloudSegmentationPipeline,
+    scans: Iterable[str | Path],
+    output_dir: str | Path,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Any,
+) -> Iterator[SegmentedScan | SkippedScan]:
     """Segment scans one after the other: a single one into `output_dir`, several into one subfolder each.
 
     A subfolder has the name of its scan without the suffix, below the parent folders that the scans do not share. The
@@ -149,6 +164,8 @@ def segment_files(
         segmenter (`PointCloudSegmentationPipeline`): See [`load_segmenter`].
         scans (iterable of `str` or `Path`): Files and folders; see [`find_scans`].
         output_dir (`str` or `Path`): Folder of the results.
+        on_error (`"raise"` or `"skip"`, *optional*, defaults to `"raise"`):
+            `"skip"` yields a [`SkippedScan`] for a scan that cannot be read or segmented, and goes on.
         options:
             See [`segment_file`].
 
@@ -159,13 +176,22 @@ def segment_files(
     names = _folder_names(scans)
     bar = tqdm(zip(scans, names, strict=True), total=len(scans), unit="scan", disable=True if len(scans) < 2 else None)
     for scan, name in bar:
-        yield segment_file(segmenter, scan, output_dir / name, **options)
+        try:
+            yield segment_file(segmenter, scan, output_dir / name, **options)
+        except ValueError as error:
+            if on_error == "skip":
+                yield SkippedScan(scan, str(error))
+            elif len(scans) > 1:
+                raise ValueError(f"{error} `--on_error skip` goes on with the other scans.") from error
+            else:
+                raise
 
 
 def find_scans(sources: Iterable[str | Path]) -> list[Path]:
     """The files among `sources`, and the scans in the folders among them, sorted by name.
 
-    The `labels.npy` and `scores.npy` of [`segment_file`] are not scans.
+    In a folder, any file with the suffix of a scan is one, except `.txt` and `.csv`, the `labels.npy` and `scores.npy`
+    of [`segment_file`], and the [leftovers][uov_hf.leftovers.is_leftover] of other programs.
 
     Raises:
         ValueError: A folder has no scans.
@@ -174,10 +200,13 @@ def find_scans(sources: Iterable[str | Path]) -> list[Path]:
     for source in map(Path, sources):
         found = [source]
         if source.is_dir():
-            files = [path for path in source.iterdir() if path.is_file() and path.suffix.lower() in READERS]
-            found = sorted(path for path in files if not _is_result(path))
+            files = [path for path in source.iterdir() if path.is_file() and path.suffix.lower() in SCAN_SUFFIXES]
+            found = sorted(path for path in files if not _is_result(path) and not is_leftover(path))
             if not found:
-                raise ValueError(f"{source}: expected files that end in one of {', '.join(READERS)}, found none.")
+                raise ValueError(
+                    f"{source}: expected files that end in one of {', '.join(SCAN_SUFFIXES)}, found none. Files of "
+                    "other formats must be named one by one."
+                )
         scans += found
     return scans
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scans", nargs="+", type=Path, help="files (.bin, .npy, .pcd, .ply, .las, .laz), or folders")
+    parser.add_argument(
+        "scans", nargs="+", type=Path, help="files (.bin, .npy, .pcd, .ply, .las, .laz, .xyz, …), or folders"
+    )
     parser.add_argument("--model_name_or_path", required=True, help="folder or Hub id of a checkpoint")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     parser.add_argument("--output_dir", type=Path, default=Path("out/segment"), help="default: %(default)s")
@@ -24,14 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=Path, metavar="JSON", help='classes by pictures: {"tuk-tuk": ["a.jpg", …]}')
     parser.add_argument("--teacher_model_name_or_path", help="model that embeds the pictures; default: the teacher")
     parser.add_argument("--intensity_max", type=float, help="full scale of the intensity: 255 (nuScenes), 1 (KITTI)")
+    parser.add_argument("--num_columns", type=int, help="columns of .bin files; default: measured")
     parser.add_argument("--threshold", type=float, default=0.0, help="points with a lower score get no label")
     parser.add_argument("--refine", choices=["afi"], help="refine the labels by approximate flat interaction")
+    parser.add_argument(
+        "--on_error", choices=["raise", "skip"], default="raise", help="skip: leave out broken scans and list them"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, …; default: the GPU if there is one")
     parser.add_argument("--dtype", default="auto", help="type of the network: float32, bfloat16, …")
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
-    from uov_hf.segmenting import embed_pictures_for, load_segmenter, read_pictures, segment_files
+    from uov_hf.segmenting import SkippedScan, embed_pictures_for, load_segmenter, read_pictures, segment_files
 
     segmenter = load_segmenter(args.model_name_or_path, args.device, args.dtype, args.revision)
     pictures = read_pictures(args.picture, args.pictures)
@@ -43,17 +49,28 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         candidate_labels=args.candidate_labels,
         candidate_embeds=embeds,
         intensity_max=args.intensity_max,
+        num_columns=args.num_columns,
         threshold=args.threshold,
         refine=args.refine,
+        on_error=args.on_error,
     )
-    num_labelled = 0
+    num_labelled, num_scans, skipped = 0, 0, []
     for answer in answers:
+        num_scans += 1
+        if isinstance(answer, SkippedScan):
+            skipped.append(answer.scan)
+            yield f"{answer.scan}: skipped. {answer.error}"
+            continue
         counts = sorted(answer.points_per_class().items(), key=lambda item: -item[1])
         found = ", ".join(f"{name} {count:,}" for name, count in counts if count)
         unnamed = len(answer.points) - sum(count for _, count in counts)
         num_labelled += len(answer.points) - unnamed
         yield f"{answer.scan}: {len(answer.points):,} points: {found or 'nothing'}; {unnamed:,} without a label"
         yield f"  viewer: {answer.folder / 'viewer.html'}"
+    if skipped:
+        yield f"{len(skipped)} of {num_scans} scans skipped: {', '.join(map(str, skipped))}"
+    if len(skipped) == num_scans:
+        raise ValueError(f"expected at least one scan that can be segmented, got none among {num_scans}.")
     if not num_labelled:
         raise ValueError(
             "expected a label at some points, got none in any scan. Likely causes: the points lie outside the "

@@ -25,7 +25,8 @@ IGNORED = 255
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("scan", type=Path, help="a file: .bin, .npy, .pcd, .ply, .las, .laz")
+    parser.add_argument("scan", type=Path, help="a file: .bin, .npy, .pcd, .ply, .las, .laz, .xyz, …")
+    parser.add_argument("--num_columns", type=int, help="columns of a .bin scan; default: measured")
     parser.add_argument("--labels", type=Path, help="predicted labels: .npy, .label or .bin")
     parser.add_argument("--scores", type=Path, help="scores of the labels: .npy")
     parser.add_argument("--ground_truth", type=Path, help="true labels: .npy, .label or .bin")
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
     if args.viewer == "rerun" and args.output and args.output.suffix != ".rrd":
         raise ValueError(f"--output {args.output}: with --viewer rerun it must end in .rrd.")
-    points = read_points(args.scan)
+    points = read_points(args.scan, args.num_columns)
     check_finite(points, args.scan)
     vocabulary = load_vocabulary(args.vocabulary) if args.vocabulary else None
     files = args.labels, args.ground_truth
