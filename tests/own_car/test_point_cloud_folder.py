@@ -240,7 +240,7 @@ def test_clouds_that_other_libraries_cannot_read_are_named(drive):
         (drive / "points" / f"{frame}{suffix}").write_bytes(b"no cloud")
     for index, suffix in enumerate((".pcd", ".ply", ".npy")):
         pytest.importorskip({".pcd": "pypcd4", ".ply": "plyfile"}.get(suffix, "numpy"))
-        with pytest.raises(ValueError, match=f"{index}{suffix}: expected a whole cloud"):
+        with pytest.raises(ValueError, match=f"{index}{suffix}: expected "):
             frames_of(drive)[index]
 
 

@@ -83,7 +83,8 @@ class FrameSource(Protocol):
     The source of `Frames`. `read` opens only the files that the columns need.
 
     A source may have an attribute `fraction_of`, `"sequences"` (the default) or `"frames"`: what `data_fraction`
-    counts, as the paper does for the dataset.
+    counts, as the paper does for the dataset. It may have a method `check_files(indices, columns)`, which raises a
+    `ValueError` if the files of whole sequences are missing.
     """
 
     frame_ids: list[str]
@@ -156,7 +157,12 @@ class Frames(Sequence[Frame]):
         return load_vocabulary(self.taxonomy).class_names if self.taxonomy else []
 
     def select_columns(self, columns: Sequence[str]) -> "Frames":
-        """The same frames with these columns only; the others are not read."""
+        """The same frames with these columns only; the others are not read.
+
+        Raises:
+            ValueError: A raw folder has none of the files of a sequence that these columns need.
+        """
+        check_files(self, columns)
         return Frames(self.source, self.indices, columns)
 
     def select(self, indices: Sequence[int]) -> "Frames":
@@ -224,7 +230,7 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
             split (`str`, *optional*): The first of `default_splits` by default.
 
         Raises:
-            ValueError: there is no such split.
+            ValueError: there is no such split, or the scans of a whole sequence of it are missing.
         """
         split = split or self.default_splits()[0]
         places = places_of_members(self.source)
@@ -232,7 +238,9 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
             part: sorted({place for name in names for place in places.get(name, [])})
             for part, names in self.split_members().items()
         }
-        return select_split(Frames(self.source), split, members, str(self.config.data_dir))
+        frames = select_split(Frames(self.source), split, members, str(self.config.data_dir))
+        check_files(frames, ("points",))
+        return frames
 
     def _info(self) -> DatasetInfo:
         return DatasetInfo(features=FRAME_FEATURES)
@@ -245,6 +253,12 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
 
     def _generate_examples(self, sequences: list[Frames]) -> Iterator[tuple[str, Frame]]:
         return _with_keys(sequences)
+
+
+def check_files(frames: Frames, columns: Sequence[str]) -> None:
+    """Check, before a run, that a raw folder has files of each sequence for these columns."""
+    if check := getattr(frames.source, "check_files", None):
+        check(frames.indices, columns)
 
 
 def places_by_name(names: Iterable[str]) -> dict[str, list[int]]:

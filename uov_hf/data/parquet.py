@@ -1,5 +1,6 @@
 """Parquet files of frames and labels, local or on the Hub: a row group is a frame, so that any frame is read alone."""
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -12,12 +13,15 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import DownloadManager, load_dataset_builder
+from datasets import DatasetBuilder, DownloadManager, load_dataset_builder
+from datasets.data_files import sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, Frames, parse_split, places_by_name, select_split
 from uov_hf.foreign_paths import inside
+from uov_hf.leftovers import data_files
 
 
 SHARD_INDEX = "uov_hf"  # the key of `ShardIndex` in a footer
@@ -108,7 +112,7 @@ class Shards:
     @cached_property
     def indexes(self) -> dict[Path, ShardIndex]:
         """The index of every shard, in the order of the names."""
-        paths = sorted(self.folder.glob("*.parquet"))
+        paths = data_files(self.folder, "*.parquet")
         with ThreadPoolExecutor(NUM_INDEXING_THREADS) as pool:
             return dict(zip(paths, pool.map(read_index, paths), strict=True))
 
@@ -216,9 +220,10 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     Raises:
         ValueError: there is no such split, or a file is not one of frames.
     """
-    builder = load_dataset_builder(dataset, dataset_config)
+    builder = _open_builder(dataset, dataset_config)
     files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
-    _check_files((path for paths in files.values() for path in paths), builder.base_path)
+    base = os.path.realpath(dataset) if Path(dataset).is_dir() else builder.base_path
+    _check_files((path for paths in files.values() for path in paths), base)
     split = split or next((name for name in files if len(files) == 1 or "train" in name), "")
     files.setdefault("all", [path for paths in files.values() for path in paths])
     # Percentages of an assumed 100 frames: the names are needed before the files that hold the frames are read.
@@ -235,6 +240,26 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     rows = places_by_name(path for path, _, _ in source.places)
     members = {name: [index for path in paths for index in rows.get(path, [])] for name, paths in files.items()}
     return select_split(Frames(source), split, members, dataset)
+
+
+def _open_builder(dataset: str, dataset_config: str | None) -> DatasetBuilder:
+    """The builder of a folder or of a dataset on the Hub.
+
+    `datasets` takes the path of a folder for a pattern. A folder with `[`, `*` or `?` in its path is opened by the
+    patterns of its card, with the path escaped.
+    """
+    if not glob.has_magic(dataset) or not Path(dataset).is_dir():
+        return load_dataset_builder(dataset, dataset_config)
+    folder = glob.escape(os.path.abspath(dataset))
+    configs = MetadataConfigs({config.pop("config_name"): config for config in _read_card(dataset).get("configs", [])})
+    if not configs:
+        return load_dataset_builder("parquet", data_dir=folder)
+    name = dataset_config or configs.get_default_config_name()
+    if name not in configs:
+        raise ValueError(f"{dataset}: expected one of its configs {', '.join(configs)}, got {name}.")
+    patterns = sanitize_patterns(configs[name]["data_files"])
+    data_files = {split: [f"{folder}/{pattern}" for pattern in own] for split, own in patterns.items()}
+    return load_dataset_builder("parquet", data_files=data_files)
 
 
 def _open(file: str) -> pq.ParquetFile:

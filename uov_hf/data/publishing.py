@@ -12,6 +12,7 @@ from uov_hf.data.shard_file import write_atomically
 from uov_hf.foreign_paths import inside
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
+from uov_hf.leftovers import data_files
 
 
 def check_may_be_pushed(builder: FrameBuilder, private: bool) -> None:
@@ -79,9 +80,7 @@ def push_dataset(builder: FrameBuilder, folder: Path, repo_id: str, **options: U
     if not configs:
         raise ValueError(f"{folder / 'README.md'}: expected the card of write_parquet, got none that lists files.")
     patterns = [split["path"] for config in configs for split in config["data_files"]]
-    files = {
-        path.relative_to(folder).as_posix(): path for pattern in patterns for path in sorted(folder.glob(pattern))
-    }
+    files = {path.relative_to(folder).as_posix(): path for pattern in patterns for path in data_files(folder, pattern)}
     if not private:
         _check_shards([*files.values()])
     taxonomy = str(_read_card(folder / "README.md").get("taxonomy"))
@@ -193,7 +192,7 @@ def _count_splits(folder: Path, first: tuple[str, ...]) -> dict[str, Count]:
 
 
 def _count(folder: Path) -> Count:
-    shards = [read_index(path) for path in folder.glob("*.parquet")]
+    shards = [read_index(path) for path in data_files(folder, "*.parquet")]
     return Count(
         len({shard["sequence_id"] for shard in shards}),
         sum(len(shard["frame_ids"]) for shard in shards),

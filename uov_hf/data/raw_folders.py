@@ -4,16 +4,20 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from uov_hf.data.frames import Frame, FrameSource, disjoint_splits, places_of_members
+from uov_hf.data.frames import Frame, FrameSource, disjoint_splits, places_by_name, places_of_members
 from uov_hf.image_files import EncodedImage
 from uov_hf.point_files import check_finite, read_points
 from uov_hf.vocabulary import Vocabulary
+
+
+MAX_NAMES = 100  # of sequences in a message; an archive of nuScenes has 85
 
 
 class RawFrame:
@@ -73,6 +77,10 @@ class RawFrame:
         except ValueError as error:
             raise ValueError(f"{self.label_file}: {error}") from error
 
+    def files_of(self, column: str) -> list[Path]:
+        """The files that the tables of the dataset name for a column; they may be missing."""
+        return [self.scan_file] if column == "points" else []
+
     def select(self, columns: Sequence[str]) -> Frame:
         frame = copy(self)  # so that a cached property lives for one read: data does not pile up in memory
         # A TypedDict takes only literal keys; `Frames` has checked that these are columns.
@@ -95,6 +103,41 @@ class RawFrames:
 
     def read(self, index: int, columns: Sequence[str]) -> Frame:
         return self.frames[index].select(columns)
+
+    def check_files(self, indices: Sequence[int], columns: Sequence[str]) -> None:
+        """Check that each sequence has a file for each column; it has none if its archive was not downloaded.
+
+        Single missing files are errors of their frames.
+
+        Raises:
+            ValueError: A sequence has none. The message contains the sequences that have files.
+        """
+        sequences = places_by_name(self.sequence_ids[index] for index in indices)
+        for column in columns:
+            absent: dict[str, Path] = {}
+            for sequence, places in sequences.items():
+                files = (path for place in places for path in self.frames[indices[place]].files_of(column))
+                if (first := next(files, None)) and not any(path.is_file() for path in chain([first], files)):
+                    absent[sequence] = first
+            if absent:
+                raise ValueError(
+                    _missing_sequences(column, absent, [name for name in sequences if name not in absent])
+                )
+
+
+def _missing_sequences(column: str, absent: Mapping[str, Path], present: Sequence[str]) -> str:
+    sequence, path = next(iter(absent.items()))
+    message = (
+        f"{path}: expected the {column} of {len(absent) + len(present)} sequences, got none of {len(absent)} of them, "
+        f"such as {sequence}. Download the archives that contain them."
+    )
+    if not present:
+        return message
+    names = json.dumps(present[:MAX_NAMES])[1:-1] + (", …" if len(present) > MAX_NAMES else "")
+    return (
+        f"{message} Or use the {len(present)} others only: write them to the file splits.json in `data_dir`, "
+        f'{{"here": [{names}]}}, and pass the split `here` (`--split here`).'
+    )
 
 
 def splits_in(source: FrameSource, splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from uov_hf.data.parquet import RowReader, read_index
 from uov_hf.data.shard_file import MAX_FRAMES, ShardFile
 from uov_hf.data.write_report import Attempts, TooManyBrokenFrames, WriteReport, describe
 from uov_hf.image_files import EncodedImage, read_whole_image
+from uov_hf.leftovers import data_files
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class SplitWriter:
 
     def _remove_files_that_skip(self, frame_ids: list[str]) -> None:
         """The fault is not that of the frames: the next run tries them again."""
-        for path in self.folder.glob("*.parquet"):
+        for path in data_files(self.folder, "*.parquet"):
             if not read_index(path)["skipped"].keys().isdisjoint(frame_ids):
                 path.unlink()
 

@@ -21,6 +21,7 @@ from uov_hf.data.publishing import check_may_be_pushed, check_same_terms, push_d
 from uov_hf.data.split_writer import SplitWriter, cut_into_chunks
 from uov_hf.data.write_report import Attempts, OnError, WriteReport
 from uov_hf.data.writer_lock import writer_lock
+from uov_hf.leftovers import data_files
 
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def _write_split(writer: SplitWriter, final: Path, num_proc: int) -> Iterator[Wr
     for files, report in _write_all(writer, final.name, num_proc):
         expected.update(files)
         yield report
-    if strange := sorted(set(writer.folder.glob("*.parquet")) - expected):
+    if strange := sorted(set(data_files(writer.folder, "*.parquet")) - expected):
         raise ValueError(
             f"{strange[0]}: belongs to no sequence of the present {final.name}; remove {writer.folder} to write it "
             "anew, or give another --output_dir."

@@ -10,6 +10,7 @@ from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, splits_i
 from uov_hf.datasets.kitti_files import read_calibration, split_projection
 from uov_hf.geometry.rotation import rigid_motion
 from uov_hf.image_files import read_image_size
+from uov_hf.leftovers import data_files
 
 
 SPLITS = ("training", "testing")
@@ -28,7 +29,7 @@ class KittiObject(FrameBuilder):
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)
-        files = [file for split in SPLITS for file in sorted((root / split / "velodyne").glob("*.bin"))]
+        files = [file for split in SPLITS for file in data_files(root / split / "velodyne", "*.bin")]
         if not files:
             raise ValueError(
                 f"{root}: expected scans (training/velodyne/000000.bin, …), got none; `data_dir` is the folder that "

@@ -88,8 +88,13 @@ class KeyFrame(RawFrame):
 
     @property
     def images(self) -> list[EncodedImage]:
-        files = [(self._file(camera.filename), camera.channel) for camera in self._cameras]
+        files = zip(self.files_of("images"), self.camera_names, strict=True)
         return [encoded_image(path, f"the {name} image of key frame {self.frame_id}") for path, name in files]
+
+    def files_of(self, column: str) -> list[Path]:
+        if column == "images":
+            return [self._file(camera.filename) for camera in self._cameras]
+        return super().files_of(column)
 
     @property
     def camera_timestamps(self) -> NDArray[np.int64]:

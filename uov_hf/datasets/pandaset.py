@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from uov_hf.data.frames import EncodedImage, FrameBuilder
 from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, splits_in
 from uov_hf.foreign_paths import inside
+from uov_hf.leftovers import data_files
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -32,7 +33,7 @@ class PandaSet(FrameBuilder):
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)
-        files = sorted(root.glob("*/lidar/*.bin"))
+        files = data_files(root, "*/lidar/*.bin")
         if not files:
             raise ValueError(
                 f"{root}: expected scans (001/lidar/00.bin, …), got none; `data_dir` is the folder that contains "

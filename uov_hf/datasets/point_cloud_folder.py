@@ -4,6 +4,7 @@ from pathlib import Path
 
 from uov_hf.data.frames import FrameBuilder, disjoint_splits
 from uov_hf.data.raw_folders import RawFrames, own_splits, splits_in
+from uov_hf.leftovers import data_files, is_leftover
 from uov_hf.own_car.recordings import Recording
 
 
@@ -18,7 +19,8 @@ class PointCloudFolder(FrameBuilder):
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)
-        folders = [root] if (root / "points").is_dir() else sorted(path.parent for path in root.glob("*/points"))
+        folders = [root] if (root / "points").is_dir() else [path.parent for path in data_files(root, "*/points")]
+        folders = [folder for folder in folders if not is_leftover(folder)]
         if not folders:
             raise ValueError(
                 f"{root}: expected a folder for every sequence, with a folder `points` in it (or one `points` for the "

@@ -12,6 +12,7 @@ from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, instance
 from uov_hf.datasets.kitti_files import read_calibration, read_table, split_projection
 from uov_hf.geometry.rotation import rigid_motion
 from uov_hf.image_files import read_image_size
+from uov_hf.leftovers import data_files
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -40,7 +41,7 @@ class SemanticKitti(FrameBuilder):
 
     def __init__(self, *args: object, data_dir: str | Path, **kwargs: object):
         super().__init__(*args, data_dir=str(data_dir), **kwargs)
-        sequences = [folder.parent for folder in Path(data_dir).glob("sequences/*/velodyne")]
+        sequences = [folder.parent for folder in data_files(Path(data_dir), "sequences/*/velodyne")]
         if sequences and all(map(_is_street, sequences)):
             self.pretty_name = "Synthetic street (SemanticKITTI format)"
             self.licence = SYNTHETIC_LICENCE
@@ -48,7 +49,7 @@ class SemanticKitti(FrameBuilder):
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)
-        files = sorted(root.glob("sequences/*/velodyne/*.bin"))
+        files = data_files(root, "sequences/*/velodyne/*.bin")
         if not files:
             raise ValueError(
                 f"{root}: expected scans (sequences/00/velodyne/000000.bin, …), got none; `data_dir` is the folder "
@@ -77,7 +78,7 @@ def _is_street(folder: Path) -> bool:
         num_points = dict(json.loads(path.read_text(encoding="utf-8"))["num_points"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: expected {{"num_points": {{"000000": count, …}}}}, got: {error!r}') from error
-    num_bytes = {scan.stem: scan.stat().st_size for scan in (folder / "velodyne").glob("*.bin")}
+    num_bytes = {scan.stem: scan.stat().st_size for scan in data_files(folder / "velodyne", "*.bin")}
     return all(size == 16 * num_points.get(stem, -1) for stem, size in num_bytes.items())
 
 

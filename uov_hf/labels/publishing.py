@@ -13,6 +13,7 @@ from uov_hf.data.publishing import size_category
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
 from uov_hf.labels.label_set import PROMPT_EMBEDS, LabelSet
+from uov_hf.leftovers import data_files
 
 
 SHARDS = ("images/*.parquet", "points/*/*.parquet")
@@ -45,7 +46,7 @@ def push_label_set(
     """
     folder = label_set.folder
     files: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path for pattern in SHARDS for path in sorted(folder.glob(pattern))
+        path.relative_to(folder).as_posix(): path for pattern in SHARDS for path in data_files(folder, pattern)
     }
     if not any(name.startswith("images/") for name in files):
         raise ValueError(f"{folder} has no shards yet: generate them with examples/generate_label_set.py.")

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of
 from uov_hf.image_files import EncodedImage, read_image_size
+from uov_hf.leftovers import data_files
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.own_car.trajectory import Trajectory, read_poses, read_timestamps
-from uov_hf.point_files import READERS, check_finite, read_points
+from uov_hf.point_files import SCAN_SUFFIXES, check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -37,9 +38,9 @@ class Recording:
     def __init__(self, folder: Path, root: Path):
         self.folder, self.name = folder, os.path.basename(os.path.abspath(folder))  # of a link, not of its target
         self.calibration = read_calibration(find_calibration(folder, root))
-        self.clouds = _files_by_name(folder / "points", tuple(READERS))
+        self.clouds = _files_by_name(folder / "points", SCAN_SUFFIXES)
         self.labels = _files_by_name(folder / "labels", LABEL_SUFFIXES)
-        cameras = sorted(path.name for path in folder.glob("images/*") if path.is_dir())
+        cameras = [path.name for path in data_files(folder, "images/*") if path.is_dir()]
         self.images = {name: _files_by_name(folder / "images" / name, IMAGE_SUFFIXES) for name in cameras}
         self._check_files()
         self.has_times = (folder / "timestamps.csv").is_file()
@@ -57,7 +58,7 @@ class Recording:
         """Images need a calibration, labels a taxonomy, and both the names of clouds."""
         calibration = self.calibration
         if not self.clouds:
-            raise ValueError(f"{self.folder / 'points'}: expected clouds ({', '.join(READERS)}), got none.")
+            raise ValueError(f"{self.folder / 'points'}: expected clouds ({', '.join(SCAN_SUFFIXES)}), got none.")
         for camera, files in self.images.items():
             folder = self.folder / "images" / camera
             if camera not in calibration.cameras:
@@ -126,6 +127,7 @@ class RecordedFrame(RawFrame):
 
     def __init__(self, recording: Recording, name: str):
         self._recording, self._name = recording, name
+        self.scan_file = recording.clouds[name]
         self.label_file, self.vocabulary = recording.labels.get(name), recording.vocabulary
         self.frame_id, self.sequence_id = f"{recording.name}/{name}", recording.name
         self.intensity_max = recording.calibration.intensity_max
@@ -170,14 +172,8 @@ class RecordedFrame(RawFrame):
     @cached_property
     def points(self) -> NDArray[np.float32]:
         """x, y, z and intensity; 0 where the file has no intensity."""
-        path = self._recording.clouds[self._name]
-        try:
-            points = read_points(path, self._recording.calibration.num_columns)
-        except ImportError:
-            raise
-        except Exception as error:  # each library raises errors of its own for a broken file, most without its name
-            raise ValueError(f"{path}: expected a whole cloud, got: {error}") from error
-        check_finite(points, path)
+        points = read_points(self.scan_file, self._recording.calibration.num_columns)
+        check_finite(points, self.scan_file)
         return np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
 
     @property
@@ -225,8 +221,8 @@ class RecordedFrame(RawFrame):
 def _files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """The files with one of these suffixes, by name without suffix."""
     files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")):
-        if path.suffix.lower() in suffixes:
+    for path in data_files(folder, "*"):
+        if path.suffix.lower() in suffixes and path.is_file():
             name = path.name[: -len(path.suffix)].removesuffix(".pcd")  # of .pcd.bin
             if name in files:
                 raise ValueError(f"{path}: expected one file for frame {name!r}, got {files[name].name} too.")

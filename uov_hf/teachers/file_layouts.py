@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from uov_hf.foreign_paths import inside
+from uov_hf.leftovers import data_files
 from uov_hf.teachers.file_contents import (
     SegmentInfo,
     normalize_rows,
@@ -216,7 +217,7 @@ class COCOLayout(Layout):
 
 
 def _coco_sets(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.json")) if path.with_suffix("").is_dir()]
+    return [path for path in data_files(folder, "*.json") if path.with_suffix("").is_dir()]
 
 
 def _names(annotation: dict[str, Any], picture: dict[Any, str]) -> set[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from uov_hf.foreign_paths import inside
+from uov_hf.leftovers import data_files
 from uov_hf.teachers.file_contents import normalize_rows, read_json
 from uov_hf.teachers.file_layouts import FiledSegments, Layout
 from uov_hf.teachers.label_maps import (
@@ -108,7 +109,7 @@ class SemanticLayout(Layout):
     def _paths_by_name(self) -> dict[str, list[Path]]:
         """The paths of all label files, by their last part."""
         paths: dict[str, list[Path]] = {}
-        for path in sorted(self.folder.rglob(f"*{LABELS}")):
+        for path in data_files(self.folder, f"**/*{LABELS}"):
             paths.setdefault(path.name, []).append(path)
         return paths
 
