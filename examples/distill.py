@@ -87,6 +87,7 @@ class DistillationArguments(LabelSetArguments, NetworkArguments, AugmentationArg
 
 def main() -> None:
     args = parse_arguments(DistillationArguments, __doc__, STREET_DEFAULTS)
+    require_checkpoint(args.model_name_or_path)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
 
     # Data

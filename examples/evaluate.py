@@ -35,7 +35,7 @@ from uov_hf.hub.upload import hide_folders
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.own_car.calibration import read_calibration
 from uov_hf.processing_uov import DEFAULT_AFI
-from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments
+from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments, require_checkpoint
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.loaders import BrokenFrame, ReportBrokenFrames, only_readable
 from uov_hf.training.samples import load_split
@@ -106,6 +106,7 @@ class EvaluationArguments(DataArguments, RunArguments):
 
 def main() -> None:
     args = parse_arguments(EvaluationArguments, __doc__)
+    require_checkpoint(args.model_name_or_path)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision)
 
     # Model

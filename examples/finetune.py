@@ -22,7 +22,7 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import Frames
 from uov_hf.data.frames import BROKEN
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
-from uov_hf.training.arguments import STREET_DEFAULTS, SegmenterArguments, option, parse_arguments
+from uov_hf.training.arguments import STREET_DEFAULTS, SegmenterArguments, option, parse_arguments, require_checkpoint
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.collation import ScanBatch
 from uov_hf.training.launch import start
@@ -85,6 +85,7 @@ class FinetuningArguments(SegmenterArguments):
 
 def main() -> None:
     args = parse_arguments(FinetuningArguments, __doc__, STREET_DEFAULTS)
+    require_checkpoint(args.model_name_or_path)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
 
     # Data

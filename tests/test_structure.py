@@ -72,7 +72,7 @@ ROOMS = {
     "training": [*FLAT, *HELPERS, "data", "labels", "teachers", "hub"],
     "evaluation": [*FLAT, *HELPERS, "geometry", "vocabulary", "pictures", "data", "labels", "training", "hub"],
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
-    "segmenting": ["", *FLAT, *HELPERS, "pictures", "vocabulary", "teachers"],
+    "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers"],
 }
 ROOMS["uov_hf_cli"] = [*ROOMS]
 

@@ -15,6 +15,7 @@ from transformers import pipeline
 
 from uov_hf import PointCloudSegmentationPipeline
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.hub.checkpoint import check_checkpoint
 from uov_hf.leftovers import is_leftover
 from uov_hf.pictures.scan_colors import distinct_colors
 from uov_hf.pictures.viewer import write_viewer
@@ -76,22 +77,13 @@ def load_segmenter(
     if str(device).startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"`device` is {str(device)!r}, but torch finds no GPU on this machine. Use cpu.")
     path = str(model_name_or_path)
-    _check_place(path)
+    check_checkpoint(path, revision)
     try:
         return pipeline(  # type: ignore[call-overload]  # the overloads list only the tasks of transformers itself
             "point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision
         )
     except OSError as error:
         raise OSError(f"{path}: {error}") from error
-
-
-def _check_place(path: str) -> None:
-    """Raise an OSError for what is neither a folder with a checkpoint nor a Hub id, which the Hub takes for an id."""
-    if Path(path).is_dir():
-        if not (Path(path) / "config.json").is_file():
-            raise OSError(f"{path}: expected a folder with a checkpoint, got one without config.json.")
-    elif path.count("/") > 1 or path.startswith((".", "/", "~")):
-        raise OSError(f"{path}: there is no such folder, and ids on the Hub look like user/name.")
 
 
 def segment_file(
@@ -225,7 +217,7 @@ def read_pictures(words: Sequence[str] = (), file: str | Path | None = None) -> 
     named: list[tuple[str, list[Path]]] = []
     if file is not None:
         try:
-            content = json.loads(Path(file).read_text(encoding="utf-8"))
+            content = json.loads(Path(file).read_bytes())
             named = [(name, [Path(file).parent / own for own in paths]) for name, paths in content.items()]
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(f'{file}: expected JSON as {{"tuk-tuk": ["a.jpg", "b.jpg"]}}: {error}') from error

@@ -160,7 +160,7 @@ def own_splits(root: Path, source: FrameSource) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
+        splits = json.loads(path.read_bytes())
         if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
             raise ValueError(f"a {type(splits).__name__}")
         if wrong := [name for name in splits if not re.fullmatch(r"[^./\\][^/\\]*", name)]:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from huggingface_hub import whoami
 from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import cached_file
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
@@ -49,6 +50,25 @@ CHECKPOINT_FILES = (
     "train_log.jsonl",
     "LICENSE.md",
 )
+
+
+def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
+    """Check, before anything else is loaded, that there is a checkpoint in a folder or on the Hub.
+
+    Raises:
+        OSError: There is none. The message is one line.
+    """
+    if Path(name_or_path).is_dir():
+        if not (Path(name_or_path) / "config.json").is_file():
+            raise OSError(f"{name_or_path}: expected a folder with a checkpoint, got one without config.json.")
+    elif name_or_path.count("/") > 1 or name_or_path.startswith((".", "/", "~")):
+        raise OSError(f"{name_or_path}: there is no such folder, and ids on the Hub look like user/name.")
+    else:
+        try:
+            cached_file(name_or_path, "config.json", revision=revision)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise OSError(f"{name_or_path}: there is no such folder, and on the Hub: {reason}") from error
 
 
 def save_checkpoint(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from uov_hf.geometry.rotation import is_rigid, rigid_motion
+from uov_hf.text_points import decode_text, find_separator
 
 
 KITTI_COLUMNS, TUM_COLUMNS = 12, 8
@@ -68,9 +69,12 @@ def read_poses(path: Path) -> tuple[NDArray[np.int64] | None, NDArray[np.float64
     Raises:
         ValueError: The file has neither form, a pose is no rigid motion, or times do not rise.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+    lines = [line for line in decode_text(path.read_bytes()).splitlines() if line.strip() and line[0] != "#"]
+    separator = find_separator(lines[0]) if lines else None
+    if separator != ",":
+        lines = [line.replace(",", ".") for line in lines]  # decimal commas
     try:
-        table = np.array([line.split() for line in lines], np.float64)
+        table = np.array([line.split(separator) for line in lines], np.float64)
     except ValueError:
         table = np.empty(0)
     if table.ndim != 2 or table.shape[1] not in (KITTI_COLUMNS, TUM_COLUMNS) or not np.isfinite(table).all():
@@ -100,29 +104,35 @@ def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]
     """Microseconds of every frame, by `lidar` and by camera: `{"000000": {"lidar": …, "front": …}, …}`.
 
     The file is a CSV table with the columns `frame`, `lidar` and one for each camera. A cell is empty if the
-    frame has no such image.
+    frame has no such image. Commas, semicolons or tabs separate the cells.
 
     Raises:
         ValueError: A column is missing, a frame or a time of the lidar occurs twice, or a time is no whole number.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = ["lidar", *cameras]
-        if absent := [name for name in ("frame", *columns) if name not in (reader.fieldnames or [])]:
-            raise ValueError(
-                f"{path}: expected the columns frame, {', '.join(columns)}, got none named {absent[0]!r}."
-            )
-        times: dict[str, dict[str, int]] = {}
-        frames_by_time: dict[int | str, str] = {}
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            if row["frame"] in times:
-                raise ValueError(f"{place}: frame {row['frame']!r} occurs twice.")
-            try:
-                times[row["frame"]] = {name: int(row[name]) for name in columns if row[name]}
-            except ValueError as error:
-                raise ValueError(f"{place}: expected whole microseconds, got {error}.") from error
-            earlier = frames_by_time.setdefault(times[row["frame"]].get("lidar", row["frame"]), row["frame"])
-            if earlier != row["frame"]:
-                raise ValueError(f"{place}: expected another lidar time than that of frame {earlier!r}.")
+    reader = _open_table(path)
+    columns = ["lidar", *cameras]
+    if absent := [name for name in ("frame", *columns) if name not in (reader.fieldnames or [])]:
+        raise ValueError(f"{path}: expected the columns frame, {', '.join(columns)}, got none named {absent[0]!r}.")
+    times: dict[str, dict[str, int]] = {}
+    frames_by_time: dict[int | str, str] = {}
+    for row in reader:
+        if not any(row.values()):
+            continue  # spreadsheets save rows of empty cells
+        place = f"{path}, line {reader.line_num}"
+        if row["frame"] in times:
+            raise ValueError(f"{place}: frame {row['frame']!r} occurs twice.")
+        try:
+            times[row["frame"]] = {name: int(row[name]) for name in columns if row[name]}
+        except ValueError as error:
+            raise ValueError(f"{place}: expected whole microseconds, got {error}.") from error
+        earlier = frames_by_time.setdefault(times[row["frame"]].get("lidar", row["frame"]), row["frame"])
+        if earlier != row["frame"]:
+            raise ValueError(f"{place}: expected another lidar time than that of frame {earlier!r}.")
     return times
+
+
+def _open_table(path: Path) -> csv.DictReader[str]:
+    """A table as spreadsheets save it: Excel separates by semicolons where numbers have decimal commas."""
+    lines = decode_text(path.read_bytes()).splitlines()
+    separator = next((mark for mark in (";", "\t") if lines and mark in lines[0]), ",")
+    return csv.DictReader(lines, delimiter=separator, skipinitialspace=True)

@@ -14,6 +14,7 @@ from transformers.hf_argparser import DataClassType
 from uov_hf.counts import check_counts
 from uov_hf.data.frames import SYNTHETIC_LICENCE
 from uov_hf.data.publishing import licence_of
+from uov_hf.hub.checkpoint import check_checkpoint
 from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.training.argument_files import ONE_VALUE, read_settings
 from uov_hf.training.augmentation import AugmentationConfig
@@ -377,3 +378,16 @@ def parse_arguments(
         return arguments(**vars(parser.parse_args(flags)))
     except (OSError, ValueError) as error:
         parser.error(str(error))
+
+
+def require_checkpoint(model_name_or_path: str | None) -> None:
+    """End the program with one line on standard error if the checkpoint to start from does not exist.
+
+    Args:
+        model_name_or_path (`str`, *optional*): Folder or Hub id. Nothing is checked for `None`, an untrained network.
+    """
+    if model_name_or_path is not None:
+        try:
+            check_checkpoint(model_name_or_path)
+        except OSError as error:
+            sys.exit(f"--model_name_or_path {error}")

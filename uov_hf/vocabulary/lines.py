@@ -80,7 +80,7 @@ def read_yaml(path: Path, name: str) -> Entry:
         ValueError: The file is not YAML, or is empty.
     """
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ValueError(f"{path}, line {line}: this is not YAML: {error.problem}.") from error
