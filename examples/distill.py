@@ -26,6 +26,7 @@ from uov_hf.training.arguments import (
     SegmenterArguments,
     option,
     parse_arguments,
+    require_checkpoint,
 )
 from uov_hf.training.class_balance import class_weights
 from uov_hf.training.collation import ScanBatch

@@ -79,7 +79,8 @@ def test_several_scans_get_a_folder_each(segmenter, tmp_path):
 def test_a_folder_has_the_name_of_its_scan_without_the_suffix_where_it_is_unique(segmenter, names, folders, tmp_path):
     for name in names:
         write_scan(tmp_path / name)
-    results = list(segment_files(segmenter, [tmp_path], tmp_path / "out", viewer=False))
+    scans = [tmp_path / name for name in names]
+    results = list(segment_files(segmenter, scans, tmp_path / "out", viewer=False))
     assert {result.scan.name: result.folder.name for result in results} == dict(zip(names, folders, strict=True))
     assert all(len(np.load(result.folder / "labels.npy")) == len(result.labels) for result in results)
 
@@ -108,9 +109,43 @@ def test_an_error_names_the_file(segmenter, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_broken_scan_of_many_can_be_skipped(segmenter, tiny_segmenter, tmp_path, capsys):
+    for name in "ac":
+        write_scan(tmp_path / f"{name}.bin")
+    (tmp_path / "b.bin").write_bytes(b"x" * 13)
+    (tmp_path / "._a.bin").write_bytes(b"a leftover of macOS")
+    with pytest.raises(ValueError, match="b.bin: expected .*`--on_error skip` goes on with the other scans"):
+        list(segment_files(segmenter, [tmp_path], tmp_path / "raised", viewer=False))
+    program = ["segment", "--model_name_or_path", str(tiny_segmenter), "--device", "cpu", "--on_error", "skip"]
+    assert main([*program, str(tmp_path), "--output_dir", str(tmp_path / "out")]) == 0
+    assert [(tmp_path / "out" / name / "labels.npy").is_file() for name in "abc"] == [True, False, True]
+    printed = capsys.readouterr().out
+    assert f"{tmp_path / 'b.bin'}: skipped. " in printed and f"1 of 3 scans skipped: {tmp_path / 'b.bin'}" in printed
+    assert main([*program, str(tmp_path / "b.bin"), "--output_dir", str(tmp_path / "none")]) == 1
+    assert "expected at least one scan that can be segmented, got none among 1" in capsys.readouterr().err
+
+
+def test_the_columns_of_a_file_can_be_given(segmenter, tiny_segmenter, tmp_path, capsys):
+    """Points in random order, whose layout cannot be measured."""
+    points = np.fromfile(write_scan(tmp_path / "scan.bin"), np.float32).reshape(-1, 4)
+    np.column_stack([points, points[:, :2]]).tofile(tmp_path / "six.bin")
+    expected = segmenter(points)["segmentation"]
+    np.testing.assert_array_equal(segmenter(str(tmp_path / "six.bin"), num_columns=6)["segmentation"], expected)
+    own = {"points": str(tmp_path / "six.bin"), "num_columns": 6}
+    np.testing.assert_array_equal(segmenter(own)["segmentation"], expected)
+    options = ["--num_columns", "6", "--model_name_or_path", str(tiny_segmenter), "--device", "cpu"]
+    assert main(["segment", str(tmp_path / "six.bin"), *options, "--output_dir", str(tmp_path / "out")]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "labels.npy"), expected)
+    page = ["--output", str(tmp_path / "page.html")]
+    assert main(["view", str(tmp_path / "six.bin"), "--num_columns", "6", *page]) == 0
+    assert "page.html: 300 points" in capsys.readouterr().out
+
+
 def test_what_cannot_be_loaded_is_named(tiny_segmenter, tmp_path, monkeypatch):
-    with pytest.raises(OSError, match="absent: "):
-        load_segmenter(tmp_path / "absent")
+    for place in (tmp_path / "absent", "out/absent", "absent"):
+        with pytest.raises(OSError, match=f"{place}: there is no such folder, ") as error:
+            load_segmenter(place)
+        assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="such as float32 or bfloat16, got 'float17'"):
         load_segmenter(tiny_segmenter, dtype="float17")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

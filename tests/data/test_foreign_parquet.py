@@ -34,6 +34,21 @@ def test_an_image_of_a_row_is_in_the_row(car, folder, streaming):
     assert len(load_frames(str(folder), "train").select_columns(["points"])[0]["points"]) == 1000
 
 
+@pytest.mark.parametrize("name", ["drive [1]", "what?", "a*b", "[train]"])
+@pytest.mark.parametrize("has_card", [True, False])
+def test_a_folder_whose_path_is_a_pattern_is_read_like_any_other(car, folder, tmp_path, name, has_card):
+    expected = load_frames(str(folder), "train", dataset_config="default" if has_card else None)
+    odd = tmp_path / name / "parquet"
+    shutil.copytree(folder, odd)
+    if not has_card:
+        (odd / "README.md").unlink()
+    frames = load_frames(str(odd), "train")
+    assert frames.frame_ids == expected.frame_ids and len(frames[0]["points"]) == 1000
+    if has_card:
+        with pytest.raises(ValueError, match="expected one of its configs default, got other"):
+            load_frames(str(odd), "train", dataset_config="other")
+
+
 @pytest.mark.parametrize("pattern", ["../parquet/default/train/*.parquet", "{folder}/default/train/*.parquet"])
 def test_a_card_lists_files_of_its_own_folder_only(folder, tmp_path, pattern):
     foreign = tmp_path / "foreign"

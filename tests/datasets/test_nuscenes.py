@@ -1,6 +1,7 @@
 """A nuScenes root becomes frames: geometry, labels, order, splits, and errors that name the table."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -135,6 +136,25 @@ def test_the_version_is_the_only_one_or_named(root):
     frames = load_frames("nuscenes", data_dir=root, dataset_config="v1.0-test")
     assert frames.sequence_ids == ["scene-0077"] and frames[0]["labels"] is None  # it has no folder lidarseg
     with pytest.raises(ValueError, match="got v1.0-mini, v1.0-test; name the version"):
+        load_frames("nuscenes", data_dir=root)
+
+
+@pytest.mark.parametrize("folder, column", [("LIDAR_TOP", "points"), ("CAM_*", "images")])
+def test_scenes_whose_archive_was_not_downloaded_are_named_before_a_run(root, folder, column):
+    """With the way out, which works. A single missing file is an error of its frame."""
+    files = sorted(root.glob(f"samples/{folder}/scene-0061-*"))
+    files[0].unlink()
+    load_frames("nuscenes", "mini_train", data_dir=root).select_columns(["points", "images"])
+    for path in files[1:]:
+        path.unlink()
+    message = f'the {column} of 2 sequences, got none of 1 of them, such as scene-0061.*{{"here": .*--split here'
+    with pytest.raises(ValueError, match=message) as error:
+        load_frames("nuscenes", data_dir=root).select_columns(["frame_id", "images"])
+    (root / "splits.json").write_text(re.search(r"\{.*\}", str(error.value))[0])
+    assert set(load_frames("nuscenes", "here", data_dir=root).sequence_ids) == {"scene-1077"}
+    for path in root.glob("samples/LIDAR_TOP/*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="got none of 2 of them, such as scene-1077. Download the archives[^{]*$"):
         load_frames("nuscenes", data_dir=root)
 
 

@@ -228,6 +228,42 @@ def test_a_label_array_that_is_cut_short_is_named(drive, num_bytes):
         frames_of(drive)[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_and_settings_may_come_from_a_spreadsheet_or_windows(drive, encoding):
+    """With byte order marks, other separators, decimal commas, CRLF and rows of empty cells."""
+    (drive.parent / "splits.json").write_text('{"train": ["drive"]}')
+    expected = frames_of(drive)[1]
+    changes = {"timestamps.csv": (",", ";"), "poses.txt": (".", ",")}
+    for path in (*map(drive.joinpath, changes), drive.parent / "calibration.yaml", drive.parent / "splits.json"):
+        text = path.read_text().replace(*changes.get(path.name, ("", "")))
+        text += ";;;\n" if path.name == "timestamps.csv" else ""
+        path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    frame = frames_of(drive)[1]
+    assert frame["camera_timestamps"].tolist() == expected["camera_timestamps"].tolist()
+    np.testing.assert_array_equal(frame["lidar2global"], expected["lidar2global"])
+
+
+def test_leftovers_of_other_programs_are_no_clouds_images_or_sequences(drive):
+    expected = frames_of(drive)
+    for name in ("points/._0.bin", "points/9.tmp.npy", "images/left/._0.png", "labels/~0.npy"):
+        (drive / name).write_bytes(b"leftover")
+    (drive / "points" / "7.bin").mkdir()
+    for name in ("images/.thumbnails", "../__MACOSX/points", "../.cache/points"):
+        (drive / name).mkdir(parents=True)
+    assert frames_of(drive).frame_ids == expected.frame_ids and frames_of(drive)[0]["camera_names"] == [
+        "left",
+        "right",
+    ]
+
+
+def test_the_columns_of_bin_files_are_in_the_calibration(drive):
+    for path in (drive / "points").iterdir():
+        points = np.fromfile(path, np.float32).reshape(-1, 4)
+        np.column_stack([points, points[:, :2]]).tofile(path)
+    edit(drive.parent / "calibration.yaml", num_columns=6)
+    np.testing.assert_array_equal(frames_of(drive)[1]["points"], small_car.points_of(1))
+
+
 def test_a_linked_sequence_has_the_name_of_the_link(drive):
     (drive.parent / "again").symlink_to(drive, target_is_directory=True)
     assert sorted(set(frames_of(drive).sequence_ids)) == ["again", "drive"]
