@@ -62,7 +62,7 @@ def test_fields_that_are_not_used_are_named_once_for_a_folder(tmp_path, suffix, 
         with caplog.at_level(logging.WARNING):
             assert read_points(tmp_path / f"{name}{suffix}").shape == (3, 3)
     (record,) = caplog.records
-    assert f"a{suffix}: no intensity" in record.getMessage() and "echo_width, ring" in record.getMessage()
+    assert f"*{suffix}: no intensity" in record.getMessage() and "echo_width, ring" in record.getMessage()
 
 
 def test_an_extra_dimension_of_las_is_the_intensity_where_the_own_one_is_not_set(tmp_path):

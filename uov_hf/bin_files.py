@@ -32,7 +32,7 @@ def read_bin(path: Path, num_columns: int | None = None) -> NDArray[np.floating]
     for dtype in (np.float32, np.float64):
         try:
             points = _read_as(path, np.dtype(dtype), num_columns)
-            _check_coordinates(path, points)
+            _check_coordinates(path, points, is_measured=num_columns is None)
             return points
         except ValueError as error:
             errors.append(error)
@@ -60,9 +60,11 @@ def _measure_columns(values: NDArray[np.floating]) -> int | None:
         steps = np.array([np.nanmedian(np.abs(values[c:] - values[:-c])) for c in NUM_COLUMNS])
     if not np.isfinite(steps).all() or steps.min() >= np.median(steps) / 2:
         return None
-    # On genuine scans the step of the right one is least, those of its multiples are up to 3 times as large, and all
-    # others are at least 8 times as large. Points in random order have the same step at the multiples.
-    return NUM_COLUMNS[int(np.argmax(steps <= 4 * steps.min()))]
+    # Genuine scans have the least step at the right one, up to 3 times as much at its multiples, and at least 8 times
+    # as much at all others. Points in random order have the same step at the multiples.
+    best = NUM_COLUMNS[int(steps.argmin())]
+    divisors = [c for c, step in zip(NUM_COLUMNS, steps, strict=True) if best % c == 0 and step <= 4 * steps.min()]
+    return divisors[0]
 
 
 def _guess_columns(path: Path, values: NDArray[np.floating]) -> int:
@@ -75,10 +77,14 @@ def _guess_columns(path: Path, values: NDArray[np.floating]) -> int:
         return 5 if len(ring) and ((ring >= 0) & (ring == np.trunc(ring))).all() else 4
 
 
-def _check_coordinates(path: Path, points: NDArray[np.floating]) -> None:
-    """Check that x, y, z can be metres. All three may be NaN: some drivers write that for a beam without an echo."""
+def _check_coordinates(path: Path, points: NDArray[np.floating], is_measured: bool) -> None:
+    """Check that x, y, z can be metres.
+
+    All three may be NaN, as some drivers write for a beam without an echo. A known layout may have single numbers that
+    are not finite, too: it does not depend on them.
+    """
     xyz = points[:, :3]
-    xyz = xyz[~np.isnan(xyz).all(axis=1)]
+    xyz = xyz[~np.isnan(xyz).all(axis=1)] if is_measured else xyz[np.isfinite(xyz).all(axis=1)]
     if not (wrong := ~(np.abs(xyz) <= MAX_COORDINATE).all(axis=1)).any():
         return
     raise ValueError(

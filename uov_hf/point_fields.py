@@ -55,7 +55,7 @@ def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArr
     _check_metric_type(path, [plain[name].dtype for name in AXES])
     intensity = [name for name in INTENSITY_NAMES if name in plain and plain[name].ndim == 1][:1]
     if not intensity and (others := [name for name in fields if _plain(name) not in AXES]):
-        _warn_of_missing_intensity(path.parent, path.suffix, tuple(others), path.name)
+        _warn_of_missing_intensity(path.with_name(f"*{path.suffix}"), tuple(others))
     return np.stack([plain[name].astype(np.float32) for name in (*AXES, *intensity)], axis=1)
 
 
@@ -170,11 +170,11 @@ def _plain(name: str) -> str:
 
 
 @cache  # a folder of thousands of such scans warns once
-def _warn_of_missing_intensity(folder: Path, suffix: str, others: tuple[str, ...], name: str) -> None:
+def _warn_of_missing_intensity(files: Path, others: tuple[str, ...]) -> None:
     logger.warning(
-        "%s: no intensity is read from this file and its neighbours. Of their fields, these are not used: %s. Rename "
-        "the one that is the intensity to `intensity`.",
-        folder / name,
+        "%s: no intensity is read from these files. Of their fields, these are not used: %s. Rename the one that is "
+        "the intensity to `intensity`.",
+        files,
         ", ".join(others),
     )
 

@@ -99,7 +99,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
     "nuscenes": [
         (LIDAR_FILE, b"\0" * 992, "points", NOT_WHOLE.format(5, 992)),
         (LIDAR_FILE, b"", "points", NO_POINT),
-        (LIDAR_FILE, None, "points", "expected a file with points, got none"),
+        (LIDAR_FILE, None, "points", "expected files with the points of each sequence, got none of scene-1077"),
         (LIDARSEG_FILE, b"\0" * 49, "labels", "expected 50 labels of 1 byte"),
         (LIDARSEG_FILE, b" " * 50, "labels", r"does not have: \[32\]"),
         (LIDARSEG_FILE, None, "labels", "expected the labels of .*pcd.bin"),

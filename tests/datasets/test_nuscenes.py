@@ -147,14 +147,14 @@ def test_scenes_whose_archive_was_not_downloaded_are_named_before_a_run(root, fo
     load_frames("nuscenes", "mini_train", data_dir=root).select_columns(["points", "images"])
     for path in files[1:]:
         path.unlink()
-    message = f'the {column} of 2 sequences, got none of 1 of them, such as scene-0061.*{{"here": .*--split here'
+    message = f'with the {column} of each sequence, got none of scene-0061 .1 of 2 sequences.*{{"here": .*--split here'
     with pytest.raises(ValueError, match=message) as error:
         load_frames("nuscenes", data_dir=root).select_columns(["frame_id", "images"])
     (root / "splits.json").write_text(re.search(r"\{.*\}", str(error.value))[0])
     assert set(load_frames("nuscenes", "here", data_dir=root).sequence_ids) == {"scene-1077"}
     for path in root.glob("samples/LIDAR_TOP/*"):
         path.unlink()
-    with pytest.raises(ValueError, match="got none of 2 of them, such as scene-1077. Download the archives[^{]*$"):
+    with pytest.raises(ValueError, match="got none of scene-1077 .2 of 2 sequences.. Download the archives[^{]*$"):
         load_frames("nuscenes", data_dir=root)
 
 

@@ -222,7 +222,7 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     """
     builder = _open_builder(dataset, dataset_config)
     files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
-    base = os.path.realpath(dataset) if Path(dataset).is_dir() else builder.base_path
+    base = dataset if Path(dataset).is_dir() else builder.base_path
     _check_files((path for paths in files.values() for path in paths), base)
     split = split or next((name for name in files if len(files) == 1 or "train" in name), "")
     files.setdefault("all", [path for paths in files.values() for path in paths])

@@ -128,8 +128,8 @@ class RawFrames:
 def _missing_sequences(column: str, absent: Mapping[str, Path], present: Sequence[str]) -> str:
     sequence, path = next(iter(absent.items()))
     message = (
-        f"{path}: expected the {column} of {len(absent) + len(present)} sequences, got none of {len(absent)} of them, "
-        f"such as {sequence}. Download the archives that contain them."
+        f"{path}: expected files with the {column} of each sequence, got none of {sequence} ({len(absent)} of "
+        f"{len(absent) + len(present)} sequences). Download the archives that contain them."
     )
     if not present:
         return message

@@ -130,7 +130,11 @@ def read_card(name_or_path: str | os.PathLike, repo_type: str = "model", revisio
     """
     folder = Path(name_or_path)
     if not folder.is_dir():
-        path = hf_hub_download(str(name_or_path), "README.md", repo_type=repo_type, revision=revision)
+        try:
+            path = hf_hub_download(str(name_or_path), "README.md", repo_type=repo_type, revision=revision)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise OSError(f"{name_or_path}: there is no such folder, and on the Hub: {reason}") from error
         return Path(path).read_text(encoding="utf-8")
     for place in (folder / "README.md", folder / "card" / "README.md"):
         if place.is_file():

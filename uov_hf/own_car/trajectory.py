@@ -131,7 +131,7 @@ def read_timestamps(path: Path, cameras: list[str]) -> dict[str, dict[str, int]]
     return times
 
 
-def _open_table(path: Path) -> csv.DictReader[str]:
+def _open_table(path: Path) -> "csv.DictReader[str]":
     """A table as spreadsheets save it: Excel separates by semicolons where numbers have decimal commas."""
     lines = decode_text(path.read_bytes()).splitlines()
     separator = next((mark for mark in (";", "\t") if lines and mark in lines[0]), ",")
