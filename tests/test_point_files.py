@@ -152,6 +152,16 @@ def test_a_file_with_more_points_than_the_limit_is_refused(tmp_path, suffix):
         read_points(path, max_points=1000)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".pcd", ".ply", ".las", ".laz"])
+@pytest.mark.parametrize("share", [0.7, 0.99])
+def test_a_file_with_fewer_points_than_its_header_declares_is_refused(tmp_path, suffix, share):
+    points = np.random.default_rng(0).uniform(0, 9, (1200, 4)).astype(np.float32)
+    path = write_cloud(tmp_path / f"scan{suffix}", points)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ValueError, match=f"scan{suffix}: expected 1,200 points, as its header declares, "):
+        read_points(path)
+
+
 NUM_DECLARED = 300_000_000
 PCD = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH {n}\nHEIGHT 1\nPOINTS {n}\nDATA {kind}\n"
 PLY = (
