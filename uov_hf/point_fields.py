@@ -100,7 +100,7 @@ def check_metres(path: Path, points: NDArray[np.generic]) -> None:
         return
     width, depth, height = (np.percentile(xyz, 99, axis=0) - np.percentile(xyz, 1, axis=0)).tolist()
     spans = f"got coordinates that span {width:.6g}, {depth:.6g} and {height:.6g}"
-    # A millimetre of a turning lidar is 1; a cloud on a map has decimals.
+    # Millimetres are often whole numbers; metres are not, around a sensor or on a map.
     is_whole = max(width, depth) > 1000 and (xyz == np.floor(xyz)).all()
     if height > MAX_HEIGHT or is_whole:
         raise ValueError(f"{path}: expected x, y, z in metres, {spans}, probably in millimetres. Divide them by 1000.")
