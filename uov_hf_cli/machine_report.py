@@ -12,6 +12,7 @@ EXTRAS = {
     "triton": "spconv-triton, the engine on AMD GPUs, and of bfloat16 and Python 3.14",
     "clouds": "scans in .laz, .las, .ply and .pcd files",
     "lenses": "cameras with lens distortion, of your own recordings",
+    "onnx": "uov-hf export, and ONNX Runtime for the exported network",
     "tensorboard": "curves of a training: --report_to tensorboard",
     "trackio": "curves of a training: --report_to trackio",
     "demo": "the baseline of examples/demo.py",

@@ -1,0 +1,157 @@
+"""The program that travels with an exported network makes the voxels, kernel maps and labels of the torch side."""
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from exported_networks import CLUSTERS, VOXELS, clusters, lively_segmenter
+
+from uov_hf import UOVFeatureExtractor, UOVProcessor
+from uov_hf.convert import run_onnx
+from uov_hf.convert.onnx_export import export_onnx
+from uov_hf.convert.onnx_graph import VOXEL_SETTINGS
+from uov_hf.pipeline_uov import PointCloudSegmentationPipeline
+from uov_hf.sparse_conv import KernelMap
+from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
+
+
+NUM_LEVELS = 5
+
+
+def settings_of(extractor: UOVFeatureExtractor) -> dict:
+    return {name: getattr(extractor, name) for name in VOXEL_SETTINGS}
+
+
+def pairs_of(kernel_map: KernelMap, num_offsets: int) -> list[tuple[list[int], list[int]]]:
+    """Input and output rows under each offset, from all groups of a map of torch."""
+    pairs = [([], []) for _ in range(num_offsets)]
+    for group in kernel_map.groups:
+        offsets = range(num_offsets)[group.offsets]
+        for side, rows in enumerate((kernel_map.inputs, kernel_map.outputs)):
+            for offset, own in zip(offsets, rows[group.pairs].view(-1, group.num_pairs), strict=True):
+                pairs[offset][side].extend(own.tolist())
+    return pairs
+
+
+def parts_of(maps: dict[str, np.ndarray], name: str, end: str) -> list[list[int]]:
+    ends = np.cumsum([0, *maps[f"counts_{end}"]])
+    return [maps[f"{name}_{end}"][start:stop].tolist() for start, stop in pairwise(ends)]
+
+
+@pytest.mark.parametrize("voxels", VOXELS, ids=str)
+@pytest.mark.parametrize("num_columns", [3, 4])
+def test_voxels_are_those_of_the_feature_extractor(voxels, num_columns):
+    extractor, points = UOVFeatureExtractor(**voxels), clusters(3000)[:, :num_columns]
+    points[::50, 0], points[7::50, 2], points[3] = np.nan, np.inf, 1e9 if "point_cloud_range" in voxels else 0
+    keys, features, point_to_voxel = run_onnx.voxelize(points, settings_of(extractor), 255)
+    coords, expected, rows = extractor.voxelize(points, 255)
+    order = np.lexsort(coords.T[::-1])
+    rank = np.append(np.argsort(order), -1)
+    assert np.array_equal(np.stack(run_onnx._unpack(keys), 1) - run_onnx.SHIFT, coords[order])
+    assert features.dtype == np.float32 and np.array_equal(features, expected[order])
+    assert np.array_equal(point_to_voxel, rank[rows]) and (point_to_voxel < 0).any()
+
+
+def test_wrong_points_are_refused_as_by_the_feature_extractor():
+    settings = settings_of(UOVFeatureExtractor(intensity_scaling="unit"))
+    for points, message in [(np.zeros(4), "shape"), (np.full((2, 4), 1e9), "32768 voxels"), (np.ones((2, 4)), "full")]:
+        with pytest.raises(ValueError, match=message):
+            run_onnx.voxelize(points, settings)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("num_points", [1, 2, 300, 6000])
+def test_kernel_maps_are_those_of_torch(kernel_size, num_points):
+    extractor, points = UOVFeatureExtractor(), clusters(num_points)
+    keys, _, _ = run_onnx.voxelize(points, settings_of(extractor))
+    maps = run_onnx.kernel_maps(keys, NUM_LEVELS, kernel_size)
+    pyramid = VoxelPyramid(sort_voxels(extractor(points)["voxel_coords"], NUM_LEVELS)[0])
+    for level, size in [*((level, 3) for level in range(NUM_LEVELS)), (0, kernel_size)]:
+        lower, higher = (parts_of(maps, name, f"{level}_{size}") for name in ("lower", "higher"))
+        rows = list(range(maps["num_voxels"][level]))
+        after = list(zip(higher, lower, strict=True))
+        before = [(own, other) for other, own in reversed(after)]
+        assert pairs_of(pyramid.submanifold(level, size), size**3) == [*before, (rows, rows), *after]
+    for level in range(NUM_LEVELS - 1):
+        fine, coarse = (parts_of(maps, name, f"{level}") for name in ("fine", "coarse"))
+        assert pairs_of(pyramid.down(level), 8) == list(zip(fine, coarse, strict=True))
+    assert all(rows.dtype == np.int64 for rows in maps.values())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A segmenter of torch and the folder of its export."""
+    torch.manual_seed(0)
+    model = lively_segmenter("text")
+    extractor = UOVFeatureExtractor(point_cloud_range=(0, -np.pi, -9, 40, np.pi, 9), intensity_scaling="unit_plus_one")
+    folder = tmp_path_factory.mktemp("exported")
+    export_onnx(model, extractor, folder)
+    processor = UOVProcessor.from_teacher(extractor)
+    return PointCloudSegmentationPipeline(model=model, processor=processor), folder
+
+
+NOT_FINITE, FAR = [np.nan, 0, 0, 9], [900, 0, 0, 9]
+
+
+@pytest.mark.parametrize(
+    "points",
+    [*map(clusters, CLUSTERS), np.zeros((0, 4)), [NOT_FINITE] * 3, [FAR], [NOT_FINITE, [5, 5, 0, 9], FAR]],
+    ids=[*CLUSTERS, "empty", "not finite", "out of range", "one point"],
+)
+def test_labels_and_scores_are_those_of_the_pipeline(exported, points):
+    pipeline, folder = exported
+    points = np.asarray(points, np.float32)
+    labels, scores = run_onnx.Segmenter(folder / "model.onnx")(points, intensity_max=255)
+    expected = pipeline(points, intensity_max=255)
+    assert labels.dtype == np.uint8 and scores.dtype == np.float32
+    assert np.allclose(scores, expected["scores"], atol=1e-5)
+    clear = scores > 0.51  # elsewhere, two classes may be equally likely
+    assert clear.sum() > 0.9 * len(points) or len(points) < 10
+    assert np.array_equal(labels[clear], expected["segmentation"][clear])
+    without = expected["segmentation"] == 255
+    assert np.array_equal(labels == 255, without) and not scores[without].any()
+
+
+# `None` in `sys.modules` is how Python marks a module that cannot be found.
+BLOCK = "import runpy, sys\nsys.modules |= dict.fromkeys(('torch', 'transformers', 'uov_hf', 'onnx', 'scipy'))\n"
+RUN = "sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def run_python(code: str, folder, *arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_the_copied_program_runs_with_numpy_and_onnx_runtime_only(exported, tmp_path):
+    points = clusters(2000)
+    points.tofile(tmp_path / "scan.bin")
+    program = exported[1] / "run_onnx.py"
+    arguments = program, "scan.bin", "--intensity_max", "255", "--num_columns", "4"
+    result = run_python(BLOCK + RUN, tmp_path, *arguments)
+    assert not result.returncode, result.stderr
+    expected = run_onnx.Segmenter(program.with_name("model.onnx"))(points, 255)
+    for name, values in zip(("labels", "scores"), expected, strict=True):
+        assert np.array_equal(np.load(tmp_path / "segmented" / f"{name}.npy"), values)
+    assert result.stdout.startswith("scan.bin: ") and "without a label" in result.stdout
+    assert "ModuleNotFoundError" in run_python(BLOCK + "import uov_hf", tmp_path).stderr
+
+
+@pytest.mark.parametrize("num_columns", [3, 4, 5, 6])
+def test_the_columns_of_a_file_without_a_header_are_measured(tmp_path, num_columns):
+    points = np.sort(clusters(600), axis=0)[:, [0, 1, 2, 3, 3, 3]][:, :num_columns]
+    points = np.ascontiguousarray(points)
+    points.tofile(tmp_path / "scan.bin")
+    np.save(tmp_path / "scan.npy", points)
+    assert np.array_equal(run_onnx.read_points(tmp_path / "scan.bin"), points)
+    assert np.array_equal(run_onnx.read_points(tmp_path / "scan.npy"), points)
+    assert run_onnx.read_points(tmp_path / "scan.bin", num_columns=4).shape[1] == 4
+
+
+def test_a_file_that_is_cut_short_is_refused(tmp_path):
+    (tmp_path / "scan.bin").write_bytes(bytes(4 * 11))
+    for num_columns in (None, 4):
+        with pytest.raises(ValueError, match="44 bytes"):
+            run_onnx.read_points(tmp_path / "scan.bin", num_columns)

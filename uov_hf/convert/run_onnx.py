@@ -1,0 +1,208 @@
+"""Segment a lidar scan with an exported network; needs NumPy and ONNX Runtime, and neither torch nor uov_hf.
+
+`uov-hf export` copies this file beside `model.onnx`, which contains the classes and the settings of the voxels.
+
+examples:
+  python run_onnx.py scan.bin --intensity_max 255 --output_dir segmented
+
+  from run_onnx import Segmenter
+  labels, scores = Segmenter("model.onnx")(points, intensity_max=255)
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+
+FORMAT_VERSION = 1  # of the metadata and of the inputs of the network
+IGNORED = 255
+AXIS_LIMIT = 1 << 15  # voxels on each side of the sensor, on each axis
+# A key is x, y, z with 20 bits each. The shift makes them positive at every stride, and leaves empty cells on all
+# sides: a kernel that reaches over the end of a row of cells must land in an empty cell, never in the next row.
+FIELD_BITS, SHIFT = 20, 1 << 18
+
+
+def voxelize(
+    points: np.ndarray, settings: dict[str, Any], intensity_max: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels of a scan, as `UOVFeatureExtractor` makes them, in the order of the network.
+
+    Args:
+        points (`np.ndarray` of shape `(num_points, 3 or more)`): x, y, z in metres, and the intensity as in the file.
+        settings (`dict`): The arguments of `UOVFeatureExtractor`.
+        intensity_max (`float`, *optional*): The sensor's full scale; not needed with raw intensities.
+
+    Returns:
+        `tuple`: Ascending keys `(num_voxels,)` int64, features `(num_voxels, 1)` float32, and the voxel of every point
+        `(num_points,)` int64, −1 for a point that is not finite or out of range.
+
+    Raises:
+        ValueError: The points have another shape or lie too far out, or `intensity_max` is missing.
+    """
+    if points.ndim != 2 or points.shape[1] < 3:
+        raise ValueError(f"`points` must have shape (num_points, 3 or more), got {points.shape}.")
+    points = points[:, :4].astype(np.float32, copy=False)
+    kept = np.flatnonzero(np.isfinite(points).all(axis=1))
+    coords = points[kept, :3]
+    if settings["coordinate_system"] == "cylindrical":
+        x, y, z = coords.T
+        coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
+    if settings["point_cloud_range"] is not None:
+        lower, upper = np.array(settings["point_cloud_range"], np.float32).reshape(2, 3)
+        inside = ((coords >= lower) & (coords < upper)).all(axis=1)
+        kept, coords = kept[inside], coords[inside]
+    cells = np.floor(coords / np.array(settings["voxel_size"], np.float32))
+    if np.abs(cells).max(initial=0) >= AXIS_LIMIT:
+        raise ValueError(f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis.")
+    keys, first, inverse = np.unique(_pack(cells.astype(np.int64).T + SHIFT), return_index=True, return_inverse=True)
+    feature = _intensity(points[kept], settings, intensity_max)
+    if settings["voxel_reduction"] == "mean":
+        reduced = np.bincount(inverse, feature, len(keys)) / np.bincount(inverse, minlength=len(keys))
+    else:
+        reduced = feature[first]
+    point_to_voxel = np.full(len(points), -1, np.int64)
+    point_to_voxel[kept] = inverse
+    return keys, reduced.astype(np.float32)[:, None], point_to_voxel
+
+
+def _intensity(points: np.ndarray, settings: dict[str, Any], intensity_max: float | None) -> np.ndarray:
+    if points.shape[1] == 3:
+        return np.full(len(points), settings["missing_intensity"], np.float32)
+    if settings["intensity_scaling"] == "raw":
+        return points[:, 3]
+    if intensity_max is None or not intensity_max > 0:
+        raise ValueError(f"Pass `intensity_max`, the full scale (255 for nuScenes, 1 for KITTI), got {intensity_max}.")
+    unit = points[:, 3] / np.float32(intensity_max)
+    return unit + np.float32(1) if settings["intensity_scaling"] == "unit_plus_one" else unit
+
+
+def _pack(fields: Iterable[np.ndarray]) -> np.ndarray:
+    x, y, z = fields
+    return (x << 2 * FIELD_BITS) | (y << FIELD_BITS) | z
+
+
+def _unpack(keys: np.ndarray) -> list[np.ndarray]:
+    return [(keys >> bits) & ((1 << FIELD_BITS) - 1) for bits in (2 * FIELD_BITS, FIELD_BITS, 0)]
+
+
+def kernel_maps(keys: np.ndarray, num_levels: int, stem_kernel_size: int) -> dict[str, np.ndarray]:
+    """The inputs of the network beside the features: which voxels are neighbours, at strides 1, 2, 4, ….
+
+    Args:
+        keys (`np.ndarray` of shape `(num_voxels,)`): From `voxelize`.
+        num_levels (`int`): Number of strides.
+        stem_kernel_size (`int`): Kernel of the first convolution; that of the others is 3.
+
+    Returns:
+        `dict[str, np.ndarray]`, int64: `num_voxels` of each level. For each level, `lower` and `higher` rows of the
+        pairs of neighbours, under one offset after the other, and the `counts` of pairs of each offset; the pairs of
+        the opposite offset are the same with their sides exchanged. For each step to the next level, `fine` and
+        `coarse` rows of a voxel and of the cell that contains it, and the `counts` in each of a cell's 8 places.
+    """
+    maps: dict[str, np.ndarray] = {}
+    sizes = [len(keys)]
+    for level in range(num_levels):
+        for kernel_size in {3, stem_kernel_size if level == 0 else 3}:
+            lower, higher, counts = _pairs(keys, kernel_size)
+            end = f"{level}_{kernel_size}"
+            maps |= {f"lower_{end}": lower, f"higher_{end}": higher, f"counts_{end}": counts}
+        if level + 1 < num_levels:
+            x, y, z = _unpack(keys)
+            keys, coarse = np.unique(_pack((x >> 1, y >> 1, z >> 1)), return_inverse=True)
+            place = (x & 1) << 2 | (y & 1) << 1 | z & 1
+            fine = np.argsort(place.astype(np.uint8), kind="stable")
+            counts = np.bincount(place, minlength=8)
+            maps |= {f"fine_{level}": fine, f"coarse_{level}": coarse[fine], f"counts_{level}": counts}
+            sizes.append(len(keys))
+    return maps | {"num_voxels": np.array(sizes)}
+
+
+def _pairs(keys: np.ndarray, kernel_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the pairs under each offset after the centre, the last axis fastest, and the pairs of each offset."""
+    cells = range(-(kernel_size // 2), kernel_size // 2 + 1)
+    offsets = list(product(cells, repeat=3))[kernel_size**3 // 2 + 1 :]
+    lower, higher = [], []
+    padded = np.append(keys, -1)  # the row after the last is no neighbour
+    for x, y, z in offsets:
+        targets = keys + (x << 2 * FIELD_BITS) + (y << FIELD_BITS) + z
+        rows = np.searchsorted(keys, targets)
+        lower.append(np.flatnonzero(padded[rows] == targets))
+        higher.append(rows[lower[-1]])
+    return np.concatenate(lower), np.concatenate(higher), np.array([len(rows) for rows in lower])
+
+
+class Segmenter:
+    """An exported network: points in, a label and a score for each point out.
+
+    Args:
+        path (`str` or `Path`): The `model.onnx` of an export.
+        providers (`Sequence[str]`, *optional*, defaults to the CPU): Execution providers of ONNX Runtime.
+
+    Raises:
+        ValueError: The file was exported by another version of this format.
+    """
+
+    def __init__(self, path: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)):
+        self.session = onnxruntime.InferenceSession(str(path), providers=list(providers))
+        self.settings = json.loads(self.session.get_modelmeta().custom_metadata_map.get("uov_hf", "{}"))
+        if self.settings.get("format_version") != FORMAT_VERSION:
+            raise ValueError(f"{path}: expected an export of format version {FORMAT_VERSION}. Export it again.")
+        self.class_names = list(self.settings["id2label"].values())
+
+    def voxel_logits(self, points: np.ndarray, intensity_max: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Logits `(num_voxels, num_classes)` of the voxels, and the voxel of every point `(num_points,)`, or −1."""
+        keys, features, point_to_voxel = voxelize(points, self.settings["voxels"], intensity_max)
+        if not len(keys):
+            return np.zeros((0, len(self.class_names)), np.float32), point_to_voxel
+        maps = kernel_maps(keys, self.settings["num_levels"], self.settings["stem_kernel_size"])
+        (logits,) = self.session.run(["logits"], {"voxel_features": features, **maps})
+        return logits, point_to_voxel
+
+    def __call__(self, points: np.ndarray, intensity_max: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Labels `(num_points,)` uint8 and scores `(num_points,)` float32; 255 and 0 for a point without a voxel."""
+        logits, point_to_voxel = self.voxel_logits(points, intensity_max)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        best = np.append(logits.argmax(axis=1), IGNORED).astype(np.uint8)
+        scores = np.append(exponentials.max(axis=1) / exponentials.sum(axis=1), 0).astype(np.float32)
+        return best[point_to_voxel], scores[point_to_voxel]  # row −1 is the one appended
+
+
+def read_points(path: Path, num_columns: int | None = None) -> np.ndarray:
+    """Points `(num_points, columns)` of a `.npy`, or of a file of float32 without a header."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    values = np.fromfile(path, np.float32)
+    # Neighbouring points are alike, so that the values of one column differ least.
+    fitting = [num for num in range(3, 9) if len(values) % num == 0] if num_columns is None else [num_columns]
+    if not fitting or len(values) % fitting[0]:
+        raise ValueError(f"{path}: expected whole points of 3 to 8 float32, got {path.stat().st_size} bytes.")
+    return values.reshape(-1, min(fitting, key=lambda num: np.nanmedian(np.abs(values[num:] - values[:-num]))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scan", type=Path, help=".npy, or float32 without a header")
+    parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"))
+    parser.add_argument("--num_columns", type=int, help="columns of a file without a header; default: measured")
+    parser.add_argument("--intensity_max", type=float, help="full scale of the intensity: 255 (nuScenes), 1 (KITTI)")
+    parser.add_argument("--output_dir", type=Path, default=Path("segmented"), help="gets labels.npy and scores.npy")
+    args = parser.parse_args()
+    segmenter = Segmenter(args.model)
+    labels, scores = segmenter(read_points(args.scan, args.num_columns), args.intensity_max)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    np.save(args.output_dir / "labels.npy", labels)
+    np.save(args.output_dir / "scores.npy", scores)
+    counts = np.bincount(labels, minlength=IGNORED + 1)
+    named = [f"{name} {count:,}" for name, count in zip(segmenter.class_names, counts, strict=False) if count]
+    sys.stdout.write(f"{args.scan}: {', '.join([*named, f'without a label {counts[IGNORED]:,}'])}\n")
+
+
+if __name__ == "__main__":
+    main()
