@@ -114,6 +114,12 @@ def save_demo(path: Path) -> None:
     save_scan(path / "scan.bin")
 
 
+def save_onnx(path: Path) -> None:
+    from uov_hf_cli.__main__ import main
+
+    main(["export", "out/demo/uov", "--format", "onnx", "--output_dir", str(path)])
+
+
 def save_official(num_outputs: int, path: Path) -> None:
     """A file with the names and shapes of the official code, and random numbers."""
     import torch
@@ -140,6 +146,7 @@ DISK: dict[str, Callable[[Path], None]] = {
     "photos": save_photos,
     "out": save_recipe,
     "out/demo": save_demo,
+    "out/onnx": save_onnx,
 }
 # Made only for pages that contain the name: the files are large.
 ON_DEMAND = {

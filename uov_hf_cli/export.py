@@ -1,7 +1,7 @@
 """Export a checkpoint for ONNX Runtime, to run without torch.
 
-It writes model.onnx, which contains the classes and the settings of the voxels, and run_onnx.py, which needs NumPy and
-ONNX Runtime only. The logits of both runtimes are compared on a scan first.
+It writes model.onnx, which contains the classes and the settings of the voxels, and run_onnx.py with bin_files.py,
+which need NumPy and ONNX Runtime only. The logits of both runtimes are compared on a scan first.
 
 examples:
   uov-hf export out/demo/uov --format onnx --output_dir out/onnx

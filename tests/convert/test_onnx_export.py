@@ -134,7 +134,7 @@ def test_the_command_exports_and_compares_on_a_given_scan(tiny_segmenter, tmp_pa
     printed = capsys.readouterr().out
     num_voxels = len(UOVFeatureExtractor()(read_points(tmp_path / "scan.bin"))["voxel_coords"])
     assert f"Largest difference from torch on {num_voxels:,} voxels" in printed
-    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == ["model.onnx", "run_onnx.py"]
+    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == ["bin_files.py", "model.onnx", "run_onnx.py"]
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):

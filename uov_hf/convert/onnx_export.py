@@ -1,5 +1,6 @@
 """Export a segmenter for ONNX Runtime: the graph, a numeric proof, then the files."""
 
+import inspect
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation
+from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation, bin_files
 
 
 try:
@@ -32,7 +33,7 @@ class OnnxExport:
     """The result of an export.
 
     Args:
-        folder (`Path`): Contains `model.onnx` and `run_onnx.py`.
+        folder (`Path`): Contains `model.onnx`, `run_onnx.py` and `bin_files.py`.
         num_bytes (`int`): Size of `model.onnx`.
         num_voxels (`int`): Voxels of the scan of the proof.
         difference (`float`): Largest difference from torch's logits, relative to the largest of them.
@@ -51,7 +52,7 @@ def export_onnx(
     points: np.ndarray | None = None,
     intensity_max: float | None = None,
 ) -> OnnxExport:
-    """Write a segmenter as `model.onnx`, which is complete in itself, beside `run_onnx.py`, which needs no torch.
+    """Write a segmenter as `model.onnx`, which is complete in itself, and the program that runs it without torch.
 
     Args:
         model (`UOVForSemanticSegmentation`): The network, in float32. It is set to evaluation mode.
@@ -77,7 +78,8 @@ def export_onnx(
         file = Path(temporary) / "model.onnx"
         onnx.save(build_onnx(model.eval(), extractor), file)
         num_voxels, difference = prove(model, extractor, file, points, intensity_max)
-        shutil.copy(run_onnx.__file__, folder / "run_onnx.py")
+        for module in (run_onnx, bin_files):
+            shutil.copy(inspect.getfile(module), folder)
         file.replace(folder / "model.onnx")
     return OnnxExport(folder, (folder / "model.onnx").stat().st_size, num_voxels, difference)
 

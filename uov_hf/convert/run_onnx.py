@@ -1,6 +1,7 @@
 """Segment a lidar scan with an exported network; needs NumPy and ONNX Runtime, and neither torch nor uov_hf.
 
-`uov-hf export` copies this file beside `model.onnx`, which contains the classes and the settings of the voxels.
+`uov-hf export` copies this file and `bin_files.py` beside `model.onnx`, which contains the classes and the settings of
+the voxels.
 
 examples:
   python run_onnx.py scan.bin --intensity_max 255 --output_dir segmented
@@ -19,6 +20,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+
+
+try:  # the copy beside an exported network
+    from bin_files import read_bin  # type: ignore[import-not-found]  # in the package it has another name
+except ImportError:
+    from uov_hf.bin_files import read_bin
 
 
 FORMAT_VERSION = 1  # of the metadata and of the inputs of the network
@@ -41,7 +48,7 @@ def voxelize(
 
     Returns:
         `tuple`: Ascending keys `(num_voxels,)` int64, features `(num_voxels, 1)` float32, and the voxel of every point
-        `(num_points,)` int64, −1 for a point that is not finite or out of range.
+        `(num_points,)` int64, −1 for a point with a coordinate that is not finite, or out of range.
 
     Raises:
         ValueError: The points have another shape or lie too far out, or `intensity_max` is missing.
@@ -49,7 +56,7 @@ def voxelize(
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"`points` must have shape (num_points, 3 or more), got {points.shape}.")
     points = points[:, :4].astype(np.float32, copy=False)
-    kept = np.flatnonzero(np.isfinite(points).all(axis=1))
+    kept = np.flatnonzero(np.isfinite(points[:, :3]).all(axis=1))
     coords = points[kept, :3]
     if settings["coordinate_system"] == "cylindrical":
         x, y, z = coords.T
@@ -73,14 +80,19 @@ def voxelize(
 
 
 def _intensity(points: np.ndarray, settings: dict[str, Any], intensity_max: float | None) -> np.ndarray:
+    missing = settings["missing_intensity"]
     if points.shape[1] == 3:
-        return np.full(len(points), settings["missing_intensity"], np.float32)
-    if settings["intensity_scaling"] == "raw":
-        return points[:, 3]
-    if intensity_max is None or not intensity_max > 0:
-        raise ValueError(f"Pass `intensity_max`, the full scale (255 for nuScenes, 1 for KITTI), got {intensity_max}.")
-    unit = points[:, 3] / np.float32(intensity_max)
-    return unit + np.float32(1) if settings["intensity_scaling"] == "unit_plus_one" else unit
+        return np.full(len(points), missing, np.float32)
+    feature = points[:, 3]
+    if settings["intensity_scaling"] != "raw":
+        if intensity_max is None or not intensity_max > 0:
+            raise ValueError(
+                f"Pass `intensity_max`, the full scale: 255 for nuScenes, 1 for KITTI, got {intensity_max}."
+            )
+        feature = feature / np.float32(intensity_max)
+    if settings["intensity_scaling"] == "unit_plus_one":
+        feature = feature + np.float32(1)
+    return np.where(np.isfinite(points[:, 3]), feature, missing)
 
 
 def _pack(fields: Iterable[np.ndarray]) -> np.ndarray:
@@ -144,13 +156,16 @@ class Segmenter:
     Args:
         path (`str` or `Path`): The `model.onnx` of an export.
         providers (`Sequence[str]`, *optional*, defaults to the CPU): Execution providers of ONNX Runtime.
+        num_threads (`int`, *optional*, defaults to 0): Threads of one operator; 0 for one on each core.
 
     Raises:
         ValueError: The file was exported by another version of this format.
     """
 
-    def __init__(self, path: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",)):
-        self.session = onnxruntime.InferenceSession(str(path), providers=list(providers))
+    def __init__(self, path: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",), num_threads: int = 0):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         self.settings = json.loads(self.session.get_modelmeta().custom_metadata_map.get("uov_hf", "{}"))
         if self.settings.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"{path}: expected an export of format version {FORMAT_VERSION}. Export it again.")
@@ -174,18 +189,6 @@ class Segmenter:
         return best[point_to_voxel], scores[point_to_voxel]  # row −1 is the one appended
 
 
-def read_points(path: Path, num_columns: int | None = None) -> np.ndarray:
-    """Points `(num_points, columns)` of a `.npy`, or of a file of float32 without a header."""
-    if path.suffix == ".npy":
-        return np.load(path)
-    values = np.fromfile(path, np.float32)
-    # Neighbouring points are alike, so that the values of one column differ least.
-    fitting = [num for num in range(3, 9) if len(values) % num == 0] if num_columns is None else [num_columns]
-    if not fitting or len(values) % fitting[0]:
-        raise ValueError(f"{path}: expected whole points of 3 to 8 float32, got {path.stat().st_size} bytes.")
-    return values.reshape(-1, min(fitting, key=lambda num: np.nanmedian(np.abs(values[num:] - values[:-num]))))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scan", type=Path, help=".npy, or float32 without a header")
@@ -195,7 +198,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("segmented"), help="gets labels.npy and scores.npy")
     args = parser.parse_args()
     segmenter = Segmenter(args.model)
-    labels, scores = segmenter(read_points(args.scan, args.num_columns), args.intensity_max)
+    points = np.load(args.scan) if args.scan.suffix == ".npy" else read_bin(args.scan, args.num_columns)
+    labels, scores = segmenter(points, args.intensity_max)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     np.save(args.output_dir / "labels.npy", labels)
     np.save(args.output_dir / "scores.npy", scores)
