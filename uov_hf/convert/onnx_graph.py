@@ -1,7 +1,7 @@
 """A segmenter as an ONNX graph: a convolution is Gather, MatMul and ScatterND for each offset of its kernel.
 
 The graph computes the pairs of neighbours that exist, as the torch engine does. Tables with a row of zeros for every
-missing neighbour would need Add in place of ScatterND, but three to five times the products.
+missing neighbour would need Add in place of ScatterND, but two to five times the products.
 """
 
 import json
