@@ -82,6 +82,13 @@ def test_only_what_is_given_is_offered():
     assert scan_of(render_viewer(np.zeros((0, 3))))["origin"] == [0, 0, 0]
 
 
+def test_a_large_cloud_is_packed_at_the_fast_level_of_zlib():
+    scan = scan_of(render_viewer(POINTS, **FULL))
+    packed = [own.get("values", own.get("ids")) for own in scan["colorings"]] + [scan["millimetres"]]
+    # The two highest bits of a stream's second byte are its level (RFC 1950): 0 is the fastest, 3 the slowest.
+    assert [base64.b64decode(text)[1] >> 6 for text in packed] == [0] * 7
+
+
 def test_values_are_kept_as_given():
     intensity = colorings_of(render_viewer(POINTS, **FULL))["intensity"]
     assert unpack(intensity["values"], np.float32).tolist() == [9, 8, 7, 6]

@@ -149,7 +149,9 @@ def _pack_words(words: np.ndarray) -> str:
 
 
 def _pack(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data, level=9)).decode("ascii")
+    # Above level 1, zlib searches long chains of matches where a plane has few values, such as the bytes of whole
+    # numbers: at level 9 the intensities of two million points take a minute, and the page is 8 % smaller.
+    return base64.b64encode(zlib.compress(data, level=1)).decode("ascii")
 
 
 def show_in_rerun(
