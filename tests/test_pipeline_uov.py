@@ -8,6 +8,7 @@ from transformers import CLIPTextModelWithProjection, pipeline
 from transformers.utils.logging import get_logger
 
 from uov_hf import PointCloudSegmentationPipeline, UOVFeatureExtractor, UOVProcessor, save_checkpoint
+from uov_hf.views import views
 
 
 def load(folder, **options) -> PointCloudSegmentationPipeline:
@@ -293,3 +294,17 @@ def test_a_saved_pipeline_has_the_processor_it_was_loaded_with(words, tmp_path):
     again = load(tmp_path / "second")
     assert again.processor.to_dict() == loaded.processor.to_dict()
     assert_same(again(scan(), intensity_max=255), loaded(scan(), intensity_max=255))
+
+
+def test_probabilities_are_averaged_over_the_views_of_a_scan(words):
+    points = scan()
+    points[3] = np.nan
+    result = words(points, num_views=3)
+    turned = views(points, 3, words.processor.feature_extractor.voxel_size[1])
+    mean = sum(by_hand(words, view) for view in turned) / 3
+    np.testing.assert_array_equal(np.delete(result["segmentation"], 3), np.delete(mean, 3, axis=0).argmax(axis=1))
+    np.testing.assert_allclose(np.delete(result["scores"], 3), np.delete(mean, 3, axis=0).max(axis=1), atol=1e-6)
+    assert result["segmentation"][3] == 255 and not np.array_equal(mean, by_hand(words, points))
+    assert len(words([points, points], num_views=2, refine="afi")) == 2
+    with pytest.raises(ValueError, match="`num_views` must be at least 1, got 0"):
+        words(points, num_views=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uov_hf import point_files
-from uov_hf.point_files import read_points
+from uov_hf.point_files import read_cloud, read_points
 
 
 POINTS = np.array([[1.5, -2, 0.25, 3], [4, 5, 6, 7], [-8, 9, 10, 11]], dtype=np.float32)
@@ -285,3 +285,55 @@ def test_no_header_of_a_ply_file_hides_a_large_count(tmp_path, header):
     (tmp_path / "scan.ply").write_text(text, newline="")
     with pytest.raises(ValueError, match="scan.ply: expected (at most 10 points|a header of at most)"):
         read_points(tmp_path / "scan.ply", max_points=10)
+
+
+UTM = np.array([512_345.0, 5_412_345.0, 210.0])
+
+
+def write_in_map_coordinates(path, points):
+    """Points `(num_points, 4)` around 0, as other programs write them around UTM."""
+    xyz = points[:, :3].astype(np.float64) + UTM
+    if path.suffix == ".npy":
+        np.save(path, np.column_stack([xyz, points[:, 3]]))
+    elif path.suffix == ".ply":
+        plyfile = pytest.importorskip("plyfile")
+        rows = np.zeros(len(points), [("x", "f8"), ("y", "f8"), ("z", "f8"), ("intensity", "f4")])
+        for name, values in zip(rows.dtype.names, [*xyz.T, points[:, 3]], strict=True):
+            rows[name] = values
+        plyfile.PlyData([plyfile.PlyElement.describe(rows, "vertex")]).write(path)
+    elif path.suffix == ".pcd":
+        pypcd4 = pytest.importorskip("pypcd4")
+        types = (np.float64, np.float64, np.float64, np.float32)
+        columns = [*xyz.T, points[:, 3]]
+        pypcd4.PointCloud.from_points(columns, ("x", "y", "z", "intensity"), types).save(path)
+    else:
+        laspy = pytest.importorskip("laspy")
+        cloud = laspy.LasData(laspy.LasHeader(point_format=6, version="1.4"))
+        cloud.header.offsets, cloud.header.scales = UTM, [0.001] * 3
+        cloud.x, cloud.y, cloud.z = xyz.T
+        cloud.intensity = points[:, 3]
+        cloud.write(path)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".ply", ".pcd", ".las", ".laz"])
+def test_map_coordinates_keep_their_millimetres_beside_an_origin(suffix, tmp_path):
+    points = np.random.default_rng(0).uniform(-30, 30, (200, 4)).astype(np.float32)
+    points[:, 3] = np.arange(200)
+    path = tmp_path / f"map{suffix}"
+    write_in_map_coordinates(path, points)
+    cloud = read_cloud(path)
+    assert cloud.points.dtype == np.float32 and np.abs(cloud.origin - UTM).max() < 30
+    assert np.array_equal(cloud.origin, np.rint(cloud.origin))
+    assert np.abs(cloud.file_points[:, :3] - UTM - points[:, :3]).max() < 0.001
+    np.testing.assert_array_equal(cloud.points[:, 3], points[:, 3])
+    with pytest.raises(ValueError, match=f"map{suffix}: expected a scan in the frame of its sensor, got map"):
+        read_points(path)
+
+
+def test_a_scan_in_the_frame_of_its_sensor_has_no_origin(tmp_path):
+    points = np.random.default_rng(0).uniform(-300, 300, (200, 4)).astype(np.float32)
+    points[:9, 0], points[9] = 5e4, np.nan  # stray returns move no median
+    points.tofile(tmp_path / "scan.bin")
+    cloud = read_cloud(tmp_path / "scan.bin", num_columns=4)
+    assert not cloud.origin.any() and cloud.file_points is cloud.points
+    np.testing.assert_array_equal(cloud.points, points)

@@ -36,6 +36,7 @@ FLAT = {
     "point_files": ["point_fields", "bin_files", "pcd_files", "text_points"],
     "point_neighbors": [],
     "ground_ring": [],
+    "views": [],
     "configuration_afi": ["ground_ring"],
     "afi": ["configuration_uov", "configuration_afi", "point_neighbors", "ground_ring"],
     "feature_extraction_uov": ["point_files", "point_fields"],
@@ -46,6 +47,7 @@ FLAT = {
         "modeling_uov",
         "modeling_uov_segmentation",
         "processing_uov",
+        "views",
     ],
 }
 # Small files without a room: they import nothing of ours, and every room may import them.

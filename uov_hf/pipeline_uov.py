@@ -18,6 +18,7 @@ from .feature_extraction_uov import as_array
 from .modeling_uov import best_of_prompts
 from .modeling_uov_segmentation import UOVForSemanticSegmentation
 from .processing_uov import UOVProcessor
+from .views import average_over_views, views
 
 
 logger = logging.get_logger(__name__)
@@ -58,7 +59,7 @@ class _Scan(TypedDict):
 
 
 class _VoxelLogits(TypedDict):
-    """A scan between `_forward` and `postprocess`: logits `(num_voxels, len(labels))`, and the voxel of each point."""
+    """A scan between `_forward` and `postprocess`: logits of its voxels, or of its points, and the row of each point."""
 
     points: np.ndarray
     point_to_voxel: torch.Tensor
@@ -136,6 +137,9 @@ class PointCloudSegmentationPipeline(Pipeline):
                 Points whose best label has a lower probability get 255 in `segmentation`.
             top_k (`int`, *optional*):
                 Number of best labels to return for each point; all if there are fewer candidates.
+            num_views (`int`, *optional*, defaults to 1):
+                Test-time augmentation: number of views of the scan, turned and mirrored, whose probabilities are
+                averaged for each point.
             refine (`"afi"`, *optional*): Refine the labels by approximate flat interaction.
 
         Returns:
@@ -168,17 +172,27 @@ class PointCloudSegmentationPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(
-        self, threshold: float | None = None, top_k: int | None = None, refine: str | None = None, **options: Any
+        self,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        refine: str | None = None,
+        num_views: int | None = None,
+        **options: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = sorted(set(options) - {*WORDS, *READING})
         if unknown:
             raise ValueError(f"The pipeline has no parameter {', '.join(unknown)}.")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+        for name, count in (("top_k", top_k), ("num_views", num_views)):
+            if count is not None and count < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {count}.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"`threshold` must be a probability, from 0 to 1, got {threshold}.")
         read_out = {"threshold": threshold, "top_k": top_k, "refine": refine}
-        return options, {}, {name: value for name, value in read_out.items() if value is not None}
+        return (
+            options,
+            {} if num_views is None else {"num_views": num_views},
+            {name: value for name, value in read_out.items() if value is not None},
+        )
 
     def preprocess(self, input_: Any, **options: Any) -> _Scan:  # type: ignore[override]  # typed: the base has a dict
         options = {**options, **_as_dict(input_)}
@@ -228,7 +242,19 @@ class PointCloudSegmentationPipeline(Pipeline):
     def run_single(self, inputs: Any, *params: dict[str, Any]) -> PointCloudSegmentation:
         return next(self.get_iterator([inputs], 0, 1, *params))
 
-    def _forward(self, scans: list[_Scan]) -> list[_VoxelLogits]:  # type: ignore[override]  # a batch is a list
+    def _forward(self, scans: list[_Scan], num_views: int = 1) -> list[_VoxelLogits]:  # type: ignore[override]
+        # A batch is a list, unlike in the base class.
+        return [self._average(scan, num_views) for scan in scans] if num_views > 1 else self._classify_scans(scans)
+
+    def _average(self, scan: _Scan, num_views: int) -> _VoxelLogits:
+        """The mean of the views of a scan, one view at a time, so that memory does not grow with their number."""
+        points, azimuth_cell = scan["points"], self.processor.feature_extractor.voxel_size[1]
+        turned = [{**scan, "points": view} for view in views(points, num_views, azimuth_cell)]
+        found = [self._classify_scans([view])[0] for view in turned]
+        logits, rows = average_over_views([(view["logits"], view["point_to_voxel"].to(self.device)) for view in found])
+        return {"points": points, "point_to_voxel": rows, "logits": logits, "labels": found[0]["labels"]}
+
+    def _classify_scans(self, scans: list[_Scan]) -> list[_VoxelLogits]:
         scales = [scan["intensity_max"] for scan in scans]
         inputs = self.processor([scan["points"] for scan in scans], intensity_max=scales)
         voxels = inputs["voxel_coords"].to(self.device), inputs["voxel_features"].to(self.device)

@@ -38,7 +38,7 @@ MAX_BEAMS = 128
 MAX_COLUMNS = 12  # of an array with fewer rows than columns: a point of a lidar has fewer
 
 
-def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArray[np.floating]:
     """x, y, z and, if the file has it, the intensity: `(num_points, 3 or 4)`.
 
     Names are compared without case, units in brackets and the prefix `scalar_` of CloudCompare. A warning names the
@@ -56,7 +56,8 @@ def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArr
     intensity = [name for name in INTENSITY_NAMES if name in plain and plain[name].ndim == 1][:1]
     if not intensity and (others := [name for name in fields if _plain(name) not in AXES]):
         _warn_of_missing_intensity(path.with_name(f"*{path.suffix}"), tuple(others))
-    return np.stack([plain[name].astype(np.float32) for name in (*AXES, *intensity)], axis=1)
+    columns = [plain[name] for name in (*AXES, *intensity)]
+    return np.stack(columns, axis=1, dtype=np.result_type(np.float32, *columns))  # map coordinates need float64
 
 
 def array_to_points(array: NDArray[Any], source: str | Path) -> NDArray[Any]:

@@ -4,6 +4,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,29 @@ from .point_fields import (
 from .text_points import read_text_points
 
 
+MAP_DISTANCE = 1000.0  # metres: coordinates whose median is farther from 0 are those of a map, not of a sensor
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """The points of a file, near an origin: float32 has no centimetres in map coordinates.
+
+    Args:
+        points (`np.ndarray` of shape `(num_points, 3 or 4)`, float32):
+            x, y, z in metres from the origin and, if the file has it, the intensity as stored.
+        origin (`np.ndarray` of shape `(3,)`, float64):
+            In the coordinates of the file. Zero in the frame of a sensor; whole metres in map coordinates.
+    """
+
+    points: np.ndarray
+    origin: np.ndarray
+
+    @property
+    def file_points(self) -> np.ndarray:
+        """The points in the coordinates of the file: float64 in map coordinates, and else the points themselves."""
+        return self.points + np.pad(self.origin, (0, self.points.shape[1] - 3)) if self.origin.any() else self.points
+
+
 def read_points(path: str | Path, num_columns: int | None = None, max_points: int | None = None) -> np.ndarray:
     """Read a scan: x, y, z in metres and, if the file has it, the intensity as stored.
 
@@ -33,7 +57,7 @@ def read_points(path: str | Path, num_columns: int | None = None, max_points: in
     `.bin` file has no header: see [`~uov_hf.bin_files.read_bin`] for its layout.
 
     Args:
-        path (`str` or `Path`): The file; its suffix is its format.
+        path (`str` or `Path`): The file; its suffix is its format. Its points are in the frame of the sensor.
         num_columns (`int`, *optional*): Columns of a `.bin` file, if they are not to be measured.
         max_points (`int`, *optional*):
             For foreign files: a file with more points, or with more than 256 bytes a point, is refused. Where the
@@ -45,8 +69,24 @@ def read_points(path: str | Path, num_columns: int | None = None, max_points: in
 
     Raises:
         ValueError: The suffix is unknown, or the file is missing, broken, cut short, without x, y and z, not in
-            metres, or above the limit. The message names the file.
+            metres, above the limit, or in map coordinates, which [`read_cloud`] reads. The message names the file.
         ImportError: The library that reads this format is not installed.
+    """
+    cloud = read_cloud(path, num_columns, max_points)
+    if cloud.origin.any():
+        raise ValueError(
+            f"{path}: expected a scan in the frame of its sensor, got map coordinates around "
+            f"{', '.join(f'{number:,.0f}' for number in cloud.origin)}. Subtract the position of the sensor, or "
+            "segment the file with `uov-hf segment`."
+        )
+    return cloud.points
+
+
+def read_cloud(path: str | Path, num_columns: int | None = None, max_points: int | None = None) -> PointCloud:
+    """Read a scan, or a cloud in map coordinates. Arguments and errors are those of [`read_points`].
+
+    Coordinates stay float64 until the origin is subtracted: the median of the finite points, if it is more than a
+    kilometre from 0 on some axis.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,7 +97,7 @@ def read_points(path: str | Path, num_columns: int | None = None, max_points: in
         points = _read(path, num_columns, max_points)
         check_size(path, len(points), 0, max_points)  # of files without a header, or with a wrong one
         check_metres(path, points)
-        return points[:, :4].astype(np.float32, copy=False)
+        return _near_origin(points[:, :4])
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # each library raises other errors for broken files
@@ -72,6 +112,15 @@ def read_points(path: str | Path, num_columns: int | None = None, max_points: in
 def _read(path: Path, num_columns: int | None, max_points: int | None) -> NDArray[np.generic]:
     suffix = path.suffix.lower()
     return read_bin(path, num_columns) if suffix == ".bin" else READERS[suffix](path, max_points)
+
+
+def _near_origin(points: np.ndarray) -> PointCloud:
+    finite = points[np.isfinite(points[:, :3]).all(axis=1), :3]
+    middle = np.rint(np.median(finite, axis=0)).astype(np.float64) if len(finite) else np.zeros(3)
+    origin = middle if (np.abs(middle) > MAP_DISTANCE).any() else np.zeros(3)
+    if origin.any():
+        points = points - np.pad(origin, (0, points.shape[1] - 3))
+    return PointCloud(points.astype(np.float32, copy=False), origin)
 
 
 def check_finite(points: np.ndarray, path: Path) -> None:

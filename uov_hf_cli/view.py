@@ -40,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Iterable[str]:
     from uov_hf.pictures import viewer
-    from uov_hf.point_files import check_finite, read_points
+    from uov_hf.point_files import check_finite, read_cloud
     from uov_hf.vocabulary import load_vocabulary
 
     if args.viewer == "rerun" and args.output and args.output.suffix != ".rrd":
         raise ValueError(f"--output {args.output}: with --viewer rerun it must end in .rrd.")
-    points = read_points(args.scan, args.num_columns)
+    points = read_cloud(args.scan, args.num_columns).file_points
     check_finite(points, args.scan)
     vocabulary = load_vocabulary(args.vocabulary) if args.vocabulary else None
     files = args.labels, args.ground_truth

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVProcessor
-from uov_hf.evaluation.predictions import Segmenter, average_over_views
-from uov_hf.evaluation.scans import LabelledScans, views
+from uov_hf.evaluation.predictions import Segmenter
+from uov_hf.evaluation.scans import LabelledScans
+from uov_hf.views import average_over_views, views
 
 
 CLASSES = {0: "car", 1: "road", 2: "tree"}

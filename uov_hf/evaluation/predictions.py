@@ -10,6 +10,7 @@ from uov_hf.evaluation.scans import LabelledScan
 from uov_hf.modeling_uov import UOVModel
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.processing_uov import UOVProcessor
+from uov_hf.views import average_over_views
 
 
 Voxels = dict[str, torch.Tensor]
@@ -72,24 +73,3 @@ class Segmenter:
         return self.model.get_voxel_logits(
             voxels["voxel_coords"].to(device), voxels["voxel_features"].to(device), **options
         )
-
-
-def average_over_views(all_views: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean probabilities of every point over the views in which it has a voxel.
-
-    Args:
-        all_views (`list` of `tuple`):
-            For each view the logits `(num_voxels, C)`, and the voxel of each point `(num_points,)`, -1 for none.
-
-    Returns:
-        Logits `(num_points, C)` whose softmax is that mean, and the row of each point in them: -1 if no view has it.
-    """
-    point_to_voxel = torch.stack([voxels for _, voxels in all_views])  # (num_views, num_points)
-    total = torch.zeros(point_to_voxel.shape[1], all_views[0][0].shape[1], device=point_to_voxel.device)
-    for logits, voxels in all_views:
-        probabilities = torch.nn.functional.pad(logits.float().softmax(dim=1), (0, 0, 0, 1))  # row −1: no voxel
-        total = total + probabilities[voxels]  # (num_points, C)
-    num_views = (point_to_voxel >= 0).sum(dim=0)  # (num_points,)
-    mean = total / num_views.clamp(min=1)[:, None]
-    rows = torch.arange(len(mean), device=mean.device).masked_fill(num_views == 0, -1)
-    return mean.clamp(min=torch.finfo(mean.dtype).tiny).log(), rows

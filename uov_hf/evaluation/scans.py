@@ -1,6 +1,5 @@
 """The annotated scans of a split, as they are evaluated."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from uov_hf.data.frames import Frame, Frames
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.geometry.projection import Camera, pair_points_with_pixels
 from uov_hf.labels.point_labels import PointLabels
-from uov_hf.training.augmentation import rotated
+from uov_hf.views import views
 
 
 COLUMNS = ["frame_id", "points", "intensity_max", "labels", "instances", "lidar2cam", "intrinsics", "image_sizes"]
@@ -120,28 +119,6 @@ class LabelledScans(Dataset):
             return np.full(len(points), IGNORED, dtype=np.uint8)
         near = np.hypot(points[:, 0], points[:, 1]) < self.min_range
         return np.where(near, IGNORED, labels)
-
-
-def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.ndarray]:
-    """The points, followed by copies that are turned further and further about z; every other copy is mirrored.
-
-    Args:
-        points (`np.ndarray` of shape `(num_points, 4)`): Metres, and intensity.
-        num_views (`int`): Number of arrays in the result.
-        azimuth_cell (`float`):
-            Width of a cylindrical voxel in radians. For a Cartesian grid any width serves, because a turn only has to
-            differ from a right angle.
-    """
-    turns = [points]
-    for view in range(1, num_views):
-        # A turn by whole cells moves the voxels but leaves the same points in each. So every view is turned by another
-        # fraction of a cell on top, and the borders of its voxels cut the scan at other places.
-        cells = round(2 * math.pi * view / (num_views * azimuth_cell)) + view / num_views
-        turned = points.copy()
-        turned[:, :2] = rotated(points[:, :2], cells * azimuth_cell)
-        turned[:, 1] *= (-1) ** view
-        turns.append(turned)
-    return turns
 
 
 def _cameras_of(frame: Frame) -> list[Camera]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uov_hf.labels.labelling import Pairs
+from uov_hf.views import rotated
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,6 @@ def transform(points: np.ndarray, config: AugmentationConfig | None, generator: 
         slopes = generator.uniform(-config.random_slope, config.random_slope, size=2).astype(points.dtype)
         points[:, 2] += points[:, :2] @ slopes
     return points
-
-
-def rotated(xy: np.ndarray, angle: float) -> np.ndarray:
-    """`xy` `(num_points, 2)`, rotated about the origin by `angle` radians."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    return xy @ np.array([[cos, sin], [-sin, cos]], dtype=xy.dtype)
 
 
 def drop_cuboid(

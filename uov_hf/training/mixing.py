@@ -12,7 +12,8 @@ import numpy as np
 from scipy.ndimage import binary_closing
 
 from uov_hf.labels.labelling import Pairs
-from uov_hf.training.augmentation import rotated, select_pairs
+from uov_hf.training.augmentation import select_pairs
+from uov_hf.views import rotated
 
 
 NUM_BINS = 360  # of azimuth, 1° each
