@@ -59,7 +59,7 @@ class _Scan(TypedDict):
 
 
 class _VoxelLogits(TypedDict):
-    """A scan between `_forward` and `postprocess`: logits of its voxels, or of its points, and the row of each point."""
+    """A scan between `_forward` and `postprocess`: logits of its voxels or points, and the row of each point."""
 
     points: np.ndarray
     point_to_voxel: torch.Tensor
@@ -188,24 +188,21 @@ class PointCloudSegmentationPipeline(Pipeline):
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"`threshold` must be a probability, from 0 to 1, got {threshold}.")
         read_out = {"threshold": threshold, "top_k": top_k, "refine": refine}
-        return (
-            options,
-            {} if num_views is None else {"num_views": num_views},
-            {name: value for name, value in read_out.items() if value is not None},
-        )
+        forward = {} if num_views is None else {"num_views": num_views}
+        return options, forward, {name: value for name, value in read_out.items() if value is not None}
 
     def preprocess(self, input_: Any, **options: Any) -> _Scan:  # type: ignore[override]  # typed: the base has a dict
         options = {**options, **_as_dict(input_)}
         points = as_array(options["points"], options.get("num_columns"))
-        return {
-            "points": points,
-            "intensity_max": self._full_scale(points, options.get("intensity_max")),
-            "candidate_labels": options.get("candidate_labels"),
-            "candidate_embeds": options.get("candidate_embeds"),
-            "hypothesis_template": options.get("hypothesis_template"),
-        }
+        return _Scan(
+            points=points,
+            intensity_max=self.full_scale(points, options.get("intensity_max")),
+            candidate_labels=options.get("candidate_labels"),
+            candidate_embeds=options.get("candidate_embeds"),
+            hypothesis_template=options.get("hypothesis_template"),
+        )
 
-    def _full_scale(self, points: np.ndarray, given: float | None) -> float:
+    def full_scale(self, points: np.ndarray, given: float | None) -> float:
         """Full scale of the intensity of a scan: the given one, the likeliest, or 1 where it does not matter."""
         extractor = self.processor.feature_extractor
         if points.ndim == 2 and points.shape[1] == 3:
@@ -249,7 +246,7 @@ class PointCloudSegmentationPipeline(Pipeline):
     def _average(self, scan: _Scan, num_views: int) -> _VoxelLogits:
         """The mean of the views of a scan, one view at a time, so that memory does not grow with their number."""
         points, azimuth_cell = scan["points"], self.processor.feature_extractor.voxel_size[1]
-        turned = [{**scan, "points": view} for view in views(points, num_views, azimuth_cell)]
+        turned = [_Scan(**{**scan, "points": view}) for view in views(points, num_views, azimuth_cell)]
         found = [self._classify_scans([view])[0] for view in turned]
         logits, rows = average_over_views([(view["logits"], view["point_to_voxel"].to(self.device)) for view in found])
         return {"points": points, "point_to_voxel": rows, "logits": logits, "labels": found[0]["labels"]}
