@@ -143,8 +143,8 @@ def test_an_error_of_segment_is_one_line(tiny_segmenter, scan, tmp_path, capsys)
     for source, model, options, message in [
         (tmp_path / "missing.bin", tiny_segmenter, [], "missing.bin"),
         (tmp_path / "nowhere", tiny_segmenter, [], "nowhere: expected a file with points, got none"),
-        (scan, tiny_segmenter, ["--threshold", "2"], "from 0 to 1, got 2.0"),
-        (scan, tiny_segmenter, ["--threshold", "1"], "expected a label at some points, got none in any scan"),
+        (scan, tiny_segmenter, ["--min_score", "2"], "from 0 to 1, got 2.0"),
+        (scan, tiny_segmenter, ["--min_score", "1"], "expected a label at some points, got none in any scan"),
         (scan, tiny_segmenter, ["--candidate_labels", "tuk-tuk"], "tuk-tuk"),
         (scan, tmp_path / "nowhere/at/all", [], "there is no such folder"),
         (scan, tmp_path, [], "got one without config.json"),

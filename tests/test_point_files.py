@@ -295,6 +295,8 @@ def write_in_map_coordinates(path, points):
     xyz = points[:, :3].astype(np.float64) + UTM
     if path.suffix == ".npy":
         np.save(path, np.column_stack([xyz, points[:, 3]]))
+    elif path.suffix == ".xyz":
+        np.savetxt(path, np.column_stack([xyz, points[:, 3]]), fmt="%.3f")
     elif path.suffix == ".ply":
         plyfile = pytest.importorskip("plyfile")
         rows = np.zeros(len(points), [("x", "f8"), ("y", "f8"), ("z", "f8"), ("intensity", "f4")])
@@ -315,7 +317,7 @@ def write_in_map_coordinates(path, points):
         cloud.write(path)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".ply", ".pcd", ".las", ".laz"])
+@pytest.mark.parametrize("suffix", [".npy", ".xyz", ".ply", ".pcd", ".las", ".laz"])
 def test_map_coordinates_keep_their_millimetres_beside_an_origin(suffix, tmp_path):
     points = np.random.default_rng(0).uniform(-30, 30, (200, 4)).astype(np.float32)
     points[:, 3] = np.arange(200)

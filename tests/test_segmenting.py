@@ -36,7 +36,7 @@ def segmenter(tiny_segmenter):
 
 def test_the_command_writes_labels_and_pictures_of_a_scan(segmenter, tiny_segmenter, tmp_path, capsys):
     scan, folder = write_scan(tmp_path / "scan.bin"), tmp_path / "out"
-    options = ["--candidate_labels", "tree, car", "--threshold", "0.5", "--refine", "afi", "--device", "cpu"]
+    options = ["--candidate_labels", "tree, car", "--min_score", "0.5", "--refine", "afi", "--device", "cpu"]
     program = ["segment", "--model_name_or_path", str(tiny_segmenter), str(scan), "--output_dir", str(folder)]
     assert main([*program, *options]) == 0
     expected = segmenter(str(scan), "tree, car", threshold=0.5, refine="afi")

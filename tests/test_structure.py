@@ -74,7 +74,9 @@ ROOMS = {
     "training": [*FLAT, *HELPERS, "data", "labels", "teachers", "hub"],
     "evaluation": [*FLAT, *HELPERS, "geometry", "vocabulary", "pictures", "data", "labels", "training", "hub"],
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
-    "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers"],
+    "results": [*FLAT, "pictures", "vocabulary"],
+    "tiles": [*FLAT],
+    "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],
 }
 ROOMS["uov_hf_cli"] = [*ROOMS]
 

@@ -49,7 +49,7 @@ def read_pcd(path: Path, max_points: int | None = None) -> NDArray[np.floating]:
     """
     read = {"ascii": _read_ascii, "binary": _read_binary, "binary_compressed": _read_compressed}
     with path.open("rb") as file:
-        header = _read_header(path, file)
+        header = read_header(path, file)
         check_size(path, header.num_points, header.point_size, max_points)
         columns = read[header.encoding](path, file, header)
     fields: dict[str, NDArray[np.generic]] = {}
@@ -59,7 +59,7 @@ def read_pcd(path: Path, max_points: int | None = None) -> NDArray[np.floating]:
     return stack_fields(path, fields)
 
 
-def _read_header(path: Path, file: BinaryIO) -> PcdHeader:
+def read_header(path: Path, file: BinaryIO) -> PcdHeader:
     entries: dict[str, list[str]] = {}
     for _ in range(MAX_HEADER_LINES):
         key, *values = file.readline(MAX_LINE_LENGTH).decode("utf-8", "replace").split() or [""]

@@ -3,8 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,42 +12,17 @@ from tqdm.auto import tqdm
 from transformers import pipeline
 
 from uov_hf import PointCloudSegmentationPipeline
-from uov_hf.configuration_uov import IGNORED
 from uov_hf.hub.checkpoint import check_checkpoint
 from uov_hf.leftovers import is_leftover
-from uov_hf.pictures.scan_colors import distinct_colors
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.pipeline_uov import PointCloudSegmentation
-from uov_hf.point_files import SCAN_SUFFIXES, check_finite, read_points
+from uov_hf.point_files import SCAN_SUFFIXES, PointCloud, check_finite, read_cloud
+from uov_hf.results import SegmentedScan, check_libraries, write_result
+from uov_hf.results.class_colors import class_colors
+from uov_hf.results.classes import write_classes
 from uov_hf.teachers import embed_pictures
-from uov_hf.vocabulary import available_vocabularies, load_vocabulary
-
-
-@dataclass(frozen=True)
-class SegmentedScan:
-    """A scan, its labels, and the folder of the results.
-
-    Args:
-        scan (`Path`): The file.
-        folder (`Path`): Contains `labels.npy`, `scores.npy`, `classes.json`, and the pictures.
-        points (`np.ndarray` of shape `(num_points, 3 or 4)`, float32):
-            x, y, z in metres, then the intensity as in the file.
-        labels (`np.ndarray` of shape `(num_points,)`, uint8): Indices into `class_names`, or 255.
-        scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of the label.
-        class_names (`list[str]`): The candidates, or the classes of the checkpoint.
-    """
-
-    scan: Path
-    folder: Path
-    points: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    class_names: list[str]
-
-    def points_per_class(self) -> dict[str, int]:
-        counts = np.bincount(self.labels, minlength=IGNORED + 1)
-        return {name: int(count) for name, count in zip(self.class_names, counts, strict=False)}
+from uov_hf.tiles import TILE_RADIUS, is_larger_than_a_scan, segment_in_tiles
 
 
 @dataclass(frozen=True)
@@ -94,48 +67,80 @@ def segment_file(
     candidate_labels: str | Sequence[str] | None = None,
     candidate_embeds: Mapping[str, Any] | None = None,
     intensity_max: float | None = None,
-    num_columns: int | None = None,
-    threshold: float = 0.0,
+    min_score: float = 0.0,
     refine: str | None = None,
+    num_views: int = 1,
+    num_columns: int | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
+    formats: Sequence[str] = ("npy",),
+    result_name: str | Path | None = None,
+    origins: np.ndarray | None = None,
+    tile_radius: float = TILE_RADIUS,
     viewer: bool = True,
 ) -> SegmentedScan:
-    """Segment one scan and write the results.
+    """Segment one scan, or a map, and write the results.
 
-    `output_dir` gets `labels.npy` (`(num_points,)` uint8, indices of the classes, or 255), `scores.npy`
-    (`(num_points,)` float32), `classes.json` (names, colours and numbers of points of the classes),
-    `birds_eye_view.png` and, unless `viewer` is off, `viewer.html`.
+    `output_dir` gets `classes.json` (names, colours and numbers of points of the classes, and the origin),
+    `birds_eye_view.png`, with the format `"npy"` `labels.npy` (`(num_points,)` uint8, indices of the classes, or 255)
+    and `scores.npy` (`(num_points,)` float32), and, unless `viewer` is off, `viewer.html`. The other formats are files
+    with the name of the scan; see [`~uov_hf.results.write_result`].
+
+    A cloud in map coordinates, or larger than a scan, is segmented in tiles; see [`~uov_hf.tiles.segment_in_tiles`].
 
     Args:
         model_name_or_path (`str`, `Path` or `PointCloudSegmentationPipeline`):
             Folder or Hub id of a checkpoint, or a pipeline from [`load_segmenter`] for many scans.
-        scan (`str` or `Path`): A file for [`read_points`].
+        scan (`str` or `Path`): A file for [`read_cloud`].
         output_dir (`str` or `Path`): Created if it does not exist. Results of an earlier run are overwritten.
-        candidate_labels, candidate_embeds, intensity_max, num_columns, threshold, refine:
+        candidate_labels, candidate_embeds, intensity_max, refine, num_views:
             See [`PointCloudSegmentationPipeline`].
+        min_score (`float`, *optional*, defaults to 0.0): Points with a lower score get no label.
+        num_columns (`int`, *optional*): Columns of a `.bin` file; see [`read_cloud`].
         device, dtype:
             See [`load_segmenter`].
+        formats (sequence of `str`, *optional*, defaults to `("npy",)`): Among [`~uov_hf.results.FORMATS`].
+        result_name (`str`, *optional*): Path of the files in other formats, without suffix; by default the scan's name
+            in `output_dir`.
+        origins (`np.ndarray` of shape `(num_tiles, 2 or 3)`, *optional*):
+            Positions of the sensor in the coordinates of the file. By default tiles are on a grid.
+        tile_radius (`float`, *optional*, defaults to 50.0): Half the side of a tile, in metres.
         viewer (`bool`, *optional*, defaults to `True`):
             Whether to write `viewer.html`, several megabytes for a large scan.
 
     Raises:
         ValueError: The scan cannot be read or segmented. The message names the file.
+        ImportError: A library of a format is not installed.
     """
     scan, folder = Path(scan), Path(output_dir)
-    points = read_points(scan, num_columns)
-    check_finite(points, scan)
+    check_libraries(formats)
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"`min_score` must be a probability, from 0 to 1, got {min_score}.")
+    cloud = read_cloud(scan, num_columns)
+    check_finite(cloud.points, scan)
     segmenter = model_name_or_path
     if not isinstance(segmenter, PointCloudSegmentationPipeline):
         segmenter = load_segmenter(segmenter, device, dtype)
-    own = {"candidate_labels": candidate_labels, "candidate_embeds": candidate_embeds, "intensity_max": intensity_max}
+    words = {"candidate_labels": candidate_labels, "candidate_embeds": candidate_embeds}
+    is_map = origins is not None or cloud.origin.any() or is_larger_than_a_scan(cloud.points)
+    if is_map:  # all tiles have the scale of the whole cloud
+        intensity_max = segmenter.full_scale(cloud.points, intensity_max)
+
+    def segment(points: np.ndarray) -> PointCloudSegmentation:
+        own = {"points": points, "intensity_max": intensity_max, **words}
+        return segmenter(own, threshold=min_score, refine=refine, num_views=num_views)
+
     try:
-        result: PointCloudSegmentation = segmenter({"points": points, **own}, threshold=threshold, refine=refine)
+        result = segment_in_tiles(cloud, segment, origins, tile_radius) if is_map else segment(cloud.points)
     except ValueError as error:
         raise ValueError(f"{scan}: {error}") from error
     labels = result["segmentation"].astype(np.uint8)
-    segmented = SegmentedScan(scan, folder, points, labels, result["scores"], result["labels"])
-    _write(segmented, viewer)
+    segmented = SegmentedScan(scan, folder, cloud.points, cloud.origin, labels, result["scores"], result["labels"])
+    _write(segmented, viewer, with_arrays="npy" in formats)
+    stem = Path(result_name or folder / without_suffix(scan.name))
+    for name in formats:
+        if name != "npy":
+            write_result(stem.with_name(f"{stem.name}.{name}"), segmented)
     return segmented
 
 
@@ -149,8 +154,8 @@ def segment_files(
 ) -> Iterator[SegmentedScan | SkippedScan]:
     """Segment scans one after the other: a single one into `output_dir`, several into one subfolder each.
 
-    A subfolder has the name of its scan without the suffix, below the parent folders that the scans do not share. The
-    progress bar is shown only on a terminal.
+    A subfolder has the name of its scan without the suffix, below the parent folders that the scans do not share.
+    Files in formats other than `"npy"` have this name, too, and are beside the subfolder. The progress bar is shown only on a terminal.
 
     Args:
         segmenter (`PointCloudSegmentationPipeline`): See [`load_segmenter`].
@@ -164,12 +169,14 @@ def segment_files(
     Raises:
         ValueError: There is no scan, or one cannot be segmented. Results of the scans before it are kept.
     """
+    check_libraries(options.get("formats", ()))
     scans, output_dir = find_scans(scans), Path(output_dir)
     names = _folder_names(scans)
     bar = tqdm(zip(scans, names, strict=True), total=len(scans), unit="scan", disable=True if len(scans) < 2 else None)
     for scan, name in bar:
+        result_name = None if len(scans) < 2 else output_dir / name
         try:
-            yield segment_file(segmenter, scan, output_dir / name, **options)
+            yield segment_file(segmenter, scan, output_dir / name, result_name=result_name, **options)
         except ValueError as error:
             if on_error == "skip":
                 yield SkippedScan(scan, str(error))
@@ -231,6 +238,21 @@ def read_pictures(words: Sequence[str] = (), file: str | Path | None = None) -> 
     return dict(named)
 
 
+def read_origins(path: str | Path) -> np.ndarray:
+    """Read positions of the sensor, `(num_tiles, 2 or 3)` float64, from a `.npy` or from rows of numbers.
+
+    Raises:
+        ValueError: The file is missing, or does not contain such rows.
+    """
+    try:
+        # A comma and a space are the separators that programs use.
+        rows = Path(path).read_text(encoding="utf-8").replace(",", " ") if Path(path).suffix != ".npy" else ""
+        origins = np.loadtxt(rows.splitlines(), ndmin=2) if rows else np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected rows of x y [z], in a .npy or as text: {error}") from error
+    return origins
+
+
 def embed_pictures_for(
     segmenter: PointCloudSegmentationPipeline,
     pictures: Mapping[str, Sequence[Any]],
@@ -241,34 +263,6 @@ def embed_pictures_for(
     return embed_pictures(pictures, teacher_name_or_path, config=config, device=segmenter.device)
 
 
-def class_colors(class_names: Sequence[str]) -> np.ndarray:
-    """An RGB colour for each word, `(C, 3)` uint8.
-
-    Words of the built-in vocabularies have the colour of their class, so that cars are orange in every picture. Other
-    words, and a second word of one class, get distinct hues.
-    """
-    colors, others = [], distinct_colors(len(class_names)).tolist()
-    for name, other in zip(class_names, others, strict=True):
-        color = _vocabulary_colors().get(_plain(name))
-        colors.append(other if color is None or color in colors else color)
-    return np.array(colors, np.uint8).reshape(-1, 3)
-
-
-@cache
-def _vocabulary_colors() -> dict[str, list[int]]:
-    """Colours of the classes of all vocabularies, then of their prompts."""
-    vocabularies = [load_vocabulary(name) for name in ("nuscenes", *available_vocabularies())]
-    named = [pair for words in vocabularies for pair in zip(words.class_names, words.colors.tolist(), strict=True)]
-    for words in vocabularies:
-        classes = zip(words.prompts, words.prompt_to_class.tolist(), strict=True)
-        named += [(prompt, words.colors[row].tolist()) for prompt, row in classes if row != IGNORED]
-    return {_plain(name): color for name, color in reversed(named)}
-
-
-def _plain(word: str) -> str:
-    return word.replace("_", " ").lower()
-
-
 def _folder_names(scans: list[Path]) -> list[str]:
     """The subfolder of each scan below the output folder."""
     if len(scans) == 1:
@@ -276,7 +270,7 @@ def _folder_names(scans: list[Path]) -> list[str]:
     scans = [Path(os.path.abspath(path)) for path in scans]  # `absolute` keeps "..", which leads out of the folder
     shared = os.path.commonpath([path.parent for path in scans])
     files = [path.relative_to(shared) for path in scans]
-    names = [str(file.parent / _without_suffix(file.name)) for file in files]
+    names = [str(file.parent / without_suffix(file.name)) for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]
 
 
@@ -284,27 +278,33 @@ def _is_result(path: Path) -> bool:
     return path.name in ("labels.npy", "scores.npy") and path.with_name("classes.json").is_file()
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
     cut = name[: -len(".pcd.bin")] if name.lower().endswith(".pcd.bin") else Path(name).stem
     return cut if cut.strip(".") else name
 
 
-def _write(result: SegmentedScan, viewer: bool) -> None:
+def _extent(cloud: PointCloud) -> float:
+    """Half the side of the bird's-eye view: 50 m for a scan, and more for a map."""
+    if not cloud.origin.any() and not is_larger_than_a_scan(cloud.points):
+        return 50.0
+    return max(10.0, float(np.nanpercentile(np.abs(cloud.points[:, :2]), 99)))
+
+
+def _write(result: SegmentedScan, viewer: bool, with_arrays: bool) -> None:
     folder, names, colors = result.folder, result.class_names, class_colors(result.class_names)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "labels.npy", result.labels)
-    np.save(folder / "scores.npy", result.scores)
-    counts = result.points_per_class()
-    classes = [
-        {"id": row, "name": name, "color": color, "num_points": counts[name]}
-        for row, (name, color) in enumerate(zip(names, colors.tolist(), strict=True))
-    ]
-    about = {"scan": result.scan.name, "num_points": len(result.points), "classes": classes, "ignored_index": IGNORED}
-    (folder / "classes.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if with_arrays:
+        np.save(folder / "labels.npy", result.labels)
+        np.save(folder / "scores.npy", result.scores)
+    about = {"scan": result.scan.name, "num_points": len(result.points), "origin": result.origin.tolist()}
+    write_classes(folder / "classes.json", about, names, colors, result.points_per_class())
     title = f"{result.scan.name}: {len(result.points):,} points"
-    draw_birds_eye_view(result.points, result.labels, names, colors, title=title).save(folder / "birds_eye_view.png")
+    cloud = PointCloud(result.points, result.origin)
+    extent = _extent(cloud)
+    picture = draw_birds_eye_view(result.points, result.labels, names, colors, extent=extent, title=title)
+    picture.save(folder / "birds_eye_view.png")
     if viewer:
-        shown = result.points, result.labels, names, colors
+        shown = cloud.file_points, result.labels, names, colors
         intensity = result.points[:, 3] if result.points.shape[1] > 3 else None
         write_viewer(folder / "viewer.html", *shown, scores=result.scores, intensity=intensity, title=title)
     else:

@@ -27,8 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher_model_name_or_path", help="model that embeds the pictures; default: the teacher")
     parser.add_argument("--intensity_max", type=float, help="full scale of the intensity: 255 (nuScenes), 1 (KITTI)")
     parser.add_argument("--num_columns", type=int, help="columns of .bin files; default: measured")
-    parser.add_argument("--threshold", type=float, default=0.0, help="points with a lower score get no label")
+    parser.add_argument("--min_score", type=float, default=0.0, help="points with a lower score get no label")
     parser.add_argument("--refine", choices=["afi"], help="refine the labels by approximate flat interaction")
+    tta = "test-time augmentation: mean of N turned and mirrored views; default: %(default)s"
+    parser.add_argument("--tta", type=int, default=1, metavar="N", help=tta)
+    formats = "npy, label (SemanticKITTI), ply, pcd, las, laz, rrd (rerun); several with commas; default: %(default)s"
+    parser.add_argument("--format", default="npy", help=formats)
+    origins = "for a map: positions of the sensor, rows of x y [z] in the coordinates of the scan (.npy or text)"
+    parser.add_argument("--origins", type=Path, metavar="FILE", help=origins)
+    tile_radius = "for a map: half the side of a tile in metres; default: %(default)s"
+    parser.add_argument("--tile_radius", type=float, default=50.0, metavar="METRES", help=tile_radius)
     parser.add_argument(
         "--on_error", choices=["raise", "skip"], default="raise", help="skip: leave out broken scans and list them"
     )
@@ -37,7 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
-    from uov_hf.segmenting import SkippedScan, embed_pictures_for, load_segmenter, read_pictures, segment_files
+    from uov_hf.segmenting import (
+        SkippedScan,
+        embed_pictures_for,
+        load_segmenter,
+        read_origins,
+        read_pictures,
+        segment_files,
+    )
 
     segmenter = load_segmenter(args.model_name_or_path, args.device, args.dtype, args.revision)
     pictures = read_pictures(args.picture, args.pictures)
@@ -50,8 +65,12 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         candidate_embeds=embeds,
         intensity_max=args.intensity_max,
         num_columns=args.num_columns,
-        threshold=args.threshold,
+        min_score=args.min_score,
         refine=args.refine,
+        num_views=args.tta,
+        formats=[name.strip() for name in args.format.split(",")],
+        origins=read_origins(args.origins) if args.origins else None,
+        tile_radius=args.tile_radius,
         on_error=args.on_error,
     )
     num_labelled, num_scans, skipped = 0, 0, []
@@ -74,6 +93,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     if not num_labelled:
         raise ValueError(
             "expected a label at some points, got none in any scan. Likely causes: the points lie outside the "
-            "`point_cloud_range` of the checkpoint, for example because they are in map coordinates; or no point has "
-            f"the probability of --threshold {args.threshold:g}. Move the origin to the sensor, or lower --threshold."
+            "`point_cloud_range` of the checkpoint, for example because their origin is not the sensor; or no point "
+            f"has the probability of --min_score {args.min_score:g}. Move the origin to the sensor, or lower "
+            "--min_score."
         )

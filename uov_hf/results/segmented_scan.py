@@ -1,0 +1,53 @@
+"""A scan with its result, and the same scan as a table of named fields."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from uov_hf.configuration_uov import IGNORED
+
+
+@dataclass(frozen=True)
+class SegmentedScan:
+    """A scan, its labels, and the folder of the results.
+
+    Args:
+        scan (`Path`): The file.
+        folder (`Path`): Contains `classes.json`, the pictures, and `labels.npy` and `scores.npy`.
+        points (`np.ndarray` of shape `(num_points, 3 or 4)`, float32):
+            x, y, z in metres from `origin`, then the intensity as in the file.
+        origin (`np.ndarray` of shape `(3,)`, float64): In the coordinates of the file; zero for a scan of a sensor.
+        labels (`np.ndarray` of shape `(num_points,)`, uint8): Indices into `class_names`, or 255.
+        scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of the label.
+        class_names (`list[str]`): The candidates, or the classes of the checkpoint.
+    """
+
+    scan: Path
+    folder: Path
+    points: np.ndarray
+    origin: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    class_names: list[str]
+
+    def points_per_class(self) -> dict[str, int]:
+        counts = np.bincount(self.labels, minlength=IGNORED + 1)
+        return {name: int(count) for name, count in zip(self.class_names, counts, strict=False)}
+
+    def to_fields(self) -> np.ndarray:
+        """Structured array of x, y, z in the coordinates of the file, and intensity; float64 in map coordinates."""
+        is_map = bool(self.origin.any())
+        names = ("x", "y", "z", "intensity")[: self.points.shape[1]]
+        fields = np.empty(len(self.points), [(name, "<f8" if is_map and name in "xyz" else "<f4") for name in names])
+        for column, name in enumerate(names):
+            fields[name] = self.points[:, column] + (self.origin[column] if is_map and column < 3 else 0)
+        return fields
+
+
+def name_new_fields(taken: list[str]) -> tuple[str, str]:
+    """Names of the class and the score that a file does not have yet: every original field is kept."""
+    taken, prefix = [name.lower() for name in taken], ""
+    while {f"{prefix}class", f"{prefix}score"} & set(taken):
+        prefix += "predicted_"
+    return f"{prefix}class", f"{prefix}score"
