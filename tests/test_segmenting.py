@@ -100,7 +100,9 @@ def test_an_error_names_the_file(segmenter, tmp_path):
         ("far", 1e7, "`points` must lie within"),
         ("nan", np.nan, "expected a scan with"),
     ):
-        np.save(tmp_path / f"{name}.npy", np.full((4, 4), value, np.float32))
+        points = np.full((400, 4), np.nan if name == "nan" else 1, np.float32)
+        points[7] = value
+        np.save(tmp_path / f"{name}.npy", points)
         with pytest.raises(ValueError, match=f"{name}.npy: {message}"):
             segment_file(segmenter, tmp_path / f"{name}.npy", tmp_path / "out")
     (tmp_path / "empty").mkdir()

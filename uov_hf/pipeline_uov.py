@@ -179,8 +179,7 @@ class PointCloudSegmentationPipeline(Pipeline):
         num_views: int | None = None,
         **options: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        unknown = sorted(set(options) - {*WORDS, *READING})
-        if unknown:
+        if unknown := sorted(set(options) - {*WORDS, *READING}):
             raise ValueError(f"The pipeline has no parameter {', '.join(unknown)}.")
         for name, count in (("top_k", top_k), ("num_views", num_views)):
             if count is not None and count < 1:

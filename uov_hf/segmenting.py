@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,7 +156,8 @@ def segment_files(
     """Segment scans one after the other: a single one into `output_dir`, several into one subfolder each.
 
     A subfolder has the name of its scan without the suffix, below the parent folders that the scans do not share.
-    Files in formats other than `"npy"` have this name, too, and are beside the subfolder. The progress bar is shown only on a terminal.
+    Files in formats other than `"npy"` have this name, too, and are beside the subfolder. The progress bar is shown
+    only on a terminal.
 
     Args:
         segmenter (`PointCloudSegmentationPipeline`): See [`load_segmenter`].

@@ -187,7 +187,7 @@ def show_in_rerun(
     for entity, coloring in zip(entities, colorings, strict=True):
         array = coloring.array[kept]
         if coloring.colors is None:
-            shades = {"colors": value_colors(array)}
+            shades: dict[str, Any] = {"colors": value_colors(array)}
         else:
             groups = present_classes(array, coloring.class_names, coloring.colors, coloring.ignored_name)
             context = rerun.AnnotationContext([(group.id, group.name, group.color) for group in groups])

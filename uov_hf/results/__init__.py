@@ -1,4 +1,4 @@
-"""Results as people use them: point files with a class and a score for every point, and labels read from such files."""
+"""Point files with a class and a score for every point, and labels read from such files."""
 
 from uov_hf.results.classes import find_label_ids, to_asprs
 from uov_hf.results.label_files import FileLabels, read_labels

@@ -31,7 +31,9 @@ def asprs_codes() -> tuple[AsprsCode, ...]:
     rows = [item.mapping(("code", "name", "scored_as", "classes")) for item in content["codes"].items("a code")]
     return tuple(
         AsprsCode(
-            row["code"].integer(), row["scored_as"].text(), [plain(own.text()) for own in row["classes"].items("a class")]
+            row["code"].integer(),
+            row["scored_as"].text(),
+            [plain(own.text()) for own in row["classes"].items("a class")],
         )
         for row in rows
     )
@@ -79,7 +81,9 @@ class ResultClass(NamedTuple):
     label_id: int | None
 
 
-def write_classes(path: Path, about: dict[str, object], names: Sequence[str], colors: np.ndarray, counts: dict) -> None:
+def write_classes(
+    path: Path, about: dict[str, object], names: Sequence[str], colors: np.ndarray, counts: dict
+) -> None:
     """Write `classes.json`: the entries of `about`, and for each class its numbers in all formats."""
     label_ids, codes = find_label_ids(names), to_asprs(names)
     classes = [

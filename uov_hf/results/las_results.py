@@ -27,6 +27,7 @@ def write_las(path: Path, result: SegmentedScan) -> None:
     labels, scores = result.labels, result.scores
     if result.scan.suffix.lower() in (".las", ".laz"):
         cloud = laspy.read(result.scan)
+        _check_wave_packets(path, result.scan, cloud.point_format.id)
     else:
         # The coordinates of LAS are whole numbers.
         kept = np.isfinite(result.points[:, :3]).all(axis=1)
@@ -42,6 +43,15 @@ def write_las(path: Path, result: SegmentedScan) -> None:
         cloud[name] = values
     cloud.classification = to_asprs(result.class_names)[labels]
     cloud.write(path)
+
+
+def _check_wave_packets(path: Path, scan: Path, point_format: int) -> None:
+    """The library that compresses LAZ, lazrs, changes the wave packets of the formats 9 and 10."""
+    if point_format in (9, 10) and ".laz" in (path.suffix.lower(), scan.suffix.lower()):
+        raise ValueError(
+            f"{path}: expected a scan whose fields LAZ keeps, got the wave packets of point format {point_format}. "
+            "Convert the scan to .las with another program, and use --format las."
+        )
 
 
 def _to_las(laspy: Any, result: SegmentedScan, kept: np.ndarray) -> Any:

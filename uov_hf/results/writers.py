@@ -48,7 +48,9 @@ def check_libraries(formats: Sequence[str]) -> None:
     for name in formats:
         if name in LIBRARIES and find_spec(LIBRARIES[name]) is None:
             extra = EXTRAS.get(name, "clouds")
-            raise ImportError(f"The format {name} needs a library that is not installed: pip install 'uov-hf[{extra}]'.")
+            raise ImportError(
+                f"The format {name} needs a library that is not installed: pip install 'uov-hf[{extra}]'."
+            )
 
 
 def _write_label(path: Path, result: SegmentedScan) -> None:
