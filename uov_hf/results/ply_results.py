@@ -25,4 +25,8 @@ def write_ply(path: Path, result: SegmentedScan) -> None:
     vertex.data = data
     new = [plyfile.PlyProperty(label_field, "uchar"), plyfile.PlyProperty(score_field, "float")]
     vertex.properties = (*vertex.properties, *new)
+    has_lists = any(isinstance(own, plyfile.PlyListProperty) for element in content for own in element.properties)
+    if has_lists and not content.text:
+        # In elements with lists, plyfile 1.1 writes numbers in the order of the machine, whatever the header has.
+        content.byte_order = "="
     content.write(path)
