@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 
-COMMANDS = ("segment", "label-images", "view", "vocabulary", "card", "push", "convert", "export", "doctor")
+COMMANDS = ("segment", "eval", "label-images", "view", "vocabulary", "card", "push", "convert", "export", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -157,12 +157,12 @@ def _find_field(path: Path, names: list[str]) -> str:
 
 
 _READERS: dict[str, Callable[[Path], np.ndarray]] = {
-    ".npy": _read_npy,
     ".label": _read_label,
-    ".bin": _read_bytes,
+    ".npy": _read_npy,
     ".ply": _read_ply,
     ".pcd": _read_pcd,
     ".las": _read_las,
     ".laz": _read_las,
+    ".bin": _read_bytes,  # last, because a scan has this suffix, too
 }
 LABEL_SUFFIXES = tuple(_READERS)
