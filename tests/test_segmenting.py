@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uov_hf.point_files import read_cloud
+from uov_hf.results import read_labels
 from uov_hf.segmenting import (
     class_colors,
     embed_pictures_for,
     find_scans,
     load_segmenter,
+    read_origins,
     read_pictures,
     segment_file,
     segment_files,
@@ -218,3 +221,43 @@ def test_a_folder_of_results_has_no_old_viewer_and_no_new_scans(segmenter, tmp_p
     assert find_scans([folder]) == [folder / "scan.bin"]
     (folder / "classes.json").unlink()  # without it they count as scans
     assert [path.name for path in find_scans([folder])] == ["labels.npy", "scan.bin", "scores.npy"]
+
+
+def test_results_of_several_scans_are_files_beside_their_folders(tiny_segmenter, tmp_path, capsys):
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, np.fromfile(write_scan(tmp_path / "scan"), np.float32).reshape(-1, 4))
+    options = ["--model_name_or_path", str(tiny_segmenter), "--output_dir", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["segment", str(tmp_path / "a.npy"), str(tmp_path / "b.npy"), "--format", "label, ply", *options]) == 0
+    assert f"result: {tmp_path / 'out' / 'b.ply'}" in capsys.readouterr().out
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a", "a.label", "a.ply", "b", "b.label", "b.ply"]
+    assert not (tmp_path / "out" / "a" / "labels.npy").exists()
+    assert main(["segment", str(tmp_path / "a.npy"), *options, "--format", "npy,label", "--tta", "2"]) == 0
+    labels = np.load(tmp_path / "out" / "labels.npy")
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "a.label").labels, labels)
+    classes = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert [own["label_id"] for own in classes["classes"]] == [1, 2, 3] and classes["origin"] == [0, 0, 0]
+    assert main(["segment", str(tmp_path / "a.npy"), *options, "--format", "e57"]) == 1
+    assert "`formats` must be among npy, label" in capsys.readouterr().err
+
+
+def test_a_map_is_segmented_in_tiles_in_its_own_coordinates(segmenter, tmp_path):
+    points = np.fromfile(write_scan(tmp_path / "scan"), np.float32).reshape(-1, 4).astype(np.float64)
+    utm = np.array([512_345.0, 5_412_345.0, 210.0])
+    np.save(tmp_path / "map.npy", points + [*utm, 0])
+    (tmp_path / "origins.txt").write_text("512345, 5412345, 210\n# the end\n")
+    origins = read_origins(tmp_path / "origins.txt")
+    result = segment_file(segmenter, tmp_path / "map.npy", tmp_path / "out", origins=origins, formats=["ply"])
+    expected = segmenter(points.astype(np.float32))
+    # Beside the origin of the file, points are rounded once more.
+    assert np.mean(result.labels == expected["segmentation"]) > 0.95
+    about = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert np.abs(np.array(about["origin"]) - utm).max() < 9
+    assert np.abs(read_cloud(tmp_path / "out" / "map.ply").file_points[:, :3] - points[:, :3] - utm).max() < 1e-3
+    assert '"origin": [5123' in (tmp_path / "out" / "viewer.html").read_text()
+    gridded = segment_file(segmenter, tmp_path / "map.npy", tmp_path / "grid", viewer=False)
+    assert (gridded.labels != 255).all()
+    for content in ("a b c", ""):
+        (tmp_path / "origins.txt").write_text(content)
+        with pytest.raises(ValueError, match="origins.txt: expected rows of x y"):
+            read_origins(tmp_path / "origins.txt")

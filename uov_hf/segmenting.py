@@ -136,12 +136,20 @@ def segment_file(
     except ValueError as error:
         raise ValueError(f"{scan}: {error}") from error
     labels = result["segmentation"].astype(np.uint8)
-    segmented = SegmentedScan(scan, folder, cloud.points, cloud.origin, labels, result["scores"], result["labels"])
-    _write(segmented, viewer, with_arrays="npy" in formats)
     stem = Path(result_name or folder / without_suffix(scan.name))
-    for name in formats:
-        if name != "npy":
-            write_result(stem.with_name(f"{stem.name}.{name}"), segmented)
+    segmented = SegmentedScan(
+        scan,
+        folder,
+        cloud.points,
+        cloud.origin,
+        labels,
+        result["scores"],
+        result["labels"],
+        files=tuple(stem.with_name(f"{stem.name}.{name}") for name in formats if name != "npy"),
+    )
+    _write(segmented, viewer, with_arrays="npy" in formats)
+    for path in segmented.files:
+        write_result(path, segmented)
     return segmented
 
 
@@ -248,11 +256,13 @@ def read_origins(path: str | Path) -> np.ndarray:
     """
     try:
         # A comma and a space are the separators that programs use.
-        rows = Path(path).read_text(encoding="utf-8").replace(",", " ") if Path(path).suffix != ".npy" else ""
-        origins = np.loadtxt(rows.splitlines(), ndmin=2) if rows else np.load(path, allow_pickle=False)
+        if Path(path).suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        rows = Path(path).read_text(encoding="utf-8").replace(",", " ").split("\n")
+        rows = [row for row in rows if row.split("#")[0].strip()]
+        return np.array([row.split("#")[0].split() for row in rows], np.float64).reshape(len(rows) or -1, -1)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected rows of x y [z], in a .npy or as text: {error}") from error
-    return origins
 
 
 def embed_pictures_for(

@@ -3,9 +3,13 @@
 It writes labels.npy, scores.npy, classes.json, birds_eye_view.png and viewer.html to the output folder. Several scans
 get one folder each in it. Without --candidate_labels the labels are the classes of the checkpoint.
 
+--format las and others write the scan with its class and score, and keep all that the scan has. A cloud in map
+coordinates, or larger than a scan, is segmented in overlapping tiles.
+
 examples:
   uov-hf segment scan.bin --model_name_or_path out/demo/uov --output_dir out/scan
   uov-hf segment scan.bin --model_name_or_path out/demo/uov --candidate_labels "car, road, tree" --refine afi
+  uov-hf segment survey.laz --model_name_or_path out/demo/uov --format laz --output_dir out/map
   uov-hf segment recording/ --model_name_or_path out/demo/uov --intensity_max 255 --output_dir out/recording
 """
 
@@ -85,6 +89,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         unnamed = len(answer.points) - sum(count for _, count in counts)
         num_labelled += len(answer.points) - unnamed
         yield f"{answer.scan}: {len(answer.points):,} points: {found or 'nothing'}; {unnamed:,} without a label"
+        yield from (f"  result: {path}" for path in answer.files)
         yield f"  viewer: {answer.folder / 'viewer.html'}"
     if skipped:
         yield f"{len(skipped)} of {num_scans} scans skipped: {', '.join(map(str, skipped))}"

@@ -21,6 +21,7 @@ class SegmentedScan:
         labels (`np.ndarray` of shape `(num_points,)`, uint8): Indices into `class_names`, or 255.
         scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of the label.
         class_names (`list[str]`): The candidates, or the classes of the checkpoint.
+        files (`tuple[Path, ...]`): The result in other formats than `"npy"`.
     """
 
     scan: Path
@@ -30,6 +31,7 @@ class SegmentedScan:
     labels: np.ndarray
     scores: np.ndarray
     class_names: list[str]
+    files: tuple[Path, ...] = ()
 
     def points_per_class(self) -> dict[str, int]:
         counts = np.bincount(self.labels, minlength=IGNORED + 1)
