@@ -7,10 +7,10 @@ import pytest
 
 from uov_hf.data import load_frames
 from uov_hf.geometry.projection import Camera
+from uov_hf.geometry.trajectory import travel, velocity_between
 from uov_hf.own_car.calibration_check import TOLERANCE, check_calibration, views_of_cameras
 from uov_hf.own_car.correction import Correction
 from uov_hf.own_car.outlines import View
-from uov_hf.own_car.trajectory import travel, velocity_between
 
 
 HEIGHT, WIDTH = 160, 280

@@ -1,4 +1,4 @@
-"""Recordings of one's own car: calibration, lenses, trajectory, and the calibration check."""
+"""Recordings of one's own car: calibration, lenses, files of poses and times, and the calibration check."""
 
 from uov_hf.extras import require_train_extra
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from uov_hf.data.frames import Frames
 from uov_hf.geometry.projection import Camera
+from uov_hf.geometry.trajectory import velocity_between
 from uov_hf.image_files import decode_image
 from uov_hf.own_car.correction import Correction, as_correction, best_correction, is_better, score_of
 from uov_hf.own_car.outlines import Outlines, View
-from uov_hf.own_car.trajectory import velocity_between
 from uov_hf.pictures.visualization import draw_calibrations
 
 

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from uov_hf.geometry.projection import Camera
 from uov_hf.geometry.rotation import rigid_motion
+from uov_hf.geometry.trajectory import travel
 from uov_hf.own_car.outlines import NUM_PARTS, Outlines
-from uov_hf.own_car.trajectory import travel
 
 
 REACH, STEP = 3.0, 0.5  # degrees up, down, left and right that are searched

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of
+from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.image_files import EncodedImage, read_image_size
 from uov_hf.leftovers import data_files
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
-from uov_hf.own_car.trajectory import Trajectory, read_poses, read_timestamps
+from uov_hf.own_car.pose_files import read_poses, read_timestamps
 from uov_hf.point_files import SCAN_SUFFIXES, check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
 
@@ -119,7 +120,7 @@ class Recording:
             if len(poses) != len(self.clouds):
                 raise ValueError(f"{path}: expected {len(self.clouds)} lines, one for each cloud, got {len(poses)}.")
             times = np.array([self.times[name]["lidar"] for name in self.frame_names])
-        return Trajectory(path, times, poses)
+        return Trajectory(str(path), times, poses)
 
 
 class RecordedFrame(RawFrame):

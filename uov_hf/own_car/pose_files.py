@@ -1,7 +1,6 @@
-"""The car's poses and velocity, and the times of its sensors: `poses.txt` and `timestamps.csv`."""
+"""The car's poses and the times of its sensors: `poses.txt` and `timestamps.csv`."""
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,51 +12,6 @@ from uov_hf.text_points import decode_text, find_separator
 
 
 KITTI_COLUMNS, TUM_COLUMNS = 12, 8
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectory:
-    """Poses of the car, and between them a steady motion."""
-
-    path: Path  # the file of the poses, for messages
-    times: NDArray[np.int64]  # (num_poses,): microseconds, rising
-    poses: NDArray[np.float64]  # (num_poses, 4, 4): from the body to the world, metres
-
-    def at(self, time: int) -> NDArray[np.float64]:
-        """The pose (4, 4) at a time in microseconds; extrapolated by up to one interval before and after all poses.
-
-        Raises:
-            ValueError: There are no poses near that time.
-        """
-        if len(exact := np.flatnonzero(self.times == time)):
-            return self.poses[exact[0]]
-        last = int(np.clip(np.searchsorted(self.times, time), 1, max(len(self.times) - 1, 1)))
-        nearby = self.times[last - 1 : last + 1]
-        if len(nearby) < 2 or not 2 * nearby[0] - nearby[1] <= time <= 2 * nearby[1] - nearby[0]:
-            raise ValueError(
-                f"{self.path}: expected poses around {time} µs, got {len(self.times)} from {self.times[0]} to "
-                f"{self.times[-1]} µs. Are both clocks the same, and the poses' times seconds?"
-            )
-        share = (time - nearby[0]) / (nearby[1] - nearby[0])
-        before, after = self.poses[last - 1 : last + 1]
-        turn = Rotation.from_matrix(before[:3, :3]).inv() * Rotation.from_matrix(after[:3, :3])
-        rotation = before[:3, :3] @ Rotation.from_rotvec(share * turn.as_rotvec()).as_matrix()
-        return rigid_motion(rotation, before[:3, 3] + share * (after[:3, 3] - before[:3, 3]))
-
-
-def travel(velocity: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
-    """The motion (..., 4, 4) at a steady `velocity` (..., 6), metres and radians per second in its own axes."""
-    turn = velocity[..., 3:] * seconds
-    rotation = Rotation.from_rotvec(turn).as_matrix()
-    # The path is an arc; its chord points half the turn aside.
-    return rigid_motion(rotation, Rotation.from_rotvec(turn / 2).apply(velocity[..., :3] * seconds))
-
-
-def velocity_between(before: NDArray[np.float64], after: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
-    """The velocity (6,) with which [`travel`] moves one pose (4, 4) to the other."""
-    motion = np.linalg.inv(before) @ after
-    turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
-    return np.concatenate([Rotation.from_rotvec(-turn / 2).apply(motion[:3, 3]), turn]) / seconds
 
 
 def read_poses(path: Path) -> tuple[NDArray[np.int64] | None, NDArray[np.float64]]:
