@@ -38,6 +38,7 @@ class Calibration:
     lidar2body: NDArray[np.float64]  # (4, 4): from the lidar to the part of the car that `poses.txt` tracks
     taxonomy: str | None  # vocabulary of the label files: its name, or the path of its file
     num_columns: int | None  # of `.bin` files
+    motion_compensation: bool  # whether points with times are corrected for the car's motion
 
 
 def find_calibration(*folders: Path) -> Path:
@@ -64,7 +65,7 @@ def read_calibration(path: Path) -> Calibration:
         ImportError: A lens has distortion, and OpenCV is not installed.
     """
     top = read_yaml(path, "a calibration").mapping(
-        ("intensity_max",), ("cameras", "lidar2body", "taxonomy", "num_columns")
+        ("intensity_max",), ("cameras", "lidar2body", "taxonomy", "num_columns", "motion_compensation")
     )
     intensity_max = _numbers(top["intensity_max"], ())
     if not intensity_max > 0:
@@ -77,6 +78,7 @@ def read_calibration(path: Path) -> Calibration:
         lidar2body=_parse_motion(top["lidar2body"]) if "lidar2body" in top else np.eye(4),
         taxonomy=_parse_taxonomy(top["taxonomy"]) if "taxonomy" in top else None,
         num_columns=_parse_num_columns(top["num_columns"]) if "num_columns" in top else None,
+        motion_compensation=top["motion_compensation"].boolean() if "motion_compensation" in top else True,
     )
 
 

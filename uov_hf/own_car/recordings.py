@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uov_hf.data.raw_folders import RawFrame, encoded_image, instances_of
+from uov_hf.data.raw_folders import encoded_image, instances_of
 from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.image_files import EncodedImage, read_image_size
 from uov_hf.leftovers import data_files
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
+from uov_hf.own_car.mounted_frames import MountedFrame
+from uov_hf.own_car.point_times import read_point_times, times_of_points
 from uov_hf.own_car.pose_files import read_poses, read_timestamps
 from uov_hf.point_files import SCAN_SUFFIXES, check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
@@ -49,6 +51,10 @@ class Recording:
         self._check_offsets()
         self.frame_names = sorted(self.clouds, key=lambda name: self.times[name]["lidar"])
         self.trajectory = self._read_trajectory(folder / "poses.txt")
+        # Frame numbers in place of times relate to no time of a point.
+        self.compensates_motion = (
+            self.calibration.motion_compensation and self.has_times and self.trajectory is not None
+        )
         self.vocabulary = load_vocabulary(self.calibration.taxonomy) if self.calibration.taxonomy else None
 
     def frames(self) -> list["RecordedFrame"]:
@@ -123,59 +129,45 @@ class Recording:
         return Trajectory(str(path), times, poses)
 
 
-class RecordedFrame(RawFrame):
+class RecordedFrame(MountedFrame):
     """A cloud of a recording with the images, labels and times of the same name."""
 
     def __init__(self, recording: Recording, name: str):
+        calibration = recording.calibration
+        mounts = {camera: calibration.cameras[camera] for camera, files in recording.images.items() if name in files}
+        super().__init__(recording.times[name], mounts, recording.trajectory, calibration.lidar2body)
         self._recording, self._name = recording, name
         self.scan_file = recording.clouds[name]
         self.label_file, self.vocabulary = recording.labels.get(name), recording.vocabulary
         self.frame_id, self.sequence_id = f"{recording.name}/{name}", recording.name
-        self.intensity_max = recording.calibration.intensity_max
-        self.camera_names = [camera for camera, files in recording.images.items() if name in files]
+        self.intensity_max = calibration.intensity_max
         self.image_ids = [f"{recording.name}/{camera}/{name}" for camera in self.camera_names]
 
     @property
     def timestamp(self) -> int | None:
-        return self._times["lidar"] if self._recording.has_times else None
+        return super().timestamp if self._recording.has_times else None
 
     @property
     def camera_timestamps(self) -> NDArray[np.int64] | None:
-        times = [self._times[camera] for camera in self.camera_names] if self._recording.has_times else None
-        return None if times is None else np.array(times, np.int64)
-
-    @property
-    def image_sizes(self) -> NDArray[np.int32]:
-        return np.array([mount.camera.image_size for mount in self._mounts], np.int32).reshape(-1, 2)
-
-    @property
-    def intrinsics(self) -> NDArray[np.float64]:
-        return np.array([mount.camera.intrinsics for mount in self._mounts]).reshape(-1, 3, 3)
-
-    @property
-    def lidar2global(self) -> NDArray[np.float64] | None:
-        return self._lidar2global("lidar")
-
-    @property
-    def lidar2cam(self) -> NDArray[np.float64]:
-        """Lidar → world → lidar at the time of the image → camera, composed once, in float64."""
-        motions, here = [mount.camera.lidar2cam for mount in self._mounts], self.lidar2global
-        for place, camera in enumerate(self.camera_names):
-            if (there := self._lidar2global(camera)) is not None and here is not None:
-                motions[place] = motions[place] @ np.linalg.inv(there) @ here
-        return np.array(motions).reshape(-1, 4, 4)
+        return super().camera_timestamps if self._recording.has_times else None
 
     @property
     def images(self) -> list[EncodedImage]:
         files = [self._recording.images[camera][self._name] for camera in self.camera_names]
-        return [_read_image(path, mount) for path, mount in zip(files, self._mounts, strict=True)]
+        return [_read_image(path, mount) for path, mount in zip(files, self._mounts.values(), strict=True)]
 
     @cached_property
     def points(self) -> NDArray[np.float32]:
-        """x, y, z and intensity; 0 where the file has no intensity."""
+        """x, y, z and intensity (0 where the file has none), without the car's motion during the scan."""
         points = read_points(self.scan_file, self._recording.calibration.num_columns)
         check_finite(points, self.scan_file)
-        return np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
+        points = np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
+        times = read_point_times(self.scan_file) if self._recording.compensates_motion else None
+        if times is None:
+            return points
+        is_echo = np.isfinite(points[:, :3]).all(axis=1)
+        times = times_of_points(times, is_echo, self._times["lidar"], str(self.scan_file))
+        return self.move_to_stamp(points, times)
 
     @property
     def labels(self) -> NDArray[np.uint8] | None:
@@ -203,20 +195,6 @@ class RecordedFrame(RawFrame):
                 f"{self._recording.clouds[self._name].name}, got {raw.dtype} of shape {raw.shape}."
             )
         return raw
-
-    @property
-    def _times(self) -> dict[str, int]:
-        return self._recording.times[self._name]
-
-    @property
-    def _mounts(self) -> list[MountedCamera]:
-        return [self._recording.calibration.cameras[camera] for camera in self.camera_names]
-
-    def _lidar2global(self, sensor: str) -> NDArray[np.float64] | None:
-        """The lidar's pose when the sensor fired; None without poses."""
-        if self._recording.trajectory is None:
-            return None
-        return self._recording.trajectory.at(self._times[sensor]) @ self._recording.calibration.lidar2body
 
 
 def _files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
