@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 
@@ -41,6 +42,13 @@ def decode_image(image: EncodedImage) -> Image.Image:
     """
     with _named(image["path"]), _opened(io.BytesIO(read_image(image))) as picture:
         return upright_rgb(picture)
+
+
+def encode_pixels(pixels: NDArray[np.uint8], kind: str) -> bytes:
+    """An encoded RGB image `(height, width, 3)`: `"PNG"`, which keeps the pixels, or `"JPEG"` of quality 95."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=95, compress_level=1)  # each kind ignores the other's option
+    return buffer.getvalue()
 
 
 def read_whole_image(image: EncodedImage) -> tuple[bytes, tuple[int, int]]:

@@ -11,6 +11,7 @@ EXTRAS = {
     "cuda": "spconv, an engine on NVIDIA GPUs, for Python up to 3.13 on x86-64",
     "triton": "spconv-triton, the engine on AMD GPUs, and of bfloat16 and Python 3.14",
     "clouds": "scans in .laz, .las, .ply and .pcd files",
+    "bags": "recordings of ROS: .bag, .mcap and .db3",
     "lenses": "cameras with lens distortion, of your own recordings",
     "onnx": "uov-hf export, and ONNX Runtime for the exported network",
     "tensorboard": "curves of a training: --report_to tensorboard",

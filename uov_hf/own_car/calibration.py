@@ -1,5 +1,6 @@
 """The calibration file of your own car, checked line by line."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,20 @@ class MountedCamera:
 
 
 @dataclass(frozen=True, eq=False)
+class Optics:
+    """A camera without its place."""
+
+    intrinsics: NDArray[np.float64]  # (3, 3): of the image as it is stored
+    image_size: tuple[int, int]  # height, width
+    lens: Lens | None  # None without distortion
+
+    def mount(self, lidar2cam: NDArray[np.float64], time_offset: int = 0) -> MountedCamera:
+        """The camera at its place on the car."""
+        intrinsics = self.intrinsics if self.lens is None else self.lens.pinhole_intrinsics
+        return MountedCamera(Camera(lidar2cam, intrinsics, self.image_size), self.lens, time_offset)
+
+
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """The content of a calibration file."""
 
@@ -39,6 +54,22 @@ class Calibration:
     taxonomy: str | None  # vocabulary of the label files: its name, or the path of its file
     num_columns: int | None  # of `.bin` files
     motion_compensation: bool  # whether points with times are corrected for the car's motion
+
+
+def make_optics(
+    model: str, coefficients: NDArray[np.float64], intrinsics: NDArray[np.float64], image_size: tuple[int, int]
+) -> Optics:
+    """The optics of a lens of a model; without distortion if all its coefficients are 0.
+
+    Raises:
+        ValueError: The number of coefficients is not of this model, or no image can be straightened by them.
+        ImportError: OpenCV is not installed.
+    """
+    if len(coefficients) not in NUM_COEFFICIENTS[model]:
+        counts = " or ".join(map(str, NUM_COEFFICIENTS[model]))
+        raise ValueError(f"{model} has {counts} coefficients, got {len(coefficients)}.")
+    lens = Lens(model, coefficients, intrinsics, image_size) if coefficients.any() else None
+    return Optics(intrinsics, image_size, lens)
 
 
 def find_calibration(*folders: Path) -> Path:
@@ -67,39 +98,55 @@ def read_calibration(path: Path) -> Calibration:
     top = read_yaml(path, "a calibration").mapping(
         ("intensity_max",), ("cameras", "lidar2body", "taxonomy", "num_columns", "motion_compensation")
     )
-    intensity_max = _numbers(top["intensity_max"], ())
-    if not intensity_max > 0:
-        raise top["intensity_max"].error(f"expected `intensity_max` to be above 0, got {intensity_max:g}.")
     cameras = top["cameras"].mapping() if "cameras" in top else {}
     return Calibration(
         path=path,
-        intensity_max=float(intensity_max),
+        intensity_max=parse_intensity_max(top["intensity_max"]),
         cameras={name: _parse_camera(name, entry) for name, entry in cameras.items()},
-        lidar2body=_parse_motion(top["lidar2body"]) if "lidar2body" in top else np.eye(4),
+        lidar2body=parse_motion(top["lidar2body"]) if "lidar2body" in top else np.eye(4),
         taxonomy=_parse_taxonomy(top["taxonomy"]) if "taxonomy" in top else None,
         num_columns=_parse_num_columns(top["num_columns"]) if "num_columns" in top else None,
         motion_compensation=top["motion_compensation"].boolean() if "motion_compensation" in top else True,
     )
 
 
+def parse_intensity_max(entry: Entry) -> float:
+    """The full scale of the lidar's intensity."""
+    intensity_max = _numbers(entry, ())
+    if not intensity_max > 0:
+        raise entry.error(f"expected `intensity_max` to be above 0, got {intensity_max:g}.")
+    return float(intensity_max)
+
+
 def _parse_camera(name: str, entry: Entry) -> MountedCamera:
     keys = entry.mapping(("image_size", "intrinsics"), ("lidar2cam", "cam2lidar", "distortion", "time_offset"))
+    lidar2cam = parse_lidar2cam(name, entry, keys)
+    if lidar2cam is None:
+        raise entry.error(f"expected camera {name!r} to have either `lidar2cam` or `cam2lidar`, got neither.")
+    time_offset = keys["time_offset"].integer() if "time_offset" in keys else 0
+    return parse_optics(keys).mount(lidar2cam, time_offset)
+
+
+def parse_lidar2cam(name: str, entry: Entry, keys: Mapping[str, Entry]) -> NDArray[np.float64] | None:
+    """The motion (4, 4) of a camera with the key `lidar2cam` or `cam2lidar`; None with neither."""
     motions = [key for key in ("lidar2cam", "cam2lidar") if key in keys]
-    if len(motions) != 1:
-        got = "both" if motions else "neither"
-        raise entry.error(f"expected camera {name!r} to have either `lidar2cam` or `cam2lidar`, got {got}.")
-    motion = _parse_motion(keys[motions[0]])
-    lidar2cam = motion if motions == ["lidar2cam"] else np.linalg.inv(motion).astype(np.float64)
+    if not motions:
+        return None
+    if len(motions) > 1:
+        raise entry.error(f"expected camera {name!r} to have either `lidar2cam` or `cam2lidar`, got both.")
+    motion = parse_motion(keys[motions[0]])
+    return motion if motions == ["lidar2cam"] else np.linalg.inv(motion).astype(np.float64)
+
+
+def parse_optics(keys: Mapping[str, Entry]) -> Optics:
+    """The optics of a camera with the keys `intrinsics`, `image_size` and, if there, `distortion`."""
     intrinsics, image_size = _parse_intrinsics(keys["intrinsics"]), _parse_image_size(keys["image_size"])
     lens = _parse_lens(keys["distortion"], intrinsics, image_size) if "distortion" in keys else None
-    return MountedCamera(
-        camera=Camera(lidar2cam, intrinsics if lens is None else lens.pinhole_intrinsics, image_size),
-        lens=lens,
-        time_offset=keys["time_offset"].integer() if "time_offset" in keys else 0,
-    )
+    return Optics(intrinsics, image_size, lens)
 
 
-def _parse_motion(entry: Entry) -> NDArray[np.float64]:
+def parse_motion(entry: Entry) -> NDArray[np.float64]:
+    """A rigid motion (4, 4)."""
     motion = _numbers(entry, (4, 4))
     if not is_rigid(motion):
         raise entry.error(
@@ -132,11 +179,8 @@ def _parse_lens(entry: Entry, intrinsics: NDArray[np.float64], image_size: tuple
     if model not in NUM_COEFFICIENTS:
         raise keys["model"].error(f"the lens models are {', '.join(NUM_COEFFICIENTS)}; got {model!r}.")
     coefficients = _numbers(keys["coefficients"], (None,))
-    if len(coefficients) not in NUM_COEFFICIENTS[model]:
-        counts = " or ".join(map(str, NUM_COEFFICIENTS[model]))
-        raise keys["coefficients"].error(f"{model} has {counts} coefficients, got {len(coefficients)}.")
     try:
-        return Lens(model, coefficients, intrinsics, image_size) if coefficients.any() else None
+        return make_optics(model, coefficients, intrinsics, image_size).lens
     except (ValueError, ImportError) as error:
         raise type(error)(str(entry.error(str(error)))) from error
 

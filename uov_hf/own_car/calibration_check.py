@@ -115,9 +115,10 @@ class CameraCheck(NamedTuple):
     camera: str
     num_frames: int  # that were compared
     report: CalibrationReport
+    picture: Path  # the points over the image of the first frame
 
     def __str__(self) -> str:
-        line = f"{self.camera}, {self.num_frames} frames: {self.report}"
+        line = f"{self.camera}, {self.num_frames} frames: {self.report}; picture: {self.picture}"
         return f"{line}\n{_advice(self.report)}" if self.report.verdict == "wrong" else line
 
 
@@ -135,8 +136,9 @@ def check_cameras(frames: Frames, num_frames: int, folder: Path) -> Iterator[Cam
     folder.mkdir(parents=True, exist_ok=True)
     for camera, views in views_of_cameras(frames, num_frames):
         report = check_calibration(views)
-        _draw(views[0], report).save(folder / f"{camera}.png")
-        yield CameraCheck(camera, len(views), report)
+        picture = folder / f"{camera}.png"
+        _draw(views[0], report).save(picture)
+        yield CameraCheck(camera, len(views), report, picture)
 
 
 def views_of_cameras(frames: Frames, num_frames: int) -> Iterator[tuple[str, list[View]]]:

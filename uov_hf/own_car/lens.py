@@ -1,17 +1,12 @@
 """Images without lens distortion, by OpenCV's lens models."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-
-from uov_hf.image_files import decode_image
 
 
 # Coefficients of a lens model, as OpenCV orders them: k1, k2, p1, p2[, k3[, k4, k5, k6[, s1…s4[, τx, τy]]]] and k1…k4.
@@ -66,21 +61,9 @@ class Lens:
             low, high = (low, middle) if self._covers(middle) else (middle, high)
         return self._zoomed(high)
 
-    def straighten(self, path: Path) -> bytes:
-        """The image of a file without distortion, encoded like the file: PNG, or JPEG.
-
-        Raises:
-            ValueError: The file is no whole image, or not of the calibrated size.
-        """
-        pixels = np.asarray(decode_image({"path": str(path), "bytes": None}))
-        if pixels.shape[:2] != self.image_size:
-            raise ValueError(
-                f"{path}: calibrated for (height, width) {self.image_size}, the image has {pixels.shape[:2]}."
-            )
-        cv2, buffer = _opencv(), io.BytesIO()
-        straight = Image.fromarray(cv2.remap(pixels, *self._maps, cv2.INTER_LINEAR))
-        straight.save(buffer, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=95)
-        return buffer.getvalue()
+    def straighten(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An image `(height, width, 3)` of the calibrated size without distortion."""
+        return np.asarray(_opencv().remap(pixels, *self._maps, _opencv().INTER_LINEAR), np.uint8)
 
     @cached_property
     def _maps(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

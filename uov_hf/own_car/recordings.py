@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from uov_hf.data.raw_folders import encoded_image, instances_of
 from uov_hf.geometry.trajectory import Trajectory
-from uov_hf.image_files import EncodedImage, read_image_size
+from uov_hf.image_files import EncodedImage, decode_image, encode_pixels, read_image_size
 from uov_hf.leftovers import data_files
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.own_car.mounted_frames import MountedFrame
@@ -72,7 +72,8 @@ class Recording:
                 known = ", ".join(calibration.cameras) or "none"
                 raise ValueError(f"{folder}: expected one of the cameras in {calibration.path}, which are: {known}.")
             self._check_names(folder, files)
-            _check_image_size(next(iter(files.values())), calibration.cameras[camera])
+            first = next(iter(files.values()))
+            _check_image_size(first, read_image_size(first), calibration.cameras[camera])
         if (self.folder / "labels").is_dir():
             self._check_names(self.folder / "labels", self.labels)
             if calibration.taxonomy is None:
@@ -224,12 +225,15 @@ def _read_raw_labels(path: Path) -> NDArray[Any]:
 
 
 def _read_image(path: Path, mount: MountedCamera) -> EncodedImage:
-    if mount.lens is not None:
-        return {"bytes": mount.lens.straighten(path), "path": str(path)}
-    _check_image_size(path, mount)
-    return encoded_image(path, "an image")
+    if mount.lens is None:
+        _check_image_size(path, read_image_size(path), mount)
+        return encoded_image(path, "an image")
+    pixels = np.asarray(decode_image({"path": str(path), "bytes": None}))
+    _check_image_size(path, pixels.shape[:2], mount)
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    return {"bytes": encode_pixels(mount.lens.straighten(pixels), kind), "path": str(path)}
 
 
-def _check_image_size(path: Path, mount: MountedCamera) -> None:
-    if (size := read_image_size(path)) != mount.camera.image_size:
+def _check_image_size(path: Path, size: tuple[int, ...], mount: MountedCamera) -> None:
+    if size != mount.camera.image_size:
         raise ValueError(f"{path}: calibrated for (height, width) {mount.camera.image_size}, the image has {size}.")

@@ -1,0 +1,87 @@
+"""PointCloud2 of any layout as arrays: offsets, types, byte order, padding of points and rows."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uov_hf.bags.messages import PointCloud2
+from uov_hf.own_car.point_times import time_field
+from uov_hf.point_files import INTENSITY_NAMES
+
+
+# PointField's datatypes 1 to 8.
+DATATYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8")
+
+
+def fields_of(message: PointCloud2, source: str) -> NDArray[np.void]:
+    """The points of a message as a structured array `(num_points,)`, without a copy where rows have no padding.
+
+    Args:
+        message (`PointCloud2`): The message.
+        source (`str`): The bag and topic, for messages.
+
+    Raises:
+        ValueError: The data is shorter than the message declares, or a field is not inside a point.
+    """
+    order = ">" if message.is_bigendian else "<"
+    # Some drivers fill the gaps of a point with fields without a name, or declare a field twice.
+    fields = {field.name: field for field in reversed(message.fields) if field.name}
+    if wrong := [name for name, field in fields.items() if not 1 <= field.datatype <= len(DATATYPES)]:
+        raise ValueError(
+            f"{source}: field {wrong[0]!r} has the datatype {fields[wrong[0]].datatype}, expected 1 to 8."
+        )
+    formats = [
+        (f"{order}{DATATYPES[field.datatype - 1]}", (field.count,))
+        if field.count > 1
+        else f"{order}{DATATYPES[field.datatype - 1]}"
+        for field in fields.values()
+    ]
+    num_bytes = (message.height - 1) * message.row_step + message.width * message.point_step
+    ends = [field.offset + np.dtype(form).itemsize for field, form in zip(fields.values(), formats, strict=True)]
+    row_is_short = message.height > 1 and message.row_step < message.width * message.point_step
+    if max(ends, default=0) > message.point_step or row_is_short or len(message.data) < num_bytes:
+        raise ValueError(
+            f"{source}: expected {message.height} rows of {message.width} points of {message.point_step} bytes, "
+            f"{message.row_step} bytes a row, with fields that end at byte {max(ends, default=0)}; got "
+            f"{len(message.data)} bytes."
+        )
+    dtype = np.dtype(
+        {
+            "names": list(fields),
+            "formats": formats,
+            "offsets": [field.offset for field in fields.values()],
+            "itemsize": message.point_step,
+        }
+    )
+    if not message.height or not message.width:
+        return np.empty(0, dtype)
+    strides = (message.row_step, message.point_step)
+    return np.ndarray((message.height, message.width), dtype, np.ascontiguousarray(message.data), 0, strides).reshape(
+        -1
+    )
+
+
+def points_of(fields: NDArray[np.void], source: str) -> NDArray[np.float32]:
+    """x, y, z and intensity (0 without one), `(num_points, 4)`.
+
+    Points at x = y = z = 0 become NaN: drivers put firings without an echo there.
+
+    Raises:
+        ValueError: The cloud has no x, y or z.
+    """
+    names = {name.lower(): name for name in reversed(fields.dtype.names or ())}
+    if absent := [name for name in ("x", "y", "z") if name not in names]:
+        raise ValueError(f"{source}: expected the fields x, y and z, got none named {absent[0]}: {', '.join(names)}.")
+    intensity = next((names[name] for name in INTENSITY_NAMES if name in names), None)
+    points = np.zeros((len(fields), 4), np.float32)
+    for column, name in enumerate(("x", "y", "z")):
+        points[:, column] = fields[names[name]]
+    points[~points[:, :3].any(axis=1), :3] = np.nan
+    if intensity is not None:
+        points[:, 3] = fields[intensity]
+    return points
+
+
+def times_in(fields: NDArray[np.void]) -> NDArray[np.float64] | None:
+    """The times of the points as the driver stores them; None without such a field."""
+    name = time_field(list(fields.dtype.names or ()))
+    return None if name is None else fields[name].astype(np.float64)

@@ -1,0 +1,158 @@
+"""ROS 1 bags and ROS 2 bags (.db3, .mcap) as topics and messages, by the library `rosbags`."""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uov_hf.bags.messages import Stamped, microseconds
+
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+
+
+SUFFIXES = (".bag", ".mcap", ".db3")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag: its type as ROS 2 writes it (`sensor_msgs/msg/Image`), and the number of its messages."""
+
+    name: str
+    type: str
+    num_messages: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a message is in a bag, and when it was measured."""
+
+    topic: str
+    log_time: int  # nanoseconds: when it was recorded
+    place: int  # among the messages of the topic with the same `log_time`
+    time: int  # microseconds: of its header, or when it was recorded if the header has none
+    frame: str  # the coordinate frame of its header
+
+
+class Bag:
+    """A bag: a `.bag`, `.mcap` or `.db3` file, or the folder of a ROS 2 bag with its `metadata.yaml`.
+
+    Args:
+        path (`Path`): The bag.
+
+    Raises:
+        ValueError: It is no whole bag.
+        ImportError: `rosbags` is not installed.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._reader: AnyReader | None = None
+        self._process = 0
+        self.topics = {
+            name: Topic(name, info.msgtype or "several types", info.msgcount)
+            for name, info in sorted(self._open().topics.items())
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_reader": None}  # an open file does not go to another process
+
+    @property
+    def is_ros2(self) -> bool:
+        return self.path.suffix != ".bag"
+
+    def of_type(self, *types: str) -> list[str]:
+        """The names of the topics of these types that have messages, sorted."""
+        return [name for name, topic in self.topics.items() if topic.type in types and topic.num_messages]
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[Moment, Any]]:
+        """The messages of some topics, in the order of recording.
+
+        Raises:
+            ValueError: The bag is broken.
+        """
+        last: dict[str, tuple[int, int]] = {}
+        for topic, log_time, message in self._read(topics):
+            before, place = last.get(topic, (-1, 0))
+            place = place + 1 if log_time == before else 0
+            last[topic] = log_time, place
+            yield _moment(topic, log_time, place, message), message
+
+    def read(self, moment: Moment) -> Any:
+        """One message."""
+        found = self._read([moment.topic], moment.log_time, moment.log_time + 1)
+        for _, _, message in islice(found, moment.place, None):
+            return message
+        raise ValueError(f"{self.path}: expected the message of {moment.topic} at {moment.log_time} ns, got none.")
+
+    def _read(
+        self, topics: Collection[str], start: int | None = None, stop: int | None = None
+    ) -> Iterator[tuple[str, int, Any]]:
+        reader = self._open()
+        connections = [connection for connection in reader.connections if connection.topic in topics]
+        if not connections:  # `rosbags` reads all topics where none is given
+            return
+        try:
+            for connection, log_time, data in reader.messages(connections, start, stop):
+                yield connection.topic, log_time, reader.deserialize(data, connection.msgtype)
+        except Exception as error:  # of any kind, from a bag that is cut short
+            raise self._broken(error) from error
+
+    def _open(self) -> "AnyReader":
+        """The reader of this process: a position in a file is not shared with a process that was forked."""
+        if self._reader is None or self._process != os.getpid():
+            self._reader, self._process = self._make_reader(), os.getpid()
+        return self._reader
+
+    def _make_reader(self) -> "AnyReader":
+        try:
+            from rosbags.highlevel import AnyReader
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError as error:
+            raise ImportError(f"{self.path}: ROS bags need `rosbags`: pip install 'uov-hf[bags]'.") from error
+        try:
+            # A .db3 of ROS 2 before Iron has no definitions of its types.
+            reader = AnyReader([self.path], default_typestore=get_typestore(Stores.LATEST))
+            reader.open()
+        except Exception as error:
+            raise self._broken(error) from error
+        return reader
+
+    def _broken(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self.path}: expected a whole ROS bag, got: {type(error).__name__}: {error} If its recording was "
+            "interrupted, repair it: `rosbag reindex` for .bag, `mcap recover` for .mcap."
+        )
+
+
+def _moment(topic: str, log_time: int, place: int, message: Any) -> Moment:
+    if not hasattr(message, "header"):
+        return Moment(topic, log_time, place, log_time // 1000, "")
+    stamped: Stamped = message
+    time = microseconds(stamped) or log_time // 1000
+    return Moment(topic, log_time, place, time, stamped.header.frame_id.lstrip("/"))
+
+
+def find_bags(root: Path) -> list[Path]:
+    """The bag that a path is, or those in the folder that it is, sorted by name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = [root] if _is_bag(root) else sorted(path for path in root.glob("*") if _is_bag(path))
+    if not found:
+        got = "none in it" if root.is_dir() else "something else" if root.exists() else "no file"
+        raise ValueError(
+            f"{root}: expected a ROS bag ({', '.join(SUFFIXES)}, or a folder with metadata.yaml), or a folder with "
+            f"bags, got {got}."
+        )
+    return found
+
+
+def _is_bag(path: Path) -> bool:
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file()
+    return path.is_file() and path.suffix in SUFFIXES and not path.name.startswith(".")

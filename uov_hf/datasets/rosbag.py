@@ -1,0 +1,39 @@
+"""Drives as ROS records them: a bag, or a folder of bags, of ROS 1 (`.bag`) or ROS 2 (`.mcap`, `.db3`)."""
+
+from pathlib import Path
+
+from uov_hf.bags.content import read_content
+from uov_hf.bags.reading import Bag, find_bags
+from uov_hf.bags.recording import BagRecording, sequence_name
+from uov_hf.bags.settings import find_settings
+from uov_hf.data.frames import FrameBuilder, disjoint_splits
+from uov_hf.data.raw_folders import RawFrames, own_splits, splits_in
+
+
+class RosBag(FrameBuilder):
+    """`RosBag(data_dir="drive.mcap").as_frames()`; each bag is a sequence.
+
+    Splits: `all`, and those of a `splits.json` in a folder of bags (`{"name": ["drive", "drive/000000", …]}`).
+    """
+
+    pretty_name = "Own recordings"
+    licence = "Your own recordings: the people and number plates in them may have a say."
+
+    def open(self) -> RawFrames:
+        root = Path(self.config.data_dir)
+        bags = find_bags(root)
+        names = [sequence_name(path) for path in bags]
+        if twice := [path for path, name in zip(bags, names, strict=True) if names.count(name) > 1]:
+            raise ValueError(f"{root}: expected bags with different names, got {', '.join(map(str, twice))}.")
+        return RawFrames([frame for path in bags for frame in _open_recording(path, root).frames()], None)
+
+    def default_splits(self) -> tuple[str, ...]:
+        return disjoint_splits(self.split_members())
+
+    def split_members(self) -> dict[str, list[str]]:
+        return splits_in(self.source, own_splits(Path(self.config.data_dir), self.source))
+
+
+def _open_recording(path: Path, root: Path) -> BagRecording:
+    bag = Bag(path)
+    return BagRecording(bag, read_content(bag), find_settings(path, root))
