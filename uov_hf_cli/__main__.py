@@ -4,6 +4,7 @@ Exit status: 0 success, 1 failure, 2 invalid command line.
 
 examples:
   uov-hf segment scan.bin --model_name_or_path out/demo/uov --candidate_labels "car, road, tree" --output_dir out/scan
+  uov-hf inspect drive.mcap     what a ROS bag contains, and what is missing for which stage
   uov-hf doctor                 check this machine and the installed packages
   uov-hf segment --help         options and examples of a command
 """
@@ -17,7 +18,10 @@ from importlib import import_module
 from typing import Any
 
 
-COMMANDS = ("segment", "eval", "label-images", "view", "vocabulary", "card", "push", "convert", "export", "doctor")
+COMMANDS = (
+    *("segment", "eval", "inspect", "view", "label-images"),
+    *("vocabulary", "card", "push", "convert", "export", "doctor"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

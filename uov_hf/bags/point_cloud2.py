@@ -26,9 +26,8 @@ def fields_of(message: PointCloud2, source: str) -> NDArray[np.void]:
     # Some drivers fill the gaps of a point with fields without a name, or declare a field twice.
     fields = {field.name: field for field in reversed(message.fields) if field.name}
     if wrong := [name for name, field in fields.items() if not 1 <= field.datatype <= len(DATATYPES)]:
-        raise ValueError(
-            f"{source}: field {wrong[0]!r} has the datatype {fields[wrong[0]].datatype}, expected 1 to 8."
-        )
+        datatype = fields[wrong[0]].datatype
+        raise ValueError(f"{source}: expected field {wrong[0]!r} to have a datatype from 1 to 8, got {datatype}.")
     formats = [
         (f"{order}{DATATYPES[field.datatype - 1]}", (field.count,))
         if field.count > 1

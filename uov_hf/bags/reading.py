@@ -64,6 +64,12 @@ class Bag:
     def is_ros2(self) -> bool:
         return self.path.suffix != ".bag"
 
+    @property
+    def seconds(self) -> float:
+        """The time from the first to the last message."""
+        reader = self._open()
+        return reader.duration / 1e9 if reader.message_count else 0.0
+
     def of_type(self, *types: str) -> list[str]:
         """The names of the topics of these types that have messages, sorted."""
         return [name for name, topic in self.topics.items() if topic.type in types and topic.num_messages]

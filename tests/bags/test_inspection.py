@@ -1,0 +1,66 @@
+"""`uov-hf inspect` names the sensors of a bag, what is missing for which stage, and the next command."""
+
+import drives
+import numpy as np
+import pytest
+import small_bags
+from test_bag_choices import AHEAD, START, place, write_camera, write_two_lidars
+
+from uov_hf.bags.inspection import inspect_bag
+from uov_hf_cli.__main__ import main
+
+
+def stages_of(report):
+    return {stage.name.split(" (")[0].split(",")[0]: stage.missing for stage in report.stages}
+
+
+def test_a_whole_drive_is_ready_for_every_stage_that_needs_no_labels(mcap, capsys):
+    assert main(["inspect", str(mcap.parent)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{mcap}: ROS 2, 0.3 s, 33 messages" in printed
+    assert "/lidar/points (frame lidar): 10.0 Hz, longest gap 0.10 s, a time for each point" in printed
+    assert "camera left (/left/image_raw/compressed): 10.0 Hz" in printed and "64 x 36, lens opencv" in printed
+    assert "image +20 ms from the scan (+20 to +20)" in printed
+    assert "/odom, 17 at 50.0 Hz" in printed and "OTHER CLOCK" not in printed
+    assert "frames: 3, 3 with an image of front, 3 with an image of left; intensity_max 255" in printed
+    assert f"next: python dataset_scripts/rosbag.py --data_dir {mcap} --check" in printed
+    assert list(filter(None, stages_of(inspect_bag(mcap)).values())) == ["labels of points, which a bag does not have"]
+
+
+@pytest.mark.parametrize(
+    ("write", "missing"),
+    [
+        (lambda bag: write_two_lidars(bag), {"segment scans": "expected one topic with scans, got /first, /second"}),
+        (lambda bag: write_camera(bag, False, True), {"label set": "calibration of cam", "vote over time": "poses"}),
+        (lambda bag: write_camera(bag, True, True), {"label set": "", "motion compensation": "poses"}),
+        (lambda bag: bag.cloud("/points", START, "lidar", AHEAD), {"segment scans": "", "label set": "images"}),
+        (
+            lambda bag: bag.odometry("/odom", START, "odom", "base", place()),
+            {"segment scans": "expected scans of the type"},
+        ),
+    ],
+)
+def test_what_is_missing_is_named_by_stage(tmp_path, write, missing):
+    with small_bags.open_bag(tmp_path, "bag") as bag:
+        write(bag)
+    report = inspect_bag(tmp_path / "drive.bag")
+    found = stages_of(report)
+    for stage, expected in missing.items():
+        assert expected in found[stage] and bool(found[stage]) == bool(expected), found
+    is_usable = not found["segment scans"] and "calibration" not in found["label set"]
+    assert ("rosbag.yaml" in report.next_command) == (not is_usable)
+
+
+def test_a_sensor_with_another_clock_is_named(tmp_path):
+    with small_bags.open_bag(tmp_path, "mcap") as bag:
+        for number in range(3):
+            bag.cloud("/points", START + number * 100_000, "lidar", AHEAD)
+            image = bag.make(
+                "sensor_msgs/msg/CompressedImage",
+                header=bag.header(37_000_000 + number * 100_000, "cam"),  # since the camera was switched on
+                format="jpeg",
+                data=np.frombuffer(drives.jpeg_of(np.zeros((4, 6, 3), np.uint8)), np.uint8),
+            )
+            bag.write("/cam/image_raw/compressed", image, START + number * 100_000)
+    lines = "\n".join(inspect_bag(tmp_path / "drive").lines())
+    assert "camera cam" in lines and lines.count("OTHER CLOCK") == 1
