@@ -89,6 +89,7 @@ ROOMS = {
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],
     "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],
+    "segmenting_bags": ["", *FLAT, "bags", "segmenting"],
 }
 ROOMS["uov_hf_cli"] = [*ROOMS]
 

@@ -10,12 +10,20 @@ examples:
   uov-hf segment scan.bin --model_name_or_path out/demo/uov --output_dir out/scan
   uov-hf segment scan.bin --model_name_or_path out/demo/uov --candidate_labels "car, road, tree" --refine afi
   uov-hf segment survey.laz --model_name_or_path out/demo/uov --format laz --output_dir out/map
+  uov-hf segment drive.mcap --format bag --model_name_or_path out/demo/uov --output_dir out/segment
   uov-hf segment recording/ --model_name_or_path out/demo/uov --intensity_max 255 --output_dir out/recording
 """
 
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from uov_hf import PointCloudSegmentationPipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine", choices=["afi"], help="refine the labels by approximate flat interaction")
     tta = "test-time augmentation: mean of N turned and mirrored views; default: %(default)s"
     parser.add_argument("--tta", type=int, default=1, metavar="N", help=tta)
-    formats = "npy, label (SemanticKITTI), ply, pcd, las, laz, rrd (rerun); several with commas; default: %(default)s"
+    formats = "npy, label (SemanticKITTI), ply, pcd, las, laz, rrd (rerun), several with commas; or bag; default: %(default)s"
     parser.add_argument("--format", default="npy", help=formats)
     origins = "for a map: positions of the sensor, rows of x y [z] in the coordinates of the scan (.npy or text)"
     parser.add_argument("--origins", type=Path, metavar="FILE", help=origins)
@@ -61,6 +69,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     segmenter = load_segmenter(args.model_name_or_path, args.device, args.dtype, args.revision)
     pictures = read_pictures(args.picture, args.pictures)
     embeds = embed_pictures_for(segmenter, pictures, args.teacher_model_name_or_path) if pictures else None
+    if args.format == "bag":
+        yield from _segment_bags(args, segmenter, embeds)
+        return
     answers = segment_files(
         segmenter,
         args.scans,
@@ -102,3 +113,17 @@ def run(args: argparse.Namespace) -> Iterable[str]:
             f"has the probability of --min_score {args.min_score:g}. Move the origin to the sensor, or lower "
             "--min_score."
         )
+
+
+def _segment_bags(
+    args: argparse.Namespace, segmenter: "PointCloudSegmentationPipeline", embeds: "dict[str, np.ndarray] | None"
+) -> Iterable[str]:
+    from uov_hf.segmenting_bags import segment_bags
+
+    inputs = {"candidate_labels": args.candidate_labels, "candidate_embeds": embeds}
+    options = {"intensity_max": args.intensity_max, "threshold": args.min_score, "refine": args.refine}
+    for answer in segment_bags(segmenter, args.scans, args.output_dir, **inputs, **options):
+        counts = sorted(answer.num_points.items(), key=lambda item: -item[1])
+        found = ", ".join(f"{name or 'no label'} {count:,}" for name, count in counts if count)
+        yield f"{answer.bag}: {answer.num_scans} scans, points: {found}"
+        yield f"  bag: {answer.result}"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
+POINT_CLOUD, POINT_FIELD = "sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/PointField"
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
@@ -42,6 +42,7 @@ class PointCloud2(Stamped, Protocol):
     point_step: int
     row_step: int
     data: NDArray[np.uint8]
+    is_dense: bool
 
 
 @runtime_checkable

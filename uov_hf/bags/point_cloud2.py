@@ -1,9 +1,12 @@
 """PointCloud2 of any layout as arrays: offsets, types, byte order, padding of points and rows."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from uov_hf.bags.messages import PointCloud2
+from uov_hf.bags.messages import POINT_CLOUD, POINT_FIELD, PointCloud2
 from uov_hf.own_car.point_times import time_field
 from uov_hf.point_files import INTENSITY_NAMES
 
@@ -84,3 +87,54 @@ def times_in(fields: NDArray[np.void]) -> NDArray[np.float64] | None:
     """The times of the points as the driver stores them; None without such a field."""
     name = time_field(list(fields.dtype.names or ()))
     return None if name is None else fields[name].astype(np.float64)
+
+
+def with_labels(
+    message: PointCloud2,
+    labels: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    colours: NDArray[np.uint8],
+    types: Mapping[str, Callable[..., Any]],
+    source: str,
+) -> PointCloud2:
+    """A message with the fields `rgb`, `score` and `label` after those of every point, whose bytes stay.
+
+    Args:
+        message (`PointCloud2`): The scan.
+        labels (`np.ndarray` of shape `(num_points,)`): uint8.
+        scores (`np.ndarray` of shape `(num_points,)`): float32.
+        colours (`np.ndarray` of shape `(num_points, 3)`): uint8, red, green and blue.
+        types (mapping of `str` to type): The message types of the bag.
+        source (`str`): The bag and topic, for messages.
+    """
+    before, order = fields_of(message, source), ">" if message.is_bigendian else "<"
+    step = message.point_step
+    # RViz and Foxglove read a colour from the bits 0x00RRGGBB of a float32.
+    added = {"rgb": (f"{order}u4", 0), "score": (f"{order}f4", 4), "label": ("u1", 8)}
+    own = np.dtype(
+        {
+            "names": list(added),
+            "formats": [form for form, _ in added.values()],
+            "offsets": [step + offset for _, offset in added.values()],
+            "itemsize": step + 12,
+        }
+    )
+    points = np.zeros(len(before), own)
+    points.view(np.uint8).reshape(-1, own.itemsize)[:, :step] = before.view(np.uint8).reshape(-1, step)
+    red, green, blue = colours.astype(np.uint32).T
+    points["rgb"], points["score"], points["label"] = red << 16 | green << 8 | blue, scores, labels
+    fields = [field for field in message.fields if field.name not in added]
+    for (name, (_, offset)), datatype in zip(added.items(), (7, 7, 2), strict=True):
+        fields.append(types[POINT_FIELD](name=name, offset=step + offset, datatype=datatype, count=1))
+    cloud: PointCloud2 = types[POINT_CLOUD](
+        header=message.header,
+        height=message.height,
+        width=message.width,
+        fields=fields,
+        is_bigendian=message.is_bigendian,
+        point_step=own.itemsize,
+        row_step=message.width * own.itemsize,
+        data=np.frombuffer(points.tobytes(), np.uint8),
+        is_dense=message.is_dense,
+    )
+    return cloud

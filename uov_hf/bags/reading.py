@@ -7,11 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uov_hf.bags.messages import Stamped, microseconds
+from uov_hf.bags.messages import Stamped, frame_of, microseconds
 
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import Connection
+    from rosbags.typesys.store import Typestore
 
 
 SUFFIXES = (".bag", ".mcap", ".db3")
@@ -35,6 +37,16 @@ class Moment:
     place: int  # among the messages of the topic with the same `log_time`
     time: int  # microseconds: of its header, or when it was recorded if the header has none
     frame: str  # the coordinate frame of its header
+
+
+@dataclass(frozen=True)
+class RawMessage:
+    """A message as it is stored."""
+
+    connection: "Connection"
+    log_time: int  # nanoseconds
+    place: int  # among the messages of the topic with the same `log_time`
+    data: bytes
 
 
 class Bag:
@@ -80,32 +92,48 @@ class Bag:
         Raises:
             ValueError: The bag is broken.
         """
-        last: dict[str, tuple[int, int]] = {}
-        for topic, log_time, message in self._read(topics):
-            before, place = last.get(topic, (-1, 0))
-            place = place + 1 if log_time == before else 0
-            last[topic] = log_time, place
-            yield _moment(topic, log_time, place, message), message
+        for raw in self.raw_messages(topics):
+            message = self.decode(raw)
+            yield _moment(raw, message), message
 
     def read(self, moment: Moment) -> Any:
         """One message."""
-        found = self._read([moment.topic], moment.log_time, moment.log_time + 1)
-        for _, _, message in islice(found, moment.place, None):
-            return message
+        found = self.raw_messages([moment.topic], moment.log_time, moment.log_time + 1)
+        for raw in islice(found, moment.place, None):
+            return self.decode(raw)
         raise ValueError(f"{self.path}: expected the message of {moment.topic} at {moment.log_time} ns, got none.")
 
-    def _read(
+    def raw_messages(
         self, topics: Collection[str], start: int | None = None, stop: int | None = None
-    ) -> Iterator[tuple[str, int, Any]]:
+    ) -> Iterator[RawMessage]:
+        """The messages of some topics as they are stored, recorded from `start` until before `stop` (nanoseconds)."""
         reader = self._open()
         connections = [connection for connection in reader.connections if connection.topic in topics]
         if not connections:  # `rosbags` reads all topics where none is given
             return
+        last: dict[str, tuple[int, int]] = {}
         try:
             for connection, log_time, data in reader.messages(connections, start, stop):
-                yield connection.topic, log_time, reader.deserialize(data, connection.msgtype)
+                before, place = last.get(connection.topic, (-1, 0))
+                place = place + 1 if log_time == before else 0
+                last[connection.topic] = log_time, place
+                yield RawMessage(connection, log_time, place, data)
+        except GeneratorExit:
+            raise
         except Exception as error:  # of any kind, from a bag that is cut short
             raise self._broken(error) from error
+
+    def decode(self, message: RawMessage) -> Any:
+        """The content of a message."""
+        try:
+            return self._open().deserialize(message.data, message.connection.msgtype)
+        except Exception as error:
+            raise self._broken(error) from error
+
+    @property
+    def typestore(self) -> "Typestore":
+        """The types of the bag's messages."""
+        return self._open().typestore
 
     def _open(self) -> "AnyReader":
         """The reader of this process: a position in a file is not shared with a process that was forked."""
@@ -134,12 +162,12 @@ class Bag:
         )
 
 
-def _moment(topic: str, log_time: int, place: int, message: Any) -> Moment:
+def _moment(raw: RawMessage, message: Any) -> Moment:
+    topic, recorded = raw.connection.topic, raw.log_time // 1000
     if not hasattr(message, "header"):
-        return Moment(topic, log_time, place, log_time // 1000, "")
+        return Moment(topic, raw.log_time, raw.place, recorded, "")
     stamped: Stamped = message
-    time = microseconds(stamped) or log_time // 1000
-    return Moment(topic, log_time, place, time, stamped.header.frame_id.lstrip("/"))
+    return Moment(topic, raw.log_time, raw.place, microseconds(stamped) or recorded, frame_of(stamped))
 
 
 def find_bags(root: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -114,11 +113,18 @@ class BagFrame(MountedFrame):
         self.intensity_max = recording.intensity_max
         self.image_ids = [f"{recording.name}/{camera}/{number:06d}" for camera in mounts]
 
-    @cached_property
+    @property
     def points(self) -> NDArray[np.float32]:
         """The points of all lidars in the frame of the first, at the time of its scan."""
-        lidars = [lidar for lidar in self._recording.lidars if lidar.topic in self._moments]
-        return np.concatenate([self._points_of(lidar, self._moments[lidar.topic]) for lidar in lidars])
+        return np.concatenate(list(self.clouds.values()))
+
+    @property
+    def clouds(self) -> dict[Moment, NDArray[np.float32]]:
+        """The points of every message, as in `points`."""
+        moments = [
+            (lidar, self._moments[lidar.topic]) for lidar in self._recording.lidars if lidar.topic in self._moments
+        ]
+        return {moment: self._points_of(lidar, moment) for lidar, moment in moments}
 
     @property
     def images(self) -> list[EncodedImage]:

@@ -1,0 +1,83 @@
+"""A bag in, a bag out: every message of the original, and beside each scan the same scan with labels and colours."""
+
+import json
+
+import numpy as np
+import pytest
+import small_bags
+from test_bag_choices import settle, write_two_lidars
+
+from uov_hf.bags.point_cloud2 import fields_of
+from uov_hf.bags.reading import Bag
+from uov_hf.data import load_frames
+from uov_hf.segmenting import class_colors, load_segmenter
+from uov_hf.segmenting_bags import segment_bags
+from uov_hf_cli.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_segmenter):
+    return load_segmenter(tiny_segmenter, device="cpu")
+
+
+def stored(path, topics):
+    bag = Bag(path)
+    messages = [(raw.connection.topic, raw.log_time, bytes(raw.data)) for raw in bag.raw_messages(topics)]
+    return sorted(messages)
+
+
+def test_the_command_writes_a_bag_that_is_read_back(mcap, segmenter, tiny_segmenter, tmp_path, capsys):
+    program = ["segment", str(mcap), "--format", "bag", "--model_name_or_path", str(tiny_segmenter), "--device", "cpu"]
+    for _ in range(2):  # the second run replaces the result of the first
+        assert main([*program, "--candidate_labels", "tree, car", "--output_dir", str(tmp_path)]) == 0
+    assert f"{mcap}: 3 scans, points: " in capsys.readouterr().out
+    result, original = Bag(tmp_path / "drive_segmented"), Bag(mcap)
+    assert set(result.topics) == {*original.topics, "/lidar/points/segmented"}
+    assert stored(result.path, original.topics) == stored(mcap, original.topics)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drive_segmented", "drive_segmented.json"]
+
+    frames, colors = load_frames("rosbag", data_dir=mcap), class_colors(["tree", "car"]).astype(np.uint32)
+    clouds = list(result.messages(["/lidar/points/segmented"]))
+    scans = list(original.messages(["/lidar/points"]))
+    counts = np.zeros(2, int)
+    for frame, (moment, cloud), (before, scan) in zip(frames, clouds, scans, strict=True):
+        assert (moment.time, moment.frame, moment.log_time) == (before.time, "lidar", before.log_time)
+        points, expected = fields_of(cloud, "result"), fields_of(scan, "original")
+        for name in expected.dtype.names:
+            assert points[name].tobytes() == expected[name].tobytes()
+        predicted = segmenter({"points": frame["points"], "candidate_labels": "tree, car", "intensity_max": 255})
+        np.testing.assert_array_equal(points["label"], predicted["segmentation"])
+        np.testing.assert_allclose(points["score"], predicted["scores"], atol=1e-6)
+        seen = points["label"] < 2
+        red, green, blue = colors[points["label"][seen]].T
+        assert (points["rgb"][seen].view(np.uint32) == red << 16 | green << 8 | blue).all()
+        counts += np.bincount(points["label"], minlength=256)[:2]
+    about = json.loads((tmp_path / "drive_segmented.json").read_text())
+    assert [(own["name"], own["num_points"]) for own in about["classes"]] == list(
+        zip(["tree", "car"], counts.tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", small_bags.KINDS)
+def test_each_of_several_lidars_gets_its_labels_in_any_kind_of_bag(kind, segmenter, tmp_path):
+    with small_bags.open_bag(tmp_path, kind) as bag:
+        write_two_lidars(bag)
+    path = small_bags.path_of(tmp_path, kind)
+    settle(path, "lidars: [/first, /second]")
+    (segmented,) = segment_bags(segmenter, [path], tmp_path / "out", candidate_labels=["tree", "car"])
+    assert segmented.result.name == ("drive_segmented.bag" if kind == "bag" else "drive_segmented")
+    assert sum(segmented.num_points.values()) == 16 and segmented.num_scans == 8
+    result, frames = Bag(segmented.result), load_frames("rosbag", data_dir=path)
+    topics = ["/first/segmented", "/second/segmented"]
+    labels = {(moment.topic, moment.time): fields_of(cloud, "")["label"] for moment, cloud in result.messages(topics)}
+    for frame in frames:
+        time = frame["timestamp"]
+        expected = segmenter({"points": frame["points"], "candidate_labels": ["tree", "car"], "intensity_max": 200})
+        here = np.concatenate([labels["/first/segmented", time], labels["/second/segmented", time + 40_000]])
+        np.testing.assert_array_equal(here, expected["segmentation"])
+
+
+def test_a_frame_that_cannot_be_segmented_is_named_and_no_half_bag_is_left(mcap, segmenter, tmp_path):
+    with pytest.raises(ValueError, match=r"drive, frame drive/000000: .*threshold"):
+        list(segment_bags(segmenter, [mcap], tmp_path, candidate_labels=["car"], threshold=7))
+    assert not (tmp_path / "drive_segmented").exists()
