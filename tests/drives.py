@@ -1,6 +1,5 @@
 """One drive in the synthetic street, as an own-car folder and as bags: a rolling lidar, two cameras, odometry."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import Image
 from pypcd4 import PointCloud
 from rolling_street import RollingScan, body_pose, make_surfaces, rolling_scan
 from scipy.spatial.transform import Rotation
+from small_bags import jpeg_of
 
 from uov_hf.synthetic.cameras import CAMERAS, take_picture
 from uov_hf.synthetic.lidar import LIDAR_TO_EGO
@@ -57,12 +57,6 @@ def make_drive(num_scans: int = 3) -> Drive:
             images[name].append(take_picture(rng, surfaces.at(then), view).image)
     pose_times = list(range(START - 20_000, START + num_scans * INTERVAL + 20_000, 20_000))
     return Drive(scans, images, pose_times, [body_pose(surfaces, (time - START) / 1e6) for time in pose_times])
-
-
-def jpeg_of(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def write_folder(drive: Drive, root: Path) -> Path:

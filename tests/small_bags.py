@@ -1,11 +1,13 @@
 """Bags written by `rosbags`: messages by their fields, and all three kinds of file."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Ros2Writer
@@ -145,6 +147,12 @@ class BagWriter:
     def quaternion(self, pose: np.ndarray) -> Any:
         parts = Rotation.from_matrix(pose[:3, :3]).as_quat().tolist()
         return self.make("geometry_msgs/msg/Quaternion", **dict(zip("xyzw", parts, strict=True)))
+
+
+def jpeg_of(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def xyz_of(pose: np.ndarray) -> dict[str, float]:

@@ -7,12 +7,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_bags
 import small_car
 from same_frames import assert_same_frame
-from tiny_roots import IMAGE_SIZE, write_kitti_object, write_nuscenes, write_pandaset, write_semantic_kitti
+from tiny_roots import (
+    IMAGE_SIZE,
+    write_argoverse2,
+    write_kitti_object,
+    write_nuscenes,
+    write_pandaset,
+    write_semantic_kitti,
+)
 
 from uov_hf.data import FRAME_FEATURES, decode_image, load_frames
 from uov_hf.data.loading import find_builder
+
+
+def write_rosbag(root):
+    """One bag of the kind that any platform reads, with an image for every scan."""
+    root.mkdir()
+    with small_bags.open_bag(root, "mcap") as bag:
+        for number in range(2):
+            time = 1_700_000_000_000_000 + 100_000 * number
+            points = np.random.default_rng(number).normal(0, 20, (50, 4)).astype(np.float32)
+            cloud = points.view([(name, np.float32) for name in ("x", "y", "z", "intensity")])[:, 0]
+            bag.cloud("/points", time, "lidar", cloud)
+            bag.compressed("/cam/image/compressed", time, "cam", small_bags.jpeg_of(np.zeros((12, 16, 3), np.uint8)))
+            bag.camera_info("/cam/camera_info", time, "cam", (12, 16), np.array([[20.0, 0, 8], [0, 20, 6], [0, 0, 1]]))
+            bag.transforms("/tf", time, ("odom", "lidar", np.eye(4) + number * np.eye(4, k=3)))
+        bag.transforms("/tf_static", time, ("lidar", "cam", np.eye(4)))
+    return root
 
 
 SCRIPTS = Path(__file__).parents[2] / "dataset_scripts"
@@ -22,7 +46,11 @@ WRITE_ROOT = {
     "kitti_object": write_kitti_object,
     "pandaset": write_pandaset,
     "point_cloud_folder": lambda root: small_car.write_car(root, num_frames=2).parent,
+    "argoverse2": write_argoverse2,
+    "rosbag": write_rosbag,
 }
+# Their points and images are in files of another form; tests of their own read those.
+PLAIN_FILES = [name for name in WRITE_ROOT if name not in ("argoverse2", "rosbag")]
 SAMPLES = {name: name for name in ("nuscenes", "kitti_object", "pandaset")}  # real ones, where they are at hand
 SAMPLES["semantic_kitti"] = "semantickitti/dataset"
 ROOTS = [(name, "tiny") for name in WRITE_ROOT] + [(name, "real") for name in SAMPLES]
@@ -33,7 +61,7 @@ def root(name, tmp_path):
     return WRITE_ROOT[name](tmp_path / "root")
 
 
-@pytest.mark.parametrize("name", WRITE_ROOT)
+@pytest.mark.parametrize("name", PLAIN_FILES)
 def test_points_are_those_of_the_file_and_images_stay_encoded_in_theirs(name, root):
     frame = load_frames(name, data_dir=root)[0]
     assert list(frame) == list(FRAME_FEATURES)
@@ -47,7 +75,7 @@ def test_points_are_those_of_the_file_and_images_stay_encoded_in_theirs(name, ro
         assert decode_image(image).size == (width, height) and size.tolist() == [height, width]
 
 
-@pytest.mark.parametrize("name", WRITE_ROOT)
+@pytest.mark.parametrize("name", [*PLAIN_FILES, "argoverse2"])
 def test_a_column_that_is_not_selected_opens_no_file(name, root):
     frames = load_frames(name, data_dir=root)
     for path in root.rglob("*"):
@@ -84,6 +112,8 @@ def test_streams_and_the_parquet_of_its_program_have_the_same_frames(name, kind,
         ("kitti_object", "expected scans (training/velodyne/000000.bin, …), got none"),
         ("pandaset", "expected scans (001/lidar/00.bin, …), got none"),
         ("point_cloud_folder", "expected a folder for every sequence, with a folder `points` in it"),
+        ("argoverse2", "expected logs (train/<log>/sensors/lidar/<time>.feather, …), got none"),
+        ("rosbag", "expected a ROS bag (.bag, .mcap, .db3, or a folder with metadata.yaml), or a folder with bags"),
     ],
 )
 def test_a_folder_of_something_else_is_named_with_the_expected_layout(name, expected, tmp_path):

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 from PIL import Image
+from pyarrow import feather
 
 from uov_hf.vocabulary import load_vocabulary
 
@@ -171,3 +173,47 @@ def moment_of(index: int) -> dict[str, Any]:
         "lidar2world": motion.tolist(),
         "lidar2cam": [[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0.1 * index], [0, 0, 0, 1]],
     }
+
+
+def write_argoverse2(root: Path) -> Path:
+    """Two logs of train and one of val in the official layout, each of two sweeps, with two ring cameras at 20 Hz."""
+    rng = np.random.default_rng(0)
+    for log in ("train/aaaa", "train/bbbb", "val/cccc"):
+        folder = root / log
+        (folder / "calibration").mkdir(parents=True)
+        cameras = ("ring_front_center", "ring_side_left")
+        write_feather(
+            folder / "calibration/egovehicle_SE3_sensor.feather",
+            [{"sensor_name": name, **argoverse_pose(rng, 1)} for name in ("up_lidar", "down_lidar", *cameras)],
+        )
+        optics = {"fx_px": 20.0, "fy_px": 21.0, "cx_px": 8.0, "cy_px": 6.0, "k1": -0.2, "k2": 0.1, "k3": 0.0}
+        size = {"height_px": IMAGE_SIZE[0], "width_px": IMAGE_SIZE[1]}
+        rows = [{"sensor_name": name, **optics, **size} for name in cameras]
+        write_feather(folder / "calibration/intrinsics.feather", rows)
+        times = []
+        for index in range(2):
+            sweep = 315966000_000000000 + 100_000_000 * index
+            points = np.column_stack([rng.normal(0, 20, (NUM_POINTS, 3)), rng.integers(0, 256, (NUM_POINTS, 3))])
+            columns = dict(zip("x y z intensity laser_number offset_ns".split(), points.T, strict=True))
+            types = (np.float16, np.float16, np.float16, np.uint8, np.uint8, np.int32)
+            (folder / "sensors/lidar").mkdir(parents=True, exist_ok=True)
+            table = {name: values.astype(form) for (name, values), form in zip(columns.items(), types, strict=True)}
+            feather.write_feather(pyarrow.table(table), folder / f"sensors/lidar/{sweep}.feather")
+            images = [sweep + 7_000_000, sweep + 57_000_000]
+            for name in cameras:
+                for image in images:
+                    write_picture(folder / f"sensors/cameras/{name}/{image}.jpg", rng)
+            times += [sweep, *images]
+        write_feather(
+            folder / "city_SE3_egovehicle.feather", [{"timestamp_ns": t, **argoverse_pose(rng, 1000)} for t in times]
+        )
+    return root
+
+
+def write_feather(path: Path, rows: list[dict[str, Any]]) -> None:
+    feather.write_feather(pyarrow.Table.from_pylist(rows), path)
+
+
+def argoverse_pose(rng: np.random.Generator, spread: float) -> dict[str, float]:
+    pose = random_pose(rng, spread)
+    return dict(zip("qw qx qy qz tx_m ty_m tz_m".split(), [*pose["rotation"], *pose["translation"]], strict=True))

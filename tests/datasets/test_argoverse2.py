@@ -1,0 +1,76 @@
+"""Argoverse 2's logs: points in the upper lidar's frame, images nearest in time, motion between both exposures."""
+
+import numpy as np
+import pytest
+from pyarrow import feather
+from scipy.spatial.transform import Rotation
+from tiny_roots import write_argoverse2
+
+from uov_hf.data import load_frames
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_argoverse2(tmp_path / "av2")
+
+
+def pose_of(path, **wanted):
+    ((key, value),) = wanted.items()
+    (row,) = [row for row in feather.read_table(path).to_pylist() if row[key] == value]
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_quat([row["qx"], row["qy"], row["qz"], row["qw"]]).as_matrix()
+    motion[:3, 3] = row["tx_m"], row["ty_m"], row["tz_m"]
+    return motion
+
+
+def test_a_frame_is_what_the_official_layout_describes(root):
+    frames = load_frames("argoverse2", data_dir=root)
+    assert frames.sequence_ids == ["aaaa", "aaaa", "bbbb", "bbbb"] and len(load_frames("argoverse2", "val", root)) == 2
+    frame, log = frames[1], root / "train/aaaa"
+    sweep, image = 315966000_100000000, 315966000_107000000
+    assert frame["frame_id"] == f"aaaa/{sweep}" and frame["timestamp"] == sweep // 1000
+    assert frame["camera_names"] == ["ring_front_center", "ring_side_left"]
+    assert frame["image_ids"][0] == f"aaaa/ring_front_center/{image}" and frame["labels"] is None
+    assert frame["camera_timestamps"].tolist() == [image // 1000] * 2
+    assert frame["intrinsics"][0].tolist() == [[20, 0, 8], [0, 21, 6], [0, 0, 1]]
+
+    places, city = log / "calibration/egovehicle_SE3_sensor.feather", log / "city_SE3_egovehicle.feather"
+    lidar, camera = pose_of(places, sensor_name="up_lidar"), pose_of(places, sensor_name="ring_front_center")
+    here, there = pose_of(city, timestamp_ns=sweep), pose_of(city, timestamp_ns=image)
+    np.testing.assert_allclose(frame["lidar2global"], here @ lidar, atol=1e-9)
+    np.testing.assert_allclose(frame["lidar2cam"][0], np.linalg.inv(there @ camera) @ here @ lidar, atol=1e-6)
+    table = feather.read_table(log / f"sensors/lidar/{sweep}.feather")
+    in_vehicle = np.stack([table[name].to_numpy() for name in "xyz"], axis=1).astype(float)
+    back = frame["points"][:, :3] @ lidar[:3, :3].T + lidar[:3, 3]
+    np.testing.assert_allclose(back, in_vehicle, atol=1e-4)
+    np.testing.assert_array_equal(frame["points"][:, 3], table["intensity"].to_numpy())
+
+
+def test_an_image_that_is_too_far_in_time_is_left_out(root):
+    (root / "train/aaaa/sensors/cameras/ring_side_left/315966000007000000.jpg").unlink()
+    (root / "train/aaaa/sensors/cameras/ring_side_left/315966000057000000.jpg").unlink()
+    frames = load_frames("argoverse2", data_dir=root)
+    assert [frame["camera_names"] for frame in frames[:2]] == [
+        ["ring_front_center"],
+        ["ring_front_center", "ring_side_left"],
+    ]
+
+
+def test_a_folder_of_logs_without_splits_is_all(root):
+    assert load_frames("argoverse2", data_dir=root / "train").sequence_ids[0] == "aaaa"
+    assert load_frames("argoverse2", data_dir=root / "train/aaaa").sequence_ids == ["aaaa"] * 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("calibration/intrinsics.feather", b"", "expected a feather file of Argoverse 2"),
+        ("city_SE3_egovehicle.feather", None, "expected a feather file of Argoverse 2"),
+        ("sensors/lidar/315966000000000000.feather", b"ARROW1", "expected a feather file of Argoverse 2"),
+    ],
+)
+def test_a_broken_log_is_named(root, file, content, expected):
+    path = root / "train/aaaa" / file
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file}: {expected}"):
+        load_frames("argoverse2", data_dir=root)[0]

@@ -1,0 +1,147 @@
+"""Argoverse 2's sensor logs: sweeps of two lidars and seven ring cameras, from the official layout.
+
+The boxes of `annotations.feather` are not read: Argoverse 2 has no labels of points.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pyarrow import ArrowInvalid, Table, feather
+from scipy.spatial.transform import Rotation
+
+from uov_hf.data.frames import EncodedImage, FrameBuilder, disjoint_splits
+from uov_hf.data.raw_folders import RawFrames, encoded_image, splits_in
+from uov_hf.geometry.rotation import inverse_motion, rigid_motion
+from uov_hf.geometry.trajectory import Trajectory
+from uov_hf.own_car.calibration import MountedCamera, Optics
+from uov_hf.own_car.mounted_frames import MountedFrame
+
+
+LIDAR = "up_lidar"  # the frame of the points; files have both lidars in the vehicle's frame
+CAMERAS = tuple(
+    f"ring_{name}"
+    for name in ("front_center", "front_right", "side_right", "rear_right", "rear_left", "side_left", "front_left")
+)
+SPLITS = ("train", "val", "test")
+FARTHEST = 50_000  # microseconds between a sweep (10 Hz) and its image (20 Hz)
+POSE = ["qx", "qy", "qz", "qw", "tx_m", "ty_m", "tz_m"]
+
+
+class Argoverse2(FrameBuilder):
+    """`Argoverse2(data_dir=root).as_frames("train")`; the root contains `train`, `val` or `test`, or logs themselves.
+
+    Splits: the official ones by folder, and `all`.
+    """
+
+    pretty_name = "Argoverse 2 Sensor"
+    licence = "CC BY-NC-SA 4.0 with the Argoverse terms of use (https://www.argoverse.org/about.html#terms-of-use)."
+    may_be_published = False
+
+    def open(self) -> RawFrames:
+        frames = [Sweep(log, file) for log in map(Log, self._folders()) for file in log.sweeps]
+        return RawFrames(frames, None)
+
+    def _folders(self) -> list[Path]:
+        root = Path(self.config.data_dir)
+        found = [root, *root.glob("*"), *root.glob("*/*")]
+        folders = sorted(folder for folder in found if (folder / "sensors" / "lidar").is_dir())
+        if not folders:
+            raise ValueError(
+                f"{root}: expected logs (train/<log>/sensors/lidar/<time>.feather, …), got none; `data_dir` is the "
+                "folder that contains `train`."
+            )
+        return folders
+
+    def default_splits(self) -> tuple[str, ...]:
+        return disjoint_splits(self.split_members())
+
+    def split_members(self) -> dict[str, list[str]]:
+        by_split = {split: [log.name for log in self._folders() if log.parent.name == split] for split in SPLITS}
+        return splits_in(self.source, by_split)
+
+
+class Log:
+    """A log: its sweeps, its images by time, its calibration and its poses."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.name = folder, folder.name
+        self.sweeps = _files_by_time(folder / "sensors" / "lidar", "feather")
+        places = folder / "calibration" / "egovehicle_SE3_sensor.feather"
+        self.mounts = dict(zip(*_poses(places, "sensor_name"), strict=True))
+        optics = _read(folder / "calibration" / "intrinsics.feather").to_pylist()
+        self.cameras = {row["sensor_name"]: self._mount(row) for row in optics if row["sensor_name"] in CAMERAS}
+        images = {name: _files_by_time(folder / "sensors" / "cameras" / name, "jpg") for name in CAMERAS}
+        self.images = {name: files for name, files in images.items() if files and name in self.cameras}
+        times, poses = _poses(folder / "city_SE3_egovehicle.feather", "timestamp_ns")
+        micros, first = np.unique((np.array(times, np.int64) + 500) // 1000, return_index=True)
+        self.trajectory = Trajectory(str(folder / "city_SE3_egovehicle.feather"), micros, poses[first])
+
+    def _mount(self, row: dict[str, float]) -> MountedCamera:
+        """The official API uses no distortion either: k1 to k3 are not read."""
+        intrinsics = np.array([[row["fx_px"], 0, row["cx_px"]], [0, row["fy_px"], row["cy_px"]], [0, 0, 1]])
+        lidar2cam = inverse_motion(self.mounts[str(row["sensor_name"])]) @ self.mounts[LIDAR]
+        return Optics(intrinsics, (int(row["height_px"]), int(row["width_px"])), None).mount(lidar2cam)
+
+
+class Sweep(MountedFrame):
+    """A sweep of both lidars, with the images nearest in time."""
+
+    intensity_max = 255.0
+
+    def __init__(self, log: Log, file: Path):
+        self.scan_file, self._log = file, log
+        (time,) = _microseconds([file]).tolist()
+        times, self._files = {"lidar": time}, {}
+        for name, images in log.images.items():
+            of_camera = _microseconds(images)
+            place = int(np.abs(of_camera - time).argmin())
+            if abs(of_camera[place] - time) <= FARTHEST:
+                times[name], self._files[name] = int(of_camera[place]), images[place]
+        mounts = {name: log.cameras[name] for name in self._files}
+        super().__init__(times, mounts, log.trajectory, log.mounts[LIDAR])
+        self.sequence_id, self.frame_id = log.name, f"{log.name}/{file.stem}"
+        self.image_ids = [f"{log.name}/{name}/{image.stem}" for name, image in self._files.items()]
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """In the frame of the upper lidar. Sweeps are corrected for the vehicle's motion already."""
+        table = _read(self.scan_file)
+        try:
+            columns = [table[name].to_numpy() for name in ("x", "y", "z", "intensity")]
+        except KeyError as error:
+            raise ValueError(f"{self.scan_file}: expected the columns x, y, z, intensity, got {error}.") from error
+        points = np.stack([column.astype(np.float64) for column in columns], axis=1)  # from float16
+        to_lidar = inverse_motion(self._log.mounts[LIDAR])
+        points[:, :3] = points[:, :3] @ to_lidar[:3, :3].T + to_lidar[:3, 3]
+        return points.astype(np.float32)
+
+    @property
+    def images(self) -> list[EncodedImage]:
+        return [encoded_image(file, f"the {name} image of {self.frame_id}") for name, file in self._files.items()]
+
+
+def _files_by_time(folder: Path, suffix: str) -> list[Path]:
+    """The files of a sensor, whose names are nanoseconds."""
+    return sorted(folder.glob(f"[0-9]*.{suffix}"), key=lambda file: int(file.stem))
+
+
+def _microseconds(files: list[Path]) -> NDArray[np.int64]:
+    return (np.array([int(file.stem) for file in files], np.int64) + 500) // 1000
+
+
+def _poses(path: Path, key: str) -> tuple[list[str], NDArray[np.float64]]:
+    """A column of a table, and the motions (num_rows, 4, 4) of its rows."""
+    table = _read(path)
+    try:
+        values = np.stack([table[name].to_numpy() for name in POSE], axis=1).astype(np.float64)
+        return table[key].to_pylist(), rigid_motion(Rotation.from_quat(values[:, :4]).as_matrix(), values[:, 4:])
+    except KeyError as error:
+        raise ValueError(f"{path}: expected the columns {', '.join([key, *POSE])}, got {error}.") from error
+
+
+def _read(path: Path) -> Table:
+    try:
+        return feather.read_table(path, memory_map=False)
+    except (OSError, ArrowInvalid) as error:
+        raise ValueError(f"{path}: expected a feather file of Argoverse 2, got: {error}") from error
