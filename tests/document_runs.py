@@ -136,6 +136,13 @@ def save_photos(path: Path) -> None:
         Image.new("RGB", (80, 60), color).save(path / f"tuk-tuk-{number}.jpg")
 
 
+def save_bag(path: Path) -> None:
+    import drives
+
+    folder = drives.write_bag(drives.make_drive(), path.parent, "mcap")
+    (folder / "drive.mcap").replace(path)
+
+
 # The files of a reader, in the order in which they are made.
 DISK: dict[str, Callable[[Path], None]] = {
     "data/nuscenes": save_nuscenes,
@@ -148,8 +155,9 @@ DISK: dict[str, Callable[[Path], None]] = {
     "out/demo": save_demo,
     "out/onnx": save_onnx,
 }
-# Made only for pages that contain the name: the files are large.
+# Made only for pages that contain the name: they are large, or take time.
 ON_DEMAND = {
+    "drive.mcap": save_bag,
     "AFOV_pretrain_san.pt": partial(save_official, 768),
     "AFOV_af_with_pretrain_san.pt": partial(save_official, 17),
 }
