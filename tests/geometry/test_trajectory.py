@@ -67,9 +67,10 @@ def test_with_motion_compensation_the_walls_of_the_street_are_straight(street):
     moved = move_points(scan.points, 1e6 * (STAMP + scan.seconds), trajectory, LIDAR_TO_EGO, world2lidar)
     bends, bends_before = bends_of_walls(surfaces, scan, moved), bends_of_walls(surfaces, scan, scan.points)
     assert TURN > 0 and len(bends) >= 5
-    assert max(bends) < 0.02 < max(bends_before)
+    assert max(bends) < 1e-4  # metres; docs/how_to/rosbag.md has these three figures
+    assert max(bends_before) == pytest.approx(0.05, abs=0.005)
     displacement = np.linalg.norm(moved[:, :3] - scan.points[:, :3], axis=1)
-    assert displacement.max() > 0.5  # metres, of far points at the end of the turn
+    assert displacement.max() == pytest.approx(2.2, abs=0.05)  # of far points at the end of the turn
     assert moved[:, 3].tobytes() == scan.points[:, 3].tobytes()
 
 

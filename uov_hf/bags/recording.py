@@ -107,8 +107,8 @@ class BagFrame(MountedFrame):
         self._recording, self._number, self._moments = recording, number, moments
         mounts = {name: mount for name, mount in recording.mounts.items() if name in moments}
         times = {name: moments[name].time + mount.time_offset for name, mount in mounts.items()}
-        times["lidar"] = moments[recording.lidars[0].topic].time
-        super().__init__(times, mounts, recording.body.trajectory, recording.body.from_lidar)
+        time = moments[recording.lidars[0].topic].time
+        super().__init__(time, times, mounts, recording.body.trajectory, recording.body.from_lidar)
         self.sequence_id, self.frame_id = recording.name, f"{recording.name}/{number:06d}"
         self.intensity_max = recording.intensity_max
         self.image_ids = [f"{recording.name}/{camera}/{number:06d}" for camera in mounts]

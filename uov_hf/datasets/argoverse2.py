@@ -92,14 +92,15 @@ class Sweep(MountedFrame):
     def __init__(self, log: Log, file: Path):
         self.scan_file, self._log = file, log
         (time,) = _microseconds([file]).tolist()
-        times, self._files = {"lidar": time}, {}
+        times: dict[str, int] = {}
+        self._files: dict[str, Path] = {}
         for name, images in log.images.items():
             of_camera = _microseconds(images)
             place = int(np.abs(of_camera - time).argmin())
             if abs(of_camera[place] - time) <= FARTHEST:
                 times[name], self._files[name] = int(of_camera[place]), images[place]
         mounts = {name: log.cameras[name] for name in self._files}
-        super().__init__(times, mounts, log.trajectory, log.mounts[LIDAR])
+        super().__init__(time, times, mounts, log.trajectory, log.mounts[LIDAR])
         self.sequence_id, self.frame_id = log.name, f"{log.name}/{file.stem}"
         self.image_ids = [f"{log.name}/{name}/{image.stem}" for name, image in self._files.items()]
 

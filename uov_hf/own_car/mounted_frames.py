@@ -14,7 +14,8 @@ class MountedFrame(RawFrame):
     """A scan and the images of mounted cameras, each with its own time.
 
     Args:
-        times (mapping of `str` to `int`): Microseconds of `lidar` and of each camera of the frame.
+        time (`int`): Microseconds of the scan.
+        camera_times (mapping of `str` to `int`): Microseconds of the image of each camera.
         mounts (mapping of `str` to `MountedCamera`): The cameras of the frame by name, in the order of the columns.
         trajectory (`Trajectory`, *optional*): The car's poses; None where they are unknown.
         lidar2body (`np.ndarray` of shape `(4, 4)`): From the lidar to the part of the car that the poses are of.
@@ -22,22 +23,23 @@ class MountedFrame(RawFrame):
 
     def __init__(
         self,
-        times: Mapping[str, int],
+        time: int,
+        camera_times: Mapping[str, int],
         mounts: Mapping[str, MountedCamera],
         trajectory: Trajectory | None,
         lidar2body: NDArray[np.float64],
     ):
-        self._times, self._mounts = times, mounts
+        self._time, self._camera_times, self._mounts = time, camera_times, mounts
         self._trajectory, self._lidar2body = trajectory, lidar2body
         self.camera_names = list(mounts)
 
     @property
     def timestamp(self) -> int | None:
-        return self._times["lidar"]
+        return self._time
 
     @property
     def camera_timestamps(self) -> NDArray[np.int64] | None:
-        return np.array([self._times[camera] for camera in self.camera_names], np.int64)
+        return np.array([self._camera_times[camera] for camera in self.camera_names], np.int64)
 
     @property
     def image_sizes(self) -> NDArray[np.int32]:
@@ -49,14 +51,14 @@ class MountedFrame(RawFrame):
 
     @property
     def lidar2global(self) -> NDArray[np.float64] | None:
-        return self._lidar2global("lidar")
+        return self._lidar2global(self._time)
 
     @property
     def lidar2cam(self) -> NDArray[np.float64]:
         """Lidar → world → lidar at the time of the image → camera, composed once, in float64."""
         motions, here = {name: mount.camera.lidar2cam for name, mount in self._mounts.items()}, self.lidar2global
         for camera in self.camera_names:
-            if (there := self._lidar2global(camera)) is not None and here is not None:
+            if (there := self._lidar2global(self._camera_times[camera])) is not None and here is not None:
                 motions[camera] = motions[camera] @ np.linalg.inv(there) @ here
         return np.array(list(motions.values())).reshape(-1, 4, 4)
 
@@ -76,6 +78,6 @@ class MountedFrame(RawFrame):
         mount = self._lidar2body if lidar2body is None else lidar2body
         return move_points(points, times, self._trajectory, mount, np.linalg.inv(here).astype(np.float64))
 
-    def _lidar2global(self, sensor: str) -> NDArray[np.float64] | None:
-        """The lidar's pose when the sensor fired; None without poses."""
-        return None if self._trajectory is None else self._trajectory.at(self._times[sensor]) @ self._lidar2body
+    def _lidar2global(self, time: int) -> NDArray[np.float64] | None:
+        """The lidar's pose at a time; None without poses."""
+        return None if self._trajectory is None else self._trajectory.at(time) @ self._lidar2body

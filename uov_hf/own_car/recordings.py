@@ -136,7 +136,8 @@ class RecordedFrame(MountedFrame):
     def __init__(self, recording: Recording, name: str):
         calibration = recording.calibration
         mounts = {camera: calibration.cameras[camera] for camera, files in recording.images.items() if name in files}
-        super().__init__(recording.times[name], mounts, recording.trajectory, calibration.lidar2body)
+        times = recording.times[name]
+        super().__init__(times["lidar"], times, mounts, recording.trajectory, calibration.lidar2body)
         self._recording, self._name = recording, name
         self.scan_file = recording.clouds[name]
         self.label_file, self.vocabulary = recording.labels.get(name), recording.vocabulary
@@ -167,7 +168,7 @@ class RecordedFrame(MountedFrame):
         if times is None:
             return points
         is_echo = np.isfinite(points[:, :3]).all(axis=1)
-        times = times_of_points(times, is_echo, self._times["lidar"], str(self.scan_file))
+        times = times_of_points(times, is_echo, self._time, str(self.scan_file))
         return self.move_to_stamp(points, times)
 
     @property
