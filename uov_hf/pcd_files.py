@@ -47,6 +47,11 @@ def read_pcd(path: Path, max_points: int | None = None) -> NDArray[np.floating]:
         ValueError: The header is broken, or declares more points than the file has.
         ImportError: The file is compressed, and the library for that is not installed.
     """
+    return stack_fields(path, read_pcd_fields(path, max_points))
+
+
+def read_pcd_fields(path: Path, max_points: int | None = None) -> dict[str, NDArray[np.generic]]:
+    """All fields of one number a point, `(num_points,)` each. Raises as `read_pcd`."""
     read = {"ascii": _read_ascii, "binary": _read_binary, "binary_compressed": _read_compressed}
     with path.open("rb") as file:
         header = read_header(path, file)
@@ -56,7 +61,7 @@ def read_pcd(path: Path, max_points: int | None = None) -> NDArray[np.floating]:
     for field, column in zip(header.fields, columns, strict=True):
         if field.num_values == 1 and field.name != PADDING:
             fields.setdefault(field.name, column)
-    return stack_fields(path, fields)
+    return fields
 
 
 def read_header(path: Path, file: BinaryIO) -> PcdHeader:

@@ -43,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine", choices=["afi"], help="refine the labels by approximate flat interaction")
     tta = "test-time augmentation: mean of N turned and mirrored views; default: %(default)s"
     parser.add_argument("--tta", type=int, default=1, metavar="N", help=tta)
-    formats = "npy, label (SemanticKITTI), ply, pcd, las, laz, rrd (rerun), several with commas; or bag; default: %(default)s"
-    parser.add_argument("--format", default="npy", help=formats)
+    formats = (
+        "npy, label (SemanticKITTI), ply, pcd, las, laz, rrd (rerun); several with commas; bag; default: %(default)s"
+    )
+    parser.add_argument("--format", default="npy", help=f"{formats}; default: %(default)s")
     origins = "for a map: positions of the sensor, rows of x y [z] in the coordinates of the scan (.npy or text)"
     parser.add_argument("--origins", type=Path, metavar="FILE", help=origins)
     tile_radius = "for a map: half the side of a tile in metres; default: %(default)s"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from uov_hf.bags.messages import POINT_CLOUD, POINT_FIELD, PointCloud2
 from uov_hf.own_car.point_times import time_field
-from uov_hf.point_files import INTENSITY_NAMES
+from uov_hf.point_fields import INTENSITY_NAMES
 
 
 # PointField's datatypes 1 to 8.

@@ -7,6 +7,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from uov_hf.pcd_files import read_pcd_fields
+
 
 # As drivers name it (Ouster, Velodyne, Hesai and RoboSense, Livox), in lower case.
 TIME_NAMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "point_time", "time_offset_ns")
@@ -68,9 +70,9 @@ def time_field(names: list[str]) -> str | None:
 
 
 def _read_pcd(path: Path) -> NDArray[np.float64] | None:
-    cloud = import_module("pypcd4").PointCloud.from_path(path)
-    name = time_field(list(cloud.fields))
-    return None if name is None else np.asarray(cloud.pc_data[name], np.float64)
+    fields = read_pcd_fields(path)
+    name = time_field(list(fields))
+    return None if name is None else fields[name].astype(np.float64)
 
 
 def _read_ply(path: Path) -> NDArray[np.float64] | None:

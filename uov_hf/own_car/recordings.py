@@ -164,12 +164,12 @@ class RecordedFrame(MountedFrame):
         points = read_points(self.scan_file, self._recording.calibration.num_columns)
         check_finite(points, self.scan_file)
         points = np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
-        times = read_point_times(self.scan_file) if self._recording.compensates_motion else None
-        if times is None:
+        values = read_point_times(self.scan_file) if self._recording.compensates_motion else None
+        if values is None:
             return points
         is_echo = np.isfinite(points[:, :3]).all(axis=1)
-        times = times_of_points(times, is_echo, self._time, str(self.scan_file))
-        return self.move_to_stamp(points, times)
+        times = times_of_points(values, is_echo, self._time, str(self.scan_file))
+        return points if times is None else self.move_to_stamp(points, times)
 
     @property
     def labels(self) -> NDArray[np.uint8] | None:
