@@ -86,6 +86,7 @@ ROOMS = {
         "training",
         "hub",
     ],  # fmt: skip
+    "recipe": ["", *FLAT, *HELPERS, "data", "labels", "training", "evaluation"],
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],
     "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],

@@ -19,7 +19,7 @@ from typing import Any
 
 
 COMMANDS = (
-    *("segment", "eval", "inspect", "view", "label-images"),
+    *("train", "segment", "eval", "inspect", "view", "label-images"),
     *("vocabulary", "card", "push", "convert", "export", "doctor"),
 )
 

@@ -65,7 +65,7 @@ def results_table(results: Mapping[str, SegmentationMetrics], class_names: list[
     ious = zip(*(result["per_category_iou"] for result in results.values()), strict=True)
     rows = [(name, *map(_percent, shares)) for name, shares in zip(class_names, ious, strict=True)]
     means = [f"**{_percent(result['mean_iou'])}**" for result in results.values()]
-    return _table("IoU in %", results, [*rows, ("**mean of the classes with truth**", *means)])
+    return markdown_table("IoU in %", results, [*rows, ("**mean of the classes with truth**", *means)])
 
 
 def evaluation_tables(
@@ -158,7 +158,7 @@ def _totals_table(title: str, results: Mapping[str, SegmentationMetrics], totals
     columns: list[dict[str, Any]] = [dict(result) for result in results.values()]
     rows = [(name, *(_percent(column[key]) for column in columns)) for name, key in totals.items()]
     counts = [(name, *(f"{column[key]:,}" for column in columns)) for name, key in COUNTS.items()]
-    return _table(title, results, [*rows, *counts])
+    return markdown_table(title, results, [*rows, *counts])
 
 
 def _map_note(taxonomy_map: TaxonomyMap) -> str:
@@ -179,10 +179,10 @@ def _panoptic_table(panoptic: PanopticMetrics, class_names: list[str]) -> str:
     shares += zip(class_names, *per_category, strict=True)
     rows = [(name, _percent(pq), _percent(sq), _percent(rq)) for name, pq, sq, rq in shares]
     title = "instances by Euclidean clustering, in %; means of the classes with a segment"
-    return _table(title, ["PQ", "SQ", "RQ"], rows)
+    return markdown_table(title, ["PQ", "SQ", "RQ"], rows)
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table; the first column and the header have names, in which `_` becomes a space."""
     head = (title, *map(_plain, columns))
     header, *lines = [f"| {' | '.join([_plain(name), *cells])} |" for name, *cells in [head, *rows]]

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
@@ -25,21 +26,49 @@ def read_settings(path: str, arguments: type[Any]) -> dict[str, object]:
     Raises:
         ValueError: The file is not a mapping, has an unknown key, or a value of the wrong type.
     """
-    text, hints = Path(path).read_text(encoding="utf-8"), get_type_hints(arguments)
-    names = [own.name for own in fields(arguments)]
+    return convert_settings(read_mapping(path), arguments, path)
+
+
+def read_mapping(path: str) -> dict[str, object]:
+    """The content of a YAML or JSON file, whose keys are not checked.
+
+    Raises:
+        ValueError: The file is not a mapping.
+    """
+    text = Path(path).read_text(encoding="utf-8")
     try:
         content = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: expected YAML or JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected `name: value` for each argument, got {type(content).__name__}.")
+    return content
+
+
+def convert_settings(content: dict[str, object], arguments: type[Any], place: str) -> dict[str, object]:
+    """The settings of a mapping, with the types of the dataclass's fields.
+
+    Args:
+        content (`dict[str, object]`): Name to value; `datasets` may be a list with a mapping for each dataset.
+        arguments (`type`): The dataclass of a script.
+        place (`str`): Where the mapping is, for the messages.
+
+    Raises:
+        ValueError: There is an unknown name, or a value of the wrong type.
+    """
+    hints, names = get_type_hints(arguments), [own.name for own in fields(arguments)]
     if "datasets" in content and hasattr(arguments, "datasets"):  # a training
-        content = _spread_datasets(content, f"{path}: `datasets`")
+        content = _spread_datasets(content, f"{place}: `datasets`")
     for name in content:
         if name not in names:
-            near = difflib.get_close_matches(str(name), names) or sorted(names)
-            raise ValueError(f"{path}: there is no argument `{name}`. Did you mean {' or '.join(near)}?")
-    return {name: _convert(value, hints[name], f"{path}: `{name}`") for name, value in content.items()}
+            raise ValueError(f"{place}: there is no argument `{name}`. {did_you_mean(str(name), names)}")
+    return {name: _convert(value, hints[name], f"{place}: `{name}`") for name, value in content.items()}
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`Did you mean learning_rate?`: the names that are close to a wrong one or, if none is, all."""
+    near = difflib.get_close_matches(name, names := sorted(names)) or names
+    return f"Did you mean {' or '.join(near)}?"
 
 
 def _spread_datasets(content: dict[str, object], place: str) -> dict[str, object]:

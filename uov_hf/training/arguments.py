@@ -269,6 +269,11 @@ class TrainingArguments(TrainingDataArguments, RunArguments):
         if self.push_to_hub:
             whoami()  # raises without a token, before the training instead of after it
 
+    def batch_size(self, num_processes: int) -> int:
+        """Frames of a micro-batch of each process. If it is not given, a step has the paper's frames."""
+        share = self.frames_per_step // (num_processes * self.gradient_accumulation_steps)
+        return self.per_device_train_batch_size or max(1, share)
+
     @property
     def validation_datasets(self) -> list[DataArguments | None]:
         """Every dataset, with its split for validation; `None` for a dataset that has none."""

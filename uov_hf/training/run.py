@@ -168,7 +168,7 @@ def create_run(
             )
     warn_of_raw_intensities(samples)
     num_processes, accumulation = accelerator.num_processes, args.gradient_accumulation_steps
-    batch_size = args.per_device_train_batch_size or max(1, args.frames_per_step // (num_processes * accumulation))
+    batch_size = args.batch_size(num_processes)
     order = TrainingOrder(len(samples), batch_size, num_processes, accumulation, args.seed, local=args.streaming)
     num_steps = order.num_steps(args.num_train_epochs) if args.max_train_steps is None else args.max_train_steps
     if num_processes > 1 and accelerator.device.type != "cpu":

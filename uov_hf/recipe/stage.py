@@ -1,0 +1,141 @@
+"""A stage: one program with its settings, which runs unless its folder has the result of the same settings."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from uov_hf.data.shard_file import write_atomically
+from uov_hf.recipe.processes import Cost, run_program
+from uov_hf.recipe.programs import Launch, script_path
+
+
+RECORD = "stage.json"
+NUM_SHOWN = 15  # last lines of the log in the message of a stage that failed
+Settings = Mapping[str, object]
+
+
+class StageRecord(TypedDict):
+    """What a finished stage leaves in its folder."""
+
+    settings: dict[str, object]
+    inputs: dict[str, str]
+    cost: dict[str, float]  # as `Cost`
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One program with its settings, and the folder of its result.
+
+    Args:
+        name (`str`): Of the stage.
+        settings (`Mapping[str, object]`): Arguments of the program that the result depends on.
+        output_dir (`Path`): The folder of its result, and of its record.
+        paths (`Mapping[str, object]`, *optional*):
+            Further arguments: where its results and those of earlier stages are. The record does not contain them.
+        inputs (`Mapping[str, str]`, *optional*): Name -> digest of what it reads: the frames, the earlier stages.
+        program (`tuple[str, ...]`, *optional*):
+            Words before the arguments, if it is not the script of its name in `examples/`.
+    """
+
+    name: str
+    settings: Settings
+    output_dir: Path
+    paths: Settings = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """The program and its arguments, without a launcher."""
+        return [*(self.program or (str(script_path(self.name)),)), *flags({**self.settings, **self.paths})]
+
+    @property
+    def digest(self) -> str:
+        """What identifies its result for later stages."""
+        content = json.dumps([self.name, *self._identity], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def _identity(self) -> tuple[dict[str, object], dict[str, str]]:
+        """Settings and inputs, as JSON returns them."""
+        return json.loads(json.dumps([dict(self.settings), dict(self.inputs)]))
+
+    @property
+    def record(self) -> StageRecord | None:
+        """The record in the folder; None before the stage has finished, and where it cannot be read."""
+        try:
+            return json.loads((self.output_dir / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def changes(self) -> list[str]:
+        """The settings and inputs that differ from those of the record, with both values; none without a record."""
+        if (record := self.record) is None:
+            return []
+        settings, inputs = self._identity
+        return [*_differences(record["settings"], settings), *_differences(record["inputs"], inputs)]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the folder has the result of these settings and inputs."""
+        return self.record is not None and not self.changes
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it took, from its record."""
+        return Cost(**record["cost"]) if (record := self.record) else None
+
+    def run(self, launch: Launch, log: Path, show: bool = False) -> Cost:
+        """Run the program unless it is done.
+
+        Args:
+            launch (`Launch`): How it is started.
+            log (`Path`): Its output is appended to this file.
+            show (`bool`, *optional*, defaults to `False`): Whether its output appears on stderr, too.
+
+        Returns:
+            `Cost`: What it took, now or when it was run.
+
+        Raises:
+            ChildProcessError: The program failed; the message has the last lines of the log.
+        """
+        if self.is_done and self.cost:
+            return self.cost
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        (self.output_dir / RECORD).unlink(missing_ok=True)  # the folder no longer has the result of its settings
+        try:
+            cost = run_program([*launch.words, *self.words], launch.environment, log, show)
+        except subprocess.CalledProcessError as error:
+            raise ChildProcessError(
+                f"The stage {self.name} ended with status {error.returncode}. The end of its log, {log}:\n"
+                f"{_last_lines(log)}"
+            ) from error
+        settings, inputs = self._identity
+        record: StageRecord = {"settings": settings, "inputs": inputs, "cost": asdict(cost)}
+        write_atomically(self.output_dir / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+        return cost
+
+
+def _differences(theirs: Settings, ours: Settings) -> list[str]:
+    names = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
+    return [f"{name} = {theirs.get(name)}, now {ours.get(name)}" for name in names]
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-NUM_SHOWN:])
+
+
+def flags(settings: Settings) -> list[str]:
+    """`{"voxel_size": [0.2, 0.2], "mix_sectors": True}` as on a command line; what is None or empty is left out."""
+    words: list[str] = []
+    for name, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        if value is not None and values:
+            words += [f"--{name}", *([] if value is True else map(str, values))]
+    return words
