@@ -15,20 +15,16 @@ not allow to publish them. A second run in the same folder repeats no training t
 
 import argparse
 import itertools
-import json
 import os
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from common import REPOSITORY, describe_machine, make_parser, table, timed
+from common import describe_machine, make_parser, table, timed
 from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
 from uov_hf import UOVForSemanticSegmentation, UOVModel, UOVProcessor
@@ -44,6 +40,8 @@ from uov_hf.geometry.projection import Camera
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.own_car.calibration import read_calibration
 from uov_hf.pictures.visualization import draw_birds_eye_view
+from uov_hf.recipe.programs import Launch
+from uov_hf.recipe.stage import Stage
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -54,45 +52,20 @@ REGIONS = ("all", "seen", "unseen", "near")
 Options = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One script of a training, and the folder of its checkpoint."""
-
-    script: str
-    options: Options
-    output_dir: Path
-
-    def run(self, num_threads: int) -> float:
-        """Run the script unless this folder has its result; the CPU seconds it took. Its output goes to log.txt."""
-        words = [f"examples/{self.script}.py", *flags(self.options), "--output_dir", str(self.output_dir)]
-        record = self.output_dir / "stage.json"
-        if record.is_file() and (done := json.loads(record.read_text()))["words"] == words:
-            return done["cpu_seconds"]
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)  # from here on the folder no longer has the result of that command
-        command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
-        environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
-        with (self.output_dir / "log.txt").open("w") as log:
-            # In this working directory: relative paths in the file of cases refer to it.
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(
-                f"{shlex.join(command)} ended with status {process.returncode}: {self.output_dir}/log.txt"
-            )
-        cpu_seconds = round(usage.ru_utime + usage.ru_stime)
-        record.write_text(json.dumps({"words": words, "cpu_seconds": cpu_seconds}))
-        return cpu_seconds
+def make_stage(script: str, options: Options, output_dir: Path) -> Stage:
+    """A stage whose folder has its result and its log."""
+    return Stage(script, options, output_dir, {"output_dir": str(output_dir)})
 
 
-def flags(options: Options) -> list[str]:
-    """`{"voxel_size": [0.2, 0.2], "mix_sectors": True}` as on a command line."""
-    words: list[str] = []
-    for name, value in options.items():
-        if value is not None and value is not False:
-            words += [f"--{name}", *([] if value is True else map(str, value if isinstance(value, list) else [value]))]
-    return words
+def run_stage(stage: Stage, num_threads: int) -> float:
+    """Run a stage in one process unless its folder has its result; the CPU seconds it took."""
+    launch = Launch(environment={"OMP_NUM_THREADS": str(num_threads)})
+    return stage.run(launch, stage.output_dir / "log.txt").cpu_seconds
+
+
+def run_arm(stages: list[Stage]) -> float:
+    """Run the stages of a training in one thread; the CPU seconds they took."""
+    return sum(run_stage(stage, num_threads=1) for stage in stages)
 
 
 class Case:
@@ -114,7 +87,7 @@ class Case:
             datasets.append((self.settings["test"], self.test_labels))
         for dataset, folder in datasets:
             options = {**self.shared["teacher"], "vocabulary": self.settings["vocabulary"], **dataset}
-            Stage("generate_label_set", options, folder).run(num_threads=os.cpu_count() or 1)
+            run_stage(make_stage("generate_label_set", options, folder), num_threads=os.cpu_count() or 1)
             label_points(LabelSet(folder), open_frames(dataset))
 
     def arms(self, seed: int) -> dict[str, list[Stage]]:
@@ -125,15 +98,15 @@ class Case:
         common = {**data, **self.shared["training"]}
         network, distillation = self.shared["network"], {**common, **self.shared["distillation"]}
         folder = self.run_folder / f"seed_{seed}"
-        scratch = Stage("distill", network | distillation | self._length(seed, self.steps), folder / "scratch")
+        scratch = make_stage("distill", network | distillation | self._length(seed, self.steps), folder / "scratch")
         if not self.settings["with_pretraining"]:
             return {"scratch": [scratch]}
         half = self._length(seed, self.steps // 2)
-        pretrain = Stage("pretrain", network | common | self.shared["pretraining"] | half, folder / "tmp")
+        pretrain = make_stage("pretrain", network | common | self.shared["pretraining"] | half, folder / "tmp")
         start = {"model_name_or_path": str(pretrain.output_dir)}
         return {
             "scratch": [scratch],
-            "tmp": [pretrain, Stage("distill", start | distillation | half, folder / "distilled")],
+            "tmp": [pretrain, make_stage("distill", start | distillation | half, folder / "distilled")],
         }
 
     def _length(self, seed: int, steps: int) -> Options:
@@ -308,7 +281,9 @@ def main() -> None:
         case.make_labels()
     arms = [stages for case in cases for seed in case.seeds for stages in case.arms(seed).values()]
     with ThreadPoolExecutor(args.jobs) as pool:
-        seconds, costs = timed(lambda: list(pool.map(lambda stages: sum(stage.run(1) for stage in stages), arms)))
+        seconds, costs = timed(
+            lambda: list(pool.map(lambda stages: sum(run_stage(stage, 1) for stage in stages), arms))
+        )
     print(f"{len(arms)} trainings in {seconds / 60:.0f} minutes; CPU seconds of each: {costs}", flush=True)
     with threadpool_limits(1):  # two OpenMP threads beside other processes took a hundred times as long
         results = [case.score() for case in cases]

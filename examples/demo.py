@@ -10,12 +10,9 @@ measures every number that it prints.
 
 import argparse
 import itertools
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,25 +28,33 @@ from uov_hf.evaluation.scores import score_segmenter
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
+from uov_hf.recipe.programs import accelerate_launch
+from uov_hf.recipe.stage import Stage
 from uov_hf.synthetic import generate_street
 from uov_hf.vocabulary import load_vocabulary
 
 
-EXAMPLES = Path(__file__).resolve().parent
 NUM_PROCESSES = 2
 CAMERAS = "CAM_FRONT,CAM_FRONT_RIGHT,CAM_BACK_RIGHT,CAM_BACK_LEFT,CAM_FRONT_LEFT"  # all but CAM_BACK
 MIN_RANGE = 2.0  # metres; nearer is the ego car
 IMAGE_SIZE = (320, 320)  # not as wide as nuScenes's: such cameras see the ground near the car
 # The paper's settings are for 24,000 scans of a denser lidar; these were chosen on the towns of another seed.
-SCHEDULE = (
-    "--per_device_train_batch_size 1 --optimizer adamw --weight_decay 0.01 --lr_scheduler_type cosine "
-    "--dataloader_num_workers 1"
-)
-TRAINING = (
-    "--preset tiny --voxel_size 0.25 0.0262 0.25 --intensity_scaling unit_plus_one --learning_rate 0.006 "
-    f"--warmup_steps 50 {SCHEDULE}"
-)
-DISTILLATION = f"--head text --learning_rate 0.012 --warmup_steps 20 {SCHEDULE}"
+SCHEDULE = {
+    "per_device_train_batch_size": 1,
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "cosine",
+    "dataloader_num_workers": 1,
+}
+TRAINING = {
+    "preset": "tiny",
+    "voxel_size": [0.25, 0.0262, 0.25],
+    "intensity_scaling": "unit_plus_one",
+    "learning_rate": 0.006,
+    "warmup_steps": 50,
+    **SCHEDULE,
+}
+DISTILLATION = {"head": "text", "learning_rate": 0.012, "warmup_steps": 20, **SCHEDULE}
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,16 +78,23 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     make_towns(args, street)
     costs = {"towns": {"seconds": round(time.perf_counter() - started, 1)}}
-    on_street = f"--dataset nuscenes --data_dir {street}"
-    training = f"{on_street} --split train --label_set {labels} --seed {args.seed}"
-    for command in (
-        f"generate_label_set.py --teacher synthetic {on_street} --split all --cameras {CAMERAS} --output_dir {labels}",
-        f"label_points.py --label_set {labels} {on_street} --split all",
-        f"pretrain.py {training} --max_train_steps {args.max_train_steps} {TRAINING} --output_dir {pretrained}",
-        f"distill.py --model_name_or_path {pretrained} {training} --max_train_steps {args.distillation_steps} "
-        f"{DISTILLATION} --output_dir {distilled}",
+    on_street = {"dataset": "nuscenes", "data_dir": street}
+    labelling = {**on_street, "split": "all"}
+    training = {**on_street, "split": "train", "label_set": labels, "seed": args.seed}
+    pretraining = {**training, "max_train_steps": args.max_train_steps, **TRAINING}
+    distillation = {**training, "max_train_steps": args.distillation_steps, **DISTILLATION}
+    for stage in (
+        Stage(
+            "generate_label_set",
+            {"teacher": "synthetic", **labelling, "cameras": CAMERAS},
+            labels,
+            {"output_dir": labels},
+        ),
+        Stage("label_points", {"label_set": labels, **labelling}, labels / "points"),
+        Stage("pretrain", pretraining, pretrained, {"output_dir": pretrained}),
+        Stage("distill", {"model_name_or_path": pretrained, **distillation}, distilled, {"output_dir": distilled}),
     ):
-        costs[command.split(".")[0]] = launch(command)
+        costs[stage.name] = launch(stage, args.output_dir / "logs")
 
     print("\nFitting the baselines, and evaluating all on the test towns …", flush=True)
     model, processor = UOVModel.from_pretrained(pretrained).eval(), UOVProcessor.from_pretrained(pretrained)
@@ -118,19 +130,14 @@ def make_towns(args: argparse.Namespace, street: Path) -> None:
     )
 
 
-def launch(command: str) -> dict[str, float]:
-    """Run one of the example scripts as a user would, on two CPU processes; what it cost, GB of the larger process."""
-    launcher = f"accelerate launch --multi_gpu --num_processes {NUM_PROCESSES} --main_process_port 0"
-    print(f"\n$ ACCELERATE_USE_CPU=true {launcher} examples/{command}", flush=True)
-    script, *options = shlex.split(command)
-    words = [sys.executable, "-m", "accelerate.commands.launch", *launcher.split()[2:], EXAMPLES / script, *options]
-    started = time.perf_counter()
-    process = subprocess.Popen(words, env=os.environ | {"ACCELERATE_USE_CPU": "true"})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, words)
-    return {"seconds": round(time.perf_counter() - started, 1), "gigabytes": round(usage.ru_maxrss / 2**20, 2)}
+def launch(stage: Stage, logs: Path) -> dict[str, float]:
+    """Run a stage on two processes; what it cost, GB of the larger process."""
+    # CPU processes also where there is a GPU, so that every machine gets the same figures.
+    launcher = accelerate_launch(NUM_PROCESSES)
+    launcher = replace(launcher, environment={"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
+    print(f"\n$ {launcher.command_line(stage.words)}", flush=True)
+    cost = stage.run(launcher, logs / f"{stage.name}.log", show=True)
+    return {"seconds": cost.seconds, "gigabytes": cost.gigabytes}
 
 
 def read_scans(street: Path, split: str, labels: Path, feature_extractor) -> list[LabelledScan]:

@@ -22,7 +22,16 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 REPOSITORY = Path(__file__).parents[1]
-TOP_FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "Makefile", "constraints.txt", "CHANGELOG.md")
+TOP_FILES = (
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+    "Makefile",
+    "constraints.txt",
+    "CHANGELOG.md",
+)
 PACKAGES = ("uov_hf", "uov_hf_cli")
 FOLDERS = (*PACKAGES, "dataset_scripts", "examples", "benchmarks", "docs", "tests", ".github", ".ci")
 PRINT_RESULT = """
@@ -154,6 +163,8 @@ def test_the_wheel_has_all_that_the_package_reads_and_nothing_else(wheel):
     assert not files_in(*PACKAGES) - names
     assert {"uov_hf/py.typed", "uov_hf/pictures/viewer.html", "uov_hf/vocabulary/nuscenes.yaml"} <= names
     assert "uov_hf/vocabulary/maps/cityscapes_nuscenes.yaml" in names
+    scripts = {name.removeprefix("uov_hf/recipe/scripts/") for name in names if "/recipe/scripts/" in name}
+    assert {"pretrain.py", "distill.py", "configs/one_camera/distill.yaml"} <= scripts
     assert not [name for name in names if re.search(r"(^|/)(tests?|benchmarks|examples)/", name)]
 
 
@@ -177,6 +188,19 @@ def test_the_command_segments_a_scan(fresh, at_home):
     assert "2,000 points" in printed
     assert np.load(at_home / "out" / "scan" / "labels.npy").shape == (2000,)
     assert (at_home / "out" / "scan" / "viewer.html").is_file()
+
+
+@slow
+def test_a_recipe_runs_the_scripts_of_the_wheel(wheel, fresh, at_home):
+    install(fresh, f"{wheel}[train]")
+    size = ["--num_scenes", 2, "--frames_per_scene", 2, "--azimuth_steps", 120, "--image_size", 64, 112]
+    run(fresh / "python", "-m", "uov_hf.synthetic", "--output_dir", at_home / "street", *size)
+    words = ["train", "--data_dir", at_home / "street", "--teacher", "synthetic", "--output_dir", at_home / "run"]
+    printed = run(fresh / "uov-hf", *words, "--until", "label_points")
+    assert "[2/2] label_points: finished" in printed
+    assert list((at_home / "run" / "labels" / "points" / "paper").glob("*.parquet"))
+    logs = "".join(path.read_text() for path in (at_home / "run" / "logs").iterdir())
+    assert "points have a label" in logs
 
 
 @slow

@@ -65,26 +65,6 @@ def test_train_datasets_have_the_same_options(cases, monkeypatch):
         real.read_cases(real.parse_args())
 
 
-def test_a_stage_is_repeated_unless_its_folder_has_its_result(monkeypatch, tmp_path):
-    """It runs in the folder of the user, whose relative paths the file of cases may have."""
-    script, elsewhere = tmp_path / "examples" / "distill.py", tmp_path / "elsewhere"
-    for folder in (script.parent, elsewhere):
-        folder.mkdir()
-    script.write_text("import sys\nfrom pathlib import Path\nPath('ran').touch()\nsys.exit('--fails' in sys.argv)\n")
-    monkeypatch.setattr(real, "REPOSITORY", tmp_path)
-    monkeypatch.chdir(elsewhere)
-
-    def runs(**options) -> bool:
-        Path("ran").unlink(missing_ok=True)
-        real.Stage("distill", options, tmp_path / "out").run(num_threads=1)
-        return Path("ran").is_file()
-
-    assert runs() and not runs()
-    with pytest.raises(RuntimeError, match="ended with status 1"):
-        runs(fails=True)  # it may have replaced the result
-    assert runs()
-
-
 @pytest.mark.slow
 def test_a_case_gives_scores_of_all_methods_by_region(cases, tiny_street, tmp_path):
     output = run(cases, tiny_street, tmp_path / "out")

@@ -210,8 +210,8 @@ def _check_frames(name: str, arguments: Any, frames: list[Frames]) -> None:
         raise ValueError("the split has no frame.")
     if name == "generate_label_set" and arguments.vocabulary is None and not all(one.taxonomy for one in frames):
         raise ValueError(
-            "the dataset has no classes of its own: its frames have no `taxonomy`. Give `vocabulary`, such as cityscapes "
-            "or a YAML file (`uov-hf vocabulary` lists the names)."
+            "the dataset has no classes of its own: its frames have no `taxonomy`. Give `vocabulary`: a "
+            "name that `uov-hf vocabulary` lists, such as cityscapes, or a YAML file."
         )
     needs_truth = name == "finetune" or (name == "evaluate" and arguments.export is None)
     if needs_truth and not all(one.class_names for one in frames):

@@ -62,7 +62,7 @@ class Stage:
     @property
     def _identity(self) -> tuple[dict[str, object], dict[str, str]]:
         """Settings and inputs, as JSON returns them."""
-        return json.loads(json.dumps([dict(self.settings), dict(self.inputs)]))
+        return json.loads(json.dumps([dict(self.settings), dict(self.inputs)], default=str))
 
     @property
     def record(self) -> StageRecord | None:

@@ -1,0 +1,325 @@
+"""Recipes: errors name file, section and way out before anything runs; defaults by cameras; plans; runs and kills."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import small_car
+import yaml
+
+from uov_hf.data import load_frames
+from uov_hf.data.writer_lock import writer_lock
+from uov_hf.evaluation.label_card import parse_args
+from uov_hf.recipe.defaults import default_recipe, find_kind
+from uov_hf.recipe.plan import describe, make_plan
+from uov_hf.recipe.recipes import Recipe, make_recipe
+from uov_hf.recipe.run import run_plan
+from uov_hf.recipe.sections import LabelCardArguments
+from uov_hf.recipe.stage import RECORD
+from uov_hf_cli.__main__ import main
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEDULE = {"split": "train", "max_train_steps": 3, "checkpointing_steps": 1, "per_device_train_batch_size": 1}
+
+
+@pytest.fixture
+def content(tiny_street, tmp_path) -> dict:
+    """All stages, on the tiny street."""
+    return {
+        "dataset": "nuscenes",
+        "data_dir": str(tiny_street),
+        "output_dir": str(tmp_path / "run"),
+        "dataloader_num_workers": 0,
+        "generate_label_set": {"teacher": "synthetic", "split": "all"},
+        "label_points": {"split": "all", "preset": "consolidated"},
+        "label_card": {"split": "all", "no_gallery": True},
+        "pretrain": {"preset": "tiny", "min_pairs": 20, "optimizer": "adamw", "learning_rate": 3e-3, **SCHEDULE},
+        "distill": {"optimizer": "adamw", "learning_rate": 3e-3, "head_learning_rate": 3e-3, **SCHEDULE},
+        "evaluate": {"split": "test"},
+    }
+
+
+def recipe_of(content: dict) -> Recipe:
+    return make_recipe(content, "recipe.yaml")
+
+
+def finish(recipe: Recipe, *names: str) -> None:
+    """Leave the records of finished stages."""
+    for made in recipe.stages:
+        stage = made.stage
+        if stage.name in names:
+            cost = {"seconds": 120.0, "cpu_seconds": 100.0, "gigabytes": 1.5}
+            record = {"settings": dict(stage.settings), "inputs": dict(stage.inputs), "cost": cost}
+            stage.output_dir.mkdir(parents=True, exist_ok=True)
+            (stage.output_dir / RECORD).write_text(json.dumps(record))
+
+
+def actions(recipe: Recipe, **options) -> dict[str, str]:
+    return {one.made.stage.name: one.action for one in make_plan(recipe, **options)}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"pretrain": {"learning_rat": 1}},
+            "section `pretrain`: .*no argument `learning_rat`. Did you mean learning_",
+        ),
+        ({"pretrain": {"preset": "huge"}}, "section `pretrain`: .*`preset` must be .*minkunet34.*got 'huge'"),
+        ({"pretrain": {"max_train_steps": 0}}, "section `pretrain`: --max_train_steps: expected .* at least 1"),
+        ({"pretrain": {"output_dir": "x"}}, "section `pretrain`: `output_dir` stands outside the sections"),
+        ({"pretrain": [1]}, "section `pretrain`: expected `argument: value`"),
+        ({"label_card": {"max_frames": 0}}, "section `label_card`: --max_frames"),
+        ({"label_points": {"rules": "cameras", "preset": "paper"}}, "section `label_points`: .*exclude each other"),
+        ({"distil": {}}, "`distil` is neither a section nor an argument .* Did you mean distill"),
+        ({"seeds": 1}, "`seeds` is neither .* Did you mean seed"),
+        ({"num_processes": 0}, "`num_processes` must be a whole number of at least 1, got 0"),
+        ({"dataset": None}, "`dataset` is missing"),
+        ({"data_dir": "nowhere"}, "section `generate_label_set`: .*nowhere"),
+        ({"evaluate": {"split": "vall"}}, "section `evaluate`: .*expected one of the splits .*got 'vall'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_place(content, changes, message):
+    with pytest.raises(ValueError, match=f"(?s)^recipe.yaml: {message}"):
+        recipe_of(content | changes)
+
+
+def test_a_stage_without_a_start_is_refused(content):
+    del content["pretrain"]
+    with pytest.raises(ValueError, match="section `distill`: expected a section pretrain .* or `preset`"):
+        recipe_of(content)
+    stages = recipe_of(content | {"distill": content["distill"] | {"preset": "tiny"}}).stages
+    assert "--model_name_or_path" not in stages[3].stage.words and stages[3].arguments.preset == "tiny"
+
+
+def test_a_car_without_annotation_needs_a_vocabulary_and_has_no_evaluation(content, tmp_path):
+    car = tmp_path / "car"
+    small_car.write_car(car)
+    shutil.rmtree(car / "drive" / "labels")
+    calibration = small_car.calibration()
+    del calibration["taxonomy"]
+    small_car.write_calibration(car, calibration)
+    content |= {"dataset": "point_cloud_folder", "data_dir": str(car)}
+    with pytest.raises(ValueError, match="section `generate_label_set`: .*no `taxonomy`. Give `vocabulary`"):
+        recipe_of(content)
+    content["generate_label_set"]["vocabulary"] = "semantic_kitti"
+    content["pretrain"]["split"] = content["distill"]["split"] = content["evaluate"]["split"] = "all"
+    with pytest.raises(ValueError, match="section `evaluate`: the dataset has no ground truth"):
+        recipe_of(content)
+
+
+def test_stages_get_shared_settings_the_rule_of_the_labels_and_the_results_of_earlier_ones(content, tmp_path):
+    stages = {made.stage.name: made for made in recipe_of(content | {"seed": 7, "num_processes": 2}).stages}
+    folder = tmp_path / "run"
+    assert stages["pretrain"].arguments.seed == stages["evaluate"].arguments.seed == 7
+    assert stages["distill"].arguments.point_labels_preset == "consolidated"
+    assert stages["distill"].arguments.label_set == [str(folder / "labels")]
+    assert stages["distill"].arguments.model_name_or_path == str(folder / "tmp")
+    assert stages["evaluate"].arguments.model_name_or_path == str(folder / "uov")
+    assert stages["label_card"].stage.words[:3] == ["-m", "uov_hf.evaluation.label_card", str(folder / "labels")]
+    assert "consolidated" in stages["label_card"].stage.words
+    assert {made.num_processes for name, made in stages.items() if name != "label_card"} == {2}
+
+
+def test_a_changed_setting_or_dataset_changes_all_later_stages(content, other_street):
+    def digests(changed: dict) -> dict[str, str]:
+        return {made.stage.name: made.stage.digest for made in recipe_of(changed).stages}
+
+    before = digests(content)
+    after = digests(content | {"pretrain": content["pretrain"] | {"learning_rate": 1e-3}})
+    assert [name for name in before if before[name] != after[name]] == ["pretrain", "distill", "evaluate"]
+    assert digests(content | {"output_dir": "elsewhere"}) == before
+    fewer = digests(content | {"frame_stride": 2})
+    assert not [name for name in before if before[name] == fewer[name]]
+
+
+def test_a_plan_skips_what_is_done_and_refuses_to_overwrite_a_training(content):
+    recipe = recipe_of(content)
+    assert set(actions(recipe).values()) == {"run"}
+    finish(recipe, "generate_label_set", "label_points", "pretrain")
+    assert actions(recipe) == dict.fromkeys(
+        ("generate_label_set", "label_points", "pretrain"), "skip"
+    ) | dict.fromkeys(("label_card", "distill", "evaluate"), "run")
+    changed = recipe_of(content | {"pretrain": content["pretrain"] | {"learning_rate": 1e-3}})
+    with pytest.raises(ValueError, match="other settings: learning_rate = 0.003, now 0.001. .*`--from pretrain`"):
+        make_plan(changed)
+    assert actions(changed, first="pretrain")["pretrain"] == "repeat"
+    rescored = recipe_of(content | {"evaluate": {"split": "test", "refine": "afi"}})
+    finish(recipe, "distill", "evaluate")
+    assert actions(rescored)["evaluate"] == "run"  # it costs no training
+
+
+def test_from_and_until_cut_the_plan(content):
+    recipe = recipe_of(content)
+    finish(recipe, *(made.stage.name for made in recipe.stages))
+    assert set(actions(recipe).values()) == {"skip"}
+    cut = actions(recipe, first="pretrain", last="distill")
+    assert [*cut] == ["generate_label_set", "label_points", "label_card", "pretrain", "distill"]
+    assert [name for name, action in cut.items() if action == "repeat"] == ["pretrain", "distill"]
+    with pytest.raises(ValueError, match="no stage 'distil'; it has generate_label_set, "):
+        make_plan(recipe, first="distil")
+    with pytest.raises(ValueError, match="--from distill comes after --until pretrain"):
+        make_plan(recipe, first="distill", last="pretrain")
+
+
+def test_an_estimate_is_from_a_measurement_or_is_unknown(content):
+    recipe = recipe_of(content)
+    lines = list(describe(make_plan(recipe), with_commands=False))
+    assert (
+        "pretrain: will run, 1 scenes" not in lines[3]
+        and "3 steps, time unknown (shown after its first steps)" in lines[3]
+    )
+    assert lines[-1].startswith("Time: unknown. Disk: at least ")
+    finish(recipe, "generate_label_set", "label_points", "label_card", "pretrain", "distill", "evaluate")
+    again = make_plan(recipe, first="evaluate")
+    assert again[-1].seconds == 120 and again[-1].seconds_from == "as the last time"
+    folder = recipe.stages[3].stage.output_dir
+    (folder / RECORD).unlink()
+    (folder / "checkpoint-1").mkdir()
+    (folder / "train_log.jsonl").write_text('{"step": 1, "seconds": 50}\n')
+    (continued,) = [one for one in make_plan(recipe) if one.made.stage.name == "pretrain"]
+    assert (continued.action, continued.seconds) == ("continue", 100)
+
+
+def test_two_runs_in_one_folder_are_refused(content, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with writer_lock(tmp_path / "run"):
+        assert main(["train", str(path)]) == 1
+    assert "is being written by process" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing_and_prints_commands(content, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["train", str(path), "--dry_run", "--seed", "3", "--launcher", "srun me"]) == 0
+    printed = capsys.readouterr().out
+    assert f"srun me {REPOSITORY}/examples/pretrain.py" in printed and "--seed 3" in printed
+    assert "python -m uov_hf.evaluation.label_card run/labels" in printed
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_default_recipe_depends_on_the_number_of_cameras(tiny_street, tmp_path):
+    paper = default_recipe(None, str(tiny_street))
+    assert paper.content["dataset"] == "nuscenes" and paper.content["pretrain"] == {}
+    assert paper.content["evaluate"] == {"split": "test", "refine": "afi"}
+    assert "The paper's recipe; the first frame has 6 cameras" in paper.reason
+    small_car.write_car(tmp_path / "car")
+    few = default_recipe(None, str(tmp_path / "car"))
+    file = yaml.safe_load((REPOSITORY / "examples" / "configs" / "one_camera" / "distill.yaml").read_text())
+    assert few.content["dataset"] == "point_cloud_folder"
+    assert {name: file[name] for name in few.content["distill"] if name != "num_processes"} == {
+        name: value for name, value in few.content["distill"].items() if name != "num_processes"
+    }
+    assert not {"pretrain", "evaluate"} & few.content.keys() and "one camera or a few" in few.reason
+    for default in (paper, few):
+        default.content["generate_label_set"]["teacher"] = "synthetic"
+        make_recipe(default.content | {"output_dir": str(tmp_path / "run")}, "the default recipe")
+
+
+def test_the_kind_of_a_folder_is_found_by_its_files(tmp_path):
+    for kind, file in {
+        "semantic_kitti": "sequences/00/velodyne",
+        "pandaset": "001/lidar/poses.json",
+        "rosbag": "drive.mcap",
+        "point_cloud_folder": "monday/points",
+    }.items():
+        path = tmp_path / kind / file
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert find_kind(str(tmp_path / kind)) == kind
+    assert find_kind(str(tmp_path / "rosbag" / "drive.mcap")) == "rosbag"
+    with pytest.raises(ValueError, match="expected the files of nuscenes or .* Give --dataset."):
+        find_kind(str(tmp_path))
+
+
+def test_the_label_card_takes_the_options_that_a_recipe_may_set(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["label_card", "labels"])
+    assert {field.name for field in fields(LabelCardArguments)} <= vars(parse_args()).keys()
+
+
+QUICK_LAUNCH = ("--launcher", sys.executable)  # without accelerate, whose import takes seconds
+
+
+def train(path: Path, *options: str, **settings) -> subprocess.Popen:
+    command = [sys.executable, "-m", "uov_hf_cli", "train", str(path), *QUICK_LAUNCH, *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, **settings)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {
+        name: (folder / name).read_bytes()
+        for name in ("labels/prompt_embeds.safetensors", "tmp/model.safetensors", "uov/model.safetensors")
+    }
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_every_stage_gives_the_same_bytes(content, tmp_path):
+    """Also the metrics are the same, and a run after the last one starts nothing."""
+    paths = {name: tmp_path / f"{name}.yaml" for name in ("whole", "killed")}
+    for name, path in paths.items():
+        path.write_text(yaml.safe_dump(content | {"output_dir": str(tmp_path / name)}))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(paths["whole"]).wait(3000) == 0
+    moments = {
+        "labels/label_set.json": "labels/stage.json",
+        "labels/points/consolidated/point_labels.json": "labels/points/stage.json",
+        "labels/card/figures": "labels/card/stage.json",
+        "tmp/checkpoint-1": "tmp/stage.json",
+        "uov/checkpoint-2": "uov/stage.json",
+        "logs/evaluate.log": "eval/stage.json",
+    }
+    for reached, finished in moments.items():
+        process = train(paths["killed"], start_new_session=True)
+        while not (killed / reached).exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)  # its program may go on: the next run ends it
+        assert process.wait() == -signal.SIGKILL and not (killed / finished).exists(), reached
+    process = train(paths["killed"], stdout=subprocess.PIPE)
+    assert "Report: " in process.communicate(timeout=3000)[0] and process.returncode == 0
+    assert weights(killed) == weights(whole)
+    metrics = [json.loads((folder / "eval" / "metrics.json").read_text()) for folder in (whole, killed)]
+    assert [one.pop("model_name_or_path") for one in metrics] and metrics[0] == metrics[1]
+    report = (killed / "report.md").read_text()
+    assert "labels/card/README.md" in report and "IoU in %" in report and "--model_name_or_path" in report
+    process = train(paths["killed"], stdout=subprocess.PIPE)
+    assert process.communicate(timeout=3000)[0].count("done before") == 6
+
+
+@pytest.mark.slow
+def test_a_failing_stage_ends_the_run_with_its_log_and_keeps_earlier_ones(content, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    content["pretrain"]["intensity_scaling"] = "unit"
+    content["pretrain"]["min_pairs"] = 10**9
+    content["pretrain"]["voxel_size"] = [1e9, 1e9, 1e9]
+    path.write_text(yaml.safe_dump(content))
+    process = train(path, "--until", "pretrain", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, error = process.communicate(timeout=3000)
+    assert process.returncode == 1 and "[3/4] label_card: finished" in output
+    log = tmp_path / "run" / "logs" / "pretrain.log"
+    assert f"The stage pretrain ended with status 1. The end of its log, {log}:" in error
+    assert "Traceback" not in error.split(str(log))[0]
+    assert (tmp_path / "run" / "labels" / "card" / RECORD).is_file()
+
+
+def test_finished_stages_run_nothing_and_are_reported(content, tmp_path):
+    recipe = recipe_of(content)
+    finish(recipe, *(made.stage.name for made in recipe.stages))
+    (tmp_path / "run" / "eval" / "table.md").write_text("| IoU in % |\n")
+    *lines, last = run_plan(recipe, make_plan(recipe))
+    assert lines == [f"[{n}/6] {made.stage.name}: done before" for n, made in enumerate(recipe.stages, 1)]
+    report = Path(last.removeprefix("Report: ")).read_text()
+    for part in ("| label card | 2 min | 1.5 GB |", "(labels/card/README.md)", "| IoU in % |", "`uov`"):
+        assert part in report
+    assert len(load_frames("nuscenes", "all", data_dir=content["data_dir"])) == 4

@@ -1,0 +1,134 @@
+"""A stage: skipped where its result is there, its log and its failure, and the end of what it has started."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from uov_hf.recipe import stage as stages
+from uov_hf.recipe.processes import RUN_VARIABLE, kill_leftovers, run_program
+from uov_hf.recipe.programs import Launch, accelerate_launch, script_arguments, scripts_folder
+from uov_hf.recipe.stage import RECORD, Stage, flags
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+Path("ran").touch()
+print("\\rstep 1\\rstep 2 of 2")
+print("last words", file=sys.stderr)
+sys.exit("--fails" in sys.argv)
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """`run(learning_rate=1)`: run the stage in the folder of a user, and return whether its program ran."""
+    script, elsewhere = tmp_path / "distill.py", tmp_path / "elsewhere"
+    script.write_text(SCRIPT)
+    elsewhere.mkdir()
+    monkeypatch.setattr(stages, "script_path", lambda name: tmp_path / f"{name}.py")
+    monkeypatch.chdir(elsewhere)
+
+    def run_stage(inputs=None, **settings) -> bool:
+        Path("ran").unlink(missing_ok=True)
+        Stage("distill", settings, tmp_path / "out", inputs=inputs or {}).run(Launch(), tmp_path / "log.txt")
+        return Path("ran").is_file()
+
+    return run_stage
+
+
+def test_a_stage_is_repeated_unless_its_folder_has_its_result(run, tmp_path):
+    assert run(seed=0) and not run(seed=0)
+    assert run(seed=1) and not run(seed=1)
+    assert run(seed=1, inputs={"frames": "a"}) and not run(seed=1, inputs={"frames": "a"})
+    assert run(seed=1, inputs={"frames": "b"})
+    (tmp_path / "out" / RECORD).write_text("{")
+    assert run(seed=1, inputs={"frames": "b"})
+
+
+def test_a_stage_that_failed_has_no_result(run, tmp_path):
+    assert run()
+    with pytest.raises(ChildProcessError, match="(?s)The stage distill ended with status 1. .*log.txt:\n.*last words"):
+        run(fails=True)  # it may have replaced the result
+    assert run()
+
+
+def test_the_log_has_the_output_of_every_run_and_the_last_state_of_a_bar(run, tmp_path):
+    run(seed=0), run(seed=1)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert sorted(lines) == ["last words", "last words", "step 2 of 2", "step 2 of 2"]
+
+
+def test_changes_name_settings_and_inputs(run, tmp_path):
+    run(seed=0, inputs={"frames": "a"})
+    changed = Stage("distill", {"seed": 1, "preset": "tiny"}, tmp_path / "out", inputs={"frames": "b"})
+    assert changed.changes == ["seed = 0, now 1", "preset = None, now tiny", "frames = a, now b"]
+
+
+def test_settings_are_flags():
+    settings = {"voxel_size": [0.2, 0.2], "mix_sectors": True, "update_card": False, "split": None, "cameras": []}
+    assert flags(settings) == ["--voxel_size", "0.2", "0.2", "--mix_sectors", "--update_card", "False"]
+
+
+def test_an_interrupted_program_leaves_no_process(tmp_path, monkeypatch):
+    """Its own children end, too: a launcher has some."""
+    child = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    program = [sys.executable, "-c", f"{child}; print('started', flush=True); time.sleep(600)"]
+    found = []
+
+    def interrupt(output, log, show) -> None:
+        output.read(1)
+        found.extend(psutil.Process().children(recursive=True))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("uov_hf.recipe.processes._copy_output", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_program(program, {}, tmp_path / "log.txt", show=False)
+    assert len(found) >= 2
+    _, alive = psutil.wait_procs(found, timeout=60)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_processes_that_a_killed_run_left_are_killed_and_those_of_another_run_are_not(tmp_path):
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    both = [
+        subprocess.Popen(sleep, env=os.environ | {RUN_VARIABLE: str(tmp_path / name)}) for name in ("ours", "other")
+    ]
+    try:
+        while any(RUN_VARIABLE not in psutil.Process(one.pid).environ() for one in both):
+            time.sleep(0.01)
+        assert kill_leftovers(tmp_path / "ours") == [both[0].pid]
+        assert both[0].poll() is not None and both[1].poll() is None
+    finally:
+        for one in both:
+            one.kill()
+            one.wait()
+
+
+def test_processes_of_a_launch_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    launches = [accelerate_launch(number) for number in (1, 2, 16)]
+    assert [launch.environment["OMP_NUM_THREADS"] for launch in launches] == ["8", "4", "1"]
+    assert ["--multi_gpu" in launch.words for launch in launches] == [False, True, True]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert accelerate_launch(2).environment["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_command_can_be_pasted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    launch = Launch((sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"), {"A": "b c"})
+    assert launch.command_line([str(tmp_path / "examples" / "distill.py"), "--data_dir", "my car"]) == (
+        "A='b c' accelerate launch --num_processes 1 examples/distill.py --data_dir 'my car'"
+    )
+
+
+def test_the_arguments_of_a_script_are_found():
+    assert scripts_folder().name in ("examples", "scripts")
+    assert script_arguments("evaluate").__name__ == "EvaluationArguments"
