@@ -71,9 +71,9 @@ def actions(recipe: Recipe, **options) -> dict[str, str]:
     [
         (
             {"pretrain": {"learning_rat": 1}},
-            "section `pretrain`: .*no argument `learning_rat`. Did you mean learning_",
+            "section `pretrain`: there is no argument `learning_rat`. Did you mean learning_",
         ),
-        ({"pretrain": {"preset": "huge"}}, "section `pretrain`: .*`preset` must be .*minkunet34.*got 'huge'"),
+        ({"pretrain": {"preset": "huge"}}, "section `pretrain`: `preset` must be .*minkunet34.*got 'huge'"),
         ({"pretrain": {"max_train_steps": 0}}, "section `pretrain`: --max_train_steps: expected .* at least 1"),
         ({"pretrain": {"output_dir": "x"}}, "section `pretrain`: `output_dir` stands outside the sections"),
         ({"pretrain": [1]}, "section `pretrain`: expected `argument: value`"),

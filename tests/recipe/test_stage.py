@@ -48,8 +48,9 @@ def test_a_stage_is_repeated_unless_its_folder_has_its_result(run, tmp_path):
     assert run(seed=1) and not run(seed=1)
     assert run(seed=1, inputs={"frames": "a"}) and not run(seed=1, inputs={"frames": "a"})
     assert run(seed=1, inputs={"frames": "b"})
-    (tmp_path / "out" / RECORD).write_text("{")
-    assert run(seed=1, inputs={"frames": "b"})
+    for unreadable in ("{", '{"words": []}'):
+        (tmp_path / "out" / RECORD).write_text(unreadable)
+        assert run(seed=1, inputs={"frames": "b"})
 
 
 def test_a_stage_that_failed_has_no_result(run, tmp_path):

@@ -81,10 +81,12 @@ def make_recipe(content: Content, place: str, launcher: Words | None = None) -> 
     _check_names(shared, sections, place)
     maker = _StageMaker(Path(shared["output_dir"]).resolve(), shared, sections, launcher)
     for name in sections:
+        section = f"{place}: section `{name}`"
+        settings = convert_settings(maker.settings_of(name), arguments_of(name), section)
         try:
-            maker.add(name)
+            maker.add(name, settings)
         except (ValueError, OSError) as error:
-            raise ValueError(f"{place}: section `{name}`: {error}") from error
+            raise ValueError(f"{section}: {error}") from error
     return Recipe(maker.folder, list(maker.stages.values()))
 
 
@@ -103,13 +105,12 @@ class _StageMaker:
         self.stages: dict[str, RecipeStage] = {}
         self._opened: dict[tuple[object, ...], Frames] = {}
 
-    def add(self, name: str) -> None:
+    def add(self, name: str, settings: Content) -> None:
         """Make the stage of a section, after those that it reads.
 
         Raises:
-            ValueError: A name or a value is wrong, it lacks what it needs, or its dataset cannot be read.
+            ValueError, OSError: A value is wrong, it lacks what it needs, or its dataset cannot be read.
         """
-        settings = convert_settings(self._settings_of(name), arguments_of(name), "its arguments")
         paths = paths_of(name, settings, self.folder, self.sections)
         _check_start(name, {**settings, **paths})
         arguments = arguments_of(name)(**settings, **paths)
@@ -132,7 +133,8 @@ class _StageMaker:
             made = RecipeStage(stage, accelerate_launch(num_processes), arguments, num_frames, num_processes)
         self.stages[name] = made
 
-    def _settings_of(self, name: str) -> Content:
+    def settings_of(self, name: str) -> Content:
+        """The settings of a section and the shared ones that its stage has an argument for."""
         shared = {key: value for key, value in self.shared.items() if key in _names_of(name)}
         settings = complete(name, shared | self.sections[name], self.sections)
         return {key: value for key, value in settings.items() if key not in OWN_NAMES}

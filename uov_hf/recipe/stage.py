@@ -68,9 +68,10 @@ class Stage:
     def record(self) -> StageRecord | None:
         """The record in the folder; None before the stage has finished, and where it cannot be read."""
         try:
-            return json.loads((self.output_dir / RECORD).read_text(encoding="utf-8"))
+            record: StageRecord = json.loads((self.output_dir / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        return record if record.keys() == StageRecord.__annotations__.keys() else None
 
     @property
     def changes(self) -> list[str]:
