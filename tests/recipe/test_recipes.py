@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import fields
 from pathlib import Path
 
+import forks
 import pytest
 import small_car
 import yaml
@@ -248,13 +248,30 @@ def test_the_label_card_takes_the_options_that_a_recipe_may_set(monkeypatch):
     assert {field.name for field in fields(LabelCardArguments)} <= vars(parse_args()).keys()
 
 
-QUICK_LAUNCH = ("--launcher", sys.executable)  # without accelerate, whose import takes seconds
+def run_command(words: list[str], log: Path) -> None:
+    """`uov-hf …` in the process that calls this; its scripts run without accelerate, whose import takes seconds."""
+    forks.write_output_to(log)
+    os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    sys.exit(main([*words, "--launcher", sys.executable]))
 
 
-def train(path: Path, *options: str, **settings) -> subprocess.Popen:
-    command = [sys.executable, "-m", "uov_hf_cli", "train", str(path), *QUICK_LAUNCH, *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, **settings)
+@pytest.fixture
+def train(tmp_path):
+    """`train(path)`: start `uov-hf train` in a process of its own, which prints into `output.txt`."""
+
+    def start(path: Path, *options: str):
+        (tmp_path / "output.txt").write_text("")
+        arguments = (["train", str(path), *options], tmp_path / "output.txt")
+        process = forks.start_server().Process(target=run_command, args=arguments)
+        process.start()
+        return process
+
+    return start
+
+
+def end_of(process) -> int:
+    process.join(3000)
+    return process.exitcode
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -265,51 +282,47 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_in_every_stage_gives_the_same_bytes(content, tmp_path):
+def test_a_run_that_is_killed_in_every_stage_gives_the_same_bytes(content, train, tmp_path):
     """Also the metrics are the same, and a run after the last one starts nothing."""
     paths = {name: tmp_path / f"{name}.yaml" for name in ("whole", "killed")}
     for name, path in paths.items():
         path.write_text(yaml.safe_dump(content | {"output_dir": str(tmp_path / name)}))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train(paths["whole"]).wait(3000) == 0
+    assert end_of(train(paths["whole"])) == 0, (tmp_path / "output.txt").read_text()
     moments = {
         "labels/label_set.json": "labels/stage.json",
         "labels/points/consolidated/point_labels.json": "labels/points/stage.json",
-        "labels/card/figures": "labels/card/stage.json",
+        "logs/label_card.log": "labels/card/stage.json",
         "tmp/checkpoint-1": "tmp/stage.json",
         "uov/checkpoint-2": "uov/stage.json",
         "logs/evaluate.log": "eval/stage.json",
     }
     for reached, finished in moments.items():
-        process = train(paths["killed"], start_new_session=True)
-        while not (killed / reached).exists() and process.poll() is None:
+        process = train(paths["killed"])
+        while not (killed / reached).exists() and process.is_alive():
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)  # its program may go on: the next run ends it
-        assert process.wait() == -signal.SIGKILL and not (killed / finished).exists(), reached
-    process = train(paths["killed"], stdout=subprocess.PIPE)
-    assert "Report: " in process.communicate(timeout=3000)[0] and process.returncode == 0
+        process.kill()  # its program may go on: the next run ends it
+        assert end_of(process) == -signal.SIGKILL and not (killed / finished).exists(), reached
+    assert end_of(train(paths["killed"])) == 0
+    assert "Report: " in (tmp_path / "output.txt").read_text()
     assert weights(killed) == weights(whole)
     metrics = [json.loads((folder / "eval" / "metrics.json").read_text()) for folder in (whole, killed)]
     assert [one.pop("model_name_or_path") for one in metrics] and metrics[0] == metrics[1]
     report = (killed / "report.md").read_text()
     assert "labels/card/README.md" in report and "IoU in %" in report and "--model_name_or_path" in report
-    process = train(paths["killed"], stdout=subprocess.PIPE)
-    assert process.communicate(timeout=3000)[0].count("done before") == 6
+    assert end_of(train(paths["killed"])) == 0
+    assert (tmp_path / "output.txt").read_text().count("done before") == 6
 
 
 @pytest.mark.slow
-def test_a_failing_stage_ends_the_run_with_its_log_and_keeps_earlier_ones(content, tmp_path, capsys):
+def test_a_failing_stage_ends_the_run_with_its_log_and_keeps_earlier_ones(content, train, tmp_path):
     path = tmp_path / "recipe.yaml"
-    content["pretrain"]["intensity_scaling"] = "unit"
-    content["pretrain"]["min_pairs"] = 10**9
-    content["pretrain"]["voxel_size"] = [1e9, 1e9, 1e9]
+    content["pretrain"]["voxel_size"] = [-1.0, 1.0, 1.0]
     path.write_text(yaml.safe_dump(content))
-    process = train(path, "--until", "pretrain", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    output, error = process.communicate(timeout=3000)
-    assert process.returncode == 1 and "[3/4] label_card: finished" in output
-    log = tmp_path / "run" / "logs" / "pretrain.log"
-    assert f"The stage pretrain ended with status 1. The end of its log, {log}:" in error
-    assert "Traceback" not in error.split(str(log))[0]
+    assert end_of(train(path, "--until", "pretrain")) == 1
+    output, log = (tmp_path / "output.txt").read_text(), tmp_path / "run" / "logs" / "pretrain.log"
+    before, after = output.split(f"The stage pretrain ended with status 1. The end of its log, {log}:")
+    assert "[3/4] label_card: finished" in before and "Traceback" not in before and "voxel_size" in after
     assert (tmp_path / "run" / "labels" / "card" / RECORD).is_file()
 
 
