@@ -23,6 +23,7 @@ PAGES = sorted(
 # bash itself splits a block: it finds no program, so it calls this function with the words of every command.
 RECORDER = 'command_not_found_handle() { printf "%s\\0" "$#" "$@" >&3; }\nset -eu\n'
 LAUNCHERS = ("accelerate", "sbatch")
+RECIPE_JOB = "examples/slurm/recipe.sbatch"  # runs `uov-hf train` with its arguments
 URL = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
@@ -85,6 +86,8 @@ def commands_of(block: Block) -> list[list[str]]:
 
 def program_of(words: list[str]) -> list[str]:
     """A command without its launcher: `[script.py or -m module or uov-hf, …]`; empty where it is none of ours."""
+    if RECIPE_JOB in words:
+        return ["uov-hf", "train", *words[words.index(RECIPE_JOB) + 1 :]]
     if words[0] in LAUNCHERS:
         script = next((place for place, word in enumerate(words) if word.endswith(".py")), len(words))
         return words[script:]

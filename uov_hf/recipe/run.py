@@ -30,7 +30,7 @@ def run_plan(recipe: Recipe, plan: list[PlannedStage], show: bool = False) -> It
     """
     with writer_lock(recipe.folder):
         if left := kill_leftovers(recipe.folder):
-            yield f"Ended {len(left)} processes that an earlier run in {recipe.folder} left."
+            yield f"Ended what a killed run in {recipe.folder} left running: processes {', '.join(map(str, left))}."
         for one in plan:  # all at once: a run that is killed now does not skip the later ones afterwards
             if one.action == "repeat":
                 shutil.rmtree(one.made.stage.output_dir, ignore_errors=True)
