@@ -15,7 +15,7 @@ from uov_hf.data.writer_lock import writer_lock
 from uov_hf.data.writing import write_parquet
 
 
-LONG_NAMES = ["x" * 300, "日本" * 60, "a/../b c\n", ".."]
+LONG_NAMES = ["x" * 300, "日本" * 60, "a/../b c\n", "..", "~a", "__MACOSX", "#a#"]
 
 
 def write_ids(folder, frame_ids, sequence_ids):

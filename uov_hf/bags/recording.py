@@ -118,6 +118,9 @@ class BagFrame(MountedFrame):
         """The points of all lidars in the frame of the first, at the time of its scan."""
         return np.concatenate(list(self.clouds.values()))
 
+    def files_of(self, column: str) -> list[Path]:
+        return []  # a bag was opened: it is there
+
     @property
     def clouds(self) -> dict[Moment, NDArray[np.float32]]:
         """The points of every message, as in `points`."""

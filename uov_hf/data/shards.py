@@ -26,6 +26,7 @@ from uov_hf.data.shard_file import MAX_FRAMES, ShardFile, to_table
 from uov_hf.data.unfinished_rows import UnfinishedRows
 from uov_hf.data.write_report import Attempts, OnError, TooManyBrokenFrames, WriteReport, describe
 from uov_hf.data.writer_lock import writer_lock
+from uov_hf.leftovers import is_leftover
 
 
 OpenSequence = Callable[[Frames], Callable[[int], Mapping[str, Any]]]
@@ -217,8 +218,11 @@ class Plan:
             # Other frames, another `made_from` and frames that are tried again make another file: none is replaced.
             facts = [ids, made_from, [frame_id for frame_id in ids if frame_id in self.skipped]]
             digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+            slug = quote(name, safe="")
+            if is_leftover(Path(slug)):  # such as "..", which would make a hidden file
+                slug = f"%{ord(slug[0]):02X}{slug[1:]}"
             # A file name has at most 255 bytes. The digest distinguishes sequences whose names begin alike.
-            file = f"{quote(name, safe='')[:MAX_NAME]}-{missing[ids[0]]:05d}-{digest}.parquet"
+            file = f"{slug[:MAX_NAME]}-{missing[ids[0]]:05d}-{digest}.parquet"
             yield Part(self.folder, file, sequence, [missing[frame_id] for frame_id in ids], ids, made_from)
 
 
