@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine", choices=["afi"], help="refine the labels by approximate flat interaction")
     tta = "test-time augmentation: mean of N turned and mirrored views; default: %(default)s"
     parser.add_argument("--tta", type=int, default=1, metavar="N", help=tta)
-    formats = (
-        "npy, label (SemanticKITTI), ply, pcd, las, laz, rrd (rerun); several with commas; bag; default: %(default)s"
-    )
+    formats = "npy, label (SemanticKITTI), ply, pcd, las, laz, rrd (rerun), several with commas; or bag"
     parser.add_argument("--format", default="npy", help=f"{formats}; default: %(default)s")
     origins = "for a map: positions of the sensor, rows of x y [z] in the coordinates of the scan (.npy or text)"
     parser.add_argument("--origins", type=Path, metavar="FILE", help=origins)
@@ -122,8 +120,12 @@ def _segment_bags(
 ) -> Iterable[str]:
     from uov_hf.segmenting_bags import segment_bags
 
+    of_files = {"num_columns": None, "origins": None, "tile_radius": 50.0, "on_error": "raise"}
+    if wrong := [name for name, default in of_files.items() if getattr(args, name) != default]:
+        raise ValueError(f"--format bag does not take --{', --'.join(wrong)}: these are options for scan files.")
     inputs = {"candidate_labels": args.candidate_labels, "candidate_embeds": embeds}
     options = {"intensity_max": args.intensity_max, "threshold": args.min_score, "refine": args.refine}
+    options |= {"num_views": args.tta}
     for answer in segment_bags(segmenter, args.scans, args.output_dir, **inputs, **options):
         counts = sorted(answer.num_points.items(), key=lambda item: -item[1])
         found = ", ".join(f"{name or 'no label'} {count:,}" for name, count in counts if count)

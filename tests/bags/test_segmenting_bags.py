@@ -20,6 +20,13 @@ def segmenter(tiny_segmenter):
     return load_segmenter(tiny_segmenter, device="cpu")
 
 
+@pytest.mark.parametrize("option", [("--on_error", "skip"), ("--tile_radius", "20"), ("--num_columns", "4")])
+def test_options_for_scan_files_are_refused(mcap, tiny_segmenter, tmp_path, capsys, option):
+    program = ["segment", str(mcap), "--format", "bag", "--model_name_or_path", str(tiny_segmenter), "--device", "cpu"]
+    assert main([*program, *option, "--output_dir", str(tmp_path)]) == 1
+    assert f"--format bag does not take {option[0]}: " in capsys.readouterr().err
+
+
 def stored(path, topics):
     bag = Bag(path)
     messages = [(raw.connection.topic, raw.log_time, bytes(raw.data)) for raw in bag.raw_messages(topics)]
