@@ -127,7 +127,8 @@ def join_licences(datasets: Sequence[DataArguments]) -> str:
 
 def settings_of(args: TrainingArguments) -> dict[str, object]:
     """The arguments that decide the result: those that a resumed run must keep, and the checkpoint it starts from."""
-    decide = {name: value for name, value in vars(args).items() if name not in MAY_CHANGE}
+    # A map may have been moved in a resumed run, and its name describes the classes.
+    decide = {name: value for name, value in vars(args).items() if name not in MAY_CHANGE - {"map"}}
     if isinstance(args, SegmenterArguments):
         decide["model_name_or_path"] = args.model_name_or_path
     shown = {name: hide_folders(value) for name, value in decide.items()}
