@@ -305,9 +305,11 @@ def _extent(cloud: PointCloud) -> float:
 def _write(result: SegmentedScan, viewer: bool, with_arrays: bool) -> None:
     folder, names, colors = result.folder, result.class_names, class_colors(result.class_names)
     folder.mkdir(parents=True, exist_ok=True)
-    if with_arrays:
-        np.save(folder / "labels.npy", result.labels)
-        np.save(folder / "scores.npy", result.scores)
+    for name, values in {"labels.npy": result.labels, "scores.npy": result.scores}.items():
+        if with_arrays:
+            np.save(folder / name, values)
+        else:
+            (folder / name).unlink(missing_ok=True)  # of an earlier run, with its classes
     about = {"scan": result.scan.name, "num_points": len(result.points), "origin": result.origin.tolist()}
     write_classes(folder / "classes.json", about, names, colors, result.points_per_class())
     title = f"{result.scan.name}: {len(result.points):,} points"

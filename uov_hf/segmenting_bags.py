@@ -1,6 +1,7 @@
 """Segment ROS bags into bags, with a labelled and coloured scan beside each original one."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from uov_hf.bags.content import read_content
 from uov_hf.bags.copying import BagCopy, copy_bag, copy_path
 from uov_hf.bags.point_cloud2 import with_labels
 from uov_hf.bags.reading import Bag, RawMessage, find_bags
-from uov_hf.bags.recording import BagFrame, BagRecording
+from uov_hf.bags.recording import BagFrame, BagRecording, sequence_name
 from uov_hf.bags.settings import find_settings
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.pipeline_uov import PointCloudSegmentation
@@ -73,11 +74,14 @@ def segment_bags(
         ValueError: A bag cannot be read or segmented. Results of the bags before it are kept.
     """
     own = {"candidate_labels": candidate_labels, "candidate_embeds": candidate_embeds, "intensity_max": intensity_max}
-    for root in map(Path, bags):
-        for path in find_bags(root):
-            bag = Bag(path)
-            recording = BagRecording(bag, read_content(bag), find_settings(path, root))
-            yield _BagSegmenter(segmenter, recording, own, options).write(Path(output_dir))
+    found = [(path, root) for root in map(Path, bags) for path in find_bags(root)]
+    names = Counter(sequence_name(path) for path, _ in found)
+    if equal := [str(path) for path, _ in found if names[sequence_name(path)] > 1]:
+        raise ValueError(f"expected bags of different names, as results have them, got {', '.join(equal)}.")
+    for path, root in found:
+        bag = Bag(path)
+        recording = BagRecording(bag, read_content(bag), find_settings(path, root))
+        yield _BagSegmenter(segmenter, recording, own, options).write(Path(output_dir))
 
 
 class _BagSegmenter:

@@ -87,4 +87,9 @@ def test_each_of_several_lidars_gets_its_labels_in_any_kind_of_bag(kind, segment
 def test_a_frame_that_cannot_be_segmented_is_named_and_no_half_bag_is_left(mcap, segmenter, tmp_path):
     with pytest.raises(ValueError, match=r"drive, frame drive/000000: .*threshold"):
         list(segment_bags(segmenter, [mcap], tmp_path, candidate_labels=["car"], threshold=7))
-    assert not (tmp_path / "drive_segmented").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_bags_of_one_name_are_refused(mcap, segmenter, tmp_path):
+    with pytest.raises(ValueError, match="expected bags of different names, as results have them, got .*, .*"):
+        list(segment_bags(segmenter, [mcap, mcap], tmp_path, candidate_labels=["car"]))

@@ -77,6 +77,28 @@ def test_a_folder_of_rolling_scans_is_corrected_unless_it_is_so_already(tmp_path
     np.testing.assert_array_equal(points_of(drive), small_car.points_of(1))
 
 
+def test_firings_without_an_echo_have_no_time_and_move_nothing(tmp_path):
+    """They lie at x = y = z = 0, with a time of 0, which is 54 years before the others."""
+    drive = small_car.write_car(tmp_path / "car")
+    expected = small_car.points_of(1)
+    expected[:, 1] -= small_car.SPEED * SECONDS
+    expected[:5, :3] = 0
+    header, *rows = (drive / "timestamps.csv").read_text().splitlines()
+    stamps = [[int(value) + STAMP for value in row.split(",")[1:]] for row in rows]
+    lines = [",".join(map(str, (frame, *times))) for frame, times in enumerate(stamps)]
+    (drive / "timestamps.csv").write_text("\n".join([header, *lines]))
+    for path in (drive / "points").glob("*.bin"):
+        points = np.fromfile(path, np.float32).reshape(-1, 4)
+        points[:5, :3] = 0
+        times = np.where(np.arange(50) < 5, 0, 1e-6 * stamps[int(path.stem)][0] + SECONDS)
+        path.unlink()
+        cloud = PointCloud.from_points(
+            [*points.T, times], ("x", "y", "z", "intensity", "timestamp"), (np.float32,) * 4 + (np.float64,)
+        )
+        cloud.save(path.with_suffix(".pcd"))
+    np.testing.assert_allclose(points_of(drive), expected, atol=1e-4)
+
+
 def test_without_poses_or_times_points_stay_as_they_are(tmp_path):
     drive = small_car.write_car(tmp_path / "car")
     write_rolling_scans(drive, ".pcd")

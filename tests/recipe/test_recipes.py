@@ -231,6 +231,7 @@ def test_the_kind_of_a_folder_is_found_by_its_files(tmp_path):
     for kind, file in {
         "semantic_kitti": "sequences/00/velodyne",
         "pandaset": "001/lidar/poses.json",
+        "argoverse2": "val/log/sensors/lidar",
         "rosbag": "drive.mcap",
         "point_cloud_folder": "monday/points",
     }.items():

@@ -64,8 +64,12 @@ def copy_bag(bag: Bag, output_dir: Path, name: str) -> Iterator[BagCopy]:
         writer = Ros2Writer(partial / final.name, version=9, storage_plugin=StoragePlugin.MCAP)
     else:
         writer = Ros1Writer(partial / final.name)
-    with writer:
-        yield BagCopy(writer, bag.typestore, bag.is_ros2)
+    try:
+        with writer:
+            yield BagCopy(writer, bag.typestore, bag.is_ros2)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # it may have gigabytes
+        raise
     if final.is_dir():
         shutil.rmtree(final)
     (partial / final.name).replace(final)

@@ -167,9 +167,10 @@ class RecordedFrame(MountedFrame):
         values = read_point_times(self.scan_file) if self._recording.compensates_motion else None
         if values is None:
             return points
-        is_echo = np.isfinite(points[:, :3]).all(axis=1)
+        # Drivers put firings without an echo at x = y = z = 0, with a time of 0 perhaps.
+        is_echo = np.isfinite(points[:, :3]).all(axis=1) & points[:, :3].any(axis=1)
         times = times_of_points(values, is_echo, self._time, str(self.scan_file))
-        return points if times is None else self.move_to_stamp(points, times)
+        return points if times is None else self.move_to_stamp(points, np.where(is_echo, times, self._time))
 
     @property
     def labels(self) -> NDArray[np.uint8] | None:

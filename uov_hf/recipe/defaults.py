@@ -20,6 +20,7 @@ MARKS = {
     "semantic_kitti": ["sequences/*/velodyne"],
     "kitti_object": ["training/velodyne"],
     "pandaset": ["*/lidar/poses.json"],
+    "argoverse2": ["sensors/lidar", "*/sensors/lidar", "*/*/sensors/lidar"],
     "rosbag": ["*.bag", "*.mcap", "*.db3", "*/metadata.yaml"],
     "point_cloud_folder": ["calibration.*", "points", "*/points"],
 }
