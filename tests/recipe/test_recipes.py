@@ -213,7 +213,7 @@ def test_the_default_recipe_depends_on_the_number_of_cameras(tiny_street, tmp_pa
     paper = default_recipe(None, str(tiny_street))
     assert paper.content["dataset"] == "nuscenes" and paper.content["pretrain"] == {}
     assert paper.content["evaluate"] == {"split": "test", "refine": "afi"}
-    assert "The paper's recipe; the first frame has 6 cameras" in paper.reason
+    assert "The paper's recipe; a frame has 6 cameras" in paper.reason
     small_car.write_car(tmp_path / "car")
     few = default_recipe(None, str(tmp_path / "car"))
     file = yaml.safe_load((REPOSITORY / "examples" / "configs" / "one_camera" / "distill.yaml").read_text())
@@ -225,6 +225,19 @@ def test_the_default_recipe_depends_on_the_number_of_cameras(tiny_street, tmp_pa
     for default in (paper, few):
         default.content["generate_label_set"]["teacher"] = "synthetic"
         make_recipe(default.content | {"output_dir": str(tmp_path / "run")}, "the default recipe")
+
+
+def test_the_default_recipe_trains_on_other_frames_than_it_evaluates_on(tmp_path):
+    for sequence in ("a", "b"):
+        drive = small_car.write_car(tmp_path / "car", sequence=sequence)
+        for camera in ("left", "right"):
+            (drive / "images" / camera / "0.png").unlink()  # the first scan precedes the first image
+    splits = tmp_path / "car" / "splits.json"
+    splits.write_text('{"val": ["a"], "train": ["b"]}')
+    content = default_recipe(None, str(tmp_path / "car")).content
+    assert content["evaluate"]["split"] == "val" and content["distill"]["split"] == "train"
+    splits.write_text('{"val": ["a"]}')
+    assert "evaluate" not in default_recipe(None, str(tmp_path / "car")).content
 
 
 def test_the_kind_of_a_folder_is_found_by_its_files(tmp_path):

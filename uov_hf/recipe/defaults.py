@@ -11,6 +11,7 @@ from uov_hf.training.argument_files import read_mapping
 
 
 PAPER_CAMERAS = 6
+NUM_COUNTED = 50  # frames, evenly spaced, whose cameras are counted
 # Of the file for one camera: what the recipe sets itself.
 PATHS = ("dataset", "data_dir", "label_set", "output_dir")
 VALIDATION_SPLITS = ("val", "mini_val", "test")
@@ -56,7 +57,7 @@ def default_recipe(dataset: str | None, data_dir: str | None, dataset_config: st
     if dataset is None:
         dataset = find_kind(data_dir)
     frames = load_frames(dataset, "all", data_dir, dataset_config, download=False)
-    num_cameras = len(frames.select_columns(["camera_names"])[0]["camera_names"]) if len(frames) else 0
+    num_cameras = _count_cameras(frames)
     if not num_cameras:
         raise ValueError(
             f"{data_dir or dataset}: expected frames with camera images, which a teacher labels, got none."
@@ -66,13 +67,17 @@ def default_recipe(dataset: str | None, data_dir: str | None, dataset_config: st
     file = scripts_folder() / "configs" / "one_camera" / "distill.yaml"
     if num_cameras >= PAPER_CAMERAS:
         content |= {"pretrain": {}, "distill": {}}
-        reason = f"The paper's recipe; the first frame has {num_cameras} cameras"
+        reason = f"The paper's recipe; a frame has {num_cameras} cameras"
     else:
         settings = {name: value for name, value in read_mapping(str(file)).items() if name not in PATHS}
         # Its learning rate is for steps of one frame: several processes would make them larger.
         content["distill"] = {**settings, "num_processes": 1}
-        reason = f"The recipe for one camera or a few (one_camera/distill.yaml); the first frame has {num_cameras}"
-    if (split := _annotated_split(dataset, data_dir, dataset_config, frames)) is not None:
+        reason = f"The recipe for one camera or a few (one_camera/distill.yaml); a frame has {num_cameras}"
+    split, train_split = _choose_splits(dataset, data_dir, dataset_config, frames)
+    if split is not None:
+        for stage in ("pretrain", "distill"):
+            if stage in content and train_split is not None:
+                content[stage]["split"] = train_split
         content["evaluate"] = {"split": split, "refine": "afi"}
         return DefaultRecipe(content, f"{reason}. It is evaluated on the split {split}.")
     return DefaultRecipe(
@@ -98,14 +103,25 @@ def find_kind(data_dir: str | None) -> str:
     raise ValueError(f"{data_dir}: expected the files of {' or '.join(MARKS)}, got none of them. Give --dataset.")
 
 
-def _annotated_split(dataset: str, data_dir: str | None, dataset_config: str | None, frames: Frames) -> str | None:
-    """The split for validation, if there is one whose first frame has labels; it is not one that is trained on."""
-    builder = find_builder(dataset)
-    if builder is None or not frames.taxonomy:
-        return None
-    members = builder(data_dir=data_dir, config_name=dataset_config).split_members()
-    for split in VALIDATION_SPLITS:
-        if split in members:
-            first = load_frames(dataset, split, data_dir, dataset_config).select_columns(["labels"])[0]
-            return split if first["labels"] is not None else None
-    return None
+def _count_cameras(frames: Frames) -> int:
+    """The largest number of cameras of a frame; the first scans of a recording may precede its first image."""
+    names, step = frames.select_columns(["camera_names"]), max(1, len(frames) // NUM_COUNTED)
+    return max((len(names[index]["camera_names"]) for index in range(0, len(frames), step)), default=0)
+
+
+def _choose_splits(
+    dataset: str, data_dir: str | None, dataset_config: str | None, frames: Frames
+) -> tuple[str | None, str | None]:
+    """The split to evaluate on, if there is one with labels, and that to train on, if the trainings' default is it."""
+    class_of_builder = find_builder(dataset)
+    if class_of_builder is None or not frames.taxonomy:
+        return None, None
+    builder = class_of_builder(data_dir=data_dir, config_name=dataset_config)
+    members = builder.split_members()
+    split = next((name for name in VALIDATION_SPLITS if name in members), None)
+    if split is None or load_frames(dataset, split, data_dir, dataset_config)[0]["labels"] is None:
+        return None, None
+    if builder.default_splits()[0] != split:
+        return split, None
+    others = [name for name in members if name not in (split, "all")]
+    return (split, others[0]) if others else (None, None)
