@@ -78,10 +78,11 @@ def _action(made: RecipeStage, is_repeated: bool) -> Action:
         return "repeat" if stage.output_dir.exists() else "run"
     if stage.is_done:
         return "skip"
-    if stage.changes and SECTIONS[stage.name].is_training:  # its checkpoints may have taken days
+    is_costly = stage.name == "generate_label_set" or SECTIONS[stage.name].is_training
+    if stage.changes and is_costly:  # it may have taken days
         raise ValueError(
             f"{stage.output_dir} has the result of {stage.name} with other settings: {'; '.join(stage.changes)}. Give "
-            f"another output_dir to keep it, or `--from {stage.name}` to delete it and to train again."
+            f"another output_dir to keep it, or `--from {stage.name}` to delete it and to run the stage again."
         )
     has_begun = stage.output_dir.exists() and not stage.changes
     return "continue" if has_begun and (stage.name == "generate_label_set" or _checkpoints(made)) else "run"

@@ -15,8 +15,9 @@ from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 # Fields with classes in the files of other programs, in lower case. Of several that a file has, the last one counts: a
 # result that is segmented again has `class` and `predicted_class`.
+CODES = "classification"  # of ASPRS, in every LAS file
 LABEL_FIELDS = (
-    "classification",
+    CODES,
     "scalar_classification",
     "label",
     "labels",
@@ -69,6 +70,8 @@ def read_labels(path: Path, vocabulary: Vocabulary | None = None) -> FileLabels:
         raise ValueError(f"{path}: expected a file with labels, got none.")
     values = _whole(path, _READERS[suffix](path))
     classes_file = find_classes_file(path) if vocabulary is None else None
+    if classes_file is not None and suffix in (".las", ".laz") and _las_field(path) == CODES:
+        classes_file = None  # of another file of this name: a result has a field of its own
     if classes_file is not None:
         return _of_result(path, values, classes_file)
     if suffix in (".las", ".laz") and vocabulary is None:
@@ -143,10 +146,13 @@ def _read_pcd(path: Path) -> np.ndarray:
 
 def _read_las(path: Path) -> np.ndarray:
     cloud = load_library(path, "laspy", "laspy[lazrs]").read(path)
-    names = list(cloud.point_format.dimension_names)
     # Without a classes.json the codes count, which are those of the class.
-    name = _find_field(path, names) if find_classes_file(path) else "classification"
-    return np.asarray(cloud[name])
+    return np.asarray(cloud[_las_field(path) if find_classes_file(path) else CODES])
+
+
+def _las_field(path: Path) -> str:
+    with load_library(path, "laspy", "laspy[lazrs]").open(path) as file:
+        return _find_field(path, list(file.header.point_format.dimension_names))
 
 
 def _find_field(path: Path, names: list[str]) -> str:
