@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from uov_hf.point_files import read_points
+from uov_hf.point_files import read_cloud, read_points
 
 
 XYZ = np.array([[1.5, -2, 0.25], [4, 5, 6], [-8, 9, 10]])
@@ -122,7 +122,7 @@ def test_an_array_that_cannot_be_metres_around_a_sensor_is_refused(tmp_path, kin
 @pytest.mark.parametrize("move", [(0, 0, 0), (512345.25, 5412345.5, 210)])
 def test_metres_are_read_around_the_sensor_and_on_a_map(tmp_path, move):
     np.save(tmp_path / "scan.npy", metres() + move)
-    assert len(read_points(tmp_path / "scan.npy")) == len(metres())
+    assert len(read_cloud(tmp_path / "scan.npy").points) == len(metres())
 
 
 def test_genuine_scans_are_metres(shared_data):
