@@ -10,7 +10,6 @@ examples:
 """
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,14 +141,13 @@ def _find_classes(
 def _read_classes(path: Path) -> "tuple[list[str], np.ndarray]":
     import numpy as np
 
-    try:
-        classes = json.loads(path.read_text(encoding="utf-8"))["classes"]
-        return [entry["name"] for entry in classes], np.array([entry["color"] for entry in classes], np.uint8)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{path}: expected `classes`, each with name and color (three numbers 0…255), from `uov-hf segment`."
-        ) from error
+    from uov_hf.results.classes import read_classes
+
+    classes = read_classes(path)
+    return [own.name for own in classes], np.array([own.color for own in classes], np.uint8)
 
 
 def _plain(names: list[str]) -> list[str]:
-    return [name.replace("_", " ").lower() for name in names]
+    from uov_hf.results.classes import plain
+
+    return [plain(name) for name in names]
