@@ -200,7 +200,7 @@ def find_scans(sources: Iterable[str | Path]) -> list[Path]:
     """The files among `sources`, and the scans in the folders among them, sorted by name.
 
     In a folder, any file with the suffix of a scan is one, except `.txt` and `.csv`, the `labels.npy` and `scores.npy`
-    of [`segment_file`], and the [leftovers][uov_hf.leftovers.is_leftover] of other programs.
+    of [`segment_file`], and the leftovers of other programs, such as hidden files.
 
     Raises:
         ValueError: A folder has no scans.
