@@ -34,6 +34,7 @@ BROKEN = (OSError, ValueError, KeyError)
 MAX_BROKEN_IN_A_ROW = 20
 
 SYNTHETIC_LICENCE = "A synthetic street of uov-hf. It shows no real place; no terms apply."
+OWN_LICENCE = "Your own recordings. People and number plates in them are protected by law in many countries."
 FRAME_FEATURES = Features(
     {
         "frame_id": Value("string"),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from uov_hf.data.frames import FrameBuilder, disjoint_splits
+from uov_hf.data.frames import OWN_LICENCE, FrameBuilder, disjoint_splits
 from uov_hf.data.raw_folders import RawFrames, own_splits, splits_in
 from uov_hf.leftovers import data_files, is_leftover
 from uov_hf.own_car.recordings import Recording
@@ -15,7 +15,7 @@ class PointCloudFolder(FrameBuilder):
     """
 
     pretty_name = "Own recordings"
-    licence = "Your own recordings: the people and number plates in them may have a say."
+    licence = OWN_LICENCE
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)

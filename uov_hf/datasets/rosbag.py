@@ -6,7 +6,7 @@ from uov_hf.bags.content import read_content
 from uov_hf.bags.reading import Bag, find_bags
 from uov_hf.bags.recording import BagRecording, sequence_name
 from uov_hf.bags.settings import find_settings
-from uov_hf.data.frames import FrameBuilder, disjoint_splits
+from uov_hf.data.frames import OWN_LICENCE, FrameBuilder, disjoint_splits
 from uov_hf.data.raw_folders import RawFrames, own_splits, splits_in
 
 
@@ -17,7 +17,7 @@ class RosBag(FrameBuilder):
     """
 
     pretty_name = "Own recordings"
-    licence = "Your own recordings: the people and number plates in them may have a say."
+    licence = OWN_LICENCE
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)
