@@ -46,7 +46,7 @@ NOT_RUN = {
     r"^class NewSpace": "a pattern that names a model which its reader writes",
 }
 # What the quick test of the newcomer's lines leaves to the slow test of all pages.
-SLOW = r"^accelerate launch"
+SLOW = r"^(accelerate launch|uov-hf train) "
 # Finished benchmarks, which docs/results.md cites from the history.
 STUDIES = {
     f"benchmarks/{name}.py"
@@ -127,8 +127,16 @@ def reader(disk, tmp_path, monkeypatch) -> Path:
     return Path(shutil.copytree(disk, tmp_path / "reader", symlinks=True))
 
 
+def save_what_is_read(page: str, folder: Path) -> None:
+    """Make the files that only some pages read."""
+    for name, save in ON_DEMAND.items():
+        if name in read(Path(page)):
+            save(folder / name)
+
+
 def test_the_first_lines_of_the_readme_run(reader, server, monkeypatch):
     monkeypatch.setitem(NOT_RUN, SLOW, "left to the test below")
+    save_what_is_read("README.md", reader)
     assert not run_blocks(BLOCKS["README.md"], reader, server)
     assert (reader / "out" / "scan" / "labels.npy").exists()
 
@@ -136,9 +144,7 @@ def test_the_first_lines_of_the_readme_run(reader, server, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", CODE)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, reader, server):
-    for name, save in ON_DEMAND.items():
-        if name in read(Path(page)):
-            save(reader / name)
+    save_what_is_read(page, reader)
     assert not run_blocks(BLOCKS[page], reader, server)
 
 
