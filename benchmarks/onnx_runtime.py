@@ -73,7 +73,7 @@ def run_torch(
 
 
 def make_inputs(segmenter: Segmenter, points: np.ndarray) -> None:
-    keys, _, _ = voxelize(points, segmenter.settings["voxels"], 1.0)
+    keys, _, _ = voxelize(points, segmenter.grid, 1.0)
     kernel_maps(keys, segmenter.settings["num_levels"], segmenter.settings["stem_kernel_size"])
 
 

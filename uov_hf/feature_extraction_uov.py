@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from .point_fields import array_to_points
 from .point_files import read_points
+from .voxel_grid import VoxelGrid
 
 
 DEFAULT_VOXEL_SIZES = {"cylindrical": (0.1, math.pi / 180, 0.1), "cartesian": (0.1, 0.1, 0.1)}
@@ -20,9 +22,6 @@ INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
 MISSING_INTENSITIES = {"raw": 0.0, "unit": 0.25, "unit_plus_one": 1.25}
 PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
 KEYS_OF_TRANSFORMERS = ("feature_extractor_type", "processor_class", "auto_map")  # saved beside the settings
-# Voxel indices of one axis fit in 16 bits: 3.2 km at 0.1 m.
-AXIS_BITS = 16
-AXIS_LIMIT = 1 << (AXIS_BITS - 1)
 
 
 class UOVFeatureExtractor(FeatureExtractionMixin):
@@ -150,70 +149,13 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     def voxelize(
         self, points: np.ndarray, intensity_max: float | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Voxelise one scan `(num_points, 3 or more)`.
+        """Voxelise one scan; see [`~uov_hf.voxel_grid.VoxelGrid.voxelize`]."""
+        return self.voxel_grid.voxelize(points, intensity_max)
 
-        Returns:
-            `tuple`: Indices of the voxels `(num_voxels, 3)` int32, their features `(num_voxels, 1)` float32, and the
-            voxel of every point `(num_points,)` int64, −1 for none.
-        """
-        points = array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
-        kept, indices = self._voxel_indices(points)
-        first, inverse = _group(indices)
-        feature = self._intensity(points[kept], intensity_max)
-        if self.voxel_reduction == "mean":
-            voxel_feature = np.bincount(inverse, feature, len(first)) / np.bincount(inverse, minlength=len(first))
-        else:
-            voxel_feature = feature[first]
-        point_to_voxel = np.full(len(points), -1, np.int64)
-        point_to_voxel[kept] = inverse
-        return indices[first], voxel_feature.astype(np.float32)[:, None], point_to_voxel
-
-    def _voxel_indices(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the points that have a voxel, and their voxel indices, int32."""
-        kept = np.flatnonzero(np.isfinite(points[:, :3]).all(axis=1))
-        coords = points[kept, :3]
-        if self.coordinate_system == "cylindrical":
-            x, y, z = coords.T
-            coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
-        if self.point_cloud_range is not None:
-            lower, upper = np.array(self.point_cloud_range, np.float32).reshape(2, 3)
-            inside = ((coords >= lower) & (coords < upper)).all(axis=1)
-            kept, coords = kept[inside], coords[inside]
-        indices = np.floor(coords / np.array(self.voxel_size, np.float32))
-        if len(indices) and np.abs(indices).max() >= AXIS_LIMIT:
-            farthest = points[kept[np.abs(indices).max(axis=1).argmax()], :3]
-            raise ValueError(
-                f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis, got one at {farthest} m. "
-                "Points must be in the lidar frame, not on a map; `point_cloud_range` removes outliers."
-            )
-        return kept, indices.astype(np.int32)
-
-    def _intensity(self, points: np.ndarray, intensity_max: float | None) -> np.ndarray:
-        if points.shape[1] == 3:
-            return np.full(len(points), self.missing_intensity, np.float32)
-        return np.where(np.isfinite(points[:, 3]), self._scale(points[:, 3], intensity_max), self.missing_intensity)
-
-    def _scale(self, intensity: np.ndarray, intensity_max: float | None) -> np.ndarray:
-        if self.intensity_scaling == "raw":
-            return intensity
-        if intensity_max is None or not intensity_max > 0:
-            raise ValueError(
-                f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
-                f"(255 for nuScenes, 1 for KITTI), got {intensity_max}."
-            )
-        unit = intensity / np.float32(float(intensity_max))
-        return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
-
-
-def _group(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First point of every voxel, in the order of the points, and the voxel of every point."""
-    x, y, z = (indices.T + AXIS_LIMIT).astype(np.int64)
-    keys = (x << 2 * AXIS_BITS) | (y << AXIS_BITS) | z
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return first[order], rank[inverse]
+    @property
+    def voxel_grid(self) -> VoxelGrid:
+        """The settings as they are now."""
+        return VoxelGrid(**{field.name: getattr(self, field.name) for field in fields(VoxelGrid)})
 
 
 def as_array(scan: Any, num_columns: int | None = None) -> np.ndarray:

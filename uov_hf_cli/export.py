@@ -1,7 +1,7 @@
 """Export a checkpoint for ONNX Runtime, to run without torch.
 
-It writes model.onnx, which contains the classes and the settings of the voxels, and run_onnx.py with bin_files.py,
-which need NumPy and ONNX Runtime only. The logits of both runtimes are compared on a scan first.
+It writes model.onnx, which contains the classes and the settings of the voxels, and run_onnx.py with the folder
+scan_files, which need NumPy and ONNX Runtime only. The logits of both runtimes are compared on a scan first.
 
 examples:
   uov-hf export out/demo/uov --format onnx --output_dir out/onnx
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["onnx"], required=True, help="format of the export")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the export")
     parser.add_argument("--scan", type=Path, help="scan of the comparison; default: a random one")
+    parser.add_argument("--num_columns", type=int, help="columns of --scan, if it is a .bin; default: measured")
     parser.add_argument("--intensity_max", type=float, help="full scale of the intensity of --scan")
 
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     from uov_hf.point_files import read_points
     from uov_hf.segmenting import load_segmenter
 
-    points = None if args.scan is None else read_points(args.scan)
+    points = None if args.scan is None else read_points(args.scan, args.num_columns)
     segmenter = load_segmenter(args.model_name_or_path, "cpu", "float32", args.revision)
     extractor = segmenter.processor.feature_extractor
     done = export_onnx(segmenter.model, extractor, args.output_dir, points, args.intensity_max)

@@ -116,9 +116,7 @@ def test_a_scan_without_voxels_proves_nothing(tmp_path):
 
 
 def test_the_random_scan_has_pairs_under_every_offset():
-    extractor = UOVFeatureExtractor()
-    voxels = {name: getattr(extractor, name) for name in ("coordinate_system", "point_cloud_range", "voxel_size")}
-    keys, _, _ = run_onnx.voxelize(random_scan(), voxels | extractor.to_dict())
+    keys, _, _ = run_onnx.voxelize(random_scan(), UOVFeatureExtractor().voxel_grid)
     maps = run_onnx.kernel_maps(keys, 5, 3)
     assert all((counts > 0).all() for name, counts in maps.items() if name.startswith("counts"))
 
@@ -128,13 +126,14 @@ def test_a_class_has_the_score_of_its_best_prompt():
 
 
 def test_the_command_exports_and_compares_on_a_given_scan(tiny_segmenter, tmp_path, capsys):
-    clusters(3000).tofile(tmp_path / "scan.bin")
     command = ["export", str(tiny_segmenter), "--format", "onnx", "--output_dir", str(tmp_path / "onnx")]
-    assert main([*command, "--scan", str(tmp_path / "scan.bin")]) == 0
+    rng = np.random.default_rng(0)
+    rng.permutation(np.pad(clusters(3000), ((0, 0), (0, 2)))).tofile(tmp_path / "scan.bin")
+    assert main([*command, "--scan", str(tmp_path / "scan.bin"), "--num_columns", "6"]) == 0
     printed = capsys.readouterr().out
-    num_voxels = len(UOVFeatureExtractor()(read_points(tmp_path / "scan.bin"))["voxel_coords"])
+    num_voxels = len(UOVFeatureExtractor()(read_points(tmp_path / "scan.bin", 6))["voxel_coords"])
     assert f"Largest difference from torch on {num_voxels:,} voxels" in printed
-    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == ["bin_files.py", "model.onnx", "run_onnx.py"]
+    assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == ["model.onnx", "run_onnx.py", "scan_files"]
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):

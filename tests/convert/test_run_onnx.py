@@ -7,22 +7,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from exported_networks import CLUSTERS, VOXELS, clusters, lively_segmenter
+from exported_networks import CLUSTERS, clusters, lively_segmenter
 
 from uov_hf import UOVFeatureExtractor, UOVProcessor
 from uov_hf.convert import run_onnx
 from uov_hf.convert.onnx_export import export_onnx
-from uov_hf.convert.onnx_graph import VOXEL_SETTINGS
 from uov_hf.pipeline_uov import PointCloudSegmentationPipeline
 from uov_hf.sparse_conv import KernelMap
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 
 
 NUM_LEVELS = 5
-
-
-def settings_of(extractor: UOVFeatureExtractor) -> dict:
-    return {name: getattr(extractor, name) for name in VOXEL_SETTINGS}
 
 
 def pairs_of(kernel_map: KernelMap, num_offsets: int) -> list[tuple[list[int], list[int]]]:
@@ -41,33 +36,23 @@ def parts_of(maps: dict[str, np.ndarray], name: str, end: str) -> list[list[int]
     return [maps[f"{name}_{end}"][start:stop].tolist() for start, stop in pairwise(ends)]
 
 
-@pytest.mark.parametrize("voxels", VOXELS, ids=str)
-@pytest.mark.parametrize("num_columns", [3, 4])
-def test_voxels_are_those_of_the_feature_extractor(voxels, num_columns):
-    extractor, points = UOVFeatureExtractor(**voxels), clusters(3000)[:, :num_columns]
-    points[::50, 0], points[7::50, 2], points[3] = np.nan, np.inf, 1e9 if "point_cloud_range" in voxels else 0
-    points[5::60, 3:] = np.nan  # an intensity alone: the point has a voxel
-    keys, features, point_to_voxel = run_onnx.voxelize(points, settings_of(extractor), 255)
-    coords, expected, rows = extractor.voxelize(points, 255)
+def test_voxels_are_those_of_the_feature_extractor_in_the_order_of_their_keys():
+    extractor, points = UOVFeatureExtractor(point_cloud_range=(1, -3, -1, 30, 3, 1)), clusters(3000)
+    points[::50, 0] = np.nan
+    keys, features, point_to_voxel = run_onnx.voxelize(points, extractor.voxel_grid)
+    coords, expected, rows = extractor.voxelize(points)
     order = np.lexsort(coords.T[::-1])
     rank = np.append(np.argsort(order), -1)
     assert np.array_equal(np.stack(run_onnx._unpack(keys), 1) - run_onnx.SHIFT, coords[order])
-    assert features.dtype == np.float32 and np.array_equal(features, expected[order])
+    assert np.array_equal(features, expected[order])
     assert np.array_equal(point_to_voxel, rank[rows]) and (point_to_voxel < 0).any()
-
-
-def test_wrong_points_are_refused_as_by_the_feature_extractor():
-    settings = settings_of(UOVFeatureExtractor(intensity_scaling="unit"))
-    for points, message in [(np.zeros(4), "shape"), (np.full((2, 4), 1e9), "32768 voxels"), (np.ones((2, 4)), "full")]:
-        with pytest.raises(ValueError, match=message):
-            run_onnx.voxelize(points, settings)
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
 @pytest.mark.parametrize("num_points", [1, 2, 300, 6000])
 def test_kernel_maps_are_those_of_torch(kernel_size, num_points):
     extractor, points = UOVFeatureExtractor(), clusters(num_points)
-    keys, _, _ = run_onnx.voxelize(points, settings_of(extractor))
+    keys, _, _ = run_onnx.voxelize(points, extractor.voxel_grid)
     maps = run_onnx.kernel_maps(keys, NUM_LEVELS, kernel_size)
     pyramid = VoxelPyramid(sort_voxels(extractor(points)["voxel_coords"], NUM_LEVELS)[0])
     for level, size in [*((level, 3) for level in range(NUM_LEVELS)), (0, kernel_size)]:
@@ -126,16 +111,39 @@ def run_python(code: str, folder, *arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+def run_program(exported, folder, scan, *options) -> subprocess.CompletedProcess:
+    """Run the copied program where neither torch nor the package can be imported."""
+    command = [exported[1] / "run_onnx.py", scan, "--intensity_max", "255", *options]
+    return run_python(BLOCK + RUN, folder, *command)
+
+
 def test_the_copied_program_runs_with_numpy_and_onnx_runtime_only(exported, tmp_path):
     points = np.sort(clusters(2000), axis=0)  # neighbours in the file are near each other, as a lidar writes them
     points.tofile(tmp_path / "scan.bin")
-    np.save(tmp_path / "scan.npy", points)
-    program = exported[1] / "run_onnx.py"
-    expected = run_onnx.Segmenter(program.with_name("model.onnx"))(points, 255)
-    for scan in ("scan.bin", "scan.npy"):
-        result = run_python(BLOCK + RUN, tmp_path, program, scan, "--intensity_max", "255", "--output_dir", scan[-3:])
+    np.save(tmp_path / "scan.npy", np.asfortranarray(points))
+    np.savetxt(tmp_path / "scan.xyz", points, fmt="%.9g")
+    expected = run_onnx.Segmenter(exported[1] / "model.onnx")(points, 255)
+    for scan in ("scan.bin", "scan.npy", "scan.xyz"):
+        result = run_program(exported, tmp_path, scan, "--output_dir", scan[-3:])
         assert not result.returncode, result.stderr
         assert result.stdout.startswith(f"{scan}: ") and "without a label" in result.stdout
         for name, values in zip(("labels", "scores"), expected, strict=True):
             assert np.array_equal(np.load(tmp_path / scan[-3:] / f"{name}.npy"), values)
     assert "ModuleNotFoundError" in run_python(BLOCK + "import uov_hf", tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (clusters(50).T, "transposed"),
+        ((1000 * clusters(50)).astype(np.int32), "millimetres"),
+        (clusters(50) + np.float64([0, 5_000_000, 0, 0]), "map coordinates"),
+        (np.full((5, 4), np.nan), "finite points"),
+        (np.array(["a"]), "expected an array of shape"),
+    ],
+)
+def test_the_copied_program_refuses_the_files_that_the_package_refuses(exported, tmp_path, points, message):
+    np.save(tmp_path / "odd.npy", points)
+    result = run_program(exported, tmp_path, "odd.npy")
+    assert result.returncode == 1 and result.stderr.startswith("run_onnx.py: odd.npy: ") and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not result.stdout

@@ -9,7 +9,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation, bin_files
+from uov_hf import (
+    UOVFeatureExtractor,
+    UOVForSemanticSegmentation,
+    bin_files,
+    pcd_files,
+    point_fields,
+    point_files,
+    text_points,
+    voxel_grid,
+)
 
 
 try:
@@ -25,6 +34,8 @@ except ImportError as error:
 
 
 TOLERANCE = 1e-4  # of the proof, relative to the largest logit: float32 sums in another order
+# Modules of NumPy that the program imports: the readers of scans, and the voxels.
+SCAN_FILES = (bin_files, pcd_files, point_fields, point_files, text_points, voxel_grid)
 MAX_BYTES = 2**31 - 1  # of a protobuf file
 
 
@@ -33,7 +44,7 @@ class OnnxExport:
     """The result of an export.
 
     Args:
-        folder (`Path`): Contains `model.onnx`, `run_onnx.py` and `bin_files.py`.
+        folder (`Path`): Contains `model.onnx`, `run_onnx.py` and the folder `scan_files`.
         num_bytes (`int`): Size of `model.onnx`.
         num_voxels (`int`): Voxels of the scan of the proof.
         difference (`float`): Largest difference from torch's logits, relative to the largest of them.
@@ -78,10 +89,19 @@ def export_onnx(
         file = Path(temporary) / "model.onnx"
         onnx.save(build_onnx(model.eval(), extractor), file)
         num_voxels, difference = prove(model, extractor, file, points, intensity_max)
-        for module in (run_onnx, bin_files):
-            shutil.copy(inspect.getfile(module), folder)
+        _copy_program(folder)
         file.replace(folder / "model.onnx")
     return OnnxExport(folder, (folder / "model.onnx").stat().st_size, num_voxels, difference)
+
+
+def _copy_program(folder: Path) -> None:
+    """Copy the program, and what it imports as the package `scan_files`."""
+    shutil.copy(inspect.getfile(run_onnx), folder)
+    scan_files = folder / "scan_files"
+    scan_files.mkdir(exist_ok=True)
+    (scan_files / "__init__.py").touch()
+    for module in SCAN_FILES:
+        shutil.copy(inspect.getfile(module), scan_files)
 
 
 def prove(

@@ -6,7 +6,7 @@ missing neighbour would need Add in place of ScatterND, but two to five times th
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,14 +24,6 @@ from uov_hf.sparse_unet import ConvNormReLU, ResidualBlock, SparseUNet, UNetStag
 # Of 2022, the oldest versions that have all the operators here: older runtimes can read the file.
 OPSET, IR_VERSION = 18, 8
 NUM_PLACES = 8  # of a voxel in its cell of twice the size
-VOXEL_SETTINGS = (
-    "voxel_size",
-    "coordinate_system",
-    "point_cloud_range",
-    "voxel_reduction",
-    "intensity_scaling",
-    "missing_intensity",
-)
 
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
@@ -176,7 +168,7 @@ def build_onnx(model: UOVForSemanticSegmentation, extractor: UOVFeatureExtractor
         "head": config.head,
         "num_levels": len(model.uov.backbone.encoder) + 1,
         "stem_kernel_size": config.stem_kernel_size,
-        "voxels": {name: getattr(extractor, name) for name in VOXEL_SETTINGS},
+        "voxels": asdict(extractor.voxel_grid),
     }
     helper.set_model_props(onnx_model, {"uov_hf": json.dumps(about, ensure_ascii=False)})
     return onnx_model

@@ -1,7 +1,7 @@
 """Segment a lidar scan with an exported network; needs NumPy and ONNX Runtime, and neither torch nor uov_hf.
 
-`uov-hf export` copies this file and `bin_files.py` beside `model.onnx`, which contains the classes and the settings of
-the voxels.
+`uov-hf export` copies this file and the folder `scan_files`, which reads scans and makes voxels, beside `model.onnx`,
+which contains the classes and the settings of the voxels.
 
 examples:
   python run_onnx.py scan.bin --intensity_max 255 --output_dir segmented
@@ -16,34 +16,34 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 
 
-try:  # the copy beside an exported network
-    from bin_files import read_bin  # type: ignore[import-not-found]  # in the package it has another name
-except ImportError:
-    from uov_hf.bin_files import read_bin
+try:  # the copies beside an exported network; in the package they have other names
+    from scan_files.point_files import check_finite, read_points  # type: ignore[import-not-found]
+    from scan_files.voxel_grid import VoxelGrid  # type: ignore[import-not-found]
+except ModuleNotFoundError:
+    from uov_hf.point_files import check_finite, read_points
+    from uov_hf.voxel_grid import VoxelGrid
 
 
 FORMAT_VERSION = 1  # of the metadata and of the inputs of the network
 IGNORED = 255
-AXIS_LIMIT = 1 << 15  # voxels on each side of the sensor, on each axis
 # A key is x, y, z with 20 bits each. The shift makes them positive at every stride, and leaves empty cells on all
 # sides: a kernel that reaches over the end of a row of cells must land in an empty cell, never in the next row.
 FIELD_BITS, SHIFT = 20, 1 << 18
 
 
 def voxelize(
-    points: np.ndarray, settings: dict[str, Any], intensity_max: float | None = None
+    points: np.ndarray, grid: VoxelGrid, intensity_max: float | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Voxels of a scan, as `UOVFeatureExtractor` makes them, in the order of the network.
+    """Voxels of a scan in the order of the network.
 
     Args:
         points (`np.ndarray` of shape `(num_points, 3 or more)`): x, y, z in metres, and the intensity as in the file.
-        settings (`dict`): The arguments of `UOVFeatureExtractor`.
+        grid (`VoxelGrid`): The settings of the voxels.
         intensity_max (`float`, *optional*): The sensor's full scale; not needed with raw intensities.
 
     Returns:
@@ -51,48 +51,13 @@ def voxelize(
         `(num_points,)` int64, −1 for a point with a coordinate that is not finite, or out of range.
 
     Raises:
-        ValueError: The points have another shape or lie too far out, or `intensity_max` is missing.
+        ValueError: The points have another form or lie too far out, or `intensity_max` is missing.
     """
-    if points.ndim != 2 or points.shape[1] < 3:
-        raise ValueError(f"`points` must have shape (num_points, 3 or more), got {points.shape}.")
-    points = points[:, :4].astype(np.float32, copy=False)
-    kept = np.flatnonzero(np.isfinite(points[:, :3]).all(axis=1))
-    coords = points[kept, :3]
-    if settings["coordinate_system"] == "cylindrical":
-        x, y, z = coords.T
-        coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
-    if settings["point_cloud_range"] is not None:
-        lower, upper = np.array(settings["point_cloud_range"], np.float32).reshape(2, 3)
-        inside = ((coords >= lower) & (coords < upper)).all(axis=1)
-        kept, coords = kept[inside], coords[inside]
-    cells = np.floor(coords / np.array(settings["voxel_size"], np.float32))
-    if np.abs(cells).max(initial=0) >= AXIS_LIMIT:
-        raise ValueError(f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis.")
-    keys, first, inverse = np.unique(_pack(cells.astype(np.int64).T + SHIFT), return_index=True, return_inverse=True)
-    feature = _intensity(points[kept], settings, intensity_max)
-    if settings["voxel_reduction"] == "mean":
-        reduced = np.bincount(inverse, feature, len(keys)) / np.bincount(inverse, minlength=len(keys))
-    else:
-        reduced = feature[first]
-    point_to_voxel = np.full(len(points), -1, np.int64)
-    point_to_voxel[kept] = inverse
-    return keys, reduced.astype(np.float32)[:, None], point_to_voxel
-
-
-def _intensity(points: np.ndarray, settings: dict[str, Any], intensity_max: float | None) -> np.ndarray:
-    missing = settings["missing_intensity"]
-    if points.shape[1] == 3:
-        return np.full(len(points), missing, np.float32)
-    feature = points[:, 3]
-    if settings["intensity_scaling"] != "raw":
-        if intensity_max is None or not intensity_max > 0:
-            raise ValueError(
-                f"Pass `intensity_max`, the full scale: 255 for nuScenes, 1 for KITTI, got {intensity_max}."
-            )
-        feature = feature / np.float32(intensity_max)
-    if settings["intensity_scaling"] == "unit_plus_one":
-        feature = feature + np.float32(1)
-    return np.where(np.isfinite(points[:, 3]), feature, missing)
+    indices, features, point_to_voxel = grid.voxelize(points, intensity_max)
+    keys = _pack(indices.astype(np.int64).T + SHIFT)
+    order = np.argsort(keys)
+    rank = np.append(np.argsort(order), -1)  # the last one is that of row −1
+    return keys[order], features[order], rank[point_to_voxel]
 
 
 def _pack(fields: Iterable[np.ndarray]) -> np.ndarray:
@@ -169,11 +134,12 @@ class Segmenter:
         self.settings = json.loads(self.session.get_modelmeta().custom_metadata_map.get("uov_hf", "{}"))
         if self.settings.get("format_version") != FORMAT_VERSION:
             raise ValueError(f"{path}: expected an export of format version {FORMAT_VERSION}. Export it again.")
+        self.grid = VoxelGrid(**self.settings["voxels"])
         self.class_names = list(self.settings["id2label"].values())
 
     def voxel_logits(self, points: np.ndarray, intensity_max: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Logits `(num_voxels, num_classes)` of the voxels, and the voxel of every point `(num_points,)`, or −1."""
-        keys, features, point_to_voxel = voxelize(points, self.settings["voxels"], intensity_max)
+        keys, features, point_to_voxel = voxelize(points, self.grid, intensity_max)
         if not len(keys):
             return np.zeros((0, len(self.class_names)), np.float32), point_to_voxel
         maps = kernel_maps(keys, self.settings["num_levels"], self.settings["stem_kernel_size"])
@@ -189,24 +155,30 @@ class Segmenter:
         return best[point_to_voxel], scores[point_to_voxel]  # row −1 is the one appended
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scan", type=Path, help=".npy, or float32 without a header")
+    parser.add_argument("scan", type=Path, help=".bin, .npy, .npz, .pcd, .xyz, …; .ply, .las and .laz by a library")
     parser.add_argument("--model", type=Path, default=Path(__file__).with_name("model.onnx"))
-    parser.add_argument("--num_columns", type=int, help="columns of a file without a header; default: measured")
+    parser.add_argument("--num_columns", type=int, help="columns of a .bin file; default: measured")
     parser.add_argument("--intensity_max", type=float, help="full scale of the intensity: 255 (nuScenes), 1 (KITTI)")
     parser.add_argument("--output_dir", type=Path, default=Path("segmented"), help="gets labels.npy and scores.npy")
     args = parser.parse_args()
-    segmenter = Segmenter(args.model)
-    points = np.load(args.scan) if args.scan.suffix == ".npy" else read_bin(args.scan, args.num_columns)
-    labels, scores = segmenter(points, args.intensity_max)
+    try:
+        points = read_points(args.scan, args.num_columns)
+        check_finite(points, args.scan)
+        segmenter = Segmenter(args.model)
+        labels, scores = segmenter(points, args.intensity_max)
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"run_onnx.py: {error}\n")
+        return 1
     args.output_dir.mkdir(parents=True, exist_ok=True)
     np.save(args.output_dir / "labels.npy", labels)
     np.save(args.output_dir / "scores.npy", scores)
     counts = np.bincount(labels, minlength=IGNORED + 1)
     named = [f"{name} {count:,}" for name, count in zip(segmenter.class_names, counts, strict=False) if count]
     sys.stdout.write(f"{args.scan}: {', '.join([*named, f'without a label {counts[IGNORED]:,}'])}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

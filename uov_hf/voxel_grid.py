@@ -1,0 +1,102 @@
+"""The voxels of a scan, in NumPy: the feature extractor and the program beside an exported network share them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .point_fields import array_to_points
+
+
+# Voxel indices of one axis fit in 16 bits: 3.2 km at 0.1 m.
+AXIS_BITS = 16
+AXIS_LIMIT = 1 << (AXIS_BITS - 1)
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """The grid of a network and the feature of a voxel. `UOVFeatureExtractor` describes and checks the settings."""
+
+    voxel_size: Sequence[float]
+    coordinate_system: str
+    point_cloud_range: Sequence[float] | None
+    voxel_reduction: str
+    intensity_scaling: str
+    missing_intensity: float
+
+    def voxelize(
+        self, points: NDArray[Any], intensity_max: float | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
+        """Voxelise one scan.
+
+        Args:
+            points (`np.ndarray` of shape `(num_points, 3 or more)`): x, y, z in metres, the intensity as in the file.
+            intensity_max (`float`, *optional*): The sensor's full scale; not needed with raw intensities.
+
+        Returns:
+            `tuple`: Indices of the voxels `(num_voxels, 3)` int32 in the order of their first points, their features
+            `(num_voxels, 1)` float32, and the voxel of every point `(num_points,)` int64, −1 for none.
+
+        Raises:
+            ValueError: The points have another form or lie too far out, or `intensity_max` is missing.
+        """
+        points = array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
+        kept, indices = self._voxel_indices(points)
+        first, inverse = _group(indices)
+        feature = self._intensity(points[kept], intensity_max)
+        voxel_feature = feature[first]
+        if self.voxel_reduction == "mean":
+            mean = np.bincount(inverse, feature, len(first)) / np.bincount(inverse, minlength=len(first))
+            voxel_feature = mean.astype(np.float32)
+        point_to_voxel = np.full(len(points), -1, np.int64)
+        point_to_voxel[kept] = inverse
+        return indices[first], voxel_feature.astype(np.float32, copy=False)[:, None], point_to_voxel
+
+    def _voxel_indices(self, points: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Rows of the points that have a voxel, and their voxel indices."""
+        kept = np.flatnonzero(np.isfinite(points[:, :3]).all(axis=1))
+        coords = points[kept, :3]
+        if self.coordinate_system == "cylindrical":
+            x, y, z = coords.T
+            coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
+        if self.point_cloud_range is not None:
+            lower, upper = np.array(self.point_cloud_range, np.float32).reshape(2, 3)
+            inside = ((coords >= lower) & (coords < upper)).all(axis=1)
+            kept, coords = kept[inside], coords[inside]
+        indices = np.floor(coords / np.array(self.voxel_size, np.float32))
+        if len(indices) and np.abs(indices).max() >= AXIS_LIMIT:
+            farthest = points[kept[np.abs(indices).max(axis=1).argmax()], :3]
+            raise ValueError(
+                f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis, got one at {farthest} m. "
+                "Points must be in the lidar frame, not on a map; `point_cloud_range` removes outliers."
+            )
+        return kept, indices.astype(np.int32)
+
+    def _intensity(self, points: NDArray[np.floating], intensity_max: float | None) -> NDArray[np.floating]:
+        if points.shape[1] == 3:
+            return np.full(len(points), self.missing_intensity, np.float32)
+        return np.where(np.isfinite(points[:, 3]), self._scale(points[:, 3], intensity_max), self.missing_intensity)
+
+    def _scale(self, intensity: NDArray[np.floating], intensity_max: float | None) -> NDArray[np.floating]:
+        if self.intensity_scaling == "raw":
+            return intensity
+        if intensity_max is None or not intensity_max > 0:
+            raise ValueError(
+                f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
+                f"(255 for nuScenes, 1 for KITTI), got {intensity_max}."
+            )
+        unit = intensity / np.float32(float(intensity_max))
+        return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
+
+
+def _group(indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First point of every voxel, in the order of the points, and the voxel of every point."""
+    x, y, z = (indices.T + AXIS_LIMIT).astype(np.int64)
+    keys = (x << 2 * AXIS_BITS) | (y << AXIS_BITS) | z
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[inverse]
