@@ -114,10 +114,23 @@ def _read(path: Path, num_columns: int | None, max_points: int | None) -> NDArra
     return read_bin(path, num_columns) if suffix == ".bin" else READERS[suffix](path, max_points)
 
 
-def _near_origin(points: np.ndarray) -> PointCloud:
+def find_origin(points: np.ndarray, distance: float = MAP_DISTANCE) -> np.ndarray:
+    """Where float32 coordinates start: the median of the finite points, in whole metres, if it is far from 0.
+
+    Args:
+        points (`np.ndarray` of shape `(num_points, 3 or more)`): In metres.
+        distance (`float`, *optional*, defaults to 1000.0): A median is far if it is beyond this on some axis.
+
+    Returns:
+        `np.ndarray` of shape `(3,)`, float64: Zero in the frame of a sensor.
+    """
     finite = points[np.isfinite(points[:, :3]).all(axis=1), :3]
     middle = np.rint(np.median(finite, axis=0)).astype(np.float64) if len(finite) else np.zeros(3)
-    origin = middle if (np.abs(middle) > MAP_DISTANCE).any() else np.zeros(3)
+    return middle if (np.abs(middle) > distance).any() else np.zeros(3)
+
+
+def _near_origin(points: np.ndarray) -> PointCloud:
+    origin = find_origin(points)
     if origin.any():
         points = points - np.pad(origin, (0, points.shape[1] - 3))
     return PointCloud(points.astype(np.float32, copy=False), origin)

@@ -313,12 +313,11 @@ def _write(result: SegmentedScan, viewer: bool, with_arrays: bool) -> None:
     about = {"scan": result.scan.name, "num_points": len(result.points), "origin": result.origin.tolist()}
     write_classes(folder / "classes.json", about, names, colors, result.points_per_class())
     title = f"{result.scan.name}: {len(result.points):,} points"
-    cloud = PointCloud(result.points, result.origin)
-    extent = _extent(cloud)
+    extent = _extent(result.cloud)
     picture = draw_birds_eye_view(result.points, result.labels, names, colors, extent=extent, title=title)
     picture.save(folder / "birds_eye_view.png")
     if viewer:
-        shown = cloud.file_points, result.labels, names, colors
+        shown = result.cloud.file_points, result.labels, names, colors
         intensity = result.points[:, 3] if result.points.shape[1] > 3 else None
         write_viewer(folder / "viewer.html", *shown, scores=result.scores, intensity=intensity, title=title)
     else:

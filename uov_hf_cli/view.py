@@ -60,8 +60,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         "title": args.scan.name,
     }
     if args.viewer == "rerun":
-        viewer.show_in_rerun(points, **shown, path=args.output)
-        yield f"{args.output or 'rerun'}: {len(points):,} points"
+        origin = viewer.show_in_rerun(points, **shown, path=args.output)
+        placed = f", {viewer.describe_origin(origin)}" if origin.any() else ""
+        yield f"{args.output or 'rerun'}: {len(points):,} points{placed}"
         return
     path = viewer.write_viewer(args.output or Path("viewer.html"), points, **shown)
     yield f"{path}: {len(points):,} points"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from uov_hf.pictures.viewer import render_viewer, show_in_rerun, write_viewer
+from uov_hf_cli.__main__ import main
 
 
 CLASS_NAMES = ["car", "road", "tree </script><b>"]
@@ -121,15 +122,21 @@ def test_without_rerun_the_error_names_the_extra(monkeypatch):
         show_in_rerun(POINTS, **FULL)
 
 
-def test_rerun_gets_every_point_with_its_class_and_color(tmp_path):
-    pytest.importorskip("rerun", reason="rerun is not installed: pip install rerun-sdk")
+def columns_of(path):
+    """The columns of a recording, by entity and name."""
     from rerun.chunk import RrdReader
 
-    show_in_rerun(POINTS, **FULL, path=tmp_path / "deep" / "scan.rrd")
     columns = {}
-    for chunk in RrdReader(tmp_path / "deep" / "scan.rrd").stream().to_chunks():
+    for chunk in RrdReader(path).stream().to_chunks():
         batch = chunk.to_record_batch()
         columns |= {(chunk.entity_path, name): batch.column(name).to_pylist() for name in batch.schema.names}
+    return columns
+
+
+def test_rerun_gets_every_point_with_its_class_and_color(tmp_path):
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install rerun-sdk")
+    show_in_rerun(POINTS, **FULL, path=tmp_path / "deep" / "scan.rrd")
+    columns = columns_of(tmp_path / "deep" / "scan.rrd")
     assert columns["/class", "Points3D:class_ids"] == [[0, 1, 1, 255]]
     assert columns["/ground_truth", "Points3D:class_ids"] == [[0, 1, 2, 2]]
     assert columns["/error", "Points3D:class_ids"] == [[0, 0, 1, 1]]
@@ -137,3 +144,17 @@ def test_rerun_gets_every_point_with_its_class_and_color(tmp_path):
     assert len(set(columns["/intensity", "Points3D:colors"][0])) == 4
     classes = columns["/class", "AnnotationContext:context"][0][0]
     assert [entry["class_description"]["info"]["label"] for entry in classes] == ["car", "road", "unlabelled"]
+    assert not any(entity == "/origin" for entity, _ in columns)
+
+
+def test_a_map_keeps_its_millimetres_in_rerun(tmp_path, capsys):
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install rerun-sdk")
+    points = np.random.default_rng(0).uniform(-150, 150, (1000, 3)) + [400_000, 5_300_000, 500]
+    np.save(tmp_path / "map.npy", points)
+    assert main(["view", str(tmp_path / "map.npy"), "--viewer", "rerun", "--output", str(tmp_path / "map.rrd")]) == 0
+    columns, printed = columns_of(tmp_path / "map.rrd"), capsys.readouterr().out
+    (text,) = next(columns[key] for key in columns if key == ("/origin", "TextDocument:text"))[0]
+    origin = [float(number) for number in re.findall(r"[xyz] (-?\d+)", text)]
+    assert text in printed and np.abs(np.subtract(origin, points.mean(0))).max() < 20
+    positions = np.array(columns["/height", "Points3D:positions"][0])
+    assert np.abs(positions + origin - points).max() < 0.001

@@ -298,6 +298,16 @@ def test_a_scan_is_never_overwritten_by_its_result(tmp_path):
     assert (tmp_path / "scan.pcd").read_bytes() == before
 
 
+def test_a_map_in_rerun_is_relative_to_its_origin_which_is_in_the_file(tmp_path):
+    pytest.importorskip("rerun", reason="rerun is not installed: pip install 'uov-hf[rerun]'")
+    from rerun.chunk import RrdReader
+
+    path = segmented(tmp_path / "map.las", ".rrd", points=POINTS[:, :3] - POINTS[:, :3].mean(0).round(), origin=UTM)
+    chunks = [chunk for chunk in RrdReader(path).stream().to_chunks() if chunk.entity_path == "/origin"]
+    texts = [text for chunk in chunks for text in chunk.to_record_batch().column("TextDocument:text").to_pylist()]
+    assert len(texts) == 1 and "x 51234" in texts[0][0] and "y 541234" in texts[0][0]
+
+
 def test_an_unknown_format_and_a_missing_library_are_named_before_the_run(monkeypatch):
     check_libraries(FORMATS[:-1])
     with pytest.raises(ValueError, match="`formats` must be among npy, label, ply, pcd, las, laz, rrd, got e57"):

@@ -23,6 +23,7 @@ from uov_hf.pictures.scan_colors import (
     value_colors,
     value_range,
 )
+from uov_hf.point_files import find_origin
 
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -71,7 +72,7 @@ def render_viewer(
     points = check_points(points)
     kept = np.isfinite(points[:, :3]).all(axis=1)
     positions = points[kept, :3].astype(np.float64)
-    origin = np.rint(np.median(positions, axis=0)) if len(positions) else np.zeros(3)  # a map may lie far from 0
+    origin = find_origin(positions, distance=0)  # also the middle of the first view
     values = {"scores": scores, "intensity": intensity, "ground_truth": ground_truth}
     colorings = _colorings(points, segmentation, class_names, colors, **values)
     scan = {
@@ -156,11 +157,16 @@ def _pack(data: bytes) -> str:
 
 def show_in_rerun(
     points: np.ndarray, *args: Any, title: str = "LiDAR segmentation", path: str | Path | None = None, **kwargs: Any
-) -> None:
+) -> np.ndarray:
     """Show the scan in a window of rerun, one tab for each colouring. Arguments are those of [`render_viewer`].
+
+    Positions in rerun are float32. Those of a map are relative to an origin, which is text in a tab of its own.
 
     Args:
         path (`str` or `Path`, *optional*): A `.rrd` file to write instead of opening a window; `rerun FILE` opens it.
+
+    Returns:
+        `np.ndarray` of shape `(3,)`, float64: The origin; zero for a scan in the frame of its sensor.
 
     Raises:
         ImportError: If rerun is not installed.
@@ -174,16 +180,23 @@ def show_in_rerun(
         ) from error
     points = check_points(points)
     kept = np.isfinite(points[:, :3]).all(axis=1)
+    origin = find_origin(points)
+    positions = points[kept, :3] - origin
     colorings = _colorings(points, *args, **kwargs)
     entities = [coloring.name.replace(" ", "_") for coloring in colorings]
-    tabs = [blueprint.Spatial3DView(origin=entity, name=entity) for entity in entities]
-    recording = rerun.RecordingStream(title)
+    tabs: list[Any] = [blueprint.Spatial3DView(origin=entity, name=entity) for entity in entities]
+    if origin.any():
+        tabs.append(blueprint.TextDocumentView(origin="origin", name="origin"))
+    recording = rerun.RecordingStream("uov-hf")  # rerun warns of an application with a dot in its name
     if path is None:
         recording.spawn()
     else:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         recording.save(path)
+    recording.send_recording_name(title)
     recording.send_blueprint(blueprint.Blueprint(blueprint.Tabs(*tabs)))
+    if origin.any():
+        recording.log("origin", rerun.TextDocument(describe_origin(origin)), static=True)
     for entity, coloring in zip(entities, colorings, strict=True):
         array = coloring.array[kept]
         if coloring.colors is None:
@@ -193,5 +206,10 @@ def show_in_rerun(
             context = rerun.AnnotationContext([(group.id, group.name, group.color) for group in groups])
             recording.log(entity, context, static=True)
             shades = {"class_ids": array}
-        recording.log(entity, rerun.Points3D(points[kept, :3], radii=rerun.Radius.ui_points(1.5), **shades))
+        recording.log(entity, rerun.Points3D(positions, radii=rerun.Radius.ui_points(1.5), **shades))
     recording.flush()
+    return origin
+
+
+def describe_origin(origin: np.ndarray) -> str:
+    return f"positions are relative to x {origin[0]:.0f}, y {origin[1]:.0f}, z {origin[2]:.0f} m"

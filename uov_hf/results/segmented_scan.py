@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.point_files import PointCloud
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class SegmentedScan:
     scores: np.ndarray
     class_names: list[str]
     files: tuple[Path, ...] = ()
+
+    @property
+    def cloud(self) -> PointCloud:
+        return PointCloud(self.points, self.origin)
 
     def points_per_class(self) -> dict[str, int]:
         counts = np.bincount(self.labels, minlength=IGNORED + 1)

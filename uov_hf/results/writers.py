@@ -58,7 +58,7 @@ def _write_label(path: Path, result: SegmentedScan) -> None:
 
 
 def _write_rrd(path: Path, result: SegmentedScan) -> None:
-    names, points = result.class_names, result.points
+    names, points = result.class_names, result.cloud.file_points
     shown = points, result.labels, names, class_colors(names)
     intensity = points[:, 3] if points.shape[1] > 3 else None
     show_in_rerun(*shown, scores=result.scores, intensity=intensity, title=result.scan.name, path=path)
