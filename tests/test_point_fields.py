@@ -79,6 +79,17 @@ def test_an_extra_dimension_of_las_is_the_intensity_where_the_own_one_is_not_set
     np.testing.assert_allclose(read_points(tmp_path / "scan.las")[:, 3], VALUES)
 
 
+def test_the_intensity_of_an_npz_may_be_an_array_beside_the_coordinates(tmp_path):
+    np.savez(tmp_path / "scan.npz", xyz=XYZ, reflectance=VALUES, pose=np.eye(4).ravel())
+    np.testing.assert_array_equal(read_points(tmp_path / "scan.npz"), np.column_stack([XYZ, VALUES]))
+
+
+def test_an_npz_with_several_tables_is_refused_with_their_shapes(tmp_path):
+    np.savez(tmp_path / "scan.npz", points=XYZ, pose=np.eye(4))
+    with pytest.raises(ValueError, match=r"scan.npz: expected one array .*got points \(\d+, 3\), pose \(4, 4\)"):
+        read_points(tmp_path / "scan.npz")
+
+
 def test_the_only_table_of_an_npz_is_the_scan(tmp_path):
     np.savez(tmp_path / "scan.npz", points=XYZ, labels=VALUES)
     np.testing.assert_array_equal(read_points(tmp_path / "scan.npz"), XYZ)

@@ -38,6 +38,23 @@ def test_text_of_any_program(tmp_path, kind, suffix):
     np.testing.assert_array_equal(read_points(tmp_path / f"scan{suffix}"), POINTS)
 
 
+@pytest.mark.parametrize("cell", ["", "N/A", "#N/A", "null", "nan", "-nan(ind)", "1.#QNAN"])
+@pytest.mark.parametrize("separator", [";", ","])
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_cell_without_a_number_is_nan_in_the_first_row_too(tmp_path, cell, separator, row):
+    lines, expected = rows(separator).split("\n"), POINTS.copy()
+    lines[row], expected[row, 3] = f"{lines[row].rpartition(separator)[0]}{separator}{cell}", np.nan
+    (tmp_path / "scan.csv").write_text("\n".join([separator.join(["x", "y", "z", "i"]), *lines]))
+    np.testing.assert_array_equal(read_points(tmp_path / "scan.csv"), expected)
+
+
+@pytest.mark.parametrize("comment", ["# a, b", "// a, b"])
+def test_comments_may_be_after_a_point_and_in_the_last_line(tmp_path, comment):
+    first, rest = rows(",").split("\n", 1)
+    (tmp_path / "scan.csv").write_text(f"x,y,z,i\n{first} {comment}\n{rest} {comment}\n{comment}\n")
+    np.testing.assert_array_equal(read_points(tmp_path / "scan.csv"), POINTS)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_text_in_any_encoding_with_any_line_ends(tmp_path, encoding):
     text = "x;y;z;intensity;größe\n" + rows(";", ",").replace("\n", ";0\n") + ";0\n"
@@ -61,12 +78,14 @@ def test_six_columns_without_names_are_colours_not_intensities(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "expected lines of at least 3 numbers"),
+        ("\n", "expected lines of at least 3 numbers"),
+        ("", "expected a file with points, got an empty file"),
+        (rows() + "\n1 2 3 4 5", "expected 4 columns in every line, .*got '1 2 3 4 5'"),
         ("once upon a time\n", "expected lines of at least 3 numbers"),
         ("a b c d\n" + rows(), "expected the fields x, y and z, got a, b, c, d"),
         ("x y z\n" + rows(), "expected names for 4 columns above the first point, got 'x y z'"),
-        (rows()[:-12], "cannot be read: ValueError: invalid column index 3 at row 3 with 3 columns"),
-        (rows().replace("5.125", "n/a"), "cannot be read: ValueError: could not convert string 'n/a'"),
+        (rows()[:-12], "expected 4 columns in every line, as in the first point"),
+        (rows().replace("5.125", "five"), "cannot be read: ValueError: could not convert string 'five'"),
     ],
 )
 def test_text_that_is_no_scan_is_refused(tmp_path, text, message):

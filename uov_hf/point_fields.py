@@ -51,7 +51,10 @@ def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArr
     for name, values in fields.items():
         plain.setdefault(_plain(name), values)
     if not {*AXES} <= set(plain):
-        raise ValueError(f"{path}: expected the fields x, y and z, got {', '.join(fields) or 'none'}.")
+        raise ValueError(
+            f"{path}: expected the fields x, y and z, got {', '.join(fields) or 'none'}. Rename "
+            "the metric coordinates to x, y and z."
+        )
     _check_metric_type(path, [plain[name].dtype for name in AXES])
     intensity = [name for name in INTENSITY_NAMES if name in plain and plain[name].ndim == 1][:1]
     if not intensity and (others := [name for name in fields if _plain(name) not in AXES]):

@@ -93,6 +93,8 @@ def read_cloud(path: str | Path, num_columns: int | None = None, max_points: int
         raise ValueError(f"{path}: expected a file with points, got none.")
     if path.suffix.lower() not in READERS:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
+    if not path.stat().st_size and path.suffix.lower() != ".bin":  # without a header, it is a scan of no points
+        raise ValueError(f"{path}: expected a file with points, got an empty file. Copy or download it again.")
     try:
         points = _read(path, num_columns, max_points)
         check_size(path, len(points), 0, max_points)  # of files without a header, or with a wrong one
@@ -158,6 +160,11 @@ def _check_npy_size(path: Path) -> None:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError(
+                f"{path}: expected numbers, got an array of Python objects. Save it as numbers: "
+                "`np.save(path, points.astype(np.float32))`."
+            )
         num_bytes = path.stat().st_size - file.tell()
     point_size = dtype.itemsize * int(np.prod(shape[1:], dtype=object))
     if shape and point_size:
@@ -173,9 +180,20 @@ def _read_npz(path: Path, max_points: int | None) -> NDArray[np.generic]:
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     tables = [array for array in arrays.values() if array.dtype.names or (array.ndim == 2 and array.shape[1] >= 3)]
+    columns = {name: array for name, array in arrays.items() if array.ndim == 1}
+    if len(tables) == 1 and tables[0].shape[1:] == (3,):  # the intensity may be an array of its own
+        xyz = array_to_points(tables[0], path)
+        beside = {name: array for name, array in columns.items() if len(array) == len(xyz)}
+        return stack_fields(path, dict(zip(AXES, xyz.T, strict=True)) | beside)
     if len(tables) == 1:
         return array_to_points(tables[0], path)
-    return stack_fields(path, {name: array for name, array in arrays.items() if array.ndim == 1})
+    if not {*AXES} <= {*columns}:
+        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(
+            f"{path}: expected one array of shape (num_points, 3 or more), or arrays x, y and z, got {found}. "
+            "Save the points alone, as .npy."
+        )
+    return stack_fields(path, columns)
 
 
 def _read_ply(path: Path, max_points: int | None) -> NDArray[np.generic]:

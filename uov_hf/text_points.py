@@ -10,7 +10,11 @@ from .point_fields import check_size, stack_fields
 
 
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
-MAX_HEADER_LINES = 100
+# A cell without a number, as spreadsheets and Windows programs write it.
+MISSING = re.compile(r"|-|n/?a|#n/a|null|none|[+-]?nan\(.*\)|[+-]?1\.#\w+", re.IGNORECASE)
+COMMENTS = ("#", "//")
+COMMENT = re.compile(r"(^|\s)(#(?!n/a)|//).*", re.IGNORECASE)  # "1.#QNAN" and "#N/A" of Windows are none
+MAX_HEADER_LINES, MAX_CHECKED_LINES = 100, 1000
 UNNAMED = ("x", "y", "z", "intensity")  # meaning of the columns without a line of names
 COLORED = 6  # columns of x, y, z, red, green, blue
 
@@ -19,26 +23,64 @@ def read_text_points(path: Path, max_points: int | None = None) -> NDArray[np.fl
     """x, y, z and, if there is one, the intensity: `(num_points, 3 or 4)`.
 
     The text is UTF-8 or UTF-16, else Latin-1. Columns are separated by semicolons, tabs, commas or spaces. Numbers may
-    have decimal commas where the separator is another one. A line of names gives the columns their meaning. Without it
-    they are x, y, z and the intensity, or x, y, z, red, green, blue if there are six.
+    have decimal commas where the separator is another one. An empty cell is NaN, and so are N/A and the like.
+
+    A line of names gives the columns their meaning. Without it they are x, y, z and the intensity, or x, y, z, red,
+    green, blue if there are six.
 
     Raises:
         ValueError: There are no lines of numbers, or a line has other columns than the first.
     """
     lines = [line.strip() for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
     check_size(path, max(len(lines) - MAX_HEADER_LINES, 0), 0, max_points)
-    separator = find_separator(lines[-1]) if lines else None
+    separator = find_separator(next(filter(None, map(_without_comment, reversed(lines))), ""))
     start = next((row for row, line in enumerate(lines[:MAX_HEADER_LINES]) if _is_point(line, separator)), None)
     if start is None:
         raise ValueError(f"{path}: expected lines of at least 3 numbers (x, y, z), got none.")
-    names = _column_names(path, lines[:start], lines[start], separator)
-    lines = lines[start:]
+    names = _column_names(path, lines[:start], _without_comment(lines[start]), separator)
+    lines = [line for line in map(_without_comment, lines[start:]) if line]
     check_size(path, len(lines), 0, max_points)
-    numeric = [place for place, cell in enumerate(_cells(lines[0], separator)) if NUMBER.fullmatch(cell)]
+    _check_widths(path, lines, separator)
+    numeric = _numeric_columns(lines[:MAX_CHECKED_LINES], separator)
     plain = {ord('"'): None} | ({} if separator == "," else {ord(","): "."})
-    lines = [line.translate(plain) for line in lines]
-    table = np.loadtxt(lines, delimiter=separator, usecols=numeric, ndmin=2, comments=["#", "//"])
+    table = _load([line.translate(plain) for line in lines], separator, numeric)
     return stack_fields(path, {names[place]: table[:, column] for column, place in enumerate(numeric)})
+
+
+def _without_comment(line: str) -> str:
+    return COMMENT.sub("", line).strip() if any(mark in line for mark in COMMENTS) else line
+
+
+def _check_widths(path: Path, lines: list[str], separator: str | None) -> None:
+    """Check that all points have as many cells as the first."""
+    width = len(lines[0].split(separator))
+    for line in lines:
+        if len(line.split(separator)) != width:
+            raise ValueError(
+                f"{path}: expected {width} columns in every line, as in the first point {lines[0]!r}, got {line!r}."
+            )
+
+
+def _numeric_columns(lines: list[str], separator: str | None) -> list[int]:
+    """The columns of numbers. Others are words, such as classes and dates; a column without any cell is none."""
+    rows = [_cells(line, separator) for line in lines]
+    first = [next((cell for cell in column if not MISSING.fullmatch(cell)), "") for column in zip(*rows, strict=True)]
+    return [place for place, cell in enumerate(first) if NUMBER.fullmatch(cell)]
+
+
+def _load(lines: list[str], separator: str | None, columns: list[int]) -> NDArray[np.float64]:
+    def load(lines: list[str]) -> NDArray[np.float64]:
+        return np.loadtxt(lines, delimiter=separator, usecols=columns, ndmin=2, comments=None)
+
+    try:
+        return load(lines)
+    except ValueError:  # a cell is missing: look at each one, which takes several times as long
+        return load([_with_nan(line, separator) for line in lines])
+
+
+def _with_nan(line: str, separator: str | None) -> str:
+    cells = ["nan" if MISSING.fullmatch(cell) else cell for cell in _cells(line, separator)]
+    return (separator or " ").join(cells)
 
 
 def decode_text(content: bytes) -> str:
