@@ -18,18 +18,19 @@ GENUINE = [
 
 
 def turning_scan(num_directions=60, num_beams=16):
-    """Points in the order of time, with intensity, ring, time, a constant and azimuth."""
+    """Points in the order of time, with intensity, ring, time, a constant, azimuth, and eight further columns."""
     azimuth = np.repeat(np.linspace(-3, 3, num_directions), num_beams)
     elevation = np.tile(np.linspace(-0.3, 0.1, num_beams), num_directions)
     distance = 15 + 5 * np.sin(3 * azimuth)
     xyz = np.stack([distance * np.cos(azimuth), distance * np.sin(azimuth), distance * np.tan(elevation)])
     ring = np.tile(np.arange(num_beams), num_directions)
     rest = np.stack([40 + 9 * np.sin(azimuth), ring, azimuth / 60, np.full(len(azimuth), 3), azimuth])
-    return np.concatenate([xyz, rest]).T
+    more = np.stack([distance * scale for scale in (1, 3, -1, 0, 0.5, 2, -4, 7)])
+    return np.concatenate([xyz, rest, more]).T
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("num_columns", range(3, 9))
+@pytest.mark.parametrize("num_columns", [*range(3, 9), 12, 13, 16])
 @pytest.mark.parametrize("num_points", [960, 957])
 def test_any_layout_is_measured(tmp_path, num_columns, dtype, num_points):
     points = turning_scan()[:num_points, :num_columns].astype(dtype)

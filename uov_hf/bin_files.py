@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-NUM_COLUMNS = range(3, 11)  # that are measured
+NUM_COLUMNS = range(3, 17)  # that are measured
 MAX_COORDINATE = 1e7  # metres; more than a quarter of the Earth's circumference
 MIN_MEASURED, MAX_MEASURED = 100, 200_000  # numbers for a median
 
