@@ -20,7 +20,7 @@ from typing import Any
 
 
 SHARED = ("dataset", "data_dir", "dataset_config", "output_dir", "seed")
-OF_THE_TEACHER = ("teacher", "teacher_model_name_or_path", "teacher_settings", "vocabulary")
+OF_THE_TEACHER = ("teacher", "trust_teacher_code", "teacher_model_name_or_path", "teacher_settings", "vocabulary")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", help="root folder of the raw dataset")
     parser.add_argument("--dataset_config", help="such as v1.0-mini; default: the only one in --data_dir")
     parser.add_argument("--teacher", help="model that labels the images; needed without a recipe file")
+    parser.add_argument(
+        "--trust_teacher_code", action="store_true", default=None, help="run the Python file that --teacher names"
+    )
     parser.add_argument("--teacher_model_name_or_path", help="Hub id or folder of the teacher's weights")
     parser.add_argument("--teacher_settings", nargs="+", metavar="NAME=VALUE", help="arguments of this teacher")
     parser.add_argument("--vocabulary", help="prompts and their classes; default: those of the dataset")

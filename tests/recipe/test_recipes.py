@@ -149,7 +149,9 @@ def test_a_plan_skips_what_is_done_and_refuses_to_overwrite_a_training(content):
         ("generate_label_set", "label_points", "pretrain"), "skip"
     ) | dict.fromkeys(("label_card", "distill", "evaluate"), "run")
     changed = recipe_of(content | {"pretrain": content["pretrain"] | {"learning_rate": 1e-3}})
-    with pytest.raises(ValueError, match="other settings: learning_rate = 0.003, now 0.001. .*`--from pretrain`"):
+    with pytest.raises(
+        ValueError, match="other settings or files: learning_rate = 0.003, now 0.001. .*`--from pretrain`"
+    ):
         make_plan(changed)
     assert actions(changed, first="pretrain")["pretrain"] == "repeat"
     rescored = recipe_of(content | {"evaluate": {"split": "test", "refine": "afi"}})

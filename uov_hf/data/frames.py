@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol, TypedDict, overload
 
 import numpy as np
@@ -25,6 +26,7 @@ from datasets.iterable_dataset import ExamplesIterable
 from numpy.typing import NDArray
 
 from uov_hf.image_files import EncodedImage
+from uov_hf.leftovers import data_files
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -197,11 +199,14 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
         licence (`str`): The terms of the data, in a sentence or two.
         may_be_published (`bool`, *optional*): Whether the terms allow a public copy; None where this is not stated.
         pretty_name (`str`, *optional*): The name of the dataset in its card.
+        settings_patterns (`tuple[str, ...]`, *optional*):
+            The files in `data_dir` that describe the frames: calibration, times, poses; not scans and images.
     """
 
     pretty_name: str | None = None
     licence: str = "Not stated: ask who made the dataset before you pass it on."
     may_be_published: bool | None = None
+    settings_patterns: tuple[str, ...] = ()
 
     BUILDER_CONFIG_CLASS = FrameConfig
     DEFAULT_WRITER_BATCH_SIZE = 1  # a row group of Parquet is one frame, so that any frame can be read alone
@@ -222,6 +227,11 @@ class FrameBuilder(GeneratorBasedBuilder, ABC):
     @abstractmethod
     def default_splits(self) -> tuple[str, ...]:
         """Splits that share no frame; the first is the one to train on."""
+
+    def settings_files(self) -> list[Path]:
+        """The files of `settings_patterns` that exist, and `splits.json`."""
+        root = Path(str(self.config.data_dir))
+        return [path for pattern in ("splits.json", *self.settings_patterns) for path in data_files(root, pattern)]
 
     def as_frames(self, split: str | None = None) -> Frames:
         """

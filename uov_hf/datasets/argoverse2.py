@@ -37,6 +37,11 @@ class Argoverse2(FrameBuilder):
     pretty_name = "Argoverse 2 Sensor"
     licence = "CC BY-NC-SA 4.0 with the Argoverse terms of use (https://www.argoverse.org/about.html#terms-of-use)."
     may_be_published = False
+    settings_patterns = tuple(
+        folder + name
+        for folder in ("", "*/", "*/*/")
+        for name in ("calibration/*.feather", "city_SE3_egovehicle.feather")
+    )
 
     def open(self) -> RawFrames:
         frames = [Sweep(log, file) for log in map(Log, self._folders()) for file in log.sweeps]

@@ -26,6 +26,7 @@ class KittiObject(FrameBuilder):
     pretty_name = "KITTI 3D object detection"
     licence = "CC BY-NC-SA 3.0 (https://www.cvlibs.net/datasets/kitti)."
     may_be_published = False
+    settings_patterns = ("*/calib/*.txt",)
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)

@@ -40,6 +40,7 @@ class NuScenes(FrameBuilder):
     def __init__(self, *args: object, data_dir: str | Path, config_name: str | None = None, **kwargs: object):
         config_name = config_name or find_version(Path(data_dir))
         super().__init__(*args, data_dir=str(data_dir), config_name=config_name, **kwargs)
+        self.settings_patterns = (f"{config_name}/*.json",)
         if is_street(Path(data_dir) / config_name):
             self.pretty_name = "Synthetic street (nuScenes format)"
             self.licence = SYNTHETIC_LICENCE

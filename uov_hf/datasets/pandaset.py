@@ -30,6 +30,7 @@ class PandaSet(FrameBuilder):
 
     pretty_name = "PandaSet"
     licence = "CC BY 4.0 with PandaSet's terms of use (https://pandaset.org)."
+    settings_patterns = ("*/calib.json",)
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)

@@ -5,6 +5,7 @@ from pathlib import Path
 from uov_hf.data.frames import OWN_LICENCE, FrameBuilder, disjoint_splits
 from uov_hf.data.raw_folders import RawFrames, own_splits, splits_in
 from uov_hf.leftovers import data_files, is_leftover
+from uov_hf.own_car.calibration import CALIBRATION_NAMES
 from uov_hf.own_car.recordings import Recording
 
 
@@ -16,6 +17,9 @@ class PointCloudFolder(FrameBuilder):
 
     pretty_name = "Own recordings"
     licence = OWN_LICENCE
+    settings_patterns = tuple(
+        folder + name for folder in ("", "*/") for name in (*CALIBRATION_NAMES, "timestamps.csv", "poses.txt")
+    )
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)

@@ -8,6 +8,7 @@ from uov_hf.bags.recording import BagRecording, sequence_name
 from uov_hf.bags.settings import find_settings
 from uov_hf.data.frames import OWN_LICENCE, FrameBuilder, disjoint_splits
 from uov_hf.data.raw_folders import RawFrames, own_splits, splits_in
+from uov_hf.leftovers import data_files
 
 
 class RosBag(FrameBuilder):
@@ -18,6 +19,14 @@ class RosBag(FrameBuilder):
 
     pretty_name = "Own recordings"
     licence = OWN_LICENCE
+
+    def settings_files(self) -> list[Path]:
+        """`splits.json`, the files of the bags, which contain their calibration, and the `rosbag.yaml` of each."""
+        root, files = Path(str(self.config.data_dir)), super().settings_files()
+        for bag in find_bags(root):
+            settings = find_settings(bag, root).path
+            files += [*(data_files(bag, "*") if bag.is_dir() else [bag]), *([settings] if settings.is_file() else [])]
+        return list(dict.fromkeys(files))
 
     def open(self) -> RawFrames:
         root = Path(self.config.data_dir)

@@ -38,6 +38,7 @@ class SemanticKitti(FrameBuilder):
         "CC BY-NC-SA 4.0 (https://semantic-kitti.org)."
     )
     may_be_published = False
+    settings_patterns = tuple(f"sequences/*/{name}.txt" for name in ("calib", "times", "poses"))
 
     def __init__(self, *args: object, data_dir: str | Path, **kwargs: object):
         super().__init__(*args, data_dir=str(data_dir), **kwargs)

@@ -155,8 +155,13 @@ class RecordedFrame(MountedFrame):
 
     @property
     def images(self) -> list[EncodedImage]:
-        files = [self._recording.images[camera][self._name] for camera in self.camera_names]
+        files = self.files_of("images")
         return [_read_image(path, mount) for path, mount in zip(files, self._mounts.values(), strict=True)]
+
+    def files_of(self, column: str) -> list[Path]:
+        if column == "images":
+            return [self._recording.images[camera][self._name] for camera in self.camera_names]
+        return super().files_of(column)
 
     @cached_property
     def points(self) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from uov_hf.training.order import TrainingOrder
 from uov_hf.training.tracking import LOG_FILE, read_log
 
 
+MAX_CHANGES = 10  # in a message; a dataset has thousands of files perhaps
 Action = Literal["skip", "run", "continue", "repeat"]
 WORDS: dict[Action, str] = {
     "skip": "done with the same settings, skipped",
@@ -81,8 +82,9 @@ def _action(made: RecipeStage, is_repeated: bool) -> Action:
     is_costly = stage.name == "generate_label_set" or SECTIONS[stage.name].is_training
     if stage.changes and is_costly:  # it may have taken days
         raise ValueError(
-            f"{stage.output_dir} has the result of {stage.name} with other settings: {'; '.join(stage.changes)}. Give "
-            f"another output_dir to keep it, or `--from {stage.name}` to delete it and to run the stage again."
+            f"{stage.output_dir} has the result of {stage.name} with other settings or files: "
+            f"{'; '.join(stage.changes[:MAX_CHANGES])}. Give another output_dir to keep it, or `--from {stage.name}` "
+            "to delete it and to run the stage again."
         )
     has_begun = stage.output_dir.exists() and not stage.changes
     return "continue" if has_begun and (stage.name == "generate_label_set" or _checkpoints(made)) else "run"

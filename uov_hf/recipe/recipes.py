@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from uov_hf.data import Frames
+from uov_hf.recipe.files import digest_files
 from uov_hf.recipe.programs import Launch, accelerate_launch
 from uov_hf.recipe.sections import SECTIONS, arguments_of, complete, paths_of, start_of
 from uov_hf.recipe.stage import Stage
@@ -114,9 +115,11 @@ class _StageMaker:
         paths = paths_of(name, settings, self.folder, self.sections)
         _check_start(name, {**settings, **paths})
         arguments = arguments_of(name)(**settings, **paths)
-        frames = self._frames_of(arguments)
+        datasets = self._datasets_of(arguments)
+        frames = [its_frames for _, its_frames in datasets]
         _check_frames(name, arguments, frames)
-        folder, inputs = self.folder / SECTIONS[name].folder, self._inputs_of(name, frames)
+        files = digest_files(settings, datasets, "images" if name == "generate_label_set" else "points")
+        folder, inputs = self.folder / SECTIONS[name].folder, self._inputs_of(name, frames) | files
         num_frames = sum(map(len, frames))
         if module := SECTIONS[name].module:
             program = ("-m", module, arguments.label_set)  # the one argument without a name
@@ -146,11 +149,12 @@ class _StageMaker:
         ids = "\n\n".join("\n".join(one.frame_ids) for one in frames)
         return inputs | ({"frames": hashlib.sha256(ids.encode()).hexdigest()[:16]} if frames else {})
 
-    def _frames_of(self, arguments: Any) -> list[Frames]:
-        """The frames that a stage reads, of each of its datasets."""
+    def _datasets_of(self, arguments: Any) -> list[tuple[DataArguments, Frames]]:
+        """Each dataset of a stage, with the frames that it reads."""
         if isinstance(arguments, TrainingDataArguments):
-            return [self._open(one, getattr(arguments, "data_fraction", 1.0)) for one in arguments.datasets]
-        return [self._open(arguments)] if isinstance(arguments, DataArguments) else []
+            fraction = getattr(arguments, "data_fraction", 1.0)
+            return [(one, self._open(one, fraction)) for one in arguments.datasets]
+        return [(arguments, self._open(arguments))] if isinstance(arguments, DataArguments) else []
 
     def _open(self, dataset: DataArguments, data_fraction: float = 1.0) -> Frames:
         names = ("dataset", "data_dir", "dataset_config", "split", "frame_stride")

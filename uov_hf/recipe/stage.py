@@ -36,7 +36,7 @@ class Stage:
         output_dir (`Path`): The folder of its result, and of its record.
         paths (`Mapping[str, object]`, *optional*):
             Further arguments: where its results and those of earlier stages are. The record does not contain them.
-        inputs (`Mapping[str, str]`, *optional*): Name -> digest of what it reads: the frames, the earlier stages.
+        inputs (`Mapping[str, str]`, *optional*): Name -> digest of what it reads: frames, files, earlier stages.
         program (`tuple[str, ...]`, *optional*):
             Words before the arguments, if it is not the script of its name in `examples/`.
     """
@@ -75,11 +75,12 @@ class Stage:
 
     @property
     def changes(self) -> list[str]:
-        """The settings and inputs that differ from those of the record, with both values; none without a record."""
+        """The settings and inputs that differ from those of the record; none without a record."""
         if (record := self.record) is None:
             return []
         settings, inputs = self._identity
-        return [*_differences(record["settings"], settings), *_differences(record["inputs"], inputs)]
+        changed = [f"{name} = {old}, now {new}" for name, old, new in _differences(record["settings"], settings)]
+        return [*changed, *(f"{name} changed" for name, _, _ in _differences(record["inputs"], inputs))]
 
     @property
     def is_done(self) -> bool:
@@ -122,9 +123,10 @@ class Stage:
         return cost
 
 
-def _differences(theirs: Settings, ours: Settings) -> list[str]:
-    names = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
-    return [f"{name} = {theirs.get(name)}, now {ours.get(name)}" for name in names]
+def _differences(theirs: Settings, ours: Settings) -> list[tuple[str, object, object]]:
+    """Each name with another value, and both values."""
+    pairs = [(name, theirs.get(name), ours.get(name)) for name in {**theirs, **ours}]
+    return [(name, old, new) for name, old, new in pairs if old != new]
 
 
 def _last_lines(log: Path) -> str:
