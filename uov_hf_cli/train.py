@@ -8,6 +8,7 @@ command continues: a finished stage is skipped if its settings are the same. Opt
 examples:
   uov-hf train --data_dir data/nuscenes --teacher clip --teacher_model_name_or_path openai/clip-vit-large-patch14-336
   uov-hf train recipe.yaml --dry_run    what would run, what it costs as far as known, and the commands
+  uov-hf train recipe.yaml --set distill.max_train_steps=100 distill.seed=1
   uov-hf train recipe.yaml --from distill --until evaluate    run these stages again
 """
 
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", help="prompts and their classes; default: those of the dataset")
     parser.add_argument("--output_dir", help="folder of all results; default: out/train")
     parser.add_argument("--seed", type=int, help="of the trainings")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="STAGE.NAME=VALUE",
+        help="settings, such as distill.max_train_steps=100",
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the plan and the commands, and run nothing")
     parser.add_argument("--until", metavar="STAGE", help="run no later stage")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run this stage and the later ones again")
@@ -86,7 +94,28 @@ def read_content(args: argparse.Namespace) -> tuple[dict[str, Any], str, str | N
         if "generate_label_set" not in content:
             raise ValueError(f"{place}: --{next(iter(teacher))} needs a section `generate_label_set`, got none.")
         content["generate_label_set"] = (content["generate_label_set"] or {}) | teacher
+    for text in args.set:
+        set_value(content, text)
     return content, place, reason
+
+
+def set_value(content: dict[str, Any], text: str) -> None:
+    """Put `STAGE.NAME=VALUE` into the section of a recipe; the value is YAML."""
+    import yaml
+
+    from uov_hf.recipe.sections import SECTIONS
+
+    place, equals, value = text.partition("=")
+    stage, dot, name = place.partition(".")
+    if not (dot and equals):
+        raise ValueError(f"--set: expected STAGE.NAME=VALUE, such as distill.max_train_steps=100, got {text!r}.")
+    if stage not in content:
+        sections = ", ".join(name for name in SECTIONS if name in content)
+        raise ValueError(f"--set {text}: the recipe has no section `{stage}`; it has {sections}.")
+    try:
+        content[stage] = (content[stage] or {}) | {name: yaml.safe_load(value)}
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text}: expected a value as in YAML, got {value!r}.") from error
 
 
 def given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:

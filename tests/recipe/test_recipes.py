@@ -204,11 +204,33 @@ def test_a_dry_run_writes_nothing_and_prints_commands(content, tmp_path, capsys,
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     before = sorted(tmp_path.rglob("*"))
-    assert main(["train", str(path), "--dry_run", "--seed", "3", "--launcher", "srun me"]) == 0
+    options = ["--seed", "3", "--set", "distill.max_train_steps=7", "--launcher", "srun me"]
+    assert main(["train", str(path), "--dry_run", *options]) == 0
     printed = capsys.readouterr().out
     assert f"srun me {REPOSITORY}/examples/pretrain.py" in printed and "--seed 3" in printed
+    assert "--max_train_steps 7" in printed and "--max_train_steps 3" in printed  # of distill and of pretrain
     assert "python -m uov_hf.evaluation.label_card run/labels" in printed
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("seed=1", "--set: expected STAGE.NAME=VALUE, such as distill.max_train_steps=100, got 'seed=1'"),
+        ("distill.seed", "--set: expected STAGE.NAME=VALUE"),
+        (
+            "finetune.seed=1",
+            "--set finetune.seed=1: the recipe has no section `finetune`; it has generate_label_set, ",
+        ),
+        ("distill.sed=1", "section `distill`: there is no argument `sed`. Did you mean seed"),
+        ("distill.seed=[", "--set distill.seed=[: expected a value as in YAML"),
+    ],
+)
+def test_a_wrong_setting_on_the_command_line_is_refused(content, tmp_path, capsys, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert main(["train", str(path), "--dry_run", "--set", text]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_the_default_recipe_depends_on_the_number_of_cameras(tiny_street, tmp_path):

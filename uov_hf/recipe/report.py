@@ -1,5 +1,6 @@
 """The report of a recipe: a page with its stages, the label card, the metrics and the checkpoint."""
 
+import shlex
 from pathlib import Path
 
 from uov_hf.data.estimate import format_duration
@@ -34,9 +35,17 @@ def _parts(recipe: Recipe) -> list[str]:
         folder = folders[trained[-1]]
         parts.append(
             f"## Checkpoint\n\n`{folder}`, with its [card]({folder}/README.md).\n\n"
-            f"```bash\nuov-hf segment scan.bin --model_name_or_path {recipe.folder / folder}\n```"
+            f"```bash\nuov-hf segment {_scans_of(recipe)} --model_name_or_path {recipe.folder / folder}\n```"
         )
     return parts
+
+
+def _scans_of(recipe: Recipe) -> str:
+    """The scans in the command that uses the checkpoint: the bag of the run, or any scan."""
+    settings = recipe.stages[0].stage.settings
+    return (
+        f"{shlex.quote(str(settings['data_dir']))} --format bag" if settings.get("dataset") == "rosbag" else "scan.bin"
+    )
 
 
 def _stages_table(recipe: Recipe) -> str:
