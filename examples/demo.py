@@ -5,14 +5,17 @@
 One camera is left out, in training and in the test towns: no camera sees a part of every scan, and only a 3D network
 can label it. Two baselines are fitted on the same teacher labels: the majority class, and a classifier of single
 points by intensity, height and range. The student is then distilled, and its predictions are refined by AFI. This run
-measures every number that it prints.
+measures every number that it prints. Its stages are the recipe examples/configs/demo.yaml.
 """
 
 import argparse
 import itertools
+import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,33 +31,15 @@ from uov_hf.evaluation.scores import score_segmenter
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
-from uov_hf.recipe.programs import accelerate_launch
-from uov_hf.recipe.stage import Stage
+from uov_hf.recipe.sections import SECTIONS
+from uov_hf.recipe.stage import RECORD
 from uov_hf.synthetic import generate_street
 from uov_hf.vocabulary import load_vocabulary
 
 
-NUM_PROCESSES = 2
-CAMERAS = "CAM_FRONT,CAM_FRONT_RIGHT,CAM_BACK_RIGHT,CAM_BACK_LEFT,CAM_FRONT_LEFT"  # all but CAM_BACK
+RECIPE = Path(__file__).with_name("configs") / "demo.yaml"
 MIN_RANGE = 2.0  # metres; nearer is the ego car
 IMAGE_SIZE = (320, 320)  # not as wide as nuScenes's: such cameras see the ground near the car
-# The paper's settings are for 24,000 scans of a denser lidar; these were chosen on the towns of another seed.
-SCHEDULE = {
-    "per_device_train_batch_size": 1,
-    "optimizer": "adamw",
-    "weight_decay": 0.01,
-    "lr_scheduler_type": "cosine",
-    "dataloader_num_workers": 1,
-}
-TRAINING = {
-    "preset": "tiny",
-    "voxel_size": [0.25, 0.0262, 0.25],
-    "intensity_scaling": "unit_plus_one",
-    "learning_rate": 0.006,
-    "warmup_steps": 50,
-    **SCHEDULE,
-}
-DISTILLATION = {"head": "text", "learning_rate": 0.012, "warmup_steps": 20, **SCHEDULE}
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,8 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--train_scenes", type=positive_int, default=20, help="Each has a town of its own.")
     parser.add_argument("--test_scenes", type=positive_int, default=4, help="Towns that are not trained on.")
     parser.add_argument("--frames_per_scene", type=positive_int, default=4)
-    parser.add_argument("--max_train_steps", type=positive_int, default=550, help="Of pre-training.")
-    parser.add_argument("--distillation_steps", type=positive_int, default=150)
+    parser.add_argument("--set", nargs="+", default=[], metavar="STAGE.NAME=VALUE", help="As of uov-hf train.")
     parser.add_argument("--seed", type=int, default=0, help="Of the towns and of the training.")
     return parser.parse_args()
 
@@ -74,27 +58,10 @@ def main() -> None:
     torch.manual_seed(args.seed)  # of the untrained network
     started = time.perf_counter()
     street, labels, pretrained, distilled = (args.output_dir / name for name in ("street", "labels", "tmp", "uov"))
-    for folder in (street, labels, pretrained, distilled):  # an earlier run's
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(street, ignore_errors=True)  # an earlier run's
     make_towns(args, street)
     costs = {"towns": {"seconds": round(time.perf_counter() - started, 1)}}
-    on_street = {"dataset": "nuscenes", "data_dir": street}
-    labelling = {**on_street, "split": "all"}
-    training = {**on_street, "split": "train", "label_set": labels, "seed": args.seed}
-    pretraining = {**training, "max_train_steps": args.max_train_steps, **TRAINING}
-    distillation = {**training, "max_train_steps": args.distillation_steps, **DISTILLATION}
-    for stage in (
-        Stage(
-            "generate_label_set",
-            {"teacher": "synthetic", **labelling, "cameras": CAMERAS},
-            labels,
-            {"output_dir": labels},
-        ),
-        Stage("label_points", {"label_set": labels, **labelling}, labels / "points"),
-        Stage("pretrain", pretraining, pretrained, {"output_dir": pretrained}),
-        Stage("distill", {"model_name_or_path": pretrained, **distillation}, distilled, {"output_dir": distilled}),
-    ):
-        costs[stage.name] = launch(stage, args.output_dir / "logs")
+    costs |= run_recipe(args, street)
 
     print("\nFitting the baselines, and evaluating all on the test towns …", flush=True)
     model, processor = UOVModel.from_pretrained(pretrained).eval(), UOVProcessor.from_pretrained(pretrained)
@@ -126,18 +93,20 @@ def make_towns(args: argparse.Namespace, street: Path) -> None:
         seed=args.seed,
         image_size=IMAGE_SIZE,
         splits={"train": args.train_scenes, "test": args.test_scenes},
-        num_workers=NUM_PROCESSES,
+        num_workers=2,
     )
 
 
-def launch(stage: Stage, logs: Path) -> dict[str, float]:
-    """Run a stage on two processes; what it cost, GB of the larger process."""
+def run_recipe(args: argparse.Namespace, street: Path) -> dict[str, dict[str, float]]:
+    """Run all stages on two processes; what each cost, in the fields of `Cost`."""
+    options = ["--from", "generate_label_set", "--seed", str(args.seed), *(["--set", *args.set] if args.set else [])]
+    folders = ["--data_dir", str(street), "--output_dir", str(args.output_dir)]
     # CPU processes also where there is a GPU, so that every machine gets the same figures.
-    launcher = accelerate_launch(NUM_PROCESSES)
-    launcher = replace(launcher, environment={"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
-    print(f"\n$ {launcher.command_line(stage.words)}", flush=True)
-    cost = stage.run(launcher, logs / f"{stage.name}.log", show=True)
-    return {"seconds": cost.seconds, "gigabytes": cost.gigabytes}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-m", "uov_hf_cli", "train", str(RECIPE), *folders, *options]
+    subprocess.run(command, env=environment, check=True)
+    records = {name: args.output_dir / section.folder / RECORD for name, section in SECTIONS.items()}
+    return {name: json.loads(path.read_text())["cost"] for name, path in records.items() if path.is_file()}
 
 
 def read_scans(street: Path, split: str, labels: Path, feature_extractor) -> list[LabelledScan]:

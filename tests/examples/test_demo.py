@@ -12,8 +12,8 @@ REGIONS = ("all_points", "seen_points", "unseen_points")
 
 @pytest.mark.slow
 def test_the_demo_leaves_a_table_of_every_contestant_and_a_viewer(run_script, tmp_path):
-    size = ["--train_scenes", 2, "--test_scenes", 1, "--frames_per_scene", 2, "--max_train_steps", 2]
-    size += ["--distillation_steps", 2]
+    size = ["--train_scenes", 2, "--test_scenes", 1, "--frames_per_scene", 2]
+    size += ["--set", "pretrain.max_train_steps=2", "distill.max_train_steps=2"]
     output = run_script("demo.py", *size, "--output_dir", tmp_path / "demo", timeout=1500)
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     assert len(results["class_names"]) == 16
