@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import forks
 import pytest
 import small_car
+import torch
 import yaml
 
 from uov_hf.data import load_frames
@@ -175,11 +177,10 @@ def test_from_and_until_cut_the_plan(content):
 def test_an_estimate_is_from_a_measurement_or_is_unknown(content):
     recipe = recipe_of(content)
     lines = list(describe(make_plan(recipe), with_commands=False))
-    assert (
-        "pretrain: will run, 1 scenes" not in lines[3]
-        and "3 steps, time unknown (shown after its first steps)" in lines[3]
-    )
-    assert lines[-1].startswith("Time: unknown. Disk: at least ")
+    assert "[1/6] generate_label_set: will run, 4 frames, time unknown (shown after its first frames)" == lines[0]
+    for line in lines[3:5]:  # distill trains the network of pretrain
+        assert re.search(r"3 steps, time about .* \(measured on 3 steps of one scan, without loading\)", line)
+    assert lines[-1].startswith("Time: at least ") and "Disk: at least " in lines[-1]
     finish(recipe, "generate_label_set", "label_points", "label_card", "pretrain", "distill", "evaluate")
     again = make_plan(recipe, first="evaluate")
     assert again[-1].seconds == 120 and again[-1].seconds_from == "as the last time"
@@ -189,6 +190,31 @@ def test_an_estimate_is_from_a_measurement_or_is_unknown(content):
     (folder / "train_log.jsonl").write_text('{"step": 1, "seconds": 50}\n')
     (continued,) = [one for one in make_plan(recipe) if one.made.stage.name == "pretrain"]
     assert (continued.action, continued.seconds) == ("continue", 100)
+
+
+def test_the_time_of_a_first_training_is_steps_times_frames_times_that_of_a_scan(content, monkeypatch):
+    recipe = recipe_of(content | {"num_processes": 2, "gradient_accumulation_steps": 4})
+    monkeypatch.setattr("uov_hf.recipe.plan.seconds_of_scan", lambda made, network: 0.5 * (network.preset == "tiny"))
+    assert make_plan(recipe)[4].seconds == 3 * 4 * 0.5
+    content["distill"]["model_name_or_path"] = "out/of_another_run"  # its network is not read for a plan
+    assert make_plan(recipe_of(content))[4].seconds is None
+
+
+def test_a_scan_is_measured_with_the_voxels_and_the_threads_of_the_training(content, monkeypatch):
+    measured = []
+
+    def measure(preset, coords, features) -> float:
+        measured.append((preset, len(coords), torch.get_num_threads()))
+        return 1.0
+
+    monkeypatch.setattr("uov_hf.recipe.trial._measure", measure)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = torch.get_num_threads()
+    for size in ([0.1, 0.01, 0.1], [4.0, 1.0, 4.0]):
+        content["pretrain"]["voxel_size"] = size
+        make_plan(recipe_of(content), last="pretrain")
+    (preset, many, threads), (_, few, _) = measured
+    assert (preset, threads, torch.get_num_threads()) == ("tiny", 3, before) and few < many / 2
 
 
 def test_two_runs_in_one_folder_are_refused(content, tmp_path, capsys):

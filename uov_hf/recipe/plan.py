@@ -12,6 +12,7 @@ from uov_hf import UOVConfig, UOVModel
 from uov_hf.data.estimate import check_space, format_duration, format_size
 from uov_hf.recipe.recipes import Recipe, RecipeStage
 from uov_hf.recipe.sections import SECTIONS, start_of
+from uov_hf.recipe.trial import NUM_STEPS, seconds_of_scan
 from uov_hf.training.checkpoints import list_checkpoints
 from uov_hf.training.order import TrainingOrder
 from uov_hf.training.tracking import LOG_FILE, read_log
@@ -65,7 +66,7 @@ def make_plan(recipe: Recipe, first: str | None = None, last: str | None = None)
     plan = []
     for place, made in enumerate(recipe.stages[:end]):
         action = _action(made, is_repeated=place >= start)
-        seconds, source = _expect_seconds(made, action)
+        seconds, source = _expect_seconds(recipe, made, action)
         plan.append(PlannedStage(made, action, seconds, source, _expect_bytes(recipe, made, action)))
     known = sum(one.num_bytes or 0 for one in plan)
     existing = next(path for path in (recipe.folder, *recipe.folder.parents) if path.is_dir())
@@ -94,7 +95,7 @@ def _checkpoints(made: RecipeStage) -> list[Path]:
     return list_checkpoints(made.stage.output_dir) if SECTIONS[made.stage.name].is_training else []
 
 
-def _expect_seconds(made: RecipeStage, action: Action) -> tuple[float | None, str]:
+def _expect_seconds(recipe: Recipe, made: RecipeStage, action: Action) -> tuple[float | None, str]:
     """The expected time of a stage, and what it is from."""
     stage, is_training = made.stage, SECTIONS[made.stage.name].is_training
     if action == "skip":
@@ -105,15 +106,30 @@ def _expect_seconds(made: RecipeStage, action: Action) -> tuple[float | None, st
     if records and (steps := num_steps(made)):
         left = steps - int(records[-1]["step"])
         return left * median(record["seconds"] for record in records), f"by {len(records):,} steps of this run"
+    if is_training and (seconds := _measure_seconds(recipe, made)):
+        return seconds, f"measured on {NUM_STEPS} steps of one scan, without loading"
     return None, f"shown after its first {'steps' if is_training else 'frames'}"
+
+
+def _measure_seconds(recipe: Recipe, made: RecipeStage) -> float | None:
+    """The time of a training on this machine; None where its network or its processes are not known."""
+    steps, network = num_steps(made), _network_of(recipe, made)
+    if not steps or network is None or made.num_processes is None:
+        return None
+    arguments = made.arguments
+    scans = arguments.batch_size(made.num_processes) * arguments.gradient_accumulation_steps
+    seconds = seconds_of_scan(made, network)
+    return None if seconds is None else steps * scans * seconds
 
 
 def _expect_bytes(recipe: Recipe, made: RecipeStage, action: Action) -> int | None:
     """Space for the checkpoints of a training at their largest number; of other stages it is not known before."""
     if action == "skip":
         return 0
-    if not SECTIONS[made.stage.name].is_training or (weights := _num_parameters(recipe, made)) is None:
+    if not SECTIONS[made.stage.name].is_training or (network := _network_of(recipe, made)) is None:
         return None
+    with torch.device("meta"):
+        weights = UOVModel(UOVConfig.from_preset(network.preset)).num_parameters()
     arguments = made.arguments
     states = {"sgd": 1, "adamw": 2}[arguments.optimizer]  # numbers that the optimiser stores for each weight
     # One more than stays on disk: the next is written before the oldest is deleted. And the result.
@@ -121,14 +137,15 @@ def _expect_bytes(recipe: Recipe, made: RecipeStage, action: Action) -> int | No
     return 4 * weights * (num_checkpoints * (1 + states) + 1)
 
 
-def _num_parameters(recipe: Recipe, made: RecipeStage) -> int | None:
-    """The weights of the network that a stage trains; None where it is a checkpoint of another run."""
-    if preset := made.arguments.preset:
-        with torch.device("meta"):
-            return UOVModel(UOVConfig.from_preset(preset)).num_parameters()
+def _network_of(recipe: Recipe, made: RecipeStage) -> Any:
+    """The arguments that name the preset of the network that a stage trains; None for a checkpoint of another run."""
+    if made.arguments.preset:
+        return made.arguments
+    if "model_name_or_path" in made.stage.settings:
+        return None
     names = {one.stage.name: one for one in recipe.stages}
     start = start_of(made.stage.name, names)
-    return _num_parameters(recipe, names[start]) if start and start != made.stage.name else None
+    return _network_of(recipe, names[start]) if start and start != made.stage.name else None
 
 
 def num_steps(made: RecipeStage) -> int | None:

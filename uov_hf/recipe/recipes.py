@@ -31,15 +31,20 @@ class RecipeStage:
         stage (`Stage`): The program, its settings and its folder.
         launch (`Launch`): How it is started.
         arguments (object): Its arguments, as an instance of the dataclass of its script.
-        num_frames (`int`): Frames that it reads; 0 where they are those of an earlier stage.
+        frames (`list[Frames]`): What it reads of each dataset; none where it is that of an earlier stage.
         num_processes (`int`, *optional*): Of its launch; None where a launcher of the user's decides.
     """
 
     stage: Stage
     launch: Launch
     arguments: Any
-    num_frames: int
+    frames: list[Frames]
     num_processes: int | None
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all datasets."""
+        return sum(map(len, self.frames))
 
 
 @dataclass(frozen=True)
@@ -120,20 +125,19 @@ class _StageMaker:
         _check_frames(name, arguments, frames)
         files = digest_files(settings, datasets, "images" if name == "generate_label_set" else "points")
         folder, inputs = self.folder / SECTIONS[name].folder, self._inputs_of(name, frames) | files
-        num_frames = sum(map(len, frames))
         if module := SECTIONS[name].module:
             program = ("-m", module, arguments.label_set)  # the one argument without a name
             switches = {key: value for key, value in settings.items() if value is not False and key != "label_set"}
             stage = Stage(name, switches, folder, {}, inputs, program)
-            self.stages[name] = RecipeStage(stage, Launch(), arguments, num_frames, 1)
+            self.stages[name] = RecipeStage(stage, Launch(), arguments, frames, 1)
             return
         stage = Stage(name, settings, folder, paths, inputs)
         num_processes = self.sections[name].get("num_processes", self.shared.get("num_processes"))
         if self.launcher:
-            made = RecipeStage(stage, Launch(self.launcher), arguments, num_frames, num_processes)
+            made = RecipeStage(stage, Launch(self.launcher), arguments, frames, num_processes)
         else:
             num_processes = num_processes or torch.cuda.device_count() or 1
-            made = RecipeStage(stage, accelerate_launch(num_processes), arguments, num_frames, num_processes)
+            made = RecipeStage(stage, accelerate_launch(num_processes), arguments, frames, num_processes)
         self.stages[name] = made
 
     def settings_of(self, name: str) -> Content:
