@@ -32,7 +32,7 @@ def test_the_demo_leaves_a_table_of_every_contestant_and_a_viewer(run_script, tm
         assert 0 <= results[name]["mean_iou"] <= 1, name
         assert len(results[name]["per_category_iou"]) == 16
     assert results["teacher_seen_points"]["mean_iou"] > results["untrained"]["mean_iou"]
-    assert "| **mean** |" in output  # the table that is printed is that of the file
+    assert "| **mean of the classes with truth** |" in output  # the table that is printed is that of the file
     viewer = (tmp_path / "demo" / "viewer.html").read_text()
     assert "motorcycle" in viewer
     assert len(read_points(tmp_path / "demo" / "scan.bin")) > 10_000

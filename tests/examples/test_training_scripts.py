@@ -72,4 +72,6 @@ def test_without_arguments_all_stages_run_on_the_embedded_street_and_pre_trainin
     for stage in ("tmp", "uov", "tuned"):
         validation = validation_losses(tmp_path / stage)
         assert validation[-1] < validation[0], stage
-    assert "| **mean** |" in run_script("evaluate.py", *start_from, "--output_dir", tmp_path / "eval")
+    assert "| **mean of the classes with truth** |" in run_script(
+        "evaluate.py", *start_from, "--output_dir", tmp_path / "eval"
+    )
