@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import permutations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 logger = logging.getLogger(__name__)
 
 AXES = ("x", "y", "z")
-# Names of the intensity in the files of other programs, as `_plain` returns them. The first that a file has counts.
+# Names of the intensity in the files of other programs, as `plain_name` returns them. The first that a file has counts.
 INTENSITY_NAMES = (
     "intensity",
     "intensities",
@@ -38,6 +38,23 @@ MAX_BEAMS = 128
 MAX_COLUMNS = 12  # of an array with fewer rows than columns: a point of a lidar has fewer
 
 
+def plain_name(name: str) -> str:
+    """A field's name without case, quotes, units in brackets and CloudCompare's prefix `scalar_`.
+
+    `scalar_Intensity`, `Intensity [W]` and `"intensity"` are `intensity`.
+    """
+    name = re.sub(r"[(\[].*", "", name.strip(" \"'#/")).strip().lower()
+    return name.removeprefix("scalar_").strip("_ ")
+
+
+def find_field(names: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """The field of a file that has the first of the wanted plain names; None if the file has none of them."""
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(plain_name(name), name)
+    return next((found[name] for name in wanted if name in found), None)
+
+
 def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArray[np.floating]:
     """x, y, z and, if the file has it, the intensity: `(num_points, 3 or 4)`.
 
@@ -49,7 +66,7 @@ def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArr
     """
     plain: dict[str, NDArray[np.generic]] = {}
     for name, values in fields.items():
-        plain.setdefault(_plain(name), values)
+        plain.setdefault(plain_name(name), values)
     if not {*AXES} <= set(plain):
         raise ValueError(
             f"{path}: expected the fields x, y and z, got {', '.join(fields) or 'none'}. Rename "
@@ -57,7 +74,7 @@ def stack_fields(path: Path, fields: Mapping[str, NDArray[np.generic]]) -> NDArr
         )
     _check_metric_type(path, [plain[name].dtype for name in AXES])
     intensity = [name for name in INTENSITY_NAMES if name in plain and plain[name].ndim == 1][:1]
-    if not intensity and (others := [name for name in fields if _plain(name) not in AXES]):
+    if not intensity and (others := [name for name in fields if plain_name(name) not in AXES]):
         _warn_of_missing_intensity(path.with_name(f"*{path.suffix}"), tuple(others))
     columns = [plain[name] for name in (*AXES, *intensity)]
     return np.stack(columns, axis=1, dtype=np.result_type(np.float32, *columns))  # map coordinates need float64
@@ -165,12 +182,6 @@ def load_library(path: Path, name: str, requirement: str) -> ModuleType:
         raise ImportError(
             f"{path}: {path.suffix} files are read by a library that is not installed: pip install '{requirement}'."
         ) from error
-
-
-def _plain(name: str) -> str:
-    """`scalar_Intensity`, `Intensity [W]` and `"intensity"` are `intensity`."""
-    name = re.sub(r"[(\[].*", "", name.strip(" \"'#/")).strip().lower()
-    return name.removeprefix("scalar_").strip("_ ")
 
 
 @cache  # a folder of thousands of such scans warns once

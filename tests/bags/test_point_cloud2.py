@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import small_bags
 
-from uov_hf.bags.point_cloud2 import fields_of, points_of, times_in
+from uov_hf.bags.messages import POINT_CLOUD, POINT_FIELD
+from uov_hf.bags.point_cloud2 import fields_of, points_of, times_in, with_labels
 
 
 XYZ = np.array([[1.5, -2, 3], [4, 5.25, -6], [0, 0, 0], [np.nan, np.nan, np.nan], [7, 8, 9], [-1, -2, -3]])
@@ -59,6 +60,8 @@ LAYOUTS = {
     "big endian": cloud_of(["x", "y", "z", "intensity"], [">f4"] * 3 + [">u2"]),
     "unaligned, z first": cloud_of(["x", "y", "z", "intensity"], [*FLOATS, "<f4"], [9, 13, 1, 5], 17),
     "upper case": cloud_of(["X", "Y", "Z", "Intensity"], [*FLOATS, "<f4"]),
+    "CloudCompare": cloud_of(["x", "y", "z", "scalar_Intensity"], [*FLOATS, "<f4"]),
+    "a unit": cloud_of(["x", "y", "z", "Reflectivity [%]"], [*FLOATS, "<u2"]),
 }
 
 
@@ -75,7 +78,9 @@ def test_fields_without_a_name_or_with_many_values_are_no_obstacle():
     message = message_of(cloud_of(["x", "y", "z"], FLOATS))
     message.fields.append(SimpleNamespace(name="", offset=0, datatype=2, count=1))
     np.testing.assert_array_equal(points_of(fields_of(message, "bag"), "bag")[:, 3], np.zeros(6))
-    assert fields_of(message_of(cloud), "bag")["intensity"].shape == (6, 3)
+    fields = fields_of(message_of(cloud), "bag")
+    assert fields["intensity"].shape == (6, 3)
+    np.testing.assert_array_equal(points_of(fields, "bag")[:, 3], np.zeros(6))
 
 
 def test_an_empty_scan_has_no_points():
@@ -83,11 +88,27 @@ def test_an_empty_scan_has_no_points():
     assert points_of(fields_of(message, "bag"), "bag").shape == (0, 4)
 
 
-@pytest.mark.parametrize(("name", "form"), [("t", "<u4"), ("time", "<f4"), ("timestamp", "<f8")])
+@pytest.mark.parametrize(("name", "form"), [("t", "<u4"), ("time", "<f4"), ("scalar_Timestamp", "<f8")])
 def test_times_are_those_of_the_driver(name, form):
     cloud = cloud_of(["x", "y", "z", name], [*FLOATS, form])
     np.testing.assert_array_equal(times_in(fields_of(message_of(cloud), "bag")), INTENSITY)
     assert times_in(fields_of(message_of(LAYOUTS["Velodyne"]), "bag")) is None
+
+
+def test_fields_with_the_names_of_the_new_ones_are_kept_as_originals():
+    """A cloud of a lidar with a camera, segmented twice: viewers colour by the field `rgb`, which is ours."""
+    names, labels = ["x", "y", "z", "rgb", "score", "label"], np.arange(6, dtype=np.uint8)
+    before = cloud_of(names, [*FLOATS, "<u4", "<f4", "<u2"])
+    before["score"], before["label"] = 0.25, 100 + labels
+    message = message_of(before, header=None, is_dense=True)
+    types = dict.fromkeys((POINT_CLOUD, POINT_FIELD), SimpleNamespace)
+    for _ in range(2):
+        message = with_labels(message, labels, np.full(6, 0.5, np.float32), np.zeros((6, 3), np.uint8), types, "bag")
+    result = fields_of(message, "bag")
+    assert result["label"].tolist() == [0, 1, 2, 3, 4, 5] and result["score"].tolist() == [0.5] * 6
+    for name in ("rgb", "score", "label"):
+        assert result[f"original_{name}"].tobytes() == before[name].tobytes()
+        assert result[f"original_original_{name}"].tobytes() == result[name].tobytes()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +118,7 @@ def test_times_are_those_of_the_driver(name, form):
         ({"point_step": 16}, "with fields that end at byte 20"),
         ({"height": 2, "row_step": 64}, "expected 2 rows of 3 points of 32 bytes, 64 bytes a row"),
         ({"fields": [SimpleNamespace(name="x", offset=0, datatype=9, count=1)]}, "datatype from 1 to 8, got 9"),
-        ({"fields": [SimpleNamespace(name="range", offset=0, datatype=7, count=1)]}, "the fields x, y and z.*: range"),
+        ({"fields": [SimpleNamespace(name="range", offset=0, datatype=7, count=1)]}, "the fields x, y and z with one number a point, got range"),
     ],
 )
 def test_a_message_that_contradicts_itself_is_named(changes, expected):

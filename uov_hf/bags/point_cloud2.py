@@ -1,14 +1,14 @@
 """PointCloud2 of any layout as arrays: offsets, types, byte order, padding of points and rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uov_hf.bags.messages import POINT_CLOUD, POINT_FIELD, PointCloud2
+from uov_hf.bags.messages import POINT_CLOUD, POINT_FIELD, PointCloud2, PointField
 from uov_hf.own_car.point_times import time_field
-from uov_hf.point_fields import INTENSITY_NAMES
+from uov_hf.point_fields import AXES, INTENSITY_NAMES, find_field
 
 
 # PointField's datatypes 1 to 8.
@@ -62,6 +62,11 @@ def fields_of(message: PointCloud2, source: str) -> NDArray[np.void]:
     )
 
 
+def scalar_fields(fields: NDArray[np.void]) -> list[str]:
+    """The names of the fields with one number a point."""
+    return [name for name in fields.dtype.names or () if not fields.dtype[name].shape]
+
+
 def points_of(fields: NDArray[np.void], source: str) -> NDArray[np.float32]:
     """x, y, z and intensity (0 without one), `(num_points, 4)`.
 
@@ -70,22 +75,22 @@ def points_of(fields: NDArray[np.void], source: str) -> NDArray[np.float32]:
     Raises:
         ValueError: The cloud has no x, y or z.
     """
-    names = {name.lower(): name for name in reversed(fields.dtype.names or ())}
-    if absent := [name for name in ("x", "y", "z") if name not in names]:
-        raise ValueError(f"{source}: expected the fields x, y and z, got none named {absent[0]}: {', '.join(names)}.")
-    intensity = next((names[name] for name in INTENSITY_NAMES if name in names), None)
+    names = scalar_fields(fields)
     points = np.zeros((len(fields), 4), np.float32)
-    for column, name in enumerate(("x", "y", "z")):
-        points[:, column] = fields[names[name]]
+    for column, axis in enumerate(AXES):
+        if (name := find_field(names, [axis])) is None:
+            known = ", ".join(names) or "none"
+            raise ValueError(f"{source}: expected the fields x, y and z with one number a point, got {known}.")
+        points[:, column] = fields[name]
     points[~points[:, :3].any(axis=1), :3] = np.nan
-    if intensity is not None:
+    if (intensity := find_field(names, INTENSITY_NAMES)) is not None:
         points[:, 3] = fields[intensity]
     return points
 
 
 def times_in(fields: NDArray[np.void]) -> NDArray[np.float64] | None:
     """The times of the points as the driver stores them; None without such a field."""
-    name = time_field(list(fields.dtype.names or ()))
+    name = time_field(scalar_fields(fields))
     return None if name is None else fields[name].astype(np.float64)
 
 
@@ -98,6 +103,8 @@ def with_labels(
     source: str,
 ) -> PointCloud2:
     """A message with the fields `rgb`, `score` and `label` after those of every point, whose bytes stay.
+
+    An original field with one of these names is `original_rgb`, `original_score` or `original_label` in the result.
 
     Args:
         message (`PointCloud2`): The scan.
@@ -123,7 +130,7 @@ def with_labels(
     points.view(np.uint8).reshape(-1, own.itemsize)[:, :step] = before.view(np.uint8).reshape(-1, step)
     red, green, blue = colours.astype(np.uint32).T
     points["rgb"], points["score"], points["label"] = red << 16 | green << 8 | blue, scores, labels
-    fields = [field for field in message.fields if field.name not in added]
+    fields = _renamed(message.fields, added, types)
     for (name, (_, offset)), datatype in zip(added.items(), (7, 7, 2), strict=True):
         fields.append(types[POINT_FIELD](name=name, offset=step + offset, datatype=datatype, count=1))
     cloud: PointCloud2 = types[POINT_CLOUD](
@@ -138,3 +145,20 @@ def with_labels(
         is_dense=message.is_dense,
     )
     return cloud
+
+
+def _renamed(
+    fields: Iterable[PointField], added: Collection[str], types: Mapping[str, Callable[..., Any]]
+) -> list[PointField]:
+    """The fields, those of the added names under another one: viewers find a colour by the name `rgb` alone."""
+    fields = list(fields)
+    taken, renamed = {*added, *(field.name for field in fields)}, []
+    for field in fields:
+        name = field.name
+        if name in added:
+            while name in taken:
+                name = f"original_{name}"
+            taken.add(name)
+        kept = {"offset": field.offset, "datatype": field.datatype, "count": field.count}
+        renamed.append(types[POINT_FIELD](name=name, **kept))
+    return renamed

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uov_hf.pcd_files import read_pcd_fields
+from uov_hf.point_fields import find_field
 
 
-# As drivers name it (Ouster, Velodyne, Hesai and RoboSense, Livox), in lower case.
+# As drivers name it (Ouster, Velodyne, Hesai and RoboSense, Livox), and as `plain_name` returns it.
 TIME_NAMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "point_time", "time_offset_ns")
 UNITS = (1e6, 1e3, 1.0, 1e-3)  # microseconds of a second, millisecond, microsecond, nanosecond
 # Microseconds. The longest scan takes a thousand times as long as the shortest, so that one unit fits and no other.
@@ -65,8 +66,7 @@ def read_point_times(path: Path) -> NDArray[np.float64] | None:
 
 def time_field(names: list[str]) -> str | None:
     """The name of the field with times, or None."""
-    found = {name.lower(): name for name in reversed(names)}
-    return next((found[name] for name in TIME_NAMES if name in found), None)
+    return find_field(names, TIME_NAMES)
 
 
 def _read_pcd(path: Path) -> NDArray[np.float64] | None:
