@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 logger = logging.getLogger(__name__)
 
 AXES = ("x", "y", "z")
-# Names of the intensity in the files of other programs, as `plain_name` returns them. The first that a file has counts.
+# Names of the intensity in the files of other programs, as `plain_name` returns them. The first in a file counts.
 INTENSITY_NAMES = (
     "intensity",
     "intensities",

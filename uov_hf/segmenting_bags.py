@@ -58,7 +58,8 @@ def segment_bags(
     `output_dir/<name>_segmented` is a bag with all topics of the original, and for each lidar topic `/points` a topic
     `/points/segmented`: the same points with the fields `rgb`, `score` and `label`. It is .mcap, or .bag if the
     original is one. `<name>_segmented.json` has the name and colour of every label. The network gets the points of all
-    chosen lidars, corrected for the car's motion; the points of the topic are those of the original.
+    chosen lidars, corrected for the car's motion where the bag has poses; the points of the topic are those of the
+    original.
 
     Args:
         segmenter (`PointCloudSegmentationPipeline`): See [`load_segmenter`].
@@ -80,7 +81,7 @@ def segment_bags(
         raise ValueError(f"expected bags of different names, as results have them, got {', '.join(equal)}.")
     for path, root in found:
         bag = Bag(path)
-        recording = BagRecording(bag, read_content(bag), find_settings(path, root))
+        recording = BagRecording(bag, read_content(bag), find_settings(path, root), points_only=True)
         yield _BagSegmenter(segmenter, recording, own, options).write(Path(output_dir))
 
 

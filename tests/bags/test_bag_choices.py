@@ -106,7 +106,7 @@ def test_scans_without_a_pose_are_left_out_with_a_warning(tmp_path, caplog):
     assert "4 of 12 scans are left out" in caplog.text
 
 
-def write_camera(bag, with_info, with_place, images=(0, 1, 2)):
+def write_camera(bag, with_info, with_place, images=(0, 1, 2), focal_length=5.0):
     pixels = np.zeros((4, 6, 3), np.uint8)
     for number in range(3):
         time = START + number * 100_000
@@ -114,7 +114,7 @@ def write_camera(bag, with_info, with_place, images=(0, 1, 2)):
         if number in images:
             bag.image("/cam/image_raw", time + 10_000, "cam", pixels, "rgb8")
         if with_info:
-            bag.camera_info("/cam/camera_info", time, "cam", (4, 6), np.diag([5.0, 5.0, 1]))
+            bag.camera_info("/cam/camera_info", time, "cam", (4, 6), np.diag([focal_length, focal_length, 1]))
     if with_place:
         bag.transforms("/tf_static", START, ("base", "lidar", place()), ("base", "cam", place(1)))
 

@@ -118,7 +118,10 @@ def test_fields_with_the_names_of_the_new_ones_are_kept_as_originals():
         ({"point_step": 16}, "with fields that end at byte 20"),
         ({"height": 2, "row_step": 64}, "expected 2 rows of 3 points of 32 bytes, 64 bytes a row"),
         ({"fields": [SimpleNamespace(name="x", offset=0, datatype=9, count=1)]}, "datatype from 1 to 8, got 9"),
-        ({"fields": [SimpleNamespace(name="range", offset=0, datatype=7, count=1)]}, "the fields x, y and z with one number a point, got range"),
+        (
+            {"fields": [SimpleNamespace(name="range", offset=0, datatype=7, count=1)]},
+            "the fields x, y and z with one number a point, got range",
+        ),
     ],
 )
 def test_a_message_that_contradicts_itself_is_named(changes, expected):

@@ -1,12 +1,14 @@
 """A bag in, a bag out: every message of the original, and beside each scan the same scan with labels and colours."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import small_bags
-from test_bag_choices import settle, write_two_lidars
+from test_bag_choices import AHEAD, START, place, settle, write_camera, write_two_lidars
 
+from uov_hf.bags.inspection import inspect_bag
 from uov_hf.bags.point_cloud2 import fields_of
 from uov_hf.bags.reading import Bag
 from uov_hf.data import load_frames
@@ -82,6 +84,50 @@ def test_each_of_several_lidars_gets_its_labels_in_any_kind_of_bag(kind, segment
         expected = segmenter({"points": frame["points"], "candidate_labels": ["tree", "car"], "intensity_max": 200})
         here = np.concatenate([labels["/first/segmented", time], labels["/second/segmented", time + 40_000]])
         np.testing.assert_array_equal(here, expected["segmentation"])
+
+
+def write_scans(bag, frame="lidar", interval=100_000):
+    for number in range(3):
+        bag.cloud("/points", START + number * interval, frame, AHEAD)
+
+
+def write_zero_rotations(bag):
+    """As publishers send them before they know the pose."""
+    write_camera(bag, True, True)
+    bag.quaternion = lambda pose: bag.make("geometry_msgs/msg/Quaternion", **dict.fromkeys("xyzw", 0.0))
+    bag.transforms("/tf_static", START, ("base", "other", place()))
+    bag.odometry("/odom", START, "odom", "base", place())
+
+
+def write_odometry(bag, start=START, topics=("/odom",), body="base"):
+    write_scans(bag, "base")
+    for topic in topics:
+        for number in range(3):
+            bag.odometry(topic, start + number * 100_000, "odom", body, place(number))
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (write_scans, ""),
+        (lambda bag: write_scans(bag, interval=0), ""),
+        (lambda bag: write_camera(bag, False, False), ""),
+        (lambda bag: write_camera(bag, True, True, focal_length=0.0), ""),
+        (write_zero_rotations, "1 poses are left out.*1 transforms of frame 'other' are left out"),
+        (lambda bag: write_odometry(bag, body="wheel"), "not corrected .*from 'base' to 'wheel'"),
+        (lambda bag: write_odometry(bag, topics=("/gps", "/odom")), "not corrected .*got /gps, /odom"),
+        (lambda bag: write_odometry(bag, start=37_000_000), "3 of 3 scans are not corrected for the car's motion"),
+    ],
+)
+def test_scans_are_segmented_without_cameras_and_poses(segmenter, tmp_path, caplog, write, expected):
+    with small_bags.open_bag(tmp_path, "mcap") as bag:
+        write(bag)
+    (segmented,) = segment_bags(segmenter, [tmp_path / "drive"], tmp_path / "out", candidate_labels=["tree", "car"])
+    assert re.search(expected, " ".join(caplog.text.split())) and bool(caplog.text) == bool(expected)
+    assert segmented.num_scans == 3 and sum(segmented.num_points.values()) == 6
+    clouds = [fields_of(cloud, "") for _, cloud in Bag(segmented.result).messages(["/points/segmented"])]
+    assert [cloud["x"].tolist() for cloud in clouds] == [[10, 20]] * 3
+    assert inspect_bag(tmp_path / "drive").stages[0].missing == ""
 
 
 def test_a_frame_that_cannot_be_segmented_is_named_and_no_half_bag_is_left(mcap, segmenter, tmp_path):

@@ -1,5 +1,6 @@
 """What a bag contains for segmentation: when each scan and image was taken, calibrations, transforms, odometry."""
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -21,11 +22,13 @@ from uov_hf.bags.messages import (
     microseconds,
 )
 from uov_hf.bags.reading import Bag, Moment
-from uov_hf.bags.transforms import Transforms, make_trajectory, pose_of
+from uov_hf.bags.transforms import NO_ROTATION, Transforms, make_trajectory, pose_of
 from uov_hf.geometry.rotation import rigid_motion
 from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.own_car.calibration import Optics, make_optics
 
+
+logger = logging.getLogger(__name__)
 
 LENS_MODELS = {
     "plumb_bob": "opencv",
@@ -90,14 +93,18 @@ def read_content(bag: Bag) -> BagContent:
         images={topic: moments[topic] for topic in images if topic not in others},
         other_images=sorted(others),
         infos=first_infos,
-        odometry={topic: _odometry(messages) for topic, messages in poses.items()},
+        odometry={topic: found for topic in poses if (found := _odometry(f"{bag.path}, {topic}", poses[topic]))},
         transforms=Transforms(trees, str(bag.path)),
     )
 
 
-def _odometry(messages: list[Odometry]) -> OdometryTopic:
-    poses = {microseconds(message): pose_of(message.pose.pose) for message in messages}
-    return OdometryTopic(messages[0].child_frame_id.lstrip("/"), poses)
+def _odometry(source: str, messages: list[Odometry]) -> OdometryTopic | None:
+    """The poses of a topic; None if no message has one."""
+    stamped = {microseconds(message): pose_of(message.pose.pose) for message in messages}
+    poses = {time: pose for time, pose in stamped.items() if pose is not None}
+    if len(poses) < len(stamped):
+        logger.warning("%s: %d poses are left out: %s.", source, len(stamped) - len(poses), NO_ROTATION)
+    return OdometryTopic(messages[0].child_frame_id.lstrip("/"), poses) if poses else None
 
 
 def base_of(image_topic: str) -> str:

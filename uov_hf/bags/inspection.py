@@ -69,7 +69,7 @@ def inspect_bag(path: Path) -> BagReport:
     """
     bag, settings = Bag(path), find_settings(path, path.parent)
     content = read_content(bag)
-    lidars, no_lidar = _try(lambda: choose_lidars(content, settings, bag))
+    lidars, _ = _try(lambda: choose_lidars(content, settings, bag))
     lidar = (lidars or list(content.clouds))[:1]
     scans = content.clouds[lidar[0]] if lidar else []
     cameras, no_cameras = _inspect_cameras(bag, content, settings, scans)
@@ -78,12 +78,13 @@ def inspect_bag(path: Path) -> BagReport:
         body, no_body = _try(lambda: find_body(content, settings, scans[0].frame, scans[0].time, path))
     poses = _missing_poses(body, no_body)
     times, no_times = _inspect_times(bag, scans)
+    _, no_points = _try(lambda: BagRecording(bag, content, settings, points_only=True))
     recording, no_frames = _try(lambda: BagRecording(bag, content, settings))
     stages = [
-        Stage("segment scans", no_lidar),
-        Stage("label set, training (images and their calibration)", no_lidar or no_cameras),
-        Stage("motion compensation (poses and times of points)", no_lidar or poses or no_times),
-        Stage("vote over time (poses)", no_lidar or poses),
+        Stage("segment scans", no_points),
+        Stage("label set, training (images and their calibration)", no_points or no_cameras or no_body),
+        Stage("motion compensation (poses and times of points)", no_points or poses or no_times),
+        Stage("vote over time (poses)", no_points or poses),
         Stage("evaluation, fine-tuning", "labels of points, which a bag does not have"),
     ]
     lines = [_lidar_line(topic, content.clouds[topic], times) for topic in lidars or content.clouds]

@@ -41,21 +41,24 @@ class BagRecording:
         bag (`Bag`): The bag.
         content (`BagContent`): From `read_content(bag)`.
         settings (`BagSettings`): What the bag does not contain.
+        points_only (`bool`, *optional*, defaults to `False`):
+            Whether only points are needed, as for segmentation. Cameras are left out. Scans without poses are frames,
+            too; their points stay as they were measured.
 
     Raises:
         ValueError: A sensor is missing, there are several and none is chosen, or one is not calibrated.
     """
 
-    def __init__(self, bag: Bag, content: BagContent, settings: BagSettings):
-        self.bag, self.settings = bag, settings
+    def __init__(self, bag: Bag, content: BagContent, settings: BagSettings, points_only: bool = False):
+        self.bag, self.settings, self._points_only = bag, settings, points_only
         self.name = sequence_name(bag.path)
         topics = choose_lidars(content, settings, bag)
         first = content.clouds[topics[0]]
         frame, time = first[0].frame, first[0].time
         to_first = [content.transforms.motion(content.clouds[topic][0].frame, frame, time) for topic in topics]
         self.lidars = [Lidar(topic, motion) for topic, motion in zip(topics, to_first, strict=True)]
-        self.body: Body = find_body(content, settings, frame, time, bag.path)
-        cameras = choose_cameras(content, settings, bag)
+        self.body = self._find_body(content, frame, time)
+        cameras = {} if points_only else choose_cameras(content, settings, bag)
         self.mounts = {name: mount_camera(name, camera, content, settings, frame) for name, camera in cameras.items()}
         self.topics = {name: camera.topic for name, camera in cameras.items()}
         self.intensity_max = settings.intensity_max or intensity_max_of(bag, first)
@@ -65,11 +68,25 @@ class BagRecording:
         """The frames in the order of time."""
         return [BagFrame(self, number, moments) for number, moments in enumerate(self.moments)]
 
+    def _find_body(self, content: BagContent, lidar_frame: str, time: int) -> Body:
+        try:
+            return find_body(content, self.settings, lidar_frame, time, self.bag.path)
+        except ValueError as error:
+            if not self._points_only or self.settings.odometry is not None:
+                raise
+            logger.warning("The scans are not corrected for the car's motion. %s", error)
+            return Body(None, np.eye(4))
+
     def _combine(self, content: BagContent) -> list[dict[str, Moment]]:
         """The scans and images of every frame, by the topic of a lidar or the name of a camera."""
-        scans = list({scan.time: scan for scan in content.clouds[self.lidars[0].topic]}.values())
-        interval = float(np.median(np.diff([scan.time for scan in scans]))) if len(scans) > 1 else USUAL_INTERVAL
-        scans = self._with_poses(scans, interval)
+        scans = content.clouds[self.lidars[0].topic]
+        if not self._points_only:  # a driver that repeats a time repeats a scan; each gets its labels all the same
+            scans = list({scan.time: scan for scan in scans}.values())
+        times = np.unique([scan.time for scan in scans])
+        interval = float(np.median(np.diff(times))) if len(times) > 1 else USUAL_INTERVAL
+        posed = self._with_poses(scans, interval)
+        self.times_with_poses = {scan.time for scan in posed}
+        scans = scans if self._points_only else posed
         others = {lidar.topic: (content.clouds[lidar.topic], 0) for lidar in self.lidars[1:]}
         for name, topic in self.topics.items():
             others[name] = content.images[topic], self.mounts[name].time_offset
@@ -89,10 +106,12 @@ class BagRecording:
         kept = [scan for scan in scans if first + duration <= scan.time <= last - duration]
         if len(kept) < len(scans):
             logger.warning(
-                "%s: %d of %d scans are left out, because %s has no poses at their times.",
-                *(self.bag.path, len(scans) - len(kept), len(scans), self.body.trajectory.source),
+                "%s: %d of %d scans are %s, because %s has no poses at their times.",
+                *(self.bag.path, len(scans) - len(kept), len(scans)),
+                "not corrected for the car's motion" if self._points_only else "left out",
+                self.body.trajectory.source,
             )
-        if not kept:
+        if not kept and not self._points_only:
             raise ValueError(
                 f"{self.bag.path}: expected poses at the times of the scans, {scans[0].time} to {scans[-1].time} µs, "
                 f"got those of {self.body.trajectory.source}, {first:.0f} to {last:.0f} µs. Are the clocks the same?"
@@ -108,7 +127,8 @@ class BagFrame(MountedFrame):
         mounts = {name: mount for name, mount in recording.mounts.items() if name in moments}
         times = {name: moments[name].time + mount.time_offset for name, mount in mounts.items()}
         time = moments[recording.lidars[0].topic].time
-        super().__init__(time, times, mounts, recording.body.trajectory, recording.body.from_lidar)
+        trajectory = recording.body.trajectory if time in recording.times_with_poses else None
+        super().__init__(time, times, mounts, trajectory, recording.body.from_lidar)
         self.sequence_id, self.frame_id = recording.name, f"{recording.name}/{number:06d}"
         self.intensity_max = recording.intensity_max
         self.image_ids = [f"{recording.name}/{camera}/{number:06d}" for camera in mounts]

@@ -1,6 +1,7 @@
 """The tree of coordinate frames of `/tf` and `/tf_static`, and the motion from one frame to another."""
 
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,12 @@ from scipy.spatial.transform import Rotation
 from uov_hf.bags.messages import Pose, Quaternion, TFMessage, Transform, Vector3, frame_of, microseconds
 from uov_hf.geometry.rotation import inverse_motion, rigid_motion
 from uov_hf.geometry.trajectory import Trajectory
+
+
+logger = logging.getLogger(__name__)
+
+# Of a publisher that has not been started or calibrated yet.
+NO_ROTATION = "their rotation is a quaternion of length 0"
 
 
 class Transforms:
@@ -26,11 +33,16 @@ class Transforms:
         self.source = source
         poses: dict[str, dict[int, NDArray[np.float64]]] = defaultdict(dict)
         self.parents: dict[str, str] = {}
+        without_rotation: Counter[str] = Counter()
         for transform in (transform for message in messages for transform in message.transforms):
             child, motion = transform.child_frame_id.lstrip("/"), motion_of(transform.transform)
-            if child and frame_of(transform) != child:
+            if motion is None:
+                without_rotation[child] += 1
+            elif child and frame_of(transform) != child:
                 self.parents[child] = frame_of(transform)
                 poses[child][microseconds(transform)] = motion
+        for child, count in without_rotation.items():
+            logger.warning("%s: %d transforms of frame %r are left out: %s.", source, count, child, NO_ROTATION)
         self._to_parent = {child: _steady(f"{source}, tf of {child}", given) for child, given in poses.items()}
 
     def chain(self, frame: str) -> list[str]:
@@ -75,13 +87,13 @@ class Transforms:
         return motion
 
 
-def motion_of(transform: Transform) -> NDArray[np.float64]:
-    """A transform as a motion (4, 4)."""
+def motion_of(transform: Transform) -> NDArray[np.float64] | None:
+    """A transform as a motion (4, 4); None without a rotation."""
     return _motion(transform.translation, transform.rotation)
 
 
-def pose_of(pose: Pose) -> NDArray[np.float64]:
-    """A pose as a motion (4, 4)."""
+def pose_of(pose: Pose) -> NDArray[np.float64] | None:
+    """A pose as a motion (4, 4); None without a rotation."""
     return _motion(pose.position, pose.orientation)
 
 
@@ -96,9 +108,9 @@ def _steady(source: str, poses: dict[int, NDArray[np.float64]]) -> Trajectory | 
     return make_trajectory(source, poses) if any((other != first).any() for other in others) else first
 
 
-def _motion(position: Vector3, orientation: Quaternion) -> NDArray[np.float64]:
+def _motion(position: Vector3, orientation: Quaternion) -> NDArray[np.float64] | None:
     quaternion = np.array([orientation.x, orientation.y, orientation.z, orientation.w])
-    if not np.linalg.norm(quaternion) > 0:  # of a publisher that fills in no rotation; NaN, too
-        raise ValueError(f"Expected a rotation as a quaternion of a length above 0, got {quaternion.tolist()}.")
+    if not np.linalg.norm(quaternion) > 0:  # NaN, too
+        return None
     rotation = Rotation.from_quat(quaternion).as_matrix()
     return rigid_motion(rotation, np.array([position.x, position.y, position.z]))
