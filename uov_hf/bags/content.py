@@ -23,7 +23,6 @@ from uov_hf.bags.messages import (
 )
 from uov_hf.bags.reading import Bag, Moment
 from uov_hf.bags.transforms import NO_ROTATION, Transforms, make_trajectory, pose_of
-from uov_hf.geometry.rotation import rigid_motion
 from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.own_car.calibration import Optics, make_optics
 
@@ -158,13 +157,3 @@ def optics_of(info: CameraInfo, rectified: bool, source: str) -> Optics:
         return make_optics(LENS_MODELS[info.distortion_model], coefficients, intrinsics, size)
     except (ValueError, ImportError) as error:
         raise type(error)(f"{source}: {error}") from error
-
-
-def rectification_of(info: CameraInfo) -> NDArray[np.float64]:
-    """The motion (4, 4) from a camera to the camera of its rectified images.
-
-    It is a rotation, and of the second camera of a stereo pair also its offset from the first.
-    """
-    projection = matrix_of(info, "p").reshape(3, 4)
-    offset = np.linalg.solve(projection[:, :3], projection[:, 3])
-    return rigid_motion(matrix_of(info, "r").reshape(3, 3), offset)

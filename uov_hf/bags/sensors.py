@@ -12,12 +12,12 @@ from uov_hf.bags.content import (
     info_topic_of,
     is_rectified,
     optics_of,
-    rectification_of,
 )
 from uov_hf.bags.messages import POINT_CLOUD
 from uov_hf.bags.point_cloud2 import fields_of, points_of
 from uov_hf.bags.reading import Bag, Moment
 from uov_hf.bags.settings import BagSettings, CameraSettings
+from uov_hf.bags.stereo import frame_to_camera
 from uov_hf.bags.transforms import make_trajectory
 from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.own_car.calibration import MountedCamera
@@ -105,8 +105,8 @@ def mount_camera(
             lidar2cam = content.transforms.motion(lidar_frame, first.frame, first.time)
         except ValueError as error:
             raise ValueError(f"{source}: its place on the car is unknown; {way_out} {error}") from error
-        if rectified and topic is not None:
-            lidar2cam = rectification_of(content.infos[topic]) @ lidar2cam
+        if topic is not None:
+            lidar2cam = frame_to_camera(source, content.infos[topic], first, content, rectified) @ lidar2cam
     if optics is None:
         raise ValueError(f"{source}: expected optics, got none.")
     return optics.mount(lidar2cam, camera.time_offset)
