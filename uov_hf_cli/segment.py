@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "scans", nargs="+", type=Path, help="files (.bin, .npy, .pcd, .ply, .las, .laz, .xyz, …), or folders"
+        "scans",
+        nargs="+",
+        type=Path,
+        help="files (.bin, .npy, .pcd, .ply, .las, .laz, .xyz, …), or folders; with --format bag, ROS bags",
     )
     parser.add_argument("--model_name_or_path", required=True, help="folder or Hub id of a checkpoint")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
@@ -66,10 +69,15 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         segment_files,
     )
 
+    formats = [name.strip() for name in args.format.split(",")]
+    if "bag" in formats and len(formats) > 1:
+        raise ValueError(f"--format bag is for ROS bags, and has no other formats beside it, got {args.format}.")
+    if formats != ["bag"]:
+        _check_no_bags(args.scans)
     segmenter = load_segmenter(args.model_name_or_path, args.device, args.dtype, args.revision)
     pictures = read_pictures(args.picture, args.pictures)
     embeds = embed_pictures_for(segmenter, pictures, args.teacher_model_name_or_path) if pictures else None
-    if args.format == "bag":
+    if formats == ["bag"]:
         yield from _segment_bags(args, segmenter, embeds)
         return
     answers = segment_files(
@@ -83,7 +91,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         min_score=args.min_score,
         refine=args.refine,
         num_views=args.tta,
-        formats=[name.strip() for name in args.format.split(",")],
+        formats=formats,
         origins=read_origins(args.origins) if args.origins else None,
         tile_radius=args.tile_radius,
         on_error=args.on_error,
@@ -113,6 +121,24 @@ def run(args: argparse.Namespace) -> Iterable[str]:
             f"has the probability of --min_score {args.min_score:g}. Move the origin to the sensor, or lower "
             "--min_score."
         )
+
+
+def _check_no_bags(sources: Iterable[Path]) -> None:
+    from uov_hf.bags.reading import bags_in
+    from uov_hf.segmenting import find_scans
+
+    for source in sources:
+        if not bags_in(source):
+            continue
+        try:
+            has_scans = source.is_dir() and bool(find_scans([source]))  # any folder may have a metadata.yaml
+        except ValueError:
+            has_scans = False
+        if not has_scans:
+            raise ValueError(
+                f"{source}: expected scans, got a ROS bag. Segment it with `--format bag`, which writes a bag with "
+                "labelled scans."
+            )
 
 
 def _segment_bags(

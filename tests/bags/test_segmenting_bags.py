@@ -29,6 +29,27 @@ def test_options_for_scan_files_are_refused(mcap, tiny_segmenter, tmp_path, caps
     assert f"--format bag does not take {option[0]}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["drive.bag", "drive.mcap", "drive.db3", "drive", "week"])
+def test_a_bag_without_the_format_of_bags_is_refused_with_the_option_to_add(tmp_path, tiny_segmenter, capsys, kind):
+    """A file, the folder of a ROS 2 bag, and a folder of bags."""
+    (tmp_path / "drive").mkdir()
+    (tmp_path / "week").mkdir()
+    for name in ("drive.bag", "drive.mcap", "drive.db3", "drive/metadata.yaml", "week/monday.mcap"):
+        (tmp_path / name).touch()
+    program = ["segment", str(tmp_path / kind), "--model_name_or_path", str(tiny_segmenter), "--device", "cpu"]
+    assert main([*program, "--output_dir", str(tmp_path / "out")]) == 1
+    assert f"{kind}: expected scans, got a ROS bag. Segment it with `--format bag`" in capsys.readouterr().err
+    assert main([*program, "--format", "ply,bag"]) == 1
+    assert "--format bag is for ROS bags, and has no other formats beside it" in capsys.readouterr().err
+
+
+def test_scans_in_a_folder_with_other_metadata_are_scans(tmp_path, tiny_segmenter):
+    np.save(tmp_path / "0.npy", np.random.default_rng(0).uniform(-5, 5, (50, 4)).astype(np.float32))
+    (tmp_path / "metadata.yaml").write_text("sensor: roof")
+    program = ["segment", str(tmp_path), "--model_name_or_path", str(tiny_segmenter), "--device", "cpu"]
+    assert main([*program, "--candidate_labels", "car", "--output_dir", str(tmp_path / "out")]) == 0
+
+
 def stored(path, topics):
     bag = Bag(path)
     messages = [(raw.connection.topic, raw.log_time, bytes(raw.data)) for raw in bag.raw_messages(topics)]

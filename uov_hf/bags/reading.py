@@ -170,13 +170,18 @@ def _moment(raw: RawMessage, message: Any) -> Moment:
     return Moment(topic, raw.log_time, raw.place, microseconds(stamped) or recorded, frame_of(stamped))
 
 
+def bags_in(root: Path) -> list[Path]:
+    """The bag that a path is, or those in the folder that it is, sorted by name; maybe none."""
+    return [root] if _is_bag(root) else sorted(path for path in root.glob("*") if _is_bag(path))
+
+
 def find_bags(root: Path) -> list[Path]:
-    """The bag that a path is, or those in the folder that it is, sorted by name.
+    """The bags of [`bags_in`].
 
     Raises:
         ValueError: There is none.
     """
-    found = [root] if _is_bag(root) else sorted(path for path in root.glob("*") if _is_bag(path))
+    found = bags_in(root)
     if not found:
         got = "none in it" if root.is_dir() else "something else" if root.exists() else "no file"
         raise ValueError(
