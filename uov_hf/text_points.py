@@ -31,6 +31,11 @@ def read_text_points(path: Path, max_points: int | None = None) -> NDArray[np.fl
     Raises:
         ValueError: There are no lines of numbers, or a line has other columns than the first.
     """
+    return stack_fields(path, read_text_fields(path, max_points))
+
+
+def read_text_fields(path: Path, max_points: int | None = None) -> dict[str, NDArray[np.float64]]:
+    """All columns of numbers by name, `(num_points,)` each. Raises as `read_text_points`."""
     lines = [line.strip() for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
     check_size(path, max(len(lines) - MAX_HEADER_LINES, 0), 0, max_points)
     separator = find_separator(next(filter(None, map(_without_comment, reversed(lines))), ""))
@@ -44,7 +49,7 @@ def read_text_points(path: Path, max_points: int | None = None) -> NDArray[np.fl
     numeric = _numeric_columns(lines[:MAX_CHECKED_LINES], separator)
     plain = {ord('"'): None} | ({} if separator == "," else {ord(","): "."})
     table = _load([line.translate(plain) for line in lines], separator, numeric)
-    return stack_fields(path, {names[place]: table[:, column] for column, place in enumerate(numeric)})
+    return {names[place]: table[:, column] for column, place in enumerate(numeric)}
 
 
 def _without_comment(line: str) -> str:

@@ -45,26 +45,55 @@ def test_what_is_no_time_of_a_scan_is_refused_with_the_way_out(values):
         times_of_points(values, ALL, STAMP, "a.pcd")
 
 
-def write_rolling_scans(drive, suffix):
-    """The scans of the car, with a time for every point of up to 0.1 s."""
+def write_rolling_scans(drive, suffix, seconds=SECONDS):
+    """The scans of the car, with a time for every point."""
     for path in (drive / "points").glob("*.bin"):
         points = np.fromfile(path, np.float32).reshape(-1, 4)
         path.unlink()
-        if suffix == ".ply":
-            rows = np.array([(*row, time) for row, time in zip(points, SECONDS, strict=True)], PLY_FIELDS)
-            plyfile.PlyData([plyfile.PlyElement.describe(rows, "vertex")]).write(path.with_suffix(".ply"))
-        else:
-            columns = [*points.T, (1e9 * SECONDS).astype(np.uint32)]
-            cloud = PointCloud.from_points(
-                columns, ("x", "y", "z", "intensity", "t"), (np.float32,) * 4 + (np.uint32,)
-            )
-            cloud.save(path.with_suffix(".pcd"))
+        WRITERS[suffix](path.with_suffix(suffix), points, seconds)
 
 
-PLY_FIELDS = [(name, "<f4") for name in ("x", "y", "z", "intensity", "time")]
+def write_pcd(path, points, seconds):
+    columns = [*points.T, (1e9 * seconds).astype(np.uint32)]
+    types = (np.float32,) * 4 + (np.uint32,)
+    PointCloud.from_points(columns, ("x", "y", "z", "intensity", "t"), types).save(path)
 
 
-@pytest.mark.parametrize("suffix", [".pcd", ".ply"])
+def structured(points, seconds):
+    dtype = [(name, "<f4") for name in ("x", "y", "z", "intensity", "scalar_Time")]
+    return np.array([(*row, time) for row, time in zip(points, seconds, strict=True)], dtype)
+
+
+def write_ply(path, points, seconds):
+    plyfile.PlyData([plyfile.PlyElement.describe(structured(points, seconds), "vertex")]).write(path)
+
+
+def write_las(path, points, seconds):
+    laspy = pytest.importorskip("laspy")
+    cloud = laspy.LasData(laspy.LasHeader(point_format=1))  # with gps_time
+    cloud.header.scales = [1e-6] * 3
+    cloud.x, cloud.y, cloud.z = points[:, :3].T
+    cloud.intensity, cloud.gps_time = points[:, 3], seconds
+    cloud.write(path)
+
+
+def write_text(path, points, seconds):
+    table = np.column_stack([points, seconds])
+    np.savetxt(path, table, fmt="%.9g", header="x y z intensity time")
+
+
+WRITERS = {
+    ".pcd": write_pcd,
+    ".ply": write_ply,
+    ".npy": lambda path, points, seconds: np.save(path, structured(points, seconds)),
+    ".npz": lambda path, points, seconds: np.savez(path, points=points, timestamp=seconds),
+    ".las": write_las,
+    ".laz": write_las,
+    ".xyz": write_text,
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_a_folder_of_rolling_scans_is_corrected_unless_it_is_so_already(tmp_path, suffix):
     """The car moves 10 m/s along −y: what is at y = 0 after 0.1 s was at y = −1 m when the scan began."""
     drive = small_car.write_car(tmp_path / "car")
@@ -74,7 +103,35 @@ def test_a_folder_of_rolling_scans_is_corrected_unless_it_is_so_already(tmp_path
     np.testing.assert_allclose(points_of(drive), expected, atol=1e-5)
     path = drive.parent / "calibration.yaml"
     path.write_text(yaml.safe_dump(small_car.calibration() | {"motion_compensation": False}))
-    np.testing.assert_array_equal(points_of(drive), small_car.points_of(1))
+    np.testing.assert_allclose(points_of(drive), small_car.points_of(1), atol=1e-6)  # LAS rounds
+
+
+def test_the_time_of_a_survey_is_refused_with_the_way_out(tmp_path):
+    """GPS time is on no clock of a scan: its seconds are counted from 1980, or from the start of the week."""
+    drive = small_car.write_car(tmp_path / "car")
+    write_rolling_scans(drive, ".las", 372_000 + SECONDS)
+    with pytest.raises(ValueError, match=r"1.las: expected a time of every point.*`motion_compensation: false`"):
+        points_of(drive)
+
+
+def test_another_number_of_times_than_points_is_named(tmp_path):
+    drive = small_car.write_car(tmp_path / "car")
+    write_rolling_scans(drive, ".npz", SECONDS[:-1])
+    with pytest.raises(ValueError, match="1.npz: expected 50 times in 'timestamp', one for each point, got 49"):
+        points_of(drive)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".npy"])
+def test_scans_without_times_are_announced_once(tmp_path, caplog, suffix):
+    drive = small_car.write_car(tmp_path / "car")
+    if suffix == ".npy":
+        for path in (drive / "points").glob("*.bin"):
+            np.save(path.with_suffix(".npy"), np.fromfile(path, np.float32).reshape(-1, 4))
+            path.unlink()
+    for _ in range(2):
+        np.testing.assert_array_equal(points_of(drive), small_car.points_of(1))
+    assert caplog.text.count(f"the {suffix} scans have no field with a time of every point") == 1
+    assert "`motion_compensation: false`" in caplog.text
 
 
 def test_firings_without_an_echo_have_no_time_and_move_nothing(tmp_path):

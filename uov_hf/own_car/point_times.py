@@ -1,18 +1,23 @@
 """The times at which a turning lidar measured the points of a scan, whatever their unit and their clock."""
 
-from importlib import import_module
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uov_hf.pcd_files import read_pcd_fields
-from uov_hf.point_fields import find_field
+from uov_hf.point_fields import find_field, load_library
+from uov_hf.text_points import read_text_fields
 
 
 # As drivers name it (Ouster, Velodyne, Hesai and RoboSense, Livox), and as `plain_name` returns it.
-TIME_NAMES = ("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "point_time", "time_offset_ns")
+TIME_NAMES = (
+    *("t", "time", "timestamp", "time_stamp", "offset_time", "time_offset", "point_time", "time_offset_ns"),
+    "gps_time",  # of LAS
+)
+Fields = Mapping[str, NDArray[Any]]
 UNITS = (1e6, 1e3, 1.0, 1e-3)  # microseconds of a second, millisecond, microsecond, nanosecond
 # Microseconds. The longest scan takes a thousand times as long as the shortest, so that one unit fits and no other.
 SHORTEST_SCAN, LONGEST_SCAN = 2e3, 2e6
@@ -53,15 +58,22 @@ def times_of_points(
     )
 
 
-def read_point_times(path: Path) -> NDArray[np.float64] | None:
-    """The field with the times of the points of a .pcd or .ply file, as stored; None if the file has none.
+def read_point_times(path: Path, num_points: int) -> NDArray[np.float64] | None:
+    """The times of the points of a scan file, as stored, `(num_points,)`; None if no field is named as one.
 
     Raises:
-        ValueError: The file is broken.
+        ValueError: The file is broken, or has another number of times.
         ImportError: The library that reads this format is not installed.
     """
     reader = READERS.get(path.suffix.lower())
-    return None if reader is None else reader(path)
+    fields = {} if reader is None else reader(path)
+    name = time_field(list(fields))
+    if name is None:
+        return None
+    times = np.asarray(fields[name], np.float64)
+    if times.shape != (num_points,):
+        raise ValueError(f"{path}: expected {num_points} times in {name!r}, one for each point, got {len(times)}.")
+    return times
 
 
 def time_field(names: list[str]) -> str | None:
@@ -69,17 +81,42 @@ def time_field(names: list[str]) -> str | None:
     return find_field(names, TIME_NAMES)
 
 
-def _read_pcd(path: Path) -> NDArray[np.float64] | None:
-    fields = read_pcd_fields(path)
-    name = time_field(list(fields))
-    return None if name is None else fields[name].astype(np.float64)
+def _read_ply(path: Path) -> Fields:
+    vertices = load_library(path, "plyfile", "plyfile").PlyData.read(path)["vertex"]
+    return {field.name: vertices[field.name] for field in vertices.properties}
 
 
-def _read_ply(path: Path) -> NDArray[np.float64] | None:
-    library: ModuleType = import_module("plyfile")
-    vertices = library.PlyData.read(path)["vertex"]
-    name = time_field([field.name for field in vertices.properties])
-    return None if name is None else np.asarray(vertices[name], np.float64)
+def _read_las(path: Path) -> Fields:
+    cloud = load_library(path, "laspy", "laspy[lazrs]").read(path)
+    return {name: cloud[name] for name in cloud.point_format.dimension_names if time_field([name])}
 
 
-READERS = {".pcd": _read_pcd, ".ply": _read_ply}
+def _read_npy(path: Path) -> Fields:
+    return _named_columns(np.load(path, allow_pickle=False))
+
+
+def _read_npz(path: Path) -> Fields:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    fields = {name: array for name, array in arrays.items() if array.ndim == 1 and not array.dtype.names}
+    for array in arrays.values():
+        fields |= _named_columns(array)
+    return fields
+
+
+def _named_columns(array: NDArray[Any]) -> Fields:
+    """The fields of a structured array; other arrays have none."""
+    return {name: array[name].reshape(-1) for name in array.dtype.names or () if not array.dtype[name].shape}
+
+
+READERS: dict[str, Callable[[Path], Fields]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".pcd": read_pcd_fields,
+    ".ply": _read_ply,
+    ".las": _read_las,
+    ".laz": _read_las,
+    ".xyz": read_text_fields,
+    ".asc": read_text_fields,
+    ".pts": read_text_fields,
+}

@@ -1,8 +1,9 @@
 """One sequence of your own car: clouds with their images, labels and poses."""
 
+import logging
 import os
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from uov_hf.image_files import EncodedImage, decode_image, encode_pixels, read_i
 from uov_hf.leftovers import data_files
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.own_car.mounted_frames import MountedFrame
-from uov_hf.own_car.point_times import read_point_times, times_of_points
+from uov_hf.own_car.point_times import TIME_NAMES, read_point_times, times_of_points
 from uov_hf.own_car.pose_files import read_poses, read_timestamps
 from uov_hf.point_files import SCAN_SUFFIXES, check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
 
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LABEL_SUFFIXES = (".label", ".npy")
@@ -169,8 +172,10 @@ class RecordedFrame(MountedFrame):
         points = read_points(self.scan_file, self._recording.calibration.num_columns)
         check_finite(points, self.scan_file)
         points = np.pad(points, ((0, 0), (0, 4 - points.shape[1])))
-        values = read_point_times(self.scan_file) if self._recording.compensates_motion else None
-        if values is None:
+        if not self._recording.compensates_motion:
+            return points
+        if (values := read_point_times(self.scan_file, len(points))) is None:
+            _warn_of_missing_times(self._recording.folder, self.scan_file.suffix)
             return points
         # Drivers put firings without an echo at x = y = z = 0, with a time of 0 perhaps.
         is_echo = np.isfinite(points[:, :3]).all(axis=1) & points[:, :3].any(axis=1)
@@ -203,6 +208,15 @@ class RecordedFrame(MountedFrame):
                 f"{self._recording.clouds[self._name].name}, got {raw.dtype} of shape {raw.shape}."
             )
         return raw
+
+
+@cache  # once for all scans of a recording
+def _warn_of_missing_times(folder: Path, suffix: str) -> None:
+    logger.warning(
+        "%s: the %s scans have no field with a time of every point (%s), so they are not corrected for the car's "
+        "motion. If they are corrected already, set `motion_compensation: false` in the calibration file.",
+        *(folder, suffix, ", ".join(TIME_NAMES[:3]) + ", …"),
+    )
 
 
 def _files_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
