@@ -18,12 +18,13 @@ def test_a_whole_drive_is_ready_for_every_stage_that_needs_no_labels(mcap, capsy
     assert main(["inspect", str(mcap.parent)]) == 0
     printed = capsys.readouterr().out
     assert f"{mcap}: ROS 2, 0.3 s, 33 messages" in printed
-    assert "/lidar/points (frame lidar): 10.0 Hz, longest gap 0.10 s, a time for each point" in printed
+    assert "/lidar/points (frame lidar): 10.0 Hz, longest gap 0.10 s, intensity `intensity`, a time" in printed
     assert "camera left (/left/image_raw/compressed): 10.0 Hz" in printed and "64 x 36, lens opencv" in printed
     assert "image +20 ms from the scan (+20 to +20)" in printed
     assert "/odom, 17 at 50.0 Hz" in printed and "OTHER CLOCK" not in printed
     assert "frames: 3, 3 with an image of front, 3 with an image of left; intensity_max 255" in printed
     assert f"next: python dataset_scripts/rosbag.py --data_dir {mcap} --check" in printed
+    assert f"to segment: uov-hf segment {mcap} --format bag --model_name_or_path CHECKPOINT" in printed
     assert list(filter(None, stages_of(inspect_bag(mcap)).values())) == ["labels of points, which a bag does not have"]
 
 
@@ -49,6 +50,16 @@ def test_what_is_missing_is_named_by_stage(tmp_path, write, missing):
         assert expected in found[stage] and bool(found[stage]) == bool(expected), found
     is_usable = not found["segment scans"] and "calibration" not in found["label set"]
     assert ("rosbag.yaml" in report.next_command) == (not is_usable)
+    printed = "\n".join(report.lines())
+    assert printed.count("uov-hf segment") == (not found["segment scans"])
+
+
+def test_a_lidar_without_a_known_intensity_lists_its_fields(tmp_path):
+    power = AHEAD.copy()
+    power.dtype.names = ("x", "y", "z", "power")
+    with small_bags.open_bag(tmp_path, "mcap") as bag:
+        bag.cloud("/points", START, "lidar", power)
+    assert "no intensity among x, y, z, power, no times of points" in inspect_bag(tmp_path / "drive").sensors[0]
 
 
 def test_a_sensor_with_another_clock_is_named(tmp_path):

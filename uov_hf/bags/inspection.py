@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uov_hf.bags.content import BagContent, read_content
 from uov_hf.bags.messages import IMAGE
-from uov_hf.bags.point_cloud2 import fields_of, times_in
+from uov_hf.bags.point_cloud2 import fields_of, scalar_fields, times_in
 from uov_hf.bags.reading import Bag, Moment, Topic
 from uov_hf.bags.recording import BagRecording
 from uov_hf.bags.sensors import Body, choose_cameras, choose_lidars, find_body, mount_camera
 from uov_hf.bags.settings import BagSettings, find_settings
+from uov_hf.point_fields import INTENSITY_NAMES, find_field
 
 
 Found = TypeVar("Found")
@@ -45,6 +47,7 @@ class BagReport:
     frames: str
     stages: list[Stage]
     next_command: str
+    segment_command: str  # empty if scans cannot be segmented, or if it is the next command
 
     def lines(self) -> Iterator[str]:
         num_messages = sum(topic.num_messages for topic in self.topics)
@@ -58,6 +61,8 @@ class BagReport:
         yield from ("sensors", *(f"  {line}" for line in self.sensors))
         yield from (f"frames: {self.frames}", "stages", *(f"  {stage}" for stage in self.stages))
         yield f"next: {self.next_command}"
+        if self.segment_command:
+            yield f"to segment: {self.segment_command}"
 
 
 def inspect_bag(path: Path) -> BagReport:
@@ -77,9 +82,11 @@ def inspect_bag(path: Path) -> BagReport:
     if scans:
         body, no_body = _try(lambda: find_body(content, settings, scans[0].frame, scans[0].time, path))
     poses = _missing_poses(body, no_body)
-    times, no_times = _inspect_times(bag, scans)
+    no_times = _missing_times(bag, scans)
     _, no_points = _try(lambda: BagRecording(bag, content, settings, points_only=True))
     recording, no_frames = _try(lambda: BagRecording(bag, content, settings))
+    segment = f"uov-hf segment {path} --format bag --model_name_or_path CHECKPOINT --output_dir out/segment"
+    next_command = _next(path, settings, recording) or segment
     stages = [
         Stage("segment scans", no_points),
         Stage("label set, training (images and their calibration)", no_points or no_cameras or no_body),
@@ -87,7 +94,7 @@ def inspect_bag(path: Path) -> BagReport:
         Stage("vote over time (poses)", no_points or poses),
         Stage("evaluation, fine-tuning", "labels of points, which a bag does not have"),
     ]
-    lines = [_lidar_line(topic, content.clouds[topic], times) for topic in lidars or content.clouds]
+    lines = [_lidar_line(bag, topic, content.clouds[topic]) for topic in lidars or content.clouds]
     lines += [*cameras, f"poses: {poses or _body_line(body)}"]
     return BagReport(
         path=path,
@@ -97,7 +104,8 @@ def inspect_bag(path: Path) -> BagReport:
         sensors=lines,
         frames=f"none, because {no_frames}" if recording is None else _frames_line(recording),
         stages=stages,
-        next_command=_next(path, settings, recording),
+        next_command=next_command,
+        segment_command="" if no_points or next_command == segment else segment,
     )
 
 
@@ -140,18 +148,31 @@ def _missing_poses(body: Body | None, problem: str) -> str:
     return "" if body.trajectory is not None else "poses (nav_msgs/Odometry, or a moving frame in /tf)"
 
 
-def _inspect_times(bag: Bag, scans: list[Moment]) -> tuple[bool, str]:
-    """Whether a scan has a time for each point, and otherwise what is missing."""
-    if not scans:
-        return False, "scans"
-    values, problem = _try(lambda: times_in(fields_of(bag.read(scans[0]), f"{bag.path}, {scans[0].topic}")))
-    has_times = values is not None and len(values) > 0 and bool(np.ptp(values) > 0)
-    return has_times, "" if has_times else problem or "times of points (a field such as `t`, `time` or `timestamp`)"
+def _missing_times(bag: Bag, scans: list[Moment]) -> str:
+    fields, problem = _try(lambda: fields_of(bag.read(scans[0]), scans[0].topic)) if scans else (None, "scans")
+    if fields is None or _has_times(fields):
+        return problem
+    return "times of points (a field such as `t`, `time` or `timestamp`)"
 
 
-def _lidar_line(topic: str, scans: list[Moment], has_times: bool) -> str:
-    times = "a time for each point" if has_times else "no times of points"
-    return f"lidar {topic} (frame {scans[0].frame}): {_rate(scans)}, {times}{_clock(scans)}"
+def _has_times(fields: NDArray[np.void]) -> bool:
+    """Whether the points of a scan have different times."""
+    values = times_in(fields)
+    return values is not None and len(values) > 0 and bool(np.ptp(values) > 0)
+
+
+def _intensity_in(fields: NDArray[np.void]) -> str:
+    names = scalar_fields(fields)
+    found = find_field(names, INTENSITY_NAMES)
+    return f"no intensity among {', '.join(names)}" if found is None else f"intensity `{found}`"
+
+
+def _lidar_line(bag: Bag, topic: str, scans: list[Moment]) -> str:
+    fields, problem = _try(lambda: fields_of(bag.read(scans[0]), topic))
+    if fields is not None:
+        times = "a time for each point" if _has_times(fields) else "no times of points"
+        problem = f"{_intensity_in(fields)}, {times}"
+    return f"lidar {topic} (frame {scans[0].frame}): {_rate(scans)}, {problem}{_clock(scans)}"
 
 
 def _body_line(body: Body | None) -> str:
@@ -194,8 +215,9 @@ def _frames_line(recording: BagRecording) -> str:
 
 
 def _next(path: Path, settings: BagSettings, recording: BagRecording | None) -> str:
+    """The command for training; empty if the bag is only to be segmented."""
     if recording is None:
         return f"write {settings.path}, as described above, then run `uov-hf inspect {path}` again"
     if recording.mounts:
         return f"python dataset_scripts/rosbag.py --data_dir {path} --check out/check"
-    return f"uov-hf segment {path} --format bag --model_name_or_path CHECKPOINT --output_dir out/segment"
+    return ""
