@@ -27,7 +27,10 @@ def fields_of(message: PointCloud2, source: str) -> NDArray[np.void]:
     """
     order = ">" if message.is_bigendian else "<"
     # Some drivers fill the gaps of a point with fields without a name, or declare a field twice.
-    fields = {field.name: field for field in reversed(message.fields) if field.name}
+    fields: dict[str, PointField] = {}
+    for field in message.fields:
+        if field.name:
+            fields.setdefault(field.name, field)
     if wrong := [name for name, field in fields.items() if not 1 <= field.datatype <= len(DATATYPES)]:
         datatype = fields[wrong[0]].datatype
         raise ValueError(f"{source}: expected field {wrong[0]!r} to have a datatype from 1 to 8, got {datatype}.")
