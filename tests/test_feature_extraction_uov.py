@@ -88,7 +88,7 @@ def test_a_point_whose_intensity_is_not_finite_has_the_missing_intensity(scaling
         (np.zeros((9, 4), complex), "expected numbers, got an array of complex128"),
         (
             np.zeros(9, [("x", "f4"), ("y", "f4")]),
-            "x, y and z, got x, y. The array is structured",
+            "x, y and z, got x, y. .* The array is structured",
         ),
     ],
 )
@@ -211,6 +211,41 @@ def test_invalid_settings_are_refused(settings, message):
 def test_invalid_points_are_refused(points, message):
     with pytest.raises(ValueError, match=message):
         UOVFeatureExtractor()(points)
+
+
+SCALINGS = {"raw": lambda values: values, "unit": lambda values: values / 255, "unit_plus_one": lambda v: v / 255 + 1}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("value, clipped", [(1e8, 255), (3e38, 255), (256, 255), (-1, 0), (-1e30, 0)])
+def test_a_wrong_intensity_is_clipped_to_the_full_scale_and_changes_no_other_point(scaling, value, clipped):
+    points = scan()
+    points[7, 3] = value
+    extractor = UOVFeatureExtractor(intensity_scaling=scaling, voxel_size=[1e-3] * 3)
+    features = extractor(points, intensity_max=255, return_tensors="np")["voxel_features"][:, 0]
+    points[7, 3] = clipped
+    np.testing.assert_allclose(features, SCALINGS[scaling](points[:, 3]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_a_full_scale_that_does_not_fit_the_intensities_is_refused(scaling):
+    message = r"full scale \(255 .*\), got 1, but 495 of 500 points have an intensity outside 0 to 1: from 2 to 254"
+    extractor = UOVFeatureExtractor(intensity_scaling=scaling)
+    with pytest.raises(ValueError, match=message):
+        extractor(scan(), intensity_max=1)
+    for wrong in (0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"full scale as `intensity_max` .*, got {wrong}"):
+            extractor(scan(), intensity_max=wrong)
+
+
+def test_no_intensity_of_a_real_scan_is_clipped(shared_data):
+    scales = {"kitti_object": 1, "semantickitti": 1, "real/kitti_car": 1, "pandaset": 255, "real/pandaset": 255}
+    scales["nuscenes/samples"] = 255
+    extractor = UOVFeatureExtractor()
+    for folder, intensity_max in scales.items():
+        points = read_points(min((shared_data / folder).rglob("*.bin")))
+        _, features, _ = extractor.voxelize(points, intensity_max)
+        assert np.array_equal(features, extractor.voxelize(points)[1]), folder
 
 
 def test_the_real_scan_has_the_voxels_of_the_official_formula(shared_data):

@@ -37,6 +37,10 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     A point with a coordinate that is NaN or infinite, or outside `point_cloud_range`, has no voxel: its
     `point_to_voxel` is −1. A point whose intensity only is NaN or infinite has a voxel, with `missing_intensity`.
 
+    An intensity below 0 or above `intensity_max` is clipped to this range: one wrong echo of 1e8 in one scan would
+    ruin the running statistics of a training. A scan with more than a tenth of such points is refused, because
+    `intensity_max` is wrong.
+
     Args:
         voxel_size (`Sequence[float]` of length 3, *optional*):
             Size along (rho, phi, z) in metres, radians, metres, by default (0.1, π / 180, 0.1); or along (x, y, z) in
@@ -109,7 +113,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
                 Scans of shape `(num_points, 3 or more)`: x, y, z in metres in the lidar frame, intensity; further
                 columns are ignored. A path is read by `read_points`. A scan may be empty.
             intensity_max (`float` or one for each scan, *optional*):
-                The sensor's full scale (255 for nuScenes, 1 for KITTI); not needed with the scaling `"raw"`.
+                The sensor's full scale (255 for nuScenes, 1 for KITTI). With the scaling `"raw"` it only limits the
+                intensities, and may be left out.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`.
             num_columns (`int`, *optional*): Columns of `.bin` files, if they are not to be measured.
 
@@ -120,7 +125,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
             order of their first points.
 
         Raises:
-            ValueError: A scan has the wrong shape, a point is outside the largest grid, or `intensity_max` is missing.
+            ValueError: A scan has the wrong shape, a point is outside the largest grid, or `intensity_max` is missing
+                or does not fit the intensities.
         """
         scans = list(points) if isinstance(points, (list, tuple)) else [points]
         if not scans:
@@ -151,6 +157,10 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Voxelise one scan; see [`~uov_hf.voxel_grid.VoxelGrid.voxelize`]."""
         return self.voxel_grid.voxelize(points, intensity_max)
+
+    def check_points(self, points: np.ndarray, intensity_max: float | None = None) -> None:
+        """Check that `voxelize` accepts a scan; see [`~uov_hf.voxel_grid.VoxelGrid.check_points`]."""
+        self.voxel_grid.check_points(points, intensity_max)
 
     @property
     def voxel_grid(self) -> VoxelGrid:

@@ -52,7 +52,7 @@ class _Scan(TypedDict):
     """A scan between `preprocess` and `_forward`: points `(num_points, 3 or more)` and the words to choose from."""
 
     points: np.ndarray
-    intensity_max: float
+    intensity_max: float | None
     candidate_labels: str | list[str] | None
     candidate_embeds: Mapping[str, Any] | None
     hypothesis_template: str | None
@@ -201,17 +201,17 @@ class PointCloudSegmentationPipeline(Pipeline):
             hypothesis_template=options.get("hypothesis_template"),
         )
 
-    def full_scale(self, points: np.ndarray, given: float | None) -> float:
-        """Full scale of the intensity of a scan: the given one, the likeliest, or 1 where it does not matter."""
+    def full_scale(self, points: np.ndarray, given: float | None) -> float | None:
+        """Full scale of the intensity of a scan: the given one, the likeliest, or `None` where it is not needed."""
         extractor = self.processor.feature_extractor
         if points.ndim == 2 and points.shape[1] == 3:
             logger.warning_once(
                 f"A scan has no intensity: the feature of all its points is {extractor.missing_intensity} "
                 "(`missing_intensity`). Results are worse if the network was trained with intensity."
             )
-            return 1.0
+            return None
         if given is not None or extractor.intensity_scaling == "raw" or points.ndim != 2:
-            return 1.0 if given is None else given
+            return given
         largest = np.max(points[:, 3], initial=0, where=np.isfinite(points[:, 3]))
         for scale in FULL_SCALES:
             if largest <= scale:

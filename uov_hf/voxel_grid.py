@@ -1,5 +1,6 @@
 """The voxels of a scan, in NumPy: the feature extractor and the program beside an exported network share them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from .point_fields import array_to_points
 # Voxel indices of one axis fit in 16 bits: 3.2 km at 0.1 m.
 AXIS_BITS = 16
 AXIS_LIMIT = 1 << (AXIS_BITS - 1)
+# A scan may have so many wrong intensities, and a tenth of its points more; with others, `intensity_max` is wrong.
+MAX_CLIPPED = 10
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,21 @@ class VoxelGrid:
 
         Args:
             points (`np.ndarray` of shape `(num_points, 3 or more)`): x, y, z in metres, the intensity as in the file.
-            intensity_max (`float`, *optional*): The sensor's full scale; not needed with raw intensities.
+            intensity_max (`float`, *optional*):
+                The sensor's full scale; intensities are clipped to it. Not needed with raw intensities.
 
         Returns:
             `tuple`: Indices of the voxels `(num_voxels, 3)` int32 in the order of their first points, their features
             `(num_voxels, 1)` float32, and the voxel of every point `(num_points,)` int64, −1 for none.
 
         Raises:
-            ValueError: The points have another form or lie too far out, or `intensity_max` is missing.
+            ValueError: The points have another form or lie too far out, or `intensity_max` is missing or does
+                not fit the intensities.
         """
         points = array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
         kept, indices = self._voxel_indices(points)
-        first, inverse = _group(indices)
         feature = self._intensity(points[kept], intensity_max)
+        first, inverse = _group(indices)
         voxel_feature = feature[first]
         if self.voxel_reduction == "mean":
             mean = np.bincount(inverse, feature, len(first)) / np.bincount(inverse, minlength=len(first))
@@ -53,6 +58,16 @@ class VoxelGrid:
         point_to_voxel = np.full(len(points), -1, np.int64)
         point_to_voxel[kept] = inverse
         return indices[first], voxel_feature.astype(np.float32, copy=False)[:, None], point_to_voxel
+
+    def check_points(self, points: NDArray[Any], intensity_max: float | None = None) -> None:
+        """Check that `voxelize` accepts a scan; this makes no voxels, and takes a part of the time.
+
+        Raises:
+            ValueError: It does not.
+        """
+        points = array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
+        kept, _ = self._voxel_indices(points)
+        self._intensity(points[kept], intensity_max)
 
     def _voxel_indices(self, points: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Rows of the points that have a voxel, and their voxel indices."""
@@ -69,7 +84,8 @@ class VoxelGrid:
         if len(indices) and np.abs(indices).max() >= AXIS_LIMIT:
             farthest = points[kept[np.abs(indices).max(axis=1).argmax()], :3]
             raise ValueError(
-                f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis, got one at {farthest} m. "
+                f"`points` must lie within {AXIS_LIMIT} voxels of the sensor on each axis, got one at "
+                f"({', '.join(f'{value:.9g}' for value in farthest)}) m. "
                 "Points must be in the lidar frame, not on a map; `point_cloud_range` removes outliers."
             )
         return kept, indices.astype(np.int32)
@@ -80,15 +96,31 @@ class VoxelGrid:
         return np.where(np.isfinite(points[:, 3]), self._scale(points[:, 3], intensity_max), self.missing_intensity)
 
     def _scale(self, intensity: NDArray[np.floating], intensity_max: float | None) -> NDArray[np.floating]:
-        if self.intensity_scaling == "raw":
+        if self.intensity_scaling == "raw" and intensity_max is None:
             return intensity
-        if intensity_max is None or not intensity_max > 0:
+        if intensity_max is None or not 0 < intensity_max < math.inf:
             raise ValueError(
                 f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
                 f"(255 for nuScenes, 1 for KITTI), got {intensity_max}."
             )
+        intensity = _clip(intensity, float(intensity_max))
+        if self.intensity_scaling == "raw":
+            return intensity
         unit = intensity / np.float32(float(intensity_max))
         return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
+
+
+def _clip(intensity: NDArray[np.floating], intensity_max: float) -> NDArray[np.floating]:
+    """The intensities within 0 to `intensity_max`; NaN and infinite ones may be anything."""
+    wrong = np.isfinite(intensity) & ((intensity < 0) | (intensity > intensity_max))
+    if wrong.sum() > MAX_CLIPPED + len(intensity) // 10:
+        worst = intensity[wrong]
+        raise ValueError(
+            f"`intensity_max` must be the sensor's full scale (255 for nuScenes, 1 for KITTI), got {intensity_max:g}, "
+            f"but {wrong.sum()} of {len(intensity)} points have an intensity outside 0 to {intensity_max:g}: from "
+            f"{worst.min():g} to {worst.max():g}."
+        )
+    return np.clip(intensity, 0, intensity_max)
 
 
 def _group(indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -39,8 +39,9 @@ def parts_of(maps: dict[str, np.ndarray], name: str, end: str) -> list[list[int]
 def test_voxels_are_those_of_the_feature_extractor_in_the_order_of_their_keys():
     extractor, points = UOVFeatureExtractor(point_cloud_range=(1, -3, -1, 30, 3, 1)), clusters(3000)
     points[::50, 0] = np.nan
-    keys, features, point_to_voxel = run_onnx.voxelize(points, extractor.voxel_grid)
-    coords, expected, rows = extractor.voxelize(points)
+    points[9::60, 3:], points[11::60, 3:] = 1e30, -7  # wrong intensities are clipped
+    keys, features, point_to_voxel = run_onnx.voxelize(points, extractor.voxel_grid, 255)
+    coords, expected, rows = extractor.voxelize(points, 255)
     order = np.lexsort(coords.T[::-1])
     rank = np.append(np.argsort(order), -1)
     assert np.array_equal(np.stack(run_onnx._unpack(keys), 1) - run_onnx.SHIFT, coords[order])

@@ -11,7 +11,7 @@ from uov_hf.labels import LabelSet, PointLabels
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.collation import collate_scans
 from uov_hf.training.objectives import count_labelled_voxels
-from uov_hf.training.samples import DistillationSamples, TMPSamples
+from uov_hf.training.samples import AnnotatedSamples, DistillationSamples, TMPSamples
 
 
 @pytest.fixture
@@ -195,3 +195,45 @@ def test_a_broken_frame_is_no_part_of_the_mixed_scans_of_others(street, monkeypa
         assert len(samples[epoch, 1]["labels"])
         with pytest.raises(KeyError):
             samples[epoch, 0]
+
+
+def spoil(frames, index: int, monkeypatch, **values) -> None:
+    """Change the first point of one frame: `x=…` or `intensity=…`; with `all_intensities`, those of all points."""
+    read = frames.source.read
+
+    def read_spoilt(place, columns):
+        frame = read(place, columns)
+        if place == index:
+            points = frame["points"] = frame["points"].copy()
+            points[0, 0], points[0, 3] = values.get("x", points[0, 0]), values.get("intensity", points[0, 3])
+            points[:, 3] = values.get("all_intensities", points[:, 3])
+        return frame
+
+    monkeypatch.setattr(frames.source, "read", read_spoilt)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"x": 12345.5}, r"at \(12345\.5, .*\) m\. Points must be in the lidar"),
+        ({"all_intensities": 300}, "got 255, but"),
+    ],
+)
+def test_points_without_voxels_are_named_by_their_frame_and_their_coordinates_in_the_file(
+    street, values, message, monkeypatch
+):
+    spoil(street[0], 1, monkeypatch, **values)
+    for augmentation in (None, AugmentationConfig(min_pairs=10, random_scale=0.1, cuboid_size=0)):
+        with pytest.raises(ValueError, match=f"^Frame {street[0].frame_ids[1]}: .*{message}"):
+            make_samples(street, augmentation)[0, 1]
+
+
+def test_one_wrong_intensity_stays_within_the_range_of_the_others_and_ruins_no_statistics(street, monkeypatch):
+    samples = AnnotatedSamples(street[0], UOVFeatureExtractor())
+    before = samples[0, 1]["voxel_features"]
+    spoil(street[0], 1, monkeypatch, intensity=1e30)
+    after = samples[0, 1]["voxel_features"]
+    assert after.max() == 255 and torch.equal(before[1:], after[1:])
+    norm = torch.nn.BatchNorm1d(1)
+    norm(after)
+    assert norm.running_var < 255**2

@@ -115,14 +115,33 @@ class Samples(Dataset[BatchT], ABC):
         """The sample of a frame; its augmentation draws from the generator alone."""
 
     def voxelize(self, frame: Frame, points: np.ndarray) -> Batch:
-        """The voxels of the frame's points `(num_points, 4)` after their augmentation."""
-        voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
+        """The voxels of the frame's points `(num_points, 4)` after their augmentation.
+
+        Raises:
+            ValueError: The frame has points or intensities that no voxel can have; the message names it.
+        """
+        try:
+            voxels = self.feature_extractor(points, intensity_max=frame["intensity_max"], return_tensors="pt")
+        except ValueError as error:
+            self.check_points(frame)  # with the coordinates of the file
+            raise ValueError(f"Frame {frame['frame_id']}, augmented: {error}") from error
         return {
             "voxel_coords": voxels["voxel_coords"],
             "voxel_features": voxels["voxel_features"],
             "point_to_voxel": voxels["point_to_voxel"],
             "num_points": torch.tensor([len(points)]),
         }
+
+    def check_points(self, frame: Frame) -> None:
+        """Check, before any augmentation, that the points of a frame have voxels.
+
+        Raises:
+            ValueError: They have none; the message names the frame, and the point by its coordinates in the file.
+        """
+        try:
+            self.feature_extractor.check_points(frame["points"], frame["intensity_max"])
+        except ValueError as error:
+            raise ValueError(f"Frame {frame['frame_id']}: {error}") from error
 
 
 class TeacherSamples(Samples[BatchT], ABC):
@@ -139,6 +158,7 @@ class TeacherSamples(Samples[BatchT], ABC):
         for _ in range(MAX_SCANS):
             try:
                 other = self.frames[int(generator.integers(len(self.frames)))]
+                self.check_points(other)
                 scan = self.read_scan(other, generator)
             except BROKEN:  # the epoch stops at this frame or reports it where it is the first of a scan
                 continue
