@@ -102,7 +102,7 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     def __call__(
         self,
         points: Any,
-        intensity_max: float | Sequence[float] | np.ndarray | torch.Tensor | None = None,
+        intensity_max: float | Sequence[float | None] | np.ndarray | torch.Tensor | None = None,
         return_tensors: str | None = "pt",
         num_columns: int | None = None,
     ) -> BatchFeature:

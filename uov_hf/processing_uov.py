@@ -1,7 +1,7 @@
 """Model inputs from points, images and words, and labels of the original points from the scores of the model."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -120,7 +120,7 @@ class UOVProcessor(ProcessorMixin):
         points: Any = None,
         images: Any = None,
         text: str | list[str] | None = None,
-        intensity_max: float | list[float] | None = None,
+        intensity_max: float | Sequence[float | None] | None = None,
         num_columns: int | None = None,
         **kwargs: Unpack[UOVProcessorKwargs],
     ) -> BatchFeature:

@@ -1,12 +1,23 @@
 """Checkpoints: whole or not there, the last few kept, and only of the same run."""
 
+import os
+import shutil
+import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
-from uov_hf.training.checkpoints import drop_later, find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from uov_hf.training.checkpoints import (
+    check_whole,
+    drop_later,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    only_run_in,
+    save_checkpoint,
+)
 
 
 SETTINGS = {"learning_rate": 0.1, "output_dir": "out"}
@@ -54,7 +65,7 @@ def test_only_the_last_checkpoints_are_kept_and_a_resumed_run_drops_those_that_i
         save(run, step, keep=3)
     assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-10", "checkpoint-20", "checkpoint-100"]
     assert find_checkpoint(run.folder, "latest").name == "checkpoint-100"
-    drop_later(run.folder, 20)
+    drop_later(run.folder, 20, resumed=run.folder / "checkpoint-20")
     assert [path.name for path in list_checkpoints(run.folder)] == ["checkpoint-10", "checkpoint-20"]
 
 
@@ -70,9 +81,72 @@ def test_a_run_killed_while_saving_leaves_the_last_checkpoint_alone(run, monkeyp
     assert not list(run.folder.glob(".*"))
 
 
-def test_a_checkpoint_is_written_over_by_a_run_that_was_resumed_before_it(run):
-    (save(run, 2) / "old").touch()
-    assert not (save(run, 2) / "old").exists()
+class Kill(BaseException):
+    """Ends a run where SIGKILL would."""
+
+
+@pytest.mark.parametrize("killed_in", ["rmtree", "replace"])
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_run_killed_while_it_removes_checkpoints_leaves_whole_ones_without_gaps(run, monkeypatch, killed_in, calls):
+    for step in (10, 20, 30, 40):
+        save(run, step)
+    places, count = {"rmtree": shutil, "replace": os}, [0]
+    original = getattr(places[killed_in], killed_in)
+
+    def remove_a_part_or_kill(path, *arguments, **options):
+        count[0] += path.exists()
+        if count[0] < calls:
+            return original(path, *arguments, **options)
+        if killed_in == "rmtree":  # is killed when one file is gone
+            (path / "trainer_state.json").unlink()
+        raise Kill
+
+    monkeypatch.setattr(places[killed_in], killed_in, remove_a_part_or_kill)
+    with pytest.raises(Kill):
+        drop_later(run.folder, 10, resumed=run.folder / "checkpoint-10")
+    monkeypatch.undo()
+    left = list_checkpoints(run.folder)
+    assert [path.name for path in left] == [f"checkpoint-{step}" for step in (10, 20, 30, 40)][: len(left)]
+    for path in left:
+        check_whole(path)
+    with only_run_in(run.folder, is_main_process=True):
+        assert not list(run.folder.glob(".checkpoint-*"))
+
+
+def test_the_resumed_checkpoint_is_never_removed_even_if_its_name_has_another_step(run, tmp_path):
+    resumed = save(run, 20).rename(run.folder / "checkpoint-30")
+    with pytest.raises(ValueError, match=r"checkpoint of step 20 \(trainer_state.json\).* Rename it to checkpoint-20"):
+        load_checkpoint(run.accelerator, run.model, resumed, SETTINGS)
+    drop_later(run.folder, 20, resumed)
+    assert list_checkpoints(run.folder) == [resumed]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "trainer_state.json", "SHA256SUMS"])
+@pytest.mark.parametrize("damage", ["flipped bit", "cut short", "missing"])
+def test_a_damaged_checkpoint_is_named_with_the_last_whole_one_and_nothing_of_it_is_loaded(run, name, damage):
+    whole, other = save(run, 1), save(run, 2)
+    save(run, 3)
+    (other / "config.json").unlink()
+    damaged = run.folder / "checkpoint-3" / name
+    content = damaged.read_bytes()
+    if damage == "flipped bit":
+        middle = len(content) // 2
+        damaged.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif damage == "cut short":
+        damaged.write_bytes(content[: content.rfind(b"\n", 0, -1) + 1] if name == "SHA256SUMS" else content[:-9])
+    else:
+        damaged.unlink()
+    before = run.model.weight.detach().clone()
+    checkpoint = find_checkpoint(run.folder, "latest") if name != "trainer_state.json" else damaged.parent
+    with pytest.raises(OSError, match=f"checkpoint-3.*damaged. The last whole one is {whole}: continue with") as error:
+        load_checkpoint(run.accelerator, run.model, checkpoint, SETTINGS)
+    assert name in str(error.value) or damage == "flipped bit"  # a bit of SHA256SUMS changes another file's line
+    assert torch.equal(run.model.weight, before) and damaged.parent.exists()
+
+
+def test_digests_are_those_of_sha256sum(run):
+    done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=save(run, 2), capture_output=True, text=True)
+    assert done.returncode == 0 and "optimizer.bin: OK" in done.stdout
 
 
 def test_a_run_of_other_settings_is_refused_before_anything_is_loaded(run):

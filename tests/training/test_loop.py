@@ -1,5 +1,8 @@
 """The training loop: what weighs how much in a step, what stops it, and what a skipped step leaves alone."""
 
+import json
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
+from uov_hf.training.checkpoints import list_checkpoints
+from uov_hf.training.interruption import RESUME_STATUS
 from uov_hf.training.loop import load_step, set_train_mode, train, train_step
 from uov_hf.training.objectives import Objective, add_negatives, count_superpoints
 from uov_hf.training.optimization import create_scheduler
@@ -50,6 +55,9 @@ class Numbers(Dataset):
     def __getitem__(self, key):
         edge = 0.0 if key[1] in self.infinite else 1.0
         return {"number": torch.tensor(0.1 + key[1]), "edge": torch.tensor(edge), "num_points": torch.tensor([5])}
+
+    def frame_id(self, index):
+        return f"frame-{index}"
 
 
 def start_run(folder, num_steps=8, with_scaler=False) -> Run:
@@ -112,6 +120,8 @@ def test_infinite_gradients_of_a_finite_loss_stop_the_run_and_are_not_saved(tmp_
     first = steps_of(3, run)[0]
     with pytest.raises(RuntimeError, match=f"the norm of its gradients inf at step {first + 1}: training has diverge"):
         train_on(run, Numbers(infinite={3}))
+    diverged = json.loads((tmp_path / "diverged.json").read_text())
+    assert (diverged["step"], diverged["gradient_norm"], diverged["frame_ids"]) == (first + 1, "inf", ["frame-3"])
     assert run.step == first and run.model.weight.isfinite().all()
     assert all(int(path.name.split("-")[1]) <= first for path in tmp_path.glob("checkpoint-*"))
 
@@ -160,6 +170,58 @@ def test_a_run_stopped_after_any_step_ends_as_without_the_stop_though_steps_are_
         assert getattr(resumed, name) == getattr(whole, name)
     assert resumed.scheduler.state_dict()["last_epoch"] == whole.scheduler.state_dict()["last_epoch"] == 4
     assert resumed.accelerator.scaler.get_scale() == whole.accelerator.scaler.get_scale()
+
+
+def test_a_run_that_sigterm_interrupts_is_saved_and_ends_as_without_it(tmp_path):
+    def send_sigterm(batch):
+        if run.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    whole = start_run(tmp_path / "whole")
+    train_on(whole, Numbers())
+    run = start_run(tmp_path / "stopped")
+    with pytest.raises(SystemExit) as end:
+        train_on(run, Numbers(), complete_batch=send_sigterm)
+    assert end.value.code == RESUME_STATUS == 75
+    assert run.step == 4 and list_checkpoints(tmp_path / "stopped")[-1].name == "checkpoint-4"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    resumed = start_run(tmp_path / "stopped")
+    train_on(resumed, Numbers())
+    assert torch.equal(resumed.model.weight, whole.model.weight)
+
+
+def test_weights_and_statistics_that_are_not_finite_are_not_saved(tmp_path):
+    run = start_run(tmp_path)
+    run.model.register_buffer("running_var", torch.tensor([1.0, torch.inf]))
+    with pytest.raises(RuntimeError, match=r"Not finite after step 2: running_var \(1 of 2 tensors\)"):
+        train_on(run, Numbers())
+    assert list_checkpoints(tmp_path) == []
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_what_a_killed_one_left_is_removed(tmp_path):
+    leftovers = [tmp_path / ".checkpoint-2.partial" / "optimizer.bin", tmp_path / ".saving-x" / "model.safetensors"]
+    for path in leftovers:
+        path.parent.mkdir()
+        path.touch()
+    (tmp_path / ".train_log.jsonl.partial").touch()
+    (tmp_path / "notes.partial").touch()  # not ours
+
+    def train_again(batch):
+        assert not any(path.exists() for path in leftovers)
+        with pytest.raises(RuntimeError, match=rf"is being written by process {os.getpid()} on .* one run at a time"):
+            train_on(start_run(tmp_path), Numbers())
+        return batch
+
+    train_on(start_run(tmp_path), Numbers(), complete_batch=train_again)
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == ["notes.partial"]
+
+
+def test_broken_frames_that_are_skipped_are_logged(caplog):
+    accelerator = Accelerator(cpu=True)
+    frame = {**Numbers()[0, 1], "broken_frames": ["OSError: frame 7 is truncated"]}
+    load_step(accelerator, iter([frame]), accumulation=1, objective=objective_of())
+    assert "Skipped a broken frame: OSError: frame 7 is truncated" in caplog.text
 
 
 def test_steps_that_are_all_skipped_end_the_run_also_where_it_was_resumed_among_them(tmp_path):

@@ -1,9 +1,12 @@
 """Checkpoints of a run: written whole or not at all, the last few kept, and found again."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,12 +17,16 @@ from accelerate.utils import SAFE_WEIGHTS_NAME
 from safetensors import safe_open
 
 from uov_hf.configuration_uov import UOVConfig
+from uov_hf.data.writer_lock import writer_lock
 from uov_hf.training.settings import Settings, check_settings
 
 
 logger = get_logger(__name__)
 
 STATE_FILE = "trainer_state.json"
+DIGESTS_FILE = "SHA256SUMS"  # as `sha256sum --check` reads it
+# What a killed run leaves in its folder: checkpoints and logs without their names, and `save_checkpoint` of the hub.
+UNFINISHED = (".checkpoint-*.partial", ".*.jsonl.partial", ".saving-*")
 _NAME = re.compile(r"checkpoint-\d+")
 
 
@@ -67,12 +74,46 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
     return Path(resume_from)
 
 
-def drop_later(output_dir: Path, step: int) -> None:
-    """Remove the checkpoints after `step`: a run that continues from it will write its own."""
-    for path in list_checkpoints(output_dir):
-        if _step(path) > step:
-            logger.warning(f"Removing {path}: the run continues from step {step}.")
-            shutil.rmtree(path)
+@contextmanager
+def only_run_in(output_dir: Path, is_main_process: bool) -> Iterator[None]:
+    """Hold the lock of a run's folder on the main process, and remove there what killed runs left unfinished.
+
+    Raises:
+        RuntimeError: Another run works in the folder; the message names its process.
+    """
+    if not is_main_process:
+        yield
+        return
+    with writer_lock(output_dir, removes_temporary=False):
+        for path in [path for pattern in UNFINISHED for path in output_dir.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+
+
+def drop_later(output_dir: Path, step: int, resumed: Path) -> None:
+    """Remove the checkpoints of a step and after it: the run that continues from `resumed` will write its own."""
+    later = [path for path in list_checkpoints(output_dir) if _step(path) >= step]
+    later = [path for path in later if path.resolve() != resumed.resolve()]
+    for path in later:
+        logger.warning(f"Removing {path}: the run continues from step {step}.")
+    _remove(reversed(later))  # a run killed in between finds no gap
+
+
+def check_finite(accelerator: Accelerator, model: torch.nn.Module, step: int) -> None:
+    """Check the weights and the running statistics of a network before they are saved; all ranks call this.
+
+    Raises:
+        RuntimeError: Some are NaN or infinite.
+    """
+    values = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    is_finite = torch.stack([value.isfinite().all() for value in values.values()]).tolist()
+    wrong = [name for name, one in zip(values, is_finite, strict=True) if not one]
+    if accelerator.reduce(torch.tensor(len(wrong), device=accelerator.device), "sum"):  # so that all ranks stop
+        raise RuntimeError(
+            f"Not finite after step {step}: {', '.join(wrong[:3]) or 'tensors of another process'} ({len(wrong)} of "
+            f"{len(values)} tensors). Training has diverged, and this step was not saved. Start again with a lower "
+            "--learning_rate or with --warmup_steps, in another --output_dir."
+        )
 
 
 def save_checkpoint(
@@ -81,12 +122,13 @@ def save_checkpoint(
     """Save everything a run needs to continue; all ranks call this.
 
     The folder gets its name only when it is complete, so that a run killed while saving leaves the last one untouched.
+    `SHA256SUMS` has the digests of its files.
 
     `config` is saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too. The last `keep`
     checkpoints stay on disk, or all.
     """
     final = output_dir / f"checkpoint-{state['step']}"
-    partial = output_dir / f".{final.name}.partial"
+    partial = _unfinished(final)
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -96,9 +138,9 @@ def save_checkpoint(
     if accelerator.is_main_process:
         config.save_pretrained(partial)
         (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+        _write_digests(partial)
         _publish(partial, final)
-        for old in list_checkpoints(output_dir)[:-keep] if keep else []:
-            shutil.rmtree(old)
+        _remove(list_checkpoints(output_dir)[:-keep] if keep else [])
     accelerator.wait_for_everyone()
     return final
 
@@ -109,14 +151,69 @@ def load_checkpoint(
     """Restore weights, optimiser and schedule, and return the state that was saved with them.
 
     Raises:
-        ValueError: The checkpoint belongs to a run with other settings (`check_settings`) or of another network.
+        OSError: A file of the checkpoint is missing or was changed. The message names the last whole checkpoint.
+        ValueError: The checkpoint belongs to a run with other settings (`check_settings`) or of another network, or
+            has the name of another step.
     """
+    check_whole(checkpoint)
     state: RunState = json.loads((checkpoint / STATE_FILE).read_text())
+    if _NAME.fullmatch(checkpoint.name) and _step(checkpoint) != state["step"]:
+        raise ValueError(
+            f"{checkpoint} is the checkpoint of step {state['step']} ({STATE_FILE}), not of the step in its name. "
+            f"Rename it to checkpoint-{state['step']}."
+        )
     check_settings(state["settings"], settings, checkpoint)
     _check_same_network(accelerator.unwrap_model(model), checkpoint)
     # Not strict: a network without words has several empty buffers, and accelerate saves only the first of these.
     accelerator.load_state(str(checkpoint), strict=False)
     return state
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Compare the files of a checkpoint with their digests.
+
+    Raises:
+        OSError: One is missing or was changed. The message names it, and the last whole checkpoint beside it.
+    """
+    if damage := _find_damage(checkpoint):
+        others = [path for path in reversed(list_checkpoints(checkpoint.parent)) if path != checkpoint]
+        whole = next((path for path in others if _find_damage(path) is None), None)
+        raise OSError(
+            f"{damage}: the checkpoint is damaged. "
+            + (f"The last whole one is {whole}: continue with --resume_from_checkpoint {whole}." if whole else "")
+            + ("" if whole else "There is no whole one beside it: start again in another --output_dir.")
+        )
+
+
+def _find_damage(checkpoint: Path) -> str | None:
+    """The first file of a checkpoint that is not as it was saved, and what is wrong with it; None if all are."""
+    digests = checkpoint / DIGESTS_FILE
+    try:
+        expected = dict(reversed(line.split("  ", 1)) for line in digests.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        return f"{digests} cannot be read ({error})"
+    if STATE_FILE not in expected:
+        return f"{digests} lacks the line of {STATE_FILE}"
+    for name, digest in expected.items():
+        if not (checkpoint / name).is_file():
+            return f"{checkpoint / name} is missing"
+        if _digest(checkpoint / name) != digest:
+            return f"{checkpoint / name} was changed after it was saved (SHA-256)"
+    return None
+
+
+def _write_digests(checkpoint: Path) -> None:
+    # The state last: a list that was cut short lacks it.
+    files = sorted(
+        (path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.name == STATE_FILE
+    )
+    lines = [f"{_digest(path)}  {path.relative_to(checkpoint).as_posix()}\n" for path in files]
+    (checkpoint / DIGESTS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_same_network(model: torch.nn.Module, checkpoint: Path) -> None:
@@ -140,15 +237,30 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def _unfinished(checkpoint: Path) -> Path:
+    """The folder of a checkpoint that is being written or removed."""
+    return checkpoint.with_name(f".{checkpoint.name}.partial")
+
+
 def _publish(partial: Path, final: Path) -> None:
     for path in partial.rglob("*"):
         if path.is_file():
             _sync(path)
     _sync(partial)
-    if final.exists():  # a run resumed from an earlier checkpoint saves this step again
-        shutil.rmtree(final)
     os.replace(partial, final)
     _sync(final.parent)
+
+
+def _remove(checkpoints: Iterable[Path]) -> None:
+    """Remove checkpoints. Each loses its name at once: a run killed meanwhile leaves no part that looks whole."""
+    hidden = []
+    for path in checkpoints:
+        hidden.append(_unfinished(path))
+        shutil.rmtree(hidden[-1], ignore_errors=True)
+        os.replace(path, hidden[-1])
+        _sync(path.parent)
+    for path in hidden:
+        shutil.rmtree(path)
 
 
 def _sync(path: Path) -> None:

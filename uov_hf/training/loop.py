@@ -1,11 +1,13 @@
 """The training loop that the scripts share; what differs between them is their `Objective`."""
 
+import json
 import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Generic
+from threading import Event
+from typing import Generic, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +18,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from uov_hf.training.arguments import TrainingArguments
+from uov_hf.training.checkpoints import only_run_in
 from uov_hf.training.collation import BatchT
+from uov_hf.training.interruption import RESUME_STATUS, sigterm_noted
 from uov_hf.training.loaders import make_loader
 from uov_hf.training.objectives import Objective
 from uov_hf.training.run import Run
@@ -25,6 +29,9 @@ from uov_hf.training.tracking import LOG_FILE, LogRecord, TrainLog
 
 
 logger = get_logger(__name__)
+
+DIVERGED_FILE = "diverged.json"
+MAX_SHOWN = 8  # frame ids in a message
 
 
 def train(
@@ -42,7 +49,23 @@ def train(
         objective (`Objective`): What it is trained for.
         samples (`JoinedSamples`): What it is trained on.
         validation (`JoinedSamples`, *optional*): What `validation_loss` is computed on.
+
+    Raises:
+        RuntimeError: Another run works in the folder, or training has diverged.
+        SystemExit: SIGTERM came to one of the processes. A checkpoint was saved, and the status is `RESUME_STATUS`.
     """
+    with only_run_in(run.output_dir, run.accelerator.is_main_process), sigterm_noted() as interruption:
+        _train(run, args, objective, samples, validation, interruption)
+
+
+def _train(
+    run: Run,
+    args: TrainingArguments,
+    objective: Objective[BatchT],
+    samples: JoinedSamples[BatchT],
+    validation: JoinedSamples[BatchT] | None,
+    interruption: Event,
+) -> None:
     accelerator = run.accelerator
     run.resume(args.resume_from_checkpoint)
     log = TrainLog(run.output_dir / LOG_FILE, run.step) if accelerator.is_main_process else None
@@ -56,12 +79,19 @@ def train(
     while run.step < run.num_steps:
         started = time.perf_counter()
         try:
-            step_batch = load_step(accelerator, batches, run.order.accumulation, objective)
+            step_batch = load_step(accelerator, batches, run.order.accumulation, objective, interruption.is_set())
         except Exception:
             run.save()  # a frame that cannot be read costs none of the work so far
             raise
+        if step_batch.is_interrupted:
+            end_interrupted(run)
         run.check_step(step_batch.supervision, objective)
-        record = train_step(run, objective, step_batch)
+        try:
+            record = train_step(run, objective, step_batch)
+        except DivergedError as error:
+            if accelerator.is_main_process:
+                write_divergence(run, error, samples)
+            raise
         record["seconds"] = time.perf_counter() - started
         if validation_batches is not None and run.is_due(args.eval_steps):
             if (loss := validate(run, objective, validation_batches)) is not None:
@@ -77,6 +107,34 @@ def train(
     bar.close()
 
 
+def end_interrupted(run: Run) -> NoReturn:
+    """Save a run that SIGTERM interrupts, and end this process; all ranks call this."""
+    run.save()
+    logger.warning(
+        f"SIGTERM: the run ends with status {RESUME_STATUS} after step {run.step} of {run.num_steps}, which is saved. "
+        "Continue it by the same command with --resume_from_checkpoint latest."
+    )
+    raise SystemExit(RESUME_STATUS)
+
+
+class DivergedError(RuntimeError):
+    """The loss of a step or the norm of its gradients is not finite; `record` is the step's line of the log."""
+
+    def __init__(self, message: str, record: LogRecord):
+        super().__init__(message)
+        self.record = record
+
+
+def write_divergence(run: Run, error: DivergedError, samples: JoinedSamples[BatchT]) -> None:
+    """Write `diverged.json`: the record of the step that diverged, and the ids of its frames, those of all ranks."""
+    frame_ids = [samples.frame_id(index) for _, index in run.order.step_keys(run.step)]
+    path = run.output_dir / DIVERGED_FILE
+    numbers = {name: value if math.isfinite(value) else str(value) for name, value in error.record.items()}
+    path.write_text(json.dumps({**numbers, "frame_ids": frame_ids}, indent=2) + "\n", encoding="utf-8")
+    shown = ", ".join(frame_ids[:MAX_SHOWN]) + (", …" if len(frame_ids) > MAX_SHOWN else "")
+    logger.error(f"The frames of the step that diverged: {shown}. {path} has all of them.")
+
+
 @dataclass(frozen=True)
 class StepBatch(Generic[BatchT]):
     """This rank's micro-batches of one optimiser step, and the size of the whole step over all ranks."""
@@ -88,12 +146,19 @@ class StepBatch(Generic[BatchT]):
     supervision: float  # the same number before `Objective.complete_batch`: what the data has to train on
     num_points: int
     num_broken: int  # frames that could not be read
+    is_interrupted: bool  # SIGTERM came to one of the ranks: none trains on this step
 
 
 def load_step(
-    accelerator: Accelerator, batches: Iterator[BatchT], accumulation: int, objective: Objective[BatchT]
+    accelerator: Accelerator,
+    batches: Iterator[BatchT],
+    accumulation: int,
+    objective: Objective[BatchT],
+    is_interrupted: bool = False,
 ) -> StepBatch[BatchT]:
     """Load this rank's part of the next optimiser step, `accumulation` of its batches; all ranks call this together.
+
+    `is_interrupted` is whether SIGTERM came to this rank.
 
     Raises:
         Exception: Whatever loading raised here. Where it failed on another rank only, a `RuntimeError`, so that every
@@ -109,18 +174,21 @@ def load_step(
     counts = [objective.count(batch) for batch in micro_batches]
     supervision = sum(counts if micro_batches is loaded else map(objective.count, loaded))
     points = [int(batch["num_points"].sum()) for batch in micro_batches]
-    broken = sum(len(batch["broken_frames"]) for batch in micro_batches if "broken_frames" in batch)
+    broken = [message for batch in micro_batches for message in batch.get("broken_frames", [])]
+    for message in broken:
+        logger.warning(f"Skipped a broken frame: {message}", main_process_only=False)
     # A single process has nothing to sum: its numbers stay on the CPU, and nothing waits for the device.
     device = accelerator.device if accelerator.num_processes > 1 else "cpu"
-    sums = [sum(counts), supervision, sum(points), broken, int(error is not None)]
+    sums = [sum(counts), supervision, sum(points), len(broken), int(error is not None), int(is_interrupted)]
     own = torch.tensor(sums, dtype=torch.float64, device=device)
-    total, supervision, num_points, num_broken, num_failed = accelerator.reduce(own, "sum").tolist()
+    total, supervision, num_points, num_broken, num_failed, num_interrupted = accelerator.reduce(own, "sum").tolist()
     if error is not None:
         raise error
     if num_failed:
         raise RuntimeError("Loading data failed on another process; its message names the frame.")
     weights = [own / total if total else 0.0 for own in counts]
-    return StepBatch(micro_batches, weights, total, supervision, int(num_points), int(num_broken))
+    numbers = (total, supervision, int(num_points), int(num_broken))
+    return StepBatch(micro_batches, weights, *numbers, is_interrupted=num_interrupted > 0)
 
 
 def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[BatchT]) -> LogRecord:
@@ -130,7 +198,7 @@ def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[Bat
         The step's line of the log.
 
     Raises:
-        RuntimeError: The loss or the norm of the gradients is not finite.
+        DivergedError: The loss or the norm of the gradients is not finite.
     """
     accelerator, micro_batches = run.accelerator, step_batch.micro_batches
     if objective.complete_step is not None:
@@ -145,13 +213,6 @@ def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[Bat
     sums[-1] = get_total_norm([weight.grad for weight in run.model.parameters() if weight.grad is not None])
     loss, *terms, norm = accelerator.reduce(sums, "sum").tolist()  # the one time in a step that the host waits
     learning_rate = float(run.scheduler.get_last_lr()[0])
-    # With a gradient scaler, an overflow of the gradients is normal: it skips the step.
-    if not math.isfinite(loss) or (accelerator.scaler is None and not math.isfinite(norm)):
-        raise RuntimeError(
-            f"The loss is {loss} and the norm of its gradients {norm / accelerator.num_processes} at step "
-            f"{run.step + 1}: training has diverged. Start again with a lower --learning_rate (it is at "
-            f"{learning_rate:g}) or with --warmup_steps, in another --output_dir."
-        )
     record: LogRecord = {
         "step": run.step + 1,
         "epoch": run.order.epoch(run.step),
@@ -161,6 +222,15 @@ def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[Bat
         objective.counted: step_batch.count,
         "num_points": step_batch.num_points,
     }
+    # With a gradient scaler, an overflow of the gradients is normal: it skips the step.
+    if not math.isfinite(loss) or (accelerator.scaler is None and not math.isfinite(norm)):
+        norm /= accelerator.num_processes
+        raise DivergedError(
+            f"The loss is {loss} and the norm of its gradients {norm} at step {run.step + 1}: training has diverged. "
+            f"{run.output_dir / DIVERGED_FILE} has the frames of this step. Start again with a lower --learning_rate "
+            f"(it is at {learning_rate:g}) or with --warmup_steps, in another --output_dir.",
+            record | {"gradient_norm": norm},
+        )
     if objective.complete_batch is not None:
         record["num_added"] = step_batch.count - step_batch.supervision
     was_taken = run.advance(step_batch.num_points, step_batch.num_broken)

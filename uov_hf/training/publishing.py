@@ -16,6 +16,7 @@ from uov_hf.labels import LabelSet
 from uov_hf.modeling_uov import UOVPreTrainedModel
 from uov_hf.processing_uov import UOVProcessor
 from uov_hf.training.arguments import DataArguments, LabelSetArguments, SegmenterArguments, TrainingArguments
+from uov_hf.training.checkpoints import only_run_in
 from uov_hf.training.collation import BatchT
 from uov_hf.training.launch import wait_for_all
 from uov_hf.training.objectives import Objective
@@ -49,8 +50,9 @@ def finish_run(
     that of the model's classes, if it is not that of the `supervision`.
     """
     if run.accelerator.is_main_process:
-        save_checkpoint(run.output_dir, model, processor)
-        write_card(run, args, objective, supervision, model, taxonomy or supervision[0].taxonomy)
+        with only_run_in(run.output_dir, is_main_process=True):
+            save_checkpoint(run.output_dir, model, processor)
+            write_card(run, args, objective, supervision, model, taxonomy or supervision[0].taxonomy)
         if args.push_to_hub:
             name = args.hub_model_id or run.output_dir.resolve().name
             private, revision = args.hub_private_repo, args.hub_revision

@@ -14,7 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 from uov_hf.modeling_uov_pretraining import UOVForPreTraining
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.training.arguments import TrainingArguments
-from uov_hf.training.checkpoints import RunState, drop_later, find_checkpoint, load_checkpoint, save_checkpoint
+from uov_hf.training.checkpoints import (
+    RunState,
+    check_finite,
+    drop_later,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from uov_hf.training.launch import wait_for_all
 from uov_hf.training.loaders import SkipBrokenFrames, make_loader
 from uov_hf.training.objectives import Objective
@@ -48,6 +55,7 @@ class Run:
     settings: Settings = field(default_factory=dict)  # from `run_settings`: what a resumed run is compared by
     keep: int | None = None  # checkpoints that stay on disk; all, if None
     step: int = 0  # steps done so far
+    saved_step: int = 0  # the step of which there is a checkpoint; before the first one there is nothing to save
     trained_points: int = 0
     num_broken: int = 0  # frames that could not be read
     skipped_in_a_row: int = 0  # of the last steps, those that the optimiser skipped (`advance`)
@@ -72,11 +80,12 @@ class Run:
         if checkpoint is None:
             return
         state = load_checkpoint(self.accelerator, self.model, checkpoint, self.settings)
-        self.step, self.trained_points = state["step"], state["trained_points"]
+        self.step = self.saved_step = state["step"]
+        self.trained_points = state["trained_points"]
         self.num_broken, self.empty_in_a_row = state["num_broken"], state["empty_in_a_row"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         if self.accelerator.is_main_process:
-            drop_later(self.output_dir, self.step)
+            drop_later(self.output_dir, self.step, checkpoint)
         logger.info(f"Resumed from {checkpoint}: {self.step} of {self.num_steps} steps are done.")
 
     def check_step(self, supervision: float, objective: Objective[Any]) -> None:
@@ -132,7 +141,14 @@ class Run:
         return was_taken
 
     def save(self) -> None:
-        """Write a checkpoint of this step; all ranks call this."""
+        """Write a checkpoint of this step unless there is one; all ranks call this.
+
+        Raises:
+            RuntimeError: The network has weights or statistics that are not finite; nothing is written.
+        """
+        if self.step == self.saved_step:
+            return
+        check_finite(self.accelerator, self.model, self.step)
         state: RunState = {
             "step": self.step,
             "trained_points": self.trained_points,
@@ -144,6 +160,7 @@ class Run:
         }
         config = self.accelerator.unwrap_model(self.model).config
         save_checkpoint(self.accelerator, self.output_dir, state, config, self.keep)
+        self.saved_step = self.step
 
 
 def create_run(

@@ -40,8 +40,18 @@ class JoinedSamples(Dataset[BatchT], Generic[BatchT]):
 
     def __getitem__(self, key: FrameKey) -> BatchT:
         epoch, index = key
+        part, row = self._find(index)
+        return part[epoch, row]
+
+    def frame_id(self, index: int) -> str:
+        """The id of a frame of all datasets."""
+        part, row = self._find(index)
+        return part.frames.frame_ids[row]
+
+    def _find(self, index: int) -> tuple[Samples[BatchT], int]:
+        """The samples of the dataset that has a frame, and its place in them."""
         place = bisect_right(self._ends, index)
-        return self.parts[place][epoch, index - (self._ends[place] - len(self.parts[place]))]
+        return self.parts[place], index - (self._ends[place] - len(self.parts[place]))
 
 
 def warn_of_raw_intensities(samples: JoinedSamples[Any]) -> None:
