@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import forks
+import psutil
 import pytest
 
 from uov_hf.training.arguments import parse_arguments
+from uov_hf.training.interruption import RESUME_STATUS
 from uov_hf.training.tracking import LOG_FILE, read_log
 
 
@@ -128,20 +131,38 @@ def launch_script() -> Callable[..., None]:
     return launch
 
 
+def start_and_signal(log: Path, signal_number: int, num_steps: int, folder: Path, *arguments) -> int:
+    """The exit code of a script that gets a signal, as all its processes, at a step or a little later."""
+    process = start(str(log), *arguments)
+    while len(read_log(folder / LOG_FILE)) < num_steps and process.is_alive():
+        time.sleep(0.01)
+    for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        one.send_signal(signal_number)
+    process.join()
+    assert not (folder / "model.safetensors").exists()
+    return process.exitcode
+
+
 @pytest.fixture
 def kill_script(log) -> Callable[..., None]:
     """`kill_script(3, folder, "pretrain.py", …)`: run a script, and kill it at step 3 or a little later."""
 
-    def start_and_kill(num_steps: int, folder: Path, *arguments) -> None:
-        process = start(str(log), *arguments)
-        while len(read_log(folder / LOG_FILE)) < num_steps and process.is_alive():
-            time.sleep(0.01)
-        process.kill()
-        process.join()
-        assert process.exitcode == -9, log.read_text()
-        assert not (folder / "model.safetensors").exists()
+    def kill(*arguments) -> None:
+        assert start_and_signal(log, signal.SIGKILL, *arguments) == -signal.SIGKILL, log.read_text()
 
-    return start_and_kill
+    return kill
+
+
+@pytest.fixture
+def stop_script(log) -> Callable[..., str]:
+    """The same with SIGTERM; returns the output."""
+
+    def stop(*arguments) -> str:
+        log.unlink(missing_ok=True)
+        assert start_and_signal(log, signal.SIGTERM, *arguments) == RESUME_STATUS, log.read_text()
+        return log.read_text()
+
+    return stop
 
 
 @pytest.fixture

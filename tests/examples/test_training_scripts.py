@@ -58,6 +58,17 @@ def test_a_run_killed_at_any_moment_and_resumed_ends_in_the_same_weights(
     assert not list(tmp_path.glob(".checkpoint-*"))
 
 
+def test_a_script_that_sigterm_interrupts_saves_and_ends_with_the_status_that_means_resume(
+    settings_of, on_one_process, finished, stop_script, run_script, tmp_path
+):
+    settings = [*settings_of["finetune"], *on_one_process, "--output_dir", tmp_path]
+    settings += ["--checkpointing_steps", 100, "--dataloader_num_workers", 1]
+    assert "SIGTERM: the run ends with status 75 after step" in stop_script(3, tmp_path, *settings)
+    run_script(*settings, "--resume_from_checkpoint", "latest")
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, finished("finetune"))]
+    assert weights[0] == weights[1]
+
+
 @pytest.mark.slow
 def test_without_arguments_all_stages_run_on_the_embedded_street_and_pre_training_takes_two_minutes(
     run_script, tmp_path

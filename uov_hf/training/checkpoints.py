@@ -187,9 +187,11 @@ def check_whole(checkpoint: Path) -> None:
 
 def _find_damage(checkpoint: Path) -> str | None:
     """The first file of a checkpoint that is not as it was saved, and what is wrong with it; None if all are."""
-    digests = checkpoint / DIGESTS_FILE
+    digests, expected = checkpoint / DIGESTS_FILE, {}
     try:
-        expected = dict(reversed(line.split("  ", 1)) for line in digests.read_text(encoding="utf-8").splitlines())
+        for line in digests.read_text(encoding="utf-8").splitlines():
+            digest, name = line.split("  ", 1)
+            expected[name] = digest
     except (OSError, ValueError) as error:
         return f"{digests} cannot be read ({error})"
     if STATE_FILE not in expected:

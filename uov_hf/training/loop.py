@@ -174,7 +174,8 @@ def load_step(
     counts = [objective.count(batch) for batch in micro_batches]
     supervision = sum(counts if micro_batches is loaded else map(objective.count, loaded))
     points = [int(batch["num_points"].sum()) for batch in micro_batches]
-    broken = [message for batch in micro_batches for message in batch.get("broken_frames", [])]
+    replaced = [batch["broken_frames"] for batch in micro_batches if "broken_frames" in batch]
+    broken = [message for messages in replaced for message in messages]
     for message in broken:
         logger.warning(f"Skipped a broken frame: {message}", main_process_only=False)
     # A single process has nothing to sum: its numbers stay on the CPU, and nothing waits for the device.
