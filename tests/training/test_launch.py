@@ -1,5 +1,7 @@
 """A launch has the processes that it should, and these wait for each other without a time-out."""
 
+import os
+import signal
 import time
 from contextlib import nullcontext
 from datetime import timedelta
@@ -10,6 +12,7 @@ import pytest
 from forks import run_on_two
 from torch import distributed
 
+from uov_hf.training import launch
 from uov_hf.training.launch import COLLECTIVE_TIMEOUT, check_num_processes, wait_for_all
 
 
@@ -42,6 +45,30 @@ def read_late(rank: int) -> bool:
 
 def test_the_main_process_does_not_end_before_the_others_have_read_its_store(tmp_path):
     assert run_on_two(read_late, tmp_path) == [True, True]
+
+
+def wait_for_a_stopped_one(rank: int, folder: Path) -> str:
+    """What the first process gets while the second one is stopped, as by SIGSTOP or a debugger."""
+    launch.HEARTBEAT, launch.LONGEST_SILENCE = timedelta(seconds=0.2), timedelta(seconds=3)
+    store, *_ = next(distributed.rendezvous("env://"))  # keeps it alive, as a process group does
+    launch.show_life(rank)
+    if rank == 1:
+        store.set("pid", str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return ""
+    pid = int(store.get("pid"))
+    try:
+        wait_for_all(SimpleNamespace(num_processes=2))
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    return "no error"
+
+
+def test_a_stopped_process_is_not_waited_for_without_end(tmp_path):
+    message, _ = run_on_two(wait_for_a_stopped_one, tmp_path, tmp_path)
+    assert message.startswith("Process 1 of 2 has shown no sign of life for 0:00:03: it is stopped")
 
 
 def test_a_process_alone_does_not_wait(monkeypatch):

@@ -1,10 +1,14 @@
 """The `Accelerator` of a run, and the check that the launch started all of its processes."""
 
+import atexit
 import logging
 import os
+import time
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 
 from accelerate import Accelerator, DataLoaderConfiguration, InitProcessGroupKwargs
 from accelerate.utils import ProjectConfiguration, set_seed
@@ -16,8 +20,10 @@ from uov_hf.data.write_report import OnError
 
 # A process that waits longer for the others in training ends the run: one of them is stuck.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-# Labels and uploads may keep a process busy for longer (`wait_for_all`).
-LONGEST_WAIT = timedelta(days=30)
+# Labels and uploads may keep a process busy for longer (`wait_for_all`). But one that shows no sign of life for this
+# time is stopped, or its machine is gone.
+LONGEST_SILENCE = COLLECTIVE_TIMEOUT
+HEARTBEAT = timedelta(minutes=1)  # between two signs of life
 
 
 def start(output_dir: str, seed: int, mixed_precision: str | None = None, report_to: str = "none") -> Accelerator:
@@ -33,6 +39,8 @@ def start(output_dir: str, seed: int, mixed_precision: str | None = None, report
         kwargs_handlers=[InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
     )
     check_num_processes(accelerator.num_processes)
+    if accelerator.num_processes > 1:
+        show_life(accelerator.process_index)
     set_seed(seed)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     return accelerator
@@ -49,19 +57,62 @@ def sharing(accelerator: Accelerator, on_error: OnError) -> Sharing:
     }
 
 
+def show_life(rank: int) -> None:
+    """Count at the store of the launch, once a minute, that this process runs; until it ends."""
+    end = Event()
+
+    def count() -> None:
+        store, *_ = next(distributed.rendezvous("env://"))
+        with suppress(RuntimeError):  # the store has ended with the launch
+            while True:
+                store.add(_life_of(rank), 1)
+                if end.wait(HEARTBEAT.total_seconds()):
+                    return
+
+    thread = Thread(target=count, daemon=True)
+    thread.start()
+    # A thread within the store's C++ code when Python ends would abort the process.
+    atexit.register(lambda: (end.set(), thread.join()))
+
+
 def wait_for_all(accelerator: Accelerator) -> None:
-    """Wait, without a time-out, until all processes have called this; all of them call it equally often.
+    """Wait until all processes have called this, as long as all of them live; all of them call it equally often.
 
     They wait at the store of the launch, not in a collective call. A collective call has the time-out of training, and
     on GPUs it keeps the device busy.
+
+    Raises:
+        RuntimeError: A process has shown no sign of life (`show_life`) for 30 minutes.
     """
     if accelerator.num_processes == 1:
         return
     store, rank, num_processes = next(distributed.rendezvous("env://"))
-    store.wait([_count(store, "arrived", num_processes)], LONGEST_WAIT)
+    _wait(store, _count(store, "arrived", num_processes), num_processes)
     all_have_left = _count(store, "left", num_processes)
     if rank == 0:  # The store may live in this process, which must not end before the others have read it.
-        store.wait([all_have_left], LONGEST_WAIT)
+        _wait(store, all_have_left, num_processes)
+
+
+def _wait(store: distributed.Store, key: str, num_processes: int) -> None:
+    counts, since = [-1] * num_processes, [0.0] * num_processes
+    while True:
+        try:
+            return store.wait([key], HEARTBEAT)
+        except distributed.DistStoreError:  # not yet
+            now = time.monotonic()
+        for rank in range(num_processes):
+            if (count := store.add(_life_of(rank), 0)) != counts[rank]:
+                counts[rank], since[rank] = count, now
+            elif now - since[rank] > LONGEST_SILENCE.total_seconds():
+                raise RuntimeError(
+                    f"Process {rank} of {num_processes} has shown no sign of life for {LONGEST_SILENCE}: it is "
+                    "stopped, or its machine is gone. End the launch, and start it again with "
+                    "--resume_from_checkpoint latest."
+                )
+
+
+def _life_of(rank: int) -> str:
+    return f"uov_hf/life/{rank}"
 
 
 def _count(store: distributed.Store, event: str, num_processes: int) -> str:
