@@ -62,7 +62,7 @@ def test_a_script_that_sigterm_interrupts_saves_and_ends_with_the_status_that_me
     settings_of, on_one_process, finished, stop_script, run_script, tmp_path
 ):
     settings = [*settings_of["finetune"], *on_one_process, "--output_dir", tmp_path]
-    settings += ["--checkpointing_steps", 100, "--dataloader_num_workers", 1]
+    settings += ["--checkpointing_steps", 100]
     assert "SIGTERM: the run ends with status 75 after step" in stop_script(3, tmp_path, *settings)
     run_script(*settings, "--resume_from_checkpoint", "latest")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path, finished("finetune"))]

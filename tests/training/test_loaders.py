@@ -1,6 +1,7 @@
 """Loaders: workers that start once, pinned memory for a GPU alone, and broken frames that are replaced or reported."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -27,6 +28,19 @@ def test_workers_start_once_however_often_the_loader_is_iterated_and_without_the
     assert len(first) == 2 and os.getpid() not in first
     assert processes_of(loader) == processes_of(loader) == first
     assert processes_of(make_loader(WhoLoads(), [[0]], list, 0, torch.device("cpu"))) == {os.getpid()}
+
+
+class SignalsItself(Dataset):
+    """A job of Slurm that nears its limit: all of its processes get SIGTERM."""
+
+    def __getitem__(self, key):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return key
+
+
+def test_workers_live_on_when_sigterm_comes_so_that_their_run_can_save():
+    loader = make_loader(SignalsItself(), [[0], [1], [2]], list, num_workers=1, device=torch.device("cpu"))
+    assert list(loader) == [[0], [1], [2]]
 
 
 def test_memory_is_pinned_for_cuda_alone_and_batches_on_the_cpu_are_not_copied():

@@ -81,6 +81,8 @@ def _train(
         try:
             step_batch = load_step(accelerator, batches, run.order.accumulation, objective, interruption.is_set())
         except Exception:
+            if interruption.is_set():  # the signal may have ended a worker of the loader, too
+                end_interrupted(run)
             run.save()  # a frame that cannot be read costs none of the work so far
             raise
         if step_batch.is_interrupted:
