@@ -62,17 +62,19 @@ def show_life(rank: int) -> None:
     end = Event()
 
     def count() -> None:
-        store, *_ = next(distributed.rendezvous("env://"))
         with suppress(RuntimeError):  # the store has ended with the launch
-            while True:
+            store, *_ = next(distributed.rendezvous("env://"))
+            while not end.is_set():
                 store.add(_life_of(rank), 1)
-                if end.wait(HEARTBEAT.total_seconds()):
-                    return
+                end.wait(HEARTBEAT.total_seconds())
+
+    def stop() -> None:
+        end.set()
+        thread.join(timeout=5)
 
     thread = Thread(target=count, daemon=True)
     thread.start()
-    # A thread within the store's C++ code when Python ends would abort the process.
-    atexit.register(lambda: (end.set(), thread.join()))
+    atexit.register(stop)  # a thread within the store's C++ code when Python ends would abort the process
 
 
 def wait_for_all(accelerator: Accelerator) -> None:
