@@ -80,7 +80,7 @@ def prepare(folder: Path, data_dir: Path, effort: Effort) -> dict[str, str]:
     points, voxels = {}, {}
     for name, sensor in SENSORS.items():
         points[name] = [scan[:: effort.every_nth_point] for scan in make_scans(sensor, data_dir, effort.num_scans)]
-        batches = [sensor.extractor()(scan, intensity_max=1.0) for scan in points[name]]
+        batches = [sensor.extractor()(scan, intensity_max=255.0) for scan in points[name]]
         voxels[name] = [(batch["voxel_coords"], batch["voxel_features"]) for batch in batches]
     first = next(iter(SENSORS))
     torch.save({"voxels": voxels, "points": points[first]}, folder / "scans.pt")

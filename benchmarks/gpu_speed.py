@@ -177,7 +177,7 @@ class Superpoints:
         size = (NUM_SUPERPOINTS * PAIRS_PER_SUPERPOINT,)
         num_superpoints = len(clouds) * NUM_SUPERPOINTS
         return {
-            **self.extractor(clouds, intensity_max=1.0),
+            **self.extractor(clouds, intensity_max=255.0),
             "pair_to_point": torch.cat([torch.randint(first, end, size) for first, end in pairwise(starts)]),
             "superpoint_ids": torch.arange(num_superpoints).repeat_interleave(PAIRS_PER_SUPERPOINT),
             "scene_ids": torch.arange(len(clouds)).repeat_interleave(NUM_SUPERPOINTS),

@@ -45,13 +45,13 @@ def main():
 def count_network(extract, scan) -> Iterator[tuple[str, int, FakeGPU]]:
     """Each pass of the network: its name, the number of voxels, and its traffic."""
     torch.manual_seed(0)
-    voxels = dict(extract([scan], intensity_max=1.0))
+    voxels = dict(extract([scan], intensity_max=255.0))
     num_points, num_voxels = len(scan), len(voxels["voxel_coords"])
     segmenter = UOVForSemanticSegmentation.from_backbone(
         UOVModel(UOVConfig()), "linear", [f"class {index}" for index in range(NUM_CLASSES)]
     )
     yield "inference", num_voxels, infer(segmenter, voxels)
-    many = dict(extract([vary(scan, np.random.default_rng(seed)) for seed in range(16)], intensity_max=1.0))
+    many = dict(extract([vary(scan, np.random.default_rng(seed)) for seed in range(16)], intensity_max=255.0))
     yield "inference of 16 scans", len(many["voxel_coords"]), infer(segmenter, many)
     labels = torch.randint(NUM_CLASSES, (num_points,))
     for name, traffic in train("distillation", segmenter, voxels | {"labels": labels}):

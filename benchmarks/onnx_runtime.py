@@ -56,7 +56,7 @@ def compare(
     """Seconds of both runtimes on one scan, and the largest difference relative to the largest logit."""
     seconds = {}
     seconds["torch"], (expected, rows) = timed(lambda: run_torch(model, extractor, points))
-    seconds["onnx"], (logits, point_to_voxel) = timed(lambda: segmenter.voxel_logits(points, 1.0))
+    seconds["onnx"], (logits, point_to_voxel) = timed(lambda: segmenter.voxel_logits(points, 255.0))
     seconds["numpy"], _ = timed(lambda: make_inputs(segmenter, points))
     difference = np.abs(logits[point_to_voxel] - expected[rows]).max() / np.abs(expected).max()
     return seconds | {"num_voxels": len(logits), "difference": float(difference)}
@@ -67,13 +67,13 @@ def run_torch(
     model: UOVForSemanticSegmentation, extractor: UOVFeatureExtractor, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits of the voxels, and the voxel of each point."""
-    inputs = extractor(points, intensity_max=1.0)
+    inputs = extractor(points, intensity_max=255.0)
     logits = model.get_voxel_logits(inputs["voxel_coords"], inputs["voxel_features"])
     return logits.numpy(), inputs["point_to_voxel"].numpy()
 
 
 def make_inputs(segmenter: Segmenter, points: np.ndarray) -> None:
-    keys, _, _ = voxelize(points, segmenter.grid, 1.0)
+    keys, _, _ = voxelize(points, segmenter.grid, 255.0)
     kernel_maps(keys, segmenter.settings["num_levels"], segmenter.settings["stem_kernel_size"])
 
 

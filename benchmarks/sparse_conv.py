@@ -40,7 +40,7 @@ def main():
     for sensor_name, sensor in SENSORS.items():
         kind = "real" if find_scans(sensor, args.data_dir) else "synthetic"
         clouds = make_scans(sensor, args.data_dir, 2 * args.num_scans + 2)
-        scans = [sensor.extractor()(cloud, intensity_max=1.0) for cloud in clouds]
+        scans = [sensor.extractor()(cloud, intensity_max=255.0) for cloud in clouds]
         voxels = [(scan["voxel_coords"], scan["voxel_features"]) for scan in scans]
         for network_name in args.networks:
             torch.manual_seed(0)

@@ -81,7 +81,7 @@ def test_scans_made_from_one_sample_all_have_another_size(tmp_path):
 def test_a_computed_scan_has_about_as_many_voxels_as_a_real_one(name, least, most):
     sensor = scans.SENSORS[name]
     scan = scans.scan_a_street(sensor, np.random.default_rng(0))
-    voxels = sensor.extractor()(scan, intensity_max=1.0)["voxel_coords"]
+    voxels = sensor.extractor()(scan, intensity_max=255.0)["voxel_coords"]
     assert scan.dtype == np.float32 and np.isfinite(scan).all() and least < len(voxels) < most
 
 
