@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from uov_hf import UOVFeatureExtractor
 from uov_hf.evaluation.reports import results_table, to_results, write_results
 from uov_hf.evaluation.scans import LabelledScans
 from uov_hf.evaluation.scores import count, new_matrices, score_segmenter
@@ -68,6 +69,13 @@ def test_a_segmenter_is_scored_on_all_scans():
     scans = LabelledScans(one_frame(np.array([0, 1, 1, 1], dtype=np.uint8)), one_voxel_per_point)
     matrices = score_segmenter(answers_by([0, 0, 1]), [scans[0], scans[0]], num_labels=2)
     assert matrices["all_points"].counts.sum() == 8 and np.diag(matrices["all_points"].counts).sum() == 4
+
+
+def test_points_without_voxels_are_named_by_their_frame(monkeypatch):
+    monkeypatch.setitem(globals(), "POINTS", POINTS * 1e4)
+    scans = LabelledScans(one_frame(np.array([0, 1, 1, 1], dtype=np.uint8)), UOVFeatureExtractor())
+    with pytest.raises(ValueError, match=r"^Frame a: .* got one at \(70000, 0, 0\) m"):
+        scans[0]
 
 
 def test_seen_and_unseen_points_are_scored_apart_and_the_teacher_on_those_it_saw():

@@ -90,10 +90,13 @@ class LabelledScans(Dataset):
     def __getitem__(self, index: int) -> LabelledScan:
         frame = self.frames[index]
         frame_id, points = frame["frame_id"], frame["points"]
-        voxels = [
-            dict(self.feature_extractor(view, intensity_max=frame["intensity_max"], return_tensors="pt"))
-            for view in views(points, self.num_views, self.feature_extractor.voxel_size[1])
-        ]
+        try:
+            voxels = [
+                dict(self.feature_extractor(view, intensity_max=frame["intensity_max"], return_tensors="pt"))
+                for view in views(points, self.num_views, self.feature_extractor.voxel_size[1])
+            ]
+        except ValueError as error:
+            raise ValueError(f"Frame {frame_id}: {error}") from error
         if self.point_labels is None:
             seen, teacher_labels = _in_view(points, _cameras_of(frame) or self.cameras), None
         else:
