@@ -120,8 +120,8 @@ def test_a_broken_file_is_named(tmp_path, suffix, library, content):
         read_points(path)
 
 
-def write_cloud(path: Path, points: np.ndarray) -> Path:
-    """Points with x, y, z and intensity, in the format of the suffix."""
+def write_cloud(path: Path, points: np.ndarray, **las: str | int) -> Path:
+    """Points with x, y, z and intensity, in the format of the suffix; `las` is for `laspy.create`."""
     names, suffix = ("x", "y", "z", "intensity"), path.suffix
     if suffix == ".npy":
         np.save(path, points)
@@ -136,9 +136,8 @@ def write_cloud(path: Path, points: np.ndarray) -> Path:
         plyfile.PlyData([plyfile.PlyElement.describe(vertices, "vertex")]).write(path)
     else:
         laspy = pytest.importorskip("laspy")
-        cloud = laspy.create(
-            file_version="1.4" if suffix == ".laz" else "1.2", point_format=6 if suffix == ".laz" else 0
-        )
+        default = {"file_version": "1.4", "point_format": 6} if suffix == ".laz" else {"file_version": "1.2"}
+        cloud = laspy.create(**(default | las))
         cloud.x, cloud.y, cloud.z, cloud.intensity = points.T
         cloud.write(path)
     return path
@@ -191,7 +190,7 @@ def write_bytes(path: Path, header: str, content: bytes) -> Path:
     return path
 
 
-READ_WITH_LITTLE_MEMORY = """
+WITH_LITTLE_MEMORY = """
 import importlib, resource, sys, types
 sys.modules["uov_hf"] = package = types.ModuleType("uov_hf")  # without its __init__, which imports torch
 package.__path__ = [sys.argv[1]]
@@ -200,26 +199,82 @@ for library in ("laspy", "lazrs", "plyfile", "lzf"):
     __import__(library)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
+"""
+READ_ONE = """
 try:
     module.read_points(sys.argv[2], max_points=int(sys.argv[3]))
 except ValueError as error:
     print(error)
 """
+READ_CHANGED = """
+import logging, pathlib, random, warnings
+logging.disable()
+warnings.simplefilter("ignore")
+path, random = pathlib.Path(sys.argv[2]), random.Random(int(sys.argv[3]))
+content = path.read_bytes()
+for _ in range(int(sys.argv[4])):
+    changed, place = bytearray(content), random.randrange(len(content))
+    if random.random() < 0.5:
+        changed[place] ^= 1 << random.randrange(8)
+    else:
+        number = random.choice([b"\\xff" * 8, b"\\xff" * 4, b"\\xff\\xff\\xff\\x7f", bytes(4), b"\\0\\0\\0\\x10"])
+        changed[place : place + len(number)] = number[: len(content) - place]
+    path.write_bytes(changed)
+    try:
+        module.read_cloud(path)
+    except ValueError as error:
+        assert str(path) in str(error), error
+print("all read or refused")
+"""
+
+
+def run_with_little_memory(script: str, *arguments: object) -> str:
+    """The output of a process that has 200 MB for reading."""
+    for library in ("laspy", "plyfile", "pypcd4"):
+        pytest.importorskip(library)
+    package = Path(point_files.__file__).parent
+    command = [sys.executable, "-c", WITH_LITTLE_MEMORY + script, *map(str, (package, *arguments))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def read_with_little_memory(path: Path, max_points: int) -> str:
-    """The error of a process that has 200 MB for reading."""
-    for library in ("laspy", "plyfile", "pypcd4"):
-        pytest.importorskip(library)
-    command = [
-        sys.executable,
-        "-c",
-        READ_WITH_LITTLE_MEMORY,
-        str(Path(point_files.__file__).parent),
-        str(path),
-        str(max_points),
-    ]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    return run_with_little_memory(READ_ONE, path, max_points)
+
+
+LAYERED, IN_ONE = {"file_version": "1.4", "point_format": 7}, {"file_version": "1.2", "point_format": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is set by Linux's means")
+@pytest.mark.parametrize("las", [LAYERED, IN_ONE, None], ids=["layered", "in one", "not compressed"])
+def test_a_damaged_las_file_neither_ends_the_process_nor_fills_memory(tmp_path, las):
+    """lazrs ends the process where memory is short, or raises what is no `Exception`."""
+    path = tmp_path / ("scan.laz" if las else "scan.las")
+    write_cloud(path, np.random.default_rng(0).uniform(-20, 20, (12, 4)), **las or {})
+    assert run_with_little_memory(READ_CHANGED, path, 0, 300) == "all read or refused\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is set by Linux's means")
+@pytest.mark.parametrize("suffix", [".npy", ".pcd", ".ply"])
+def test_a_damaged_scan_is_read_or_refused(tmp_path, suffix):
+    path = write_cloud(tmp_path / f"scan{suffix}", np.random.default_rng(0).uniform(-20, 20, (12, 4)).astype("f4"))
+    assert run_with_little_memory(READ_CHANGED, path, 0, 200) == "all read or refused\n"
+
+
+def test_a_laz_file_of_several_chunks_is_read(tmp_path):
+    """In layers and in one, and also if its place of the table of chunks is at its end, as written to a pipe."""
+    points = np.zeros((60_000, 4))
+    points[:, :3] = np.random.default_rng(0).integers(-9, 9, (60_000, 3)) / 100
+    for las in (LAYERED, IN_ONE):
+        path = write_cloud(tmp_path / "scan.laz", points, **las)
+        content = bytearray(path.read_bytes())
+        (offset,) = struct.unpack_from("<I", content, 96)
+        place = content[offset : offset + 8]
+        content[offset : offset + 8] = b"\xff" * 8
+        for whole in (path.read_bytes(), content + place):
+            path.write_bytes(whole)
+            np.testing.assert_allclose(read_points(path)[:, :3], points[:, :3], atol=0.005)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is set by Linux's means")

@@ -1,20 +1,18 @@
 """Read lidar scans from files of many formats, among them .bin, .npy, .pcd, .ply, .las, .laz and text."""
 
 import re
-import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .bin_files import read_bin
+from .las_files import read_las
 from .pcd_files import read_pcd
 from .point_fields import (
-    AXES,
     MAX_POINT_SIZE,
     array_to_points,
     check_metres,
@@ -100,7 +98,7 @@ def read_cloud(path: str | Path, num_columns: int | None = None, max_points: int
         check_size(path, len(points), 0, max_points)  # of files without a header, or with a wrong one
         check_metres(path, points)
         return _near_origin(points[:, :4])
-    except (ImportError, MemoryError):
+    except ImportError:
         raise
     except Exception as error:  # each library raises other errors for broken files
         if isinstance(error, ValueError) and str(path) in str(error):
@@ -208,24 +206,6 @@ def _read_ply(path: Path, max_points: int | None) -> NDArray[np.generic]:
     return stack_fields(path, {field.name: vertices[field.name] for field in vertices.properties})
 
 
-def _read_las(path: Path, max_points: int | None) -> NDArray[np.generic]:
-    """LAS has an intensity in each point. If all are 0 it is not set, and an extra dimension may have it."""
-    library = load_library(path, "laspy", "laspy[lazrs]")
-    num_points = _check_las_header(path, max_points)
-    try:
-        cloud = library.read(path)
-    except Exception as error:  # lazrs raises errors of its own
-        if not num_points:
-            raise
-        raise ValueError(
-            f"{path}: expected {num_points:,} points, as its header declares, and they cannot be read: {error}"
-        ) from error
-    check_whole(path, num_points, len(cloud))
-    names = [*(["intensity"] if np.any(cloud.intensity) else []), *cloud.point_format.extra_dimension_names]
-    fields = {name: np.asarray(getattr(cloud, axis)) for name, axis in zip(AXES, AXES, strict=True)}
-    return stack_fields(path, fields | {name: np.asarray(cloud[name]) for name in names})
-
-
 def _check_ply_header(path: Path, max_points: int | None) -> None:
     """Check the count of each element of a PLY file, in the lines that the library reads as its header."""
     with path.open("rb") as file:
@@ -240,54 +220,14 @@ def _check_ply_header(path: Path, max_points: int | None) -> None:
             check_size(path, int(fields[2]), 0, max_points)
 
 
-def _check_las_header(path: Path, max_points: int | None) -> int:
-    """Check the numbers in the header of a LAS or LAZ file, and return the number of points.
-
-    The libraries loop over these numbers and allocate as much.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = file.read(375)
-        if len(header) < 227:
-            return 0  # the library refuses it
-        header = header.ljust(375, b"\0")  # as the library reads a shorter one
-        header_size, offset, num_vlrs, kind, point_size, num_points = struct.unpack_from("<HIIBHI", header, 94)
-        # Of each kind: the number of records, the bytes of one, and the bytes that the file has for them.
-        records = [(num_vlrs, 54, offset - header_size)]
-        if header[25] >= 4:  # LAS 1.4
-            start, num_evlrs, num_points = struct.unpack_from("<QIQ", header, 235)
-            records.append((num_evlrs, 60, size - start))
-        if kind >= 64:  # compressed: the first point of every chunk is not
-            records.append((_num_chunks(file, offset, size), max(point_size, 20), size))
-    if offset > size or any(number * num_bytes > max(room, 0) for number, num_bytes, room in records):
-        raise ValueError(f"{path}: expected a whole file, got one of {size:,} bytes whose header declares more.")
-    check_size(path, num_points, point_size, max_points)
-    if kind < 64 and point_size:
-        check_whole(path, num_points, (size - offset) // point_size)
-    return num_points
-
-
-def _num_chunks(file: BinaryIO, offset: int, size: int) -> int:
-    """Number of chunks in the table of a LAZ file; 0 where the library refuses the table's place."""
-    file.seek(offset)
-    place = int.from_bytes(file.read(8), "little", signed=True)
-    if place == -1:  # written as a stream: the place is at the end
-        file.seek(size - 8)
-        place = int.from_bytes(file.read(8), "little", signed=True)
-    if not 0 <= place <= size - 8:
-        return 0
-    file.seek(place + 4)
-    return int.from_bytes(file.read(4), "little")
-
-
 READERS: dict[str, Callable[..., NDArray[np.generic]]] = {
     ".bin": read_bin,
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".pcd": read_pcd,
     ".ply": _read_ply,
-    ".las": _read_las,
-    ".laz": _read_las,
+    ".las": read_las,
+    ".laz": read_las,
     ".xyz": read_text_points,
     ".asc": read_text_points,
     ".pts": read_text_points,
