@@ -288,7 +288,11 @@ def test_a_damaged_shard_and_a_frame_in_two_places_are_named(write, frame_ids):
         (write.folder / "one.parquet").write_bytes(b"PAR1 but no more")
     else:
         pq.write_table(pa.table({"frame_id": frame_ids}), write.folder / "one.parquet")
-    expected = r"one\.parquet: expected a shard" if frame_ids is None else "Frame same is in .* delete one of them"
+    expected = (
+        r"one\.parquet: expected a whole Parquet file"
+        if frame_ids is None
+        else "Frame same is in .* delete one of them"
+    )
     with pytest.raises(ValueError, match=expected):
         Shards(write.folder).read("same")
 

@@ -39,7 +39,9 @@ class CountingFile:
 
 
 def test_columns_that_are_not_asked_for_are_not_read(folder, monkeypatch):
-    monkeypatch.setattr(parquet, "_open", lambda file: pq.ParquetFile(pa.PythonFile(CountingFile(file), mode="r")))
+    monkeypatch.setattr(
+        parquet, "open_parquet_file", lambda file: pq.ParquetFile(pa.PythonFile(CountingFile(file), mode="r"))
+    )
     files = sorted(str(path) for path in folder.rglob("*.parquet"))
     frames = Frames(ParquetFrames(files, "nuscenes"))
     index_and_footers, CountingFile.num_bytes = CountingFile.num_bytes, 0

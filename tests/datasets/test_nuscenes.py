@@ -159,7 +159,7 @@ def test_scenes_whose_archive_was_not_downloaded_are_named_before_a_run(root, fo
 
 
 def test_a_root_given_in_place_of_its_script_is_told_where_to_go(root):
-    with pytest.raises(ValueError, match="expected a Parquet file of frames.*--dataset nuscenes --data_dir"):
+    with pytest.raises(ValueError, match="expected a whole Parquet file.*--dataset nuscenes --data_dir"):
         load_frames(str(root), "train")
 
 

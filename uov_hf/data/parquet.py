@@ -5,11 +5,11 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NotRequired, TypedDict, cast
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, Frames, parse_split, places_by_name, select_split
+from uov_hf.data.parquet_files import errors_of_file, open_parquet_file, read_metadata
 from uov_hf.foreign_paths import inside
 from uov_hf.leftovers import data_files
 
@@ -52,17 +53,16 @@ def read_index(file: str | Path | IO[bytes]) -> ShardIndex:
     The index of a shard. Where the footer has none, the ids come from the column `frame_id`.
 
     Raises:
-        ValueError: the file is no Parquet file, or has no frame ids; it names the file.
+        ValueError: the file is damaged or no Parquet file, or has no frame ids; it names the file.
+        FileNotFoundError: there is no such file.
     """
-    try:
-        metadata = pq.read_metadata(file).metadata or {}
-        if content := metadata.get(SHARD_INDEX.encode()):
-            return json.loads(content)
-        frame_ids = pq.read_table(file, columns=["frame_id"])["frame_id"].to_pylist()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise ValueError(
-            f"{file}: expected a shard, got: {error}. Delete the file and run its writer again."
-        ) from error
+    with errors_of_file(file) if isinstance(file, (str, Path)) else nullcontext():
+        with open(file, "rb") if isinstance(file, (str, Path)) else nullcontext(file) as opened:
+            metadata = read_metadata(opened)
+            if content := (metadata.metadata or {}).get(SHARD_INDEX.encode()):
+                return json.loads(content)
+            parquet = pq.ParquetFile(opened, metadata=metadata, page_checksum_verification=True)
+            frame_ids = parquet.read(columns=["frame_id"])["frame_id"].to_pylist()
     return {"sequence_id": "", "frame_ids": frame_ids, "skipped": {}}
 
 
@@ -76,7 +76,8 @@ class RowReader:
         """The row at a place, as a table; all columns by default."""
         file, row_group, row = place
         names = None if columns is None else list(columns)
-        return self._open(file).read_row_group(row_group, columns=names, use_threads=False).slice(row, 1)
+        with errors_of_file(file):
+            return self._open(file).read_row_group(row_group, columns=names, use_threads=False).slice(row, 1)
 
     def read(self, place: Place, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """The row at a place; numbers are read-only numpy views of the pages of the file."""
@@ -88,7 +89,7 @@ class RowReader:
 
     def _open(self, file: str) -> pq.ParquetFile:
         key = (os.getpid(), file)  # a forked process must not share the parent's position in the file
-        self._open_files[key] = self._open_files.pop(key, None) or _open(file)  # the last used is the last
+        self._open_files[key] = self._open_files.pop(key, None) or open_parquet_file(file)  # the last used is the last
         while len(self._open_files) > MAX_OPEN_FILES:
             del self._open_files[next(iter(self._open_files))]
         return self._open_files[key]
@@ -262,22 +263,16 @@ def _open_builder(dataset: str, dataset_config: str | None) -> DatasetBuilder:
     return load_dataset_builder("parquet", data_files=data_files)
 
 
-def _open(file: str) -> pq.ParquetFile:
-    if "://" in file:
-        return pq.ParquetFile(fsspec.open(file).open())
-    return pq.ParquetFile(file, memory_map=True)
-
-
 def _index_rows(file: str) -> tuple[list[str], list[str], list[Place]]:
     """Sequence id, frame id and place of every frame in a file."""
     try:
-        parquet = _open(file)
-    except (pa.ArrowInvalid, OSError) as error:
+        opened = open_parquet_file(file)
+    except ValueError as error:
         raise ValueError(
-            f"{file}: expected a Parquet file of frames, got: {error} To read a raw folder, give its dataset script "
-            "and the folder as `data_dir` (`--dataset nuscenes --data_dir …`)."
+            f"{error} To read a raw folder, give its dataset script and the folder as `data_dir` "
+            "(`--dataset nuscenes --data_dir …`)."
         ) from error
-    with parquet:
+    with opened as parquet, errors_of_file(file):
         absent = sorted(set(FRAME_FEATURES) - set(parquet.schema_arrow.names))
         if absent:
             raise ValueError(f"{file}: expected the columns of frames, got a file without {', '.join(absent)}.")

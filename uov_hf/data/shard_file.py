@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from datasets.config import DEFAULT_CDC_OPTIONS
 
 from uov_hf.data.parquet import SHARD_INDEX, ShardIndex
+from uov_hf.data.parquet_files import FOOTER_SHA256, NO_SHA256, seal_footer
 
 
 # Frames in a file. A footer of 50 rows is parsed in about a millisecond, a scene of nuScenes (39 to 41 frames) is one
@@ -37,16 +38,17 @@ class ShardFile:
     def __enter__(self) -> "ShardFile":
         with errors_named(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.temporary, "wb")
+            self._file = open(self.temporary, "w+b")
         # Page index and content-defined chunks as `datasets` writes them: the Hub's viewer reads single pages, and a
         # changed file uploads only the changed chunks. No dictionaries, and statistics of ids only: for arrays they
         # cost space in every row group and serve no search.
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file),
+            pa.PythonFile(self._file, mode="w"),
             self.schema,
             use_dictionary=False,
             write_statistics=[name for name in ("frame_id", "sequence_id") if name in self.schema.names],
             write_page_index=True,
+            write_page_checksum=True,
             use_content_defined_chunking=DEFAULT_CDC_OPTIONS,
         )
         return self
@@ -61,10 +63,15 @@ class ShardFile:
 
     def publish(self, index: ShardIndex) -> None:
         """Write the footer, with the index of the frames, and give the file its name."""
-        metadata = {SHARD_INDEX: json.dumps(index), "content_defined_chunking": json.dumps(DEFAULT_CDC_OPTIONS)}
+        metadata = {
+            SHARD_INDEX: json.dumps(index),
+            "content_defined_chunking": json.dumps(DEFAULT_CDC_OPTIONS),
+            FOOTER_SHA256: NO_SHA256,
+        }
         with errors_named(self.path):
             self._writer.add_key_value_metadata(metadata)
             self._writer.close()
+            seal_footer(self._file)
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()  # Windows does not rename an open file

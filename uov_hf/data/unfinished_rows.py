@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from uov_hf.data.parquet import RowReader, ShardIndex, read_index
 from uov_hf.data.shard_file import ShardFile
@@ -31,7 +30,10 @@ class UnfinishedRows:
         path = self._path(frame_id)
         try:
             return read_index(path) if path.is_file() else None
-        except ValueError:  # the machine stopped before the content was on the disk: the row is made again
+        except (
+            ValueError,
+            FileNotFoundError,
+        ):  # the machine stopped before the content was on the disk: the row is made again
             path.unlink(missing_ok=True)
             return None
 
@@ -46,8 +48,7 @@ class UnfinishedRows:
 
     def read_table(self, frame_id: str) -> pa.Table:
         """The row of a frame."""
-        with pq.ParquetFile(self._path(frame_id)) as file:
-            return file.read()
+        return RowReader().read_table((str(self._path(frame_id)), 0, 0))
 
     def save(self, frame_id: str, row: pa.Table | str, made_from: int) -> int:
         """Save the row of a frame, or the error of a skipped one; returns the bytes of the row."""
