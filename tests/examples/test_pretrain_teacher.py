@@ -13,6 +13,7 @@ from transformers import CLIPModel
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.labels import LabelSet
+from uov_hf.labels.description import to_sealed_json
 from uov_hf.teachers import load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -68,7 +69,7 @@ def test_words_are_those_of_the_second_model_where_embeddings_are_its(create_mod
     description = label_set.description
     description["teacher"] |= {"name": "clipseg", "model_name_or_path": "someone/clipseg"}
     description["teacher"] |= {"embed_model_name_or_path": str(clip_folder), "embed_revision": None}
-    (label_set.folder / "label_set.json").write_text(json.dumps(description))
+    (label_set.folder / "label_set.json").write_bytes(to_sealed_json(description))
     model, processor = create_model(LabelSet(label_set.folder))
     assert model.config.teacher == f"someone/clipseg+{clip_folder.name}" and model.config.has_teachers_text_tower
     tokens = processor(text=["car"])

@@ -12,6 +12,7 @@ from halves_teacher import ListSource, make_frame
 from uov_hf.data import Frames
 from uov_hf.data.loading import keep_every
 from uov_hf.labels import Consolidation, LabelSet, PointLabels, label_points
+from uov_hf.labels.description import to_sealed_json
 from uov_hf.labels.time_vote import TimeVoteConfig
 
 
@@ -105,7 +106,7 @@ def test_labelling_again_writes_nothing_and_reads_a_frame_of_each_sequence_once(
 def test_point_labels_of_another_label_set_are_refused(label_set, frames):
     label_points(label_set, frames)
     path = label_set.folder / "label_set.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"cameras": ["CAM_B"]}}))
+    path.write_bytes(to_sealed_json(json.loads(path.read_text()) | {"settings": {"cameras": ["CAM_B"]}}))
     with pytest.raises(ValueError, match=r"make them again"):
         PointLabels(label_set.folder)
 

@@ -1,5 +1,6 @@
 """Several datasets in one training: each reads its own labels, and label sets that do not fit are refused."""
 
+import hashlib
 import json
 import shutil
 
@@ -8,11 +9,12 @@ import pytest
 import small_car
 import torch
 from accelerate import PartialState
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from uov_hf import UOVFeatureExtractor
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels
+from uov_hf.labels.description import to_sealed_json
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.samples import AnnotatedSamples, DistillationSamples
 from uov_hf.training.several_datasets import JoinedSamples, open_label_sets, warn_of_raw_intensities
@@ -70,9 +72,11 @@ def changed(street_labels, tmp_path):
     def change(scale: float = 1.0, **description):
         folder = shutil.copytree(street_labels, tmp_path / "changed")
         path = folder / "label_set.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | description))
         embeds = load_file(folder / "prompt_embeds.safetensors")["prompt_embeds"]
-        save_file({"prompt_embeds": embeds * scale}, folder / "prompt_embeds.safetensors")
+        content = save({"prompt_embeds": embeds * scale})
+        (folder / "prompt_embeds.safetensors").write_bytes(content)
+        description["prompt_embeds_sha256"] = hashlib.sha256(content).hexdigest()
+        path.write_bytes(to_sealed_json(json.loads(path.read_text()) | description))
         return str(folder)
 
     return change

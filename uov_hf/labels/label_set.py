@@ -1,5 +1,6 @@
 """A label set: the segments that a teacher predicts in the images of a dataset, in a folder that can be published."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from uov_hf.data.frames import Frames
 from uov_hf.data.parquet import Shards
@@ -20,6 +21,7 @@ from uov_hf.data.unfinished_rows import UnfinishedRows
 from uov_hf.data.write_report import WriteReport
 from uov_hf.data.writer_lock import writer_lock
 from uov_hf.hub.upload import hide_folders, is_hub_id
+from uov_hf.labels.description import FORMAT_VERSION, read_description, read_verified, to_sealed_json
 from uov_hf.labels.identity import (
     IDENTITY_COLUMNS,
     IDENTITY_SCHEMA,
@@ -32,8 +34,6 @@ from uov_hf.labels.segments import CAMERA_COLUMNS, SegmentRow, segment_frame
 from uov_hf.teachers.protocol import Augmentation, Teacher
 from uov_hf.vocabulary import Vocabulary
 
-
-FORMAT_VERSION = 3
 
 # Files of a label set in a repository that are downloaded where only its images or its point labels are needed.
 PROMPT_EMBEDS = "prompt_embeds.safetensors"
@@ -51,7 +51,7 @@ class LabelSet:
 
     Raises:
         FileNotFoundError: there is no label set in the folder.
-        ValueError: it has another format version.
+        ValueError: it has another format version, or its description is damaged.
     """
 
     def __init__(self, folder: str | Path):
@@ -62,12 +62,7 @@ class LabelSet:
                 f"There is no label set in {self.folder}: no file `{path.name}`. "
                 "Make one with examples/generate_label_set.py."
             )
-        description = json.loads(path.read_text())
-        if description.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {description.get('format_version')}, this code reads {FORMAT_VERSION}. "
-                "Generate the label set again, or use the version of uov_hf that wrote it."
-            )
+        description = read_description(path)
         self.description: dict[str, Any] = description
         self.teacher: dict[str, Any] = description["teacher"]
         self.settings: dict[str, Any] = description["settings"]
@@ -129,16 +124,19 @@ class LabelSet:
             "is_thing": np.asarray(vocabulary.is_thing).tolist(),
             "dataset": dataset,
         }
-        folder, content = Path(folder), json.dumps(description, indent=2, ensure_ascii=False)
+        folder = Path(folder)
         if not (folder / "label_set.json").exists():
             embeds = teacher.encode_prompts(list(vocabulary.prompts)).astype(np.float32) if teacher.embed_dim else None
             with writer_lock(folder):  # the two files are of one teacher
                 if not (folder / "label_set.json").exists():  # another run may have written it before it unlocked
+                    checksums = {}
                     if embeds is not None:
-                        write_atomically(folder / PROMPT_EMBEDS, save({"prompt_embeds": embeds}))
-                    write_atomically(folder / "label_set.json", content.encode())
+                        content = save({"prompt_embeds": embeds})
+                        checksums["prompt_embeds_sha256"] = hashlib.sha256(content).hexdigest()
+                        write_atomically(folder / PROMPT_EMBEDS, content)
+                    write_atomically(folder / "label_set.json", to_sealed_json(description | checksums))
         label_set = cls(folder)
-        _check_same(label_set, json.loads(content))
+        _check_same(label_set, json.loads(json.dumps(description)))  # lists for tuples
         return label_set
 
     @classmethod
@@ -219,10 +217,11 @@ class LabelSet:
         """Embeddings of the prompts, `(num_prompts, embed_dim)` float32, unit length: they define the text space.
 
         Raises:
-            ValueError: the label set has no embeddings.
+            ValueError: the label set has no embeddings, or their file is damaged.
         """
         self.check_has_embeds()
-        return load_file(self.folder / PROMPT_EMBEDS)["prompt_embeds"]
+        content = read_verified(self.folder / PROMPT_EMBEDS, self.description.get("prompt_embeds_sha256"))
+        return load(content)["prompt_embeds"]
 
     @property
     def embed_dim(self) -> int:

@@ -16,6 +16,7 @@ from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.shards import Plan, Sharing, write_shards
 from uov_hf.data.write_report import WriteReport
 from uov_hf.labels.consolidation import PRESETS, Consolidation, rule_of_preset
+from uov_hf.labels.description import read_json
 from uov_hf.labels.identity import (
     IDENTITY_COLUMNS,
     IDENTITY_SCHEMA,
@@ -73,7 +74,7 @@ class PointLabels:
                 f"There are no point labels in {self.folder}. Make them with examples/label_points.py --label_set "
                 f"{folder} and {way}."
             )
-        found, wanted = json.loads(path.read_text()), _description(folder, preset)
+        found, wanted = read_json(path), _description(folder, preset)
         if found != wanted:
             raise ValueError(
                 f"{path}: expected {wanted}, which fits the label set in {folder} and this version, got {found}. "

@@ -12,6 +12,7 @@ from uov_hf.data.parquet import Shards
 from uov_hf.data.publishing import size_category
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
+from uov_hf.labels.description import read_json, to_sealed_json
 from uov_hf.labels.label_set import PROMPT_EMBEDS, LabelSet
 from uov_hf.leftovers import data_files
 
@@ -89,12 +90,12 @@ def publishable_description(label_set: LabelSet) -> bytes:
     shown = {name: hide_folders(label_set.description[name]) for name in ("teacher", "settings")}
     if shown == {name: label_set.description[name] for name in shown}:
         return (label_set.folder / "label_set.json").read_bytes()
-    return json.dumps(label_set.description | shown, indent=2, ensure_ascii=False).encode()
+    return to_sealed_json(label_set.description | shown)
 
 
 def _refer_to(label_set: LabelSet, description: bytes, path: Path) -> bytes:
     """A `point_labels.json` that belongs to the `label_set.json` that is uploaded."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if content["label_set_sha256"] != hashlib.sha256((label_set.folder / "label_set.json").read_bytes()).hexdigest():
         raise ValueError(
             f"{path}: these point labels were made from another label set than the one in {label_set.folder}. Delete "

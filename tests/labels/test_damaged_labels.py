@@ -1,0 +1,55 @@
+"""A label set of which one bit has changed is refused by the name of the file, or is read as it was written."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uov_hf.labels import LabelSet, PointLabels, label_points
+
+
+NUM_FLIPS = 60
+
+
+def flip_one_bit(path: Path, content: bytes, rng: random.Random) -> None:
+    changed, place = bytearray(content), rng.randrange(len(content))
+    changed[place] ^= 1 << rng.randrange(8)
+    path.unlink()  # a new file: the pages of the last one may still be mapped
+    path.write_bytes(changed)
+
+
+def read_all(folder: Path, kind: str) -> str:
+    """All that is read of a label set; text, so that NaN equals itself."""
+    np.set_printoptions(threshold=10**9)
+    if kind == "points":
+        labels = PointLabels(folder)
+        return repr([labels.read(frame_id) for frame_id in labels.frame_ids])
+    label_set = LabelSet(folder)
+    rows = [label_set.read(frame_id) for frame_id in label_set.frame_ids]
+    return repr((label_set.description, label_set.prompt_embeds, label_set.num_missing, rows))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind"),
+    [
+        ("images/*.parquet", "images"),
+        ("points/paper/*.parquet", "points"),
+        ("points/paper/point_labels.json", "points"),
+        ("label_set.json", "images"),
+        ("prompt_embeds.safetensors", "images"),
+    ],
+)
+def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, pattern, kind):
+    label_set = make_label_set(frames, teacher)
+    label_points(label_set, frames)
+    path, truth = next(label_set.folder.glob(pattern)), read_all(label_set.folder, kind)
+    content, rng, num_refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(NUM_FLIPS):
+        flip_one_bit(path, content, rng)
+        try:
+            assert read_all(label_set.folder, kind) == truth
+        except ValueError as error:
+            assert str(path) in str(error) and "again" in str(error)
+            num_refused += 1
+    assert num_refused > NUM_FLIPS / 2  # the other bits are of no value: the index of pages, and white space
