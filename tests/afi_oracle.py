@@ -15,7 +15,7 @@ def oracle(
 ):
     """The official network (checked against it to 2e-7), in the dtype of `points`, with the names of the pseudo-code.
 
-    Two further constants are ours: `base_vote` and `own_weights`.
+    Two further constants are ours: `base_vote` and `own_weights`. So is the last step: rows sum to one or to zero.
     """
     U = sphere(num_directions, points.dtype)
     levels = [(points, evidence, None, None)]
@@ -24,7 +24,8 @@ def oracle(
     Z = levels[-1][1]
     for s in range(len(sizes), 0, -1):
         Z = decoder_level(Z, s, *levels[s], *levels[s - 1][:2], de_k, gamma, **ours)
-    return Z
+    sums = Z.sum(1, keepdims=True)
+    return Z / np.where(sums == 0, 1, sums)
 
 
 def sphere(num_directions, dtype):

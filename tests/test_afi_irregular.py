@@ -47,6 +47,29 @@ def test_points_that_are_not_finite_keep_their_label_and_change_nothing():
     assert np.allclose(approximate_flat_interaction(np.full_like(points, np.nan), scores, SMALL), scores)
 
 
+@pytest.mark.parametrize("far", [2e19, -3e38, 1e12])
+def test_a_point_that_is_nowhere_leaves_the_others_as_they_are(far):
+    """A driver's mark of an invalid echo: its square is infinite in float32."""
+    points, scores = scene(300)
+    points = points.astype(np.float32)
+    alone = approximate_flat_interaction(points[1:], scores[1:])
+    points[0, 1] = far
+    refined = approximate_flat_interaction(points, scores)
+    assert np.array_equal(refined[1:], alone) and np.array_equal(refined[0], scores[0])
+
+
+@pytest.mark.parametrize("num_points", [1, 2, 3, 5, 60, 3000])
+@pytest.mark.parametrize("ring", [None, RING], ids=["no ring", "ring"])
+def test_every_row_sums_to_one_or_to_zero(num_points, ring):
+    """By the paper's constants, on all points at one place, few places, and places of their own."""
+    rng = np.random.default_rng(num_points)
+    scores = labels_to_scores(rng.choice([0, 1, 4, 255], num_points), 5) * rng.uniform(1e-12, 1, (num_points, 1))
+    for num_places in {1, 2, num_points}:
+        points = rng.uniform(-6, 6, (num_places, 3))[rng.integers(0, num_places, num_points)]
+        sums = approximate_flat_interaction(points, scores, AFIConfig(ground_ring=ring)).sum(axis=1)
+        assert np.all((sums == 0) | (np.abs(sums - 1) < 1e-12))
+
+
 def test_fewer_places_than_a_level_has_points_are_picked_again():
     """Ten places of thirty points each: distances are zero, and ties everywhere."""
     points, scores = (np.repeat(values, 30, axis=0) for values in scene(10, seed=5))

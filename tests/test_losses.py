@@ -99,6 +99,14 @@ def test_soft_targets_are_the_formula(hard_weight):
     assert torch.allclose(targets.sum(dim=1), torch.ones(7, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+def test_opposed_prompts_of_one_group_have_no_negative_target():
+    """Else the loss has no lower bound: it falls as the probability of the opposed prompt falls to zero."""
+    prompts = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-0.8, 0.6]])
+    targets = soft_text_targets(prompts, torch.zeros(3, dtype=torch.long), hard_weight=0.0)
+    assert torch.equal(targets[0], torch.tensor([1.0, 0.0, 0.0]))
+    assert (targets >= 0).all() and torch.allclose(targets.sum(dim=1), torch.ones(3))
+
+
 def test_the_text_loss_is_the_formula(scenes):
     superpoints, prompts, groups = scenes[0], unit(5, 6).abs(), torch.tensor([0, 1, 0, 1, 2])
     labels = torch.tensor([0, 4, 2, 1, 3, 0, 2, 2, 1, 4, 0])

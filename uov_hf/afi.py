@@ -17,6 +17,7 @@ from .point_neighbors import farthest_points, nearest_points, where_to_search
 
 __all__ = ["DENSE", "AFIConfig", "approximate_flat_interaction", "labels_to_scores"]
 
+FARTHEST = 1e9  # metres: the squares of larger coordinates overflow in float32
 CHUNK_CENTRES = 2048  # picked points at a time on a CPU: their neighbours fit in a cache
 DEVICE_CHUNK_ELEMENTS = 1 << 27  # of one tensor on an accelerator (0.5 GB), where each chunk is a hundred launches
 Values = TypeVar("Values", torch.Tensor, np.ndarray)  # results have the type of the input
@@ -60,7 +61,7 @@ def approximate_flat_interaction(
       hundred launches for every 100,000 points of a level. Without scipy, neighbours come from the distances to all
       points, in chunks, on that device.
     - A level has at most the points of the one below it, and a neighbourhood at most all points.
-    - A point with a coordinate that is NaN or infinite is ignored. It keeps its scores, divided by their sum.
+    - A point with a coordinate that is NaN or beyond 1e9 m is ignored. It keeps its scores, divided by their sum.
     - A row of zeros is a point without evidence. It takes the evidence that reaches it, else it stays zero.
 
     Args:
@@ -73,8 +74,8 @@ def approximate_flat_interaction(
             Points of each scan of a batch; by default there is one scan.
 
     Returns:
-        `torch.Tensor` or `np.ndarray` of shape `(num_points, C)`: Rows sum to one, to less where evidence is weak, or
-        to zero. The type and device are those of `scores`, and so is the dtype where it is floating. The arithmetic
+        `torch.Tensor` or `np.ndarray` of shape `(num_points, C)`: Rows sum to one, or to zero where no evidence
+        arrives. The type and device are those of `scores`, and so is the dtype where it is floating. The arithmetic
         uses the wider dtype of both inputs, at least float32.
 
     Raises:
@@ -92,7 +93,7 @@ def approximate_flat_interaction(
     points, refined = points[:, :3].to(dtype), given.to(dtype, copy=True)
     with torch.autocast(scores.device.type, enabled=False):
         for scan, own in zip(points.split(sizes), refined.split(sizes), strict=True):
-            own.copy_(_refine(scan, own, config))
+            own.copy_(_sum_to_one(_refine(scan, own, config)))
     return refined.to(scores.dtype) if scores.is_floating_point() else refined
 
 
@@ -114,10 +115,10 @@ def _check(points: torch.Tensor, scores: torch.Tensor, num_points: list[int], co
 
 
 def _refine(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> torch.Tensor:
-    """Refine one scan: leave out points that are not finite, and apply the ground ring before and after."""
-    finite = points.isfinite().all(dim=1)
-    if not finite.all():
-        rows = finite.nonzero().squeeze(1)
+    """Refine one scan: leave out points that are nowhere, and apply the ground ring before and after."""
+    somewhere = (points.abs() <= FARTHEST).all(dim=1)  # false for NaN
+    if not somewhere.all():
+        rows = somewhere.nonzero().squeeze(1)
         of_scores = rows.to(scores.device)
         return _l1(scores).index_copy(0, of_scores, _refine(points[rows], scores[of_scores], config))
     if not len(points):
@@ -344,3 +345,9 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
 
 def _l1(values: torch.Tensor) -> torch.Tensor:
     return values / (values.sum(dim=-1, keepdim=True) + 1e-9)
+
+
+def _sum_to_one(scores: torch.Tensor) -> torch.Tensor:
+    """The constants of `_l1` and of the votes take a part of rows whose evidence is of their size."""
+    sums = scores.sum(dim=1, keepdim=True)
+    return scores / sums.masked_fill(sums == 0, 1)

@@ -105,7 +105,7 @@ def superpixel_superpoint_loss(
 def soft_text_targets(
     prompt_embeds: torch.Tensor, prompt_groups: torch.Tensor, hard_weight: float = 0.2
 ) -> torch.Tensor:
-    """y_l[c] ∝ h·1[c = l] + (1 - h)·t_l·t_c, within the group of prompt l: the target of a superpoint labelled l.
+    """y_l[c] ∝ h·1[c = l] + (1 - h)·max(0, t_l·t_c) in the group of prompt l: the target of a superpoint labelled l.
 
     Args:
         prompt_embeds (`torch.Tensor` of shape `(P, D)`): Text embeddings t, unit length.
@@ -114,7 +114,7 @@ def soft_text_targets(
         hard_weight (`float`, *optional*, defaults to 0.2): h; at 1 the targets are one-hot.
 
     Returns:
-        `torch.Tensor` of shape `(P, P)`: Rows sum to one.
+        `torch.Tensor` of shape `(P, P)`: Rows sum to one; no target is negative, also of opposed prompts.
 
     Source: method 4.3; y_b is the row of the superpoint's label.
     """
@@ -124,7 +124,7 @@ def soft_text_targets(
             f"got shape {tuple(prompt_groups.shape)}."
         )
     same_group = prompt_groups[:, None] == prompt_groups[None, :]  # (P, P)
-    similarity = torch.where(same_group, prompt_embeds @ prompt_embeds.T, 0)
+    similarity = torch.where(same_group, (prompt_embeds @ prompt_embeds.T).clamp(min=0), 0)
     one_hot = torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device)
     targets = hard_weight * one_hot + (1 - hard_weight) * similarity
     return targets / targets.sum(dim=1, keepdim=True)

@@ -69,6 +69,28 @@ def test_the_truth_is_perfect_and_an_absent_class_has_no_quality():
     assert result["stuff"]["pq"] == 1  # instances of stuff are one segment
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"labels": [0, 3]}, r"`labels` must be classes from 0 to 2 or 255, got \[3\]"),
+        ({"predictions": [-1, 1]}, r"`predictions` must be classes .*, got \[-1\]"),
+        ({"predictions": [0.0, 1.0]}, "`predictions` must be whole numbers .* got float64"),
+        ({"instances": [1]}, r"`instances` must be whole numbers of shape \(2,\), as `labels`, got .* \(1,\)"),
+    ],
+)
+def test_what_is_no_class_is_refused_and_changes_no_count(change, message):
+    panoptic = PanopticQuality(IS_THING, min_points=1)
+    arrays = {"predictions": [0, 1], "predicted_instances": [1, 0], "labels": [0, 255], "instances": [1, 0]}
+    with pytest.raises(ValueError, match=message):
+        panoptic.update(**{name: np.array(values) for name, values in (arrays | change).items()})
+    assert not panoptic.counts.any()
+
+
+def test_the_label_that_does_not_count_must_be_no_class():
+    with pytest.raises(ValueError, match="`ignore_index` must be 3 or more"):
+        PanopticQuality(IS_THING, ignore_index=0)
+
+
 def test_a_point_without_a_prediction_makes_its_segment_smaller_and_no_false_alarm():
     panoptic = quality([0, 0, 255, 255], [1, 1, 1, 1], [0, 0, 0, 2], [5, 5, 5, 0])
     assert panoptic.counts[:3].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]

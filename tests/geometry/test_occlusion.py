@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from uov_hf.geometry import occlusion
 from uov_hf.geometry.projection import Camera, OcclusionConfig, pair_points_with_pixels, project_points, visible_points
 
 
@@ -189,6 +190,19 @@ def test_hidden_points_have_no_pair_and_the_others_keep_theirs():
     assert 0.5 < kept.mean() < 1
     for field in dataclasses.fields(paper):
         np.testing.assert_array_equal(getattr(pairs, field.name), getattr(paper, field.name)[kept])
+
+
+def test_a_crowded_place_does_not_enlarge_the_depth_image(monkeypatch):
+    """Estimated from 20,000 points within two centimetres, the spacing of beams would be 0.035 degrees."""
+    sizes, cover = [], occlusion._cover
+    monkeypatch.setattr(occlusion, "_cover", lambda *args: sizes.append(args[3]) or cover(*args))
+    rng = np.random.default_rng(0)
+    crowd = np.array([20.0, 0, 0]) + rng.uniform(-0.01, 0.01, (20_000, 3))
+    corners = [[20.0, y, z] for y in (-3, 3) for z in (-3, 3)]
+    visible_points(np.concatenate([crowd, corners]), camera_at(0, 0, 0), OCCLUSION)
+    ((height, width),) = sizes
+    degrees, cells_per_degree = 2 * np.degrees(np.arctan(3 / 20)) + 1, 60
+    assert height * width < (degrees * cells_per_degree) ** 2
 
 
 @pytest.mark.parametrize(

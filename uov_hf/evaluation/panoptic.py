@@ -51,10 +51,17 @@ class PanopticQuality:
 
     Attributes:
         counts (`np.ndarray` of shape `(4, num_labels)`, int64): TP, FP, FN and the sum of IoUs.
+
+    Raises:
+        ValueError: `ignore_index` is the number of a class.
     """
 
     def __init__(self, is_thing: np.ndarray, min_points: int = 30, ignore_index: int = 255):
         self.is_thing = np.asarray(is_thing, dtype=bool)
+        if ignore_index < len(self.is_thing):
+            raise ValueError(
+                f"`ignore_index` must be {len(self.is_thing)} or more, the number of no class, got {ignore_index}."
+            )
         self.min_points = min_points
         self.ignore_index = ignore_index
         self.counts = np.zeros((4, len(self.is_thing)), dtype=np.int64)
@@ -62,7 +69,20 @@ class PanopticQuality:
     def update(
         self, predictions: np.ndarray, predicted_instances: np.ndarray, labels: np.ndarray, instances: np.ndarray
     ) -> None:
-        """Count one scan: four integer arrays of shape `(num_points,)`; instances are numbered within a class."""
+        """Count one scan: four integer arrays of shape `(num_points,)`; instances are numbered within a class.
+
+        Raises:
+            ValueError: The shapes differ, or a value is no whole number, no class and not `ignore_index`.
+        """
+        arrays = {"predictions": predictions, "predicted_instances": predicted_instances, "instances": instances}
+        for name, array in {"labels": labels, **arrays}.items():
+            if array.shape != (len(labels),) or array.dtype.kind not in "iu":
+                raise ValueError(
+                    f"`{name}` must be whole numbers of shape ({len(labels)},), as `labels`, got {array.dtype} of "
+                    f"shape {array.shape}."
+                )
+        self._check_classes("predictions", predictions)
+        self._check_classes("labels", labels)
         scored = labels != self.ignore_index
         predicted, predicted_class = self._segments(predictions[scored], predicted_instances[scored])
         true, true_class = self._segments(labels[scored], instances[scored])
@@ -98,6 +118,15 @@ class PanopticQuality:
             "per_category_sq": segmentation.tolist(),
             "per_category_rq": recognition.tolist(),
         }
+
+    def _check_classes(self, name: str, classes: np.ndarray) -> None:
+        num_labels = len(self.is_thing)
+        wrong = classes[((classes < 0) | (classes >= num_labels)) & (classes != self.ignore_index)]
+        if len(wrong):
+            raise ValueError(
+                f"`{name}` must be classes from 0 to {num_labels - 1} or {self.ignore_index}, got "
+                f"{np.unique(wrong)[:10].tolist()}. Map the ids of the dataset to its training classes first."
+            )
 
     def _segments(self, classes: np.ndarray, instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The segment of each point, numbered from 0, and the class of each segment."""

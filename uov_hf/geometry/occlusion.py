@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 
 CELLS_PER_BEAM = 6  # of the depth image, in both directions
 PATCH = 5.0  # degrees: side of the patches in which points are counted
+FINEST_SPACING = 0.1  # degrees; the depth image grows as its inverse square, however crowded a place is
 WIDEST_SPACING = 2.0  # degrees; sparser points do not show whether the space between them is a surface
 MOST_STRETCH = 2.0  # of a gap for a camera that is nearer than the lidar
 
@@ -29,7 +30,7 @@ class OcclusionConfig:
     Args:
         beam_spacing (`float`, *optional*):
             Degrees between neighbouring points. By default it is estimated from the density of the scan in the
-            camera's view, so that it fits any lidar.
+            camera's view, at least 0.1, so that it fits any lidar.
         reach (`float`, *optional*, defaults to 1.0):
             In beam spacings at the lidar: the gaps of an object that is nearer to the camera look larger to it.
         outline (`float`, *optional*, defaults to 0.3):
@@ -110,7 +111,7 @@ def _beam_spacing(angles: torch.Tensor) -> float:
     column, row = (torch.floor(angles / PATCH).long() + half).unbind(1)
     patch = (2 * half + 1) * column + row
     count = patch.new_zeros((2 * half + 1) ** 2).index_add(0, patch, torch.ones_like(patch))
-    return min(PATCH / math.sqrt(count[patch].median()), WIDEST_SPACING)
+    return min(max(PATCH / math.sqrt(count[patch].median()), FINEST_SPACING), WIDEST_SPACING)
 
 
 def _cover(cell: torch.Tensor, distance: torch.Tensor, radius: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
