@@ -54,7 +54,12 @@ def load_segmenter(
     check_checkpoint(path, revision)
     try:
         return pipeline(  # type: ignore[call-overload]  # the overloads list only the tasks of transformers itself
-            "point-cloud-segmentation", model=path, device=device, dtype=dtype, revision=revision
+            "point-cloud-segmentation",
+            model=path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            trust_remote_code=False,  # else transformers offers in a terminal to run the code of a repository
         )
     except OSError as error:
         raise OSError(f"{path}: {error}") from error
