@@ -25,6 +25,18 @@ NUM_LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
 
 def read_las(path: Path, max_points: int | None) -> NDArray[np.generic]:
     """LAS has an intensity in each point. If all are 0 it is not set, and an extra dimension may have it."""
+    cloud = read_las_records(path, max_points)
+    names = [*(["intensity"] if np.any(cloud.intensity) else []), *cloud.point_format.extra_dimension_names]
+    fields = {name: np.asarray(getattr(cloud, axis)) for name, axis in zip(AXES, AXES, strict=True)}
+    return stack_fields(path, fields | {name: np.asarray(cloud[name]) for name in names})
+
+
+def read_las_records(path: Path, max_points: int | None = None) -> Any:
+    """The points as laspy's `ScaleAwarePointRecord`: all dimensions by name, and `point_format`.
+
+    Raises:
+        ValueError: The file is damaged, or has more than `max_points`.
+    """
     library = load_library(path, "laspy", "laspy[lazrs]")
     num_points, is_compressed = _check_header(path, max_points)
     with _errors_of_libraries(path, num_points), library.open(path, read_evlrs=False) as reader:
@@ -32,9 +44,7 @@ def read_las(path: Path, max_points: int | None) -> NDArray[np.generic]:
             _check_chunks(path, reader.header)
         cloud = reader.read_points(-1)  # `reader.read()` also reads the records after the points
     check_whole(path, num_points, len(cloud))
-    names = [*(["intensity"] if np.any(cloud.intensity) else []), *cloud.point_format.extra_dimension_names]
-    fields = {name: np.asarray(getattr(cloud, axis)) for name, axis in zip(AXES, AXES, strict=True)}
-    return stack_fields(path, fields | {name: np.asarray(cloud[name]) for name in names})
+    return cloud
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from .bin_files import read_bin
 from .las_files import read_las
 from .pcd_files import read_pcd
 from .point_fields import (
+    AXES,
     MAX_POINT_SIZE,
     array_to_points,
     check_metres,

@@ -13,6 +13,7 @@ from uov_hf import (
     UOVFeatureExtractor,
     UOVForSemanticSegmentation,
     bin_files,
+    las_files,
     pcd_files,
     point_fields,
     point_files,
@@ -35,7 +36,7 @@ except ImportError as error:
 
 TOLERANCE = 1e-4  # of the proof, relative to the largest logit: float32 sums in another order
 # Modules of NumPy that the program imports: the readers of scans, and the voxels.
-SCAN_FILES = (bin_files, pcd_files, point_fields, point_files, text_points, voxel_grid)
+SCAN_FILES = (bin_files, las_files, pcd_files, point_fields, point_files, text_points, voxel_grid)
 MAX_BYTES = 2**31 - 1  # of a protobuf file
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from uov_hf.las_files import read_las_records
 from uov_hf.pcd_files import read_pcd_fields
 from uov_hf.point_fields import find_field, load_library
 from uov_hf.text_points import read_text_fields
@@ -87,7 +88,7 @@ def _read_ply(path: Path) -> Fields:
 
 
 def _read_las(path: Path) -> Fields:
-    cloud = load_library(path, "laspy", "laspy[lazrs]").read(path)
+    cloud = read_las_records(path)
     return {name: cloud[name] for name in cloud.point_format.dimension_names if time_field([name])}
 
 

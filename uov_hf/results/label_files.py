@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.las_files import read_las_records
 from uov_hf.point_fields import load_library
 from uov_hf.results.classes import find_classes_file, read_classes, scored_asprs
 from uov_hf.results.pcd_results import read_content
@@ -145,7 +146,7 @@ def _read_pcd(path: Path) -> np.ndarray:
 
 
 def _read_las(path: Path) -> np.ndarray:
-    cloud = load_library(path, "laspy", "laspy[lazrs]").read(path)
+    cloud = read_las_records(path)
     # Without a classes.json the codes count, which are those of the class.
     return np.asarray(cloud[_las_field(path) if find_classes_file(path) else CODES])
 
