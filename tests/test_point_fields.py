@@ -139,3 +139,9 @@ def test_metres_are_read_around_the_sensor_and_on_a_map(tmp_path, move):
 def test_genuine_scans_are_metres(shared_data):
     paths = [*shared_data.glob("real/kitti_car/*/points/*.bin"), *shared_data.glob("real/pandaset/*/lidar/*.bin")]
     assert all(len(read_points(path)) > 10_000 for path in paths[::4])
+
+
+def test_an_array_of_objects_is_refused_with_the_way_out(tmp_path):
+    np.save(tmp_path / "scan.npy", np.array([[1.0, 2, None]], object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"scan.npy: expected numbers, got an array of Python objects.*astype"):
+        read_points(tmp_path / "scan.npy")

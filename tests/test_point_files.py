@@ -394,9 +394,3 @@ def test_a_scan_in_the_frame_of_its_sensor_has_no_origin(tmp_path):
     cloud = read_cloud(tmp_path / "scan.bin", num_columns=4)
     assert not cloud.origin.any() and cloud.file_points is cloud.points
     np.testing.assert_array_equal(cloud.points, points)
-
-
-def test_an_array_of_objects_is_refused_with_the_way_out(tmp_path):
-    np.save(tmp_path / "scan.npy", np.array([[1.0, 2, None]], object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"scan.npy: expected numbers, got an array of Python objects.*astype"):
-        read_points(tmp_path / "scan.npy")

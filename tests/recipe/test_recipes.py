@@ -19,7 +19,6 @@ import yaml
 from uov_hf.data import load_frames
 from uov_hf.data.writer_lock import writer_lock
 from uov_hf.evaluation.label_card import parse_args
-from uov_hf.recipe.defaults import default_recipe, find_kind
 from uov_hf.recipe.plan import describe, make_plan
 from uov_hf.recipe.recipes import Recipe, make_recipe
 from uov_hf.recipe.run import run_plan
@@ -257,54 +256,6 @@ def test_a_wrong_setting_on_the_command_line_is_refused(content, tmp_path, capsy
     path.write_text(yaml.safe_dump(content))
     assert main(["train", str(path), "--dry_run", "--set", text]) == 1
     assert message in capsys.readouterr().err
-
-
-def test_the_default_recipe_depends_on_the_number_of_cameras(tiny_street, tmp_path):
-    paper = default_recipe(None, str(tiny_street))
-    assert paper.content["dataset"] == "nuscenes" and paper.content["pretrain"] == {}
-    assert paper.content["evaluate"] == {"split": "test", "refine": "afi"}
-    assert "The paper's recipe; a frame has 6 cameras" in paper.reason
-    small_car.write_car(tmp_path / "car")
-    few = default_recipe(None, str(tmp_path / "car"))
-    file = yaml.safe_load((REPOSITORY / "examples" / "configs" / "one_camera" / "distill.yaml").read_text())
-    assert few.content["dataset"] == "point_cloud_folder"
-    assert {name: file[name] for name in few.content["distill"] if name != "num_processes"} == {
-        name: value for name, value in few.content["distill"].items() if name != "num_processes"
-    }
-    assert not {"pretrain", "evaluate"} & few.content.keys() and "one camera or a few" in few.reason
-    for default in (paper, few):
-        default.content["generate_label_set"]["teacher"] = "synthetic"
-        make_recipe(default.content | {"output_dir": str(tmp_path / "run")}, "the default recipe")
-
-
-def test_the_default_recipe_trains_on_other_frames_than_it_evaluates_on(tmp_path):
-    for sequence in ("a", "b"):
-        drive = small_car.write_car(tmp_path / "car", sequence=sequence)
-        for camera in ("left", "right"):
-            (drive / "images" / camera / "0.png").unlink()  # the first scan precedes the first image
-    splits = tmp_path / "car" / "splits.json"
-    splits.write_text('{"val": ["a"], "train": ["b"]}')
-    content = default_recipe(None, str(tmp_path / "car")).content
-    assert content["evaluate"]["split"] == "val" and content["distill"]["split"] == "train"
-    splits.write_text('{"val": ["a"]}')
-    assert "evaluate" not in default_recipe(None, str(tmp_path / "car")).content
-
-
-def test_the_kind_of_a_folder_is_found_by_its_files(tmp_path):
-    for kind, file in {
-        "semantic_kitti": "sequences/00/velodyne",
-        "pandaset": "001/lidar/poses.json",
-        "argoverse2": "val/log/sensors/lidar",
-        "rosbag": "drive.mcap",
-        "point_cloud_folder": "monday/points",
-    }.items():
-        path = tmp_path / kind / file
-        path.parent.mkdir(parents=True)
-        path.touch()
-        assert find_kind(str(tmp_path / kind)) == kind
-    assert find_kind(str(tmp_path / "rosbag" / "drive.mcap")) == "rosbag"
-    with pytest.raises(ValueError, match="expected the files of nuscenes or .* Give --dataset."):
-        find_kind(str(tmp_path))
 
 
 def test_the_label_card_takes_the_options_that_a_recipe_may_set(monkeypatch):
