@@ -71,7 +71,9 @@ class SmallRecording:
         }
         if "points" in columns:
             scale = [20, 20, 2, 50]
-            frame["points"] = np.random.default_rng(index).normal(0, scale, (self.num_points, 4)).astype(np.float32)
+            points = np.random.default_rng(index).normal(0, scale, (self.num_points, 4)).astype(np.float32)
+            points[:, 3] = np.minimum(np.abs(points[:, 3]), 255)
+            frame["points"] = points
         return {name: frame[name] for name in columns}
 
 

@@ -251,7 +251,7 @@ def test_every_link_and_figure_leads_somewhere(page):
 @pytest.mark.parametrize("page", [str(page) for page in PAGES if page.name != "CHANGELOG.md"])
 def test_every_option_in_the_prose_is_one_of_a_program(page):
     # argparse adds --help; the others are those of `accelerate launch`
-    known = options_of_the_repository() | {"--help", "--multi_gpu", "--num_processes"}
+    known = options_of_the_repository() | {"--help", "--multi_gpu", "--num_processes", "--signal"}
     assert options_named_in(read(Path(page))) <= known
 
 

@@ -53,7 +53,7 @@ FLAT = {
     ],
 }
 # Small files without a room: they import nothing of ours, and every room may import them.
-HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers"]
+HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers", "bag_paths"]
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {
     **FLAT,
@@ -62,6 +62,7 @@ ROOMS = {
     "counts": [],
     "foreign_paths": [],
     "leftovers": [],
+    "bag_paths": [],
     "geometry": [*FLAT],
     "vocabulary": [*FLAT],
     "hub": [*FLAT],
@@ -92,7 +93,7 @@ ROOMS = {
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],
     "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],
-    "segmenting_bags": ["", *FLAT, "bags", "segmenting"],
+    "segmenting_bags": ["", *FLAT, "bag_paths", "bags", "segmenting"],
 }
 ROOMS["uov_hf_cli"] = [*ROOMS]
 

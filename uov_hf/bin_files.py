@@ -63,7 +63,7 @@ def _measure_columns(values: NDArray[np.floating]) -> int | None:
     # Genuine scans have the least step at the right one, up to 3 times as much at its multiples, and at least 8 times
     # as much at all others. Points in random order have the same step at the multiples.
     best = NUM_COLUMNS[int(steps.argmin())]
-    divisors = [c for c, step in zip(NUM_COLUMNS, steps, strict=True) if best % c == 0 and step <= 4 * steps.min()]
+    divisors = [c for c, step in zip(NUM_COLUMNS, steps, strict=True) if best % c == 0 and step <= 1.5 * steps.min()]
     return divisors[0]
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uov_hf import PointCloudSegmentationPipeline
+from uov_hf.bag_paths import find_bags
 from uov_hf.bags.content import read_content
 from uov_hf.bags.copying import BagCopy, copy_bag, copy_path
 from uov_hf.bags.point_cloud2 import with_labels
-from uov_hf.bags.reading import Bag, RawMessage, find_bags
+from uov_hf.bags.reading import Bag, RawMessage
 from uov_hf.bags.recording import BagFrame, BagRecording, sequence_name
 from uov_hf.bags.settings import find_settings
 from uov_hf.configuration_uov import IGNORED

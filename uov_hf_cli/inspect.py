@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Iterable[str]:
+    from uov_hf.bag_paths import find_bags
     from uov_hf.bags.inspection import inspect_bag
-    from uov_hf.bags.reading import find_bags
 
     for path in args.bags:
         for bag in find_bags(path):

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
 
 def _check_no_bags(sources: Iterable[Path]) -> None:
-    from uov_hf.bags.reading import bags_in
+    from uov_hf.bag_paths import bags_in
     from uov_hf.segmenting import find_scans
 
     for source in sources:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 
-SUFFIXES = (".bag", ".mcap", ".db3")
-
-
 @dataclass(frozen=True)
 class Topic:
     """A topic of a bag: its type as ROS 2 writes it (`sensor_msgs/msg/Image`), and the number of its messages."""
@@ -168,30 +165,3 @@ def _moment(raw: RawMessage, message: Any) -> Moment:
         return Moment(topic, raw.log_time, raw.place, recorded, "")
     stamped: Stamped = message
     return Moment(topic, raw.log_time, raw.place, microseconds(stamped) or recorded, frame_of(stamped))
-
-
-def bags_in(root: Path) -> list[Path]:
-    """The bag that a path is, or those in the folder that it is, sorted by name; maybe none."""
-    return [root] if _is_bag(root) else sorted(path for path in root.glob("*") if _is_bag(path))
-
-
-def find_bags(root: Path) -> list[Path]:
-    """The bags of [`bags_in`].
-
-    Raises:
-        ValueError: There is none.
-    """
-    found = bags_in(root)
-    if not found:
-        got = "none in it" if root.is_dir() else "something else" if root.exists() else "no file"
-        raise ValueError(
-            f"{root}: expected a ROS bag ({', '.join(SUFFIXES)}, or a folder with metadata.yaml), or a folder with "
-            f"bags, got {got}."
-        )
-    return found
-
-
-def _is_bag(path: Path) -> bool:
-    if path.is_dir():
-        return (path / "metadata.yaml").is_file()
-    return path.is_file() and path.suffix in SUFFIXES and not path.name.startswith(".")

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from uov_hf.bag_paths import find_bags
 from uov_hf.bags.content import read_content
-from uov_hf.bags.reading import Bag, find_bags
+from uov_hf.bags.reading import Bag
 from uov_hf.bags.recording import BagRecording, sequence_name
 from uov_hf.bags.settings import find_settings
 from uov_hf.data.frames import OWN_LICENCE, FrameBuilder, disjoint_splits
