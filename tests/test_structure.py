@@ -93,7 +93,7 @@ ROOMS = {
     "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],
     "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],
-    "segmenting_bags": ["", *FLAT, "bag_paths", "bags", "segmenting"],
+    "segmenting_bags": ["", *FLAT, "bag_paths", "bags", "pictures", "segmenting"],
 }
 ROOMS["uov_hf_cli"] = [*ROOMS]
 

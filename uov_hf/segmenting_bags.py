@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from uov_hf import PointCloudSegmentationPipeline
 from uov_hf.bag_paths import find_bags
@@ -19,6 +20,7 @@ from uov_hf.bags.reading import Bag, RawMessage
 from uov_hf.bags.recording import BagFrame, BagRecording, sequence_name
 from uov_hf.bags.settings import find_settings
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.pipeline_uov import PointCloudSegmentation
 from uov_hf.segmenting import class_colors
 
@@ -32,6 +34,7 @@ class SegmentedBag:
 
     bag: Path
     result: Path
+    picture: Path  # its first scan from above
     num_scans: int
     num_points: dict[str, int]
 
@@ -107,6 +110,7 @@ class _BagSegmenter:
             if lidar.topic in moments
         }
         self.ready: dict[tuple[str, int, int], LabelledScan] = {}
+        self.picture: Image.Image | None = None  # of the first scan
 
     def write(self, output_dir: Path) -> SegmentedBag:
         name = f"{self.recording.name}_segmented"
@@ -123,7 +127,11 @@ class _BagSegmenter:
         (output_dir / f"{name}.json").write_text(text, encoding="utf-8")
         num_points = {label: int(count) for label, count in zip(self.class_names, self.counts, strict=False)}
         num_points[""] = int(self.counts[IGNORED])
-        return SegmentedBag(self.bag.path, copy_path(self.bag, output_dir, name), len(self.frame_of), num_points)
+        picture = output_dir / f"{name}.png"
+        if self.picture:
+            self.picture.save(picture)
+        result = copy_path(self.bag, output_dir, name)
+        return SegmentedBag(self.bag.path, result, picture, len(self.frame_of), num_points)
 
     def _write_labelled(self, message: RawMessage, copy: BagCopy) -> None:
         key = message.connection.topic, message.log_time, message.place
@@ -148,6 +156,10 @@ class _BagSegmenter:
         labels, scores = result["segmentation"].astype(np.uint8), result["scores"].astype(np.float32)
         self.class_names = list(result["labels"])
         self.counts += np.bincount(labels, minlength=IGNORED + 1)
+        if self.picture is None:
+            self.picture = draw_birds_eye_view(
+                points, labels, self.class_names, class_colors(self.class_names), title=frame.frame_id
+            )
         ends = np.cumsum([len(cloud) for cloud in clouds.values()])[:-1]
         for moment, own_labels, own_scores in zip(clouds, np.split(labels, ends), np.split(scores, ends), strict=True):
             self.ready[moment.topic, moment.log_time, moment.place] = LabelledScan(own_labels, own_scores)

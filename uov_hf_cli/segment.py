@@ -157,3 +157,4 @@ def _segment_bags(
         found = ", ".join(f"{name or 'no label'} {count:,}" for name, count in counts if count)
         yield f"{answer.bag}: {answer.num_scans} scans, points: {found}"
         yield f"  bag: {answer.result}"
+        yield f"  its first scan from above: {answer.picture}"

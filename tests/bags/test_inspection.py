@@ -25,6 +25,7 @@ def test_a_whole_drive_is_ready_for_every_stage_that_needs_no_labels(mcap, capsy
     assert "frames: 3, 3 with an image of front, 3 with an image of left; intensity_max 255" in printed
     assert f"next: python dataset_scripts/rosbag.py --data_dir {mcap} --check" in printed
     assert f"to segment: uov-hf segment {mcap} --format bag --model_name_or_path CHECKPOINT" in printed
+    assert f"to train: uov-hf train --data_dir {mcap} --teacher clip" in printed
     assert list(filter(None, stages_of(inspect_bag(mcap)).values())) == ["labels of points, which a bag does not have"]
 
 

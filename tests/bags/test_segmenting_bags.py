@@ -64,7 +64,11 @@ def test_the_command_writes_a_bag_that_is_read_back(mcap, segmenter, tiny_segmen
     result, original = Bag(tmp_path / "drive_segmented"), Bag(mcap)
     assert set(result.topics) == {*original.topics, "/lidar/points/segmented"}
     assert stored(result.path, original.topics) == stored(mcap, original.topics)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["drive_segmented", "drive_segmented.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "drive_segmented",
+        "drive_segmented.json",
+        "drive_segmented.png",
+    ]
 
     frames, colors = load_frames("rosbag", data_dir=mcap), class_colors(["tree", "car"]).astype(np.uint32)
     clouds = list(result.messages(["/lidar/points/segmented"]))

@@ -163,7 +163,9 @@ def test_every_model_of_a_teacher_is_frozen(load, name):
 @every_teacher
 def test_a_missing_model_is_named_with_an_example(load, name):
     for argument in ("model_name_or_path", *(f"{role}_model_name_or_path" for role in TINY_TEACHERS[name][1])):
-        with pytest.raises(ValueError, match=f"`{name}` needs `{argument}`, the id or folder of a model, e.g. .+/.+"):
+        with pytest.raises(
+            ValueError, match=f"`{name}` needs `{argument}`, the id or folder of a model, e.g. `--teacher_.+/.+`"
+        ):
             load(name, **{argument: None})
 
 

@@ -24,6 +24,12 @@ Found = TypeVar("Found")
 OTHER_CLOCK = 1_000_000  # microseconds: no recorder takes so long to receive a message
 
 
+TRAIN = (
+    "uov-hf train --data_dir {} --teacher clip --teacher_model_name_or_path openai/clip-vit-large-patch14-336 "
+    "--vocabulary cityscapes --output_dir out/car"
+)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of the method, and what the bag lacks for it; empty if it has everything."""
@@ -48,6 +54,7 @@ class BagReport:
     stages: list[Stage]
     next_command: str
     segment_command: str  # empty if scans cannot be segmented, or if it is the next command
+    train_command: str  # empty without calibrated images
 
     def lines(self) -> Iterator[str]:
         num_messages = sum(topic.num_messages for topic in self.topics)
@@ -63,6 +70,8 @@ class BagReport:
         yield f"next: {self.next_command}"
         if self.segment_command:
             yield f"to segment: {self.segment_command}"
+        if self.train_command:
+            yield f"to train: {self.train_command}"
 
 
 def inspect_bag(path: Path) -> BagReport:
@@ -85,7 +94,7 @@ def inspect_bag(path: Path) -> BagReport:
     no_times = _missing_times(bag, scans)
     _, no_points = _try(lambda: BagRecording(bag, content, settings, points_only=True))
     recording, no_frames = _try(lambda: BagRecording(bag, content, settings))
-    segment = f"uov-hf segment {path} --format bag --model_name_or_path CHECKPOINT --output_dir out/segment"
+    segment = f"uov-hf segment {path} --format bag --model_name_or_path CHECKPOINT --output_dir out/segmented"
     next_command = _next(path, settings, recording) or segment
     stages = [
         Stage("segment scans", no_points),
@@ -106,6 +115,7 @@ def inspect_bag(path: Path) -> BagReport:
         stages=stages,
         next_command=next_command,
         segment_command="" if no_points or next_command == segment else segment,
+        train_command=TRAIN.format(path) if recording and recording.mounts else "",
     )
 
 
@@ -135,7 +145,8 @@ def _inspect_cameras(
             lines.append(f"  lidar2cam: {np.round(mount.camera.lidar2cam, 6).tolist()}")
         else:
             lines.append(f"{line}; not usable: {problem}{_clock(moments)}")
-            problems.append(f"calibration of {name}")
+            needs_package = "pip install" in problem
+            problems.append(f"OpenCV for the lens of {name}" if needs_package else f"calibration of {name}")
     lines += [f"not read: {topic}, depth or an encoding that is not read" for topic in content.other_images]
     if not lines:
         problems = [f"images ({IMAGE} or CompressedImage)"]
@@ -217,7 +228,10 @@ def _frames_line(recording: BagRecording) -> str:
 def _next(path: Path, settings: BagSettings, recording: BagRecording | None) -> str:
     """The command for training; empty if the bag is only to be segmented."""
     if recording is None:
-        return f"write {settings.path}, as described above, then run `uov-hf inspect {path}` again"
+        return (
+            f"install what is missing, or write {settings.path} with what the bag does not contain, then run "
+            f"`uov-hf inspect {path}` again"
+        )
     if recording.mounts:
         return f"python dataset_scripts/rosbag.py --data_dir {path} --check out/check"
     return ""

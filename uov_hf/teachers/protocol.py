@@ -229,8 +229,10 @@ class Teacher(ABC):
             ValueError: `value` is None; the message names the argument and an example.
         """
         if value is None:
+            is_its_own = argument == "model_name_or_path"
+            option = "--teacher_model_name_or_path " if is_its_own else f"--teacher_settings {argument}="
             raise ValueError(
-                f"The teacher `{self.name}` needs `{argument}`, the id or folder of a model, e.g. {example}."
+                f"The teacher `{self.name}` needs `{argument}`, the id or folder of a model, e.g. `{option}{example}`."
             )
         return Checkpoint(value, revision, self.device, self.dtype).pinned()
 
