@@ -223,7 +223,15 @@ def test_the_full_scale_of_the_intensity_is_guessed_with_a_warning(reader, warni
     points[:, 3] *= largest / points[:, 3].max()
     points[0, 3] = np.nan
     assert_same(reader(points), reader(points, intensity_max=scale))
-    assert f"All intensities are at most {scale}" in warnings.text
+    assert f"Nine tenths of the intensities or more are at most {scale}, " in warnings.text
+
+
+@pytest.mark.parametrize("wrong", [300, 1e8, -5, np.inf])
+def test_a_wrong_intensity_does_not_change_the_full_scale_that_is_guessed(reader, wrong):
+    points = scan(1000)
+    points[7, 3] = wrong
+    points[100:, 3] = 0  # firings without an echo
+    assert_same(reader(points), reader(points, intensity_max=255))
 
 
 def test_scans_with_intensity_and_without_share_a_batch(reader, warnings):
@@ -277,7 +285,11 @@ def test_bfloat16_gives_nearly_the_scores_of_float32(reader, words):
         ),
         ("words", {"points": {"candidate_labels": "car"}}, "must have `points`, .*got candidate_labels"),
         ("words", {"top_k": 0}, "`top_k` must be at least 1, got 0"),
-        ("reader", {"intensity_max": None, "points": 1e6 * np.ones((5, 4), "f")}, "full scale: .*1000000"),
+        (
+            "reader",
+            {"intensity_max": None, "points": 1e6 * np.ones((5, 4), "f")},
+            "full scale, must be given.* to 1000000",
+        ),
         ("words", {"refine": "crf"}, '`refine` must be "afi" or None'),
     ],
 )

@@ -50,6 +50,7 @@ FLAT = {
         "modeling_uov_segmentation",
         "processing_uov",
         "views",
+        "voxel_grid",
     ],
 }
 # Small files without a room: they import nothing of ours, and every room may import them.

@@ -19,11 +19,11 @@ from .modeling_uov import best_of_prompts
 from .modeling_uov_segmentation import UOVForSemanticSegmentation
 from .processing_uov import UOVProcessor
 from .views import average_over_views, views
+from .voxel_grid import guess_full_scale
 
 
 logger = logging.get_logger(__name__)
 
-FULL_SCALES = (1, 255, 65535)  # of the intensity, in the files of most sensors
 DEFAULT_TEMPLATE = "a photo of a {}."
 WORDS = ("candidate_labels", "candidate_embeds", "hypothesis_template")
 READING = ("intensity_max", "num_columns")
@@ -131,7 +131,7 @@ class PointCloudSegmentationPipeline(Pipeline):
                 The sentence for the text tower. Baked prompts were embedded with the templates of their teacher.
             intensity_max (`float`, *optional*):
                 The sensor's full scale; see [`UOVFeatureExtractor`]. If the network needs it, the default is the
-                smallest of 1, 255 and 65535 that no point of the scan exceeds, with a warning.
+                smallest of 1, 255 and 65535 that at most a tenth of the points exceed, with a warning.
             num_columns (`int`, *optional*): Columns of `.bin` files, if they are not to be measured.
             threshold (`float`, *optional*, defaults to 0.0):
                 Points whose best label has a lower probability get 255 in `segmentation`.
@@ -212,15 +212,12 @@ class PointCloudSegmentationPipeline(Pipeline):
             return None
         if given is not None or extractor.intensity_scaling == "raw" or points.ndim != 2:
             return given
-        largest = np.max(points[:, 3], initial=0, where=np.isfinite(points[:, 3]))
-        for scale in FULL_SCALES:
-            if largest <= scale:
-                logger.warning_once(
-                    f"`intensity_max` is not given. All intensities are at most {scale}, so this is taken to be the "
-                    "sensor's full scale. Pass `intensity_max` to be sure (255 for nuScenes, 1 for KITTI)."
-                )
-                return float(scale)
-        raise ValueError(f"Pass `intensity_max`, the sensor's full scale: intensities go up to {largest}.")
+        scale = guess_full_scale(points[:, 3])
+        logger.warning_once(
+            f"`intensity_max` is not given. Nine tenths of the intensities or more are at most {scale:g}, so this is "
+            "taken to be the sensor's full scale. Pass `intensity_max` to be sure (255 for nuScenes, 1 for KITTI)."
+        )
+        return scale
 
     def get_iterator(
         self, inputs: Any, num_workers: int, batch_size: int, *params: dict[str, Any]

@@ -16,6 +16,7 @@ AXIS_BITS = 16
 AXIS_LIMIT = 1 << (AXIS_BITS - 1)
 # A scan may have so many wrong intensities, and a tenth of its points more; with others, `intensity_max` is wrong.
 MAX_CLIPPED = 10
+FULL_SCALES = (1.0, 255.0, 65535.0)  # of the intensity, for most sensors
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class VoxelGrid:
 
 def _clip(intensity: NDArray[np.floating], intensity_max: float) -> NDArray[np.floating]:
     """The intensities within 0 to `intensity_max`; NaN and infinite ones may be anything."""
-    wrong = np.isfinite(intensity) & ((intensity < 0) | (intensity > intensity_max))
+    wrong = _is_outside(intensity, intensity_max)
     if wrong.sum() > MAX_CLIPPED + len(intensity) // 10:
         worst = intensity[wrong]
         raise ValueError(
@@ -121,6 +122,34 @@ def _clip(intensity: NDArray[np.floating], intensity_max: float) -> NDArray[np.f
             f"{worst.min():g} to {worst.max():g}."
         )
     return np.clip(intensity, 0, intensity_max)
+
+
+def guess_full_scale(intensity: NDArray[np.floating]) -> float:
+    """The full scale of a sensor, by its intensities; some of them may be wrong.
+
+    Args:
+        intensity (`np.ndarray` of shape `(num_points,)`): As in the file. NaN, infinite and zero ones do not count.
+
+    Returns:
+        `float`: The smallest of 1, 255 and 65535 for which at most a tenth of the intensities are outside 0 to it.
+
+    Raises:
+        ValueError: None of them is.
+    """
+    # Where there is no echo, many drivers write 0. Such points, often most of a scan, fit every full scale.
+    # A tenth without `MAX_CLIPPED`: all intensities of a scan of ten points would else fit the smallest.
+    echoes = intensity[np.isfinite(intensity) & (intensity != 0)]
+    for full_scale in FULL_SCALES:
+        if _is_outside(echoes, full_scale).sum() <= len(echoes) // 10:
+            return full_scale
+    raise ValueError(
+        "`intensity_max`, the sensor's full scale, must be given: it cannot be guessed from intensities from "
+        f"{echoes.min():.9g} to {echoes.max():.9g}."
+    )
+
+
+def _is_outside(intensity: NDArray[np.floating], full_scale: float) -> NDArray[np.bool_]:
+    return np.isfinite(intensity) & ((intensity < 0) | (intensity > full_scale))
 
 
 def _group(indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -63,6 +63,25 @@ def test_lidars_are_merged_in_the_frame_of_the_first_at_its_time(two_lidars):
     assert frame["intensity_max"] == 200 and frame["camera_names"] == []
 
 
+@pytest.mark.parametrize("wrong", [300, 1e8])
+def test_a_wrong_intensity_does_not_change_the_full_scale_of_a_drive(tmp_path, wrong):
+    cloud = np.ones(1000, [*CLOUD.descr[:3], ("intensity", "<f4")])
+    cloud["intensity"] = np.arange(1000) % 256
+    cloud["intensity"][7] = wrong
+    with small_bags.open_bag(tmp_path, "mcap") as bag:
+        bag.cloud("/points", START, "base", cloud)
+    assert load_frames("rosbag", data_dir=tmp_path)[0]["intensity_max"] == 255
+
+
+def test_a_full_scale_that_cannot_be_guessed_is_refused_with_the_line_to_write(tmp_path):
+    with small_bags.open_bag(tmp_path, "mcap") as bag:
+        bag.cloud("/points", START, "base", np.full(20, -3, [(name, "<f4") for name in CLOUD.names]))
+    with pytest.raises(ValueError, match=r"/points: .*from -3 to -3.* Give it in .*rosbag.yaml: `intensity_max: "):
+        load_frames("rosbag", data_dir=tmp_path)
+    settle(tmp_path / "drive", "")
+    assert load_frames("rosbag", data_dir=tmp_path)[0]["intensity_max"] == 200
+
+
 def test_without_poses_lidars_are_merged_by_tf_alone(tmp_path):
     with small_bags.open_bag(tmp_path, "bag") as bag:
         write_two_lidars(bag, odometry=())

@@ -61,7 +61,7 @@ class BagRecording:
         cameras = {} if points_only else choose_cameras(content, settings, bag)
         self.mounts = {name: mount_camera(name, camera, content, settings, frame) for name, camera in cameras.items()}
         self.topics = {name: camera.topic for name, camera in cameras.items()}
-        self.intensity_max = settings.intensity_max or intensity_max_of(bag, first)
+        self.intensity_max = settings.intensity_max or intensity_max_of(bag, first, settings)
         self.moments = self._combine(content)
 
     def frames(self) -> list["BagFrame"]:

@@ -21,10 +21,7 @@ from uov_hf.bags.stereo import frame_to_camera
 from uov_hf.bags.transforms import make_trajectory
 from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.own_car.calibration import MountedCamera
-
-
-# Full scales of an intensity; most drivers have the second.
-FULL_SCALES = (1.0, 255.0, 65535.0)
+from uov_hf.voxel_grid import guess_full_scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +141,19 @@ def find_body(content: BagContent, settings: BagSettings, lidar_frame: str, time
     return Body(trajectory, transforms.motion(lidar_frame, part, time))
 
 
-def intensity_max_of(bag: Bag, scans: list[Moment]) -> float:
-    """The full scale of the intensity, by the first, the middle and the last scan: 1, 255 or 65535."""
-    highest = 0.0
-    for scan in (scans[0], scans[len(scans) // 2], scans[-1]):
-        source = f"{bag.path}, {scan.topic}"
-        intensity = points_of(fields_of(bag.read(scan), source), source)[:, 3]
-        highest = max(highest, float(np.max(intensity[np.isfinite(intensity)], initial=0)))
-    return next((scale for scale in FULL_SCALES if highest <= scale), highest)
+def intensity_max_of(bag: Bag, scans: list[Moment], settings: BagSettings) -> float:
+    """The full scale of the intensity, by the first, the middle and the last scan: 1, 255 or 65535.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    source = f"{bag.path}, {scans[0].topic}"
+    chosen = (scans[0], scans[len(scans) // 2], scans[-1])
+    clouds = [points_of(fields_of(bag.read(scan), source), source) for scan in chosen]
+    try:
+        return guess_full_scale(np.concatenate(clouds)[:, 3])
+    except ValueError as error:
+        raise ValueError(f"{source}: {error} Give it in {settings.path}: `intensity_max: …`.") from error
 
 
 def _cameras_in(content: BagContent) -> dict[str, str]:
