@@ -39,13 +39,39 @@ def test_text_of_any_program(tmp_path, kind, suffix):
 
 
 @pytest.mark.parametrize("cell", ["", "N/A", "#N/A", "null", "nan", "-nan(ind)", "1.#QNAN"])
-@pytest.mark.parametrize("separator", [";", ","])
-@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+@pytest.mark.parametrize("row", [0, 1, 2])
 def test_a_cell_without_a_number_is_nan_in_the_first_row_too(tmp_path, cell, separator, row):
     lines, expected = rows(separator).split("\n"), POINTS.copy()
     lines[row], expected[row, 3] = f"{lines[row].rpartition(separator)[0]}{separator}{cell}", np.nan
     (tmp_path / "scan.csv").write_text("\n".join([separator.join(["x", "y", "z", "i"]), *lines]))
     np.testing.assert_array_equal(read_points(tmp_path / "scan.csv"), expected)
+
+
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+@pytest.mark.parametrize("names", ["id,x,y,z,i", ""])
+def test_a_first_cell_without_a_number_may_be_empty(tmp_path, separator, names):
+    lines = [f"{number or ''},{line}" for number, line in enumerate(rows(",").split("\n"))]
+    expected = POINTS if names else np.column_stack([[np.nan, 1, 2], POINTS[:, :3]])
+    (tmp_path / "scan.txt").write_text("\n".join([names, *lines]).replace(",", separator))
+    np.testing.assert_array_equal(read_points(tmp_path / "scan.txt"), expected)
+
+
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+@pytest.mark.parametrize("names", ["x,y,z,intensity", "x,y,z,intensity,", ",x,y,z,intensity,", "", "# a comment"])
+def test_outer_columns_that_are_always_empty_need_no_name(tmp_path, separator, names):
+    first = "," * names.startswith(",")
+    lines = "\n".join(f"{first}{line}," for line in rows(",").split("\n"))
+    (tmp_path / "scan.txt").write_text(f"{names}\n{lines}\n".replace(",", separator))
+    np.testing.assert_array_equal(read_points(tmp_path / "scan.txt"), POINTS)
+
+
+@pytest.mark.parametrize("separator", [" ", ",", ";", "\t"])
+@pytest.mark.parametrize("names", ["", "\tx,y,z,i", "x,y,z,i"])
+def test_lines_may_be_indented_by_a_tab(tmp_path, separator, names):
+    lines = rows(separator).replace("\n", "\n\t")
+    (tmp_path / "scan.txt").write_text(f"{names.replace(',', separator)}\n\t{lines}\n\t\n")
+    np.testing.assert_array_equal(read_points(tmp_path / "scan.txt"), POINTS)
 
 
 @pytest.mark.parametrize("comment", ["# a, b", "// a, b"])

@@ -25,8 +25,8 @@ def read_text_points(path: Path, max_points: int | None = None) -> NDArray[np.fl
     The text is UTF-8 or UTF-16, else Latin-1. Columns are separated by semicolons, tabs, commas or spaces. Numbers may
     have decimal commas where the separator is another one. An empty cell is NaN, and so are N/A and the like.
 
-    A line of names gives the columns their meaning. Without it they are x, y, z and the intensity, or x, y, z, red,
-    green, blue if there are six.
+    A line of names gives the columns their meaning. A first or last column that is empty in every line needs no name.
+    Without names the columns are x, y, z and the intensity, or x, y, z, red, green, blue if there are six.
 
     Raises:
         ValueError: There are no lines of numbers, or a line has other columns than the first.
@@ -36,14 +36,17 @@ def read_text_points(path: Path, max_points: int | None = None) -> NDArray[np.fl
 
 def read_text_fields(path: Path, max_points: int | None = None) -> dict[str, NDArray[np.float64]]:
     """All columns of numbers by name, `(num_points,)` each. Raises as `read_text_points`."""
-    lines = [line.strip() for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
+    # Tabs stay: at the ends of a line they separate empty cells.
+    lines = [line.strip(" ") for line in decode_text(path.read_bytes()).splitlines() if line.strip()]
     check_size(path, max(len(lines) - MAX_HEADER_LINES, 0), 0, max_points)
-    separator = find_separator(next(filter(None, map(_without_comment, reversed(lines))), ""))
+    separator = find_separator(next(filter(None, map(str.strip, map(_without_comment, reversed(lines)))), ""))
     start = next((row for row, line in enumerate(lines[:MAX_HEADER_LINES]) if _is_point(line, separator)), None)
     if start is None:
         raise ValueError(f"{path}: expected lines of at least 3 numbers (x, y, z), got none.")
-    names = _column_names(path, lines[:start], _without_comment(lines[start]), separator)
-    lines = [line for line in map(_without_comment, lines[start:]) if line]
+    above, lines = lines[:start], [line for line in map(_without_comment, lines[start:]) if line.strip()]
+    if separator and not _find_names(above, lines[0], separator):
+        lines = _without_empty_ends(lines, separator)
+    names = _column_names(path, above, lines[0], separator)
     check_size(path, len(lines), 0, max_points)
     _check_widths(path, lines, separator)
     numeric = _numeric_columns(lines[:MAX_CHECKED_LINES], separator)
@@ -53,7 +56,16 @@ def read_text_fields(path: Path, max_points: int | None = None) -> dict[str, NDA
 
 
 def _without_comment(line: str) -> str:
-    return COMMENT.sub("", line).strip() if any(mark in line for mark in COMMENTS) else line
+    return COMMENT.sub("", line).strip(" ") if any(mark in line for mark in COMMENTS) else line
+
+
+def _without_empty_ends(lines: list[str], separator: str) -> list[str]:
+    """The lines without a first and a last column that are empty in all of them."""
+    if all(line.startswith(separator) for line in lines):
+        lines = [line.removeprefix(separator) for line in lines]
+    if all(line.endswith(separator) for line in lines):
+        lines = [line.removesuffix(separator) for line in lines]
+    return lines
 
 
 def _check_widths(path: Path, lines: list[str], separator: str | None) -> None:
@@ -108,20 +120,26 @@ def find_separator(line: str) -> str | None:
 
 
 def _cells(line: str, separator: str | None) -> list[str]:
-    return [cell.strip(' "') for cell in line.split(separator)]
+    return [cell.strip(' \t"') for cell in line.split(separator)]
 
 
 def _is_point(line: str, separator: str | None) -> bool:
     return sum(NUMBER.fullmatch(cell) is not None for cell in _cells(line, separator)) >= 3
 
 
+def _find_names(above: list[str], first: str, separator: str | None) -> list[str] | None:
+    """The last of the lines above the first point that has as many cells."""
+    rows = [_cells(line.lstrip("#/ "), separator) for line in above]
+    return next((row for row in reversed(rows) if len(row) == len(_cells(first, separator))), None)
+
+
 def _column_names(path: Path, above: list[str], first: str, separator: str | None) -> list[str]:
     """Names of the columns, from the lines above the first point or by their number."""
-    width = len(_cells(first, separator))
-    rows = [_cells(line.lstrip("#/ "), separator) for line in above]
-    if named := next((row for row in reversed(rows) if len(row) == width), None):
+    if named := _find_names(above, first, separator):
         return named
-    if wrong := [line for line in above if any(map(str.isalpha, line)) and not line.startswith(("#", "/", "sep="))]:
+    width = len(_cells(first, separator))
+    texts = [line for line in map(str.strip, above) if any(map(str.isalpha, line))]
+    if wrong := [line for line in texts if not line.startswith(("#", "/", "sep="))]:
         raise ValueError(f"{path}: expected names for {width} columns above the first point, got {wrong[-1]!r}.")
     known = UNNAMED[: 3 if width == COLORED else 4]
     return [*known, *(f"column {place + 1}" for place in range(len(known), width))]
