@@ -117,8 +117,20 @@ def test_the_time_of_a_survey_is_refused_with_the_way_out(tmp_path):
 def test_another_number_of_times_than_points_is_named(tmp_path):
     drive = small_car.write_car(tmp_path / "car")
     write_rolling_scans(drive, ".npz", SECONDS[:-1])
-    with pytest.raises(ValueError, match="1.npz: expected 50 times in 'timestamp', one for each point, got 49"):
+    with pytest.raises(
+        ValueError, match="1.npz: expected 50 times in 'timestamp', one for each point, got 49.*`motion_"
+    ):
         points_of(drive)
+
+
+@pytest.mark.parametrize("time", [[1.7e9], 1.7e9])
+def test_the_time_of_the_whole_scan_is_no_time_of_its_points(tmp_path, time):
+    drive = small_car.write_car(tmp_path / "car")
+    write_rolling_scans(drive, ".npz", np.array(time))
+    np.testing.assert_array_equal(points_of(drive), small_car.points_of(1))
+    for path in (drive / "points").glob("*.npz"):
+        np.savez(path, points=np.load(path)["points"], t=np.array(time), timestamp=SECONDS)
+    assert np.abs(points_of(drive) - small_car.points_of(1)).max() > 0.5
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".npy"])

@@ -73,7 +73,9 @@ def read_point_times(path: Path, num_points: int) -> NDArray[np.float64] | None:
         return None
     times = np.asarray(fields[name], np.float64)
     if times.shape != (num_points,):
-        raise ValueError(f"{path}: expected {num_points} times in {name!r}, one for each point, got {len(times)}.")
+        raise ValueError(
+            f"{path}: expected {num_points} times in {name!r}, one for each point, got {len(times)}. {WAY_OUT}"
+        )
     return times
 
 
@@ -99,7 +101,8 @@ def _read_npy(path: Path) -> Fields:
 def _read_npz(path: Path) -> Fields:
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    fields = {name: array for name, array in arrays.items() if array.ndim == 1 and not array.dtype.names}
+    # An array of one value is of the whole scan, such as its stamp.
+    fields = {name: array for name, array in arrays.items() if array.ndim == 1 != len(array) and not array.dtype.names}
     for array in arrays.values():
         fields |= _named_columns(array)
     return fields
