@@ -99,10 +99,15 @@ class VoxelGrid:
     def _scale(self, intensity: NDArray[np.floating], intensity_max: float | None) -> NDArray[np.floating]:
         if self.intensity_scaling == "raw" and intensity_max is None:
             return intensity
-        if intensity_max is None or not 0 < intensity_max < math.inf:
+        if intensity_max is None:
             raise ValueError(
                 f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
-                f"(255 for nuScenes, 1 for KITTI), got {intensity_max}."
+                "(255 for nuScenes, 1 for KITTI), got None."
+            )
+        if not 0 < intensity_max < math.inf:
+            raise ValueError(
+                f"`intensity_max` must be above 0 and finite, got {intensity_max}. It is the sensor's full scale (255 for "
+                "nuScenes, 1 for KITTI)."
             )
         intensity = _clip(intensity, float(intensity_max))
         if self.intensity_scaling == "raw":
