@@ -38,6 +38,18 @@ def test_no_changed_bit_is_read_as_a_frame(car, tmp_path):
     assert num_refused > 30  # the other bits are of columns that are not read
 
 
+def test_a_file_that_another_program_wrote_anew_is_refused_until_it_lacks_the_key_of_the_old_footer(car, tmp_path):
+    write_parquet(car, tmp_path / "out")
+    path = min((tmp_path / "out").rglob("*.parquet"))
+    truth, table, metadata = read_all(str(path)), pq.read_table(path), pq.read_metadata(path).metadata
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=1)
+    with pytest.raises(ValueError, match=r"\.parquet: .* copied the key, .* remove the key .*`table.replace_schema_m"):
+        read_all(str(path))
+    del metadata[b"uov_hf_sha256"]
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=1)
+    assert read_all(str(path)) == truth
+
+
 def test_other_programs_read_the_files_and_verify_their_pages(car, tmp_path):
     write_parquet(car, tmp_path / "out")
     path = min((tmp_path / "out").rglob("*.parquet"))

@@ -59,7 +59,11 @@ def read_metadata(file: IO[bytes]) -> pq.FileMetaData:
         place = _find_seal(footer)
         found, footer = footer[place : place + 64], footer[:place] + NO_SHA256.encode() + footer[place + 64 :]
         if hashlib.sha256(footer).hexdigest().encode() != found:
-            raise ValueError("the SHA-256 of the footer is another than the one that it was written with")
+            raise ValueError(
+                f"the footer has another SHA-256 than the one in its key `{FOOTER_SHA256}`. If another program wrote "
+                "the file anew and copied the key, the file may be whole: remove the key from its metadata, as with "
+                "`table.replace_schema_metadata` of pyarrow"
+            )
     return pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
 
 
