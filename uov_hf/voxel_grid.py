@@ -106,8 +106,8 @@ class VoxelGrid:
             )
         if not 0 < intensity_max < math.inf:
             raise ValueError(
-                f"`intensity_max` must be above 0 and finite, got {intensity_max}. It is the sensor's full scale (255 for "
-                "nuScenes, 1 for KITTI)."
+                f"`intensity_max` must be above 0 and finite, got {intensity_max}. It is the sensor's full scale "
+                "(255 for nuScenes, 1 for KITTI)."
             )
         intensity = _clip(intensity, float(intensity_max))
         if self.intensity_scaling == "raw":

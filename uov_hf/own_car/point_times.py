@@ -101,8 +101,9 @@ def _read_npy(path: Path) -> Fields:
 def _read_npz(path: Path) -> Fields:
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
+    columns = {name: array for name, array in arrays.items() if array.ndim == 1 and not array.dtype.names}
     # An array of one value is of the whole scan, such as its stamp.
-    fields = {name: array for name, array in arrays.items() if array.ndim == 1 != len(array) and not array.dtype.names}
+    fields = {name: array for name, array in columns.items() if len(array) != 1}
     for array in arrays.values():
         fields |= _named_columns(array)
     return fields
