@@ -191,6 +191,41 @@ def test_a_run_that_sigterm_interrupts_is_saved_and_ends_as_without_it(tmp_path)
     assert torch.equal(resumed.model.weight, whole.model.weight)
 
 
+def interrupt(run: Run, **settings) -> None:
+    """Train, with SIGTERM while the next step is loaded."""
+
+    def send_sigterm(batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("a worker was ended")
+
+    with pytest.raises(SystemExit) as end:
+        train(run, SimpleNamespace(**(ARGS | settings)), objective_of(complete_batch=send_sigterm), Numbers())
+    assert end.value.code == RESUME_STATUS
+
+
+def test_an_interrupted_run_states_that_it_is_saved_only_where_its_folder_has_the_checkpoint(tmp_path, caplog):
+    interrupt(start_run(tmp_path / "first"))
+    assert "after step 0 of 8, and there is nothing to save" in caplog.text
+    assert list_checkpoints(tmp_path / "first") == []
+    train_until(4, start_run(tmp_path / "first"), Numbers())
+    other = start_run(tmp_path / "other")
+    interrupt(other, resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-4"))
+    assert "after step 4 of 8, which is saved" in caplog.text
+    assert [path.name for path in list_checkpoints(tmp_path / "other")] == ["checkpoint-4"]
+
+
+def test_an_error_between_the_processes_is_raised_though_their_launcher_sends_sigterm(tmp_path, monkeypatch):
+    run = start_run(tmp_path)
+
+    def fail(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(run.accelerator, "reduce", fail)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        train_on(run, Numbers())
+
+
 def test_weights_and_statistics_that_are_not_finite_are_not_saved(tmp_path):
     run = start_run(tmp_path)
     run.model.register_buffer("running_var", torch.tensor([1.0, torch.inf]))
@@ -331,8 +366,8 @@ def test_a_broken_frame_stops_the_step():
         yield batch_of([0])
         raise OSError("scan.bin is truncated")
 
-    with pytest.raises(OSError, match=r"scan\.bin is truncated"):
-        load_step(Accelerator(cpu=True), batches(), accumulation=2, objective=objective_of(count_superpoints))
+    step = load_step(Accelerator(cpu=True), batches(), accumulation=2, objective=objective_of(count_superpoints))
+    assert str(step.error) == "scan.bin is truncated" and isinstance(step.error, OSError)
 
 
 def test_negatives_are_the_segments_of_the_rest_of_the_step():

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import Event, current_thread, main_thread
 
 
-# Of a run that was interrupted and saved: start it again with `--resume_from_checkpoint latest`. EX_TEMPFAIL of
+# Of a run that was interrupted, its steps saved: start it again with `--resume_from_checkpoint latest`. EX_TEMPFAIL of
 # sysexits.h; no shell, Python or launcher uses it for another end.
 RESUME_STATUS = 75
 

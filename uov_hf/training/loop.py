@@ -52,7 +52,8 @@ def train(
 
     Raises:
         RuntimeError: Another run works in the folder, or training has diverged.
-        SystemExit: SIGTERM came to one of the processes. A checkpoint was saved, and the status is `RESUME_STATUS`.
+        SystemExit: SIGTERM came to one of the processes. The steps so far were saved, and the status is
+            `RESUME_STATUS`.
     """
     with only_run_in(run.output_dir, run.accelerator.is_main_process), sigterm_noted() as interruption:
         _train(run, args, objective, samples, validation, interruption)
@@ -78,15 +79,13 @@ def _train(
     bar = tqdm(total=run.num_steps, initial=run.step, unit="step", disable=not accelerator.is_main_process)
     while run.step < run.num_steps:
         started = time.perf_counter()
-        try:
-            step_batch = load_step(accelerator, batches, run.order.accumulation, objective, interruption.is_set())
-        except Exception:
-            if interruption.is_set():  # the signal may have ended a worker of the loader, too
-                end_interrupted(run)
-            run.save()  # a frame that cannot be read costs none of the work so far
-            raise
-        if step_batch.is_interrupted:
+        step_batch = load_step(accelerator, batches, run.order.accumulation, objective, interruption.is_set())
+        # The signal may have ended a worker of the loader, too: then loading failed.
+        if step_batch.is_interrupted or (step_batch.error is not None and interruption.is_set()):
             end_interrupted(run)
+        if step_batch.error is not None:
+            run.save()  # a frame that cannot be read costs none of the work so far
+            raise step_batch.error
         run.check_step(step_batch.supervision, objective)
         try:
             record = train_step(run, objective, step_batch)
@@ -112,8 +111,9 @@ def _train(
 def end_interrupted(run: Run) -> NoReturn:
     """Save a run that SIGTERM interrupts, and end this process; all ranks call this."""
     run.save()
+    saved = "which is saved" if run.step else "and there is nothing to save"
     logger.warning(
-        f"SIGTERM: the run ends with status {RESUME_STATUS} after step {run.step} of {run.num_steps}, which is saved. "
+        f"SIGTERM: the run ends with status {RESUME_STATUS} after step {run.step} of {run.num_steps}, {saved}. "
         "Continue it by the same command with --resume_from_checkpoint latest."
     )
     raise SystemExit(RESUME_STATUS)
@@ -149,6 +149,8 @@ class StepBatch(Generic[BatchT]):
     num_points: int
     num_broken: int  # frames that could not be read
     is_interrupted: bool  # SIGTERM came to one of the ranks: none trains on this step
+    # Why loading failed here or, where it failed on another rank only, a `RuntimeError`: no rank trains on this step.
+    error: Exception | None
 
 
 def load_step(
@@ -162,16 +164,16 @@ def load_step(
 
     `is_interrupted` is whether SIGTERM came to this rank.
 
-    Raises:
-        Exception: Whatever loading raised here. Where it failed on another rank only, a `RuntimeError`, so that every
-            rank stops at the same step and none waits for the others.
+    What loading raises is returned as `error`, so that every rank stops at the same step and none waits for the
+    others. An error that is raised is one between the ranks, as after the crash of one: they cannot save together.
     """
-    error, loaded, micro_batches = None, [], []
+    error: Exception | None = None
+    loaded, micro_batches = [], []
     try:
         loaded = micro_batches = [next(batches) for _ in range(accumulation)]
         if objective.complete_batch is not None:
             micro_batches = [objective.complete_batch(batch) for batch in loaded]
-    except Exception as caught:  # raised below, after the other ranks have counted it
+    except Exception as caught:  # the other ranks must count it
         error = caught
     counts = [objective.count(batch) for batch in micro_batches]
     supervision = sum(counts if micro_batches is loaded else map(objective.count, loaded))
@@ -185,13 +187,11 @@ def load_step(
     sums = [sum(counts), supervision, sum(points), len(broken), int(error is not None), int(is_interrupted)]
     own = torch.tensor(sums, dtype=torch.float64, device=device)
     total, supervision, num_points, num_broken, num_failed, num_interrupted = accelerator.reduce(own, "sum").tolist()
-    if error is not None:
-        raise error
-    if num_failed:
-        raise RuntimeError("Loading data failed on another process; its message names the frame.")
+    if num_failed and error is None:
+        error = RuntimeError("Loading data failed on another process; its message names the frame.")
     weights = [own / total if total else 0.0 for own in counts]
     numbers = (total, supervision, int(num_points), int(num_broken))
-    return StepBatch(micro_batches, weights, *numbers, is_interrupted=num_interrupted > 0)
+    return StepBatch(micro_batches, weights, *numbers, is_interrupted=num_interrupted > 0, error=error)
 
 
 def train_step(run: Run, objective: Objective[BatchT], step_batch: StepBatch[BatchT]) -> LogRecord:

@@ -55,7 +55,9 @@ class Run:
     settings: Settings = field(default_factory=dict)  # from `run_settings`: what a resumed run is compared by
     keep: int | None = None  # checkpoints that stay on disk; all, if None
     step: int = 0  # steps done so far
-    saved_step: int = 0  # the step of which there is a checkpoint; before the first one there is nothing to save
+    saved_step: int = (
+        0  # the step that `output_dir` has a checkpoint of; before the first one there is nothing to save
+    )
     trained_points: int = 0
     num_broken: int = 0  # frames that could not be read
     skipped_in_a_row: int = 0  # of the last steps, those that the optimiser skipped (`advance`)
@@ -80,7 +82,9 @@ class Run:
         if checkpoint is None:
             return
         state = load_checkpoint(self.accelerator, self.model, checkpoint, self.settings)
-        self.step = self.saved_step = state["step"]
+        self.step = state["step"]
+        if checkpoint.resolve() == (self.output_dir / f"checkpoint-{self.step}").resolve():  # not of another folder
+            self.saved_step = self.step
         self.trained_points = state["trained_points"]
         self.num_broken, self.empty_in_a_row = state["num_broken"], state["empty_in_a_row"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
