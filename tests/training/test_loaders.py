@@ -1,7 +1,10 @@
 """Loaders: workers that start once, pinned memory for a GPU alone, and broken frames that are replaced or reported."""
 
+import multiprocessing
 import os
 import signal
+import sys
+import threading
 
 import pytest
 import torch
@@ -41,6 +44,32 @@ class SignalsItself(Dataset):
 def test_workers_live_on_when_sigterm_comes_so_that_their_run_can_save():
     loader = make_loader(SignalsItself(), [[0], [1], [2]], list, num_workers=1, device=torch.device("cpu"))
     assert list(loader) == [[0], [1], [2]]
+
+
+class Hangs(Dataset):
+    """The job's SIGTERM comes, and then a read of a disk that does not answer."""
+
+    def __init__(self):
+        self.reads = multiprocessing.Event()
+
+    def __getitem__(self, key):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.reads.set()
+        threading.Event().wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SIGTERM ends a worker, whoever sends it")
+def test_a_worker_that_hangs_ends_when_its_run_ends_it():
+    dataset = Hangs()
+    loader = make_loader(dataset, [[0]], list, num_workers=1, device=torch.device("cpu"))
+    iterator, (worker,) = iter(loader), multiprocessing.active_children()
+    assert dataset.reads.wait(60)
+    worker.terminate()
+    worker.join(10)
+    status = worker.exitcode
+    worker.kill()
+    assert status == 0  # with another one, the loader raises while the run ends
+    del iterator
 
 
 def test_memory_is_pinned_for_cuda_alone_and_batches_on_the_cpu_are_not_copied():

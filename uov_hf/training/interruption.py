@@ -1,9 +1,12 @@
 """SIGTERM, as Slurm sends it before the time limit of a job: a run saves a checkpoint and ends."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, current_thread, main_thread
+from multiprocessing.process import BaseProcess, parent_process
+from threading import Event, Thread, current_thread, main_thread
 
 
 # Of a run that was interrupted, its steps saved: start it again with `--resume_from_checkpoint latest`. EX_TEMPFAIL of
@@ -25,6 +28,21 @@ def sigterm_noted() -> Iterator[Event]:
         signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
-def ignore_sigterm(*_: object) -> None:
-    """Let this process, a worker of a loader, live until its run has ended: Slurm signals all processes of a job."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def end_with_run(*_: object) -> None:
+    """Let SIGTERM end this process, a worker of a loader, only if its run sends it.
+
+    Slurm signals all processes of a job, and the run still needs its workers for the step that it saves. A worker that
+    hangs in a read must end with its run, which would wait for it.
+    """
+    parent = parent_process()
+    if parent is None or sys.platform != "linux":  # elsewhere no signal has its sender
+        return
+    # Not a handler: it would interrupt reads, and it would wait for the end of a call in C.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    while parent.is_alive() and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)  # the loader raises if a worker ends with another status

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from uov_hf.data.frames import BROKEN, MAX_BROKEN_IN_A_ROW
 from uov_hf.training.collation import Batch
-from uov_hf.training.interruption import ignore_sigterm
+from uov_hf.training.interruption import end_with_run
 from uov_hf.training.order import FrameKey
 from uov_hf.training.several_datasets import JoinedSamples
 
@@ -31,7 +31,7 @@ def make_loader(
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        worker_init_fn=ignore_sigterm,
+        worker_init_fn=end_with_run,
         pin_memory=device.type == "cuda",  # copied to the device in the background
     )
 
