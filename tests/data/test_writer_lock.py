@@ -40,15 +40,41 @@ def test_a_second_writer_is_refused_and_the_first_is_named(write, frames, other_
     assert len(rows(write.folder)) == 3
 
 
-def test_the_lock_of_another_machine_is_stale_when_it_is_no_longer_updated(write, frames, monkeypatch):
+@pytest.fixture
+def remote_lock(write):
+    """The lock of a process on another machine, which it updated a moment ago."""
     lock = write.folder / ".unfinished" / "lock.json"
     lock.parent.mkdir(parents=True)
     lock.write_text('{"host": "node-7", "pid": 1, "process_started": 1.0, "since": "2026-11-29 08:00:00"}')
+    return lock
+
+
+def age(lock, seconds):
+    """Set the last update back, as if so much time had passed."""
+    updated = lock.stat().st_mtime - seconds
+    os.utime(lock, (updated, updated))
+
+
+def test_the_process_on_another_machine_that_updates_its_lock_is_named(write, frames, remote_lock, monkeypatch):
+    age(remote_lock, 20)
+    monkeypatch.setattr(writer_lock.time, "sleep", lambda seconds: os.utime(remote_lock))
     with pytest.raises(RuntimeError, match=r"process 1 on node-7, started 2026-11-29 08:00:00: .*delete .*lock\.json"):
         write(frames)
-    long_ago = lock.stat().st_mtime - writer_lock.STALE_AFTER - 10
-    os.utime(lock, (long_ago, long_ago))
-    assert write(frames).num_frames == 3 and not lock.parent.exists()
+
+
+def test_a_run_waits_until_the_lock_of_a_killed_one_on_another_machine_is_stale(
+    write, frames, remote_lock, monkeypatch, caplog
+):
+    waits = []
+    monkeypatch.setattr(writer_lock.time, "sleep", lambda seconds: (waits.append(seconds), age(remote_lock, seconds)))
+    assert write(frames).num_frames == 3 and not remote_lock.parent.exists()
+    assert writer_lock.STALE_AFTER - 5 < sum(waits) < writer_lock.STALE_AFTER + 10
+    assert caplog.text.count("process 1 on node-7") == 1
+
+
+def test_a_lock_that_another_machine_releases_meanwhile_keeps_no_run_out(write, frames, remote_lock, monkeypatch):
+    monkeypatch.setattr(writer_lock.time, "sleep", lambda seconds: remote_lock.unlink())
+    assert write(frames).num_frames == 3
 
 
 def test_a_lock_is_updated_while_its_process_works(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """One writer per folder: a lock file that names the process that writes."""
 
 import json
+import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -15,10 +17,13 @@ import psutil
 from uov_hf.data.shard_file import errors_named
 
 
+logger = logging.getLogger(__name__)
+
 UNFINISHED = ".unfinished"  # folder of the lock and of the rows that are in no shard yet
 HEARTBEAT = 30.0  # seconds between two updates of the lock's time
 # The lock of a process on another machine is stale after this time without an update.
 STALE_AFTER = 120.0
+POLL = 5.0  # seconds between two looks at such a lock
 
 
 class Owner(TypedDict):
@@ -38,7 +43,7 @@ def writer_lock(folder: Path, removes_temporary: bool = True) -> Iterator[None]:
     `removes_temporary=False` keeps them, where processes without a lock may be writing.
 
     A lock is stale, and is replaced, if its process has ended. If that ran on another machine, it is stale when it
-    was not updated for `STALE_AFTER` seconds.
+    was not updated for `STALE_AFTER` seconds. This is waited for: a job that was killed may be requeued at once.
 
     Raises:
         RuntimeError: another process writes into the folder; the message names it.
@@ -74,10 +79,9 @@ def _acquire(lock: Path, own: Owner, folder: Path) -> None:
                 return
         owner = _read(lock)
         if not _is_stale(lock, owner):
-            where = f"process {owner['pid']} on {owner['host']}, started {owner['since']}" if owner else "a process"
             raise RuntimeError(
-                f"{folder} is being written by {where}: expected one run at a time. Wait until it has finished, or "
-                f"stop it. If that process no longer exists, delete {lock}."
+                f"{folder} is being written by {_name_of(owner)}: expected one run at a time. Wait until it has "
+                f"finished, or stop it. If that process no longer exists, delete {lock}."
             )
         if _read(lock) == owner:
             lock.unlink(missing_ok=True)
@@ -118,14 +122,33 @@ def _read(lock: Path) -> Owner | None:
 
 
 def _is_stale(lock: Path, owner: Owner | None) -> bool:
-    if owner is None or owner["host"] != socket.gethostname():
+    if owner is None:
         return _seconds_since_update(lock) > STALE_AFTER
+    if owner["host"] != socket.gethostname():
+        return _becomes_stale(lock, owner)
     try:
         process = psutil.Process(owner["pid"])
         is_another = abs(_start_of(process) - owner["process_started"]) > 1
         return is_another or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _becomes_stale(lock: Path, owner: Owner) -> bool:
+    """Wait until the process on another machine updates its lock or releases it, or the lock is stale."""
+    age = _seconds_since_update(lock)
+    if age <= STALE_AFTER:
+        logger.warning(f"{lock} is of {_name_of(owner)}: waiting up to {STALE_AFTER:.0f} s for its next update.")
+    while age <= STALE_AFTER:
+        time.sleep(POLL)
+        previous, age = age, _seconds_since_update(lock)
+        if age <= previous:
+            return _read(lock) != owner  # released
+    return True
+
+
+def _name_of(owner: Owner | None) -> str:
+    return f"process {owner['pid']} on {owner['host']}, started {owner['since']}" if owner else "a process"
 
 
 def _start_of(process: psutil.Process) -> float:
