@@ -54,7 +54,7 @@ FLAT = {
     ],
 }
 # Small files without a room: they import nothing of ours, and every room may import them.
-HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers", "bag_paths"]
+HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers", "bag_paths", "digests"]
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {
     **FLAT,
@@ -64,6 +64,7 @@ ROOMS = {
     "foreign_paths": [],
     "leftovers": [],
     "bag_paths": [],
+    "digests": [],
     "geometry": [*FLAT],
     "vocabulary": [*FLAT],
     "hub": [*FLAT],
@@ -91,7 +92,7 @@ ROOMS = {
         "hub",
     ],  # fmt: skip
     "recipe": ["", *FLAT, *HELPERS, "data", "labels", "training", "evaluation"],
-    "convert": ["", *FLAT, "hub", "vocabulary", "labels"],
+    "convert": ["", *FLAT, *HELPERS, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],
     "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],
     "segmenting_bags": ["", *FLAT, "bag_paths", "bags", "pictures", "segmenting"],

@@ -126,6 +126,16 @@ def test_infinite_gradients_of_a_finite_loss_stop_the_run_and_are_not_saved(tmp_
     assert all(int(path.name.split("-")[1]) <= first for path in tmp_path.glob("checkpoint-*"))
 
 
+def test_the_list_of_the_frames_that_diverged_is_whole_or_absent(tmp_path, monkeypatch):
+    def fail(file):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"diverged\.json.*the disk is full"):
+        train_on(start_run(tmp_path), Numbers(infinite=range(4)))
+    assert not list(tmp_path.glob("diverged*"))
+
+
 def test_an_infinite_loss_stops_the_run_with_a_scaler_too(tmp_path):
     run = start_run(tmp_path, with_scaler=True)
     run.model.weight.data.fill_(1e30)

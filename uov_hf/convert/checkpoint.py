@@ -1,6 +1,5 @@
 """Convert an official checkpoint to one of this package: strict names and shapes, a numeric proof, then the files."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, U
 from uov_hf.convert.minkowski import run_minkunet
 from uov_hf.convert.names import Rename, backbone_names, head_names
 from uov_hf.convert.official_files import read_official
+from uov_hf.digests import file_digest
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
 from uov_hf.hub.cards import write_model_card
 from uov_hf.vocabulary import load_vocabulary
@@ -216,7 +216,7 @@ def _write(
         stage="convert",
         model_name=folder.resolve().name,
         source=source.name,
-        digest=hashlib.sha256(source.read_bytes()).hexdigest(),
+        digest=file_digest(source),
         difference=f"{difference:.0e}",
         model_class=type(model).__name__,
         taxonomy=taxonomy or "its label set",

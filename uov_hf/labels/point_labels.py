@@ -15,6 +15,7 @@ from uov_hf.data.parquet import Shards
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.shards import Plan, Sharing, write_shards
 from uov_hf.data.write_report import WriteReport
+from uov_hf.digests import file_digest
 from uov_hf.labels.consolidation import PRESETS, Consolidation, rule_of_preset
 from uov_hf.labels.description import read_json
 from uov_hf.labels.identity import (
@@ -211,5 +212,5 @@ def _rule(preset: str | Consolidation) -> Consolidation:
 
 
 def _description(label_set_folder: str | Path, preset: str | Consolidation) -> dict[str, Any]:
-    digest = hashlib.sha256((Path(label_set_folder) / "label_set.json").read_bytes()).hexdigest()
+    digest = file_digest(Path(label_set_folder) / "label_set.json")
     return {"format_version": FORMAT_VERSION, "rule": asdict(_rule(preset)), "label_set_sha256": digest}

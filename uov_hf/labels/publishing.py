@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from uov_hf.data.parquet import Shards
 from uov_hf.data.publishing import size_category
+from uov_hf.digests import file_digest
 from uov_hf.hub.cards import LICENSE_FILE, license_metadata, render_template
 from uov_hf.hub.upload import UploadOptions, hide_folders, upload
 from uov_hf.labels.description import read_json, to_sealed_json
@@ -96,7 +97,7 @@ def publishable_description(label_set: LabelSet) -> bytes:
 def _refer_to(label_set: LabelSet, description: bytes, path: Path) -> bytes:
     """A `point_labels.json` that belongs to the `label_set.json` that is uploaded."""
     content = read_json(path)
-    if content["label_set_sha256"] != hashlib.sha256((label_set.folder / "label_set.json").read_bytes()).hexdigest():
+    if content["label_set_sha256"] != file_digest(label_set.folder / "label_set.json"):
         raise ValueError(
             f"{path}: these point labels were made from another label set than the one in {label_set.folder}. Delete "
             "their folder and make them again."

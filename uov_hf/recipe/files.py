@@ -11,6 +11,7 @@ from pathlib import Path
 from uov_hf.data import Frames
 from uov_hf.data.loading import find_builder
 from uov_hf.data.raw_folders import RawFrames
+from uov_hf.digests import file_digest
 from uov_hf.leftovers import data_files
 from uov_hf.training.arguments import DataArguments
 
@@ -94,5 +95,4 @@ def _data_of(frames: Frames, column: str) -> list[Path]:
 @cache
 def _digest(path: Path, changed: int) -> str:
     """`changed` is the time of its last change: a digest is computed once for each."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_digest(path)[:16]

@@ -1,6 +1,5 @@
 """Checkpoints of a run: written whole or not at all, the last few kept, and found again."""
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from safetensors import safe_open
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.data.writer_lock import writer_lock
+from uov_hf.digests import file_digest
 from uov_hf.training.settings import Settings, check_settings
 
 
@@ -199,7 +199,7 @@ def _find_damage(checkpoint: Path) -> str | None:
     for name, digest in expected.items():
         if not (checkpoint / name).is_file():
             return f"{checkpoint / name} is missing"
-        if _digest(checkpoint / name) != digest:
+        if file_digest(checkpoint / name) != digest:
             return f"{checkpoint / name} was changed after it was saved (SHA-256)"
     return None
 
@@ -209,13 +209,8 @@ def _write_digests(checkpoint: Path) -> None:
     files = sorted(
         (path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.name == STATE_FILE
     )
-    lines = [f"{_digest(path)}  {path.relative_to(checkpoint).as_posix()}\n" for path in files]
+    lines = [f"{file_digest(path)}  {path.relative_to(checkpoint).as_posix()}\n" for path in files]
     (checkpoint / DIGESTS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_same_network(model: torch.nn.Module, checkpoint: Path) -> None:

@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from uov_hf.data.shard_file import write_atomically
 from uov_hf.training.arguments import TrainingArguments
 from uov_hf.training.checkpoints import only_run_in
 from uov_hf.training.collation import BatchT
@@ -132,7 +133,7 @@ def write_divergence(run: Run, error: DivergedError, samples: JoinedSamples[Batc
     frame_ids = [samples.frame_id(index) for _, index in run.order.step_keys(run.step)]
     path = run.output_dir / DIVERGED_FILE
     numbers = {name: value if math.isfinite(value) else str(value) for name, value in error.record.items()}
-    path.write_text(json.dumps({**numbers, "frame_ids": frame_ids}, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps({**numbers, "frame_ids": frame_ids}, indent=2) + "\n").encode())
     shown = ", ".join(frame_ids[:MAX_SHOWN]) + (", …" if len(frame_ids) > MAX_SHOWN else "")
     logger.error(f"The frames of the step that diverged: {shown}. {path} has all of them.")
 
