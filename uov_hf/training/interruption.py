@@ -43,6 +43,7 @@ def end_with_run(*_: object) -> None:
 
 
 def _end_with(parent: BaseProcess) -> None:
+    # A signal that comes while another one is pending is lost. The run sends two: its loader's, multiprocessing's.
     while parent.is_alive() and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)  # the loader raises if a worker ends with another status
