@@ -138,7 +138,8 @@ def test_a_damaged_checkpoint_is_named_with_the_last_whole_one_and_nothing_of_it
         damaged.unlink()
     before = run.model.weight.detach().clone()
     checkpoint = find_checkpoint(run.folder, "latest") if name != "trainer_state.json" else damaged.parent
-    with pytest.raises(OSError, match=f"checkpoint-3.*damaged. The last whole one is {whole}: continue with") as error:
+    ways = f"continue with --resume_from_checkpoint {whole}, or delete {damaged.parent}."
+    with pytest.raises(OSError, match=f"checkpoint-3.*damaged. The last whole one is {whole}: {ways}") as error:
         load_checkpoint(run.accelerator, run.model, checkpoint, SETTINGS)
     assert name in str(error.value) or damage == "flipped bit"  # a bit of SHA256SUMS changes another file's line
     assert torch.equal(run.model.weight, before) and damaged.parent.exists()

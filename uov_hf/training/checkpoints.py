@@ -180,8 +180,9 @@ def check_whole(checkpoint: Path) -> None:
         whole = next((path for path in others if _find_damage(path) is None), None)
         raise OSError(
             f"{damage}: the checkpoint is damaged. "
-            + (f"The last whole one is {whole}: continue with --resume_from_checkpoint {whole}." if whole else "")
-            + ("" if whole else "There is no whole one beside it: start again in another --output_dir.")
+            + (f"The last whole one is {whole}: continue with --resume_from_checkpoint {whole}" if whole else "")
+            + ("" if whole else "There is no whole one beside it: start again in another --output_dir")
+            + f", or delete {checkpoint}."
         )
 
 
