@@ -60,6 +60,16 @@ def test_a_stage_that_failed_has_no_result(run, tmp_path):
     assert run()
 
 
+def test_an_interrupted_stage_has_its_settings_and_no_result(run, tmp_path):
+    with pytest.raises(ChildProcessError):
+        run(fails=True, seed=0, inputs={"frames": "a"})
+    same, other = (
+        Stage("distill", {"fails": True, "seed": seed}, tmp_path / "out", {}, {"frames": "a"}) for seed in (0, 1)
+    )
+    assert not same.changes and not same.is_done and same.cost is None
+    assert other.changes == ["seed = 0, now 1"]
+
+
 def test_the_log_has_the_output_of_every_run_and_the_last_state_of_a_bar(run, tmp_path):
     run(seed=0), run(seed=1)
     lines = (tmp_path / "log.txt").read_text().splitlines()

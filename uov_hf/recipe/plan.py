@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 
 from uov_hf import UOVConfig, UOVModel
 from uov_hf.data.estimate import check_space, format_duration, format_size
+from uov_hf.labels.point_labels import point_labels_folder
 from uov_hf.recipe.recipes import Recipe, RecipeStage
 from uov_hf.recipe.sections import SECTIONS, start_of
 from uov_hf.recipe.trial import NUM_STEPS, seconds_of_scan
@@ -56,7 +56,7 @@ def make_plan(recipe: Recipe, first: str | None = None, last: str | None = None)
         last (`str`, *optional*): Later stages do not run.
 
     Raises:
-        ValueError: The recipe has no such stage, or a training was finished with other settings.
+        ValueError: The recipe has no such stage, or a folder has labels or a training with other settings or files.
         OSError: The disk has less room than is known to be needed.
     """
     end = len(recipe.stages) if last is None else recipe.position(last) + 1
@@ -77,22 +77,44 @@ def make_plan(recipe: Recipe, first: str | None = None, last: str | None = None)
 def _action(made: RecipeStage, is_repeated: bool) -> Action:
     stage = made.stage
     if is_repeated:
-        return "repeat" if stage.output_dir.exists() else "run"
+        return _repeat(made)
     if stage.is_done:
         return "skip"
-    is_costly = stage.name == "generate_label_set" or SECTIONS[stage.name].is_training
-    if stage.changes and is_costly:  # it may have taken days
+    has_result = _has_costly_result(made)
+    if stage.changes and has_result:  # it may have taken days
         raise ValueError(
-            f"{stage.output_dir} has the result of {stage.name} with other settings or files: "
+            f"{stage.output_dir} has a result of {stage.name}, finished or not, with other settings or files: "
             f"{'; '.join(stage.changes[:MAX_CHANGES])}. Give another output_dir to keep it, or `--from {stage.name}` "
             "to delete it and to run the stage again."
         )
-    has_begun = stage.output_dir.exists() and not stage.changes
-    return "continue" if has_begun and (stage.name == "generate_label_set" or _checkpoints(made)) else "run"
+    if stage.changes:
+        return _repeat(made)
+    return "continue" if has_result else "run"
 
 
-def _checkpoints(made: RecipeStage) -> list[Path]:
-    return list_checkpoints(made.stage.output_dir) if SECTIONS[made.stage.name].is_training else []
+def _has_costly_result(made: RecipeStage) -> bool:
+    """Whether the folder has labels of a teacher, or a training with a checkpoint or to its end."""
+    stage = made.stage
+    if stage.name == "generate_label_set":
+        return (stage.output_dir / "label_set.json").is_file() or stage.cost is not None
+    return SECTIONS[stage.name].is_training and bool(stage.cost or list_checkpoints(stage.output_dir))
+
+
+def _repeat(made: RecipeStage) -> Action:
+    """Run a stage without its present result.
+
+    Raises:
+        ValueError: It has point labels in a label set outside the folder of the run, which may belong to others.
+    """
+    stage = made.stage
+    if stage.name == "label_points":
+        folder = point_labels_folder(made.arguments.label_set, made.arguments.make_rule())
+        if folder.is_dir() and not folder.resolve().is_relative_to(stage.output_dir):
+            raise ValueError(
+                f"{folder} has point labels, made with other settings or files perhaps, outside the folder of this "
+                "run. Delete it, and start again: label_points then makes them again."
+            )
+    return "repeat" if stage.output_dir.exists() else "run"
 
 
 def _expect_seconds(recipe: Recipe, made: RecipeStage, action: Action) -> tuple[float | None, str]:

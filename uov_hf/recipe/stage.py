@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.recipe.processes import Cost, run_program
@@ -19,11 +19,11 @@ Settings = Mapping[str, object]
 
 
 class StageRecord(TypedDict):
-    """What a finished stage leaves in its folder."""
+    """What a stage leaves in its folder: it writes its settings and inputs at its start, and its cost at its end."""
 
     settings: dict[str, object]
     inputs: dict[str, str]
-    cost: dict[str, float]  # as `Cost`
+    cost: NotRequired[dict[str, float]]  # as `Cost`
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Stage:
 
     @property
     def record(self) -> StageRecord | None:
-        """The record in the folder; None before the stage has finished, and where it cannot be read."""
+        """The record in the folder; None before the stage has started, and where it cannot be read."""
         try:
             record: StageRecord = json.loads((self.output_dir / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return record if record.keys() == StageRecord.__annotations__.keys() else None
+        return record if record.keys() >= StageRecord.__required_keys__ else None
 
     @property
     def changes(self) -> list[str]:
@@ -85,12 +85,12 @@ class Stage:
     @property
     def is_done(self) -> bool:
         """Whether the folder has the result of these settings and inputs."""
-        return self.record is not None and not self.changes
+        return self.cost is not None and not self.changes
 
     @property
     def cost(self) -> Cost | None:
-        """What it took, from its record."""
-        return Cost(**record["cost"]) if (record := self.record) else None
+        """What it took, from its record; None before it has finished."""
+        return Cost(**record["cost"]) if (record := self.record) and "cost" in record else None
 
     def run(self, launch: Launch, log: Path, show: bool = False) -> Cost:
         """Run the program unless it is done.
@@ -109,7 +109,9 @@ class Stage:
         if self.is_done and self.cost:
             return self.cost
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        (self.output_dir / RECORD).unlink(missing_ok=True)  # the folder no longer has the result of its settings
+        settings, inputs = self._identity
+        record: StageRecord = {"settings": settings, "inputs": inputs}
+        self._write(record)  # without a cost, the folder has no finished result
         try:
             cost = run_program([*launch.words, *self.words], launch.environment, log, show)
         except subprocess.CalledProcessError as error:
@@ -117,10 +119,11 @@ class Stage:
                 f"The stage {self.name} ended with status {error.returncode}. The end of its log, {log}:\n"
                 f"{_last_lines(log)}"
             ) from error
-        settings, inputs = self._identity
-        record: StageRecord = {"settings": settings, "inputs": inputs, "cost": asdict(cost)}
-        write_atomically(self.output_dir / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+        self._write({**record, "cost": asdict(cost)})
         return cost
+
+    def _write(self, record: StageRecord) -> None:
+        write_atomically(self.output_dir / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _differences(theirs: Settings, ours: Settings) -> list[tuple[str, object, object]]:
