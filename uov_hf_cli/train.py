@@ -93,7 +93,7 @@ def read_content(args: argparse.Namespace) -> tuple[dict[str, Any], str, str | N
     if teacher := given(args, OF_THE_TEACHER):
         if "generate_label_set" not in content:
             raise ValueError(f"{place}: --{next(iter(teacher))} needs a section `generate_label_set`, got none.")
-        content["generate_label_set"] = (content["generate_label_set"] or {}) | teacher
+        add_settings(content, "generate_label_set", teacher)
     for text in args.set:
         set_value(content, text)
     return content, place, reason
@@ -109,13 +109,19 @@ def set_value(content: dict[str, Any], text: str) -> None:
     stage, dot, name = place.partition(".")
     if not (dot and equals):
         raise ValueError(f"--set: expected STAGE.NAME=VALUE, such as distill.max_train_steps=100, got {text!r}.")
-    if stage not in content:
+    if stage not in SECTIONS or stage not in content:
         sections = ", ".join(name for name in SECTIONS if name in content)
         raise ValueError(f"--set {text}: the recipe has no section `{stage}`; it has {sections}.")
     try:
-        content[stage] = (content[stage] or {}) | {name: yaml.safe_load(value)}
+        add_settings(content, stage, {name: yaml.safe_load(value)})
     except yaml.YAMLError as error:
         raise ValueError(f"--set {text}: expected a value as in YAML, got {value!r}.") from error
+
+
+def add_settings(content: dict[str, Any], stage: str, settings: dict[str, Any]) -> None:
+    section = content[stage] or {}
+    if isinstance(section, dict):  # `make_recipe` refuses other sections, and names their place
+        content[stage] = section | settings
 
 
 def given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:

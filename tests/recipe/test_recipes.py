@@ -23,7 +23,7 @@ from uov_hf.recipe.plan import describe, make_plan
 from uov_hf.recipe.recipes import Recipe, make_recipe
 from uov_hf.recipe.run import run_plan
 from uov_hf.recipe.sections import LabelCardArguments
-from uov_hf.recipe.stage import RECORD
+from uov_hf.recipe.stage import RECORD, Stage
 from uov_hf_cli.__main__ import main
 
 
@@ -63,6 +63,14 @@ def finish(recipe: Recipe, *names: str) -> None:
             (stage.output_dir / RECORD).write_text(json.dumps(record))
 
 
+def begin(stage: Stage) -> None:
+    """Leave the record of a stage that was interrupted."""
+    stage.output_dir.mkdir(parents=True, exist_ok=True)
+    (stage.output_dir / RECORD).write_text(
+        json.dumps({"settings": dict(stage.settings), "inputs": dict(stage.inputs)})
+    )
+
+
 def actions(recipe: Recipe, **options) -> dict[str, str]:
     return {one.made.stage.name: one.action for one in make_plan(recipe, **options)}
 
@@ -77,6 +85,11 @@ def actions(recipe: Recipe, **options) -> dict[str, str]:
         ({"pretrain": {"preset": "huge"}}, "section `pretrain`: `preset` must be .*minkunet34.*got 'huge'"),
         ({"pretrain": {"max_train_steps": 0}}, "section `pretrain`: --max_train_steps: expected .* at least 1"),
         ({"pretrain": {"output_dir": "x"}}, "section `pretrain`: `output_dir` stands outside the sections"),
+        (
+            {"pretrain": {"resume_from_checkpoint": "x"}},
+            "section `pretrain`: `resume_from_checkpoint` is no setting of a recipe",
+        ),
+        ({"resume_from_checkpoint": "latest"}, "`resume_from_checkpoint` is no setting of a recipe"),
         ({"pretrain": [1]}, "section `pretrain`: expected `argument: value`"),
         ({"label_card": {"max_frames": 0}}, "section `label_card`: --max_frames"),
         ({"label_points": {"rules": "cameras", "preset": "paper"}}, "section `label_points`: .*exclude each other"),
@@ -157,7 +170,53 @@ def test_a_plan_skips_what_is_done_and_refuses_to_overwrite_a_training(content):
     assert actions(changed, first="pretrain")["pretrain"] == "repeat"
     rescored = recipe_of(content | {"evaluate": {"split": "test", "refine": "afi"}})
     finish(recipe, "distill", "evaluate")
-    assert actions(rescored)["evaluate"] == "run"  # it costs no training
+    assert actions(rescored)["evaluate"] == "repeat"  # it costs no training
+
+
+def test_an_interrupted_training_does_not_continue_with_other_settings(content):
+    recipe = recipe_of(content)
+    finish(recipe, "generate_label_set", "label_points", "label_card", "pretrain")
+    stage = recipe.stages[3].stage
+    begin(stage)
+    changed = recipe_of(content | {"pretrain": content["pretrain"] | {"learning_rate": 1e-3}})
+    assert actions(changed)["pretrain"] == "repeat"  # it saved nothing
+    (stage.output_dir / "checkpoint-1").mkdir()
+    assert actions(recipe)["pretrain"] == "continue"
+    with pytest.raises(ValueError, match="finished or not, .*: learning_rate = 0.003, now 0.001. .*`--from pretrain`"):
+        make_plan(changed)
+
+
+def test_an_interrupted_label_set_does_not_continue_with_other_files(content):
+    recipe = recipe_of(content)
+    stage = recipe.stages[0].stage
+    stage.output_dir.mkdir(parents=True)
+    (stage.output_dir / RECORD).write_text(json.dumps({"settings": dict(stage.settings), "inputs": {"frames": "old"}}))
+    assert actions(recipe)["generate_label_set"] == "repeat"  # it has no labels
+    (stage.output_dir / "label_set.json").touch()
+    with pytest.raises(ValueError, match="frames changed.*`--from generate_label_set`"):
+        make_plan(recipe)
+
+
+def test_point_labels_of_other_files_are_made_again(content):
+    recipe = recipe_of(content)
+    finish(recipe, "generate_label_set", "label_points")
+    stage = recipe.stages[1].stage
+    record = stage.record
+    (stage.output_dir / RECORD).write_text(json.dumps({**record, "inputs": {**record["inputs"], "frames": "old"}}))
+    assert actions(recipe)["label_points"] == "repeat"
+
+
+def test_point_labels_outside_the_folder_of_the_run_are_not_deleted(content, tmp_path):
+    del content["generate_label_set"]
+    content["label_set"] = str(tmp_path / "other")
+    recipe, folder = recipe_of(content), tmp_path / "other" / "points" / "consolidated"
+    folder.mkdir(parents=True)
+    assert actions(recipe)["label_points"] == "run"  # the program compares them with the frames
+    with pytest.raises(ValueError, match=f"^{folder} has point labels.* Delete it, and start again"):
+        make_plan(recipe, first="label_points")
+    folder.rmdir()
+    finish(recipe, "label_points")
+    assert actions(recipe, first="label_points")["label_points"] == "repeat"
 
 
 def test_from_and_until_cut_the_plan(content):
@@ -247,12 +306,15 @@ def test_a_dry_run_writes_nothing_and_prints_commands(content, tmp_path, capsys,
             "finetune.seed=1",
             "--set finetune.seed=1: the recipe has no section `finetune`; it has generate_label_set, ",
         ),
+        ("optimizer.x=1", "--set optimizer.x=1: the recipe has no section `optimizer`; it has generate_label_set, "),
+        ("label_card.x=1", "section `label_card`: expected `argument: value` in it, got 'all'"),
         ("distill.sed=1", "section `distill`: there is no argument `sed`. Did you mean seed"),
         ("distill.seed=[", "--set distill.seed=[: expected a value as in YAML"),
     ],
 )
 def test_a_wrong_setting_on_the_command_line_is_refused(content, tmp_path, capsys, text, message):
     path = tmp_path / "recipe.yaml"
+    content |= {"optimizer": "adamw"} | ({"label_card": "all"} if text.startswith("label_card") else {})
     path.write_text(yaml.safe_dump(content))
     assert main(["train", str(path), "--dry_run", "--set", text]) == 1
     assert message in capsys.readouterr().err

@@ -199,6 +199,11 @@ def _check_names(shared: Content, sections: Mapping[str, Content], place: str) -
                 f"{did_you_mean(str(name), known | SECTIONS.keys())}"
             )
     for scope, values in {"": shared, **{f" section `{name}`:": one for name, one in sections.items()}}.items():
+        if "resume_from_checkpoint" in values:
+            raise ValueError(
+                f"{place}:{scope} `resume_from_checkpoint` is no setting of a recipe: a training continues from its "
+                "newest checkpoint. To continue from an older one, delete the newer ones."
+            )
         number = values.get("num_processes", 1)
         if type(number) is not int or number < 1:
             raise ValueError(f"{place}:{scope} `num_processes` must be a whole number of at least 1, got {number!r}.")
