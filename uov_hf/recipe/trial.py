@@ -1,10 +1,23 @@
-"""The time of a training, from a few steps of its network on one scan, on this machine."""
+"""The time of a training, from a few steps of its network on one scan, on this machine.
 
+    python -m uov_hf.recipe.trial minkunet34 < voxels.npz
+
+A process of its own measures: its memory on the GPU is free again before the training starts, and where it is too
+small, only the estimate is missing.
+"""
+
+import io
+import os
+import subprocess
+import sys
 import time
+from functools import cache
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from uov_hf import UOVConfig, UOVModel
 from uov_hf.data.frames import BROKEN
@@ -14,6 +27,7 @@ from uov_hf.training.arguments import NetworkArguments
 
 
 NUM_STEPS = 3
+MAX_SECONDS = 300  # a plan does not wait longer for an estimate
 
 
 def seconds_of_scan(made: RecipeStage, network: Any) -> float | None:
@@ -24,7 +38,7 @@ def seconds_of_scan(made: RecipeStage, network: Any) -> float | None:
         network (object): The arguments with the `preset` of its network.
 
     Returns:
-        `float`: Seconds; None where the first scan cannot be read, the training will name it.
+        `float`: Seconds; None where they cannot be measured: the training will name a broken scan, or its memory.
     """
     settings = network.voxel_settings() if isinstance(network, NetworkArguments) else {}
     try:
@@ -32,16 +46,30 @@ def seconds_of_scan(made: RecipeStage, network: Any) -> float | None:
         batch = UOVFeatureExtractor(**settings)(frame["points"], intensity_max=frame["intensity_max"])
     except BROKEN:
         return None
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(made.launch.environment.get("OMP_NUM_THREADS", before)))
+    voxels = io.BytesIO()
+    np.savez(voxels, coords=batch["voxel_coords"].numpy(), features=batch["voxel_features"].numpy())
+    return _measure_apart(network.preset, voxels.getvalue(), tuple(made.launch.environment.items()))
+
+
+@cache  # pre-training and distillation have the same network and the same scan perhaps
+def _measure_apart(preset: str, voxels: bytes, environment: tuple[tuple[str, str], ...]) -> float | None:
+    command, variables = [sys.executable, "-m", __name__, preset], os.environ | dict(environment)
     try:
-        return _measure(network.preset, batch["voxel_coords"], batch["voxel_features"])
-    finally:
-        torch.set_num_threads(before)
+        done = subprocess.run(
+            command, input=voxels, env=variables, capture_output=True, timeout=MAX_SECONDS, check=True
+        )
+        return float(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _device() -> str:
+    """The device of a training by accelerate in this environment."""
+    return "cuda" if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU") else "cpu"
 
 
 def _measure(preset: str, coords: torch.Tensor, features: torch.Tensor) -> float:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     with torch.device(device):
         model = UOVModel(UOVConfig.from_preset(preset)).train()
     times = []
@@ -53,3 +81,8 @@ def _measure(preset: str, coords: torch.Tensor, features: torch.Tensor) -> float
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return median(times[1:])
+
+
+if __name__ == "__main__":
+    arrays = np.load(io.BytesIO(sys.stdin.buffer.read()))
+    print(_measure(sys.argv[1], torch.from_numpy(arrays["coords"]), torch.from_numpy(arrays["features"])))
