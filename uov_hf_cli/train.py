@@ -68,13 +68,24 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     yield from describe(plan, with_commands=args.dry_run)
     if args.dry_run:
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running program ends, too
+    signal.signal(signal.SIGTERM, end_interrupted)
     try:
         if reason:
             save_recipe(recipe, content)
         yield from run_plan(recipe, plan, show=sys.stderr.isatty())
     except RuntimeError as error:  # the lock of another run
         raise OSError(error) from error
+    except SystemExit:
+        print("uov-hf: The run was interrupted. The same command continues it.", file=sys.stderr)
+        raise
+
+
+def end_interrupted(*_: object) -> None:
+    """End the running program, which saves a checkpoint if it is a training, and then this process."""
+    from uov_hf.training.interruption import RESUME_STATUS, ignore_sigterm
+
+    ignore_sigterm()  # another SIGTERM would end the wait for the checkpoint
+    sys.exit(RESUME_STATUS)
 
 
 def read_content(args: argparse.Namespace) -> tuple[dict[str, Any], str, str | None]:

@@ -117,6 +117,25 @@ def test_two_runs_in_one_folder_are_refused(content, tmp_path, capsys):
     assert "is being written by process" in capsys.readouterr().err
 
 
+def test_sigterm_ends_a_run_with_the_status_of_an_interrupted_one(content, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+
+    def interrupt(*_, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield "not reached"
+
+    monkeypatch.setattr("uov_hf.recipe.run.run_plan", interrupt)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["train", str(path), "--until", "label_card"])
+        assert end.value.code == 75 and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "The same command continues it." in capsys.readouterr().err
+
+
 def test_a_dry_run_writes_nothing_and_prints_commands(content, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "recipe.yaml"

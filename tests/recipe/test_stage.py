@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from uov_hf.recipe import processes
 from uov_hf.recipe import stage as stages
 from uov_hf.recipe.processes import RUN_VARIABLE, kill_leftovers, run_program
 from uov_hf.recipe.programs import Launch, accelerate_launch, script_arguments, scripts_folder
@@ -22,7 +23,7 @@ from pathlib import Path
 Path("ran").touch()
 print("\\rstep 1\\rstep 2 of 2")
 print("last words", file=sys.stderr)
-sys.exit("--fails" in sys.argv)
+sys.exit(int(sys.argv[-1]) if "--status" in sys.argv else "--fails" in sys.argv)
 """
 
 
@@ -87,25 +88,40 @@ def test_settings_are_flags():
     assert flags(settings) == ["--voxel_size", "0.2", "0.2", "--mix_sectors", "--update_card", "False"]
 
 
-def test_an_interrupted_program_leaves_no_process(tmp_path, monkeypatch):
-    """Its own children end, too: a launcher has some."""
-    child = "import time; print(1, flush=True); time.sleep(600)"  # the first output: both processes have started then
+SAVES = "lambda *_: (print('saved', flush=True), sys.exit(75))"
+
+
+@pytest.mark.parametrize("handler, last, grace", [(SAVES, "saved", 600), ("signal.SIG_IGN", "", 0.1)])
+def test_an_interrupted_program_may_save_and_leaves_no_process(tmp_path, monkeypatch, handler, last, grace):
+    """Its own children end, too: a launcher has some. Those that do not end by SIGTERM are killed."""
+    child = f"import signal, sys, time; signal.signal(signal.SIGTERM, {handler}); print(1, flush=True)"
+    child += "; time.sleep(600)"  # after the first output: both processes have started then
     start = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}])"
     program = [sys.executable, "-c", f"{start}; time.sleep(600)"]
-    found = []
+    found, copy_output = [], processes._copy_output
+    monkeypatch.setattr(processes, "GRACE", grace)
 
     def interrupt(output, log, show) -> None:
-        output.read(1)
+        if found:
+            return copy_output(output, log, show)
+        output.read(2)
         children = psutil.Process().children(recursive=True)  # and those of other tests in this process
         found.extend(one for one in children if "time.sleep(600)" in " ".join(one.cmdline()))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("uov_hf.recipe.processes._copy_output", interrupt)
+    monkeypatch.setattr(processes, "_copy_output", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_program(program, {}, tmp_path / "log.txt", show=False)
     assert len(found) == 2
     _, alive = psutil.wait_procs(found, timeout=60)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    assert (tmp_path / "log.txt").read_text().strip() == last
+
+
+def test_an_interrupted_stage_ends_the_run_with_the_status_of_its_program(run):
+    with pytest.raises(SystemExit) as end:
+        run(status=75)
+    assert end.value.code == 75
 
 
 def test_processes_that_a_killed_run_left_are_killed_and_those_of_another_run_are_not(tmp_path):

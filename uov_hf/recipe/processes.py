@@ -3,6 +3,7 @@
 import errno
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -18,6 +19,7 @@ import psutil
 
 # The processes of a recipe have the folder of the run in this variable, so that a later run finds those that are left.
 RUN_VARIABLE = "UOV_HF_RECIPE"
+GRACE = 30  # seconds in which a training finishes its step and saves a checkpoint
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,11 @@ def run_program(command: list[str], environment: Mapping[str, str], log: Path, s
         try:
             _copy_output(output, file, show)
             _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:  # such as Ctrl-C
-            _kill_tree(process.pid)
+        except BaseException:  # such as Ctrl-C or SIGTERM
+            _end_tree(process.pid)
             process.wait()
+            os.set_blocking(source, False)
+            _copy_output(output, file, show)  # its last lines: which step is saved
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -109,13 +113,31 @@ def _read(output: BinaryIO) -> bytes:
         raise
 
 
-def _kill_tree(pid: int) -> None:
-    """Kill a process and all that it has started; the launcher of several processes would leave them running."""
+def _end_tree(pid: int) -> None:
+    """End a process and all that it has started, which a launcher would leave running: by SIGTERM, then by SIGKILL."""
+    tree = list[psutil.Process]()
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for one in [*process.children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
+        tree = [*process.children(recursive=True), process]
+    try:
+        _signal(tree, signal.SIGTERM)
+        end = time.monotonic() + GRACE
+        while any(map(_is_alive, tree)) and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:  # also after a second Ctrl-C
+        _signal(tree, signal.SIGKILL)
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE  # it stays one where nothing collects orphans
+    return False
 
 
 def kill_leftovers(folder: Path) -> list[int]:

@@ -11,6 +11,7 @@ from typing import NotRequired, TypedDict
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.recipe.processes import Cost, run_program
 from uov_hf.recipe.programs import Launch, script_path
+from uov_hf.training.interruption import RESUME_STATUS
 
 
 RECORD = "stage.json"
@@ -105,6 +106,7 @@ class Stage:
 
         Raises:
             ChildProcessError: The program failed; the message has the last lines of the log.
+            SystemExit: The program was interrupted, and its launcher has passed on `RESUME_STATUS`.
         """
         if self.is_done and self.cost:
             return self.cost
@@ -115,6 +117,8 @@ class Stage:
         try:
             cost = run_program([*launch.words, *self.words], launch.environment, log, show)
         except subprocess.CalledProcessError as error:
+            if error.returncode == RESUME_STATUS:
+                raise SystemExit(RESUME_STATUS) from error
             raise ChildProcessError(
                 f"The stage {self.name} ended with status {error.returncode}. The end of its log, {log}:\n"
                 f"{_last_lines(log)}"
