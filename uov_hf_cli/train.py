@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     except RuntimeError as error:  # the lock of another run
         raise OSError(error) from error
     except SystemExit:
-        print("uov-hf: The run was interrupted. The same command continues it.", file=sys.stderr)
+        yield "The run was interrupted. The same command continues it."
         raise
 
 

@@ -133,7 +133,7 @@ def test_sigterm_ends_a_run_with_the_status_of_an_interrupted_one(content, tmp_p
         assert end.value.code == 75 and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert "The same command continues it." in capsys.readouterr().err
+    assert "The same command continues it." in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing_and_prints_commands(content, tmp_path, capsys, monkeypatch):
