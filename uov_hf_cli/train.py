@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
 def end_interrupted(*_: object) -> None:
     """End the running program, which saves a checkpoint if it is a training, and then this process."""
-    from uov_hf.training.interruption import RESUME_STATUS, ignore_sigterm
+    from uov_hf.training.interruption import RESUME_STATUS
 
-    ignore_sigterm()  # another SIGTERM would end the wait for the checkpoint
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another SIGTERM would end the wait for the checkpoint
     sys.exit(RESUME_STATUS)
 
 
