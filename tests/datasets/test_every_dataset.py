@@ -30,6 +30,7 @@ def write_rosbag(root):
         for number in range(2):
             time = 1_700_000_000_000_000 + 100_000 * number
             points = np.random.default_rng(number).normal(0, 20, (50, 4)).astype(np.float32)
+            points[:, 3] = np.abs(points[:, 3])
             cloud = points.view([(name, np.float32) for name in ("x", "y", "z", "intensity")])[:, 0]
             bag.cloud("/points", time, "lidar", cloud)
             bag.compressed("/cam/image/compressed", time, "cam", small_bags.jpeg_of(np.zeros((12, 16, 3), np.uint8)))

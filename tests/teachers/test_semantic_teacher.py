@@ -231,7 +231,10 @@ def test_a_model_of_another_kind_is_refused(tiny_clip):
         ValueError, match="a model of type 'clip', expected a semantic segmenter: .*mask2former.*upern"
     ):
         load_teacher("semantic", tiny_clip, prompts=["car"])
-    with pytest.raises(ValueError, match=r"`semantic` needs `model_name_or_path`.* e\.g\. nvidia/segformer"):
+    with pytest.raises(
+        ValueError,
+        match=r"`semantic` needs `model_name_or_path`.* e\.g\. `--teacher_model_name_or_path nvidia/segformer",
+    ):
         load_semantic(None)
 
 

@@ -84,6 +84,6 @@ def _measure(preset: str, coords: torch.Tensor, features: torch.Tensor) -> float
 
 
 if __name__ == "__main__":
-    arrays = np.load(io.BytesIO(sys.stdin.buffer.read()))
+    arrays = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
     seconds = _measure(sys.argv[1], torch.from_numpy(arrays["coords"]), torch.from_numpy(arrays["features"]))
     sys.stdout.write(f"{seconds}\n")
