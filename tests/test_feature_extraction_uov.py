@@ -227,6 +227,15 @@ def test_a_wrong_intensity_is_clipped_to_the_full_scale_and_changes_no_other_poi
     np.testing.assert_allclose(features, SCALINGS[scaling](points[:, 3]), rtol=1e-6)
 
 
+def test_many_negative_intensities_are_taken_as_zero_with_a_warning():
+    points = scan()
+    points[::2, 3] *= -1
+    extractor = UOVFeatureExtractor(voxel_size=[1e-3] * 3)
+    with pytest.warns(UserWarning, match="More than a tenth of the intensities of a scan are negative"):
+        features = extractor(points, intensity_max=255, return_tensors="np")["voxel_features"][:, 0]
+    np.testing.assert_array_equal(features, np.clip(points[:, 3], 0, None))
+
+
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_a_full_scale_that_does_not_fit_the_intensities_is_refused(scaling):
     message = r"full scale \(255 .*\), got 1, but 495 of 500 points have an intensity outside 0 to 1: from 2 to 254"

@@ -38,8 +38,8 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
     `point_to_voxel` is −1. A point whose intensity only is NaN or infinite has a voxel, with `missing_intensity`.
 
     An intensity below 0 or above `intensity_max` is clipped to this range: one wrong echo of 1e8 in one scan would
-    ruin the running statistics of a training. A scan with more than a tenth of such points is refused, because
-    `intensity_max` is wrong.
+    ruin the running statistics of a training. A scan in which more than a tenth of the points are larger, without
+    their signs, is refused, because `intensity_max` is wrong. Many negative ones give a warning.
 
     Args:
         voxel_size (`Sequence[float]` of length 3, *optional*):

@@ -1,6 +1,7 @@
 """The voxels of a scan, in NumPy: the feature extractor and the program beside an exported network share them."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +119,13 @@ class VoxelGrid:
 
 def _clip(intensity: NDArray[np.floating], intensity_max: float) -> NDArray[np.floating]:
     """The intensities within 0 to `intensity_max`; NaN and infinite ones may be anything."""
-    wrong = _is_outside(intensity, intensity_max)
+    if np.count_nonzero(intensity < 0) > MAX_CLIPPED + len(intensity) // 10:
+        warnings.warn(
+            "More than a tenth of the intensities of a scan are negative, and are taken as 0. The network expects "
+            "0 to `intensity_max`: shift them, if they have another zero.",
+            stacklevel=2,
+        )
+    wrong = _is_too_large(intensity, intensity_max)
     if wrong.sum() > MAX_CLIPPED + len(intensity) // 10:
         worst = intensity[wrong]
         raise ValueError(
@@ -136,7 +143,8 @@ def guess_full_scale(intensity: NDArray[np.floating]) -> float:
         intensity (`np.ndarray` of shape `(num_points,)`): As in the file. NaN, infinite and zero ones do not count.
 
     Returns:
-        `float`: The smallest of 1, 255 and 65535 for which at most a tenth of the intensities are outside 0 to it.
+        `float`: The smallest of 1, 255 and 65535 for which at most a tenth of the intensities are larger, without
+            their signs.
 
     Raises:
         ValueError: None of them is.
@@ -145,7 +153,7 @@ def guess_full_scale(intensity: NDArray[np.floating]) -> float:
     # A tenth without `MAX_CLIPPED`: all intensities of a scan of ten points would else fit the smallest.
     echoes = intensity[np.isfinite(intensity) & (intensity != 0)]
     for full_scale in FULL_SCALES:
-        if _is_outside(echoes, full_scale).sum() <= len(echoes) // 10:
+        if _is_too_large(echoes, full_scale).sum() <= len(echoes) // 10:
             return full_scale
     raise ValueError(
         "`intensity_max`, the sensor's full scale, must be given: it cannot be guessed from intensities from "
@@ -153,8 +161,9 @@ def guess_full_scale(intensity: NDArray[np.floating]) -> float:
     )
 
 
-def _is_outside(intensity: NDArray[np.floating], full_scale: float) -> NDArray[np.bool_]:
-    return np.isfinite(intensity) & ((intensity < 0) | (intensity > full_scale))
+def _is_too_large(intensity: NDArray[np.floating], full_scale: float) -> NDArray[np.bool_]:
+    # Without signs: negative ones are of another zero, and do not show the scale.
+    return np.isfinite(intensity) & (np.abs(intensity) > full_scale)
 
 
 def _group(indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
