@@ -76,7 +76,7 @@ def test_a_wrong_intensity_does_not_change_the_full_scale_of_a_drive(tmp_path, w
 def test_a_full_scale_that_cannot_be_guessed_is_refused_with_the_line_to_write(tmp_path):
     with small_bags.open_bag(tmp_path, "mcap") as bag:
         bag.cloud("/points", START, "base", np.full(20, 1e6, [(name, "<f4") for name in CLOUD.names]))
-    with pytest.raises(ValueError, match=r"/points: .*from 1000000 to 1000000.* Give it in .*rosbag.yaml: `intensity_max: "):
+    with pytest.raises(ValueError, match=r"/points: .*from 1000000 to .*Give it in .*rosbag.yaml: `intensity_max: "):
         load_frames("rosbag", data_dir=tmp_path)
     settle(tmp_path / "drive", "")
     assert load_frames("rosbag", data_dir=tmp_path)[0]["intensity_max"] == 200
