@@ -56,11 +56,14 @@ def main() -> None:
             for name in CLASSES:
                 here = near & (part.labels == names.index(name))
                 counts = np.bincount(predicted[here], minlength=len(names))[: len(names)]
-                right, most = counts[names.index(name)] / here.sum(), names[int(counts.argmax())]
-                intensity = np.median(part.points[here, 3])
-                rows.append([path.parent.name, rings, name, f"{here.sum():,}", f"{100 * right:.0f} %", most])
-                rows[-1].append(f"{100 * counts.max() / here.sum():.0f} %")
-                rows[-1].append(f"{intensity:.2f}")
+                right, most = counts[names.index(name)] / here.sum(), counts.max() / here.sum()
+                rows.append(
+                    [
+                        *(path.parent.name, rings, name, f"{here.sum():,}", f"{100 * right:.0f} %"),
+                        *(names[int(counts.argmax())], f"{100 * most:.0f} %"),
+                        f"{np.median(part.points[here, 3]):.2f}",
+                    ]
+                )
     print(table(["seed", "rings", "class", "points", "right", "most often", "share", "intensity"], rows))
 
 
