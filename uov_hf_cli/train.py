@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     yield from describe(plan, with_commands=args.dry_run)
     if args.dry_run:
         return
-    signal.signal(signal.SIGTERM, end_interrupted)
+    previous = signal.signal(signal.SIGTERM, end_interrupted)
     try:
         if reason:
             save_recipe(recipe, content)
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     except SystemExit:
         yield "The run was interrupted. The same command continues it."
         raise
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 def end_interrupted(*_: object) -> None:

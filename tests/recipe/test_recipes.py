@@ -122,17 +122,18 @@ def test_sigterm_ends_a_run_with_the_status_of_an_interrupted_one(content, tmp_p
     path.write_text(yaml.safe_dump(content))
 
     def interrupt(*_, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
-        yield "not reached"
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield "not reached"
+        finally:  # here a run waits for the checkpoint
+            during.append(signal.getsignal(signal.SIGTERM))
 
+    during: list[object] = []
     monkeypatch.setattr("uov_hf.recipe.run.run_plan", interrupt)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as end:
-            main(["train", str(path), "--until", "label_card"])
-        assert end.value.code == 75 and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as end:
+        main(["train", str(path), "--until", "label_card"])
+    assert end.value.code == 75 and during == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert "The same command continues it." in capsys.readouterr().out
 
 
