@@ -117,7 +117,7 @@ def test_two_runs_in_one_folder_are_refused(content, tmp_path, capsys):
     assert "is being written by process" in capsys.readouterr().err
 
 
-def test_sigterm_ends_a_run_with_the_status_of_an_interrupted_one(content, tmp_path, capsys, monkeypatch):
+def test_sigterm_ends_a_run_with_status_75_and_leaves_no_handler(content, tmp_path, capsys, monkeypatch):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
 
