@@ -33,6 +33,8 @@ from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.recipe.sections import SECTIONS
 from uov_hf.recipe.stage import RECORD
+from uov_hf.reproduction.record import Execution, RunRecorder
+from uov_hf.reproduction.rerun import digest_demo_recipe
 from uov_hf.synthetic import generate_street
 from uov_hf.vocabulary import load_vocabulary
 
@@ -56,6 +58,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     torch.manual_seed(args.seed)  # of the untrained network
+    execution = Execution("cpu", 1, torch.get_num_threads(), engine="torch")
+    recorder = RunRecorder(args.output_dir, "demo", sys.argv[1:], execution)
+    recorder.arguments, recorder.inputs = vars(args), digest_demo_recipe()
     started = time.perf_counter()
     street, labels, pretrained, distilled = (args.output_dir / name for name in ("street", "labels", "tmp", "uov"))
     shutil.rmtree(street, ignore_errors=True)  # an earlier run's
@@ -80,6 +85,7 @@ def main() -> None:
     )
     draw(args.output_dir, test[0], segmenters["distilled"], class_names)
     print(f"\n{results_table(results, class_names)}\n")
+    recorder.write(["", "labels", "labels/points/paper", "tmp", "uov"])
     print(f"{seconds} s. A scan of a test town: {args.output_dir / 'viewer.html'}")
 
 

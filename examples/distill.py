@@ -18,6 +18,7 @@ import torch
 from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor
 from uov_hf.counts import check_counts
 from uov_hf.labels import LabelSet
+from uov_hf.reproduction.record import start_record
 from uov_hf.training.arguments import (
     STREET_DEFAULTS,
     AugmentationArguments,
@@ -90,6 +91,7 @@ def main() -> None:
     args = parse_arguments(DistillationArguments, __doc__, STREET_DEFAULTS)
     require_checkpoint(args.model_name_or_path)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
+    recorder = start_record(accelerator, args.output_dir)
 
     # Data
     label_sets = open_label_sets(args.label_set, only="points")
@@ -114,6 +116,7 @@ def main() -> None:
     average = average_weights(model, args.ema_decay) if args.self_training_epochs else None
 
     # Training
+    recorder.read(args, samples.frames, model)
     run = create_run(accelerator, args, model, segmenter_groups(model, args.head_learning_rate), samples)
     objective, self_training = DISTILLATION, None
     if average is not None:
@@ -126,6 +129,7 @@ def main() -> None:
 
     # Checkpoint
     finish_run(run, args, objective, accelerator.unwrap_model(run.model), processor, label_sets)
+    recorder.write()
 
 
 def create_network(args: DistillationArguments, label_set: LabelSet) -> tuple[UOVModel, UOVProcessor]:

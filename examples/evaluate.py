@@ -35,6 +35,7 @@ from uov_hf.hub.upload import hide_folders
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.own_car.calibration import read_calibration
 from uov_hf.processing_uov import DEFAULT_AFI
+from uov_hf.reproduction.record import start_record
 from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments, require_checkpoint
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.loaders import BrokenFrame, ReportBrokenFrames, only_readable
@@ -108,6 +109,7 @@ def main() -> None:
     args = parse_arguments(EvaluationArguments, __doc__)
     require_checkpoint(args.model_name_or_path)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision)
+    recorder = start_record(accelerator, args.output_dir)
 
     # Model
     model = UOVForSemanticSegmentation.from_pretrained(args.model_name_or_path).to(accelerator.device).eval()
@@ -147,6 +149,7 @@ def main() -> None:
     )
 
     # Evaluation
+    recorder.read(args, [frames], model)
     scores, broken = Scores(classes, with_teacher=label_set is not None), []
     for scan in only_readable(make_loader(accelerator, args, scans), broken):
         with accelerator.autocast():
@@ -164,6 +167,7 @@ def main() -> None:
         report(args, settings, scores, len(frames) - len(broken), broken)
         if submission:
             submission.write_description()
+    recorder.write()
     accelerator.end_training()
 
 

@@ -22,6 +22,7 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import Frames
 from uov_hf.data.frames import BROKEN
 from uov_hf.feature_extraction_uov import PAPER_INTENSITY_SCALINGS
+from uov_hf.reproduction.record import start_record
 from uov_hf.training.arguments import STREET_DEFAULTS, SegmenterArguments, option, parse_arguments, require_checkpoint
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.collation import ScanBatch
@@ -87,6 +88,7 @@ def main() -> None:
     args = parse_arguments(FinetuningArguments, __doc__, STREET_DEFAULTS)
     require_checkpoint(args.model_name_or_path)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
+    recorder = start_record(accelerator, args.output_dir)
 
     # Data
     loaded = load_annotated_frames(args.datasets, args.data_fraction)
@@ -109,12 +111,14 @@ def main() -> None:
     model = create_model(args, classes.class_names)
 
     # Training
+    recorder.read(args, samples.frames, model)
     run = create_run(accelerator, args, model, segmenter_groups(model, args.head_learning_rate), samples)
     train(run, args, SEGMENTATION, samples, validation)
 
     # Checkpoint
     model = accelerator.unwrap_model(run.model)
     finish_run(run, args, SEGMENTATION, model, processor, loaded, taxonomy=classes.taxonomy)
+    recorder.write()
 
 
 class TrainedClasses(NamedTuple):

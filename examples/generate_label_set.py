@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import gather_object
 
 from uov_hf.labels import LabelSet, WriteReport, identify_dataset
+from uov_hf.reproduction.record import start_record
 from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import TEACHERS, find_teacher, load_teacher
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
@@ -64,6 +65,7 @@ class LabelSetGenerationArguments(DataArguments):
 def main() -> None:
     args = parse_arguments(LabelSetGenerationArguments, __doc__)
     accelerator = start(args.output_dir, seed=0)
+    recorder = start_record(accelerator, args.output_dir)
     if args.dataset is None:
         accelerator.print("No --dataset: labelling a synthetic street. For real data give --dataset and --data_dir.")
         street = Path(args.output_dir).with_name("street")
@@ -73,6 +75,7 @@ def main() -> None:
 
     # Data
     frames = load_split(args, args.split)
+    recorder.read(args, [frames])
     vocabulary = load_vocabulary(args.vocabulary or frames.taxonomy)
 
     # Teacher
@@ -111,6 +114,7 @@ def main() -> None:
             "Likely causes: the frames have no images, or the teacher's threshold is too high for these prompts. "
             "`uov-hf label-images` draws what a teacher predicts."
         )
+    recorder.write()
     accelerator.end_training()
 
 

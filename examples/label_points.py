@@ -20,6 +20,8 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.labels import LabelSet, PointLabels, WriteReport, label_points
 from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.labels.label_set import is_label_set_id
+from uov_hf.labels.point_labels import point_labels_folder
+from uov_hf.reproduction.record import start_record
 from uov_hf.training.arguments import DataArguments, option, parse_arguments
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.samples import load_split
@@ -69,6 +71,8 @@ def main() -> None:
         args.split = args.split or "all"
 
     frames, rule = load_split(args, args.split), args.make_rule()
+    recorder = start_record(accelerator, point_labels_folder(label_set.folder, rule))
+    recorder.read(args, [frames])
     report = label_points(
         label_set,
         frames,
@@ -82,6 +86,7 @@ def main() -> None:
         print(f"Point labels in {point_labels.folder}: {report}")
         labelled = [frame_id for frame_id in frames.frame_ids if frame_id not in report.skipped]
         print(describe(point_labels, labelled))
+    recorder.write()
     accelerator.end_training()
 
 

@@ -16,6 +16,7 @@ from accelerate.logging import get_logger
 
 from uov_hf import UOVFeatureExtractor, UOVForPreTraining, UOVProcessor
 from uov_hf.labels import LabelSet
+from uov_hf.reproduction.record import start_record
 from uov_hf.synthetic import generate_street_once
 from uov_hf.teachers import load_teacher
 from uov_hf.training.arguments import (
@@ -83,6 +84,7 @@ class PretrainingArguments(LabelSetArguments, NetworkArguments, AugmentationArgu
 def main() -> None:
     args = parse_arguments(PretrainingArguments, __doc__, STREET_DEFAULTS)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision, args.report_to)
+    recorder = start_record(accelerator, args.output_dir)
     if args.dataset is None:
         with accelerator.main_process_first():
             use_embedded_street(args)
@@ -107,12 +109,14 @@ def main() -> None:
     model, processor = create_model(args, label_set, feature_extractor)
 
     # Training
+    recorder.read(args, samples.frames, model)
     run = create_run(accelerator, args, model, model.parameters(), samples)
     objective = tri_modal_objective(args.negatives)
     train(run, args, objective, samples, validation)
 
     # Checkpoint
     finish_run(run, args, objective, accelerator.unwrap_model(run.model).uov, processor, label_sets)
+    recorder.write()
 
 
 def use_embedded_street(args: PretrainingArguments) -> None:

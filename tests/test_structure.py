@@ -92,6 +92,7 @@ ROOMS = {
         "hub",
     ],  # fmt: skip
     "recipe": ["", *FLAT, *HELPERS, "data", "labels", "training", "evaluation"],
+    "reproduction": [*FLAT, *HELPERS, "data", "labels", "training", "recipe"],
     "convert": ["", *FLAT, *HELPERS, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],
     "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],

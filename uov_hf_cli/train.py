@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     from uov_hf.recipe.plan import describe, make_plan
     from uov_hf.recipe.recipes import make_recipe
     from uov_hf.recipe.run import run_plan, save_recipe
+    from uov_hf.reproduction.recipe_record import record_recipe, write_record
 
     content, place, reason = read_content(args)
     recipe = make_recipe(content, place, tuple(shlex.split(args.launcher)) if args.launcher else None)
@@ -72,7 +73,9 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     try:
         if reason:
             save_recipe(recipe, content)
+        recorder = record_recipe(recipe, content, args.until, args.launcher, args.words)
         yield from run_plan(recipe, plan, show=sys.stderr.isatty())
+        write_record(recorder, recipe)
     except RuntimeError as error:  # the lock of another run
         raise OSError(error) from error
     except SystemExit:

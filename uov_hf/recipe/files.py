@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +13,7 @@ from uov_hf.data.loading import find_builder
 from uov_hf.data.raw_folders import RawFrames
 from uov_hf.digests import file_digest
 from uov_hf.leftovers import data_files
-from uov_hf.training.arguments import DataArguments
+from uov_hf.training.arguments import DataArguments, TrainingDataArguments
 
 
 # Small files that people edit, and weights: their content counts. Of other files, and of larger ones, the size does.
@@ -26,6 +26,25 @@ FOLDERS = {
     "model_name_or_path": ("config.json", "*.safetensors"),
     "teacher_model_name_or_path": ("**/*",),
 }
+
+
+def datasets_of(arguments: object) -> list[tuple[DataArguments, float]]:
+    """Each dataset that a program reads, and the fraction of it: of a training, those that it trains on."""
+    if isinstance(arguments, TrainingDataArguments):
+        fraction = getattr(arguments, "data_fraction", 1.0)
+        return [(dataset, fraction) for dataset in arguments.datasets]
+    return [(arguments, 1.0)] if isinstance(arguments, DataArguments) else []
+
+
+def column_of(program: str) -> str:
+    """The column with the large files of the frames that a program reads: `images` or `points`."""
+    return "images" if program == "generate_label_set" else "points"
+
+
+def digest_frame_ids(frames: Iterable[Frames]) -> str:
+    """The digest of the ids of all frames, dataset after dataset."""
+    ids = "\n\n".join("\n".join(one.frame_ids) for one in frames)
+    return hashlib.sha256(ids.encode()).hexdigest()[:16]
 
 
 def digest_files(
@@ -62,12 +81,18 @@ def _named_files(settings: Mapping[str, object]) -> Iterator[Path]:
     """The files that settings name, and those in the folders that they name."""
     for name, value in settings.items():
         for text in value if isinstance(value, list) else [value]:
-            words = str(text).partition("=")[2] if name == "teacher_settings" else str(text)
-            path = Path(re.sub(r"\.py:\w+$", ".py", words))  # of a teacher in a file
+            if (path := path_in(name, str(text))) is None:
+                continue
             if os.path.isfile(path):
                 yield path
-            elif words and os.path.isdir(path):
+            elif os.path.isdir(path):
                 yield from (one for form in FOLDERS.get(name, ()) for one in data_files(path, form) if one.is_file())
+
+
+def path_in(name: str, value: str) -> Path | None:
+    """The path in the value of a setting, if it may be one."""
+    text = value.partition("=")[2] if name == "teacher_settings" else value
+    return Path(re.sub(r"\.py:\w+$", ".py", text)) if text else None  # of a teacher in a file
 
 
 def _settings_of(dataset: DataArguments, frames: Frames) -> list[Path]:

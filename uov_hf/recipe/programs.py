@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from uov_hf.training.arguments import ReadingArguments
 
@@ -52,7 +53,7 @@ class Launch:
     def command_line(self, words: list[str]) -> str:
         """A command as it is typed, with its environment; files below the working directory by relative paths."""
         variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        return " ".join([*variables, shlex.join([*_as_typed(self.words), *map(_relative, words)])])
+        return " ".join([*variables, shlex.join([*_as_typed(self.words), *map(relative_path, words)])])
 
 
 def accelerate_launch(num_processes: int) -> Launch:
@@ -69,6 +70,11 @@ def accelerate_launch(num_processes: int) -> Launch:
     return Launch((sys.executable, "-m", "accelerate.commands.launch", *options), environment)
 
 
+def default_device() -> str:
+    """The device of a program by accelerate in this environment: `cuda` or `cpu`."""
+    return "cuda" if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU") else "cpu"
+
+
 def threads_of(num_processes: int) -> int:
     """Threads of each of several processes that share the cores of this machine."""
     return max(1, (os.cpu_count() or 1) // num_processes)
@@ -80,7 +86,8 @@ def _as_typed(words: tuple[str, ...]) -> list[str]:
     return ["python" if word == sys.executable else word for word in words]
 
 
-def _relative(word: str) -> str:
+def relative_path(word: str) -> str:
+    """An absolute path below the working directory as a relative one; other words as they are."""
     path = Path(word)
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else word

@@ -1,6 +1,5 @@
 """A recipe: shared settings and a section for each stage, checked before anything runs."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 import torch
 
 from uov_hf.data import Frames
-from uov_hf.recipe.files import digest_files
+from uov_hf.recipe.files import column_of, datasets_of, digest_files, digest_frame_ids
 from uov_hf.recipe.programs import Launch, accelerate_launch
 from uov_hf.recipe.sections import SECTIONS, arguments_of, complete, paths_of, start_of
 from uov_hf.recipe.stage import Stage
 from uov_hf.training.argument_files import convert_settings, did_you_mean
-from uov_hf.training.arguments import DataArguments, TrainingDataArguments
+from uov_hf.training.arguments import DataArguments
 from uov_hf.training.samples import load_split
 
 
@@ -123,7 +122,7 @@ class _StageMaker:
         datasets = self._datasets_of(arguments)
         frames = [its_frames for _, its_frames in datasets]
         _check_frames(name, arguments, frames)
-        files = digest_files(settings, datasets, "images" if name == "generate_label_set" else "points")
+        files = digest_files(settings, datasets, column_of(name))
         folder, inputs = self.folder / SECTIONS[name].folder, self._inputs_of(name, frames) | files
         if module := SECTIONS[name].module:
             program = ("-m", module, arguments.label_set)  # the one argument without a name
@@ -150,17 +149,13 @@ class _StageMaker:
         """The digests of the earlier stages and of the frames that a stage reads."""
         earlier = {*SECTIONS[name].reads, start_of(name, self.sections)}
         inputs = {one: made.stage.digest for one, made in self.stages.items() if one in earlier}
-        ids = "\n\n".join("\n".join(one.frame_ids) for one in frames)
-        return inputs | ({"frames": hashlib.sha256(ids.encode()).hexdigest()[:16]} if frames else {})
+        return inputs | ({"frames": digest_frame_ids(frames)} if frames else {})
 
     def _datasets_of(self, arguments: Any) -> list[tuple[DataArguments, Frames]]:
         """Each dataset of a stage, with the frames that it reads."""
-        if isinstance(arguments, TrainingDataArguments):
-            fraction = getattr(arguments, "data_fraction", 1.0)
-            return [(one, self._open(one, fraction)) for one in arguments.datasets]
-        return [(arguments, self._open(arguments))] if isinstance(arguments, DataArguments) else []
+        return [(dataset, self._open(dataset, fraction)) for dataset, fraction in datasets_of(arguments)]
 
-    def _open(self, dataset: DataArguments, data_fraction: float = 1.0) -> Frames:
+    def _open(self, dataset: DataArguments, data_fraction: float) -> Frames:
         names = ("dataset", "data_dir", "dataset_config", "split", "frame_stride")
         key = (*(getattr(dataset, name) for name in names), data_fraction)
         if key not in self._opened:

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import parse_flag_from_env
 
 from uov_hf import UOVConfig, UOVModel
 from uov_hf.data.frames import BROKEN
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
+from uov_hf.recipe.programs import default_device
 from uov_hf.recipe.recipes import RecipeStage
 from uov_hf.training.arguments import NetworkArguments
 
@@ -63,13 +63,8 @@ def _measure_apart(preset: str, voxels: bytes, environment: tuple[tuple[str, str
         return None
 
 
-def _device() -> str:
-    """The device of a training by accelerate in this environment."""
-    return "cuda" if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU") else "cpu"
-
-
 def _measure(preset: str, coords: torch.Tensor, features: torch.Tensor) -> float:
-    device = _device()
+    device = default_device()
     with torch.device(device):
         model = UOVModel(UOVConfig.from_preset(preset)).train()
     times = []

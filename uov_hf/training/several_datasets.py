@@ -9,6 +9,7 @@ import numpy as np
 from accelerate.logging import get_logger
 from torch.utils.data import Dataset
 
+from uov_hf.data import Frames
 from uov_hf.labels import LabelSet
 from uov_hf.training.collation import BatchT
 from uov_hf.training.order import FrameKey
@@ -42,6 +43,11 @@ class JoinedSamples(Dataset[BatchT], Generic[BatchT]):
         epoch, index = key
         part, row = self._find(index)
         return part[epoch, row]
+
+    @property
+    def frames(self) -> list[Frames]:
+        """The frames of each dataset."""
+        return [part.frames for part in self.parts]
 
     def frame_id(self, index: int) -> str:
         """The id of a frame of all datasets."""
