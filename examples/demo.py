@@ -60,7 +60,7 @@ def main() -> None:
     torch.manual_seed(args.seed)  # of the untrained network
     execution = Execution("cpu", 1, torch.get_num_threads(), engine="torch")
     recorder = RunRecorder(args.output_dir, "demo", sys.argv[1:], execution)
-    recorder.arguments, recorder.inputs = vars(args), digest_demo_recipe()
+    recorder.arguments, recorder.seed, recorder.inputs = vars(args), args.seed, digest_demo_recipe()
     started = time.perf_counter()
     street, labels, pretrained, distilled = (args.output_dir / name for name in ("street", "labels", "tmp", "uov"))
     shutil.rmtree(street, ignore_errors=True)  # an earlier run's

@@ -11,6 +11,7 @@ from uov_hf.data.raw_folders import RawFrames
 from uov_hf.digests import file_digest
 from uov_hf.recipe.files import column_of, datasets_of, digest_files, digest_frame_ids, path_in
 from uov_hf.recipe.recipes import Recipe
+from uov_hf.recipe.sections import SECTIONS
 from uov_hf.training.samples import load_split
 
 
@@ -58,11 +59,12 @@ def digest_inputs_of_recipe(recipe: Recipe) -> Digests:
     digests = Digests()
     for made in recipe.stages:
         stage = made.stage
-        paths = {name: digest for name, digest in stage.inputs.items() if "/" in name}  # others: frames, stages
-        digests |= {f"{stage.name}: frames": stage.inputs.get("frames", "")}
-        digests |= _name_by_settings(paths, asdict(made.arguments))
+        files = {name: digest for name, digest in stage.inputs.items() if name not in ("frames", *SECTIONS)}
+        own = {name: digest for name, digest in stage.inputs.items() if name == "frames"}
         if stage.name in WITH_TRUTH and (truth := _digest_truth(made.frames)):
-            digests[f"{stage.name}: ground truth"] = truth
+            own["ground truth"] = truth
+        own |= _name_by_settings(files, asdict(made.arguments))
+        digests |= {f"{stage.name}: {name}": digest for name, digest in own.items()}
     return digests
 
 

@@ -34,6 +34,8 @@ def record_recipe(
             section = resolved[made.stage.name] or {}
             resolved[made.stage.name] = {**section, "num_processes": made.num_processes}
     recorder.arguments = {"recipe": resolved, "until": until, "launcher": launcher}
+    seeds = {made.arguments.seed for made in recipe.stages if hasattr(made.arguments, "seed")}
+    recorder.seed = seeds.pop() if len(seeds) == 1 else None
     recorder.inputs = digest_inputs_of_recipe(recipe)
     return recorder
 

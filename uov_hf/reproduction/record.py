@@ -63,7 +63,7 @@ class RunRecord(TypedDict):
     program: str  # the name of a script, or `train`: a recipe
     command: str
     arguments: dict[str, Any]  # all of them, as they were resolved
-    seed: int | None
+    seed: int | None  # None where the program has none, or the stages of a recipe have several
     inputs: Digests
     environment: dict[str, Any]
     execution: dict[str, Any]
@@ -93,6 +93,7 @@ class RunRecorder:
         self.folder, self.program, self.words = Path(folder), program, words
         self.execution, self.is_main_process = execution, is_main_process
         self.arguments, self.inputs = dict[str, Any](), Digests()
+        self.seed: int | None = None
         if is_main_process:
             self.environment = describe_environment(execution.device)  # before files of the checkout may change
             (self.folder / RUN_FILE).unlink(missing_ok=True)
@@ -108,7 +109,7 @@ class RunRecorder:
         """
         if not self.is_main_process:
             return
-        self.arguments = asdict(arguments)
+        self.arguments, self.seed = asdict(arguments), getattr(arguments, "seed", None)
         self.inputs = digest_inputs(self.program, arguments, frames)
         if model is not None:
             dtype = COMPUTE_DTYPES.get(self.execution.mixed_precision, torch.float32)
@@ -129,7 +130,7 @@ class RunRecorder:
             program=self.program,
             command=shlex.join([*_as_typed(self.program), *map(relative_path, self.words)]),
             arguments=arguments,
-            seed=arguments.get("recipe", arguments).get("seed"),
+            seed=self.seed,
             inputs=self.inputs,
             environment=asdict(self.environment),
             execution=asdict(self.execution),
