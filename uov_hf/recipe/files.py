@@ -73,7 +73,9 @@ def digest_files(
         else:
             large.add((str(path.parent / f"*{path.suffix}"), path.name, stat.st_size))
     for group, members in groupby(sorted(large), key=lambda file: file[0]):
-        digests[group] = hashlib.sha256(repr([*members]).encode()).hexdigest()[:16]
+        # Without the folder, which another machine may have elsewhere.
+        names = [(name, size) for _, name, size in members]
+        digests[group] = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
     return digests
 
 
