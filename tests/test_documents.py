@@ -38,6 +38,7 @@ NOT_RUN = {
     r"^pip ": "needs a package index",
     r"--multi_gpu|^sbatch ": "needs several GPUs or machines; tests/examples runs two processes, and the Slurm script",
     r"--teacher (clipseg|tipsv2|sam2|semantic)": "needs published weights; tests/teachers runs all with random ones",
+    r"uov-hf reproduce": "needs a finished run; tests/examples/test_reproduced_runs.py reproduces some",
     r"uov-hf train --data_dir my_car": "needs a car; tests/recipe/test_recipes.py makes the recipe for one",
     r"--teacher files": "needs what other programs wrote; tests/teachers/test_files_teacher.py makes and reads it",
     r"--dataset nuscenes point_cloud_folder": "needs a car; tests/examples/test_several_in_one_run.py trains on two",

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     try:
         args = make_parser().parse_args(arguments)
-        args.words = list(sys.argv[1:] if arguments is None else arguments)[1:]  # for the record of a run
+        args.command_line = list(sys.argv[1:] if arguments is None else arguments)[1:]  # for the record of a run
         for line in args.run(args):
             print(line, flush=True)
     except BrokenPipeError:  # `| head` has closed the pipe; Python would report an error when it flushes at exit

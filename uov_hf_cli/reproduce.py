@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="arguments with another value here, such as data_dir=data/nuscenes; of a recipe also STAGE.NAME=VALUE",
     )
-    parser.add_argument("--trust_code", action="store_true", help="run the Python files that the arguments name")
+    parser.add_argument("--trust_code", action="store_true", help="run the Python files that the record names")
     parser.add_argument("--launcher", help="of a recipe: words before each script, as of `uov-hf train`")
     parser.add_argument("--against", type=Path, metavar="run.json", help="compare with this run, and run nothing")
 

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     try:
         if reason:
             save_recipe(recipe, content)
-        recorder = record_recipe(recipe, content, args.until, args.launcher, args.words)
+        recorder = record_recipe(recipe, content, args.until, args.launcher, args.command_line)
         yield from run_plan(recipe, plan, show=sys.stderr.isatty())
         write_record(recorder, recipe)
     except RuntimeError as error:  # the lock of another run

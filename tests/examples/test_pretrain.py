@@ -60,11 +60,6 @@ def test_every_point_of_the_augmented_scans_is_trained_on(pretrained, tiny_stree
     assert state["trained_points"] == num_points == losses(pretrained, "num_points").sum()
 
 
-def test_a_batch_of_two_follows_the_curve_of_two_micro_batches(settings_of, pretrained, run_script, tmp_path):
-    run_script(*settings_of["pretrain"], "--per_device_train_batch_size", 2, "--output_dir", tmp_path)
-    assert torch.allclose(losses(tmp_path), losses(pretrained), rtol=1e-5)
-
-
 @pytest.mark.slow
 def test_a_broken_scan_stops_the_run_with_its_state_saved_or_is_skipped_and_counted(
     settings_of, tiny_street, run_script, tmp_path

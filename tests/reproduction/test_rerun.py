@@ -104,12 +104,12 @@ def test_a_run_that_was_resumed_starts_from_its_beginning(tiny_street, tmp_path,
     assert recorder.inputs == digest_inputs("finetune", arguments)
     recorder.arguments["push_to_hub"] = True
     recorder.write()
-    rerun = prepare(read_record(tmp_path / "first" / RUN_FILE), tmp_path / "again", {})
+    rerun = prepare(read_record(tmp_path / "first" / RUN_FILE), tmp_path / "again", {}, trust_code=again is not None)
     second = json.loads(rerun.files["arguments.json"])
     assert second["resume_from_checkpoint"] == again and second["push_to_hub"] is False
 
 
-@pytest.mark.parametrize("program", ["../../evil", "make_tiny_clip", "label_card", "/tmp/evil"])
+@pytest.mark.parametrize("program", ["../../evil", "make_tiny_clip", "label_card", "/evil"])
 def test_a_record_starts_no_other_program(evaluation, tmp_path, program):
     with pytest.raises(ValueError, match=f"expected a run of generate_label_set, .* demo, got '{program}'"):
         prepare({**evaluation, "program": program}, tmp_path / "again", {})
@@ -128,6 +128,9 @@ def test_python_files_that_a_record_names_run_only_if_they_are_trusted(evaluatio
     teacher = {"program": "train", "arguments": {"recipe": {"generate_label_set": {"teacher": "mine.py:Mine"}}}}
     with pytest.raises(ValueError, match="executes mine.py:Mine"):
         prepare({**record, **teacher}, tmp_path / "again", {})
+    pickled = {"program": "finetune", "arguments": {"resume_from_checkpoint": "x/checkpoint-1", "output_dir": "out"}}
+    with pytest.raises(ValueError, match="executes x/checkpoint-1"):
+        prepare({**record, **pickled}, tmp_path / "again", {})
 
 
 def test_a_launcher_is_the_users_own(evaluation, tmp_path):

@@ -80,8 +80,8 @@ def prepare(
         raise ValueError(f"{RUN_FILE}: expected a run of {', '.join((*PROGRAMS, RECIPE, DEMO))}, got {program!r}.")
     if not trust_code and (files := sorted(_code_in(arguments))):
         raise ValueError(
-            f"The run executes {', '.join(files)}. Read them, and give --trust_code if you trust them: Python files "
-            "can do anything on this machine."
+            f"The run executes {', '.join(files)}. Give --trust_code if you trust their author: Python files and the "
+            "states of a training can do anything on this machine."
         )
     if arguments.get("launcher") and launcher is None:
         raise ValueError(
@@ -95,13 +95,15 @@ def prepare(
     return (_prepare_demo if program == DEMO else _prepare_script)(record, output_dir, changes)
 
 
-def _code_in(value: object) -> set[str]:
-    """The Python files that the arguments of a run name."""
-    if isinstance(value, dict):
-        return set().union(*map(_code_in, value.values()))
-    if isinstance(value, list):
-        return set().union(*map(_code_in, value))
-    return {value} if isinstance(value, str) and re.search(r"\.py(:\w+)?$", value) else set()
+def _code_in(arguments: Mapping[str, Any]) -> set[str]:
+    """The Python files that the arguments of a run name, and the pickled state that it resumes from."""
+    found = set[str]()
+    for value in arguments.values():
+        values = value if isinstance(value, list) else [value]
+        found |= {text for text in values if isinstance(text, str) and re.search(r"\.py(:\w+)?$", text)}
+        found |= _code_in(value) if isinstance(value, dict) else set()
+    checkpoint = arguments.get("resume_from_checkpoint")
+    return found if checkpoint is None or _continues_itself(arguments) else {*found, checkpoint}
 
 
 def default_folder(record: RunRecord, path: Path) -> Path:
