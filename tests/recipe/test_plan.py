@@ -176,9 +176,9 @@ def test_a_measurement_that_fails_leaves_the_time_unknown(content, monkeypatch):
 def test_a_measurement_uses_the_device_of_the_training(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert trial._device() == "cpu"
+    assert trial.default_device() == "cpu"
     monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
-    assert trial._device() == "cuda"
+    assert trial.default_device() == "cuda"
 
 
 def test_finished_stages_run_nothing_and_are_reported(content, tmp_path):

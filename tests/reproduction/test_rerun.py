@@ -119,7 +119,7 @@ def test_python_files_that_a_record_names_run_only_if_they_are_trusted(evaluatio
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'done')!r}, 'w')\n")
     named = {"dataset": str(tmp_path / "evil.py")}
     record = {**evaluation, "arguments": evaluation["arguments"] | named}
-    with pytest.raises(ValueError, match=r"executes .*evil.py. Read them, and give --trust_code"):
+    with pytest.raises(ValueError, match=r"executes .*evil.py. Give --trust_code"):
         prepare(record, tmp_path / "again", {})
     assert not (tmp_path / "done").exists()
     with pytest.raises(ValueError, match="expected one subclass of FrameBuilder"):

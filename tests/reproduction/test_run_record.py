@@ -13,8 +13,8 @@ from uov_hf.data import load_frames
 from uov_hf.digests import file_digest
 from uov_hf.labels import LabelSet
 from uov_hf.recipe.programs import script_arguments
-from uov_hf.reproduction import environment, outputs
-from uov_hf.reproduction.environment import describe_environment
+from uov_hf.reproduction import outputs
+from uov_hf.reproduction.environment import describe_environment, git_state
 from uov_hf.reproduction.inputs import describe_changes, digest_inputs
 from uov_hf.reproduction.outputs import describe_outputs
 from uov_hf.reproduction.record import RUN_FILE, Execution, RunRecorder, read_record
@@ -28,24 +28,19 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(["git", "-C", folder, *identity, *words], capture_output=True, text=True, check=True).stdout
 
 
-def test_a_checkout_has_its_commit_and_whether_it_was_edited_and_a_package_in_another_repository_has_none(
-    tmp_path, monkeypatch
-):
-    package = tmp_path / "checkout" / "uov_hf"
-    package.mkdir(parents=True)
-    monkeypatch.setattr(environment, "PACKAGE", package)
+def test_a_checkout_has_its_commit_and_whether_it_was_edited_and_a_package_in_another_repository_has_none(tmp_path):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
     git(tmp_path, "init", "--quiet")  # around it, as around an environment in a project
-    assert (describe_environment("cpu").git_commit, describe_environment("cpu").git_is_dirty) == (None, None)
-    checkout = package.parent
+    assert git_state(checkout) == (None, None)
     git(checkout, "init", "--quiet")
-    (package / "file.py").write_text("a = 1\n")
+    (checkout / "file.py").write_text("a = 1\n")
     git(checkout, "add", ".")
     git(checkout, "commit", "--quiet", "--message", "first")
-    (package / "new.txt").touch()  # not tracked
-    found = describe_environment("cpu")
-    assert (found.git_commit, found.git_is_dirty) == (git(checkout, "rev-parse", "HEAD").strip(), False)
-    (package / "file.py").write_text("a = 2\n")
-    assert describe_environment("cpu").git_is_dirty
+    (checkout / "new.txt").touch()  # not tracked
+    assert git_state(checkout) == (git(checkout, "rev-parse", "HEAD").strip(), False)
+    (checkout / "file.py").write_text("a = 2\n")
+    assert git_state(checkout)[1]
 
 
 def test_the_versions_are_those_that_are_imported():

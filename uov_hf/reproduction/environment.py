@@ -62,7 +62,7 @@ def describe_environment(device: str) -> Environment:
         device (`str`): `cpu` or `cuda`: of a run on the CPU the GPUs do not matter.
     """
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if device != "cpu" else []
-    return Environment(_find_versions(), *_git_state(PACKAGE.parent), processor_name(), os.cpu_count(), gpus)
+    return Environment(_find_versions(), *git_state(PACKAGE.parent), processor_name(), os.cpu_count(), gpus)
 
 
 def processor_name() -> str:
@@ -85,7 +85,7 @@ def _find_versions() -> dict[str, str]:
     return versions | {"torch": torch.__version__}  # with its build, such as +cu126
 
 
-def _git_state(checkout: Path) -> tuple[str | None, bool | None]:
+def git_state(checkout: Path) -> tuple[str | None, bool | None]:
     """The commit of a checkout, and whether tracked files differ from it; None of both where there is none."""
     if not (checkout / ".git").exists():  # git would find the repository around an environment, too
         return None, None
