@@ -139,7 +139,9 @@ def test_labels_that_were_edited_are_noticed_though_their_files_have_the_same_si
     assert describe_changes(before, digest_inputs("evaluate", finetuning(street))) == ["ground truth changed"]
 
 
-def test_a_record_is_read_back_with_short_paths_and_a_new_run_deletes_the_old_one(tiny_street, tmp_path, monkeypatch):
+def test_a_record_is_read_back_with_short_paths_and_stays_until_the_next_run_has_ended(
+    tiny_street, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     recorder = RunRecorder(tmp_path / "out", "finetune", ["--output_dir", str(tmp_path / "out")], EXECUTION)
     arguments = finetuning(tiny_street, output_dir=str(tmp_path / "out"), seed=7)
@@ -151,9 +153,23 @@ def test_a_record_is_read_back_with_short_paths_and_a_new_run_deletes_the_old_on
     assert record["seed"] == 7 and record["execution"]["engine"] == "torch"
     assert str(Path.home()) not in json.dumps({**record, "arguments": {}})
     RunRecorder(tmp_path / "out", "finetune", [], EXECUTION, is_main_process=False).write()
-    assert (tmp_path / "out" / RUN_FILE).exists()
-    RunRecorder(tmp_path / "out", "finetune", [], EXECUTION)
-    assert not (tmp_path / "out" / RUN_FILE).exists()
+    other = RunRecorder(tmp_path / "out", "finetune", [], EXECUTION)
+    assert read_record(tmp_path / "out" / RUN_FILE) == record
+    other.write()
+    assert read_record(tmp_path / "out" / RUN_FILE)["seed"] is None
+
+
+def test_the_results_of_an_earlier_run_in_the_folder_are_not_those_of_the_new_one(tmp_path):
+    (tmp_path / "submission").mkdir()
+    for name in ("metrics.json", "submission/old.bin"):
+        (tmp_path / name).write_text("{}")
+    recorder = RunRecorder(tmp_path, "evaluate", [], EXECUTION)
+    recorder.write()
+    assert read_record(tmp_path / RUN_FILE)["outputs"] == {}
+    (tmp_path / "new.json").write_text("{}")
+    (tmp_path / "new.json").replace(tmp_path / "metrics.json")
+    recorder.write()
+    assert read_record(tmp_path / RUN_FILE)["outputs"].keys() == {"metrics.json"}
 
 
 @pytest.mark.parametrize("content, message", [("[", "got no JSON"), ("{}", "which has format_version, program")])

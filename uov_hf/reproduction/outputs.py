@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,28 @@ from uov_hf.training.tracking import LOG_FILE, read_log
 Metrics = dict[str, float]
 WHOLE_FILES = ("*.safetensors", "label_set.json", "point_labels.json")
 RESULT_FILES = ("metrics.json", "results.json")
+SUBMISSION = "submission"  # folder of predictions in the layout of a benchmark
 # Of the content of results: times, and the paths of inputs, which a machine decides.
 NOT_COMPARED = ("seconds", "stages", "model_name_or_path", "dataset")
 TOTALS = ("mean_iou", "overall_accuracy", "fwiou", "expected_calibration_error", "pq")
 
 
-def describe_outputs(folder: Path, places: Iterable[str] = ("",)) -> tuple[Digests, Metrics]:
+def find_evaluations(folder: Path) -> dict[Path, int]:
+    """The files of an evaluation in a folder, with the times of their last changes."""
+    files = [folder / name for name in RESULT_FILES] + data_files(folder / SUBMISSION, "**/*")
+    return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
+
+
+def describe_outputs(
+    folder: Path, places: Iterable[str] = ("",), before: Mapping[Path, int] | None = None
+) -> tuple[Digests, Metrics]:
     """The digests of the results in a folder, and their metrics.
 
     Args:
         folder (`Path`): Of the run.
         places (`Iterable[str]`, *optional*): The folders in it with results; by default itself alone.
+        before (`Mapping[Path, int]`, *optional*):
+            From `find_evaluations`, before the run: what it has left as it was is not its result.
 
     Returns:
         `Digests`: By path in the folder, the SHA-256: of weights and descriptions the file's; of `metrics.json` and
@@ -39,30 +50,30 @@ def describe_outputs(folder: Path, places: Iterable[str] = ("",)) -> tuple[Diges
     """
     digests, metrics = Digests(), Metrics()
     for place in places:
-        found = _describe_place(folder / place)
+        found = _describe_place(folder / place, before or {})
         prefix = f"{place}/" if place else ""
         digests |= {f"{prefix}{name}": digest for name, digest in found[0].items()}
         metrics |= {f"{prefix}{name}": value for name, value in found[1].items()}
     return digests, metrics
 
 
-def _describe_place(folder: Path) -> tuple[Digests, Metrics]:
+def _describe_place(folder: Path, before: Mapping[Path, int]) -> tuple[Digests, Metrics]:
     digests = {path.name: file_digest(path) for pattern in WHOLE_FILES for path in data_files(folder, pattern)}
     metrics = Metrics()
     if records := read_log(folder / LOG_FILE):
         contents = [_compared(record) for record in records]
         digests[LOG_FILE], metrics = _digest_json(contents), Metrics(contents[-1])
-    for path in (folder / name for name in RESULT_FILES):
-        if path.is_file():
-            content = _compared(json.loads(path.read_text(encoding="utf-8")))
-            digests[path.name], metrics = _digest_json(content), metrics | _totals(content)
     for name in ("", "images"):
         if data_files(folder / name, "*.parquet"):
             digests[f"{name}/*.parquet".lstrip("/")], found = _describe_shards(Shards(folder / name))
             metrics |= found
-    if files := [path for path in data_files(folder / "submission", "**/*") if path.is_file()]:
+    evaluated = [path for path, changed in find_evaluations(folder).items() if before.get(path) != changed]
+    for path in (path for path in evaluated if path.parent == folder):
+        content = _compared(json.loads(path.read_text(encoding="utf-8")))
+        digests[path.name], metrics = _digest_json(content), metrics | _totals(content)
+    if files := [path for path in evaluated if path.parent != folder]:
         lines = [f"{file_digest(path)}  {path.relative_to(folder).as_posix()}" for path in files]
-        digests["submission/**"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        digests[f"{SUBMISSION}/**"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return digests, metrics
 
 

@@ -18,7 +18,7 @@ from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.recipe.programs import relative_path
 from uov_hf.reproduction.environment import describe_environment
 from uov_hf.reproduction.inputs import Digests, digest_inputs
-from uov_hf.reproduction.outputs import Metrics, describe_outputs
+from uov_hf.reproduction.outputs import Metrics, describe_outputs, find_evaluations
 from uov_hf.training.run import COMPUTE_DTYPES
 
 
@@ -75,7 +75,7 @@ class RunRecorder:
     """Collects the record of a run, and writes it when the run has ended.
 
     Args:
-        folder (`str` or `Path`): Of the results. The record of an earlier run in it is deleted.
+        folder (`str` or `Path`): Of the results. A record of an earlier run in it stays until this run has ended.
         program (`str`): The name of the program.
         words (`Sequence[str]`): Its command line, after the name.
         execution (`Execution`): How it is executed.
@@ -96,7 +96,7 @@ class RunRecorder:
         self.seed: int | None = None
         if is_main_process:
             self.environment = describe_environment(execution.device)  # before files of the checkout may change
-            (self.folder / RUN_FILE).unlink(missing_ok=True)
+            self.before = find_evaluations(self.folder)
 
     def read(self, arguments: Any, frames: list[Frames], model: Network | None = None) -> None:
         """Record what a script works on, before its long work.
@@ -123,7 +123,7 @@ class RunRecorder:
         """Write `run.json`, with the digests of the results in `places`, folders in that of the run."""
         if not self.is_main_process:
             return
-        outputs, metrics = describe_outputs(self.folder, places)
+        outputs, metrics = describe_outputs(self.folder, places, self.before)
         arguments = {name: _shorten(value) for name, value in self.arguments.items()}
         record = RunRecord(
             format_version=FORMAT_VERSION,
