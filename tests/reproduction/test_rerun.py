@@ -128,6 +128,9 @@ def test_python_files_that_a_record_names_run_only_if_they_are_trusted(evaluatio
     teacher = {"program": "train", "arguments": {"recipe": {"generate_label_set": {"teacher": "mine.py:Mine"}}}}
     with pytest.raises(ValueError, match="executes mine.py:Mine"):
         prepare({**record, **teacher}, tmp_path / "again", {})
+    nested = {"program": "train", "arguments": {"recipe": {"datasets": [{"dataset": "theirs.py"}]}}}
+    with pytest.raises(ValueError, match="executes theirs.py"):
+        prepare({**record, **nested}, tmp_path / "again", {})
     pickled = {"program": "finetune", "arguments": {"resume_from_checkpoint": "x/checkpoint-1", "output_dir": "out"}}
     with pytest.raises(ValueError, match="executes x/checkpoint-1"):
         prepare({**record, **pickled}, tmp_path / "again", {})

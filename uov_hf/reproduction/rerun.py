@@ -95,15 +95,15 @@ def prepare(
     return (_prepare_demo if program == DEMO else _prepare_script)(record, output_dir, changes)
 
 
-def _code_in(arguments: Mapping[str, Any]) -> set[str]:
+def _code_in(value: object) -> set[str]:
     """The Python files that the arguments of a run name, and the pickled state that it resumes from."""
-    found = set[str]()
-    for value in arguments.values():
-        values = value if isinstance(value, list) else [value]
-        found |= {text for text in values if isinstance(text, str) and re.search(r"\.py(:\w+)?$", text)}
-        found |= _code_in(value) if isinstance(value, dict) else set()
-    checkpoint = arguments.get("resume_from_checkpoint")
-    return found if checkpoint is None or _continues_itself(arguments) else {*found, checkpoint}
+    if isinstance(value, dict):
+        checkpoint = value.get("resume_from_checkpoint")
+        pickles = {checkpoint} if checkpoint is not None and not _continues_itself(value) else set[str]()
+        return pickles.union(*map(_code_in, value.values()))
+    if isinstance(value, list):
+        return set[str]().union(*map(_code_in, value))
+    return {value} if isinstance(value, str) and re.search(r"\.py(:.*)?$", value) else set()
 
 
 def default_folder(record: RunRecord, path: Path) -> Path:
