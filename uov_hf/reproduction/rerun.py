@@ -1,7 +1,6 @@
 """The run of a `run.json` once more: the same command, arguments, processes and threads, into another folder."""
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -103,7 +102,7 @@ def _code_in(value: object) -> set[str]:
         return pickles.union(*map(_code_in, value.values()))
     if isinstance(value, list):
         return set[str]().union(*map(_code_in, value))
-    return {value} if isinstance(value, str) and re.search(r"\.py(:.*)?$", value) else set()
+    return {value} if isinstance(value, str) and (value.endswith(".py") or ".py:" in value) else set()
 
 
 def default_folder(record: RunRecord, path: Path) -> Path:
