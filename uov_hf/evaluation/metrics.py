@@ -1,9 +1,10 @@
-"""Metrics of predictions: IoU and accuracy from a confusion matrix, and the calibration of confidences."""
+"""Metrics of predictions: IoU and accuracy, the calibration of confidences, and the risk of what is not abstained."""
 
 from typing import TypedDict
 
 import numpy as np
 import torch
+from scipy.special import digamma
 
 
 CONFIDENCE_STEP = 2.0**-24  # float32 has no finer one between 0.5 and 1
@@ -183,6 +184,70 @@ class ConfidenceBins:
             "expected_calibration_error": float(error),
             "bins": [{"confidence": float(c), "accuracy": float(a), "num_points": int(n)} for c, a, n in rows],
         }
+
+
+class AbstentionMetrics(TypedDict):
+    """The risk if the least confident predictions are left out; NaN without points.
+
+    Args:
+        area_under_risk_coverage (`float`): Mean of the risk over all coverages; lower is better.
+        risk_at_coverage (`dict[str, float]`): Share of wrong predictions among the most confident `"50%"` … `"100%"`
+            of the points.
+    """
+
+    area_under_risk_coverage: float
+    risk_at_coverage: dict[str, float]
+
+
+class RiskCoverage:
+    """The risk–coverage curve of selective prediction, over any number of scans (Geifman and El-Yaniv, NeurIPS 2017).
+
+    Points with the same confidence count as in random order. A confidence is rounded up to 7 binary digits of
+    1 − confidence, so that the memory does not grow and the many confidences near 1 remain apart.
+
+    Attributes:
+        counts (`np.ndarray` of shape `(2, num_bins)`, int64):
+            Points and wrong predictions, the most confident first.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros((2, _doubt_bins(np.zeros(1))[0] + 1), dtype=np.int64)
+
+    def update(self, confidences: np.ndarray, is_right: np.ndarray) -> None:
+        """Count predictions.
+
+        Args:
+            confidences (`np.ndarray` of shape `(num_points,)`): From 0 to 1. A point without a prediction has 0.
+            is_right (`np.ndarray` of shape `(num_points,)`): bool.
+        """
+        bins = _doubt_bins(np.asarray(confidences, dtype=np.float64))
+        for row, wrong in enumerate((None, ~np.asarray(is_right, dtype=bool))):
+            self.counts[row] += np.bincount(bins, wrong, minlength=self.counts.shape[1]).astype(np.int64)
+
+    def compute(self) -> AbstentionMetrics:
+        """The curve of everything counted so far."""
+        points, wrong = np.concatenate([np.zeros((2, 1)), self.counts.cumsum(axis=1)], axis=1)
+        total = points[-1] or np.nan
+        # Between two bins the wrong predictions grow as a line. So the sum of wrong(k) / k over the points k of a bin
+        # has a closed form, by the harmonic numbers.
+        filled = np.flatnonzero(self.counts[0])
+        rate = self.counts[1, filled] / self.counts[0, filled]
+        harmonic = digamma(points + 1)
+        gap = wrong[filled] - rate * points[filled]
+        area = (rate * self.counts[0, filled] + gap * (harmonic[filled + 1] - harmonic[filled])).sum()
+        coverages = np.arange(10, 4, -1) / 10
+        risks = np.interp(coverages * total, points, wrong) / (coverages * total)
+        return {
+            "area_under_risk_coverage": float(area / total),
+            "risk_at_coverage": {f"{100 * c:.0f}%": float(r) for c, r in zip(coverages, risks, strict=True)},
+        }
+
+
+def _doubt_bins(confidences: np.ndarray) -> np.ndarray:
+    """The bin of each confidence, 0 for 1: the exponent and the first 7 binary digits of 1 − confidence."""
+    doubt = (1 - confidences).astype(np.float32).view(np.int32) >> 16
+    smallest = np.array([CONFIDENCE_STEP], dtype=np.float32).view(np.int32)[0] >> 16
+    return np.maximum(doubt - smallest + 1, 0)
 
 
 def _as_ids(values: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The annotated scans of a split, as they are evaluated."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +45,10 @@ class LabelledScan:
     further_views: tuple[dict[str, torch.Tensor], ...] = ()
 
 
+# A scan without voxels, and the full scale of its intensities -> the scan that is evaluated instead.
+Change = Callable[[LabelledScan, float], LabelledScan]
+
+
 class LabelledScans(Dataset):
     """The annotated scans of a split, read one at a time; no image is opened.
 
@@ -83,20 +88,36 @@ class LabelledScans(Dataset):
         self.frames = frames.select_columns(COLUMNS)
         self.feature_extractor, self.point_labels = feature_extractor, point_labels
         self.min_range, self.num_views, self.needs_truth, self.cameras = min_range, num_views, needs_truth, cameras
+        self.change: Change | None = None
+
+    def changed(self, change: Change) -> "LabelledScans":
+        """The same scans after a change, such as a [`~uov_hf.evaluation.corruptions.Corruption`].
+
+        Regions, truth and labels of the teacher are those of the scan before the change.
+        """
+        scans = copy.copy(self)
+        scans.change = change
+        return scans
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> LabelledScan:
         frame = self.frames[index]
-        frame_id, points = frame["frame_id"], frame["points"]
+        scan = self._without_voxels(frame)
         try:
-            voxels = [
+            if self.change is not None:
+                scan = self.change(scan, frame["intensity_max"])
+            first, *others = [
                 dict(self.feature_extractor(view, intensity_max=frame["intensity_max"], return_tensors="pt"))
-                for view in views(points, self.num_views, self.feature_extractor.voxel_size[1])
+                for view in views(scan.points, self.num_views, self.feature_extractor.voxel_size[1])
             ]
         except ValueError as error:
-            raise ValueError(f"Frame {frame_id}: {error}") from error
+            raise ValueError(f"Frame {scan.frame_id}: {error}") from error
+        return replace(scan, voxels=first, further_views=tuple(others))
+
+    def _without_voxels(self, frame: Frame) -> LabelledScan:
+        frame_id, points = frame["frame_id"], frame["points"]
         if self.point_labels is None:
             seen, teacher_labels = _in_view(points, _cameras_of(frame) or self.cameras), None
         else:
@@ -106,9 +127,7 @@ class LabelledScans(Dataset):
         everywhere = np.ones(len(points), dtype=bool)
         parts = {"no_camera_points": everywhere} if seen is None else {"seen_points": seen, "unseen_points": ~seen}
         regions = {"all_points": everywhere, **parts}
-        first, *others = voxels
-        truth = self._truth(frame)
-        return LabelledScan(frame_id, points, first, truth, regions, teacher_labels, frame["instances"], tuple(others))
+        return LabelledScan(frame_id, points, {}, self._truth(frame), regions, teacher_labels, frame["instances"])
 
     def _truth(self, frame: Frame) -> np.ndarray:
         """The true labels `(num_points,)`; 255 where they are not scored."""
