@@ -5,13 +5,14 @@
 
 A pre-trained checkpoint predicts zero-shot, by its class prompts; a distilled or fine-tuned one by its head. Points
 that a camera saw and those that none did are scored separately; with --label_set the teacher is scored beside the
-model. Without --dataset it evaluates on the test towns of the street that examples/pretrain.py rendered.
+model. Without --dataset it evaluates on the test towns of the street that examples/pretrain.py rendered. With
+--corruptions all of it is evaluated again in fog, in snow, with a part of the beams, and so on.
 docs/reference/metrics.md defines each number.
 """
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +24,12 @@ from tqdm import tqdm
 
 from uov_hf import UOVForSemanticSegmentation, UOVProcessor
 from uov_hf.counts import check_counts
+from uov_hf.evaluation.conditions import ConditionMetrics, ConditionScores
+from uov_hf.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corruption, check_names
 from uov_hf.evaluation.label_figures import draw_confusion
 from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.reports import evaluation_tables, update_card, without_nan, write_results
+from uov_hf.evaluation.robustness import Baseline, read_baseline, summarise
 from uov_hf.evaluation.scans import LabelledScan, LabelledScans
 from uov_hf.evaluation.scored_classes import choose_classes
 from uov_hf.evaluation.scores import Scores
@@ -40,7 +44,7 @@ from uov_hf.training.arguments import DataArguments, RunArguments, option, parse
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.loaders import BrokenFrame, ReportBrokenFrames, only_readable
 from uov_hf.training.samples import load_split
-from uov_hf.vocabulary import load_map
+from uov_hf.vocabulary import load_map, load_vocabulary
 
 
 logger = get_logger("uov_hf.evaluate")
@@ -74,6 +78,16 @@ class EvaluationArguments(DataArguments, RunArguments):
     export: Literal["nuscenes", "semantickitti"] | None = option(
         None, "Write the predictions in a benchmark's layout, into submission/ of the output; no annotation is needed."
     )
+    corruptions: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": f"Evaluate also under these corruptions, without a name under all: {', '.join(CORRUPTIONS)}.",
+            "may_be_empty": True,
+        },
+    )
+    corruption_baseline: str | None = option(
+        None, "The metrics.json of another checkpoint under the same corruptions, for the mean corruption error."
+    )
     update_card: bool = option(True, "Put the results into the README.md of the checkpoint, if that is a folder.")
     output_dir: str = option("out/eval", "Folder of the results.")
 
@@ -86,6 +100,13 @@ class EvaluationArguments(DataArguments, RunArguments):
         check_counts(self, 1, "test_time_augmentation")
         if self.camera_view is not None and self.label_set is not None:
             raise ValueError("--camera_view and --label_set exclude each other: a label set has the seen points.")
+
+        self.corruptions = list(CORRUPTIONS) if self.corruptions == [] else self.corruptions
+        check_names(self.corruptions or [])
+        if self.corruptions and self.export:
+            raise ValueError("--corruptions and --export exclude each other: a benchmark takes the clean scans.")
+        if self.corruption_baseline and not self.corruptions:
+            raise ValueError("--corruption_baseline needs --corruptions.")
 
     def validation_split(self) -> str:
         """The official one, of SemanticKITTI or of the nuScenes version at hand."""
@@ -130,6 +151,15 @@ def main() -> None:
         label_set.class_names if label_set else None,
         load_map(args.map) if args.map else None,
     )
+    corruptions = [
+        Corruption(name, severity, load_vocabulary(classes.taxonomy).class_names, args.seed)
+        for name in args.corruptions or []
+        for severity in SEVERITIES
+    ]
+    baseline = None
+    if args.corruption_baseline:
+        scored = (classes.class_names, args.split, len(frames), args.seed)
+        baseline = read_baseline(args.corruption_baseline, args.corruptions, *scored)
     submission = None
     if args.export:
         folder = Path(args.output_dir) / "submission"
@@ -163,8 +193,17 @@ def main() -> None:
     for message in broken:
         logger.warning(f"Not scored: {message}")
     scores.check(needs_truth=args.export is None)
+    conditions: dict[str, dict[str, ConditionMetrics]] = {}
+    for corruption in corruptions:
+        condition = ConditionScores(classes)
+        for scan in only_readable(make_loader(accelerator, args, scans.changed(corruption)), []):
+            with accelerator.autocast():
+                condition.update(segmenter(scan), scan)
+        wait_for_all(accelerator)
+        condition.reduce(accelerator)
+        conditions.setdefault(corruption.name, {})[corruption.severity] = condition.compute()
     if accelerator.is_main_process:
-        report(args, settings, scores, len(frames) - len(broken), broken)
+        report(args, settings, scores, len(frames) - len(broken), broken, conditions, baseline)
         if submission:
             submission.write_description()
     recorder.write()
@@ -198,13 +237,22 @@ def make_loader(
 
 
 def report(
-    args: EvaluationArguments, settings: dict[str, object], scores: Scores, num_frames: int, broken: list[str]
+    args: EvaluationArguments,
+    settings: dict[str, object],
+    scores: Scores,
+    num_frames: int,
+    broken: list[str],
+    conditions: dict[str, dict[str, ConditionMetrics]],
+    baseline: Baseline | None,
 ) -> None:
     """metrics.json, table.md, confusion_matrix.png, and the model card; none of them where nothing is scored."""
     if not scores.num_scored:
         logger.info("No point has ground truth: nothing is scored, and metrics.json is not written.")
         return
-    results, output_dir = without_nan(scores.compute()), Path(args.output_dir)
+    results, output_dir = scores.compute(), Path(args.output_dir)
+    if conditions:
+        results["robustness"] = summarise(scores.overall.compute(), conditions, args.seed, baseline)
+    results = without_nan(results)
     class_names, taxonomy_map = scores.classes.class_names, scores.classes.taxonomy_map
     write_results(
         output_dir / "metrics.json",

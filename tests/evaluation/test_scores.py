@@ -80,7 +80,7 @@ def test_scans_shared_by_processes_count_as_those_of_one():
         device = "cpu"
 
         def __init__(self, other):
-            counters = [*other.regions.values(), *other.ranges.values(), other.confidences, other.panoptic]
+            counters = [*other.regions.values(), *other.ranges.values(), *other.overall.counters, other.panoptic]
             totals = np.array([other.num_scans, other.num_points, other.num_predicted])
             self.others = iter([*(counter.counts for counter in counters), totals])
 

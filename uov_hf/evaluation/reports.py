@@ -10,8 +10,10 @@ from typing import Any, NotRequired, TypedDict, cast
 from huggingface_hub import EvalResult, ModelCard
 
 from uov_hf.data.shard_file import write_atomically
+from uov_hf.evaluation.conditions import ConditionMetrics
 from uov_hf.evaluation.metrics import SegmentationMetrics
 from uov_hf.evaluation.panoptic import PanopticMetrics
+from uov_hf.evaluation.robustness import RobustnessResults
 from uov_hf.evaluation.scores import EvaluationResults, Matrices
 from uov_hf.vocabulary.taxonomy_map import NO_PARTNER, TaxonomyMap
 
@@ -71,7 +73,7 @@ def results_table(results: Mapping[str, SegmentationMetrics], class_names: list[
 def evaluation_tables(
     results: EvaluationResults, class_names: list[str], taxonomy_map: TaxonomyMap | None = None
 ) -> str:
-    """All results in Markdown: by class and region, by range, calibration and panoptic quality.
+    """All results in Markdown: by class and region, by range, calibration, abstention, robustness, panoptic quality.
 
     Args:
         results (`EvaluationResults`): From `Scores.compute`, with None instead of NaN.
@@ -85,9 +87,35 @@ def evaluation_tables(
         parts.append(_totals_table("by range, in %", results["by_range"], TOTALS))
     error = results["calibration"]["expected_calibration_error"]
     parts.append(f"Expected calibration error of the points that have a predicted label: {_percent(error)} %.")
+    risks = results["abstention"]["risk_at_coverage"]
+    titles = [f"most confident {coverage} of the points" for coverage in risks]
+    parts.append(markdown_table("in %", titles, [("wrong predictions", *map(_percent, risks.values()))]))
+    if "robustness" in results:
+        parts.append(robustness_table(results["robustness"]))
     if "panoptic" in results:
         parts.append(_panoptic_table(results["panoptic"], class_names))
     return "\n\n".join(parts)
+
+
+def robustness_table(robustness: RobustnessResults) -> str:
+    """Metrics under corruptions in Markdown, in percent, with a row for each corruption and one for the means.
+
+    Args:
+        robustness (`RobustnessResults`): From `summarise`, with None instead of NaN.
+    """
+    columns = ["light", "moderate", "heavy", "resilience rate", "corruption error", "calibration error", "AURC"]
+    clean = robustness["clean"]
+    rows = [("clean", _percent(clean["all_points"]["mean_iou"]), *["–"] * 4, *_confidence_cells([clean]))]
+    for name, corruption in robustness["corruptions"].items():
+        severities = list(corruption["severities"].values())
+        ious = [_percent(metrics["all_points"]["mean_iou"]) for metrics in severities]
+        rates = [_percent(corruption["resilience_rate"]), _percent(corruption["corruption_error"])]
+        rows.append((_plain(name), *ious, *rates, *_confidence_cells(severities)))
+    means = [_percent(robustness["mean_resilience_rate"]), _percent(robustness["mean_corruption_error"])]
+    rows.append(("**mean**", *["–"] * 3, *means, *["–"] * 2))
+    baseline = robustness["note"] or f"Corruption errors are relative to `{robustness['baseline']}`."
+    table = markdown_table("mean IoU under corruptions, in %", columns, rows)
+    return f"{table}\n\n{baseline} Calibration error and AURC are means of the severities."
 
 
 def update_card(
@@ -169,6 +197,13 @@ def _map_note(taxonomy_map: TaxonomyMap) -> str:
         f"the map `{taxonomy_map.path.stem}`. Without a partner: {shown or 'none'}. As truth these classes are not "
         "scored; as predictions they are wrong."
     )
+
+
+def _confidence_cells(conditions: list[ConditionMetrics]) -> list[str]:
+    """The calibration error and the area under the risk–coverage curve, averaged over conditions."""
+    errors = [metrics["calibration"]["expected_calibration_error"] for metrics in conditions]
+    areas = [metrics["abstention"]["area_under_risk_coverage"] for metrics in conditions]
+    return [_percent(None if None in values else sum(values) / len(values)) for values in (errors, areas)]
 
 
 def _panoptic_table(panoptic: PanopticMetrics, class_names: list[str]) -> str:

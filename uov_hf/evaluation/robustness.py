@@ -1,4 +1,4 @@
-"""Robustness: the metrics under corruptions, and Robo3D's mean corruption error and mean resilience rate."""
+"""Robo3D's mean corruption error and mean resilience rate, of the metrics under corruptions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,38 +7,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from accelerate import Accelerator
 
-from uov_hf.configuration_uov import IGNORED
+from uov_hf.evaluation.conditions import ConditionMetrics
 from uov_hf.evaluation.corruptions import SEVERITIES
-from uov_hf.evaluation.metrics import AbstentionMetrics, ConfidenceBins, ConfusionMatrix, RiskCoverage
-from uov_hf.evaluation.predictions import Prediction
-from uov_hf.evaluation.scans import LabelledScan
-from uov_hf.evaluation.scored_classes import ScoredClasses
-from uov_hf.evaluation.scores import Scores, count_confidences, reduce_counts
 
 
 NO_BASELINE = (
-    "The mean corruption error compares with a baseline, and none was given: evaluate one with the same --corruptions, "
-    "and give its metrics.json as --corruption_baseline."
+    "The mean corruption error compares with a baseline, and none was given: evaluate one with the same "
+    "--corruptions, and give its metrics.json as --corruption_baseline."
 )
-
-
-class ConditionMetrics(TypedDict):
-    """The metrics of all points of the scans under one condition: clean, or one corruption of one severity.
-
-    Args:
-        mean_iou, num_classes, overall_accuracy, num_points: As of `SegmentationMetrics`.
-        expected_calibration_error (`float`): As of `CalibrationMetrics`.
-        abstention (`AbstentionMetrics`): Risk if the least confident predictions are left out.
-    """
-
-    mean_iou: float
-    num_classes: int
-    overall_accuracy: float
-    num_points: int
-    expected_calibration_error: float
-    abstention: AbstentionMetrics
 
 
 class CorruptionMetrics(TypedDict):
@@ -75,49 +52,6 @@ class RobustnessResults(TypedDict):
     mean_corruption_error: float
     baseline: str | None
     note: str | None
-
-
-class ConditionScores:
-    """Counts of the scans under one condition; their size does not grow with the number of scans.
-
-    Args:
-        classes (`ScoredClasses`): The classes that are scored.
-    """
-
-    def __init__(self, classes: ScoredClasses):
-        self.classes = classes
-        self.confusion = ConfusionMatrix(len(classes.class_names), IGNORED)
-        self.confidences, self.abstention = ConfidenceBins(), RiskCoverage()
-
-    @classmethod
-    def of_clean(cls, scores: Scores) -> "ConditionScores":
-        """The same counts of an evaluation of the clean scans."""
-        clean = cls(scores.classes)
-        clean.confusion = scores.regions["all_points"]
-        clean.confidences, clean.abstention = scores.confidences, scores.abstention
-        return clean
-
-    def update(self, prediction: Prediction, scan: LabelledScan) -> None:
-        """Count the prediction of one scan; its labels and those of the scan are in their own classes."""
-        labels, truth = self.classes.of_predictions[prediction.labels], self.classes.convert_truth(scan).labels
-        self.confusion.update(labels, truth)
-        count_confidences(self.confidences, self.abstention, prediction, labels, truth)
-
-    def reduce(self, accelerator: Accelerator) -> None:
-        """Add the counts of all processes, in each of them."""
-        reduce_counts([self.confusion, self.confidences, self.abstention], accelerator)
-
-    def compute(self) -> ConditionMetrics:
-        """The metrics of everything counted so far."""
-        segmentation = self.confusion.compute()
-        return {
-            "mean_iou": segmentation["mean_iou"],
-            "num_classes": segmentation["num_classes"],
-            "overall_accuracy": segmentation["overall_accuracy"],
-            "num_points": segmentation["num_points"],
-            "expected_calibration_error": self.confidences.compute()["expected_calibration_error"],
-            "abstention": self.abstention.compute(),
-        }
 
 
 @dataclass(frozen=True)
@@ -188,11 +122,11 @@ def summarise(
     """
     corruptions: dict[str, CorruptionMetrics] = {}
     for name, severities in conditions.items():
-        kept = np.mean([severities[severity]["mean_iou"] for severity in SEVERITIES])
+        kept = np.mean([severities[severity]["all_points"]["mean_iou"] for severity in SEVERITIES])
         error = baseline.errors[name] if baseline else np.nan
         corruptions[name] = {
             "severities": severities,
-            "resilience_rate": _ratio(float(kept), clean["mean_iou"]),
+            "resilience_rate": _ratio(float(kept), clean["all_points"]["mean_iou"]),
             "corruption_error": _ratio(_sum_of_errors(severities), error),
         }
     return {
@@ -207,7 +141,7 @@ def summarise(
 
 
 def _sum_of_errors(severities: Mapping[str, Any]) -> float:
-    return sum(1 - float(severities[severity]["mean_iou"]) for severity in SEVERITIES)
+    return sum(1 - float(severities[severity]["all_points"]["mean_iou"]) for severity in SEVERITIES)
 
 
 def _ratio(value: float, whole: float) -> float:

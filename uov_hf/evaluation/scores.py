@@ -8,24 +8,18 @@ import torch
 from accelerate import Accelerator
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.evaluation.conditions import ConditionScores, reduce_counts
 from uov_hf.evaluation.label_statistics import RANGE_NAMES, find_range_bins
-from uov_hf.evaluation.metrics import (
-    AbstentionMetrics,
-    CalibrationMetrics,
-    ConfidenceBins,
-    ConfusionMatrix,
-    RiskCoverage,
-    SegmentationMetrics,
-)
+from uov_hf.evaluation.metrics import AbstentionMetrics, CalibrationMetrics, ConfusionMatrix, SegmentationMetrics
 from uov_hf.evaluation.panoptic import MIN_POINTS, PanopticMetrics, PanopticQuality, cluster_things
 from uov_hf.evaluation.predictions import Prediction
+from uov_hf.evaluation.robustness import RobustnessResults
 from uov_hf.evaluation.scans import LabelledScan
 from uov_hf.evaluation.scored_classes import ScoredClasses
 from uov_hf.training.objectives import NO_TRUTH, OUTSIDE
 
 
 Matrices = dict[str, ConfusionMatrix]
-Counter = ConfusionMatrix | ConfidenceBins | RiskCoverage | PanopticQuality
 Part = Literal["seen_points", "unseen_points", "no_camera_points", "teacher_seen_points"]
 PARTS: tuple[Part, ...] = ("seen_points", "unseen_points", "no_camera_points", "teacher_seen_points")
 
@@ -44,6 +38,7 @@ class EvaluationResults(TypedDict):
         calibration (`CalibrationMetrics`): Calibration of the confidences.
         abstention (`AbstentionMetrics`): Risk if the least confident predictions are left out.
         panoptic (`PanopticMetrics`, *optional*): Panoptic quality, if there are true instances.
+        robustness (`RobustnessResults`, *optional*): Metrics under corruptions, if they were evaluated.
     """
 
     all_points: SegmentationMetrics
@@ -55,6 +50,7 @@ class EvaluationResults(TypedDict):
     calibration: CalibrationMetrics
     abstention: AbstentionMetrics
     panoptic: NotRequired[PanopticMetrics]
+    robustness: NotRequired[RobustnessResults]
 
 
 class Scores:
@@ -75,7 +71,7 @@ class Scores:
         num_classes = len(classes.class_names)
         self.regions = new_matrices(num_classes, with_teacher)
         self.ranges = {name: ConfusionMatrix(num_classes, IGNORED) for name in RANGE_NAMES}
-        self.confidences, self.abstention = ConfidenceBins(), RiskCoverage()
+        self.overall = ConditionScores(classes)
         self.panoptic = PanopticQuality(classes.is_thing, MIN_POINTS.get(classes.taxonomy, 30), IGNORED)
         self.num_scans = self.num_points = self.num_predicted = 0
 
@@ -86,6 +82,7 @@ class Scores:
 
     def update(self, prediction: Prediction, scan: LabelledScan) -> None:
         """Count the prediction of one scan; its labels and those of the scan are in their own classes."""
+        self.overall.update(prediction, scan)
         labels, scan = self.classes.of_predictions[prediction.labels], self.classes.convert_truth(scan)
         self.num_scans += 1
         self.num_points += len(labels)
@@ -94,7 +91,6 @@ class Scores:
         range_bins = find_range_bins(scan.points)
         for index, matrix in enumerate(self.ranges.values()):
             matrix.update(labels[range_bins == index], scan.labels[range_bins == index])
-        count_confidences(self.confidences, self.abstention, prediction, labels, scan.labels)
         if scan.instances is not None:
             clusters = cluster_things(scan.points, labels, self.classes.is_thing)
             self.panoptic.update(labels, clusters, scan.labels, np.asarray(scan.instances))
@@ -102,7 +98,7 @@ class Scores:
     def reduce(self, accelerator: Accelerator) -> None:
         """Add the counts of all processes, in each of them."""
         matrices = [*self.regions.values(), *self.ranges.values()]
-        reduce_counts([*matrices, self.confidences, self.abstention, self.panoptic], accelerator)
+        reduce_counts([*matrices, *self.overall.counters, self.panoptic], accelerator)
         own = torch.tensor([self.num_scans, self.num_points, self.num_predicted], device=accelerator.device)
         self.num_scans, self.num_points, self.num_predicted = accelerator.reduce(own, "sum").tolist()
 
@@ -132,10 +128,8 @@ class Scores:
     def compute(self) -> EvaluationResults:
         """The metrics of everything counted so far; regions and ranges without points are left out."""
         results: EvaluationResults = {
-            "all_points": self.regions["all_points"].compute(),
+            **self.overall.compute(),
             "by_range": {name: matrix.compute() for name, matrix in self.ranges.items() if matrix.counts.any()},
-            "calibration": self.confidences.compute(),
-            "abstention": self.abstention.compute(),
         }
         for region in PARTS:
             if region in self.regions and self._has_result(region):
@@ -148,36 +142,6 @@ class Scores:
         """Whether there are points to score; a teacher without any label has no result either, not an IoU of 0."""
         counts = self.regions[region].counts
         return bool((counts[:, :-1] if region == "teacher_seen_points" else counts).any())
-
-
-def count_confidences(
-    confidences: ConfidenceBins,
-    abstention: RiskCoverage,
-    prediction: Prediction,
-    labels: np.ndarray,
-    truth: np.ndarray,
-) -> None:
-    """Count the confidences of one scan.
-
-    Args:
-        confidences (`ConfidenceBins`): Counts the scored points that have a prediction.
-        abstention (`RiskCoverage`): Counts all scored points. One without a prediction is the least confident, and
-            wrong.
-        prediction (`Prediction`): Of the scan.
-        labels, truth (`np.ndarray` of shape `(num_points,)`): The predicted and the true scored classes, or 255.
-    """
-    scored = truth != IGNORED
-    is_right, sure = (labels == truth)[scored], prediction.confidences[scored]
-    is_predicted = (prediction.labels != IGNORED)[scored]
-    confidences.update(sure[is_predicted], is_right[is_predicted])
-    abstention.update(np.where(is_predicted, sure, 0), is_right)
-
-
-def reduce_counts(counters: Iterable[Counter], accelerator: Accelerator) -> None:
-    """Add the `counts` of all processes, in each of them."""
-    for counter in counters:
-        counts = torch.from_numpy(counter.counts).to(accelerator.device)
-        counter.counts = accelerator.reduce(counts, "sum").cpu().numpy()
 
 
 def new_matrices(num_labels: int, with_teacher: bool = False) -> Matrices:

@@ -352,6 +352,13 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     pass
 
 
+class _Parser(HfArgumentParser):
+    """As of transformers; a list whose metadata has `may_be_empty` also stands without a value: `--corruptions`."""
+
+    def add_argument(self, *names: Any, may_be_empty: bool = False, **settings: Any) -> argparse.Action:
+        return super().add_argument(*names, **settings | ({"nargs": "*"} if may_be_empty else {}))
+
+
 def parse_arguments(
     arguments: type[Arguments], description: str | None, street_defaults: Mapping[str, object] | None = None
 ) -> Arguments:
@@ -366,9 +373,7 @@ def parse_arguments(
             Defaults that hold instead of the dataclass's where no dataset is given.
     """
     usage = "%(prog)s [settings.yaml] [--name value ...]"
-    parser = HfArgumentParser(
-        DataClassType(arguments), usage=usage, description=description, formatter_class=_HelpFormatter
-    )
+    parser = _Parser(DataClassType(arguments), usage=usage, description=description, formatter_class=_HelpFormatter)
     flags = sys.argv[1:]
     path = flags.pop(0) if flags and flags[0].endswith((".yaml", ".yml", ".json")) else None
     given, surplus = parser.parse_known_args(flags)
