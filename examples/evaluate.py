@@ -196,7 +196,7 @@ def main() -> None:
     conditions: dict[str, dict[str, ConditionMetrics]] = {}
     for corruption in corruptions:
         condition = ConditionScores(classes)
-        for scan in only_readable(make_loader(accelerator, args, scans.changed(corruption)), []):
+        for scan in only_readable(make_loader(accelerator, args, scans.changed(corruption), str(corruption)), []):
             with accelerator.autocast():
                 condition.update(segmenter(scan), scan)
         wait_for_all(accelerator)
@@ -223,7 +223,7 @@ def read_cameras(path: str) -> list[Camera]:
 
 
 def make_loader(
-    accelerator: Accelerator, args: EvaluationArguments, scans: LabelledScans
+    accelerator: Accelerator, args: EvaluationArguments, scans: LabelledScans, title: str | None = None
 ) -> Iterable[LabelledScan | BrokenFrame]:
     """This process's share of the scans, one at a time."""
     share = range(accelerator.process_index, len(scans), accelerator.num_processes)
@@ -233,7 +233,7 @@ def make_loader(
         batch_size=None,
         num_workers=args.dataloader_num_workers,
     )
-    return tqdm(loader, total=len(share), unit="scan", disable=not accelerator.is_main_process)
+    return tqdm(loader, title, total=len(share), unit="scan", disable=not accelerator.is_main_process)
 
 
 def report(

@@ -55,12 +55,14 @@ def test_absent_regions_and_instances_are_not_reported():
     scores = Scores(NUSCENES)
     scores.update(predict([ROAD, CAR, CAR, ROAD, CAR]), scan)
     results = without_nan(scores.compute())
-    assert list(results) == ["all_points", "by_range", "calibration"]
+    assert list(results) == ["all_points", "calibration", "abstention", "by_range"]
     assert results["all_points"]["num_classes"] == 2
     table = evaluation_tables(results, load_vocabulary("nuscenes").class_names)
     assert "| driveable surface | 100.0 |" in table and "| bus | – |" in table and "PQ" not in table
     assert "| mean IoU of the classes with truth | 100.0 |" in table and "| classes with truth | 2 |" in table
     assert "| as the official UOV code: mean IoU of all classes, 100 for an absent one | 100.0 |" in table
+    assert "| most confident points | 100% | 90% |" in table
+    assert "| wrong predictions among them, in % | 0.0 | 0.0 |" in table
     assert "| by range, in % | 2–10 m | 10–20 m | 20–30 m |" in table and "| points | 4 |" in table
 
 

@@ -12,8 +12,10 @@ from runs import contents
 
 from uov_hf import UOVModel, UOVProcessor
 from uov_hf.data import load_frames
+from uov_hf.evaluation.corruptions import CORRUPTIONS
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.predictions import Segmenter
+from uov_hf.evaluation.robustness import NO_BASELINE
 from uov_hf.evaluation.scans import LabelledScans
 from uov_hf.labels import PointLabels
 
@@ -93,6 +95,52 @@ def test_one_process_and_two_score_and_write_the_same_predictions(
     assert found["mean_iou"].dataset_name == "the synthetic street of uov-hf"  # and not nuScenes
     assert (tmp_path / "alone" / "table.md").read_text().strip() in card.text and "Not evaluated yet" not in card.text
     assert card.text.index("## Evaluation") < card.text.index("## Limits")
+
+
+def test_corruptions_are_evaluated_after_the_clean_scans_and_compared_with_a_baseline(
+    checkpoint, tiny_street, evaluate, run_script, tmp_path
+):
+    evaluate("--data_dir", tiny_street, "--corruptions", "fog", "beam_missing", "--no_update_card")
+    alone = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    robustness = alone["robustness"]
+    assert list(robustness["corruptions"]) == ["fog", "beam_missing"] and robustness["mean_corruption_error"] is None
+    assert robustness["clean"]["all_points"] == alone["all_points"] and "fog" not in alone["settings"]
+    clean, lost = alone["all_points"]["num_points"], robustness["corruptions"]["beam_missing"]["severities"]
+    assert clean > lost["light"]["all_points"]["num_points"] > lost["heavy"]["all_points"]["num_points"] > 0
+    assert NO_BASELINE in (tmp_path / "out" / "table.md").read_text()
+
+    evaluation = [
+        "evaluate.py",
+        "--model_name_or_path",
+        checkpoint,
+        "--dataset",
+        "nuscenes",
+        "--data_dir",
+        tiny_street,
+    ]
+    evaluation += ["--split", "test", "--dataloader_num_workers", 0, "--corruptions", "fog", "beam_missing"]
+    evaluation += ["--corruption_baseline", tmp_path / "out" / "metrics.json", "--output_dir", tmp_path / "together"]
+    run_script(*evaluation, num_processes=2)
+    together = json.loads((tmp_path / "together" / "metrics.json").read_text())["robustness"]
+    assert together["mean_corruption_error"] == pytest.approx(1) and together["baseline"] == checkpoint.name
+    for name, corruption in together["corruptions"].items():
+        assert corruption["severities"] == robustness["corruptions"][name]["severities"]
+
+
+def test_corruptions_without_a_name_are_all_and_wrong_ones_are_refused(script, capsys):
+    parse = script("evaluate.py").parse
+    dataset = ("--dataset", "nuscenes", "--split", "test")
+    assert parse(*dataset).corruptions is None
+    assert parse(*dataset, "--corruptions").corruptions == list(CORRUPTIONS)
+    assert parse(*dataset, "--corruptions", "fog", "snow").corruptions == ["fog", "snow"]
+    for arguments, message in (
+        (["--corruptions", "rain"], "The corruptions are fog, wet_ground, snow"),
+        (["--corruptions", "fog", "--export", "nuscenes"], "--corruptions and --export exclude each other"),
+        (["--corruption_baseline", "a.json"], "--corruption_baseline needs --corruptions"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(*dataset, *arguments)
+        assert message in capsys.readouterr().err
 
 
 def test_scans_without_annotation_are_exported_and_not_scored(checkpoint, tiny_street, evaluate, tmp_path):

@@ -88,8 +88,8 @@ def evaluation_tables(
     error = results["calibration"]["expected_calibration_error"]
     parts.append(f"Expected calibration error of the points that have a predicted label: {_percent(error)} %.")
     risks = results["abstention"]["risk_at_coverage"]
-    titles = [f"most confident {coverage} of the points" for coverage in risks]
-    parts.append(markdown_table("in %", titles, [("wrong predictions", *map(_percent, risks.values()))]))
+    wrong = [("wrong predictions among them, in %", *map(_percent, risks.values()))]
+    parts.append(markdown_table("most confident points", risks, wrong))
     if "robustness" in results:
         parts.append(robustness_table(results["robustness"]))
     if "panoptic" in results:

@@ -10,6 +10,7 @@ import numpy as np
 
 from uov_hf.evaluation.conditions import ConditionMetrics
 from uov_hf.evaluation.corruptions import SEVERITIES
+from uov_hf.hub.upload import hide_folders
 
 
 NO_BASELINE = (
@@ -59,7 +60,7 @@ class Baseline:
     """Another evaluation under the same corruptions.
 
     Args:
-        name (`str`): The evaluated checkpoint.
+        name (`str`): The evaluated checkpoint; of a path the last part, as the results may be published.
         errors (`dict[str, float]`): Of each corruption: 1 − mean IoU, summed over the severities.
     """
 
@@ -90,7 +91,7 @@ def read_baseline(
         }
         found = content["robustness"]["corruptions"]
         errors = {name: _sum_of_errors(found[name]["severities"]) for name in corruptions}
-        name = str(content["model_name_or_path"])
+        name = str(hide_folders(content["model_name_or_path"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"--corruption_baseline {path}: expected the metrics.json of an evaluation with --corruptions "

@@ -85,6 +85,9 @@ class Corruption:
                 f"ground truth has none of them: {', '.join(self.class_names)}. Leave it out of --corruptions."
             )
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.severity}"
+
     def __call__(self, scan: LabelledScan, intensity_max: float) -> LabelledScan:
         """The scan as the sensor measures it under the corruption; the voxels are not made anew.
 
