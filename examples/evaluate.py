@@ -31,7 +31,7 @@ from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.reports import evaluation_tables, update_card, without_nan, write_results
 from uov_hf.evaluation.robustness import Baseline, read_baseline, summarise
 from uov_hf.evaluation.scans import LabelledScan, LabelledScans
-from uov_hf.evaluation.scored_classes import choose_classes
+from uov_hf.evaluation.scored_classes import ScoredClasses, choose_classes
 from uov_hf.evaluation.scores import Scores
 from uov_hf.evaluation.submissions import Submission
 from uov_hf.geometry.projection import Camera
@@ -100,7 +100,6 @@ class EvaluationArguments(DataArguments, RunArguments):
         check_counts(self, 1, "test_time_augmentation")
         if self.camera_view is not None and self.label_set is not None:
             raise ValueError("--camera_view and --label_set exclude each other: a label set has the seen points.")
-
         self.corruptions = list(CORRUPTIONS) if self.corruptions == [] else self.corruptions
         check_names(self.corruptions or [])
         if self.corruptions and self.export:
@@ -151,15 +150,7 @@ def main() -> None:
         label_set.class_names if label_set else None,
         load_map(args.map) if args.map else None,
     )
-    corruptions = [
-        Corruption(name, severity, load_vocabulary(classes.taxonomy).class_names, args.seed)
-        for name in args.corruptions or []
-        for severity in SEVERITIES
-    ]
-    baseline = None
-    if args.corruption_baseline:
-        scored = (classes.class_names, args.split, len(frames), args.seed)
-        baseline = read_baseline(args.corruption_baseline, args.corruptions, *scored)
+    corruptions, baseline = plan_corruptions(args, classes, len(frames))
     submission = None
     if args.export:
         folder = Path(args.output_dir) / "submission"
@@ -193,6 +184,36 @@ def main() -> None:
     for message in broken:
         logger.warning(f"Not scored: {message}")
     scores.check(needs_truth=args.export is None)
+    conditions = score_corruptions(accelerator, args, scans, segmenter, classes, corruptions)
+    if accelerator.is_main_process:
+        report(args, settings, scores, len(frames) - len(broken), broken, conditions, baseline)
+        if submission:
+            submission.write_description()
+    recorder.write()
+    accelerator.end_training()
+
+
+def plan_corruptions(
+    args: EvaluationArguments, classes: ScoredClasses, num_frames: int
+) -> tuple[list[Corruption], Baseline | None]:
+    """The corruptions of the arguments in all severities, and the baseline to compare with."""
+    names, truth = args.corruptions or [], load_vocabulary(classes.taxonomy).class_names
+    corruptions = [Corruption(name, severity, truth, args.seed) for name in names for severity in SEVERITIES]
+    if args.corruption_baseline is None:
+        return corruptions, None
+    scored = (classes.class_names, args.split, num_frames, args.seed)
+    return corruptions, read_baseline(args.corruption_baseline, names, *scored)
+
+
+def score_corruptions(
+    accelerator: Accelerator,
+    args: EvaluationArguments,
+    scans: LabelledScans,
+    segmenter: Segmenter,
+    classes: ScoredClasses,
+    corruptions: list[Corruption],
+) -> dict[str, dict[str, ConditionMetrics]]:
+    """The metrics under each corruption, by its name and severity."""
     conditions: dict[str, dict[str, ConditionMetrics]] = {}
     for corruption in corruptions:
         condition = ConditionScores(classes)
@@ -202,12 +223,7 @@ def main() -> None:
         wait_for_all(accelerator)
         condition.reduce(accelerator)
         conditions.setdefault(corruption.name, {})[corruption.severity] = condition.compute()
-    if accelerator.is_main_process:
-        report(args, settings, scores, len(frames) - len(broken), broken, conditions, baseline)
-        if submission:
-            submission.write_description()
-    recorder.write()
-    accelerator.end_training()
+    return conditions
 
 
 def read_cameras(path: str) -> list[Camera]:

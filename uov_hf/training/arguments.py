@@ -1,6 +1,5 @@
 """Arguments of the training scripts, read from flags or from a file. Defaults are the paper's (method.md 4.4)."""
 
-import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from huggingface_hub import whoami
-from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
 from uov_hf.counts import check_counts
@@ -17,6 +15,7 @@ from uov_hf.data.publishing import licence_of
 from uov_hf.hub.checkpoint import check_checkpoint
 from uov_hf.labels.consolidation import VOTES, Consolidation, parse_rule
 from uov_hf.training.argument_files import ONE_VALUE, read_settings
+from uov_hf.training.argument_parser import ScriptParser
 from uov_hf.training.augmentation import AugmentationConfig
 from uov_hf.training.optimization import OptimizerName, ScheduleName
 
@@ -348,17 +347,6 @@ class SegmenterArguments(TrainingArguments):
         super().__post_init__()
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
-
-
-class _Parser(HfArgumentParser):
-    """As of transformers; a list whose metadata has `may_be_empty` also stands without a value: `--corruptions`."""
-
-    def add_argument(self, *names: Any, may_be_empty: bool = False, **settings: Any) -> argparse.Action:
-        return super().add_argument(*names, **settings | ({"nargs": "*"} if may_be_empty else {}))
-
-
 def parse_arguments(
     arguments: type[Arguments], description: str | None, street_defaults: Mapping[str, object] | None = None
 ) -> Arguments:
@@ -373,7 +361,7 @@ def parse_arguments(
             Defaults that hold instead of the dataclass's where no dataset is given.
     """
     usage = "%(prog)s [settings.yaml] [--name value ...]"
-    parser = _Parser(DataClassType(arguments), usage=usage, description=description, formatter_class=_HelpFormatter)
+    parser = ScriptParser(DataClassType(arguments), usage=usage, description=description)
     flags = sys.argv[1:]
     path = flags.pop(0) if flags and flags[0].endswith((".yaml", ".yml", ".json")) else None
     given, surplus = parser.parse_known_args(flags)
