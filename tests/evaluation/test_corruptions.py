@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from uov_hf.evaluation.corruptions import CORRUPTIONS, GROUND, SEVERITIES, VEHICLES, Corruption
+from uov_hf.evaluation.corruptions import CORRUPTIONS, GROUND, SEVERITIES, VEHICLES, Corruption, weather
 from uov_hf.evaluation.corruptions.beams import find_beams
 from uov_hf.evaluation.corruptions.weather import below_water, draw_flakes, fog_response
 from uov_hf.evaluation.scans import LabelledScan
@@ -279,6 +279,17 @@ def test_snow_shadows_targets_more_the_more_it_snows_and_hides_the_darkest():
     before = np.linalg.norm(dark.points[rows_of(result), :3], axis=1)
     assert (np.linalg.norm(result.points[is_noise, :3], axis=1) < before[is_noise]).all()
     assert (result.points[~is_noise, 3] <= dark.points[rows_of(result), 3][~is_noise]).all()
+
+
+def test_an_echo_that_snow_weakens_below_the_noise_is_lost(monkeypatch):
+    clean = drawn_scan()
+    flakes = np.arange(0, len(clean.points), 3)
+    drawn = (flakes, np.full(len(flakes), 2.0), np.full(len(flakes), 0.5))
+    monkeypatch.setattr(weather, "draw_flakes", lambda *_: drawn)
+    monkeypatch.setattr(weather, "FLAKE_INTENSITY", 0.0)
+    # Half of the light of the wall is more than 0.7 of the road; half of the road is less.
+    lost = np.setdiff1d(np.arange(len(clean.points)), rows_of(corrupt("snow")))
+    assert np.array_equal(lost, flakes[clean.labels[flakes] == ROAD])
 
 
 @pytest.mark.parametrize("num_points", [0, 1, 3])

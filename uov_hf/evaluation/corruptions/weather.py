@@ -149,7 +149,9 @@ def snow(scan: CleanScan, fall: tuple[float, float], rng: np.random.Generator) -
     flake_power, flake_range = np.zeros(len(scan)), scan.distance.copy()
     flake_power[has_flakes], flake_range[has_flakes] = power[strongest], distance[strongest]
     is_noise = flake_power > np.maximum(target, MIN_ECHO)
-    lost = ~is_noise & has_flakes & (target < SNOW_NOISE_FLOOR * _dimmest_ground(scan))
+    # An echo that was dimmer than this in clear air was measured all the same: the level is an estimate.
+    noise_level = SNOW_NOISE_FLOOR * _dimmest_ground(scan)
+    lost = ~is_noise & (target < noise_level) & (scan.intensity >= noise_level)
     xyz = np.where(is_noise, flake_range / scan.distance, 1.0)[:, None] * scan.xyz
     return scan.echoes(xyz, np.where(is_noise, flake_power, target), ~lost, is_noise)
 
