@@ -73,6 +73,12 @@ def test_without_a_baseline_there_is_no_corruption_error_and_the_table_says_why(
     assert "| **mean** | – | – | – | 50.0 | – |" in table
 
 
+def test_the_table_marks_a_mean_over_fewer_classes():
+    result = without_nan(summarise(metrics(0.8), conditions(fog=(0.6, 0.5, 0.1)), 0))
+    result["clean"]["all_points"]["num_classes"] = 2
+    assert "| fog | 60.0 (1 of 2 classes) | 50.0 (1 of 2 classes) |" in robustness_table(result)
+
+
 def test_nothing_is_divided_by_a_clean_iou_or_a_baseline_error_of_zero():
     result = summarise(metrics(0), conditions(fog=(0, 0, 0)), 0, Baseline("perfect", {"fog": 0.0}))
     assert np.isnan([result["mean_resilience_rate"], result["mean_corruption_error"]]).all()

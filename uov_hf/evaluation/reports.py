@@ -108,7 +108,7 @@ def robustness_table(robustness: RobustnessResults) -> str:
     rows = [("clean", _percent(clean["all_points"]["mean_iou"]), *["–"] * 4, *_confidence_cells([clean]))]
     for name, corruption in robustness["corruptions"].items():
         severities = list(corruption["severities"].values())
-        ious = [_percent(metrics["all_points"]["mean_iou"]) for metrics in severities]
+        ious = [_mean_iou_cell(metrics, clean) for metrics in severities]
         rates = [_percent(corruption["resilience_rate"]), _percent(corruption["corruption_error"])]
         rows.append((_plain(name), *ious, *rates, *_confidence_cells(severities)))
     means = [_percent(robustness["mean_resilience_rate"]), _percent(robustness["mean_corruption_error"])]
@@ -197,6 +197,13 @@ def _map_note(taxonomy_map: TaxonomyMap) -> str:
         f"the map `{taxonomy_map.path.stem}`. Without a partner: {shown or 'none'}. As truth these classes are not "
         "scored; as predictions they are wrong."
     )
+
+
+def _mean_iou_cell(metrics: ConditionMetrics, clean: ConditionMetrics) -> str:
+    """The mean IoU, with the number of classes where a corruption took all points of some."""
+    found, all_classes = metrics["all_points"]["num_classes"], clean["all_points"]["num_classes"]
+    classes = "" if found == all_classes else f" ({found} of {all_classes} classes)"
+    return _percent(metrics["all_points"]["mean_iou"]) + classes
 
 
 def _confidence_cells(conditions: list[ConditionMetrics]) -> list[str]:
