@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE ?= 1
 # The prefix that gives apt-get root rights. Elsewhere than under sudo: `make browser AS_ROOT=doas`.
 AS_ROOT ?= $(if $(filter 0,$(shell id -u)),,sudo --non-interactive)
 
-.PHONY: demo test lint style docs test-slow test-browser browser clean
+.PHONY: demo test lint style docs coverage test-slow test-browser browser clean
 
 # Installs the package with an extra; the file is the mark that it was done. torch comes first, because a CPU build that
 # is installed already then stays.
@@ -34,6 +34,10 @@ style: .venv/pip-dev  ## format the code, and fix what ruff can fix
 
 docs: .venv/pip-docs  ## the site, in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+coverage: .venv/pip-dev  ## lines and branches that the tests run; an error below the floor in pyproject.toml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" --cov=uov_hf --cov=uov_hf_cli --cov-branch \
+		--cov-report=term-missing:skip-covered
 
 test-slow: .venv/pip-slow  ## the slow tests
 	$(BIN)/python -m pytest -m slow

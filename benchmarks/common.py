@@ -1,17 +1,23 @@
 """What the benchmarks share: arguments, the real samples, times, tables, and a line about the machine."""
 
 import argparse
+import json
 import os
 import platform
+import shlex
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from uov_hf.data import Frames, load_frames
+from uov_hf.data.shard_file import write_atomically
 from uov_hf.labels import LabelSet
 from uov_hf.teachers import find_teacher, load_teacher
 from uov_hf.vocabulary import load_vocabulary
@@ -57,6 +63,30 @@ def describe_machine() -> str:
         f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} "
         f"threads, Python {platform.python_version()}, torch {torch.__version__}"
     )
+
+
+def write_result(
+    output_dir: Path, name: str, summary: dict[str, Any], rows: list[dict[str, Any]], **more: Any
+) -> None:
+    """Write `<name>.json`, from which benchmarks/reliability.py makes its page.
+
+    Args:
+        output_dir (`Path`): The folder of the results.
+        name (`str`): The name of the benchmark.
+        summary (`dict`): Numbers and strings, by name.
+        rows (`list`): The table; keys are the column heads.
+        more: Further results, which the page does not show.
+    """
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    about = {
+        "command": shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "machine": describe_machine(),
+        "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+    }
+    content = about | {"summary": summary, "rows": rows} | more
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(output_dir / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:

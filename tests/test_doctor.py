@@ -70,7 +70,7 @@ def test_a_sound_installation_has_no_problems(capsys, one_thread, busy_machine):
 
 def test_each_extra_is_named_with_what_it_is_for():
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(machine_report.EXTRAS) == set(extras) - {"browser", "dev", "docs", "slow"}
+    assert set(machine_report.EXTRAS) == set(extras) - {"browser", "dev", "docs", "reliability", "slow"}
 
 
 def test_a_missing_extra_is_listed_with_the_command_that_installs_it(monkeypatch):
