@@ -198,3 +198,18 @@ def test_superpoints_that_are_left_out_count_neither_as_superpoints_nor_as_segme
         gradients = [torch.autograd.grad(value, superpoints)[0] for value in (masked, selected)]
         torch.testing.assert_close(*gradients)
         assert loss(torch.arange(11), has_points=torch.zeros(11, dtype=torch.bool)).item() == 0
+
+
+def test_the_loss_of_one_superpoint_is_its_own():
+    superpoint, others, prompts, label = 0.5 * unit(1, 6), unit(4, 6), unit(3, 6), torch.tensor([1])
+    image = superpixel_superpoint_loss(superpoint, others[:1], negative_embeds=others[1:])
+    text = text_superpoint_loss(superpoint, prompts, label, torch.eye(3, dtype=torch.float64))
+    for loss, candidates, own in ((image, others, 0), (text, prompts, 1)):
+        logits = [dot(superpoint[0], embeds) / TAU for embeds in candidates]
+        expected = math.log(sum(math.exp(logit) for logit in logits)) - logits[own]
+        assert float(loss) == pytest.approx(expected, abs=1e-9)
+
+
+def test_targets_have_the_dtype_of_the_prompts():
+    prompts = unit(3, 4).to(torch.bfloat16)
+    assert soft_text_targets(prompts, torch.tensor([0, 0, 1])).dtype == torch.bfloat16

@@ -135,3 +135,22 @@ def test_without_scored_points_metrics_are_nan():
 def test_bad_ids_are_refused_with_the_reason(predictions, labels, message):
     with pytest.raises(ValueError, match=message):
         matrix_of(predictions, labels)
+
+
+@pytest.mark.parametrize("num_labels, ignore_index", [(3, 0), (3, 2), (0, 255), (1, 0)])
+def test_the_label_that_does_not_count_is_no_class_of_a_matrix(num_labels, ignore_index):
+    with pytest.raises(ValueError, match="`ignore_index` must lie outside the"):
+        ConfusionMatrix(num_labels, ignore_index)
+
+
+@pytest.mark.parametrize("ignore_index", [-1, 1, 255])
+def test_any_other_number_may_be_the_label_that_does_not_count(ignore_index):
+    matrix = ConfusionMatrix(1, ignore_index)
+    matrix.update(np.array([0, ignore_index]), np.array([0, 0]))
+    assert matrix.counts.tolist() == [[1, 1]] and matrix.counts.dtype == np.int64
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_point_of_a_class_is_truth_and_none_is_no_warning():
+    assert matrix_of([0, 1], [0, 1]).compute()["num_classes"] == 2
+    assert math.isnan(ConfusionMatrix(3).compute()["mean_iou"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uov_hf.data import load_frames
-from uov_hf.evaluation.panoptic import PanopticQuality, cluster_things
+from uov_hf.evaluation.panoptic import MIN_POINTS, PanopticQuality, cluster_things
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -75,6 +75,8 @@ def test_the_truth_is_perfect_and_an_absent_class_has_no_quality():
         ({"labels": [0, 3]}, r"`labels` must be classes from 0 to 2 or 255, got \[3\]"),
         ({"predictions": [-1, 1]}, r"`predictions` must be classes .*, got \[-1\]"),
         ({"predictions": [0.0, 1.0]}, "`predictions` must be whole numbers .* got float64"),
+        ({"labels": [0.0, 255.0]}, r"`labels` must be whole numbers of shape \(2,\)"),
+        ({"predicted_instances": [[1], [0]]}, r"`predicted_instances` must be .* got int64 of shape \(2, 1\)"),
         ({"instances": [1]}, r"`instances` must be whole numbers of shape \(2,\), as `labels`, got .* \(1,\)"),
     ],
 )
@@ -126,3 +128,38 @@ def test_on_a_real_scan_clusters_of_the_true_labels_find_most_true_instances(sha
         panoptic.update(frame["labels"], found, frame["labels"], frame["instances"])
         results.append(panoptic.compute())
     assert results[0]["pq"] == results[1]["stuff"]["pq"] == 1 and results[1]["things"]["pq"] > 0.5
+
+
+def test_the_smallest_segments_are_those_of_the_benchmarks():
+    """`min_points` of nuScenes-panoptic's and of SemanticKITTI's evaluation; PanopticEval's default for others."""
+    assert MIN_POINTS == {"nuscenes": 15, "semantic_kitti": 50}
+    sizes = np.repeat([0, 1], [30, 29])  # wrong segments of two classes, one point too small
+    panoptic = PanopticQuality(IS_THING)
+    panoptic.update(sizes, np.ones(59, int), np.full(59, 2), np.zeros(59, int))
+    assert panoptic.counts[1].tolist() == [1, 0, 0] and panoptic.counts.dtype == np.int64
+
+
+def test_classes_may_be_things_by_zeros_and_ones_and_the_number_after_them_does_not_count():
+    panoptic = PanopticQuality([1, 1, 0], min_points=1, ignore_index=3)
+    panoptic.update(*map(np.array, ([0, 0, 3, 2, 2], [1, 2, 0, 1, 2], [0, 0, 2, 2, 3], [1, 2, 0, 5, 6])))
+    assert panoptic.counts[:3].tolist() == [[2, 0, 0], [0, 0, 1], [0, 0, 1]]
+    assert panoptic.compute()["things"]["pq"] == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_scans_add_up_and_none_have_no_quality():
+    scans = [([0, 0, 1, 2], [1, 1, 2, 0], [0, 0, 0, 2], [1, 1, 1, 0]), ([1, 1, 0], [1, 2, 3], [1, 1, 1], [4, 4, 4])]
+    panoptic = PanopticQuality(IS_THING, min_points=1)
+    assert np.isnan([panoptic.compute()["pq"], panoptic.compute()["things"]["sq"]]).all()
+    for scan in scans:
+        panoptic.update(*map(np.array, scan))
+    assert np.array_equal(panoptic.counts, sum(quality(*scan).counts for scan in scans))
+    expected = sum(quality_by_loops(*scan, min_points=1) for scan in scans)
+    assert np.array_equal(panoptic.counts[:3], expected[:3]) and expected[:3].any(axis=1).all()
+    panoptic.update(*[np.array([], int)] * 4)
+    assert np.array_equal(panoptic.counts[:3], expected[:3])
+
+
+def test_intensities_make_no_clusters():
+    points = np.array([[0.0, 0, 0, 0], [0.2, 0, 0, 90], [0.4, 0, 0, np.nan]])
+    assert cluster_things(points, np.zeros(3, int), IS_THING).tolist() == [1, 1, 1]

@@ -54,3 +54,18 @@ def test_no_points_give_nan_and_invalid_probabilities_are_refused():
     for wrong in (1.5, -0.1, np.nan):
         with pytest.raises(ValueError, match="must be probabilities from 0 to 1, got"):
             binned([0.5, wrong], [True, True])
+
+
+def test_float32_confidences_count_as_the_numbers_that_they_are():
+    """float32(k / 15) is above or below k / 15, and times 15, in float32, it would often be k again."""
+    confidences, is_right = (np.arange(1, 15) / 15).astype(np.float32), np.ones(14, bool)
+    wide = ConfidenceBins()
+    wide.update(confidences.astype(np.float64), is_right)
+    assert np.array_equal(binned(confidences, is_right).counts, wide.counts)
+    assert wide.counts.shape == (3, 15) and wide.counts.dtype == np.int64
+
+
+def test_a_bin_has_its_mean_confidence_and_its_accuracy():
+    (only,) = binned([0.25, 0.75], [True, False], num_bins=1).compute()["bins"]
+    assert only == {"confidence": 0.5, "accuracy": 0.5, "num_points": 2}
+    assert binned([0.05], [True]).counts[0].tolist() == [1] + [0] * 14

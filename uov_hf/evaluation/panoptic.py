@@ -86,8 +86,8 @@ class PanopticQuality:
         scored = labels != self.ignore_index
         predicted, predicted_class = self._segments(predictions[scored], predicted_instances[scored])
         true, true_class = self._segments(labels[scored], instances[scored])
-        is_false_alarm = np.bincount(predicted, minlength=len(predicted_class)) >= self.min_points
-        is_miss = np.bincount(true, minlength=len(true_class)) >= self.min_points
+        is_false_alarm = np.bincount(predicted) >= self.min_points
+        is_miss = np.bincount(true) >= self.min_points
 
         matched_predicted, matched_true, iou = _matches(predicted, predicted_class, true, true_class)
         is_false_alarm[matched_predicted], is_miss[matched_true] = False, False
@@ -130,8 +130,8 @@ class PanopticQuality:
 
     def _segments(self, classes: np.ndarray, instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The segment of each point, numbered from 0, and the class of each segment."""
-        countable = np.append(self.is_thing, np.zeros(self.ignore_index + 1 - len(self.is_thing), dtype=bool))
-        instances = np.where(countable[classes], instances, 0).astype(np.int64) & 0xFFFFFFFF
+        countable = np.isin(classes, np.flatnonzero(self.is_thing))
+        instances = np.where(countable, instances, 0).astype(np.int64) & 0xFFFFFFFF
         keys, segment_of_point = np.unique(classes.astype(np.int64) << 32 | instances, return_inverse=True)
         return segment_of_point, keys >> 32
 
@@ -141,7 +141,7 @@ def _matches(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predicted segment, true segment and IoU of every pair of one class whose IoU is over 0.5."""
     pairs, overlap = np.unique(predicted * len(true_class) + true, return_counts=True)
-    in_predicted, in_true = np.divmod(pairs, max(1, len(true_class)))
+    in_predicted, in_true = np.divmod(pairs, len(true_class))
     union = np.bincount(predicted)[in_predicted] + np.bincount(true)[in_true] - overlap
     iou = overlap / union
     matched = (predicted_class[in_predicted] == true_class[in_true]) & (iou > 0.5)
