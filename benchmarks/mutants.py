@@ -7,8 +7,8 @@ A mutant is a copy of a file with one change: another operator, a number plus on
 always taken (the operators of mutmut; benchmarks/mutating.py has what is left out). It is killed if one of the room's
 tests fails. What survives is listed in `mutants.json` with the reason from benchmarks/surviving_mutants.yaml.
 
-A room with more than 250 mutants is sampled, with seed 0. A room whose files and tests have not changed since an
-earlier run into the same folder is not tested again. Needs the extra `reliability` and Linux.
+A room with more than 250 mutants is sampled, with seed 0. Outcomes of an earlier run into the same folder count, if
+the room's files and tests have not changed since. Needs the extra `reliability` and Linux.
 """
 
 import hashlib
@@ -92,14 +92,12 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.rooms:
         path = args.output_dir / "mutants" / f"{name.replace(' ', '_')}.json"
-        found = json.loads(path.read_text()) if path.exists() else {}
-        if args.survivors or found.get("digest") != digest_of(ROOMS[name]):
-            # A process of its own, because pytest imports the tests once, and a room's end leaves nothing behind.
-            process = multiprocessing.get_context("fork").Process(target=test_room, args=(name, path, args.survivors))
-            process.start()
-            process.join()
-            if process.exitcode:
-                sys.exit(f"{name}: no result, see above.")
+        # A process of its own, because pytest collects only once, and changes modules.
+        process = multiprocessing.get_context("fork").Process(target=test_room, args=(name, path, args.survivors))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(f"{name}: no result, see above.")
     write_results(args.output_dir)
 
 
@@ -111,34 +109,46 @@ def digest_of(room: Room) -> str:
 
 
 def test_room(name: str, path: Path, survivors_only: bool) -> None:
-    """Test the mutants of a room and write their outcomes to a file."""
-    room = ROOMS[name]
-    # An unchanged digest promises that every mutant was tested with these tests.
-    digest = None if survivors_only else digest_of(room)
-    earlier = json.loads(path.read_text())["mutants"] if survivors_only else []
-    mutants = [(REPOSITORY / file, mutant) for file in room.files for mutant in find_mutants(read(file))]
-    num_found = len(mutants)
+    """Test the mutants of a room that an earlier run has not tested; each outcome is written to a file at once."""
+    room, digest = ROOMS[name], digest_of(ROOMS[name])
+    earlier = json.loads(path.read_text()) if path.exists() else {"digest": digest, "mutants": []}
+    num_found, mutants = sample(room)
+    rows = {identity(row): row for row in earlier["mutants"] if survivors_only or earlier["digest"] == digest}
     if survivors_only:
-        alive = {identity(row) for row in earlier if row["outcome"] in SURVIVORS}
-        mutants = [(file, mutant) for file, mutant in mutants if identity(row_of(file, mutant)) in alive]
-    elif num_found > MOST_MUTANTS:
-        chosen = random.Random(0).sample(range(num_found), MOST_MUTANTS)
-        mutants = [mutants[index] for index in sorted(chosen)]
-    rows = {identity(row): row for row in earlier}
+        rows = {key: row for key, row in rows.items() if row["outcome"] not in SURVIVORS}
+    keys = [identity(row_of(*mutant)) for mutant in mutants]
+    rows = {key: rows[key] for key in keys if key in rows}
+    left = [mutant for key, mutant in zip(keys, mutants, strict=True) if key not in rows]
+    # Without a digest, the next whole run tests all of them again, as the tests have changed.
+    state = {"digest": None if survivors_only else digest, "found": num_found, "mutants": []}
 
     def keep(file: Path, mutant: Mutant, outcome: str) -> None:
         row = row_of(file, mutant) | {"outcome": outcome}
         rows[identity(row)] = row
+        write_atomically(
+            path, json.dumps(state | {"mutants": [*rows.values()]}, indent=1, ensure_ascii=False).encode()
+        )
         if outcome != "killed":
             print(f"{name}: {outcome}: {row['file']}:{row['line']}: {row['change']}", file=sys.stderr, flush=True)
 
-    plugin = MutantTests(modules_of(room), mutants, keep)
+    if left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run_pytest(room, MutantTests(modules_of(room), left, keep))
+
+
+def sample(room: Room) -> tuple[int, list[tuple[Path, Mutant]]]:
+    """The number of mutants of a room, and those to test."""
+    mutants = [(REPOSITORY / file, mutant) for file in room.files for mutant in find_mutants(read(file))]
+    chosen = range(len(mutants))
+    if len(mutants) > MOST_MUTANTS:
+        chosen = sorted(random.Random(0).sample(chosen, MOST_MUTANTS))
+    return len(mutants), [mutants[index] for index in chosen]
+
+
+def run_pytest(room: Room, plugin: MutantTests) -> None:
     options = ["-q", "-s", "--tb=no", "-o", "addopts=", "-p", "no:cacheprovider", "-m", "not slow"]
     if code := pytest.main([*options, *(str(REPOSITORY / tests) for tests in room.tests)], [plugin]):
         sys.exit(int(code))
-    result = {"digest": digest, "found": num_found, "mutants": [*rows.values()]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(result, indent=1, ensure_ascii=False).encode())
 
 
 def read(file: str) -> str:

@@ -34,7 +34,7 @@ class Mutant:
 
     Args:
         line (`int`), column (`int`): Where the text differs first, both from 1.
-        code (`str`): That line, without its indent.
+        code (`str`): That line, without its indent and its comment.
         change (`str`): `before → after`, of the expression that contains the change.
         source (`str`): The whole mutated file.
     """
@@ -93,6 +93,6 @@ def _make_mutant(source: str, start: int, end: int, after: str) -> Mutant:
     before = source[start:end]
     place = start + len(os.path.commonprefix([before, after]))
     line, column = source.count("\n", 0, place) + 1, place - source.rfind("\n", 0, place)
-    code = source.splitlines()[line - 1].strip()
+    code = source.splitlines()[line - 1].split("  # ")[0].strip()
     change = " → ".join(" ".join(text.split()) for text in (before, after))
     return Mutant(line, column, code, change, source[:start] + after + source[end:])

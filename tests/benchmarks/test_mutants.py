@@ -144,5 +144,5 @@ def test_every_reason_is_about_a_line_that_is_there():
     reasons = yaml.safe_load((REPOSITORY / "benchmarks" / "surviving_mutants.yaml").read_text(encoding="utf-8"))
     for entry in reasons:
         lines = (REPOSITORY / entry["file"]).read_text(encoding="utf-8").splitlines()
-        assert entry["line"] in {line.strip() for line in lines}, entry
+        assert entry["line"] in {line.split("  # ")[0].strip() for line in lines}, entry
         assert entry["reason"]
