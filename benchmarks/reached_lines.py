@@ -22,7 +22,7 @@ class ReachedLines:
     def __init__(self, folder: Path, files: list[Path]):
         self.folder = folder
         self.files = files
-        self.seconds: dict[str, float] = {}  # by node id, fixtures included
+        self.seconds: dict[str, float] = {}  # of processor time, by node id, fixtures included
         self._tests: dict[Path, dict[int, set[str]]] = {}
         self._contexts = ["import"]
 
@@ -47,10 +47,10 @@ class ReachedLines:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        start = time.perf_counter()
+        start = time.process_time()
         with self._context(f"test {item.nodeid}"):
             result = yield
-        self.seconds[item.nodeid] = time.perf_counter() - start
+        self.seconds[item.nodeid] = time.process_time() - start
         return result
 
     @pytest.hookimpl(wrapper=True)

@@ -162,6 +162,7 @@ def test_ground_classes_are_found_by_name():
         (np.ones((4, 3)), np.ones(4), {}, "labels_to_scores"),
         (np.ones((4, 3)), -np.ones((4, 2)), {}, "softmax"),
         (np.ones((4, 3)), np.full((4, 2), np.nan), {}, "finite"),
+        (np.ones((4, 3)), np.full((4, 2), np.inf), {}, "finite"),
         (np.ones((4, 3)), np.ones((4, 2)), {"num_points": [1, 2]}, "sums to 3"),
         (np.ones((4, 3)), np.ones((4, 2)), {"config": AFIConfig(ground_ring=RING)}, "too few"),
     ],

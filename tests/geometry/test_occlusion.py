@@ -216,3 +216,43 @@ def test_a_crowded_place_does_not_enlarge_the_depth_image(monkeypatch):
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         OcclusionConfig(**settings)
+
+
+@pytest.mark.parametrize("outside, is_visible", [(-10, False), (-11, True)])
+def test_the_gap_at_the_border_is_closed_by_a_point_outside_as_far_as_it_reaches(outside, is_visible):
+    """In cells of 1/6 degree: points cover 6 to each side, so −10 and 3 leave no gap, and 4 cells shrink back."""
+    camera = Camera(camera_at(0, 0, 0).lidar2cam, [[1000, 0, 10], [0, 1000, 50], [0, 0, 1]], (100, 100))
+    angles = np.radians((np.array([0, 3, outside]) + 0.5) / 6)  # to the right
+    points = np.stack([[30, 10, 10] * np.cos(angles), [-30, -10, -10] * np.sin(angles), np.zeros(3)], axis=1)
+    assert project_points(points, camera)[1].tolist() == [True, True, False]
+    visible = visible_points(points, camera, OcclusionConfig(beam_spacing=1.0))
+    assert visible.tolist() == [is_visible, True, False]
+
+
+def test_gaps_widen_twice_for_a_camera_that_is_much_nearer_than_the_lidar():
+    """12 m ahead of the lidar, 3 m before two posts: a gap of four beams is closed, and one of a bit more is not."""
+    camera = camera_at(12, 0, 0)
+    for degrees, is_visible in ((3.8, False), (4.5, True)):
+        angles = np.radians([-degrees / 2, degrees / 2])
+        posts = np.stack([12 + 3 * np.cos(angles), 3 * np.sin(angles), np.zeros(2)], axis=1)
+        points = np.concatenate([posts, [[22, 0.1, 0]]])
+        assert visible_points(points, camera, OcclusionConfig(beam_spacing=1.0))[2] == is_visible
+
+
+@pytest.mark.parametrize("degrees, spacing", [(0.5, 0.5), (0.05, 0.1), (4.0, 2.0)])
+def test_the_spacing_of_beams_is_that_of_a_square_grid_within_limits(degrees, spacing):
+    sides = np.arange(-20, 20, degrees) + degrees / 2, np.arange(-5, 5, degrees) + degrees / 2
+    angles = torch.from_numpy(np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2))
+    assert occlusion._beam_spacing(angles) == pytest.approx(spacing)
+
+
+def test_the_limits_of_settings_are_allowed_and_infinity_is_not():
+    OcclusionConfig(beam_spacing=0.02, reach=0.5, outline=0.5, tolerance=0, relative_tolerance=0)
+    with pytest.raises(ValueError, match="`reach` must be a finite number"):
+        OcclusionConfig(reach=float("inf"))
+
+
+def test_a_point_deeper_than_a_metre_may_be_visible_and_have_a_pair():
+    points = np.array([[1.5, 0, 0], [0.9, 0, 0]])
+    assert visible_points(points, camera_at(0, 0, 0), OCCLUSION).tolist() == [True, False]
+    assert pair_points_with_pixels(points, [camera_at(0, 0, 0)]).point_index.tolist() == [0]

@@ -96,3 +96,29 @@ def test_a_camera_does_not_change_under_its_user():
         assert same.image_size == (100, 200)
         with pytest.raises(ValueError, match="read-only"):
             same.lidar2cam[0, 3] = 7
+
+
+def test_depth_and_pixel_are_those_of_the_camera_where_it_is():
+    """A camera 0.8 m ahead of the lidar and 0.4 m above it."""
+    lidar2cam = np.array(FORWARD, float)
+    lidar2cam[:3, 3] = 0, 0.4, -0.8
+    pixel_coords, in_view = project_points([[1.7, 0, 0], [2.8, 0, 0]], camera(lidar2cam))
+    assert in_view.tolist() == [False, True] and pixel_coords[1] == pytest.approx([100, 50 + 100 * 0.4 / 2])
+
+
+def test_the_upper_and_lower_border_of_the_image_are_not_in_view():
+    rows = np.array([0, 0.5, 98.5, 99])
+    points = np.stack([np.full(4, 10.0), np.zeros(4), (50 - rows) / 10], axis=1)
+    pixel_coords, in_view = project_points(points, camera())
+    np.testing.assert_allclose(pixel_coords[:, 1], rows)
+    assert in_view.tolist() == [False, True, True, False]
+
+
+def test_a_matrix_that_makes_no_camera_is_named():
+    with pytest.raises(ValueError, match="`lidar2cam` must be 4 x 4 finite numbers"):
+        camera(np.full((4, 4), np.nan))
+    with pytest.raises(ValueError, match="`intrinsics` must be 3 x 3 finite numbers"):
+        Camera(FORWARD, np.eye(4), (1, 3))
+    with pytest.raises(ValueError, match=r"The last row of `intrinsics` must be \(0, 0, 1\), got \[0.0, 0.0, 1.5\]"):
+        Camera(FORWARD, np.diag([1, 1, 1.5]), (1, 3))
+    assert Camera(FORWARD, np.eye(3), (1, 3)).image_size == (1, 3)

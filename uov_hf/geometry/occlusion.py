@@ -86,14 +86,15 @@ def find_hidden(
     cells = torch.floor(angles * (CELLS_PER_BEAM / spacing)).long()
     radius = torch.round(config.reach * CELLS_PER_BEAM * (lidar_range / distance).clamp(1, MOST_STRETCH)).long()
 
-    margin, low, high = radius.amax() + 1, *cells[seen].aminmax(dim=0)
+    shrinkage = round(config.reach * CELLS_PER_BEAM) - round(config.outline * CELLS_PER_BEAM)
+    # The surface at a cell depends on what is covered up to `shrinkage` away, and that on points a radius away.
+    margin, low, high = radius.amax() + shrinkage, *cells[seen].aminmax(dim=0)
     first, last = low - margin, high + margin
     near = ((first <= cells) & (cells <= last)).all(dim=1).nonzero().squeeze(1)
     num_columns, num_rows = (last - first + 1).tolist()
     column, row = (cells[near] - first).unbind(1)
     cell, distance = row * num_columns + column, distance[near]
     covered = _cover(cell, distance, radius[near], (num_rows, num_columns))
-    shrinkage = round(config.reach * CELLS_PER_BEAM) - round(config.outline * CELLS_PER_BEAM)
     surface = _running_max(covered, shrinkage).view(-1)[cell]
     behind = distance - surface > config.tolerance + config.relative_tolerance * distance
     return hidden.index_copy(0, near, behind) & in_view
