@@ -23,7 +23,11 @@ def put_in_effect(module: ModuleType, path: Path, source: str) -> None:
     mutated = ModuleType(module.__name__)
     mutated.__package__, mutated.__file__ = module.__package__, str(path)
     exec(compile(source, str(path), "exec"), vars(mutated))
-    if not _transfer(module, vars(mutated)):
+    try:
+        changes = _transfer(module, vars(mutated))
+    except (ValueError, RecursionError) as error:  # such as a function of other free variables
+        raise NotInEffect(f"{path.name}: {error}") from error
+    if not changes:
         raise NotInEffect(f"{path.name}: the change is in no function, constant or class attribute.")
 
 
@@ -35,6 +39,8 @@ def _transfer(owner: Any, new: dict[str, Any]) -> int:
         if before is after or (name.startswith("__") and not callable(after)):
             continue
         if isinstance(before, type):
+            if before.__name__ != name:
+                continue  # a class that another one refers to, as an autograd function and its graph do
             changes += _transfer(before, dict(vars(after)))
         elif isinstance(after, PLAIN):
             changes += _set_constant(owner, name, before, after)

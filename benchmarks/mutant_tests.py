@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,20 @@ class MutantTests:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
             raise session.Failed("The tests cannot be collected.")
+        self._check_effect(session)
         reached = self._run_without_mutant(session)
         gc.freeze()  # else a collection in a fork would copy all memory of its parent
         for path, mutant in self.mutants:
             self.report(path, mutant, self._test(session, path, mutant, reached))
         return True
+
+    def _check_effect(self, session: pytest.Session) -> None:
+        """Check that a source without a change changes nothing: else every mutant of its file would look killed."""
+        for path, name in self.modules.items():
+            source = path.read_text(encoding="utf-8")
+            outcome = in_fork(partial(put_in_effect, sys.modules[name], path, source), seconds=60)
+            if outcome != "not in effect":
+                raise session.Failed(f"{path.name} cannot be mutated in place: without a change, {outcome}.")
 
     def _run_without_mutant(self, session: pytest.Session) -> ReachedLines:
         with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +104,7 @@ def run_tests(session: pytest.Session, items: list[pytest.Item]) -> bool:
     return True
 
 
-def in_fork(work: Callable[[], bool], seconds: float) -> str:
+def in_fork(work: Callable[[], bool | None], seconds: float) -> str:
     """The outcome of `work` in a child process with limits of processor time, time by the clock, and memory.
 
     Args:
