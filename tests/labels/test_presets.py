@@ -1,16 +1,18 @@
 """The presets on the tiny street and on a real key frame."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.data import load_frames
-from uov_hf.geometry.projection import Camera, pair_points_with_pixels, round_to_pixels
+from uov_hf.geometry.projection import Camera, OcclusionConfig, pair_points_with_pixels, round_to_pixels
 from uov_hf.labels import PRESETS, Consolidation, LabelSet, PointLabels, decode_segmentation, label_points
 from uov_hf.labels.labelling import SequenceLabeller
 from uov_hf.labels.point_labels import SCHEMA
+from uov_hf.labels.superpoints import SuperpointConfig
+from uov_hf.labels.time_vote import TimeVoteConfig
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -143,3 +145,42 @@ def test_real_scans_without_poses_get_every_vote_but_the_one_over_time(shared_da
         assert label_points(label_set, frames, rule).num_frames == 1
     row, expected = (PointLabels(tmp_path, rule).read(frames.frame_ids[0]) for rule in ("consolidated", timeless))
     assert (row["labels"] != IGNORED).any() and np.array_equal(row["labels"], expected["labels"])
+
+
+def test_the_settings_of_the_presets_are_those_that_the_results_were_measured_with():
+    """Another setting needs new results (docs/results.md), and gives point labels in the same folder."""
+    off = {"occlusion": None, "augmentation_vote": False, "time_vote": None, "superpoint_vote": None}
+    votes = {
+        "occlusion": {
+            "beam_spacing": None,
+            "reach": 1.0,
+            "outline": 0.3,
+            "tolerance": 0.5,
+            "relative_tolerance": 0.05,
+        },
+        "augmentation_vote": True,
+        "time_vote": {
+            "window": 5,
+            "voxel_size": 0.3,
+            "num_neighbors": 12,
+            "reach": 0.3,
+            "relative_reach": 0.03,
+        },
+        "superpoint_vote": {
+            "num_neighbors": 8,
+            "reach": 0.3,
+            "relative_reach": 0.1,
+            "max_angle": 15.0,
+            "cell_size": 2.0,
+        },
+    }
+    assert asdict(Consolidation()) == off | {"camera_vote": "last", "min_confidence": 0.0, "clean_pairs": False}
+    assert asdict(Consolidation()) == asdict(PRESETS["paper"])
+    assert asdict(PRESETS["consolidated"]) == votes | {
+        "camera_vote": "all",
+        "min_confidence": 0.0,
+        "clean_pairs": True,
+    }
+    assert asdict(OcclusionConfig()) == votes["occlusion"]
+    assert asdict(TimeVoteConfig()) == votes["time_vote"]
+    assert asdict(SuperpointConfig()) == votes["superpoint_vote"]

@@ -67,3 +67,29 @@ def test_few_points_have_superpoints_too(num_points):
     assert superpoints.tolist() in ([], [0], [0, 0], [0, 1])
     votes = count_votes(np.arange(num_points), np.zeros(num_points), np.ones(num_points), num_points, 2)
     assert len(vote_in_superpoints(votes, superpoints)) == num_points
+
+
+def test_a_wall_that_touches_the_floor_is_another_superpoint_unless_any_angle_is_allowed():
+    floor = np.column_stack([grid(4.05 + np.arange(19) / 10, 0.1 + np.arange(16) / 10), np.full(304, -1.95)])
+    wall = np.column_stack([np.full(256, 5.95), grid(0.1 + np.arange(16) / 10, -1.85 + np.arange(16) / 10)])
+    positions = np.concatenate([floor, wall])
+    superpoints = find_superpoints(positions, SuperpointConfig())
+    of_floor, of_wall = (np.bincount(part) for part in (superpoints[:304], superpoints[304:]))
+    assert of_floor.argmax() != of_wall.argmax() and min(of_floor.max(), of_wall.max()) > 200
+    assert len(np.unique(find_superpoints(positions, SuperpointConfig(max_angle=90.0)))) == 1
+
+
+@pytest.mark.parametrize("reach, relative_reach, num_superpoints", [(0.3, 0.001, 2), (0.55, 0.001, 1), (0.3, 0.3, 1)])
+def test_patches_of_one_plane_are_joined_up_to_the_reach(reach, relative_reach, num_superpoints):
+    """Two patches of six points, half a metre apart: the neighbours of each point are in both."""
+    patch = np.column_stack([grid([2.1, 2.2], [0.1, 0.2, 0.3]), np.full(6, 0.5)])
+    positions = np.concatenate([patch, patch + [0, 0.7, 0]])
+    config = SuperpointConfig(num_neighbors=8, reach=reach, relative_reach=relative_reach)
+    assert len(np.unique(find_superpoints(positions, config))) == num_superpoints
+
+
+@pytest.mark.parametrize("name", ["num_neighbors", "reach", "relative_reach", "max_angle", "cell_size"])
+def test_a_setting_of_superpoints_that_is_not_positive_is_named(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be more than 0, got 0"):
+        SuperpointConfig(**{name: 0})
+    assert SuperpointConfig(**{name: 1})

@@ -115,3 +115,16 @@ def test_far_coordinates_are_as_good_as_near_ones():
 def test_scans_without_votes_give_no_labels(num_points):
     empty = scan(np.zeros((num_points, 3)), np.zeros(num_points, int), has_vote=[False] * num_points)
     assert label(np.zeros((num_points, 3)), empty, [empty]) == [255] * num_points
+
+
+def test_points_without_votes_make_no_voxels():
+    """They would count among the nearest voxels."""
+    assert scan([[0, 0, 0], [9, 0, 0]], [ROAD, ROAD], has_vote=[False, True]).centers.tolist() == [[9, 0, 0]]
+
+
+@pytest.mark.parametrize("name, least", [("voxel_size", 0), ("num_neighbors", 0), ("reach", 0), ("window", -1)])
+def test_a_setting_of_the_vote_over_time_that_is_out_of_range_is_named(name, least):
+    with pytest.raises(ValueError, match=f"`{name}` must be .*, got {least}"):
+        TimeVoteConfig(**{name: least})
+    assert TimeVoteConfig(**{name: least + 1})
+    assert TimeVoteConfig(relative_reach=0, reach=1e-3)

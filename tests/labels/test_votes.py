@@ -41,3 +41,15 @@ def test_a_point_without_votes_has_no_label():
     labels, confidence = decide(votes)
     assert labels.tolist() == [NONE, CAR] and confidence.tolist() == [0, 1]
     assert rank_classes(votes)[0].tolist() == [[NONE] * 3, [CAR, NONE, NONE]]
+
+
+def test_a_label_of_just_the_least_confidence_stays():
+    votes = votes_on_one_point((CAR, 0.5))
+    assert decide(votes, min_confidence=0.5)[0].tolist() == [CAR]
+    assert decide(votes, min_confidence=0.51)[0].tolist() == [NONE]
+
+
+def test_only_points_with_votes_have_any():
+    votes = count_votes(np.array([1, 1]), np.array([NONE, CAR]), np.array([0.0, 0.0]), 3, num_classes=2)
+    assert votes.is_any.tolist() == [False, True, False]
+    assert decide(votes)[0].tolist() == [NONE, CAR, NONE]  # a score of 0 is a vote, too
