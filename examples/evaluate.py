@@ -41,10 +41,12 @@ from uov_hf.own_car.calibration import read_calibration
 from uov_hf.processing_uov import DEFAULT_AFI
 from uov_hf.reproduction.record import start_record
 from uov_hf.training.arguments import DataArguments, RunArguments, option, parse_arguments, require_checkpoint
+from uov_hf.training.checkpoints import only_run_in
 from uov_hf.training.launch import sharing, start, wait_for_all
 from uov_hf.training.loaders import BrokenFrame, ReportBrokenFrames, only_readable
 from uov_hf.training.samples import load_split
 from uov_hf.vocabulary import load_map, load_vocabulary
+from uov_hf.written_together import written_together
 
 
 logger = get_logger("uov_hf.evaluate")
@@ -129,6 +131,12 @@ def main() -> None:
     args = parse_arguments(EvaluationArguments, __doc__)
     require_checkpoint(args.model_name_or_path)
     accelerator = start(args.output_dir, args.seed, args.mixed_precision)
+    with only_run_in(Path(args.output_dir), accelerator.is_main_process):
+        evaluate(args, accelerator)
+
+
+def evaluate(args: EvaluationArguments, accelerator: Accelerator) -> None:
+    """Evaluate a checkpoint, and write the results; all ranks call this."""
     recorder = start_record(accelerator, args.output_dir)
 
     # Model
@@ -270,25 +278,24 @@ def report(
         results["robustness"] = summarise(scores.overall.compute(), conditions, args.seed, baseline)
     results = without_nan(results)
     class_names, taxonomy_map = scores.classes.class_names, scores.classes.taxonomy_map
-    write_results(
-        output_dir / "metrics.json",
-        {
-            **results,
-            "class_names": class_names,
-            "map": taxonomy_map.describe() if taxonomy_map else None,
-            "model_name_or_path": args.model_name_or_path,
-            "dataset": args.dataset,
-            "split": args.split,
-            "num_frames": num_frames,
-            "broken_frames": broken,
-            "settings": settings,
-        },
-    )
+    metrics = {
+        **results,
+        "class_names": class_names,
+        "map": taxonomy_map.describe() if taxonomy_map else None,
+        "model_name_or_path": args.model_name_or_path,
+        "dataset": args.dataset,
+        "split": args.split,
+        "num_frames": num_frames,
+        "broken_frames": broken,
+        "settings": settings,
+    }
     tables = evaluation_tables(results, class_names, taxonomy_map)
-    (output_dir / "table.md").write_text(tables + "\n")
     figure = draw_confusion(scores.regions["all_points"].counts, class_names)
     figure.axes[0].set_xlabel("prediction")
-    figure.savefig(output_dir / "confusion_matrix.png", dpi=120)
+    with written_together(output_dir, "metrics.json") as temporary:
+        write_results(temporary / "metrics.json", metrics)
+        (temporary / "table.md").write_text(tables + "\n")
+        figure.savefig(temporary / "confusion_matrix.png", dpi=120)
     print(tables)
     if args.label_set and "teacher_seen_points" not in results:
         logger.warning(

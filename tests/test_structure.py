@@ -54,7 +54,7 @@ FLAT = {
     ],
 }
 # Small files without a room: they import nothing of ours, and every room may import them.
-HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers", "bag_paths", "digests"]
+HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers", "bag_paths", "digests", "written_together"]
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {
     **FLAT,
@@ -65,9 +65,10 @@ ROOMS = {
     "leftovers": [],
     "bag_paths": [],
     "digests": [],
+    "written_together": [],
     "geometry": [*FLAT],
     "vocabulary": [*FLAT],
-    "hub": [*FLAT],
+    "hub": [*FLAT, "written_together"],
     "": [*FLAT, "hub"],
     "pictures": [*FLAT, "geometry", "vocabulary"],
     "results": [*FLAT, "pictures", "vocabulary"],
@@ -96,7 +97,7 @@ ROOMS = {
     "convert": ["", *FLAT, *HELPERS, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],
     "segmenting": ["", *FLAT, *HELPERS, "hub", "pictures", "vocabulary", "teachers", "results", "tiles"],
-    "segmenting_bags": ["", *FLAT, "bag_paths", "bags", "pictures", "segmenting"],
+    "segmenting_bags": ["", *FLAT, "bag_paths", "bags", "pictures", "segmenting", "written_together"],
 }
 ROOMS["uov_hf_cli"] = [*ROOMS]
 

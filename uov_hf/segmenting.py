@@ -1,5 +1,6 @@
 """Segment scan files into folders of labels and pictures, as `uov-hf segment` does."""
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,11 +20,12 @@ from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.pipeline_uov import PointCloudSegmentation
 from uov_hf.point_files import SCAN_SUFFIXES, PointCloud, check_finite, read_cloud
-from uov_hf.results import SegmentedScan, check_libraries, write_result
+from uov_hf.results import SegmentedScan, check_is_not_the_scan, check_libraries, write_result
 from uov_hf.results.class_colors import class_colors
 from uov_hf.results.classes import write_classes
 from uov_hf.teachers import embed_pictures
 from uov_hf.tiles import TILE_RADIUS, is_larger_than_a_scan, segment_in_tiles
+from uov_hf.written_together import only_writer, written_together
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def segment_file(
         model_name_or_path (`str`, `Path` or `PointCloudSegmentationPipeline`):
             Folder or Hub id of a checkpoint, or a pipeline from [`load_segmenter`] for many scans.
         scan (`str` or `Path`): A file for [`read_cloud`].
-        output_dir (`str` or `Path`): Created if it does not exist. Results of an earlier run are overwritten.
+        output_dir (`str` or `Path`):
+            Created if it does not exist. Results of an earlier run are replaced. `classes.json` is the last file:
+            where it exists, all files are of one run.
         candidate_labels, candidate_embeds, intensity_max, refine, num_views:
             See [`PointCloudSegmentationPipeline`].
         min_score (`float`, *optional*, defaults to 0.0): Points with a lower score get no label.
@@ -106,8 +110,9 @@ def segment_file(
         device, dtype:
             See [`load_segmenter`].
         formats (sequence of `str`, *optional*, defaults to `("npy",)`): Among [`~uov_hf.results.FORMATS`].
-        result_name (`str`, *optional*): Path of the files in other formats, without suffix; by default the scan's name
-            in `output_dir`.
+        result_name (`str`, *optional*):
+            Path of the files in other formats, without suffix, in `output_dir` or in a folder that contains it; by
+            default the scan's name in `output_dir`.
         origins (`np.ndarray` of shape `(num_tiles, 2 or 3)`, *optional*):
             Positions of the sensor in the coordinates of the file. By default tiles are on a grid.
         tile_radius (`float`, *optional*, defaults to 50.0): Half the side of a tile, in metres.
@@ -152,9 +157,9 @@ def segment_file(
         result["labels"],
         files=tuple(stem.with_name(f"{stem.name}.{name}") for name in formats if name != "npy"),
     )
-    _write(segmented, viewer, with_arrays="npy" in formats)
     for path in segmented.files:
-        write_result(path, segmented)
+        check_is_not_the_scan(path, scan)
+    _write(segmented, stem.parent, viewer, with_arrays="npy" in formats)
     return segmented
 
 
@@ -183,22 +188,24 @@ def segment_files(
 
     Raises:
         ValueError: There is no scan, or one cannot be segmented. Results of the scans before it are kept.
+        BlockingIOError: Another run writes into the folder.
     """
     check_libraries(options.get("formats", ()))
     scans, output_dir = find_scans(scans), Path(output_dir)
     names = _folder_names(scans)
     bar = tqdm(zip(scans, names, strict=True), total=len(scans), unit="scan", disable=True if len(scans) < 2 else None)
-    for scan, name in bar:
-        result_name = None if len(scans) < 2 else output_dir / name
-        try:
-            yield segment_file(segmenter, scan, output_dir / name, result_name=result_name, **options)
-        except ValueError as error:
-            if on_error == "skip":
-                yield SkippedScan(scan, str(error))
-            elif len(scans) > 1:
-                raise ValueError(f"{error} `--on_error skip` goes on with the other scans.") from error
-            else:
-                raise
+    with only_writer(output_dir):
+        for scan, name in bar:
+            result_name = None if len(scans) < 2 else output_dir / name
+            try:
+                yield segment_file(segmenter, scan, output_dir / name, result_name=result_name, **options)
+            except ValueError as error:
+                if on_error == "skip":
+                    yield SkippedScan(scan, str(error))
+                elif len(scans) > 1:
+                    raise ValueError(f"{error} `--on_error skip` goes on with the other scans.") from error
+                else:
+                    raise
 
 
 def find_scans(sources: Iterable[str | Path]) -> list[Path]:
@@ -307,14 +314,22 @@ def _extent(cloud: PointCloud) -> float:
     return max(10.0, float(np.nanpercentile(np.abs(cloud.points[:, :2]), 99)))
 
 
-def _write(result: SegmentedScan, viewer: bool, with_arrays: bool) -> None:
-    folder, names, colors = result.folder, result.class_names, class_colors(result.class_names)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, values in {"labels.npy": result.labels, "scores.npy": result.scores}.items():
-        if with_arrays:
-            np.save(folder / name, values)
-        else:
-            (folder / name).unlink(missing_ok=True)  # of an earlier run, with its classes
+def _write(result: SegmentedScan, place: Path, viewer: bool, with_arrays: bool) -> None:
+    """Write all files of a result; `place` is the folder of those in other formats, or one that contains it."""
+    own = result.folder.relative_to(place)
+    earlier = [glob.escape(str(own / name)) for name in ("labels.npy", "scores.npy", "viewer.html")]
+    with written_together(place, own / "classes.json", replaces=earlier) as temporary:
+        for path in result.files:
+            write_result(temporary / path.relative_to(place), result)
+        (temporary / own).mkdir(parents=True, exist_ok=True)
+        _write_folder(temporary / own, result, viewer, with_arrays)
+
+
+def _write_folder(folder: Path, result: SegmentedScan, viewer: bool, with_arrays: bool) -> None:
+    names, colors = result.class_names, class_colors(result.class_names)
+    if with_arrays:
+        np.save(folder / "labels.npy", result.labels)
+        np.save(folder / "scores.npy", result.scores)
     about = {"scan": result.scan.name, "num_points": len(result.points), "origin": result.origin.tolist()}
     write_classes(folder / "classes.json", about, names, colors, result.points_per_class())
     title = f"{result.scan.name}: {len(result.points):,} points"
@@ -325,5 +340,3 @@ def _write(result: SegmentedScan, viewer: bool, with_arrays: bool) -> None:
         shown = result.cloud.file_points, result.labels, names, colors
         intensity = result.points[:, 3] if result.points.shape[1] > 3 else None
         write_viewer(folder / "viewer.html", *shown, scores=result.scores, intensity=intensity, title=title)
-    else:
-        (folder / "viewer.html").unlink(missing_ok=True)  # of an earlier run, with its labels

@@ -23,6 +23,7 @@ from uov_hf.configuration_uov import IGNORED
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.pipeline_uov import PointCloudSegmentation
 from uov_hf.segmenting import class_colors
+from uov_hf.written_together import only_writer
 
 
 UNLABELLED_COLOR = (128, 128, 128)
@@ -77,16 +78,18 @@ def segment_bags(
 
     Raises:
         ValueError: A bag cannot be read or segmented. Results of the bags before it are kept.
+        BlockingIOError: Another run writes into the folder.
     """
     own = {"candidate_labels": candidate_labels, "candidate_embeds": candidate_embeds, "intensity_max": intensity_max}
     found = [(path, root) for root in map(Path, bags) for path in find_bags(root)]
     names = Counter(sequence_name(path) for path, _ in found)
     if equal := [str(path) for path, _ in found if names[sequence_name(path)] > 1]:
         raise ValueError(f"expected bags of different names, as results have them, got {', '.join(equal)}.")
-    for path, root in found:
-        bag = Bag(path)
-        recording = BagRecording(bag, read_content(bag), find_settings(path, root), points_only=True)
-        yield _BagSegmenter(segmenter, recording, own, options).write(Path(output_dir))
+    with only_writer(Path(output_dir)):
+        for path, root in found:
+            bag = Bag(path)
+            recording = BagRecording(bag, read_content(bag), find_settings(path, root), points_only=True)
+            yield _BagSegmenter(segmenter, recording, own, options).write(Path(output_dir))
 
 
 class _BagSegmenter:

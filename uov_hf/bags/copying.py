@@ -70,10 +70,10 @@ def copy_bag(bag: Bag, output_dir: Path, name: str) -> Iterator[BagCopy]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # it may have gigabytes
         raise
-    if final.is_dir():
-        shutil.rmtree(final)
+    if final.is_dir():  # renamed before it is removed: a run killed meanwhile leaves no part that looks whole
+        final.replace(partial / "earlier")
     (partial / final.name).replace(final)
-    partial.rmdir()
+    shutil.rmtree(partial)
 
 
 def copy_path(bag: Bag, output_dir: Path, name: str) -> Path:

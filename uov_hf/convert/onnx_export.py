@@ -4,7 +4,6 @@ import inspect
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from uov_hf import (
     text_points,
     voxel_grid,
 )
+from uov_hf.written_together import only_writer, written_together
 
 
 try:
@@ -77,6 +77,7 @@ def export_onnx(
     Raises:
         ValueError: If the logits of ONNX Runtime and torch differ by more than `TOLERANCE` times the largest, the scan
             has no voxels, or the network is too large for one file. Nothing is written then.
+        BlockingIOError: Another run writes into the folder.
         ImportError: The extra `onnx` is not installed.
     """
     folder = Path(output_dir)
@@ -85,13 +86,11 @@ def export_onnx(
         raise ValueError(f"The network has {num_bytes:,} bytes of weights, and an ONNX file at most {MAX_BYTES:,}.")
     if points is None:
         points, intensity_max = random_scan(), 255.0
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".exporting-") as temporary:
-        file = Path(temporary) / "model.onnx"
+    with only_writer(folder), written_together(folder, "model.onnx") as temporary:
+        file = temporary / "model.onnx"
         onnx.save(build_onnx(model.eval(), extractor), file)
         num_voxels, difference = prove(model, extractor, file, points, intensity_max)
-        _copy_program(folder)
-        file.replace(folder / "model.onnx")
+        _copy_program(temporary)
     return OnnxExport(folder, (folder / "model.onnx").stat().st_size, num_voxels, difference)
 
 

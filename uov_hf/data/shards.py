@@ -25,7 +25,7 @@ from uov_hf.data.progress import Progress
 from uov_hf.data.shard_file import MAX_FRAMES, ShardFile, to_table
 from uov_hf.data.unfinished_rows import UnfinishedRows
 from uov_hf.data.write_report import Attempts, OnError, TooManyBrokenFrames, WriteReport, describe
-from uov_hf.data.writer_lock import writer_lock
+from uov_hf.data.writer_lock import remove_leftovers, writer_lock
 from uov_hf.leftovers import is_leftover
 
 
@@ -130,6 +130,8 @@ def write_shards(
         if process_index == 0:
             plan.delete_outdated()
             writer.rows.remove(plan.done)
+            if not plan.parts:
+                remove_leftovers(Path(folder))
         forecast = Forecast(Path(folder), plan.num_missing, len(share), num_processes)
         with Progress(forecast, len(share), show_progress) as progress:
             writer.write(share, open_sequence, progress)

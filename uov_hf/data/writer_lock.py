@@ -1,5 +1,6 @@
 """One writer per folder: a lock file that names the process that writes."""
 
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
 from typing import TypedDict
+from uuid import uuid4
 
 import psutil
 
@@ -24,6 +26,9 @@ HEARTBEAT = 30.0  # seconds between two updates of the lock's time
 # The lock of a process on another machine is stale after this time without an update.
 STALE_AFTER = 120.0
 POLL = 5.0  # seconds between two looks at such a lock
+# Of file systems on which a file has one name, such as exFAT. There a killed process may leave an empty lock, which
+# is stale after `STALE_AFTER`.
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class Owner(TypedDict):
@@ -59,9 +64,12 @@ def writer_lock(folder: Path, removes_temporary: bool = True) -> Iterator[None]:
     thread = Thread(target=_keep_fresh, args=(lock, stop), daemon=True)
     thread.start()
     try:
-        if removes_temporary:
-            for temporary in (*folder.glob("*.tmp"), *unfinished.glob("*.tmp")):
-                temporary.unlink(missing_ok=True)
+        patterns = [
+            (unfinished, "lock-*.tmp"),
+            *([(folder, "*.tmp"), (unfinished, "*.tmp")] if removes_temporary else []),
+        ]
+        for temporary in [path for place, pattern in patterns for path in place.glob(pattern)]:
+            temporary.unlink(missing_ok=True)
         yield
     finally:
         stop.set()
@@ -70,6 +78,17 @@ def writer_lock(folder: Path, removes_temporary: bool = True) -> Iterator[None]:
             lock.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: rows of an interrupted run
             unfinished.rmdir()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer on this machine left in a folder in which there is nothing more to write."""
+    unfinished = folder / UNFINISHED
+    owner = _read(unfinished / "lock.json")
+    if owner is not None and owner["host"] == socket.gethostname() and _is_stale(unfinished / "lock.json", owner):
+        with suppress(RuntimeError), writer_lock(folder, removes_temporary=False):  # another run may have it by now
+            return
+    with suppress(OSError):  # a run works there, or there is none, or the folder cannot be changed
+        unfinished.rmdir()
 
 
 def _acquire(lock: Path, own: Owner, folder: Path) -> None:
@@ -90,16 +109,28 @@ def _acquire(lock: Path, own: Owner, folder: Path) -> None:
 
 def _create(lock: Path, own: Owner) -> bool:
     """Create the lock; returns False if there is one."""
+    # A second name of a complete file: a process that is killed while it writes leaves no lock without an owner.
+    complete = lock.with_name(f"lock-{uuid4().hex[:12]}.tmp")
     try:
-        file = open(lock, "x", encoding="utf-8")  # noqa: SIM115  fails if it exists: one of two processes wins
+        complete.write_text(json.dumps(own), encoding="utf-8")
+        os.link(complete, lock)  # fails if it exists: one of two processes wins
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        return _create_without_link(lock, own)
+    finally:
+        complete.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_link(lock: Path, own: Owner) -> bool:
     try:
-        with file:
-            json.dump(own, file)
-    except BaseException:  # of a full disk, or Ctrl-C: an empty lock would keep the next run out
-        lock.unlink(missing_ok=True)
-        raise
+        with open(lock, "x", encoding="utf-8") as file:
+            file.write(json.dumps(own))
+    except FileExistsError:
+        return False
     return True
 
 

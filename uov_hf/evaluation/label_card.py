@@ -186,7 +186,7 @@ def write_label_card(folder: Path, statistics: LabelStatistics, source: CardSour
     )
     helpers = {"percent": percent, "cell": as_cell, "num_earlier_scans": NUM_EARLIER_SCANS, "time_voxel": TIME_VOXEL}
     page = render_template("uov_hf.evaluation", "label_card.md", card_data=card_data.to_yaml(), **helpers, **card)
-    DatasetCard(page).save(folder / "README.md")
+    write_atomically(folder / "README.md", str(DatasetCard(page)).encode())
     logger.info("Card: %s", folder / "README.md")
 
 

@@ -58,8 +58,7 @@ def without_nan(value: Any) -> Any:
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
     """Write results without NaN as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    write_atomically(path, (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
 
 
 def results_table(results: Mapping[str, SegmentationMetrics], class_names: list[str]) -> str:

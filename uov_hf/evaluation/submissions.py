@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.data.shard_file import write_atomically
 from uov_hf.foreign_paths import inside
 from uov_hf.vocabulary import load_vocabulary
 
@@ -51,15 +52,13 @@ class Submission:
     def write_scan(self, frame_id: str, points: np.ndarray, labels: np.ndarray) -> None:
         """Write the predicted labels `(num_points,)` of one frame; 255 is none."""
         path = inside(self.folder, self._name(frame_id), f"The frame id {frame_id}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.codes[label_everywhere(points, labels)].tofile(path)
+        write_atomically(path, self.codes[label_everywhere(points, labels)].tobytes())
 
     def write_description(self) -> None:
         """Write `submission.json`, if the layout has one; one process calls this."""
         if self.layout == "nuscenes":
             path = self.folder / self.split / "submission.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"meta": NUSCENES_META}, indent=2) + "\n")
+            write_atomically(path, (json.dumps({"meta": NUSCENES_META}, indent=2) + "\n").encode())
 
     def _name(self, frame_id: str) -> str:
         if self.layout == "nuscenes":

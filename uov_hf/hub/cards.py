@@ -10,6 +10,8 @@ from typing import Any, TypedDict
 import jinja2
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 
+from uov_hf.written_together import written_together
+
 
 LICENSE_NOT_STATED = "not stated. The terms of the training data and of the teacher apply, too; ask its author."
 LICENSE_FILE = "LICENSE.md"
@@ -82,12 +84,13 @@ def write_model_card(
         base_model=base_model,
     )
     content = render_template("uov_hf.hub", "model_card.md", card_data=card_data.to_yaml(), **fields)
-    ModelCard(content).save(folder / "README.md")
-    if license == "other":
-        terms = f"Weights: {fields['license_note']}\n"
-        if fields["data_license"]:
-            terms += f"\nTraining data: {fields['data_license']}\n"
-        (folder / LICENSE_FILE).write_text(f"# Licence of the weights\n\n{terms}", encoding="utf-8")
+    with written_together(folder, "README.md") as temporary:
+        ModelCard(content).save(temporary / "README.md")
+        if license == "other":
+            terms = f"Weights: {fields['license_note']}\n"
+            if fields["data_license"]:
+                terms += f"\nTraining data: {fields['data_license']}\n"
+            (temporary / LICENSE_FILE).write_text(f"# Licence of the weights\n\n{terms}", encoding="utf-8")
 
 
 def write_default_card(folder: Path) -> None:

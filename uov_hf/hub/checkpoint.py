@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
 from huggingface_hub import whoami
@@ -20,6 +19,7 @@ from uov_hf.modeling_uov_pretraining import UOVForPreTraining
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.pipeline_uov import PointCloudSegmentationPipeline
 from uov_hf.processing_uov import UOVProcessor
+from uov_hf.written_together import written_together
 
 
 MODEL_CLASSES = {
@@ -84,8 +84,9 @@ def save_checkpoint(
     `AutoModel`, `AutoProcessor` and `pipeline`. Without the package installed, load it with `trust_remote_code=True`.
     `save_pretrained` of either object writes the same files without the code.
 
-    Files are written to a temporary folder and moved, `config.json` last: no file is half-written, and an empty folder
-    becomes a checkpoint only when it is complete. Weight files of an earlier save are deleted; other files stay.
+    Files are written to a temporary folder and moved, `config.json` last, after that of an earlier save was removed.
+    So no file is half-written, and a folder with `config.json` has the files of one save. Weight files of an earlier
+    save are deleted, and what a killed save has left; other files stay.
 
     Args:
         folder (`str` or `os.PathLike`): Created if missing.
@@ -95,21 +96,12 @@ def save_checkpoint(
         max_shard_size (`int` or `str`, *optional*):
             Such as `"2GB"`: larger weights are split into files of this size. By default that of transformers.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     processor.has_text_tower = model.config.has_teachers_text_tower
-    with TemporaryDirectory(dir=folder, prefix=".saving-") as name:
-        temporary = Path(name)
+    with written_together(Path(folder), "config.json", replaces=WEIGHT_FILES) as temporary:
         options: dict[str, Any] = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         model.save_pretrained(temporary, **options)
         processor.save_pretrained(temporary)
         _add_code(temporary)
-        new = sorted(file.name for file in temporary.iterdir() if file.name != "config.json")
-        for file_name in new:
-            (temporary / file_name).replace(folder / file_name)
-        for stale in {file for pattern in WEIGHT_FILES for file in folder.glob(pattern) if file.name not in new}:
-            stale.unlink()
-        (temporary / "config.json").replace(folder / "config.json")
 
 
 def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[UploadOptions]) -> str:

@@ -19,7 +19,7 @@ from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.shards import Sharing, write_shards
 from uov_hf.data.unfinished_rows import UnfinishedRows
 from uov_hf.data.write_report import WriteReport
-from uov_hf.data.writer_lock import writer_lock
+from uov_hf.data.writer_lock import remove_leftovers, writer_lock
 from uov_hf.hub.upload import hide_folders, is_hub_id
 from uov_hf.labels.description import FORMAT_VERSION, read_description, read_verified, to_sealed_json
 from uov_hf.labels.identity import (
@@ -135,6 +135,7 @@ class LabelSet:
                         checksums["prompt_embeds_sha256"] = hashlib.sha256(content).hexdigest()
                         write_atomically(folder / PROMPT_EMBEDS, content)
                     write_atomically(folder / "label_set.json", to_sealed_json(description | checksums))
+        remove_leftovers(folder)
         label_set = cls(folder)
         _check_same(label_set, json.loads(json.dumps(description)))  # lists for tuples
         return label_set

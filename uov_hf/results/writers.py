@@ -30,10 +30,19 @@ def write_result(path: Path, result: SegmentedScan) -> None:
         ValueError: The file is the scan itself.
         ImportError: The library that writes this format is not installed.
     """
-    if path.exists() and path.samefile(result.scan):
-        raise ValueError(f"{path}: the result would overwrite the scan. Use another --output_dir.")
+    check_is_not_the_scan(path, result.scan)
     path.parent.mkdir(parents=True, exist_ok=True)
     _WRITERS[path.suffix[1:].lower()](path, result)
+
+
+def check_is_not_the_scan(path: Path, scan: Path) -> None:
+    """Check that a result is not written over the scan.
+
+    Raises:
+        ValueError: The file is the scan itself.
+    """
+    if path.exists() and path.samefile(scan):
+        raise ValueError(f"{path}: the result would overwrite the scan. Use another --output_dir.")
 
 
 def check_libraries(formats: Sequence[str]) -> None:

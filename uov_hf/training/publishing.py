@@ -18,6 +18,7 @@ from uov_hf.processing_uov import UOVProcessor
 from uov_hf.training.arguments import DataArguments, LabelSetArguments, SegmenterArguments, TrainingArguments
 from uov_hf.training.checkpoints import only_run_in
 from uov_hf.training.collation import BatchT
+from uov_hf.training.interruption import sigterm_noted
 from uov_hf.training.launch import wait_for_all
 from uov_hf.training.objectives import Objective
 from uov_hf.training.run import Run
@@ -50,7 +51,8 @@ def finish_run(
     that of the model's classes, if it is not that of the `supervision`.
     """
     if run.accelerator.is_main_process:
-        with only_run_in(run.output_dir, is_main_process=True):
+        # SIGTERM comes too late to save anything else: what takes seconds is finished, and the run ends with 0.
+        with only_run_in(run.output_dir, is_main_process=True), sigterm_noted():
             save_checkpoint(run.output_dir, model, processor)
             write_card(run, args, objective, supervision, model, taxonomy or supervision[0].taxonomy)
         if args.push_to_hub:

@@ -1,0 +1,130 @@
+"""Files that belong together: written to a temporary folder, and moved when all of them are complete."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import IO
+
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows
+    flock = None  # type: ignore[assignment]  # the system has no such function
+
+PREFIX, LOCK = ".saving-", ".lock"
+
+
+@contextmanager
+def written_together(folder: Path, last: str | Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
+    """A temporary folder, whose files are moved into `folder` when the context ends without an error.
+
+    `last` is moved as the last one. If `folder` has a file of this name, it is removed before the others are moved.
+    So all files are of one run wherever `last` exists, even if a run was killed while it moved them. What killed runs
+    have left is removed.
+
+    Args:
+        folder (`Path`): Created if missing.
+        last (`str` or `Path`): A file that is always written, by its path in `folder`.
+        replaces (`Iterable[str]`, *optional*):
+            Patterns (of `Path.glob`) of files of earlier runs that are deleted if they are not written again. Other
+            files in `folder` stay.
+
+    Raises:
+        OSError: A file cannot be written, as on a full disk. Unless it was a file that could not be moved, the files
+            in `folder` are as before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    temporary, lock = _make_temporary(folder)
+    try:
+        yield temporary
+        files = {path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()}
+        (folder / last).unlink(missing_ok=True)
+        for stale in {path for pattern in replaces for path in folder.glob(pattern)} - {folder / one for one in files}:
+            stale.unlink()
+        for file in [*sorted(files - {Path(last), Path(LOCK)}), Path(last)]:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / file, folder / file)
+    finally:
+        lock.close()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder of results. The lock of a killed run keeps none out.
+
+    Raises:
+        BlockingIOError: Another run writes into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = _open_held(folder / LOCK)
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            f"{folder} is being written by another run. Wait until it has finished, or give another --output_dir."
+        ) from error
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.close()
+
+
+def _make_temporary(folder: Path) -> tuple[Path, IO[str]]:
+    """A new temporary folder, and the lock in it that this process holds."""
+    while True:
+        temporary = Path(mkdtemp(dir=folder, prefix=PREFIX))
+        # Until the lock is held, another run may take the folder for a leftover, and remove it.
+        with suppress(FileNotFoundError, BlockingIOError):
+            return temporary, _open_held(temporary / LOCK)
+
+
+def _open_held(path: Path) -> IO[str]:
+    """A new or present file of a lock, which this process holds until it closes the file or ends.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    while True:
+        lock = open(path, "a")  # noqa: SIM115  the caller closes it
+        try:
+            _hold(lock)
+            # The run that held it before may have removed the file after it was opened here.
+            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # its run works, or it was removed meanwhile
+            if not (path / LOCK).exists():
+                path.rmdir()  # killed before there was anything in it
+                continue
+            with open(path / LOCK, "r+") as lock:
+                if _hold(lock):
+                    shutil.rmtree(path)
+
+
+def _hold(lock: IO[str]) -> bool:
+    """Hold a lock until the file is closed; False on systems and file systems without locks.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    if flock is None:
+        return False
+    try:
+        flock(lock, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # such as ENOLCK of a network file system
+        return False
+    return True
