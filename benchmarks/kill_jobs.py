@@ -1,5 +1,6 @@
 """The long commands that `kills.py` kills: how each starts, what it needs, and how one process of it is run."""
 
+import multiprocessing
 import os
 import runpy
 import signal
@@ -171,6 +172,7 @@ def run(words: list[str], folder: Path, log: Path, kill_at: int, number: int, to
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method(None, force=True)  # the default of this Python, as in an interpreter
     count_changes(folder, log.with_suffix(".changes"), kill_at, number, to_group)
     run_words(words)
 
