@@ -20,6 +20,7 @@ The processes are forks of a server that has imported the package, because an im
 many kills of new interpreters, as a user starts them. A check in the folder of an earlier one adds what is missing.
 """
 
+import argparse
 import filecmp
 import random
 import signal
@@ -41,12 +42,13 @@ from uov_hf.data.shard_file import write_atomically
 from uov_hf.training.checkpoints import STATE_FILE, check_whole
 from uov_hf.training.interruption import RESUME_STATUS
 from uov_hf.training.tracking import LOG_FILE, read_log
+from uov_hf.written_together import only_writer
 
 
 # Times, settings of the check, and the state of random generators, which a resumed run does not read.
 NOT_COMPARED = ("run.json", "*.log", "stage.json", "report.md", "random_states_*", "SHA256SUMS")
 MOMENTS, SIGNALS = ("random", "change", "temporary"), (signal.SIGKILL, signal.SIGTERM)
-MOST_KILLS = 8  # of one run
+MOST_KILLS = 4  # of one run
 
 
 @dataclass
@@ -88,6 +90,12 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=0, metavar="N", help="Kills of new interpreters; default: none.")
     parser.add_argument("--only", nargs="+", help="Only these commands.")
     args = parser.parse_args()
+    with only_writer(args.output_dir / "kills"):
+        check(args)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Kill every command until it was killed often enough, and write `kills.json` after each run that has ended."""
     result = args.output_dir / "kills.json"
     rows = read_rows(result)
     for fresh in (False, True):

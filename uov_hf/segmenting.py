@@ -45,7 +45,7 @@ def load_segmenter(
     """Load the pipeline of a checkpoint from a folder or the Hub, by default on the GPU if there is one.
 
     Raises:
-        OSError: There is no such checkpoint.
+        OSError: There is no such checkpoint, or it is damaged.
         ValueError: There is no such device on this machine, or no such dtype.
     """
     if dtype != "auto" and not isinstance(getattr(torch, str(dtype).removeprefix("torch."), None), torch.dtype):
@@ -63,8 +63,12 @@ def load_segmenter(
             revision=revision,
             trust_remote_code=False,  # else transformers offers in a terminal to run the code of a repository
         )
-    except OSError as error:
-        raise OSError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:
+        # `pipeline` collects a traceback for each class that it tries; the last line has the reason.
+        reason = str(error).strip().rpartition("\n")[2]
+        if "ignore_mismatched_sizes" in reason:
+            reason = "config.json does not fit the weights; the report above lists the tensors."
+        raise OSError(f"{path}: the checkpoint cannot be loaded: {reason}") from error
 
 
 def segment_file(

@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO
 
+from safetensors import SafetensorError
+
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -33,14 +35,15 @@ def written_together(folder: Path, last: str | Path, replaces: Iterable[str] = (
             files in `folder` stay.
 
     Raises:
-        OSError: A file cannot be written, as on a full disk. Unless it was a file that could not be moved, the files
-            in `folder` are as before.
+        OSError: A file cannot be written, as on a full disk. The message names the folder, whose files are as before.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    temporary, lock = _make_temporary(folder)
+    with _errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        temporary, lock = _make_temporary(folder)
     try:
-        yield temporary
+        with _errors_named(folder):
+            yield temporary
         files = {path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()}
         (folder / last).unlink(missing_ok=True)
         for stale in {path for pattern in replaces for path in folder.glob(pattern)} - {folder / one for one in files}:
@@ -59,19 +62,35 @@ def only_writer(folder: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: Another run writes into it.
+        OSError: It cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = _open_held(folder / LOCK)
-    except BlockingIOError as error:
-        raise BlockingIOError(
-            f"{folder} is being written by another run. Wait until it has finished, or give another --output_dir."
-        ) from error
+    with _errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = _open_held(folder / LOCK)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"{folder} is being written by another run. Wait until it has finished, or give another --output_dir."
+            ) from error
     try:
         yield
     finally:
         (folder / LOCK).unlink(missing_ok=True)
         lock.close()
+
+
+@contextmanager
+def _errors_named(folder: Path) -> Iterator[None]:
+    """Name the folder in an error of the disk."""
+    try:
+        yield
+    except BlockingIOError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{folder}: could not be written: {error}. The results in it are as before. Free some space or fix the "
+            "cause, then run the same command again."
+        ) from error
 
 
 def _make_temporary(folder: Path) -> tuple[Path, IO[str]]:

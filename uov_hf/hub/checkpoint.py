@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from huggingface_hub import whoami
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 
@@ -51,16 +53,19 @@ CHECKPOINT_FILES = (
     "LICENSE.md",
 )
 
+SAVE_AGAIN = "Copy, download or save the checkpoint again."
+
 
 def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
     """Check, before anything else is loaded, that there is a checkpoint in a folder or on the Hub.
 
     Raises:
-        OSError: There is none. The message is one line.
+        OSError: There is none, or a file in the folder is cut short or missing. The message is one line.
     """
     if Path(name_or_path).is_dir():
         if not (Path(name_or_path) / "config.json").is_file():
             raise OSError(f"{name_or_path}: expected a folder with a checkpoint, got one without config.json.")
+        _check_files(Path(name_or_path))
     elif name_or_path.count("/") > 1 or name_or_path.startswith((".", "/", "~")):
         raise OSError(f"{name_or_path}: there is no such folder, and ids on the Hub look like user/name.")
     else:
@@ -69,6 +74,33 @@ def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise OSError(f"{name_or_path}: there is no such folder, and on the Hub: {reason}") from error
+
+
+def _check_files(folder: Path) -> None:
+    """Check that the configuration of a checkpoint is valid, and that its weight files are there and complete."""
+    try:
+        UOVConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise OSError(
+            f"{folder / 'config.json'}: expected the configuration of a checkpoint, got: {reason}"
+        ) from error
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    files = [single]
+    if index.is_file() and not single.is_file():
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (ValueError, KeyError, AttributeError) as error:
+            raise OSError(f"{index}: expected the list of the weight files, got: {error!r}. {SAVE_AGAIN}") from error
+        files = [folder / name for name in sorted(set(names))]
+    for file in files:
+        if not file.is_file():
+            raise OSError(f"{file}: expected the weights of the checkpoint, got no such file. {SAVE_AGAIN}")
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as error:
+            raise OSError(f"{file}: expected whole weights, got a damaged file: {error}. {SAVE_AGAIN}") from error
 
 
 def save_checkpoint(

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import SAFE_WEIGHTS_NAME
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.data.writer_lock import writer_lock
@@ -126,20 +126,34 @@ def save_checkpoint(
 
     `config` is saved beside the weights: an intermediate checkpoint loads with `from_pretrained` too. The last `keep`
     checkpoints stay on disk, or all.
+
+    Raises:
+        OSError: A file cannot be written, as on a full disk. The message names the last checkpoint, which stays.
     """
     final = output_dir / f"checkpoint-{state['step']}"
     partial = _unfinished(final)
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            config.save_pretrained(partial)
+            (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
+            _write_digests(partial)
+            _publish(partial, final)
+    # What torch and safetensors raise for an error of the disk is no `OSError`.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
+        last = next(reversed(list_checkpoints(output_dir)), None)
+        raise OSError(
+            f"{final} could not be saved: {error}. "
+            + (f"The last checkpoint is {last.name}. " if last else "There is no earlier checkpoint. ")
+            + "Free some space or fix the cause, then run the same command again with --resume_from_checkpoint latest."
+        ) from error
     if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        config.save_pretrained(partial)
-        (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
-        _write_digests(partial)
-        _publish(partial, final)
         _remove(list_checkpoints(output_dir)[:-keep] if keep else [])
     accelerator.wait_for_everyone()
     return final

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from uov_hf.data.shard_file import errors_named
+
 
 LOG_FILE = "train_log.jsonl"
 LogRecord = dict[str, float]  # `step`, `epoch`, `loss`, its terms, `learning_rate`, … of one optimiser step
@@ -16,11 +18,12 @@ class TrainLog:
         self.path = path
         kept = [record for record in read_log(path) if record["step"] <= start_step] if start_step else []
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(partial, path)
+        with errors_named(path):
+            partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            os.replace(partial, path)
 
     def write(self, record: LogRecord) -> None:
-        with self.path.open("a") as file:
+        with errors_named(self.path), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
 
