@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import room_for
 from PIL import Image
 
 from uov_hf.point_files import read_cloud
@@ -22,6 +23,7 @@ from uov_hf.segmenting import (
 )
 from uov_hf.teachers import embed_pictures
 from uov_hf.vocabulary import load_vocabulary
+from uov_hf.written_together import only_writer
 from uov_hf_cli.__main__ import main
 
 
@@ -262,3 +264,46 @@ def test_a_map_is_segmented_in_tiles_in_its_own_coordinates(segmenter, tmp_path)
         (tmp_path / "origins.txt").write_text(content)
         with pytest.raises(ValueError, match="origins.txt: expected rows of x y"):
             read_origins(tmp_path / "origins.txt")
+
+
+def bytes_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("num_bytes", [0, 500, 2_000, 8_000])
+def test_on_a_full_disk_the_results_of_an_earlier_run_stay(segmenter, tmp_path, num_bytes):
+    scan, folder = write_scan(tmp_path / "scan.bin"), tmp_path / "out"
+    segment_file(segmenter, scan, folder, formats=["npy", "label"])
+    before = bytes_of(folder)
+    options = {"candidate_labels": "tree, car", "formats": ["npy", "label", "pcd"]}
+    with room_for(num_bytes), pytest.raises(OSError, match=f"{folder}: could not be written: .* are as before"):
+        segment_file(segmenter, scan, folder, **options)
+    assert bytes_of(folder) == before
+    segment_file(segmenter, scan, folder, **options)
+    assert {path.name for path in bytes_of(folder).keys() - before.keys()} == {"scan.pcd"}
+
+
+def test_a_second_run_into_a_folder_is_refused_in_one_line(segmenter, tiny_segmenter, tmp_path, capsys):
+    scan, folder = write_scan(tmp_path / "scan.bin"), tmp_path / "out"
+    with only_writer(folder):
+        program = ["segment", str(scan), "--model_name_or_path", str(tiny_segmenter), "--device", "cpu"]
+        assert main([*program, "--output_dir", str(folder)]) == 1
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert last.startswith(f"uov-hf: {folder} is being written by another run.")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_scan_that_vanishes_after_the_folder_was_listed_is_named(segmenter, tmp_path, on_error):
+    (tmp_path / "scans").mkdir()
+    for name in ("0.bin", "1.bin", "2.bin"):
+        write_scan(tmp_path / "scans" / name)
+    results = segment_files(segmenter, [tmp_path / "scans"], tmp_path / "out", on_error=on_error)
+    next(results)
+    (tmp_path / "scans" / "1.bin").unlink()
+    if on_error == "raise":
+        with pytest.raises((OSError, ValueError), match=r"1\.bin"):
+            next(results)
+        return
+    skipped, last = results
+    assert "1.bin" in skipped.error and last.scan.name == "2.bin"

@@ -1,11 +1,11 @@
 """The store under odd conditions: long names, ids that are not unique, a full disk, a clock that is set."""
 
-import resource
 from types import SimpleNamespace
 
 import psutil
 import pyarrow as pa
 import pytest
+from full_disk import room_for
 from tiny_frames import Files, OwnCar
 
 from uov_hf.data import Frames, load_frames
@@ -42,13 +42,8 @@ def test_a_sequence_of_a_long_name_becomes_parquet(car, tmp_path, monkeypatch):
 
 def test_a_lock_that_could_not_be_written_does_not_keep_the_next_run_out(tmp_path):
     """As on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"lock\.json: could not be written: .*run the same command again"):
-            write_ids(tmp_path / "shards", ["0"], ["a"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with room_for(0), pytest.raises(OSError, match=r"lock\.json: could not be written: .*run the same command again"):
+        write_ids(tmp_path / "shards", ["0"], ["a"])
     assert write_ids(tmp_path / "shards", ["0"], ["a"]).num_frames == 1
 
 

@@ -1,8 +1,12 @@
 """One run at a time writes into a folder, and a run that has ended keeps none out."""
 
+import errno
+import json
 import multiprocessing
 import os
 import signal
+import socket
+import sys
 
 import pytest
 from id_rows import Writer, rows
@@ -93,3 +97,57 @@ def test_what_a_killed_writer_left_is_removed(write, frames):
         path.touch()
     write(frames)
     assert not any(path.exists() for path in left)
+
+
+def take_lock_and_be_killed(folder, change):
+    """Be killed before this number of changes of the folder: in the course of taking the lock."""
+    count = 0
+
+    def kill(event, arguments):
+        nonlocal count
+        is_change = event in ("open", "os.link", "os.remove", "os.mkdir", "os.rename") and str(folder) in str(
+            arguments[0]
+        )
+        count += is_change
+        if is_change and count == change:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(kill)
+    with writer_lock.writer_lock(folder):
+        signal.pause()
+
+
+@pytest.mark.parametrize("change", range(1, 5))
+def test_a_process_that_is_killed_while_it_takes_the_lock_keeps_none_out(tmp_path, change):
+    process = multiprocessing.get_context("fork").Process(target=take_lock_and_be_killed, args=(tmp_path, change))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    with writer_lock.writer_lock(tmp_path, removes_temporary=False):
+        assert [path.name for path in (tmp_path / ".unfinished").iterdir()] == ["lock.json"]
+    assert not (tmp_path / ".unfinished").exists()
+
+
+def test_on_a_file_system_without_links_a_lock_works_too(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fail)
+    with writer_lock.writer_lock(tmp_path):
+        with pytest.raises(RuntimeError, match="is being written by process"), writer_lock.writer_lock(tmp_path):
+            pass
+        assert [path.name for path in (tmp_path / ".unfinished").iterdir()] == ["lock.json"]
+
+
+def test_what_a_run_left_that_was_killed_after_its_last_row_is_removed_by_a_run_with_nothing_to_do(write, frames):
+    write(frames)
+    process = multiprocessing.get_context("fork").Process(target=os.getpid)
+    process.start()
+    lock = write.folder / ".unfinished" / "lock.json"
+    lock.parent.mkdir()
+    lock.write_text(
+        json.dumps(writer_lock.Owner(host=socket.gethostname(), pid=process.pid, process_started=0, since=""))
+    )
+    process.join()
+    assert write(frames).num_frames == 0
+    assert not lock.parent.exists()

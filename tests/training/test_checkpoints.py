@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from full_disk import room_for
 
 from uov_hf.training.checkpoints import (
     check_whole,
@@ -178,3 +179,15 @@ def test_a_new_run_does_not_mix_its_checkpoints_with_those_of_an_old_one(run):
     save(run, 20)
     with pytest.raises(FileExistsError, match=r"\(checkpoint-20\). Continue it with --resume_from_checkpoint latest"):
         find_checkpoint(run.folder, None)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 100, 600, 1500])  # of the largest file, about 2,000
+def test_a_full_disk_leaves_the_last_checkpoint_names_it_and_gets_its_room_back(run, num_bytes):
+    whole = save(run, 2)
+    with room_for(num_bytes), pytest.raises(OSError, match="checkpoint-4 could not be saved") as error:
+        save(run, 4)
+    assert "The last checkpoint is checkpoint-2. Free some space" in str(error.value)
+    assert "--resume_from_checkpoint latest" in str(error.value)
+    check_whole(whole)
+    assert list(run.folder.iterdir()) == [whole]
+    check_whole(save(run, 4))

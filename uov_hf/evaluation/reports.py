@@ -16,6 +16,7 @@ from uov_hf.evaluation.panoptic import PanopticMetrics
 from uov_hf.evaluation.robustness import RobustnessResults
 from uov_hf.evaluation.scores import EvaluationResults, Matrices
 from uov_hf.vocabulary.taxonomy_map import NO_PARTNER, TaxonomyMap
+from uov_hf.written_together import written_together
 
 
 TOTALS = {"mean IoU of the classes with truth": "mean_iou", "accuracy": "overall_accuracy", "fwIoU": "fwiou"}
@@ -139,7 +140,8 @@ def update_card(
     kept = [old for old in card.data.eval_results or [] if not any(old.is_equal_except_value(one) for one in new)]
     card.data.eval_results = kept + new
     card.data.model_name = getattr(card.data, "model_name", None) or folder.resolve().name
-    write_atomically(folder / "README.md", str(card).encode())
+    with written_together(folder, "README.md") as temporary:
+        (temporary / "README.md").write_bytes(str(card).encode())
 
 
 def replace_part(text: str, title: str, content: str) -> str:

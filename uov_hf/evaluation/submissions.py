@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.data.shard_file import write_atomically
+from uov_hf.data.shard_file import errors_named, write_atomically
 from uov_hf.foreign_paths import inside
 from uov_hf.vocabulary import load_vocabulary
 
@@ -52,7 +52,12 @@ class Submission:
     def write_scan(self, frame_id: str, points: np.ndarray, labels: np.ndarray) -> None:
         """Write the predicted labels `(num_points,)` of one frame; 255 is none."""
         path = inside(self.folder, self._name(frame_id), f"The frame id {frame_id}")
-        write_atomically(path, self.codes[label_everywhere(points, labels)].tobytes())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One name for each scan: the next run writes over what a killed one has left.
+        partial = path.with_name(f".{path.name}.partial")
+        with errors_named(path):
+            partial.write_bytes(self.codes[label_everywhere(points, labels)].tobytes())
+            partial.replace(path)
 
     def write_description(self) -> None:
         """Write `submission.json`, if the layout has one; one process calls this."""

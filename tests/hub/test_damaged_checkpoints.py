@@ -1,0 +1,86 @@
+"""A damaged checkpoint is refused with the name of the file, and a full disk leaves the earlier one."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import small_models
+import torch
+from full_disk import room_for
+
+from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation, UOVProcessor, save_checkpoint
+from uov_hf.hub.checkpoint import check_checkpoint
+from uov_hf_cli.__main__ import main
+
+
+def save(folder: Path, model: UOVForSemanticSegmentation, **options) -> Path:
+    save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor()), **options)
+    return folder
+
+
+@pytest.fixture
+def model() -> UOVForSemanticSegmentation:
+    return small_models.small_segmenter("text")
+
+
+@pytest.mark.parametrize("num_kept", [0, 4, 40, -1])
+@pytest.mark.parametrize("max_shard_size", [None, "20KB"])
+def test_weights_that_were_cut_short_are_named(model, tmp_path, num_kept, max_shard_size):
+    check_checkpoint(save(tmp_path, model, max_shard_size=max_shard_size))
+    *_, path = sorted(tmp_path.glob("model*.safetensors"))
+    path.write_bytes(path.read_bytes()[:num_kept])
+    with pytest.raises(OSError, match=rf"{path.name}: expected whole weights, got a damaged file: .* again\.$"):
+        check_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00002-of-00012.safetensors"])
+def test_weights_that_are_missing_are_named(model, tmp_path, name):
+    save(tmp_path, model, max_shard_size=None if name == "model.safetensors" else "20KB")
+    (tmp_path / name).unlink()
+    with pytest.raises(OSError, match=rf"{name}: expected the weights of the checkpoint, got no such file\."):
+        check_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_json_that_was_cut_short_is_named(model, tmp_path, name):
+    path = save(tmp_path, model, max_shard_size="20KB") / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OSError, match=rf"{name}: expected the "):
+        check_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stem_channels": "x"}, "config.json: expected the configuration of a checkpoint, got: .*'stem_channels'"),
+        ({"projection_dim": 99}, "cannot be loaded: config.json does not fit the weights; the report above"),
+        ({"id2label": {"0": "a"}}, r"cannot be loaded: ValueError: The baked prompts are for the classes \['car', "),
+    ],
+)
+def test_a_configuration_that_was_edited_wrongly_ends_a_command_with_one_line(
+    model, tmp_path, capsys, changes, message
+):
+    path = save(tmp_path / "model", model) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    torch.rand(300, 4).numpy().tofile(tmp_path / "scan.bin")
+    command = ["segment", str(tmp_path / "scan.bin"), "--model_name_or_path", str(tmp_path / "model")]
+    assert main([*command, "--output_dir", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert re.match(f"uov-hf: {tmp_path}.*{message}", last)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1_000, 30_000])
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(model, tmp_path, num_bytes):
+    folder = save(tmp_path / "model", model)
+    before = shutil.copytree(folder, tmp_path / "before")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    with room_for(num_bytes), pytest.raises(OSError, match=f"{folder}: could not be written: .* as before. Free some"):
+        save(folder, model)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in before.iterdir()
+    }
