@@ -24,7 +24,15 @@ STRANGE = (
     *([], {}, [[]], [None], [{}], {"": None}, [1, 2, 3], [[1.0, 0.0], [0.0, 1.0]]),
 )
 CENTRAL = b"PK\1\2"  # the header of a member in the directory of a zip archive
-BASIC_TYPES = (pa.string(), pa.binary(), pa.bool_(), pa.int64(), pa.float64(), pa.list_(pa.int8()), pa.list_(pa.string()))
+BASIC_TYPES = (
+    pa.string(),
+    pa.binary(),
+    pa.bool_(),
+    pa.int64(),
+    pa.float64(),
+    pa.list_(pa.int8()),
+    pa.list_(pa.string()),
+)
 TYPES: dict[str, pa.DataType] = {str(own): own for own in BASIC_TYPES}
 
 
@@ -115,7 +123,10 @@ def describe_parquet(content: bytes) -> bytes:
         values = values.storage if isinstance(values, pa.ExtensionArray) else values
         TYPES[str(column.type)] = column.type
         columns[name] = {"type": str(column.type), "values": values.to_pylist()}
-    metadata = {key.decode(): value.decode() for key, value in (pq.read_metadata(pa.BufferReader(content)).metadata or {}).items()}
+    metadata = {
+        key.decode(): value.decode()
+        for key, value in (pq.read_metadata(pa.BufferReader(content)).metadata or {}).items()
+    }
     kept = {key: value for key, value in metadata.items() if key not in ("ARROW:schema", FOOTER_SHA256)}
     tree = {"columns": columns, "metadata": {key: json.loads(value) for key, value in kept.items()}}
     return json.dumps(tree, default=lambda own: {"hex": own.hex()} if isinstance(own, bytes) else float(own)).encode()
@@ -152,7 +163,10 @@ def seal_zip(content: bytes) -> bytes:
     sealed = bytearray(content)
     place = content.find(CENTRAL)
     while place >= 0 and place + 46 <= len(content):
-        (size,), (local,) = struct.unpack_from("<I", content, place + 20), struct.unpack_from("<I", content, place + 42)
+        (size,), (local,) = (
+            struct.unpack_from("<I", content, place + 20),
+            struct.unpack_from("<I", content, place + 42),
+        )
         name_length, extra_length = struct.unpack_from("<HH", content, local + 26)
         start = local + 30 + name_length + extra_length
         checksum = struct.pack("<I", zlib.crc32(content[start : start + size]))

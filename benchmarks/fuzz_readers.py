@@ -134,12 +134,24 @@ def make_text(folder: Path) -> None:
 
 def make_vocabulary(folder: Path) -> None:
     (folder / "a.yaml").write_bytes(TEMPLATE.read_bytes()[:6000])
-    classes = [{"name": "car", "prompts": ["car", "van"], "color": [1, 2, 3], "is_thing": True}, {"name": "sky", "prompts": ["sky"]}]
-    raw = [{"name": "a", "id": 3, "class": "car"}, {"name": "b", "id": 0, "class": "sky"}, {"name": "c", "id": -1, "class": None}]
+    classes = [
+        {"name": "car", "prompts": ["car", "van"], "color": [1, 2, 3], "is_thing": True},
+        {"name": "sky", "prompts": ["sky"]},
+    ]
+    raw = [
+        {"name": "a", "id": 3, "class": "car"},
+        {"name": "b", "id": 0, "class": "sky"},
+        {"name": "c", "id": -1, "class": None},
+    ]
     labels = [{"class": "car", "labels": ["auto, car"]}]
     groups = [{"raw_class": "a", "prompts": ["car"]}, {"raw_class": "b", "prompts": ["sky"]}]
     small = {"name": "own", "classes": classes, "raw_classes": raw, "background": ["x"], "model_labels": labels}
-    grouped = {"name": "own", "classes": [{"name": "car"}, {"name": "sky"}], "raw_classes": raw, "prompt_groups": groups}
+    grouped = {
+        "name": "own",
+        "classes": [{"name": "car"}, {"name": "sky"}],
+        "raw_classes": raw,
+        "prompt_groups": groups,
+    }
     for name, content in {"b": small, "c": grouped}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
         (folder / f"{name}2.yaml").write_text(__import__("json").dumps(content))

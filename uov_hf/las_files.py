@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .point_fields import AXES, check_size, check_whole, load_library, stack_fields
+from .point_fields import AXES, check_size, check_whole, errors_of_library, load_library, stack_fields
 
 
 SPARE_MEMORY = 1 << 26  # bytes of points that lazrs may decompress after the last one: it fills the last chunk
@@ -37,30 +37,50 @@ def read_las_records(path: Path, max_points: int | None = None) -> Any:
     Raises:
         ValueError: The file is damaged, or has more than `max_points`.
     """
-    library = load_library(path, "laspy", "laspy[lazrs]")
     num_points, is_compressed = _check_header(path, max_points)
-    with _errors_of_libraries(path, num_points), library.open(path, read_evlrs=False) as reader:
-        if is_compressed and num_points:
-            _check_chunks(path, reader.header)
+    with _opened(path, is_compressed, num_points) as reader:
         cloud = reader.read_points(-1)  # `reader.read()` also reads the records after the points
     check_whole(path, num_points, len(cloud))
     return cloud
 
 
+def read_las_file(path: Path) -> Any:
+    """The whole file as laspy's `LasData`: points, header and all records. Raises as `read_las_records`."""
+    num_points, is_compressed = _check_header(path, None)
+    with _opened(path, is_compressed, num_points) as reader:
+        _check_evlrs(path, reader.header)
+        content = reader.read()
+    check_whole(path, num_points, len(content.points))
+    return content
+
+
+def las_field_names(path: Path) -> list[str]:
+    """The names of the dimensions of a file, without its points. Raises as `read_las_records`."""
+    with _opened(path, *_check_header(path, None)[::-1]) as reader:
+        return list(reader.header.point_format.dimension_names)
+
+
 @contextmanager
-def _errors_of_libraries(path: Path, num_points: int) -> Iterator[None]:
-    """Raise a `ValueError` that names the file for every error of laspy and lazrs."""
-    try:
-        yield
-    except BaseException as error:
-        # A panic of lazrs is no `Exception`, and its class cannot be imported.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        if isinstance(error, (ValueError, ImportError)) and str(path) in str(error):
-            raise
-        raise ValueError(
-            f"{path}: expected {num_points:,} points, as its header declares, and they cannot be read: {error}"
-        ) from error
+def _opened(path: Path, is_compressed: bool, num_points: int) -> Iterator[Any]:
+    """laspy's reader of a file whose header is checked; errors of laspy and lazrs name the file."""
+    library = load_library(path, "laspy", "laspy[lazrs]")
+    expected = f"{num_points:,} points, as its header declares"
+    with errors_of_library(path, expected), library.open(path, read_evlrs=False) as reader:
+        if is_compressed and num_points:
+            _check_chunks(path, reader.header)
+        yield reader
+
+
+def _check_evlrs(path: Path, header: Any) -> None:
+    """Check that the records after the points are inside the file, because the library allocates their sizes."""
+    place, size = header.start_of_first_evlr, path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(header.number_of_evlrs):
+            file.seek(place + 20)
+            length = int.from_bytes(file.read(8), "little")
+            place += 60 + length
+            if place > size:
+                raise _damaged(path, f"records within {size:,} bytes", f"one that ends at byte {place:,}")
 
 
 def _check_header(path: Path, max_points: int | None) -> tuple[int, bool]:

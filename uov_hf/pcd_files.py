@@ -122,7 +122,16 @@ def _read_binary(path: Path, file: BinaryIO, header: PcdHeader) -> list[NDArray[
 
 
 def _read_compressed(path: Path, file: BinaryIO, header: PcdHeader) -> list[NDArray[np.generic]]:
-    """The fields one after the other, each of all points, together compressed by LZF."""
+    content = read_planes(path, file, header)
+    starts = header.num_points * np.cumsum([0, *(field.size for field in header.fields)])
+    return [
+        np.ndarray(header.num_points, field.dtype, content, int(start), (field.size,))
+        for start, field in zip(starts[:-1], header.fields, strict=True)
+    ]
+
+
+def read_planes(path: Path, file: BinaryIO, header: PcdHeader) -> bytes:
+    """The fields of a compressed file one after the other, each of all points; together they are compressed by LZF."""
     num_bytes = header.num_points * header.point_size
     prefix = file.read(8)
     packed, unpacked = struct.unpack("<II", prefix) if len(prefix) == 8 else (0, num_bytes)
@@ -134,10 +143,9 @@ def _read_compressed(path: Path, file: BinaryIO, header: PcdHeader) -> list[NDAr
             f"{path}: expected {header.num_points:,} points in {packed:,} compressed bytes, got {len(content):,} "
             "bytes: the file is cut short. Copy or download it again."
         )
-    # The library that unpacks LZF comes with pypcd4.
-    content = load_library(path, "lzf", "pypcd4").decompress(content, num_bytes) if num_bytes else b""
-    starts = header.num_points * np.cumsum([0, *(field.size for field in header.fields)])
-    return [
-        np.ndarray(header.num_points, field.dtype, content, int(start), (field.size,))
-        for start, field in zip(starts[:-1], header.fields, strict=True)
-    ]
+    if not num_bytes:
+        return b""
+    # The library that unpacks LZF comes with pypcd4. It returns None if the content is longer.
+    planes = load_library(path, "lzf", "pypcd4").decompress(content, num_bytes)
+    check_whole(path, header.num_points, len(planes or b"") // header.point_size)
+    return planes

@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from itertools import permutations
@@ -181,6 +182,31 @@ def load_library(path: Path, name: str, requirement: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"{path}: {path.suffix} files are read by a library that is not installed: pip install '{requirement}'."
+        ) from error
+
+
+@contextmanager
+def errors_of_library(path: Path, expected: str | None = None) -> Iterator[None]:
+    """Raise a `ValueError` that names the file for every error of a library that reads it.
+
+    Each library raises other errors for broken files. An `ImportError` stays what it is.
+
+    Args:
+        path (`Path`): The file.
+        expected (`str`, *optional*): What it should contain; by default a whole file of its suffix.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # A panic of a library in Rust is no `Exception`, and its class cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if isinstance(error, ImportError) or (isinstance(error, ValueError) and str(path) in str(error)):
+            raise
+        reason = " ".join(str(error).split())  # some libraries write several lines
+        raise ValueError(
+            f"{path}: expected {expected or f'a whole {path.suffix} file'}, and it cannot be read: "
+            f"{type(error).__name__}: {reason}"
         ) from error
 
 

@@ -1,7 +1,5 @@
 """Read lidar scans from files of many formats, among them .bin, .npy, .pcd, .ply, .las, .laz and text."""
 
-import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +9,10 @@ from numpy.typing import NDArray
 
 from .bin_files import read_bin
 from .las_files import read_las
+from .numpy_files import read_npy, read_npz
 from .pcd_files import read_pcd
-from .point_fields import (
-    AXES,
-    MAX_POINT_SIZE,
-    array_to_points,
-    check_metres,
-    check_size,
-    check_whole,
-    load_library,
-    stack_fields,
-)
+from .ply_files import read_ply
+from .point_fields import check_metres, check_size, errors_of_library
 from .text_points import read_text_points
 
 
@@ -94,20 +85,11 @@ def read_cloud(path: str | Path, num_columns: int | None = None, max_points: int
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     if not path.stat().st_size and path.suffix.lower() != ".bin":  # without a header, it is a scan of no points
         raise ValueError(f"{path}: expected a file with points, got an empty file. Copy or download it again.")
-    try:
+    with errors_of_library(path):
         points = _read(path, num_columns, max_points)
         check_size(path, len(points), 0, max_points)  # of files without a header, or with a wrong one
         check_metres(path, points)
         return _near_origin(points[:, :4])
-    except ImportError:
-        raise
-    except Exception as error:  # each library raises other errors for broken files
-        if isinstance(error, ValueError) and str(path) in str(error):
-            raise
-        reason = " ".join(str(error).split())  # some libraries write several lines
-        raise ValueError(
-            f"{path}: expected a scan, and it cannot be read: {type(error).__name__}: {reason}"
-        ) from error
 
 
 def _read(path: Path, num_columns: int | None, max_points: int | None) -> NDArray[np.generic]:
@@ -143,90 +125,12 @@ def check_finite(points: np.ndarray, path: Path) -> None:
         raise ValueError(f"{path}: expected a scan with finite points, got {len(points)} points, none finite.")
 
 
-def _read_npy(path: Path, max_points: int | None) -> NDArray[np.generic]:
-    try:  # a map: the header may declare more than memory holds
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        _check_npy_size(path)
-        raise
-    check_size(path, array.size if array.dtype.names else len(np.atleast_1d(array)), 0, max_points)
-    return array_to_points(array, path)
-
-
-def _check_npy_size(path: Path) -> None:
-    """Compare the size of the file with the shape in its header."""
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if dtype.hasobject:
-            raise ValueError(
-                f"{path}: expected numbers, got an array of Python objects. Save it as numbers: "
-                "`np.save(path, points.astype(np.float32))`."
-            )
-        num_bytes = path.stat().st_size - file.tell()
-    point_size = dtype.itemsize * int(np.prod(shape[1:], dtype=object))
-    if shape and point_size:
-        check_whole(path, shape[0], num_bytes // point_size)
-
-
-def _read_npz(path: Path, max_points: int | None) -> NDArray[np.generic]:
-    """Points of arrays by name (x, y, z, intensity), or of the only array that can be a scan."""
-    with zipfile.ZipFile(path) as file:
-        num_bytes = sum(member.file_size for member in file.infolist())
-    if max_points is not None and num_bytes > max_points * MAX_POINT_SIZE:
-        raise ValueError(f"{path}: expected at most {max_points * MAX_POINT_SIZE:,} bytes, got {num_bytes:,}.")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    tables = [array for array in arrays.values() if array.dtype.names or (array.ndim == 2 and array.shape[1] >= 3)]
-    columns = {name: array for name, array in arrays.items() if array.ndim == 1}
-    if len(tables) == 1 and tables[0].shape[1:] == (3,):  # the intensity may be an array of its own
-        xyz = array_to_points(tables[0], path)
-        beside = {name: array for name, array in columns.items() if len(array) == len(xyz)}
-        return stack_fields(path, dict(zip(AXES, xyz.T, strict=True)) | beside)
-    if len(tables) == 1:
-        return array_to_points(tables[0], path)
-    if not {*AXES} <= {*columns}:
-        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise ValueError(
-            f"{path}: expected one array of shape (num_points, 3 or more), or arrays x, y and z, got {found}. "
-            "Save the points alone, as .npy."
-        )
-    return stack_fields(path, columns)
-
-
-def _read_ply(path: Path, max_points: int | None) -> NDArray[np.generic]:
-    library = load_library(path, "plyfile", "plyfile")
-    _check_ply_header(path, max_points)
-    try:
-        vertices = library.PlyData.read(path)["vertex"]
-    except library.PlyElementParseError as error:
-        if error.element is not None and error.element.name == "vertex" and error.row is not None:
-            check_whole(path, error.element.count, error.row)
-        raise
-    return stack_fields(path, {field.name: vertices[field.name] for field in vertices.properties})
-
-
-def _check_ply_header(path: Path, max_points: int | None) -> None:
-    """Check the count of each element of a PLY file, in the lines that the library reads as its header."""
-    with path.open("rb") as file:
-        content = file.read(1 << 16).decode("ascii", "replace")
-    if max_points is None or not (newline := re.match("ply(\r\n|\r|\n)", content)):
-        return  # without such a line, the library refuses it
-    lines = content.split(newline[1])
-    if "end_header" not in lines:
-        raise ValueError(f"{path}: expected a header of at most 65,536 bytes, got a longer one.")
-    for fields in map(str.split, lines[: lines.index("end_header")]):
-        if fields[:1] == ["element"] and len(fields) == 3:
-            check_size(path, int(fields[2]), 0, max_points)
-
-
 READERS: dict[str, Callable[..., NDArray[np.generic]]] = {
     ".bin": read_bin,
-    ".npy": _read_npy,
-    ".npz": _read_npz,
+    ".npy": read_npy,
+    ".npz": read_npz,
     ".pcd": read_pcd,
-    ".ply": _read_ply,
+    ".ply": read_ply,
     ".las": read_las,
     ".laz": read_las,
     ".xyz": read_text_points,

@@ -16,6 +16,7 @@ from transformers import pipeline
 from uov_hf import PointCloudSegmentationPipeline
 from uov_hf.hub.checkpoint import check_checkpoint
 from uov_hf.leftovers import is_leftover
+from uov_hf.numpy_files import load_npy
 from uov_hf.pictures.viewer import write_viewer
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.pipeline_uov import PointCloudSegmentation
@@ -273,7 +274,7 @@ def read_origins(path: str | Path) -> np.ndarray:
     try:
         # A comma and a space are the separators that programs use.
         if Path(path).suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+            return load_npy(Path(path))
         rows = Path(path).read_text(encoding="utf-8").replace(",", " ").split("\n")
         rows = [row for row in rows if row.split("#")[0].strip()]
         return np.array([row.split("#")[0].split() for row in rows], np.float64).reshape(len(rows) or -1, -1)

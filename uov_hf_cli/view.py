@@ -76,11 +76,11 @@ def run(args: argparse.Namespace) -> Iterable[str]:
 
 def _read_values(path: Path, num_points: int) -> "np.ndarray":
     """One number per point, from a .npy."""
-    import numpy as np
+    from uov_hf.numpy_files import load_npy
 
     if path.suffix != ".npy":
         raise ValueError(f"{path}: expected a .npy file.")
-    return _check_length(path, np.load(path, allow_pickle=False), num_points)
+    return _check_length(path, load_npy(path), num_points)
 
 
 def _read_labels(path: Path, num_points: int, vocabulary: "Vocabulary | None") -> "np.ndarray":

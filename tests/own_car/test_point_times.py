@@ -8,7 +8,7 @@ import yaml
 from pypcd4 import PointCloud
 
 from uov_hf.data import load_frames
-from uov_hf.own_car.point_times import times_of_points
+from uov_hf.own_car.point_times import read_point_times, times_of_points
 
 
 STAMP = 1_700_000_000_000_000  # µs
@@ -179,3 +179,13 @@ def test_without_poses_or_times_points_stay_as_they_are(tmp_path):
 
 def points_of(drive):
     return load_frames("point_cloud_folder", data_dir=drive.parent)[1]["points"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".ply", ".pcd", ".las"])
+@pytest.mark.parametrize("place", [3, 90, -3])
+def test_a_damaged_file_of_times_is_named(suffix, place, tmp_path):
+    path = tmp_path / f"scan{suffix}"
+    WRITERS[suffix](path, small_car.points_of(0), SECONDS)
+    path.write_bytes(path.read_bytes()[:place])
+    with pytest.raises(ValueError, match=f"scan{suffix}: expected"):
+        read_point_times(path, 50)

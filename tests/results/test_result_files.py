@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from uov_hf.pcd_files import read_pcd_fields
 from uov_hf.point_files import read_cloud, read_points
 from uov_hf.results import FORMATS, SegmentedScan, check_libraries, write_result
 from uov_hf.results.pcd_results import read_content
@@ -233,10 +234,17 @@ def test_pcd_keeps_every_byte_of_every_point_and_its_header(encoding, tmp_path):
         assert content.rows[:, : PCD_TYPE.itemsize].tobytes() == rows.tobytes()
     for line in ("# .PCD v0.7 - a comment", "WIDTH 20", "HEIGHT 3", "VIEWPOINT 1 2 3 1 0 0 0"):
         assert line in content.lines
-    np.testing.assert_array_equal(content.column("class"), LABELS)
-    np.testing.assert_allclose(content.column("score"), SCORES, rtol=1e-7)
-    np.testing.assert_array_equal(content.column("descriptor").astype(np.float32), rows["descriptor"][:, 0])
+    fields = read_pcd_fields(path)
+    np.testing.assert_array_equal(fields["class"], LABELS)
+    np.testing.assert_allclose(fields["score"], SCORES, rtol=1e-7)
     np.testing.assert_array_equal(read_points(path), read_points(tmp_path / "scan.pcd"))
+
+
+def test_a_comment_of_another_encoding_is_kept(tmp_path):
+    write_pcd(tmp_path / "scan.pcd", "binary")
+    content = (tmp_path / "scan.pcd").read_bytes()
+    (tmp_path / "scan.pcd").write_bytes(content.replace(b"a comment", b"gr\xfc\xdfe", 1))
+    assert b"gr\xfc\xdfe" in segmented(tmp_path / "scan.pcd").read_bytes()
 
 
 # Other formats
@@ -283,8 +291,7 @@ def test_fields_of_an_earlier_result_are_kept(tmp_path):
             vertex = plyfile.PlyData.read(folder / "again.ply")["vertex"]
             fields = {name: vertex[name] for name in ("class", "predicted_class", "predicted_score")}
         else:
-            content = read_content(folder / "again.pcd")
-            fields = {name: content.column(name) for name in ("class", "predicted_class", "predicted_score")}
+            fields = read_pcd_fields(folder / "again.pcd")
         np.testing.assert_array_equal(fields["class"], LABELS)
         np.testing.assert_array_equal(fields["predicted_class"], LABELS[::-1])
         np.testing.assert_array_equal(fields["predicted_score"], SCORES)
@@ -316,3 +323,31 @@ def test_an_unknown_format_and_a_missing_library_are_named_before_the_run(monkey
     for name, extra in (("las", "clouds"), ("rrd", "rerun")):
         with pytest.raises(ImportError, match=rf"The format {name} needs .* pip install 'uov-hf\[{extra}\]'"):
             check_libraries([name])
+
+
+def damage_las(content):
+    (start,) = struct.unpack_from("<Q", content, 235)  # of the record after the points
+    return content[: start + 20] + struct.pack("<Q", 2**62) + content[start + 28 :]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".las", damage_las),
+        (".las", lambda content: content[:24] + b"\xff\2" + content[26:]),  # a version that cannot be written
+        (".ply", lambda content: content.replace(b"\nproperty", b"\nprop", 1)),
+        (".ply", lambda content: content[:-3]),
+        (".pcd", lambda content: content[:-3]),
+    ],
+    ids=["record of 4 EB", "version", "header", "cut ply", "cut pcd"],
+)
+def test_a_scan_that_is_damaged_after_it_was_read_is_named(suffix, damage, tmp_path):
+    scan = tmp_path / f"scan{suffix}"
+    if suffix == ".las":
+        write_random_las(scan, 7)
+    else:
+        (tmp_path / "scan.bin").write_bytes(b"read before")
+        segmented(tmp_path / "scan.bin", suffix).rename(scan)
+    scan.write_bytes(damage(scan.read_bytes()))
+    with pytest.raises(ValueError, match=f"scan{suffix}"):
+        segmented(scan)

@@ -221,8 +221,11 @@ DAMAGE = {
         save_array("a_scores.png", np.zeros((HEIGHT, WIDTH), np.uint16)),
         "a_scores.png: expected scores as grey values of 8 bits, got an image of mode I;16",
     ),
-    "no probabilities": (lambda folder: (folder / "a_probs.npz").unlink(), "a_probs.npz: expected an .npz file"),
-    "half an archive": (lambda folder: (folder / "a_probs.npz").write_text("PK"), "a_probs.npz: expected an .npz fil"),
+    "no probabilities": (lambda folder: (folder / "a_probs.npz").unlink(), "a_probs.npz: expected a whole .npz file"),
+    "half an archive": (
+        lambda folder: (folder / "a_probs.npz").write_text("PK"),
+        "a_probs.npz: expected a whole .npz f",
+    ),
     "another array": (save_array("a_probs.npz", None, other=np.zeros(1)), "a_probs.npz: expected .* `probs`"),
     "logits": (
         save_array("a_probs.npz", None, probs=np.zeros((4, 5, 8))),

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uov_hf.las_files import read_las_records
+from uov_hf.numpy_files import load_npy, load_npz
 from uov_hf.pcd_files import read_pcd_fields
-from uov_hf.point_fields import find_field, load_library
+from uov_hf.ply_files import read_ply_fields
+from uov_hf.point_fields import errors_of_library, find_field
 from uov_hf.text_points import read_text_fields
 
 
@@ -67,11 +69,12 @@ def read_point_times(path: Path, num_points: int) -> NDArray[np.float64] | None:
         ImportError: The library that reads this format is not installed.
     """
     reader = READERS.get(path.suffix.lower())
-    fields = {} if reader is None else reader(path)
-    name = time_field(list(fields))
-    if name is None:
-        return None
-    times = np.asarray(fields[name], np.float64)
+    with errors_of_library(path):
+        fields = {} if reader is None else reader(path)
+        name = time_field(list(fields))
+        if name is None:
+            return None
+        times = np.asarray(fields[name], np.float64)
     if times.shape != (num_points,):
         raise ValueError(
             f"{path}: expected {num_points} times in {name!r}, one for each point, got {len(times)}. {WAY_OUT}"
@@ -84,23 +87,17 @@ def time_field(names: list[str]) -> str | None:
     return find_field(names, TIME_NAMES)
 
 
-def _read_ply(path: Path) -> Fields:
-    vertices = load_library(path, "plyfile", "plyfile").PlyData.read(path)["vertex"]
-    return {field.name: vertices[field.name] for field in vertices.properties}
-
-
 def _read_las(path: Path) -> Fields:
     cloud = read_las_records(path)
     return {name: cloud[name] for name in cloud.point_format.dimension_names if time_field([name])}
 
 
 def _read_npy(path: Path) -> Fields:
-    return _named_columns(np.load(path, allow_pickle=False))
+    return _named_columns(load_npy(path))
 
 
 def _read_npz(path: Path) -> Fields:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = load_npz(path)
     columns = {name: array for name, array in arrays.items() if array.ndim == 1 and not array.dtype.names}
     # An array of one value is of the whole scan, such as its stamp.
     fields = {name: array for name, array in columns.items() if len(array) != 1}
@@ -118,7 +115,7 @@ READERS: dict[str, Callable[[Path], Fields]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".pcd": read_pcd_fields,
-    ".ply": _read_ply,
+    ".ply": read_ply_fields,
     ".las": _read_las,
     ".laz": _read_las,
     ".xyz": read_text_fields,

@@ -14,10 +14,12 @@ from uov_hf.data.raw_folders import encoded_image, instances_of
 from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.image_files import EncodedImage, decode_image, encode_pixels, read_image_size
 from uov_hf.leftovers import data_files
+from uov_hf.numpy_files import load_npy
 from uov_hf.own_car.calibration import MountedCamera, find_calibration, read_calibration
 from uov_hf.own_car.mounted_frames import MountedFrame
 from uov_hf.own_car.point_times import TIME_NAMES, read_point_times, times_of_points
 from uov_hf.own_car.pose_files import read_poses, read_timestamps
+from uov_hf.point_fields import errors_of_library
 from uov_hf.point_files import SCAN_SUFFIXES, check_finite, read_points
 from uov_hf.vocabulary import load_vocabulary
 
@@ -237,12 +239,10 @@ def _natural(name: str) -> list[str | int]:
 
 
 def _read_raw_labels(path: Path) -> NDArray[Any]:
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
+    if path.suffix == ".npy":
+        return load_npy(path)
+    with errors_of_library(path):
         return np.frombuffer(path.read_bytes(), np.uint32)  # raises where bytes are left over
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected a whole file of labels, got: {error}") from error
 
 
 def _read_image(path: Path, mount: MountedCamera) -> EncodedImage:

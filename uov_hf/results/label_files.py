@@ -1,16 +1,18 @@
 """Labels of points in files of any format: results of this package, and annotations made elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
-from uov_hf.las_files import read_las_records
-from uov_hf.point_fields import load_library
+from uov_hf.las_files import las_field_names, read_las_records
+from uov_hf.numpy_files import load_npy
+from uov_hf.pcd_files import read_pcd_fields
+from uov_hf.ply_files import read_ply_fields
+from uov_hf.point_fields import errors_of_library
 from uov_hf.results.classes import find_classes_file, read_classes, scored_asprs
-from uov_hf.results.pcd_results import read_content
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -69,7 +71,8 @@ def read_labels(path: Path, vocabulary: Vocabulary | None = None) -> FileLabels:
         raise ValueError(f"{path}: expected labels in a file that ends in one of {', '.join(_READERS)}.")
     if not path.is_file():
         raise ValueError(f"{path}: expected a file with labels, got none.")
-    values = _whole(path, _READERS[suffix](path))
+    with errors_of_library(path):
+        values = _whole(path, _READERS[suffix](path))
     classes_file = find_classes_file(path) if vocabulary is None else None
     if classes_file is not None and suffix in (".las", ".laz") and _las_field(path) == CODES:
         classes_file = None  # of another file of this name: a result has a field of its own
@@ -118,13 +121,6 @@ def _whole(path: Path, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: expected an array of labels: {error}") from error
-
-
 def _read_label(path: Path) -> np.ndarray:
     if path.stat().st_size % 4:
         raise ValueError(f"{path}: expected 4 bytes for each point, got {path.stat().st_size:,} bytes.")
@@ -136,13 +132,15 @@ def _read_bytes(path: Path) -> np.ndarray:
 
 
 def _read_ply(path: Path) -> np.ndarray:
-    vertex = load_library(path, "plyfile", "plyfile").PlyData.read(path)["vertex"]
-    return np.asarray(vertex[_find_field(path, [own.name for own in vertex.properties])])
+    return _label_field(path, read_ply_fields(path))
 
 
 def _read_pcd(path: Path) -> np.ndarray:
-    content = read_content(path)
-    return content.column(_find_field(path, [field.name for field in content.header.fields]))
+    return _label_field(path, read_pcd_fields(path))
+
+
+def _label_field(path: Path, fields: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(fields[_find_field(path, list(fields))])
 
 
 def _read_las(path: Path) -> np.ndarray:
@@ -152,8 +150,7 @@ def _read_las(path: Path) -> np.ndarray:
 
 
 def _las_field(path: Path) -> str:
-    with load_library(path, "laspy", "laspy[lazrs]").open(path) as file:
-        return _find_field(path, list(file.header.point_format.dimension_names))
+    return _find_field(path, las_field_names(path))
 
 
 def _find_field(path: Path, names: list[str]) -> str:
@@ -165,7 +162,7 @@ def _find_field(path: Path, names: list[str]) -> str:
 
 _READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".label": _read_label,
-    ".npy": _read_npy,
+    ".npy": load_npy,
     ".ply": _read_ply,
     ".pcd": _read_pcd,
     ".las": _read_las,

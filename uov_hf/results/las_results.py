@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from uov_hf.las_files import read_las_file
 from uov_hf.point_fields import load_library
 from uov_hf.results.classes import to_asprs
 from uov_hf.results.segmented_scan import SegmentedScan, name_new_fields
@@ -26,7 +27,7 @@ def write_las(path: Path, result: SegmentedScan) -> None:
     laspy = load_library(path, "laspy", "laspy[lazrs]")
     labels, scores = result.labels, result.scores
     if result.scan.suffix.lower() in (".las", ".laz"):
-        cloud = laspy.read(result.scan)
+        cloud = read_las_file(result.scan)
         _check_wave_packets(path, result.scan, cloud.point_format.id)
     else:
         # The coordinates of LAS are whole numbers.

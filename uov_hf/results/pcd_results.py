@@ -1,13 +1,12 @@
 """Write a result as PCD, and read all fields of a PCD file."""
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from uov_hf.pcd_files import PcdHeader, read_header
-from uov_hf.point_fields import check_whole, load_library
+from uov_hf.pcd_files import PcdHeader, read_header, read_planes
+from uov_hf.point_fields import check_whole
 from uov_hf.results.segmented_scan import SegmentedScan, name_new_fields
 
 
@@ -20,6 +19,7 @@ WIDTH {num_points}
 HEIGHT 1
 VIEWPOINT 0 0 0 1 0 0 0
 POINTS {num_points}"""
+PACKED = "binary_compressed"
 NEW_ENTRIES = {"SIZE": "1 4", "TYPE": "U F", "COUNT": "1 1"}
 
 
@@ -36,16 +36,6 @@ class PcdContent:
     header: PcdHeader
     lines: list[str]
     rows: np.ndarray | list[str]
-
-    def column(self, name: str) -> np.ndarray:
-        """The first number of a field of each point."""
-        names = [field.name for field in self.header.fields]
-        place = names.index(name)
-        if isinstance(self.rows, list):
-            token = sum(field.num_values for field in self.header.fields[:place])
-            return np.array([float(line.split()[token]) for line in self.rows])
-        start, dtype = sum(field.size for field in self.header.fields[:place]), self.header.fields[place].dtype
-        return self.rows[:, start : start + dtype.itemsize].copy().view(dtype)[:, 0]
 
 
 def write_pcd(path: Path, result: SegmentedScan) -> None:
@@ -64,7 +54,8 @@ def write_pcd(path: Path, result: SegmentedScan) -> None:
         columns = result.labels[:, None], result.scores.astype("<f4").view(np.uint8).reshape(-1, 4)
         body = np.concatenate([content.rows, *columns], axis=1).tobytes()
     encoding = "ascii" if isinstance(content.rows, list) else "binary"
-    path.write_bytes("\n".join([*lines, f"DATA {encoding}\n"]).encode() + body)
+    header = "\n".join([*lines, f"DATA {encoding}\n"]).encode("utf-8", "surrogateescape")  # comments of any encoding
+    path.write_bytes(header + body)
 
 
 def read_content(path: Path) -> PcdContent:
@@ -76,26 +67,22 @@ def read_content(path: Path) -> PcdContent:
     with path.open("rb") as file:
         header = read_header(path, file)
         num_bytes = file.tell()
-        body = file.read()
-    lines = path.read_bytes()[:num_bytes].decode("utf-8", "surrogateescape").splitlines()[:-1]
+        body = _join(header, read_planes(path, file, header)) if header.encoding == PACKED else file.read()
+        file.seek(0)
+        lines = file.read(num_bytes).decode("utf-8", "surrogateescape").splitlines()[:-1]
     if header.encoding == "ascii":
         rows = [line.rstrip() for line in body.decode("ascii", "replace").splitlines() if line.strip()]
         check_whole(path, header.num_points, len(rows))
         return PcdContent(header, lines, rows[: header.num_points])
-    if header.encoding == "binary_compressed":
-        body = _unpack(path, header, body)
     size = header.num_points * header.point_size
     check_whole(path, header.num_points, len(body) // max(header.point_size, 1))
-    return PcdContent(header, lines, np.frombuffer(body[:size], np.uint8).reshape(-1, header.point_size))
+    return PcdContent(header, lines, np.frombuffer(body[:size], np.uint8).reshape(header.num_points, -1))
 
 
-def _unpack(path: Path, header: PcdHeader, body: bytes) -> bytes:
+def _join(header: PcdHeader, planes: bytes) -> bytes:
     """The points one after the other; a compressed file has the fields one after the other."""
     if not header.num_points:
         return b""
-    packed, _ = struct.unpack("<II", body[:8])
-    size = header.num_points * header.point_size
-    planes = load_library(path, "lzf", "pypcd4").decompress(body[8 : 8 + packed], size)
     ends = header.num_points * np.cumsum([field.size for field in header.fields])
     parts = np.split(np.frombuffer(planes, np.uint8), ends[:-1])
     return np.concatenate([part.reshape(header.num_points, -1) for part in parts], axis=1).tobytes()

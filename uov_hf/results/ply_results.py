@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uov_hf.ply_files import read_ply_elements
 from uov_hf.point_fields import load_library
 from uov_hf.results.segmented_scan import SegmentedScan, name_new_fields
 
@@ -12,7 +13,7 @@ def write_ply(path: Path, result: SegmentedScan) -> None:
     """Write the elements of a PLY file, or the points of another scan; see [`write_result`]."""
     plyfile = load_library(path, "plyfile", "plyfile")
     if result.scan.suffix.lower() == ".ply":
-        content = plyfile.PlyData.read(result.scan)
+        content = read_ply_elements(result.scan)
     else:
         content = plyfile.PlyData([plyfile.PlyElement.describe(result.to_fields(), "vertex")])
     vertex = content["vertex"]

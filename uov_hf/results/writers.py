@@ -27,12 +27,22 @@ def write_result(path: Path, result: SegmentedScan) -> None:
     `predicted_score`. A scan in another format is converted: x, y, z in its own coordinates, and intensity.
 
     Raises:
-        ValueError: The file is the scan itself.
+        ValueError: The file is the scan itself, or the fields of the scan cannot be written.
         ImportError: The library that writes this format is not installed.
     """
     check_is_not_the_scan(path, result.scan)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _WRITERS[path.suffix[1:].lower()](path, result)
+    try:
+        _WRITERS[path.suffix[1:].lower()](path, result)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # a library reads some headers that it cannot write
+        if isinstance(error, ValueError) and str(result.scan) in str(error):
+            raise
+        raise ValueError(
+            f"{path}: the fields of {result.scan} cannot be written with the labels: {type(error).__name__}: {error}. "
+            "Use another --format."
+        ) from error
 
 
 def check_is_not_the_scan(path: Path, scan: Path) -> None:

@@ -1,7 +1,5 @@
 """Label maps: the label, score and probabilities that a closed-set network predicts for each pixel of an image."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 
 from uov_hf.image_files import open_image
+from uov_hf.numpy_files import load_npz
 
 
 NO_LABEL = 255  # in a PNG of labels
@@ -51,11 +50,10 @@ def read_probabilities(path: Path, num_labels: int) -> np.ndarray:
     Raises:
         ValueError: the file is missing or broken, or has another array.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            probs: np.ndarray = arrays["probs"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: expected an .npz file with the array `probs`, got: {error}") from error
+    arrays = load_npz(path)
+    if "probs" not in arrays:
+        raise ValueError(f"{path}: expected an .npz file with the array `probs`, got {', '.join(arrays) or 'none'}.")
+    probs = arrays["probs"]
     if probs.dtype != np.uint8 or probs.ndim != 3 or len(probs) != num_labels or not probs.size:
         raise ValueError(
             f"{path}: expected `probs` as uint8 of shape ({num_labels}, h, w), probabilities times 255, got "
