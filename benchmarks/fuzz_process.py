@@ -18,6 +18,7 @@ import atheris
 with atheris.instrument_imports(include=["uov_hf"]):
     from fuzz_inputs import mutate
     from fuzz_target import Fault, Target
+    from transformers.utils.logging import disable_progress_bar
 
     from uov_hf.data.shard_file import write_atomically
 
@@ -94,4 +95,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     logging.disable()
     warnings.simplefilter("ignore")
+    disable_progress_bar()
     fuzz(args.reader, args.folder, args.cpu_seconds, args.samples)

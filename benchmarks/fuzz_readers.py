@@ -1,29 +1,49 @@
 """The readers that benchmarks/fuzz.py tests: for each a folder of small files, and a call that reads them."""
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import laspy
 import numpy as np
-import plyfile
-import pypcd4
+import torch
 import yaml
 from common import REPOSITORY
+from fuzz_scans import (
+    NUSCENES,
+    each,
+    make_bin,
+    make_las,
+    make_npy,
+    make_npz,
+    make_pcd,
+    make_ply,
+    make_text,
+    named_points,
+    read_scan,
+)
+from PIL import Image
 
-from uov_hf.own_car.point_times import read_point_times
-from uov_hf.point_files import read_cloud, read_points
-from uov_hf.results import SegmentedScan, read_labels, write_result
-from uov_hf.vocabulary import TEMPLATE, load_map, load_vocabulary
+from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor, save_checkpoint
+from uov_hf.convert import convert_checkpoint
+from uov_hf.data import FrameBuilder, Frames, load_frames
+from uov_hf.data.parquet import ParquetFrames
+from uov_hf.data.writing import write_parquet
+from uov_hf.datasets.semantic_kitti import merge_scans
+from uov_hf.evaluation.compared_files import compare_files
+from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.recipe.recipes import make_recipe
+from uov_hf.segmenting import load_segmenter, read_origins, read_pictures
+from uov_hf.teachers import load_teacher
+from uov_hf.training.argument_files import read_mapping, read_settings
+from uov_hf.training.arguments import DataArguments
+from uov_hf.vocabulary import load_map, load_vocabulary
 
 
-sys.path.insert(0, str(REPOSITORY / "tests"))
-
-MAX_POINTS = 10_000
-NUSCENES = load_vocabulary("nuscenes")
-OWN_FORMATS = (".ply", ".pcd", ".las", ".laz")  # of which a result keeps all fields
-POINTS = np.random.default_rng(0).uniform(-20, 20, (12, 4)).astype(np.float32)
+sys.path += [str(REPOSITORY / "tests" / own) for own in ("", "datasets", "convert")]
 
 
 @dataclass(frozen=True)
@@ -41,125 +61,300 @@ class Reader:
     files: tuple[str, ...]
 
 
-def each(*calls: Callable[[], object]) -> None:
-    """Call all, also after a documented error, which is raised at the end."""
-    errors = []
-    for call in calls:
-        try:
-            call()
-        except (ValueError, OSError) as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-
-
-def read_scan(folder: Path, path: Path) -> None:
-    """All that is read of a scan: points, labels and times, and its fields for a result beside it."""
-
-    def read() -> None:
-        cloud = read_cloud(path, max_points=MAX_POINTS)
-        num_points = len(cloud.points)
-        labels, scores = np.zeros(num_points, np.uint8), np.ones(num_points, np.float32)
-        scan = SegmentedScan(path, folder, cloud.points, cloud.origin, labels, scores, ["car"])
-        each(
-            lambda: read_points(path, max_points=MAX_POINTS),
-            lambda: read_point_times(path, num_points),
-            *([lambda: write_result(folder / f"result{path.suffix}", scan)] if path.suffix in OWN_FORMATS else []),
-        )
-
-    each(read, lambda: read_point_times(path, 12), lambda: read_labels(path, NUSCENES))
-
-
-def make_bin(folder: Path) -> None:
-    POINTS.tofile(folder / "a.bin")
-    np.random.default_rng(0).normal(size=(100, 5)).cumsum(0).astype(np.float32).tofile(folder / "b.pcd.bin")
-    POINTS.astype(np.float64).tofile(folder / "c.bin")
-
-
-def named_points() -> np.ndarray:
-    points = np.zeros(12, [*((name, "f4") for name in ("x", "y", "z", "intensity")), ("t", "f8"), ("label", "u1")])
-    for name, column in zip("xyz", POINTS.T, strict=False):
-        points[name] = column
-    points["t"] = np.arange(12) / 120
-    return points
-
-
-def make_npy(folder: Path) -> None:
-    np.save(folder / "a.npy", POINTS)
-    np.save(folder / "b.npy", named_points())
-    np.save(folder / "c.npy", np.arange(12, dtype=np.uint8))
-    np.save(folder / "d.npy", np.asfortranarray(POINTS.astype(">f8")))
-
-
-def make_npz(folder: Path) -> None:
-    np.savez(folder / "a.npz", points=POINTS[:, :3], intensity=POINTS[:, 3], stamp=np.array([1.0]))
-    np.savez(folder / "b.npz", **dict(zip("xyz", POINTS.T, strict=False)), t=np.arange(12))
-    np.savez_compressed(folder / "c.npz", named_points())
-
-
-def make_pcd(folder: Path) -> None:
-    names, types = ("x", "y", "z", "intensity", "t", "label"), (*[np.float32] * 4, np.float64, np.uint8)
-    cloud = pypcd4.PointCloud.from_points([named_points()[name] for name in names], names, types)
-    for encoding in pypcd4.Encoding:
-        cloud.save(folder / f"{encoding.value}.pcd", encoding)
-
-
-def make_ply(folder: Path) -> None:
-    faces = np.array([([0, 1, 2], 5)], [("vertex_indices", "i4", (3,)), ("n", "u1")])
-    elements = [plyfile.PlyElement.describe(named_points(), "vertex"), plyfile.PlyElement.describe(faces, "face")]
-    for name, options in {"text": {"text": True}, "little": {}, "big": {"byte_order": ">"}}.items():
-        plyfile.PlyData(elements, **options).write(folder / f"{name}.ply")
-
-
-def make_las(folder: Path, suffix: str = ".las", num_points: int = 12) -> None:
-    for version, kind in (("1.2", 3), ("1.4", 7)):
-        header = laspy.LasHeader(point_format=kind, version=version)
-        header.add_extra_dims([laspy.ExtraBytesParams("ring", "u2"), laspy.ExtraBytesParams("normal", "3f4")])
-        cloud = laspy.LasData(header)
-        cloud.x, cloud.y, cloud.z, cloud.intensity = (POINTS[:num_points] * (1, 1, 1, 50)).clip(-20, None).T.clip(-20)
-        cloud.vlrs.append(laspy.VLR("somebody", 7, "their own", b"\1\2\3"))
-        if version == "1.4":
-            cloud.evlrs = laspy.vlrs.vlrlist.VLRList([laspy.VLR("somebody", 8, "at the end", b"\4" * 20)])
-        cloud.write(folder / f"v{version}{suffix}")
-
-
-def make_text(folder: Path) -> None:
-    rows = [" ".join(f"{number:g}" for number in row) for row in POINTS]
-    (folder / "a.xyz").write_text("\n".join(rows))
-    (folder / "b.asc").write_text("//X Y Z Intensity\n" + "\n".join(rows))
-    (folder / "c.pts").write_text(f"{len(rows)}\n" + "\n".join(rows))
-    (folder / "d.csv").write_text("x,y,z,refl,class\n" + "\n".join(f"{row},car".replace(" ", ",") for row in rows))
-    (folder / "e.txt").write_bytes("x;y;z;t\r\n1,5;2,5;n/a;1\r\n2;3;4;5\r\n3;4;5;6\r\n".encode("utf-16"))
-
-
 def make_vocabulary(folder: Path) -> None:
-    (folder / "a.yaml").write_bytes(TEMPLATE.read_bytes()[:6000])
-    classes = [
-        {"name": "car", "prompts": ["car", "van"], "color": [1, 2, 3], "is_thing": True},
-        {"name": "sky", "prompts": ["sky"]},
-    ]
-    raw = [
-        {"name": "a", "id": 3, "class": "car"},
-        {"name": "b", "id": 0, "class": "sky"},
-        {"name": "c", "id": -1, "class": None},
-    ]
+    classes = [{"name": "car", "prompts": ["car", "van"], "color": [1, 2, 3], "is_thing": True}, {"name": "sky"}]
+    classes[1]["prompts"] = ["sky"]
+    raw = [{"name": name, "id": own, "class": kind} for name, own, kind in (("a", 3, "car"), ("b", 0, "sky"))]
+    raw += [{"name": "c", "id": -1, "class": None}]
     labels = [{"class": "car", "labels": ["auto, car"]}]
     groups = [{"raw_class": "a", "prompts": ["car"]}, {"raw_class": "b", "prompts": ["sky"]}]
     small = {"name": "own", "classes": classes, "raw_classes": raw, "background": ["x"], "model_labels": labels}
-    grouped = {
-        "name": "own",
-        "classes": [{"name": "car"}, {"name": "sky"}],
-        "raw_classes": raw,
-        "prompt_groups": groups,
-    }
-    for name, content in {"b": small, "c": grouped}.items():
+    grouped = {"name": "own", "classes": [{"name": "car"}, {"name": "sky"}], "raw_classes": raw}
+    for name, content in {"a": small, "b": grouped | {"prompt_groups": groups}}.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-        (folder / f"{name}2.yaml").write_text(__import__("json").dumps(content))
+        (folder / f"{name}_json.yaml").write_text(json.dumps(content))  # JSON is YAML, and its values are changed
+    shutil.copy(REPOSITORY / "uov_hf/vocabulary/maps/nuscenes_semantic_kitti.yaml", folder / "map.yaml")
+    content = yaml.safe_load((folder / "map.yaml").read_text())
+    (folder / "map_json.yaml").write_text(json.dumps(content))
 
 
 def read_vocabulary(folder: Path, path: Path) -> None:
-    vocabulary = load_vocabulary(path)
-    vocabulary.classes_of(vocabulary.raw_ids)
+    if path.name.startswith("map"):
+        load_map(path)
+    else:
+        vocabulary = load_vocabulary(path)
+        vocabulary.classes_of(vocabulary.raw_ids)
+
+
+def make_settings(folder: Path) -> None:
+    """Files of arguments, a recipe, origins of tiles, and pictures of classes."""
+    arguments = {"dataset": "nuscenes", "data_dir": str(folder), "split": "all", "frame_stride": 2}
+    (folder / "arguments.json").write_text(json.dumps(arguments))
+    (folder / "arguments.yaml").write_text(yaml.safe_dump(arguments))
+    sections = {"generate_label_set": {"teacher": "synthetic", "split": "all"}, "distill": {"max_train_steps": 3}}
+    recipe = {"dataset": "nuscenes", "data_dir": str(folder), "output_dir": str(folder / "out"), **sections}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    (folder / "origins.txt").write_text("1 2\n3,4\n# a\n")
+    np.save(folder / "origins.npy", np.ones((2, 3)))
+    (folder / "pictures.json").write_text(json.dumps({"tuk-tuk": ["a.jpg", "b.jpg"]}))
+
+
+def read_settings_files(folder: Path, path: Path) -> None:
+    if path.name == "pictures.json":
+        read_pictures(file=path)
+    elif path.stem == "origins":
+        read_origins(path)
+    elif path.name == "recipe.json":
+        make_recipe(read_mapping(str(path)), str(path))
+    else:
+        read_settings(str(path), DataArguments)
+
+
+def make_car(folder: Path) -> None:
+    import small_car
+
+    small_car.write_car(folder, num_frames=2)
+    calibration = small_car.calibration()
+    lens = {"model": "opencv", "coefficients": [-0.01, 0.0, 0.0, 0.0]}
+    calibration["cameras"]["left"] |= {"time_offset": 5, "distortion": lens}
+    calibration |= {"lidar2body": np.eye(4).tolist(), "num_columns": 4, "motion_compensation": True}
+    (folder / "calibration.yaml").write_text(json.dumps(calibration))
+    (folder / "splits.json").write_text(json.dumps({"train": ["drive/1"], "val": ["drive/0"]}))
+    np.save(folder / "drive" / "labels" / "1.npy", np.full(50, 40))
+    (folder / "drive" / "labels" / "1.label").unlink()
+    pose = np.eye(4)[:3].ravel().tolist()
+    (folder / "drive" / "poses.txt").write_text("\n".join(" ".join(map(str, pose)) for _ in range(2)))
+
+
+def read_all_frames(folder: Path, path: Path, dataset: str = "point_cloud_folder") -> None:
+    """Every column of every frame, and each split."""
+    frames = load_frames(dataset, "all", data_dir=folder)
+    each(*(partial(frames.__getitem__, place) for place in range(len(frames))))
+    load_frames(dataset, data_dir=folder)
+
+
+def make_bag(folder: Path, kind: str) -> None:
+    """Scans with times, two cameras of which one has a lens, odometry, and a tree of coordinate frames."""
+    import small_bags
+
+    start, mount, pixels = 1_700_000_000_000_000, np.eye(4), np.zeros((6, 8, 3), np.uint8)
+    points = named_points()
+    points["t"] *= 1e9
+    with small_bags.open_bag(folder, kind) as bag:
+        edges = [("base", name, mount) for name in ("lidar", "left", "front")]
+        bag.transforms("/tf_static", start, *edges)
+        for time in (start, start + 100_000):
+            bag.odometry("/odom", time, "odom", "base", mount)
+            bag.cloud("/points", time, "lidar", points)
+            for name, lens in {"left": [-0.1, 0.01, 0.0, 0.0, 0.0], "front": []}.items():
+                bag.camera_info(
+                    f"/{name}/camera_info", time, name, (6, 8), np.array([[9.0, 0, 4], [0, 9, 3], [0, 0, 1]]), d=lens
+                )
+            bag.compressed("/left/image_raw/compressed", time, "left", small_bags.jpeg_of(pixels))
+            bag.image("/front/image_raw", time, "front", pixels, "bgr8")
+        bag.odometry("/odom", start + 200_000, "odom", "base", mount)
+
+
+def read_bag(folder: Path, path: Path) -> None:
+    from uov_hf.bags.inspection import inspect_bag
+
+    bag = next(own for own in folder.iterdir() if own.name != "rosbag.yaml")
+    each(lambda: inspect_bag(bag), lambda: read_all_frames(bag, path, "rosbag"))
+
+
+def make_nuscenes(folder: Path) -> None:
+    import tiny_roots
+
+    tiny_roots.write_nuscenes(folder, {"scene-0061": 1, "scene-0103": 1})
+    for path in folder.glob("v1.0-mini/*.json"):  # a table fits an input
+        rows = json.loads(path.read_text())
+        if path.stem == "sample_data":
+            rows = [row for row in rows if "FRONT" in row["filename"] or "LIDAR" in row["filename"]]
+        path.write_text(json.dumps(rows))
+    (folder / "splits.json").write_text(json.dumps({"own": ["scene-0061"]}))
+
+
+def make_kitti(folder: Path) -> None:
+    import tiny_roots
+
+    tiny_roots.write_semantic_kitti(folder, {"00": 2, "08": 1})
+    (folder / "sequences" / "00" / "street.json").write_text(json.dumps({"num_points": {"000000": 50, "000001": 50}}))
+
+
+def read_kitti(folder: Path, path: Path) -> None:
+    frames = load_frames("semantic_kitti", "all", data_dir=folder)
+    each(lambda: read_all_frames(folder, path, "semantic_kitti"), lambda: merge_scans(frames, 1))
+
+
+def small_frames() -> Frames:
+    from halves_teacher import HEIGHT, INTRINSICS, LIDAR2CAM, POINTS, WIDTH, ListSource
+
+    from uov_hf.image_files import encode_pixels
+
+    png = encode_pixels(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "PNG")
+    rows = [
+        {
+            "frame_id": f"a/{place}",
+            "sequence_id": "a",
+            "timestamp": place,
+            "points": POINTS,
+            "intensity_max": 255.0,
+            "labels": np.array([0, 1, 2, 255], np.uint8),
+            "instances": np.arange(4, dtype=np.int32),
+            "camera_names": ["CAM_A", "CAM_B"],
+            "image_ids": [f"{place}A", f"{place}B"],
+            "images": [{"bytes": png, "path": None}] * 2,
+            "camera_timestamps": np.array([place, place]),
+            "lidar2cam": np.stack([LIDAR2CAM] * 2),
+            "intrinsics": np.stack([INTRINSICS] * 2),
+            "image_sizes": np.array([[HEIGHT, WIDTH]] * 2, np.int32),
+            "lidar2global": np.eye(4),
+        }
+        for place in range(2)
+    ]
+    return Frames(ListSource(rows))
+
+
+class SmallFrames(FrameBuilder):
+    """Two frames of a list, to write as Parquet."""
+
+    licence = "Its owner's."
+
+    def open(self) -> object:
+        return small_frames().source
+
+    def default_splits(self) -> tuple[str, ...]:
+        return ("train",)
+
+    def split_members(self) -> dict[str, list[str]]:
+        return {"train": ["a"]}
+
+
+def make_frames(folder: Path) -> None:
+    write_parquet(SmallFrames(data_dir=str(folder), dataset_name="small"), folder)
+
+
+def read_frames(folder: Path, path: Path) -> None:
+    """The file by itself: `datasets`, which finds the files of a folder, keeps copies of a card in its cache."""
+    frames = Frames(ParquetFrames([str(path)]))
+    each(*(partial(frames.__getitem__, place) for place in range(len(frames))))
+
+
+def make_label_set(folder: Path) -> None:
+    from halves_teacher import HalvesTeacher
+
+    teacher = HalvesTeacher(prompts=NUSCENES.prompts)
+    label_set = LabelSet.create(folder, teacher, NUSCENES, {"augmentations": ["flip"]})
+    label_set.write(small_frames(), teacher)
+    label_points(label_set, small_frames())
+
+
+def read_label_set(folder: Path, path: Path) -> None:
+    label_set = LabelSet(folder)
+    labels = label_set.frame_ids
+    each(
+        lambda: (label_set.prompt_embeds, label_set.num_missing, label_set.teacher_id, label_set.text_model),
+        *(partial(label_set.read, frame_id) for frame_id in labels),
+        *(partial(label_set.read_identity, frame_id) for frame_id in labels),
+        lambda: [(own.read(frame_id)) for own in [PointLabels(folder)] for frame_id in own.frame_ids],
+    )
+
+
+SIZE = (12, 16)
+PROMPTS = ["car", "road", "tree"]
+IDS = np.repeat([[1, 2]], 8, axis=1).repeat(12, axis=0).astype(np.uint8)
+FRAME = {
+    "frame_id": "f",
+    "camera_names": ["CAM"],
+    "image_ids": ["token"],
+    "images": [{"bytes": None, "path": "absent/token.jpg"}],
+    "image_sizes": np.array([SIZE]),
+}
+
+
+def save_ids(path: Path, ids: np.ndarray = IDS) -> None:
+    """As a BMP without a checksum, whose changes are read; Pillow opens it by its content."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    Image.fromarray(ids).save(path, "BMP")
+
+
+def make_teacher_files(folder: Path) -> None:
+    """A folder of each layout."""
+    segments = [{"id": 1, "category_id": 0, "score": 0.5}, {"id": 2, "category_id": 1}]
+    categories = [{"id": 0, "name": "car"}, {"id": 1, "name": "road"}]
+    for layout in ("uov", "panoptic"):
+        save_ids(folder / layout / "token.png")
+        (folder / layout / "token.json").write_text(json.dumps({"segments_info": segments}))
+    torch.save(torch.eye(3), folder / "uov" / "text_embedding.pt")
+    torch.save([torch.eye(3), torch.eye(3)], folder / "uov" / "token.pt")
+    (folder / "panoptic" / "categories.json").write_text(json.dumps(categories))
+    save_ids(folder / "coco" / "val" / "token.png")
+    annotation = {"image_id": "token", "file_name": "token.png", "segments_info": segments}
+    images = [{"id": "token", "file_name": "token.jpg"}]
+    content = {"annotations": [annotation], "categories": categories, "images": images}
+    (folder / "coco" / "val.json").write_text(json.dumps(content))
+    save_ids(folder / "semantic" / "token_labels.png", IDS - 1)
+    save_ids(folder / "semantic" / "token_scores.png", IDS * 100)
+    np.savez(folder / "semantic" / "token_probs.npz", probs=np.full((2, 3, 4), 90, np.uint8))
+    (folder / "semantic" / "classes.json").write_text(json.dumps(PROMPTS[:2]))
+
+
+def read_teacher_files(folder: Path, path: Path) -> None:
+    layout = path.relative_to(folder).parts[0]
+    teacher = load_teacher("files", str(folder / layout), prompts=PROMPTS)
+    teacher.segment(FRAME)
+    teacher.fit_vocabulary(NUSCENES, str(folder / layout))
+
+
+SMALL = {"hidden_sizes": [4] * 8, "depths": [1] * 8, "stem_channels": 4, "projection_dim": 6}
+
+
+def make_official(folder: Path) -> None:
+    """Official tensors of a wrong width: they are read and checked, and nothing is converted."""
+    from official_tensors import official_tensors
+
+    small = {"stem": 1, "widths": [1] * 8, "depths": [1] * 8}
+    tensors = {name: value for name, value in official_tensors(17, **small).items() if "bn" not in name}
+    content = {"model_points": tensors, "config": {"voxel_size": 0.1, "bn_momentum": 0.05, "rate": np.float64(0.5)}}
+    torch.save(content, folder / "model.pt")
+    few = {"model_points": dict([*tensors.items()][:1])}
+    torch.save(few, folder / "old.pt", _use_new_zipfile_serialization=False)
+
+
+def read_official_file(folder: Path, path: Path) -> None:
+    convert_checkpoint(path, folder / "converted", config=UOVConfig(**SMALL))
+
+
+def make_checkpoint(folder: Path) -> None:
+    uov = UOVModel(UOVConfig(**SMALL))
+    embeds = torch.nn.functional.normalize(torch.ones(2, 6), dim=1)
+    uov.set_classes(["car", "tree"], embeds, torch.tensor([0, 1]), ["car", "tree"])
+    model = UOVForSemanticSegmentation.from_backbone(uov, "linear")
+    save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor()))
+
+
+def read_checkpoint(folder: Path, path: Path) -> None:
+    segmenter = load_segmenter(folder)
+    segmenter({"points": np.ones((4, 4), np.float32), "intensity_max": 255.0}, refine=None)
+
+
+def make_results(folder: Path) -> None:
+    """Predictions and truths of `uov-hf eval`, and a submission."""
+    classes = [{"name": name, "color": [0, 0, row], "label_id": row + 1} for row, name in enumerate(PROMPTS)]
+    for name in ("predicted", "true"):
+        (folder / name).mkdir()
+        np.save(folder / name / "scan.npy", np.arange(12, dtype=np.uint8) % 3)
+        (np.arange(12, dtype=np.uint32) % 3 + 1).tofile(folder / name / "a.label")
+        (folder / name / "classes.json").write_text(json.dumps({"classes": classes}))
+    (np.arange(12, dtype=np.uint8) % 17).tofile(folder / "true_lidarseg.bin")
+    (np.arange(12, dtype=np.uint8) % 17).tofile(folder / "predicted_lidarseg.bin")
+
+
+def read_results(folder: Path, path: Path) -> None:
+    each(
+        lambda: compare_files(folder / "predicted", folder / "true"),
+        lambda: compare_files(folder / "predicted_lidarseg.bin", folder / "true_lidarseg.bin"),
+    )
 
 
 READERS = {
@@ -169,7 +364,20 @@ READERS = {
     "pcd": Reader(make_pcd, read_scan, ("*.pcd",)),
     "ply": Reader(make_ply, read_scan, ("*.ply",)),
     "las": Reader(make_las, read_scan, ("*.las",)),
-    "laz": Reader(lambda folder: make_las(folder, ".laz"), read_scan, ("*.laz",)),
+    "laz": Reader(partial(make_las, suffix=".laz"), read_scan, ("*.laz",)),
     "text": Reader(make_text, read_scan, ("*",)),
+    "bag": Reader(partial(make_bag, kind="bag"), read_bag, ("*.bag",)),
+    "mcap": Reader(partial(make_bag, kind="mcap"), read_bag, ("*/*",)),
+    "db3": Reader(partial(make_bag, kind="db3"), read_bag, ("*/*",)),
+    "own car": Reader(make_car, read_all_frames, ("*.*", "*/*.txt", "*/*.csv", "*/labels/*", "*/points/*")),
+    "nuscenes": Reader(make_nuscenes, partial(read_all_frames, dataset="nuscenes"), ("*.json", "*/*.json")),
+    "kitti": Reader(make_kitti, read_kitti, ("*/00/*.*", "*/00/velodyne/*", "*/00/labels/*")),
+    "frames": Reader(make_frames, read_frames, ("**/*.parquet",)),
+    "label set": Reader(make_label_set, read_label_set, ("*.*", "*/*.parquet", "*/*/*.*")),
     "vocabulary": Reader(make_vocabulary, read_vocabulary, ("*.yaml",)),
+    "settings": Reader(make_settings, read_settings_files, ("*",)),
+    "teacher files": Reader(make_teacher_files, read_teacher_files, ("*/*.*", "*/*/*.*")),
+    "official": Reader(make_official, read_official_file, ("*.pt",)),
+    "checkpoint": Reader(make_checkpoint, read_checkpoint, ("*.json", "*.safetensors")),
+    "results": Reader(make_results, read_results, ("*.bin", "*/*")),
 }
