@@ -141,7 +141,7 @@ def test_background_wins_as_the_ignored_label(processor):
     [
         (3, [0] * 5, {}, "one row for each of the 5 points, got 3.*`per_voxel=True`"),
         (3, [0, 3], {"per_voxel": True}, "has 3 rows, but `point_to_voxel` contains voxel 3"),
-        (2, [0, 1], {"num_points": [1]}, "`num_points` sums to 1, `point_to_voxel` has 2"),
+        (2, [0, 1], {"num_points": [1]}, "`num_points` must .* sum to 2, the rows of `point_to_voxel`, got .1."),
         (2, [0, 1], {"refine": "crf"}, "`refine` must be"),
         (2, [0, 1], {"refine": "afi"}, "needs the `points`"),
         (2, [0, 1], {"refine": "afi", "points": [np.ones((9, 4))]}, r"scans of \[2\] points.*got \[9\]"),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .array_checks import check_array, to_numbers, to_sizes, to_tensor
 from .configuration_afi import DENSE, AFIConfig
 from .configuration_uov import IGNORED
 from .ground_ring import find_ground
@@ -18,6 +19,7 @@ from .point_neighbors import farthest_points, nearest_points, where_to_search
 __all__ = ["DENSE", "AFIConfig", "approximate_flat_interaction", "labels_to_scores"]
 
 FARTHEST = 1e9  # metres: the squares of larger coordinates overflow in float32
+MOST_EVIDENCE = 1e9  # of a score: products of larger ones overflow in float32
 CHUNK_CENTRES = 2048  # picked points at a time on a CPU: their neighbours fit in a cache
 DEVICE_CHUNK_ELEMENTS = 1 << 27  # of one tensor on an accelerator (0.5 GB), where each chunk is a hundred launches
 Values = TypeVar("Values", torch.Tensor, np.ndarray)  # results have the type of the input
@@ -30,13 +32,13 @@ def labels_to_scores(labels: Values, num_labels: int, ignore_index: int = IGNORE
         ValueError: The labels have another shape, or a value that is neither a class nor `ignore_index`.
     """
     if not isinstance(labels, torch.Tensor):
-        return labels_to_scores(torch.tensor(np.asarray(labels, np.int64)), num_labels, ignore_index).numpy()
+        return labels_to_scores(to_tensor("labels", labels), num_labels, ignore_index).numpy()
+    check_array("labels", labels, ("num_points",), "iu")
     classes = torch.arange(num_labels, device=labels.device)
     scores = (labels[..., None] == classes) & (labels != ignore_index)[..., None]
-    if labels.ndim != 1 or not (scores.any(dim=1) | (labels == ignore_index)).all():
+    if not (scores.any(dim=1) | (labels == ignore_index)).all():
         raise ValueError(
-            f"`labels` must have shape (num_points,), each from 0 to {num_labels - 1} or {ignore_index}, got shape "
-            f"{tuple(labels.shape)} and values {labels.unique().tolist()[:20]}."
+            f"`labels` must be from 0 to {num_labels - 1} or {ignore_index}, got {labels.unique().tolist()[:20]}."
         )
     return scores.float()
 
@@ -79,15 +81,16 @@ def approximate_flat_interaction(
         uses the wider dtype of both inputs, at least float32.
 
     Raises:
-        ValueError: Shapes do not fit, or scores are negative or not finite (logits need a softmax first).
+        ValueError: Shapes do not fit, or scores are negative or above 1e9 (logits need a softmax first).
     """
     if not isinstance(scores, torch.Tensor):
-        points, from_numpy = torch.tensor(np.asarray(points)), torch.tensor(np.asarray(scores))
-        return approximate_flat_interaction(points, from_numpy, config, num_points).numpy()
+        return approximate_flat_interaction(points, to_tensor("scores", scores), config, num_points).numpy()
     config = AFIConfig() if config is None else config
-    points, given = where_to_search(torch.as_tensor(points).detach(), scores.device), scores.detach()
-    sizes = [len(points)] if num_points is None else torch.as_tensor(num_points).tolist()
-    _check(points, scores, sizes, config)
+    # Only the columns that are used: `points` may have more.
+    xyz = points if isinstance(points, torch.Tensor) else to_numbers("points", points)[..., :3]
+    points, given = where_to_search(to_tensor("points", xyz), scores.device), to_tensor("scores", scores)
+    _check(points, scores, config)
+    sizes = to_sizes(num_points, len(points), "points")
 
     dtype = torch.promote_types(torch.promote_types(points.dtype, scores.dtype), torch.float32)
     points, refined = points[:, :3].to(dtype), given.to(dtype, copy=True)
@@ -97,19 +100,17 @@ def approximate_flat_interaction(
     return refined.to(scores.dtype) if scores.is_floating_point() else refined
 
 
-def _check(points: torch.Tensor, scores: torch.Tensor, num_points: list[int], config: AFIConfig) -> None:
+def _check(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> None:
     if (points.ndim, scores.ndim) != (2, 2) or points.shape[1] < 3 or len(scores) != len(points):
         raise ValueError(
             "`points` must have shape (num_points, 3 or more) and `scores` (num_points, number of classes), got "
             f"{tuple(points.shape)} and {tuple(scores.shape)}. Labels become scores by `labels_to_scores`."
         )
-    if not ((scores >= 0) & (scores < math.inf)).all():
+    if not ((scores >= 0) & (scores <= MOST_EVIDENCE)).all():
         raise ValueError(
-            "`scores` must be finite and not negative: one-hot labels or probabilities, got values from "
+            f"`scores` must lie between 0 and {MOST_EVIDENCE:g}: one-hot labels or probabilities, got values from "
             f"{scores.min()} to {scores.max()}. Logits go through a softmax first."
         )
-    if sum(num_points) != len(points):
-        raise ValueError(f"`num_points` sums to {sum(num_points)}, and there are {len(points)} points.")
     if config.ground_ring is not None and max(config.ground_ring.classes) >= scores.shape[1]:
         raise ValueError(f"`scores` has {scores.shape[1]} columns, too few for {config.ground_ring}.")
 

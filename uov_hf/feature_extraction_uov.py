@@ -21,6 +21,8 @@ VOXEL_REDUCTIONS = ("first", "mean")
 INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
 MISSING_INTENSITIES = {"raw": 0.0, "unit": 0.25, "unit_plus_one": 1.25}
 PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
+SMALLEST_VOXEL = 1e-6  # metres or radians
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 KEYS_OF_TRANSFORMERS = ("feature_extractor_type", "processor_class", "auto_map")  # saved beside the settings
 
 
@@ -85,17 +87,23 @@ class UOVFeatureExtractor(FeatureExtractionMixin):
         _check_choice("voxel_reduction", voxel_reduction, VOXEL_REDUCTIONS)
         _check_choice("intensity_scaling", intensity_scaling, INTENSITY_SCALINGS)
         voxel_size = DEFAULT_VOXEL_SIZES[coordinate_system] if voxel_size is None else voxel_size
-        self.voxel_size = [float(size) for size in voxel_size]
+        self.voxel_size = _numbers("voxel_size", voxel_size, 3)
         self.coordinate_system = coordinate_system
-        self.point_cloud_range = None if point_cloud_range is None else [float(bound) for bound in point_cloud_range]
+        self.point_cloud_range = (
+            None if point_cloud_range is None else _numbers("point_cloud_range", point_cloud_range, 6)
+        )
         self.voxel_reduction = voxel_reduction
         self.intensity_scaling = intensity_scaling
         missing = MISSING_INTENSITIES[intensity_scaling] if missing_intensity is None else missing_intensity
-        self.missing_intensity = float(missing)
-        if len(self.voxel_size) != 3 or not all(0 < size < math.inf for size in self.voxel_size):
-            raise ValueError(f"`voxel_size` must be three positive finite numbers, got {self.voxel_size}.")
-        bounds = np.reshape(self.point_cloud_range or [0] * 3 + [1] * 3, (2, -1))
-        if bounds.shape != (2, 3) or not (bounds[0] < bounds[1]).all():
+        (self.missing_intensity,) = _numbers("missing_intensity", [missing], 1)
+        if not all(SMALLEST_VOXEL <= size < math.inf for size in self.voxel_size):
+            raise ValueError(
+                f"`voxel_size` must be three positive finite numbers from {SMALLEST_VOXEL:g}, got {self.voxel_size}."
+            )
+        if not abs(self.missing_intensity) < MAX_FLOAT32:
+            raise ValueError(f"`missing_intensity` must be finite, also in float32, got {self.missing_intensity}.")
+        bounds = np.reshape(self.point_cloud_range or [0] * 3 + [1] * 3, (2, 3))
+        if not (bounds[0] < bounds[1]).all():
             message = "`point_cloud_range` must be three lower bounds and three greater upper bounds"
             raise ValueError(f"{message}, got {self.point_cloud_range}.")
 
@@ -173,10 +181,21 @@ def as_array(scan: Any, num_columns: int | None = None) -> np.ndarray:
     if isinstance(scan, (str, Path)):
         return read_points(scan, num_columns)
     if isinstance(scan, torch.Tensor):
-        scan = scan.detach().cpu().numpy()
+        scan = scan.detach().cpu()
+        scan = (scan.float() if scan.dtype == torch.bfloat16 else scan).numpy()  # NumPy has no bfloat16
     if isinstance(scan, np.ndarray):
         return array_to_points(scan, "`points`")
     raise ValueError(f"`points` must be numpy arrays, torch tensors or paths of files, got {type(scan).__name__}.")
+
+
+def _numbers(name: str, values: Sequence[float], size: int) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be {size} number{'s' * (size > 1)}, got {values!r}.") from error
+    if len(numbers) != size:
+        raise ValueError(f"`{name}` must be {size} numbers, got {len(numbers)}: {values}.")
+    return numbers
 
 
 def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:

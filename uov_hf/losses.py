@@ -3,9 +3,12 @@
 The host never waits for an accelerator here: rows are masked, not selected, so that no size depends on values.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
+from .array_checks import check_array, check_ids
 from .configuration_uov import IGNORED
 
 
@@ -31,23 +34,27 @@ def pool_superpoints(
         `torch.Tensor` of shape `(S, D)`: The means; zero for a superpoint without pairs.
 
     Raises:
-        ValueError: An id is out of range. On an accelerator, where the check would stop the queue, all is NaN.
+        ValueError: An array has another shape, or an id or row is out of range. On an accelerator, where a check of
+            values would stop the queue, all is NaN if an id is out of range.
 
     Source: method 4.2. The official code divides by n_b + 1e-6.
     """
+    check_array("point_embeds", point_embeds, ("num_rows", "D"), "f")
     if point_rows is None:
         point_rows = torch.arange(len(point_embeds), device=point_embeds.device)
+    check_ids("point_rows", point_rows, "num_pairs", len(point_embeds))
     if point_rows.shape != superpoint_ids.shape:
         raise ValueError(
             f"`superpoint_ids` must have one id for each of the {len(point_rows)} pairs, "
             f"got shape {tuple(superpoint_ids.shape)}."
         )
+    check_array("superpoint_ids", superpoint_ids, ("num_pairs",), "iu")
     # A bag of rows per superpoint. Its gradient is summed in a fixed order. That of indexing or `index_add` depends on
     # the number of threads, and both are ten times slower.
     sorted_ids, order = superpoint_ids.sort(stable=True)
-    right = are_in_range(sorted_ids, num_superpoints)
-    starts = torch.searchsorted(sorted_ids, torch.arange(num_superpoints, device=order.device))
-    means = F.embedding_bag(point_rows[order], point_embeds, starts, mode="mean")  # (S, D)
+    right = are_in_range(sorted_ids, num_superpoints, "superpoint_ids")
+    starts = torch.searchsorted(sorted_ids, torch.arange(num_superpoints, device=order.device, dtype=sorted_ids.dtype))
+    means = F.embedding_bag(point_rows[order].long(), point_embeds, starts, mode="mean")  # (S, D)
     return nan_unless(right, means)
 
 
@@ -75,7 +82,11 @@ def superpixel_superpoint_loss(
             The superpoints in the loss; the others count neither as superpoints nor as segments.
 
     Returns:
-        `torch.Tensor` of shape `()`: The mean over superpoints; zero with a graph if there are none.
+        `torch.Tensor` of shape `()`: The mean over superpoints; zero with a graph if there are none. NaN if an
+        embedding in the loss is NaN.
+
+    Raises:
+        ValueError: Shapes or dtypes do not fit, or `temperature` is not above 0.
 
     Source: method 4.3; eq. L_IP. The official negatives are those of one GPU's batch.
     """
@@ -84,6 +95,9 @@ def superpixel_superpoint_loss(
             "`superpoint_embeds` and `segment_embeds` must have one row for each superpoint, got shapes "
             f"{tuple(superpoint_embeds.shape)} and {tuple(segment_embeds.shape)}."
         )
+    check_array("superpoint_embeds", superpoint_embeds, ("num_superpoints", "D"), "f")
+    others = {"segment_embeds": segment_embeds, "negative_embeds": negative_embeds}
+    _check_fit(superpoint_embeds, others, temperature, has_points)
     candidates = segment_embeds if negative_embeds is None else torch.cat([segment_embeds, negative_embeds])
     logits = superpoint_embeds @ candidates.T / temperature  # (S, S + K)
     if scene_ids is not None:
@@ -114,10 +128,17 @@ def soft_text_targets(
         hard_weight (`float`, *optional*, defaults to 0.2): h; at 1 the targets are one-hot.
 
     Returns:
-        `torch.Tensor` of shape `(P, P)`: Rows sum to one; no target is negative, also of opposed prompts.
+        `torch.Tensor` of shape `(P, P)`: Rows sum to one; no target is negative, also of opposed prompts. A row is NaN
+        where `hard_weight` is 0 and the prompt's embedding is 0 or NaN.
+
+    Raises:
+        ValueError: Shapes do not fit, or `hard_weight` is not from 0 to 1.
 
     Source: method 4.3; y_b is the row of the superpoint's label.
     """
+    check_array("prompt_embeds", prompt_embeds, ("num_prompts", "D"), "f")
+    if not 0 <= hard_weight <= 1:
+        raise ValueError(f"`hard_weight` must be a share from 0 to 1, got {hard_weight}.")
     if prompt_groups.shape != prompt_embeds.shape[:1]:
         raise ValueError(
             f"`prompt_groups` must have one group for each of the {len(prompt_embeds)} prompts, "
@@ -149,10 +170,16 @@ def text_superpoint_loss(
             [`soft_text_targets`]: row l is the distribution of a superpoint labelled l.
 
     Returns:
-        `torch.Tensor` of shape `()`: The mean over superpoints; zero with a graph if there are none.
+        `torch.Tensor` of shape `()`: The mean over superpoints; zero with a graph if there are none. NaN if an
+        embedding in the loss is NaN, and on an accelerator if a label is no prompt.
+
+    Raises:
+        ValueError: Shapes or dtypes do not fit, a label is no prompt (on a CPU), or `temperature` is not above 0.
 
     Source: method 4.3; eq. L_TP.
     """
+    check_array("superpoint_embeds", superpoint_embeds, ("num_superpoints", "D"), "f")
+    _check_fit(superpoint_embeds, {"prompt_embeds": prompt_embeds}, temperature, has_points)
     num_prompts = len(prompt_embeds)
     if targets.shape != (num_prompts, num_prompts):
         raise ValueError(
@@ -164,8 +191,10 @@ def text_superpoint_loss(
             f"`segment_labels` must have one prompt for each of the {len(superpoint_embeds)} superpoints, "
             f"got shape {tuple(segment_labels.shape)}."
         )
+    right = are_in_range(segment_labels, num_prompts, "segment_labels")
+    rows = torch.where(right, segment_labels, 0)
     log_probabilities = F.log_softmax(superpoint_embeds @ prompt_embeds.T / temperature, dim=1)  # (S, P)
-    return _mean(-(targets[segment_labels] * log_probabilities).sum(dim=1), has_points)
+    return nan_unless(right, _mean(-(targets[rows] * log_probabilities).sum(dim=1), has_points))
 
 
 def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_index: int = IGNORED) -> torch.Tensor:
@@ -180,15 +209,21 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_ind
         ignore_index (`int`, *optional*, defaults to 255): The label of ignored rows.
 
     Returns:
-        `torch.Tensor` of shape `()`: The loss; zero with a graph if no row has a label.
+        `torch.Tensor` of shape `()`: The loss; zero with a graph if no row has a label. NaN if a probability of a
+        row with a label is NaN, and on an accelerator if a label is no class.
+
+    Raises:
+        ValueError: Shapes or dtypes do not fit, or a label is no class (on a CPU).
 
     Source: method 5; Berman et al., "The Lovász-Softmax loss" (2018), algorithm 1.
     """
+    check_array("probabilities", probabilities, ("num_rows", "C"), "f")
     if labels.shape != probabilities.shape[:1]:
         raise ValueError(
             f"`labels` must have one class for each of the {len(probabilities)} rows of `probabilities`, "
             f"got shape {tuple(labels.shape)}."
         )
+    right = are_in_range(labels, probabilities.shape[1], "labels", ignore_index)
     labelled = (labels != ignore_index)[:, None]  # (N, 1)
     of_class = (labels[:, None] == torch.arange(probabilities.shape[1], device=labels.device)) & labelled  # (N, C)
     errors = (of_class.to(probabilities.dtype) - probabilities).abs()
@@ -197,7 +232,7 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor, ignore_ind
     order = errors.detach().masked_fill(~labelled, -1).argsort(dim=0, descending=True, stable=True)
     errors = errors.masked_fill(~labelled, 0).gather(0, order)
     losses = (errors * _jaccard_slopes(of_class.gather(0, order), errors.dtype)).sum(dim=0)  # (C,)
-    return _mean(losses, of_class.any(dim=0))
+    return nan_unless(right, _mean(losses, of_class.any(dim=0)))
 
 
 def _jaccard_slopes(of_class: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -219,21 +254,39 @@ def _mean(losses: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Te
     return losses.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
 
 
-def are_in_range(superpoint_ids: torch.Tensor, num_superpoints: int) -> torch.Tensor:
-    """Whether all ids are at least 0 and below `num_superpoints`, a scalar bool for [`nan_unless`].
+def are_in_range(ids: torch.Tensor, num_ids: int, name: str, also: int | None = None) -> torch.Tensor:
+    """Whether all ids are at least 0 and below `num_ids`, or `also`: a scalar bool for [`nan_unless`].
 
     Raises:
-        ValueError: On a CPU, an id is out of range. On an accelerator, reading the result would stop the queue.
+        ValueError: They are no whole numbers of shape `(any,)` or, on a CPU, one is out of range; the message has
+            `name`. On an accelerator, reading the result would stop the queue.
     """
-    right = ((superpoint_ids >= 0) & (superpoint_ids < num_superpoints)).all()
-    if right.device.type == "cpu" and not right:
-        raise ValueError(
-            f"`superpoint_ids` must lie between 0 and {num_superpoints - 1}, got {superpoint_ids.min()} to "
-            f"{superpoint_ids.max()}. Leave out the pairs of no superpoint."
-        )
-    return right
+    check_ids(name, ids, "any", num_ids, also)
+    right = (ids >= 0) & (ids < num_ids)
+    return (right if also is None else right | (ids == also)).all()
 
 
 def nan_unless(right: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """`values`, or NaN everywhere if a check failed whose result the host does not read."""
     return torch.where(right, values, torch.nan)
+
+
+def _check_fit(
+    superpoint_embeds: torch.Tensor,
+    others: dict[str, torch.Tensor | None],
+    temperature: float,
+    has_points: torch.Tensor | None,
+) -> None:
+    """Check that further embeddings have the dimensions and the dtype of the superpoints, and the other settings."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"`temperature` must be above 0 and finite, got {temperature}.")
+    for name, embeds in others.items():
+        if embeds is None:
+            continue
+        check_array(name, embeds, ("any", superpoint_embeds.shape[1]), "f")
+        if embeds.dtype != superpoint_embeds.dtype:
+            raise ValueError(
+                f"`{name}` must be {superpoint_embeds.dtype}, as `superpoint_embeds`, got {embeds.dtype}."
+            )
+    if has_points is not None:
+        check_array("has_points", has_points, (len(superpoint_embeds),), "b")

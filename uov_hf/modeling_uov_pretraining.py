@@ -91,16 +91,17 @@ class UOVForPreTraining(UOVPreTrainedModel):
                 `config.negatives` is `"global"`, and refused elsewhere.
 
         Raises:
-            ValueError: A superpoint id is out of range (on an accelerator the loss is NaN instead), or the negatives
-                do not fit `config.negatives`.
+            ValueError: A point, superpoint or prompt is out of range (on an accelerator the loss is NaN instead),
+                shapes do not fit, or the negatives do not fit `config.negatives`.
         """
         self._check_negatives(scene_ids, negative_embeds)
         voxel_embeds = self.uov.get_point_features(voxel_coords, voxel_features)  # (num_voxels, D)
         if not len(voxel_embeds):
             voxel_embeds = F.pad(voxel_embeds, (0, 0, 0, 1))  # a row for the pairs outside the grid
         num_superpoints = len(segment_labels)
-        right = are_in_range(superpoint_ids, num_superpoints)
-        pair_to_voxel = point_to_voxel[pair_to_point]  # (M,)
+        right = are_in_range(superpoint_ids, num_superpoints, "superpoint_ids")
+        right = right & are_in_range(pair_to_point, len(point_to_voxel), "pair_to_point")
+        pair_to_voxel = point_to_voxel[torch.where(right, pair_to_point, 0)]  # (M,)
         # Pairs outside the grid form one more superpoint, the last.
         superpoint_ids = torch.where((pair_to_voxel >= 0) & right, superpoint_ids, num_superpoints)
         has_points = torch.zeros(num_superpoints + 1, dtype=torch.bool, device=superpoint_ids.device)

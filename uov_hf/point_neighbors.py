@@ -7,6 +7,9 @@ import numpy as np
 import torch
 
 
+from .array_checks import check_array
+
+
 try:
     from scipy.spatial import cKDTree
 except ImportError:
@@ -27,7 +30,13 @@ def farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
 
     A pick only changes the distances of points nearer than the farthest point so far. Among points sorted along the
     longest axis these form one slab, so that each step is a few operations on that slab.
+
+    Raises:
+        ValueError: `points` are not `(num_points, 3)` numbers, or fewer than `size`.
     """
+    check_array("points", points, ("num_points", 3), "f")
+    if not 1 <= size <= len(points):
+        raise ValueError(f"`size` must lie between 1 and {len(points)}, the number of points, got {size}.")
     cloud = points.cpu().numpy()
     axis = np.ptp(cloud, axis=0).argmax()
     order = np.argsort(cloud[:, axis], kind="stable")
@@ -55,7 +64,40 @@ def farthest_points(points: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def nearest_points(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
-    """Indices `(len(queries), k)` of the nearest points, or of all if there are fewer; ties go to the lowest."""
+    """Indices `(len(queries), k)` of the nearest points, or of all if there are fewer; ties go to the lowest.
+
+    The points and queries are finite, and the squares of their distances, too.
+
+    Raises:
+        ValueError: They are not `(any, 3)` numbers, or `k` is less than 1.
+    """
+    for name, array in (("queries", queries), ("points", points)):
+        check_array(name, array, ("any", 3), "f")
+    if k < 1:
+        raise ValueError(f"`k` must be at least 1, got {k}.")
+    if k >= len(points):
+        return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
+    # Some drivers write (0, 0, 0) for each beam without an echo. A search near them would compare all of them.
+    rows = _first_copies(points, k)
+    return rows[_nearest(queries, points[rows], k)] if len(rows) < len(points) else _nearest(queries, points, k)
+
+
+def _first_copies(points: torch.Tensor, k: int) -> torch.Tensor:
+    """Ascending rows of the first `k` points at every position: only these can be among the `k` nearest."""
+    points = points.to(torch.promote_types(points.dtype, torch.float32)) + 0.0  # −0 becomes 0
+    bits = points.contiguous().view(torch.int32 if points.dtype == torch.float32 else torch.int64).long()
+    keys = (bits[:, 0] * 73856093) ^ (bits[:, 1] * 19349663) ^ (bits[:, 2] * 83492791)
+    order = keys.sort(stable=True).indices
+    # Positions that share a key interrupt each other's runs: then more copies than necessary stay.
+    sorted_bits = bits[order]
+    is_new = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    is_new[1:] = (sorted_bits[1:] != sorted_bits[:-1]).any(dim=1)
+    places = torch.arange(len(points), device=points.device)
+    starts = places.masked_fill(~is_new, 0).cummax(dim=0).values
+    return order[places - starts < k].sort().values
+
+
+def _nearest(queries: torch.Tensor, points: torch.Tensor, k: int) -> torch.Tensor:
     if k >= len(points):
         return torch.arange(len(points), device=points.device).repeat(len(queries), 1)
     on_cpu = points.device.type == "cpu"

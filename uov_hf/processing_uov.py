@@ -21,6 +21,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Proces
 from transformers.utils import ModelOutput
 
 from .afi import approximate_flat_interaction, labels_to_scores
+from .array_checks import check_array, to_numbers, to_sizes, to_tensor
 from .configuration_afi import DENSE, AFIConfig
 from .configuration_uov import IGNORED
 from .feature_extraction_uov import UOVFeatureExtractor
@@ -197,7 +198,7 @@ class UOVProcessor(ProcessorMixin):
             class_scores (`torch.Tensor` of shape `(rows, C)`):
                 Logits, such as those of [`UOVModel.class_scores`], of each point, or of each voxel with `per_voxel`.
             point_to_voxel (`torch.LongTensor` of shape `(num_points,)`):
-                The voxel of each point; -1 for a point outside the grid, which gets `ignored_index` and score 0.
+                The voxel of each point; negative for a point outside the grid, which gets `ignored_index` and score 0.
             num_points (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 Points of each scan; by default there is one scan.
             per_voxel (`bool`, *optional*, defaults to `False`):
@@ -218,11 +219,13 @@ class UOVProcessor(ProcessorMixin):
             its share of the evidence after AFI.
 
         Raises:
-            ValueError: The number of rows does not fit, or `points` are missing or do not fit.
+            ValueError: Shapes or the number of rows do not fit, scores are NaN, or `points` are missing or do not fit.
         """
-        sizes = [len(point_to_voxel)] if num_points is None else torch.as_tensor(num_points).tolist()
-        if sum(sizes) != len(point_to_voxel):
-            raise ValueError(f"`num_points` sums to {sum(sizes)}, `point_to_voxel` has {len(point_to_voxel)} points.")
+        check_array("class_scores", class_scores, ("num_rows", "1 or more"), "f")
+        check_array("point_to_voxel", point_to_voxel, ("num_points",), "iu")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+        sizes = to_sizes(num_points, len(point_to_voxel), "point_to_voxel")
         point_to_voxel = point_to_voxel.cpu()  # each count and look-up would stop an accelerator
         self._check_rows(len(class_scores), point_to_voxel, per_voxel)
         if refine not in (None, "afi"):
@@ -231,6 +234,11 @@ class UOVProcessor(ProcessorMixin):
         kept = in_grid.nonzero().squeeze(1)
         rows = (point_to_voxel[kept] if per_voxel else kept).to(class_scores.device)
         probabilities = class_scores.float().softmax(dim=-1)  # (rows, C)
+        if probabilities.isnan().any():
+            raise ValueError(
+                "`class_scores` must be logits that are no NaN and below infinity, got some that are not. Were the "
+                "weights or the features of a voxel not finite?"
+            )
         if refine == "afi":
             points = _concatenate(points, sizes)[kept]
             num_in_grid = [int(scan.sum()) for scan in in_grid.split(sizes)]
@@ -304,7 +312,11 @@ def _concatenate(points: Any, num_points: list[int]) -> torch.Tensor:
     """Positions `(num_points, 3)` of the points of all scans, on the CPU."""
     if points is None:
         raise ValueError("`refine` needs the `points` that were passed to the processor.")
-    scans = [torch.as_tensor(scan)[:, :3] for scan in (points if isinstance(points, (list, tuple)) else [points])]
+    given = points if isinstance(points, (list, tuple)) else [points]
+    scans = [scan if isinstance(scan, torch.Tensor) else to_numbers("points", scan) for scan in given]
+    for scan in scans:
+        check_array("points", scan, ("num_points", "3 or more"))
+    scans = [to_tensor("points", scan[:, :3]) for scan in scans]
     sizes = [len(scan) for scan in scans]
     if sizes not in (num_points, [sum(num_points)]):
         raise ValueError(f"`points` must be scans of {num_points} points, or all of them in one, got {sizes}.")

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from .array_checks import check_array
+
 
 # A GEMM with a small weight is some 15 % faster if the weight lies transposed: worth a copy where it is used often.
 TRANSPOSE_UP_TO = 128 * 128
@@ -99,6 +101,12 @@ class KernelMap:
         """Number of pairs of every group."""
         return [group.pairs.stop - group.pairs.start for group in self.groups]
 
+    @property
+    def num_inputs(self) -> int:
+        """Number of input rows; a submanifold map has as many as outputs."""
+        segments = self.by_input or self.by_output
+        return len(segments.order) if segments.starts is None else len(segments.starts) - 1
+
     def transposed(self) -> "KernelMap":
         """The map of the inverse convolution: the same pairs under the same offsets, from output to input."""
         return KernelMap(self.groups, self.outputs, self.inputs, self.sums_by_input, by_input=self.by_output)
@@ -114,7 +122,12 @@ class KernelMap:
         return Segments(mirror.index_select(0, order), self.by_output.starts)
 
     def convolve(self, features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Convolve `(num_inputs, in)` with a `(out, k, k, k, in)` weight to `(num_outputs, out)`."""
+        """Convolve `(num_inputs, in)` with a `(out, k, k, k, in)` weight to `(num_outputs, out)`.
+
+        Raises:
+            ValueError: `features` has another shape; further rows would be ignored.
+        """
+        check_array("features", features, (self.num_inputs, weight.shape[-1]), "f")
         if torch.is_autocast_enabled(features.device.type):
             features = features.to(torch.get_autocast_dtype(features.device.type))
         return _SparseConvolution.apply(features, weight, self)

@@ -1,10 +1,12 @@
 """Segment a cloud larger than a scan in overlapping tiles, each in the frame of a sensor at its origin."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from uov_hf.array_checks import to_numbers
 from uov_hf.pipeline_uov import PointCloudSegmentation
 from uov_hf.point_files import PointCloud
 
@@ -18,7 +20,8 @@ LOWEST = 5  # percent of the points of a tile are taken to lie below its ground
 def is_larger_than_a_scan(points: np.ndarray) -> bool:
     """Whether more than 5 % of the finite points are farther than 200 m from the origin."""
     distances = np.hypot(points[:, 0], points[:, 1])
-    return bool(np.mean(distances[np.isfinite(distances)] > SCAN_RADIUS) > 0.05)
+    distances = distances[np.isfinite(distances)]
+    return np.count_nonzero(distances > SCAN_RADIUS) > 0.05 * len(distances)
 
 
 def segment_in_tiles(
@@ -46,8 +49,8 @@ def segment_in_tiles(
     Raises:
         ValueError: The origins have another shape or are not finite, or the radius is not positive.
     """
-    if not radius > 0:
-        raise ValueError(f"`radius` must be positive, got {radius}.")
+    if not 0 < radius < math.inf:
+        raise ValueError(f"`radius` must be positive and finite, got {radius}.")
     points = cloud.points
     kept = np.flatnonzero(np.isfinite(points[:, :3]).all(axis=1))
     positions = _on_a_grid(points[kept], radius) if origins is None else _relative(origins, cloud.origin)
@@ -71,7 +74,7 @@ def _on_a_grid(points: np.ndarray, cell: float) -> np.ndarray:
 
 
 def _relative(origins: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    origins = np.asarray(origins, np.float64)
+    origins = to_numbers("origins", origins).astype(np.float64)
     if origins.ndim != 2 or origins.shape[1] not in (2, 3) or not len(origins) or not np.isfinite(origins).all():
         raise ValueError(f"`origins` must be finite, of shape (num_tiles, 2 or 3), got shape {origins.shape}.")
     return origins - origin[: origins.shape[1]]
@@ -79,6 +82,7 @@ def _relative(origins: np.ndarray, origin: np.ndarray) -> np.ndarray:
 
 def _nearest(points: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """The row of the nearest position along x and y for each point."""
+    points = points[:, :2].astype(np.float64)  # the squares of 1e20 overflow in float32
     nearest, least = np.zeros(len(points), np.int64), np.full(len(points), np.inf)
     for row, (x, y) in enumerate(positions[:, :2]):
         squares = (points[:, 0] - x) ** 2 + (points[:, 1] - y) ** 2

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .array_checks import check_array
+
 
 def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.ndarray]:
     """The points, followed by copies that are turned further and further about z; every other copy is mirrored.
@@ -16,7 +18,13 @@ def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.nd
         azimuth_cell (`float`):
             Width of a cylindrical voxel in radians. For a Cartesian grid any width serves, because a turn only has to
             differ from a right angle.
+
+    Raises:
+        ValueError: `points` are no floating-point numbers of this shape, or a setting is not above 0.
     """
+    check_array("points", points, ("num_points", "3 or more"), "f")
+    if num_views < 1 or not 0 < azimuth_cell < math.inf:
+        raise ValueError(f"`num_views` and `azimuth_cell` must be above 0, got {num_views} and {azimuth_cell}.")
     turns = [points]
     for view in range(1, num_views):
         # A turn by whole cells moves the voxels but leaves the same points in each. So every view is turned by another
@@ -30,7 +38,12 @@ def views(points: np.ndarray, num_views: int, azimuth_cell: float) -> list[np.nd
 
 
 def rotated(xy: np.ndarray, angle: float) -> np.ndarray:
-    """`xy` `(num_points, 2)`, rotated about the origin by `angle` radians."""
+    """`xy` `(num_points, 2)`, rotated about the origin by `angle` radians.
+
+    Raises:
+        ValueError: They are no floating-point numbers: whole ones would round the rotation.
+    """
+    check_array("xy", xy, ("num_points", 2), "f")
     cos, sin = math.cos(angle), math.sin(angle)
     return xy @ np.array([[cos, sin], [-sin, cos]], dtype=xy.dtype)
 

@@ -1,9 +1,9 @@
 """The voxels of a scan, in NumPy: the feature extractor and the program beside an exported network share them."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ AXIS_BITS = 16
 AXIS_LIMIT = 1 << (AXIS_BITS - 1)
 # A scan may have so many wrong intensities, and a tenth of its points more; with others, `intensity_max` is wrong.
 MAX_CLIPPED = 10
+FLOAT32 = np.finfo(np.float32)
 FULL_SCALES = (1.0, 255.0, 65535.0)  # of the intensity, for most sensors
 
 
@@ -49,7 +50,7 @@ class VoxelGrid:
             ValueError: The points have another form or lie too far out, or `intensity_max` is missing or does
                 not fit the intensities.
         """
-        points = array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
+        points = _to_float32(points)
         kept, indices = self._voxel_indices(points)
         feature = self._intensity(points[kept], intensity_max)
         first, inverse = _group(indices)
@@ -67,7 +68,7 @@ class VoxelGrid:
         Raises:
             ValueError: It does not.
         """
-        points = array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
+        points = _to_float32(points)
         kept, _ = self._voxel_indices(points)
         self._intensity(points[kept], intensity_max)
 
@@ -77,12 +78,14 @@ class VoxelGrid:
         coords = points[kept, :3]
         if self.coordinate_system == "cylindrical":
             x, y, z = coords.T
-            coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
+            with np.errstate(over="ignore"):  # an infinite distance is out of every range
+                coords = np.stack([np.sqrt(x * x + y * y), np.arctan2(y, x), z], axis=1)
         if self.point_cloud_range is not None:
             lower, upper = np.array(self.point_cloud_range, np.float32).reshape(2, 3)
             inside = ((coords >= lower) & (coords < upper)).all(axis=1)
             kept, coords = kept[inside], coords[inside]
-        indices = np.floor(coords / np.array(self.voxel_size, np.float32))
+        with np.errstate(over="ignore"):  # infinite indices are refused
+            indices = np.floor(coords / np.array(self.voxel_size, np.float32))
         if len(indices) and np.abs(indices).max() >= AXIS_LIMIT:
             farthest = points[kept[np.abs(indices).max(axis=1).argmax()], :3]
             raise ValueError(
@@ -105,7 +108,7 @@ class VoxelGrid:
                 f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
                 "(255 for nuScenes, 1 for KITTI), got None."
             )
-        if not 0 < intensity_max < math.inf:
+        if not isinstance(intensity_max, Real) or not FLOAT32.tiny <= intensity_max <= FLOAT32.max:
             raise ValueError(
                 f"`intensity_max` must be above 0 and finite, got {intensity_max}. It is the sensor's full scale "
                 "(255 for nuScenes, 1 for KITTI)."
@@ -115,6 +118,11 @@ class VoxelGrid:
             return intensity
         unit = intensity / np.float32(float(intensity_max))
         return unit + np.float32(1) if self.intensity_scaling == "unit_plus_one" else unit
+
+
+def _to_float32(points: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # beyond float32, a coordinate is infinite: it has no voxel
+        return array_to_points(points, "`points`")[:, :4].astype(np.float32, copy=False)
 
 
 def _clip(intensity: NDArray[np.floating], intensity_max: float) -> NDArray[np.floating]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .array_checks import check_array
 from .sparse_conv import KernelMap, OffsetGroup, Segments
 
 
@@ -75,9 +76,10 @@ def sort_voxels(
         `tuple[VoxelLevel, torch.Tensor]`: The finest level, and the row of `voxel_coords` of each sorted voxel.
 
     Raises:
-        ValueError: A batch index is negative, a feature is not finite, a voxel occurs twice, or the coordinates
-            span more cells than an int64 key can tell apart.
+        ValueError: The coordinates are no whole numbers of this shape, a batch index is negative, a feature is not
+            finite, a voxel occurs twice, or the coordinates span more cells than an int64 key can tell apart.
     """
+    check_array("voxel_coords", voxel_coords, ("num_voxels", 4), "iu")
     coords = voxel_coords.long()
     if len(coords) == 0:
         return VoxelLevel(coords[:, 0], (1, 1, 1), num_levels - 1), coords[:, 0]
@@ -86,7 +88,7 @@ def sort_voxels(
     low = [0, *((axis // stride - GUARD_CELLS) * stride for axis in low[1:])]
     batch_bits, x_bits, y_bits, z_bits = ((top - bottom).bit_length() for bottom, top in zip(low, high, strict=True))
     bits = x_bits, y_bits, z_bits
-    if batch_bits + sum(bits) > MAX_KEY_BITS:
+    if batch_bits + sum(bits) > MAX_KEY_BITS or min(low) < torch.iinfo(torch.int64).min:
         raise ValueError(
             f"`voxel_coords` span 2^{sum(bits)} cells in {2**batch_bits} samples, more than the 2^{MAX_KEY_BITS} "
             "that a voxel key can number. Remove far outliers, e.g. with `point_cloud_range` of `UOVFeatureExtractor`."
@@ -269,14 +271,16 @@ class VoxelPyramid:
     """Sorted voxels at strides 1, 2, 4, … and their kernel maps; a level is made when a map first needs it."""
 
     def __init__(self, finest: VoxelLevel):
-        self._levels = [finest]
+        self._levels, self._num_coarser = [finest], finest.num_coarser
         self._submanifold: dict[tuple[int, int], KernelMap] = {}
         self._down: list[KernelMap] = []
         self._num_made = 0
 
     @torch.compiler.disable
     def submanifold(self, level: int, kernel_size: int) -> KernelMap:
-        """Map of a stride-1 convolution with an odd kernel on the voxels of `level`."""
+        """Map of a stride-1 convolution with an odd kernel, at most 5 cells wide, on the voxels of `level`."""
+        if kernel_size % 2 != 1 or not 1 <= kernel_size <= 2 * GUARD_CELLS + 1:
+            raise ValueError(f"`kernel_size` must be odd, from 1 to {2 * GUARD_CELLS + 1}, got {kernel_size}.")
         self._reach(level)
         if (level, kernel_size) not in self._submanifold:
             present, neighbours = _neighbours(self._levels[level], kernel_size)
@@ -286,6 +290,8 @@ class VoxelPyramid:
     @torch.compiler.disable
     def down(self, level: int) -> KernelMap:
         """Map of the kernel-2, stride-2 convolution from `level` to `level + 1`."""
+        if not level < self._num_coarser:
+            raise ValueError(f"`level` must be below {self._num_coarser}, the coarsest level, got {level}.")
         self._reach(level)
         return self._down[level]
 
@@ -295,6 +301,8 @@ class VoxelPyramid:
         return self.down(level).transposed()
 
     def _reach(self, level: int) -> None:
+        if not 0 <= level <= self._num_coarser:
+            raise ValueError(f"`level` must lie between 0 and {self._num_coarser}, got {level}.")
         while self._num_made <= level:
             self._make(self._num_made)
             self._num_made += 1

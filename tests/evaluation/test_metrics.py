@@ -126,10 +126,10 @@ def test_without_scored_points_metrics_are_nan():
 @pytest.mark.parametrize(
     "predictions, labels, message",
     [
-        ([0, 1], [0], "one prediction per label, got 2 and 1"),
+        ([0, 1], [0], "`predictions` must have one id for each of the 1 `labels`, got 2"),
         ([3], [0], "`predictions` must be 0 … 2 or 255"),
         ([0], [-1], "`labels` must be 0 … 2 or 255"),
-        ([0.5], [0], "Class ids must be integers"),
+        ([0.5], [0], "`predictions` must be whole numbers of shape .*, got float64"),
     ],
 )
 def test_bad_ids_are_refused_with_the_reason(predictions, labels, message):

@@ -72,12 +72,12 @@ def test_the_truth_is_perfect_and_an_absent_class_has_no_quality():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"labels": [0, 3]}, r"`labels` must be classes from 0 to 2 or 255, got \[3\]"),
-        ({"predictions": [-1, 1]}, r"`predictions` must be classes .*, got \[-1\]"),
+        ({"labels": [0, 3]}, "`labels` must lie between 0 and 2, or be 255, got 3 to 3"),
+        ({"predictions": [-1, 1]}, "`predictions` must lie between 0 and 2, or be 255, got -1 to -1"),
         ({"predictions": [0.0, 1.0]}, "`predictions` must be whole numbers .* got float64"),
-        ({"labels": [0.0, 255.0]}, r"`labels` must be whole numbers of shape \(2,\)"),
+        ({"labels": [0.0, 255.0]}, "`labels` must be whole numbers of shape"),
         ({"predicted_instances": [[1], [0]]}, r"`predicted_instances` must be .* got int64 of shape \(2, 1\)"),
-        ({"instances": [1]}, r"`instances` must be whole numbers of shape \(2,\), as `labels`, got .* \(1,\)"),
+        ({"instances": [1]}, r"`instances` must be whole numbers of shape \(2,\), got .* \(1,\)"),
     ],
 )
 def test_what_is_no_class_is_refused_and_changes_no_count(change, message):
@@ -139,8 +139,8 @@ def test_the_smallest_segments_are_those_of_the_benchmarks():
     assert panoptic.counts[1].tolist() == [1, 0, 0] and panoptic.counts.dtype == np.int64
 
 
-def test_classes_may_be_things_by_zeros_and_ones_and_the_number_after_them_does_not_count():
-    panoptic = PanopticQuality([1, 1, 0], min_points=1, ignore_index=3)
+def test_the_number_after_the_classes_may_be_the_one_that_does_not_count():
+    panoptic = PanopticQuality([True, True, False], min_points=1, ignore_index=3)
     panoptic.update(*map(np.array, ([0, 0, 3, 2, 2], [1, 2, 0, 1, 2], [0, 0, 2, 2, 3], [1, 2, 0, 5, 6])))
     assert panoptic.counts[:3].tolist() == [[2, 0, 0], [0, 0, 1], [0, 0, 1]]
     assert panoptic.compute()["things"]["pq"] == 1

@@ -47,7 +47,7 @@ def test_points_that_are_not_finite_stay_and_need_no_time():
     args = np.eye(4), np.eye(4)
     moved = move_points(points, np.array([np.nan, 1e6]), quarter_turn(), *args)
     np.testing.assert_allclose(moved, [[np.nan, 0, 0, 7], [4, 1, 0, 8]], atol=1e-6)
-    with pytest.raises(ValueError, match="Expected a time of every point"):
+    with pytest.raises(ValueError, match="`times` must have a time of every point"):
         move_points(points, np.array([1e6, np.nan]), quarter_turn(), *args)
 
 

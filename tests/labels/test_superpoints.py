@@ -65,7 +65,7 @@ def test_thousands_of_points_at_one_position_cost_as_much_as_one(monkeypatch):
 def test_few_points_have_superpoints_too(num_points):
     superpoints = find_superpoints(np.zeros((num_points, 3)) + 1, SuperpointConfig())
     assert superpoints.tolist() in ([], [0], [0, 0], [0, 1])
-    votes = count_votes(np.arange(num_points), np.zeros(num_points), np.ones(num_points), num_points, 2)
+    votes = count_votes(np.arange(num_points), np.zeros(num_points, int), np.ones(num_points), num_points, 2)
     assert len(vote_in_superpoints(votes, superpoints)) == num_points
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from scipy.special import digamma
 
+from uov_hf.array_checks import check_array, to_int64
+
 
 CONFIDENCE_STEP = 2.0**-24  # float32 has no finer one between 0.5 and 1
 
@@ -69,9 +71,11 @@ class ConfusionMatrix:
         Raises:
             ValueError: If the shapes differ, or an id is no class.
         """
-        predictions, labels = _as_ids(predictions), _as_ids(labels)
+        predictions, labels = _as_ids("predictions", predictions), _as_ids("labels", labels)
         if predictions.shape != labels.shape:
-            raise ValueError(f"Expected one prediction per label, got {predictions.size} and {labels.size}.")
+            raise ValueError(
+                f"`predictions` must have one id for each of the {len(labels)} `labels`, got {len(predictions)}."
+            )
         scored = labels != self.ignore_index
         rows = self._cells(labels[scored], "labels")
         columns = self._cells(predictions[scored], "predictions")
@@ -152,6 +156,8 @@ class ConfidenceBins:
     """
 
     def __init__(self, num_bins: int = 15):
+        if num_bins < 1:
+            raise ValueError(f"`num_bins` must be at least 1, got {num_bins}.")
         self.num_bins = num_bins
         self.counts = np.zeros((3, num_bins), dtype=np.int64)
 
@@ -163,12 +169,14 @@ class ConfidenceBins:
             is_right (`np.ndarray` of shape `(num_points,)`): bool.
 
         Raises:
-            ValueError: If a confidence is outside 0 to 1.
+            ValueError: If a confidence is outside 0 to 1, or the arrays have other shapes.
         """
+        check_array("confidences", confidences, ("num_points",), "f")
+        check_array("is_right", is_right, (len(confidences),), "b")
         confidences = np.asarray(confidences, dtype=np.float64)
         valid = (confidences >= 0) & (confidences <= 1)
         if not valid.all():
-            raise ValueError(f"Confidences must be probabilities from 0 to 1, got {confidences[~valid][0]}.")
+            raise ValueError(f"`confidences` must be probabilities from 0 to 1, got {confidences[~valid][0]}.")
         bins = np.clip(np.ceil(confidences * self.num_bins).astype(np.int64) - 1, 0, None)
         steps = np.rint(confidences / CONFIDENCE_STEP)
         for row, weights in enumerate((None, np.asarray(is_right, dtype=np.float64), steps)):
@@ -250,8 +258,7 @@ def _doubt_bins(confidences: np.ndarray) -> np.ndarray:
     return np.maximum(doubt - smallest + 1, 0)
 
 
-def _as_ids(values: np.ndarray | torch.Tensor) -> np.ndarray:
+def _as_ids(name: str, values: np.ndarray | torch.Tensor) -> np.ndarray:
     ids = values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"Class ids must be integers, got {ids.dtype}.")
-    return ids.reshape(-1).astype(np.int64)
+    check_array(name, ids, ("num_points",), "iu")
+    return to_int64(ids)

@@ -1,11 +1,14 @@
 """Panoptic quality, and instances of a semantic prediction by clustering."""
 
+import math
 from typing import TypedDict
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+
+from uov_hf.array_checks import check_array, check_ids
 
 
 IOU_STEP = 2.0**-32
@@ -53,11 +56,12 @@ class PanopticQuality:
         counts (`np.ndarray` of shape `(4, num_labels)`, int64): TP, FP, FN and the sum of IoUs.
 
     Raises:
-        ValueError: `ignore_index` is the number of a class.
+        ValueError: `is_thing` is no bool array of one class or more, or `ignore_index` is the number of a class.
     """
 
     def __init__(self, is_thing: np.ndarray, min_points: int = 30, ignore_index: int = 255):
-        self.is_thing = np.asarray(is_thing, dtype=bool)
+        self.is_thing = np.asarray(is_thing)
+        check_array("is_thing", self.is_thing, ("1 or more",), "b")
         if ignore_index < len(self.is_thing):
             raise ValueError(
                 f"`ignore_index` must be {len(self.is_thing)} or more, the number of no class, got {ignore_index}."
@@ -74,15 +78,11 @@ class PanopticQuality:
         Raises:
             ValueError: The shapes differ, or a value is no whole number, no class and not `ignore_index`.
         """
-        arrays = {"predictions": predictions, "predicted_instances": predicted_instances, "instances": instances}
-        for name, array in {"labels": labels, **arrays}.items():
-            if array.shape != (len(labels),) or array.dtype.kind not in "iu":
-                raise ValueError(
-                    f"`{name}` must be whole numbers of shape ({len(labels)},), as `labels`, got {array.dtype} of "
-                    f"shape {array.shape}."
-                )
-        self._check_classes("predictions", predictions)
-        self._check_classes("labels", labels)
+        check_array("labels", labels, ("num_points",), "iu")
+        for name, classes in (("labels", labels), ("predictions", predictions)):
+            check_ids(name, classes, len(labels), len(self.is_thing), self.ignore_index)
+        for name, array in (("predicted_instances", predicted_instances), ("instances", instances)):
+            check_array(name, array, (len(labels),), "iu")
         scored = labels != self.ignore_index
         predicted, predicted_class = self._segments(predictions[scored], predicted_instances[scored])
         true, true_class = self._segments(labels[scored], instances[scored])
@@ -119,20 +119,15 @@ class PanopticQuality:
             "per_category_rq": recognition.tolist(),
         }
 
-    def _check_classes(self, name: str, classes: np.ndarray) -> None:
-        num_labels = len(self.is_thing)
-        wrong = classes[((classes < 0) | (classes >= num_labels)) & (classes != self.ignore_index)]
-        if len(wrong):
-            raise ValueError(
-                f"`{name}` must be classes from 0 to {num_labels - 1} or {self.ignore_index}, got "
-                f"{np.unique(wrong)[:10].tolist()}. Map the ids of the dataset to its training classes first."
-            )
-
     def _segments(self, classes: np.ndarray, instances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The segment of each point, numbered from 0, and the class of each segment."""
-        countable = np.isin(classes, np.flatnonzero(self.is_thing))
-        instances = np.where(countable, instances, 0).astype(np.int64) & 0xFFFFFFFF
-        keys, segment_of_point = np.unique(classes.astype(np.int64) << 32 | instances, return_inverse=True)
+        is_thing = self.is_thing[np.where(classes == self.ignore_index, 0, classes)] & (classes != self.ignore_index)
+        instances = np.where(is_thing, instances, 0)
+        if len(instances) and not 0 <= instances.min() <= instances.max() < 1 << 32:
+            instances = np.unique(instances, return_inverse=True)[1]  # ids such as hashes become numbers
+        keys, segment_of_point = np.unique(
+            classes.astype(np.int64) << 32 | instances.astype(np.int64), return_inverse=True
+        )
         return segment_of_point, keys >> 32
 
 
@@ -164,7 +159,14 @@ def cluster_things(
 
     Returns:
         `np.ndarray` of shape `(num_points,)`, int64: Instances from 1; 0 for stuff and points that are not finite.
+
+    Raises:
+        ValueError: An array has another shape, or the radius is not above 0 and finite.
     """
+    check_array("points", points, ("num_points", "3 or more"))
+    check_array("predictions", predictions, (len(points),), "iu")
+    if not 0 < radius < math.inf:
+        raise ValueError(f"`radius` must be a finite number of metres above 0, got {radius}.")
     instances, num_instances = np.zeros(len(points), dtype=np.int64), 0
     finite = np.isfinite(points[:, :3]).all(axis=1)
     for thing in np.flatnonzero(is_thing):

@@ -80,11 +80,12 @@ def find_hidden(
     hidden, seen = torch.zeros_like(in_view), in_view.nonzero().squeeze(1)
     if not len(seen):
         return hidden
-    distance = in_camera.norm(dim=1)
+    distance = length(in_camera)
     angles = _angles(in_camera)
     spacing = _beam_spacing(angles[seen]) if config.beam_spacing is None else config.beam_spacing
     cells = torch.floor(angles * (CELLS_PER_BEAM / spacing)).long()
-    radius = torch.round(config.reach * CELLS_PER_BEAM * (lidar_range / distance).clamp(1, MOST_STRETCH)).long()
+    stretch = (lidar_range / distance).nan_to_num(1.0).clamp(1, MOST_STRETCH)  # both may be infinite
+    radius = torch.round(config.reach * CELLS_PER_BEAM * stretch).long()
 
     shrinkage = round(config.reach * CELLS_PER_BEAM) - round(config.outline * CELLS_PER_BEAM)
     # The surface at a cell depends on what is covered up to `shrinkage` away, and that on points a radius away.
@@ -98,6 +99,12 @@ def find_hidden(
     surface = _running_max(covered, shrinkage).view(-1)[cell]
     behind = distance - surface > config.tolerance + config.relative_tolerance * distance
     return hidden.index_copy(0, near, behind) & in_view
+
+
+def length(vectors: torch.Tensor) -> torch.Tensor:
+    """Length of each of `vectors` `(num_points, 3)`; no square overflows on the way."""
+    x, y, z = vectors.unbind(1)
+    return torch.hypot(torch.hypot(x, y), z)
 
 
 def _angles(in_camera: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Projects lidar points into camera images, finds the visible ones, and pairs points with pixels."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from uov_hf.geometry.occlusion import OcclusionConfig, find_hidden
+from uov_hf.array_checks import check_array, to_numbers, to_tensor
+from uov_hf.geometry.occlusion import OcclusionConfig, find_hidden, length
 from uov_hf.geometry.rotation import is_rigid
 
 
@@ -83,6 +85,9 @@ def project_points(points: Points, camera: Camera, min_depth: float = 1.0) -> tu
     Returns:
         `pixel_coords` of shape `(num_points, 2)`, float64 (NaN where a point is not deeper than `min_depth`, or not
         finite), and `in_view` of shape `(num_points,)`, bool; torch (same device) for torch, else numpy.
+
+    Raises:
+        ValueError: `points` are no numbers of this shape, or `min_depth` is negative or not finite.
     """
     xyz = _as_tensor(points)
     ahead, on_image, seen = _look(xyz, camera, min_depth)
@@ -104,6 +109,9 @@ def visible_points(points: Points, camera: Camera, occlusion: OcclusionConfig, m
     Returns:
         bool of shape `(num_points,)`, a subset of `in_view` of [`project_points`]; torch (same device) for torch, else
         numpy. It does not depend on the order of the points.
+
+    Raises:
+        ValueError: As for [`project_points`].
     """
     xyz = _as_tensor(points)
     ahead, _, seen = _look(xyz, camera, min_depth, occlusion)
@@ -118,6 +126,9 @@ def pair_points_with_pixels(
 
     The paper has no occlusion test: it pairs points behind a car with the car's pixels. This is the result without
     `occlusion`; with it (`OcclusionConfig()`), hidden points have no pairs.
+
+    Raises:
+        ValueError: As for [`project_points`].
     """
     xyz = _as_tensor(points).double()
     pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))]
@@ -132,23 +143,34 @@ def round_to_pixels(pixel_coords: NDArray[np.float64]) -> tuple[NDArray[np.int64
     """Rows and columns (int64) of the nearest pixels, halves to even as in the paper; they index an image directly.
 
     Example: `segmentation[round_to_pixels(pairs.pixel_coords)]` is the segment under every pair.
+
+    Raises:
+        ValueError: `pixel_coords` `(num_pairs, 2)` are not finite, as those of points that are not in view.
     """
+    check_array("pixel_coords", pixel_coords, ("num_pairs", 2))
+    if not (np.abs(pixel_coords) < 2**62).all():  # false for NaN, which would become some number
+        raise ValueError(
+            f"`pixel_coords` must be finite, got {np.sum(~np.isfinite(pixel_coords).all(axis=1))} of "
+            f"{len(pixel_coords)} pairs that are not, or too large numbers. Pass those in view."
+        )
     column, row = np.rint(pixel_coords).astype(np.int64).T
     return row, column
 
 
 def _as_tensor(points: torch.Tensor | np.ndarray) -> torch.Tensor:
     """The points as a tensor; a tensor is returned as it is."""
-    points = points if isinstance(points, torch.Tensor) else np.asarray(points)
+    points = points if isinstance(points, torch.Tensor) else to_numbers("points", points)
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(points.shape)}.")
-    return points if isinstance(points, torch.Tensor) else torch.tensor(points[:, :3])
+    return to_tensor("points", points if isinstance(points, torch.Tensor) else points[:, :3])
 
 
 def _look(
     points: torch.Tensor, camera: Camera, min_depth: float, occlusion: OcclusionConfig | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Points in front of the camera `(M,)`, their pixels `(M, 2)`, and whether it sees them `(M,)`."""
+    if not 0 <= min_depth < math.inf:  # points behind a camera would be mirrored into its image
+        raise ValueError(f"`min_depth` must be a finite number of metres from 0, got {min_depth}.")
     lidar2cam = torch.tensor(camera.lidar2cam, device=points.device)
     intrinsics = torch.tensor(camera.intrinsics, device=points.device)
     height, width = camera.image_size
@@ -161,20 +183,21 @@ def _look(
     column, row, _ = intrinsics @ (in_camera / in_camera[2])
     seen = (0 < column) & (column < width - 1) & (0 < row) & (row < height - 1)
     if occlusion is not None:
-        seen &= ~find_hidden(in_camera.T, xyz.norm(dim=0), seen, occlusion)
+        seen &= ~find_hidden(in_camera.T, length(xyz.T), seen, occlusion)
     return ahead, torch.stack([column, row], dim=1), seen
 
 
 def _image_size(sides: Any) -> tuple[int, int]:
     """Two whole numbers from any sequence, array or tensor."""
-    if np.shape(sides) != (2,) or not all(side >= 1 and side % 1 == 0 for side in sides):
+    numbers = to_numbers("image_size", sides)
+    if numbers.shape != (2,) or not ((numbers >= 1) & (numbers % 1 == 0)).all():
         raise ValueError(f"`image_size` must be (height, width), two positive whole numbers of pixels, got {sides}.")
-    height, width = sides
+    height, width = numbers.tolist()
     return int(height), int(width)
 
 
 def _matrix(name: str, values: ArrayLike, size: int) -> NDArray[np.float64]:
-    matrix = np.array(values, dtype=np.float64)  # a copy, so that later changes by the caller have no effect
+    matrix = to_numbers(name, values).astype(np.float64)  # a copy, so that later changes by the caller have no effect
     if matrix.shape != (size, size) or not np.isfinite(matrix).all():
         raise ValueError(
             f"`{name}` must be {size} x {size} finite numbers, got shape {matrix.shape}: {matrix.tolist()}."

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from uov_hf.array_checks import check_array
 from uov_hf.geometry.rotation import rigid_motion
 
 
@@ -21,11 +22,22 @@ class Trajectory:
         source (`str`): The file or topic of the poses, for messages.
         times (`np.ndarray` of shape `(num_poses,)`): int64, microseconds, rising.
         poses (`np.ndarray` of shape `(num_poses, 4, 4)`): float64, from the body to the world, metres.
+
+    Raises:
+        ValueError: There are no poses, times do not rise, or the arrays do not fit.
     """
 
     source: str
     times: NDArray[np.int64]
     poses: NDArray[np.float64]
+
+    def __post_init__(self):
+        check_array("times", self.times, ("num_poses",), "iu")
+        check_array("poses", self.poses, (len(self.times), 4, 4), "f")
+        if not len(self.times) or (np.diff(self.times) <= 0).any() or not np.isfinite(self.poses).all():
+            raise ValueError(
+                f"{self.source}: expected one or more finite `poses` at `times` that rise, got {len(self.times)}."
+            )
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -49,6 +61,9 @@ class Trajectory:
         Raises:
             ValueError: There are no poses near one of the times.
         """
+        check_array("times", times, ("num_times",))
+        if not len(times):
+            return np.empty((0, 4, 4))
         first, last = self.limits
         if wrong := [time for time in (times.min(), times.max()) if not first <= time <= last]:
             raise ValueError(
@@ -92,11 +107,15 @@ def move_points(
         float32 of the shape of `points`; the arithmetic is float64.
 
     Raises:
-        ValueError: A time is not finite, or there are no poses near it.
+        ValueError: A time is not finite, there are no poses near it, or an array has another shape.
     """
+    check_array("points", points, ("num_points", "3 or more"), "f")
+    check_array("times", times, (len(points),))
+    check_array("lidar2body", lidar2body, (4, 4))
+    check_array("world2lidar", world2lidar, (4, 4))
     is_echo = np.isfinite(points[:, :3]).all(axis=1)
     if not np.isfinite(times[is_echo]).all():
-        raise ValueError("Expected a time of every point of the scan, got some that are not finite.")
+        raise ValueError("`times` must have a time of every point of the scan, got some that are not finite.")
     moments, of_point = np.unique(times[is_echo], return_inverse=True)  # the beams of one firing share a time
     if not len(moments):
         return points

@@ -7,6 +7,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from uov_hf.array_checks import check_array, check_ids
 from uov_hf.labels.votes import Votes
 
 
@@ -42,7 +43,15 @@ def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndar
     The superpoint of every point `(num_points,)`, counted from 0. Points at one position are in one superpoint.
 
     `positions` `(num_points, 3)` are finite metres in the lidar frame.
+
+    Raises:
+        ValueError: They are not.
     """
+    check_array("positions", positions, ("num_points", 3), "f")
+    if not np.isfinite(positions).all():
+        raise ValueError(
+            f"`positions` must be finite, got {np.sum(~np.isfinite(positions).all(axis=1))} that are not."
+        )
     # Some drivers write (0, 0, 0) for each beam without an echo. A k-d tree cannot split points at one position, and a
     # search for their neighbours would compare each of them with all.
     places, place_of_point = np.unique(positions, axis=0, return_inverse=True)
@@ -73,7 +82,11 @@ def vote_in_superpoints(votes: Votes, superpoints: np.ndarray) -> Votes:
     Add to the votes on each point the mean of those in its superpoint `(num_points,)`: v ← v + mean v.
 
     The own votes limit the effect of a wrong join.
+
+    Raises:
+        ValueError: There is not one superpoint for each point, numbered from 0.
     """
+    check_ids("superpoints", superpoints, len(votes), max(len(votes), 1))
     sizes = np.bincount(superpoints)  # (num_superpoints,)
     members = (superpoints, np.arange(len(superpoints)))
     shares = (1 / sizes[superpoints]).astype(np.float32)

@@ -120,6 +120,7 @@ def _is_near_points(centers: np.ndarray, positions: np.ndarray, sigma: np.ndarra
 
 
 def voxel_keys(positions: np.ndarray, voxel_size: float) -> np.ndarray:
-    """The key of the voxel of each of `positions` `(num_points, 3)`, int64 `(num_points,)`."""
-    column, row, layer = (np.floor(positions / voxel_size).astype(np.int64) & (2**KEY_BITS - 1)).T
+    """The key of the voxel of each of `positions` `(num_points, 3)`, finite metres; int64 `(num_points,)`."""
+    # The remainder first: the conversion of a larger number than int64 has depends on the processor.
+    column, row, layer = np.mod(np.floor(positions / voxel_size), 2.0**KEY_BITS).astype(np.int64).T
     return (column << 2 * KEY_BITS) | (row << KEY_BITS) | layer

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from uov_hf.array_checks import check_array, check_ids
 from uov_hf.configuration_uov import IGNORED
 
 
 NUM_SOFT_LABELS = 3
 # A segment of score 0 still labels a point that has no other vote; in float16 this confidence is 0.
 LEAST_SCORE = 1e-9
+ROUNDING = 1e-3  # by which a mean of float16 probabilities may leave 0…1
 TIE_BREAK = 1e-3  # the effect of scores on the order of classes, against that of the number of votes
 
 
@@ -80,7 +82,17 @@ def count_votes(
         class_of_vote (`np.ndarray` of shape `(num_votes,)`): Its class, 255 = none.
         score (`np.ndarray` of shape `(num_votes,)`): Its score, 0…1.
         num_points, num_classes (`int`): Sizes of the result.
+
+    Raises:
+        ValueError: The arrays have other shapes, a vote is of no point or class, or a score is not from 0 to 1.
     """
+    if not 0 <= num_classes <= IGNORED:
+        raise ValueError(f"`num_classes` must lie between 0 and {IGNORED}, got {num_classes}.")
+    check_ids("point", point, "num_votes", num_points)
+    check_ids("class_of_vote", class_of_vote, len(point), num_classes, IGNORED)
+    check_array("score", score, (len(point),))
+    if not ((score >= -ROUNDING) & (score <= 1 + ROUNDING)).all():  # false for NaN
+        raise ValueError(f"`score` must lie between 0 and 1, got {score.min()} to {score.max()}.")
     column = np.minimum(class_of_vote, num_classes).astype(np.int64)
     cells, shape = point.astype(np.int64) * (num_classes + 1) + column, (num_points, num_classes + 1)
     weights = np.bincount(cells, minlength=num_points * (num_classes + 1))

@@ -104,9 +104,10 @@ def check_labels(name: str, labels: np.ndarray, num_points: int, num_classes: in
 def check_palette(colors: np.ndarray, num_classes: int) -> np.ndarray:
     """The colours after a check; dark ones, such as nuScenes' sidewalk, become lighter in the same hue."""
     colors = np.asarray(colors)
-    if colors.shape != (num_classes, 3) or colors.dtype.kind not in "iu":
+    if colors.shape != (num_classes, 3) or colors.dtype.kind not in "iu" or ((colors < 0) | (colors > 255)).any():
         raise ValueError(
-            f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape {colors.shape}."
+            f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape {colors.shape}, "
+            f"from {colors.min(initial=0)} to {colors.max(initial=0)}."
         )
     if num_classes > IGNORED:
         raise ValueError(f"At most {IGNORED} classes can be shown, got {num_classes}: merge some.")

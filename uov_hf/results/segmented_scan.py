@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uov_hf.array_checks import check_array, check_ids
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.point_files import PointCloud
 
@@ -23,6 +24,9 @@ class SegmentedScan:
         scores (`np.ndarray` of shape `(num_points,)`, float32): Probability of the label.
         class_names (`list[str]`): The candidates, or the classes of the checkpoint.
         files (`tuple[Path, ...]`): The result in other formats than `"npy"`.
+
+    Raises:
+        ValueError: The arrays do not fit, or a label is no class.
     """
 
     scan: Path
@@ -33,6 +37,14 @@ class SegmentedScan:
     scores: np.ndarray
     class_names: list[str]
     files: tuple[Path, ...] = ()
+
+    def __post_init__(self):
+        check_array("points", self.points, ("num_points", "3 or more"), "f")
+        check_array("origin", self.origin, (3,), "f")
+        check_array("scores", self.scores, (len(self.points),), "f")
+        if len(self.class_names) > IGNORED:
+            raise ValueError(f"`class_names` must be at most {IGNORED}, got {len(self.class_names)}.")
+        check_ids("labels", self.labels, len(self.points), len(self.class_names), IGNORED)
 
     @property
     def cloud(self) -> PointCloud:

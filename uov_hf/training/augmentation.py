@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from uov_hf.array_checks import check_array, check_ids
 from uov_hf.labels.labelling import Pairs
 from uov_hf.views import rotated
 
@@ -92,7 +93,12 @@ def augment(
 
     Returns:
         The remaining points and pairs. The given arrays stay as they are.
+
+    Raises:
+        ValueError: An array has another shape, or a pair is of no point or camera.
     """
+    check_array("image_sizes", image_sizes, ("num_cameras", 2), "iu")
+    check_pairs(pairs, len(points), len(image_sizes))
     points = transform(points, config, generator)
     if config.cuboid_size:
         points, pairs = drop_cuboid(points, pairs, config, generator)
@@ -105,7 +111,11 @@ def transform(points: np.ndarray, config: AugmentationConfig | None, generator: 
     """A copy of the points `(num_points, >=3)`, rotated, mirrored, scaled, tilted; without a `config` as they are.
 
     The paper's distillation and fine-tuning rotate and mirror, and do nothing else.
+
+    Raises:
+        ValueError: They are no floating-point numbers of this shape.
     """
+    check_array("points", points, ("num_points", "3 or more"), "f")
     points = points.copy()
     if config is None:
         return points
@@ -188,6 +198,19 @@ def inside_box(pixels: np.ndarray, box: tuple[int, int, int, int], crop_size: tu
     size = np.array([crop_size[1], crop_size[0]])
     resized = np.rint((pixels - np.array([left, top])) * (size / np.array([width, height])))
     return ((resized >= 0) & (resized < size)).all(axis=1)
+
+
+def check_pairs(pairs: Pairs, num_points: int, num_cameras: int | None = None) -> None:
+    """Check that pairs are of these points and cameras: NumPy reads a negative row from the end.
+
+    Raises:
+        ValueError: An array has another length, or a pair is of no point or camera.
+    """
+    num_pairs = len(pairs["pair_to_point"])
+    check_ids("pair_to_point", pairs["pair_to_point"], "num_pairs", num_points)
+    check_ids("pair_camera", pairs["pair_camera"], num_pairs, 1 << 15 if num_cameras is None else num_cameras)
+    check_array("pair_pixel", pairs["pair_pixel"], (num_pairs, 2))
+    check_array("pair_segment", pairs["pair_segment"], (num_pairs,), "iu")
 
 
 def select_pairs(pairs: Pairs, rows: np.ndarray) -> Pairs:

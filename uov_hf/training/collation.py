@@ -6,6 +6,8 @@ from typing import NotRequired, TypedDict, TypeVar
 import torch
 from torch import Tensor
 
+from uov_hf.array_checks import check_ids
+
 
 class Batch(TypedDict):
     """The voxels of several scans; a sample is the batch of one scan."""
@@ -41,7 +43,16 @@ BatchT = TypeVar("BatchT", bound=Batch)
 
 
 def collate_voxels(samples: Sequence[Batch]) -> Batch:
-    """The voxels of several samples as one batch."""
+    """The voxels of several samples as one batch.
+
+    Raises:
+        ValueError: There is no sample, or a point of one is in no voxel that it has.
+    """
+    if not samples:
+        raise ValueError("`samples` must be one or more, got none.")
+    for sample in samples:
+        num_rows = len(sample["voxel_coords"])
+        check_ids("point_to_voxel", sample["point_to_voxel"], int(sample["num_points"].sum()), num_rows, -1)
     num_voxels = [len(sample["voxel_coords"]) for sample in samples]
     coords = torch.cat([sample["voxel_coords"] for sample in samples])
     coords[:, 0] = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(num_voxels))

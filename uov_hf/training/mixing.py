@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.ndimage import binary_closing
 
+from uov_hf.array_checks import check_array
 from uov_hf.labels.labelling import Pairs
-from uov_hf.training.augmentation import select_pairs
+from uov_hf.training.augmentation import check_pairs, select_pairs
 from uov_hf.views import rotated
 
 
@@ -43,6 +44,9 @@ class Scan:
         is_labelled (`np.ndarray` of shape `(num_points,)`): Which points the teacher labelled.
         columns (`dict[str, np.ndarray]`, *optional*): Further values of each point, `(num_points,)`.
         pairs (`Pairs`, *optional*): Pairs of these points with pixels.
+
+    Raises:
+        ValueError: The arrays do not fit, or a pair is of no point.
     """
 
     frame_id: str
@@ -50,6 +54,13 @@ class Scan:
     is_labelled: np.ndarray
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     pairs: Pairs = field(default_factory=no_pairs)
+
+    def __post_init__(self):
+        check_array("points", self.points, ("num_points", "3 or more"), "f")
+        check_array("is_labelled", self.is_labelled, (len(self.points),), "b")
+        for name, values in self.columns.items():
+            check_array(name, values, (len(self.points),))
+        check_pairs(self.pairs, len(self.points))
 
     def take(self, kept: np.ndarray, angle: float = 0.0) -> "Scan":
         """The points where `kept` `(num_points,)` is true, rotated about z by `angle` radians."""
@@ -71,9 +82,14 @@ def mix_sectors(scans: Iterable[Scan]) -> list[Scan]:
 
     Returns:
         `list[Scan]`: The parts; together they are the mixed scan. The first is of the first scan.
+
+    Raises:
+        ValueError: There is no scan.
     """
     rest = iter(scans)
-    first = next(rest)
+    first = next(rest, None)
+    if first is None:
+        raise ValueError("`scans` must have one scan or more, got none.")
     bins = azimuth_bins(first.points)
     free = ~labelled_sector(bins[first.is_labelled])
     replaced, parts = np.zeros(NUM_BINS, dtype=bool), []

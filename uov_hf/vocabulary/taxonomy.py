@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from uov_hf.array_checks import to_int64
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.vocabulary.lines import Entry
 
@@ -102,9 +103,12 @@ class Vocabulary:
         """Training ids of raw labels, uint8, in the shape of the labels; 255 = ignored.
 
         Raises:
-            ValueError: A raw id is unknown.
+            ValueError: A raw id is unknown, or is no whole number.
         """
-        raw_labels = np.asarray(raw_labels).astype(np.int64)
+        raw_labels = np.asarray(raw_labels)
+        if raw_labels.dtype.kind not in "iu":
+            raise ValueError(f"`raw_labels` must be whole numbers, got {raw_labels.dtype}.")
+        raw_labels = to_int64(raw_labels)
         place = np.searchsorted(self._sorted_ids, raw_labels).clip(max=len(self.raw_ids) - 1)
         if (wrong := self._sorted_ids[place] != raw_labels).any():
             raise ValueError(

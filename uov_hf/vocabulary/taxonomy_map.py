@@ -139,6 +139,12 @@ def _parse_map(content: Entry) -> TaxonomyMap:
             raise item.error(f"the common class {name.text()!r} needs classes of {missing}; without a partner: null.")
         for taxonomy, members in entry.items():
             _add_members(taxonomies[taxonomy], members, common, taxonomy)
+    for named, what in (
+        (class_names, "common classes"),
+        *((taxonomies[name], f"classes of {name}") for name in names),
+    ):
+        if len(named) > IGNORED:
+            raise top["classes"].error(f"there may be {IGNORED} {what} at most, got {len(named)}.")
     return TaxonomyMap(content.path, class_names, taxonomies)
 
 
