@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .array_checks import check_array, to_numbers, to_sizes, to_tensor
+from .array_checks import check_array, to_sizes, to_tensor, to_xyz
 from .configuration_afi import DENSE, AFIConfig
 from .configuration_uov import IGNORED
 from .ground_ring import find_ground
@@ -33,6 +33,7 @@ def labels_to_scores(labels: Values, num_labels: int, ignore_index: int = IGNORE
     """
     if not isinstance(labels, torch.Tensor):
         return labels_to_scores(to_tensor("labels", labels), num_labels, ignore_index).numpy()
+    labels = to_tensor("labels", labels)
     check_array("labels", labels, ("num_points",), "iu")
     classes = torch.arange(num_labels, device=labels.device)
     scores = (labels[..., None] == classes) & (labels != ignore_index)[..., None]
@@ -86,14 +87,12 @@ def approximate_flat_interaction(
     if not isinstance(scores, torch.Tensor):
         return approximate_flat_interaction(points, to_tensor("scores", scores), config, num_points).numpy()
     config = AFIConfig() if config is None else config
-    # Only the columns that are used: `points` may have more.
-    xyz = points if isinstance(points, torch.Tensor) else to_numbers("points", points)[..., :3]
-    points, given = where_to_search(to_tensor("points", xyz), scores.device), to_tensor("scores", scores)
+    points, scores = where_to_search(to_xyz(points), scores.device), to_tensor("scores", scores)
     _check(points, scores, config)
     sizes = to_sizes(num_points, len(points), "points")
 
     dtype = torch.promote_types(torch.promote_types(points.dtype, scores.dtype), torch.float32)
-    points, refined = points[:, :3].to(dtype), given.to(dtype, copy=True)
+    points, refined = points.to(dtype), scores.to(dtype, copy=True)
     with torch.autocast(scores.device.type, enabled=False):
         for scan, own in zip(points.split(sizes), refined.split(sizes), strict=True):
             own.copy_(_sum_to_one(_refine(scan, own, config)))
@@ -101,7 +100,7 @@ def approximate_flat_interaction(
 
 
 def _check(points: torch.Tensor, scores: torch.Tensor, config: AFIConfig) -> None:
-    if (points.ndim, scores.ndim) != (2, 2) or points.shape[1] < 3 or len(scores) != len(points):
+    if scores.ndim != 2 or len(scores) != len(points):
         raise ValueError(
             "`points` must have shape (num_points, 3 or more) and `scores` (num_points, number of classes), got "
             f"{tuple(points.shape)} and {tuple(scores.shape)}. Labels become scores by `labels_to_scores`."

@@ -8,6 +8,7 @@ import torch
 
 
 Array = np.ndarray | torch.Tensor
+HARDLY_SUPPORTED = (torch.uint16, torch.uint32, torch.uint64)  # torch compares and indexes with none of them
 KINDS = {"iuf": "numbers", "iu": "whole numbers", "f": "floating-point numbers", "b": "bool"}
 
 
@@ -70,8 +71,8 @@ def kind_of(values: Array) -> str:
     """The kind of a dtype as NumPy abbreviates it; `f`, `i`, `c` or `b` of a tensor."""
     if isinstance(values, np.ndarray):
         return values.dtype.kind
-    if values.is_complex():
-        return "c"
+    if values.is_complex() or values.dtype in HARDLY_SUPPORTED:
+        return "c" if values.is_complex() else "unsigned"  # in no key of `KINDS`
     return "f" if values.is_floating_point() else "b" if values.dtype == torch.bool else "i"
 
 
@@ -82,15 +83,28 @@ def to_tensor(name: str, values: Any) -> torch.Tensor:
         ValueError: `values` does not contain numbers.
     """
     if isinstance(values, torch.Tensor):
-        array: Array = values.detach()
+        array: Array = values.detach().long() if values.dtype in HARDLY_SUPPORTED else values.detach()
     else:
         array = to_numbers(name, values)
     if kind_of(array) not in "iuf":
         raise ValueError(f"`{name}` must be {KINDS['iuf']}, got {array.dtype}.")
     if isinstance(array, torch.Tensor):
         return array
+    array = to_int64(array) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
     dtype = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
     return torch.from_numpy(np.array(array, dtype.newbyteorder("="), order="C"))
+
+
+def to_xyz(points: Any) -> torch.Tensor:
+    """The first three columns `(num_points, 3)` of the argument `points`; see [`to_tensor`].
+
+    Raises:
+        ValueError: They are no numbers of shape `(num_points, 3 or more)`.
+    """
+    given = points if isinstance(points, torch.Tensor) else to_numbers("points", points)
+    if given.ndim != 2 or given.shape[1] < 3:
+        raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(given.shape)}.")
+    return to_tensor("points", given[:, :3])
 
 
 def to_numbers(name: str, values: Any) -> np.ndarray:

@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 import numpy as np
 import torch
 
-
 from .array_checks import check_array
 
 

@@ -21,7 +21,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, Proces
 from transformers.utils import ModelOutput
 
 from .afi import approximate_flat_interaction, labels_to_scores
-from .array_checks import check_array, to_numbers, to_sizes, to_tensor
+from .array_checks import check_array, to_sizes, to_xyz
 from .configuration_afi import DENSE, AFIConfig
 from .configuration_uov import IGNORED
 from .feature_extraction_uov import UOVFeatureExtractor
@@ -312,11 +312,7 @@ def _concatenate(points: Any, num_points: list[int]) -> torch.Tensor:
     """Positions `(num_points, 3)` of the points of all scans, on the CPU."""
     if points is None:
         raise ValueError("`refine` needs the `points` that were passed to the processor.")
-    given = points if isinstance(points, (list, tuple)) else [points]
-    scans = [scan if isinstance(scan, torch.Tensor) else to_numbers("points", scan) for scan in given]
-    for scan in scans:
-        check_array("points", scan, ("num_points", "3 or more"))
-    scans = [to_tensor("points", scan[:, :3]) for scan in scans]
+    scans = [to_xyz(scan) for scan in (points if isinstance(points, (list, tuple)) else [points])]
     sizes = [len(scan) for scan in scans]
     if sizes not in (num_points, [sum(num_points)]):
         raise ValueError(f"`points` must be scans of {num_points} points, or all of them in one, got {sizes}.")

@@ -278,9 +278,9 @@ class VoxelPyramid:
 
     @torch.compiler.disable
     def submanifold(self, level: int, kernel_size: int) -> KernelMap:
-        """Map of a stride-1 convolution with an odd kernel, at most 5 cells wide, on the voxels of `level`."""
-        if kernel_size % 2 != 1 or not 1 <= kernel_size <= 2 * GUARD_CELLS + 1:
-            raise ValueError(f"`kernel_size` must be odd, from 1 to {2 * GUARD_CELLS + 1}, got {kernel_size}.")
+        """Map of a stride-1 convolution with a kernel of 3 or 5 cells on the voxels of `level`."""
+        if kernel_size % 2 != 1 or not BLOCK_KERNEL_SIZE <= kernel_size <= 2 * GUARD_CELLS + 1:
+            raise ValueError(f"`kernel_size` must be odd, from 3 to {2 * GUARD_CELLS + 1}, got {kernel_size}.")
         self._reach(level)
         if (level, kernel_size) not in self._submanifold:
             present, neighbours = _neighbours(self._levels[level], kernel_size)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from uov_hf.array_checks import check_array, to_numbers, to_tensor
+from uov_hf.array_checks import check_array, to_numbers, to_xyz
 from uov_hf.geometry.occlusion import OcclusionConfig, find_hidden, length
 from uov_hf.geometry.rotation import is_rigid
 
@@ -89,7 +89,7 @@ def project_points(points: Points, camera: Camera, min_depth: float = 1.0) -> tu
     Raises:
         ValueError: `points` are no numbers of this shape, or `min_depth` is negative or not finite.
     """
-    xyz = _as_tensor(points)
+    xyz = to_xyz(points)
     ahead, on_image, seen = _look(xyz, camera, min_depth)
     pixel_coords = on_image.new_full((len(xyz), 2), torch.nan).index_copy(0, ahead, on_image)
     in_view = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
@@ -113,7 +113,7 @@ def visible_points(points: Points, camera: Camera, occlusion: OcclusionConfig, m
     Raises:
         ValueError: As for [`project_points`].
     """
-    xyz = _as_tensor(points)
+    xyz = to_xyz(points)
     ahead, _, seen = _look(xyz, camera, min_depth, occlusion)
     visible = seen.new_zeros(len(xyz)).index_copy(0, ahead, seen)
     return visible if isinstance(points, torch.Tensor) else visible.numpy()
@@ -130,7 +130,7 @@ def pair_points_with_pixels(
     Raises:
         ValueError: As for [`project_points`].
     """
-    xyz = _as_tensor(points).double()
+    xyz = to_xyz(points).double()
     pairs = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))]
     for camera_index, camera in enumerate(cameras):
         ahead, on_image, seen = (found.numpy() for found in _look(xyz, camera, min_depth, occlusion))
@@ -157,25 +157,17 @@ def round_to_pixels(pixel_coords: NDArray[np.float64]) -> tuple[NDArray[np.int64
     return row, column
 
 
-def _as_tensor(points: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """The points as a tensor; a tensor is returned as it is."""
-    points = points if isinstance(points, torch.Tensor) else to_numbers("points", points)
-    if points.ndim != 2 or points.shape[1] < 3:
-        raise ValueError(f"`points` must have shape (num_points, 3 or more), got {tuple(points.shape)}.")
-    return to_tensor("points", points if isinstance(points, torch.Tensor) else points[:, :3])
-
-
 def _look(
     points: torch.Tensor, camera: Camera, min_depth: float, occlusion: OcclusionConfig | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Points in front of the camera `(M,)`, their pixels `(M, 2)`, and whether it sees them `(M,)`."""
+    """Of points `(num_points, 3)` those in front of the camera `(M,)`, their pixels `(M, 2)`, and whether it sees them `(M,)`."""
     if not 0 <= min_depth < math.inf:  # points behind a camera would be mirrored into its image
         raise ValueError(f"`min_depth` must be a finite number of metres from 0, got {min_depth}.")
     lidar2cam = torch.tensor(camera.lidar2cam, device=points.device)
     intrinsics = torch.tensor(camera.intrinsics, device=points.device)
     height, width = camera.image_size
     rotation, translation = lidar2cam[:3, :3], lidar2cam[:3, 3:]
-    xyz = points[:, :3].double()
+    xyz = points.double()
     depth = xyz @ rotation[2] + translation[2]  # not finite where a coordinate is not
     ahead = torch.nonzero((depth > min_depth) & (depth < torch.inf))[:, 0]
     xyz = xyz[ahead].T.contiguous()  # (3, M)

@@ -106,8 +106,8 @@ def check_palette(colors: np.ndarray, num_classes: int) -> np.ndarray:
     colors = np.asarray(colors)
     if colors.shape != (num_classes, 3) or colors.dtype.kind not in "iu" or ((colors < 0) | (colors > 255)).any():
         raise ValueError(
-            f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape {colors.shape}, "
-            f"from {colors.min(initial=0)} to {colors.max(initial=0)}."
+            f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape "
+            f"{colors.shape} with {np.unique(colors)[[0, -1]].tolist() if colors.size else 'no value'}."
         )
     if num_classes > IGNORED:
         raise ValueError(f"At most {IGNORED} classes can be shown, got {num_classes}: merge some.")

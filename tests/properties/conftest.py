@@ -1,0 +1,9 @@
+"""The profile of the properties: few examples, the same in each run; `benchmarks/properties.py` runs many."""
+
+from hypothesis import HealthCheck, settings
+
+
+settings.register_profile(
+    "few", max_examples=12, derandomize=True, database=None, deadline=None, suppress_health_check=[*HealthCheck]
+)
+settings.load_profile("few")
