@@ -40,7 +40,7 @@ class UOVConfig(PreTrainedConfig):
     Args:
         in_channels (`int`, *optional*, defaults to 1): Features of a voxel. The paper has one, the intensity.
         stem_channels (`int`, *optional*, defaults to 32): Channels of the first convolution, at full resolution.
-        stem_kernel_size (`int`, *optional*, defaults to 3): Kernel of the first convolution; odd, at least 3.
+        stem_kernel_size (`int`, *optional*, defaults to 3): Kernel of the first convolution, 3 or 5.
         hidden_sizes (`list[int]` of length 8):
             Channels of the four stages down, then of the four stages up. The last is the width of the backbone.
         depths (`list[int]` of length 8): Residual blocks of each stage.
@@ -240,8 +240,8 @@ class UOVConfig(PreTrainedConfig):
         for name in ("in_channels", "stem_channels", "projection_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
-        if self.stem_kernel_size < 3 or self.stem_kernel_size % 2 == 0:
-            raise ValueError(f"`stem_kernel_size` must be odd and at least 3, got {self.stem_kernel_size}.")
+        if self.stem_kernel_size not in (3, 5):  # `GUARD_CELLS` of the voxel pyramid keeps wider ones from a next row
+            raise ValueError(f"`stem_kernel_size` must be 3 or 5, got {self.stem_kernel_size}.")
         for name in ("batch_norm_momentum", "block_batch_norm_momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")

@@ -40,7 +40,12 @@ def test_sorted_voxels_are_the_same_voxels_in_ascending_order(coords, num_levels
         assert (shifted.diff(dim=0) == coords[order].long().diff(dim=0)).all()
 
 
-@given(voxels(reach=3, max_voxels=20), generators(), st.sampled_from([3, 3, 5]), st.sampled_from([torch.float64, torch.float32]))
+@given(
+    voxels(reach=3, max_voxels=20),
+    generators(),
+    st.sampled_from([3, 3, 5]),
+    st.sampled_from([torch.float64, torch.float32]),
+)
 def test_a_submanifold_convolution_is_the_sum_over_neighbours(coords, generator, kernel_size, dtype):
     level, order = sort_voxels(coords, 2)
     kernel_map = VoxelPyramid(level).submanifold(0, kernel_size)

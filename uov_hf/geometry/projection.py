@@ -160,7 +160,7 @@ def round_to_pixels(pixel_coords: NDArray[np.float64]) -> tuple[NDArray[np.int64
 def _look(
     points: torch.Tensor, camera: Camera, min_depth: float, occlusion: OcclusionConfig | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of points `(num_points, 3)` those in front of the camera `(M,)`, their pixels `(M, 2)`, and whether it sees them `(M,)`."""
+    """Rows of the points `(num_points, 3)` before the camera `(M,)`, pixels `(M, 2)`, whether it sees them `(M,)`."""
     if not 0 <= min_depth < math.inf:  # points behind a camera would be mirrored into its image
         raise ValueError(f"`min_depth` must be a finite number of metres from 0, got {min_depth}.")
     lidar2cam = torch.tensor(camera.lidar2cam, device=points.device)

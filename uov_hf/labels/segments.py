@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from PIL import Image
 
+from uov_hf.array_checks import check_array
 from uov_hf.data.frames import Frame
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher, TeacherFrame
 
@@ -84,9 +85,17 @@ def segment_frame(
 
 
 def encode_segmentation(segmentation: np.ndarray) -> bytes:
-    """PNG of segment ids, with 8 bits where they suffice and 16 where not."""
-    if segmentation.max(initial=0) > np.iinfo(np.uint16).max:
-        raise ValueError(f"A frame may have at most 65535 segments, got id {segmentation.max()}.")
+    """PNG of segment ids `(height, width)`, with 8 bits where they suffice and 16 where not.
+
+    Raises:
+        ValueError: They are no ids from 0 to 65535, or there is no pixel.
+    """
+    check_array("segmentation", segmentation, ("1 or more", "1 or more"), "iu")
+    if segmentation.min() < 0 or segmentation.max() > np.iinfo(np.uint16).max:
+        raise ValueError(
+            "`segmentation` must contain ids from 0 to 65535, the most segments of a frame, got "
+            f"{segmentation.min()} to {segmentation.max()}."
+        )
     dtype = np.uint8 if segmentation.max(initial=0) < 256 else np.uint16
     buffer = io.BytesIO()
     Image.fromarray(segmentation.astype(dtype)).save(buffer, format="png")
