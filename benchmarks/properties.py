@@ -21,7 +21,7 @@ from typing import TypedDict
 
 import pytest
 from common import REPOSITORY, describe_machine, make_parser
-from hypothesis import HealthCheck, Verbosity, seed, settings
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 
 
 FOLDER = REPOSITORY / "tests" / "properties"
@@ -63,6 +63,7 @@ class Counter:
                 database=None,
                 deadline=None,
                 verbosity=Verbosity.quiet,
+                phases=[Phase.explicit, Phase.generate],  # a failing example is reported as it came
                 suppress_health_check=[*HealthCheck],
             )
             own(seed(self.number)(item.obj))

@@ -60,7 +60,7 @@ def test_a_misspelt_field_or_preset_is_refused_with_the_right_ones():
         ({"hidden_sizes": [16, 32]}, "`hidden_sizes` must be 8 positive numbers"),
         ({"depths": [1, 1, 1, 1, 1, 1, 1, 0]}, "`depths` must be 8 positive numbers"),
         ({"in_channels": 0}, "`in_channels` must be positive, got 0"),
-        ({"stem_kernel_size": 4}, "`stem_kernel_size` must be odd"),
+        ({"stem_kernel_size": 4}, "`stem_kernel_size` must be 3 or 5"),
         ({"batch_norm_momentum": 1.5}, "`batch_norm_momentum` must lie between 0 and 1"),
         ({"temperature": 0.0}, "`temperature` must be positive"),
         ({"text_loss_weight": -1.0}, "`text_loss_weight` must not be negative"),

@@ -21,7 +21,7 @@ def is_larger_than_a_scan(points: np.ndarray) -> bool:
     """Whether more than 5 % of the finite points are farther than 200 m from the origin."""
     distances = np.hypot(points[:, 0], points[:, 1])
     distances = distances[np.isfinite(distances)]
-    return np.count_nonzero(distances > SCAN_RADIUS) > 0.05 * len(distances)
+    return bool(np.count_nonzero(distances > SCAN_RADIUS) > 0.05 * len(distances))
 
 
 def segment_in_tiles(

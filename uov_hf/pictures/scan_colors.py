@@ -15,8 +15,8 @@ VERDICTS, VERDICT_COLORS = ("right", "wrong"), np.array([(70, 130, 180), (240, 6
 
 def label_colors(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """One RGB colour per point, `(num_points, 3)` uint8, from class ids 0…C−1 (255: grey) and `colors` `(C, 3)`."""
-    colors = check_palette(colors, len(colors))
-    labels = check_labels("labels", labels, len(labels), len(colors))
+    colors = check_palette(colors, len(np.atleast_1d(colors)))
+    labels = check_labels("labels", labels, len(np.atleast_1d(labels)), len(colors))
     palette = np.full((IGNORED + 1, 3), FAINT, dtype=np.uint8)
     palette[: len(colors)] = colors
     return palette[labels]

@@ -139,7 +139,10 @@ def _packed(coloring: Coloring, kept: np.ndarray) -> dict[str, Any]:
 def _millimetres(metres: np.ndarray) -> np.ndarray:
     millimetres = np.rint(1000 * metres)
     if np.abs(millimetres).max(initial=0) >= 2**31:
-        raise ValueError("`points` must be metres and lie within 2,000 km of each other.")
+        raise ValueError(
+            "`points` must be metres and lie within 2,000 km of each other, got a distance of "
+            f"{np.abs(metres).max():.3g} m."
+        )
     return millimetres.astype(np.int32)
 
 

@@ -15,6 +15,7 @@ from uov_hf.results.segmented_scan import SegmentedScan, name_new_fields
 logger = logging.getLogger(__name__)
 
 MILLIMETRE = 0.001
+MAX_DISTANCE = 2_000_000  # metres: 32 bits hold 2147 km in millimetres
 MAX_INTENSITY = 65535
 
 
@@ -34,6 +35,7 @@ def write_las(path: Path, result: SegmentedScan) -> None:
         kept = np.isfinite(result.points[:, :3]).all(axis=1)
         if not kept.all():
             logger.warning("%s: without %d points that are not finite.", path, np.sum(~kept))
+        _check_extent(path, result.points[kept, :3])
         cloud, labels, scores = _to_las(laspy, result, kept), labels[kept], scores[kept]
     label_field, score_field = name_new_fields(list(cloud.point_format.dimension_names))
     fields = {label_field: labels, score_field: scores}
@@ -52,6 +54,15 @@ def _check_wave_packets(path: Path, scan: Path, point_format: int) -> None:
         raise ValueError(
             f"{path}: expected a scan whose fields LAZ keeps, got the wave packets of point format {point_format}. "
             "Convert the scan to .las with another program, and use --format las."
+        )
+
+
+def _check_extent(path: Path, positions: np.ndarray) -> None:
+    farthest = np.abs(positions).max(initial=0)
+    if farthest > MAX_DISTANCE:
+        raise ValueError(
+            f"{path}: `points` must lie within {MAX_DISTANCE:,.0f} m of their origin, got one at {farthest:.4g} m: LAS "
+            "stores whole millimetres of 32 bits. Write .ply or .pcd, or leave out such points."
         )
 
 
