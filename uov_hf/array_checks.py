@@ -113,13 +113,18 @@ def to_numbers(name: str, values: Any) -> np.ndarray:
     Raises:
         ValueError: `values` does not contain numbers, or the lists are of different lengths.
     """
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"`{name}` must be an array of numbers, got {type(values).__name__}: {error}") from error
+    array = to_array(name, values)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"`{name}` must be {KINDS['iuf']}, got {array.dtype}.")
     return array
+
+
+def to_array(name: str, values: Any) -> np.ndarray:
+    """`np.asarray` with an error that names the argument."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`{name}` must be an array, got {type(values).__name__}: {error}") from error
 
 
 def to_int64(ids: np.ndarray) -> np.ndarray:

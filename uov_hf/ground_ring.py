@@ -61,7 +61,7 @@ class GroundRing:
 
 
 def find_ground(points: torch.Tensor, ring: GroundRing) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks `(N,)` of the ground points of the ring and of the points of the vehicle."""
+    """Masks `(N,)` of the ground points of the ring and of the points of the vehicle; `points` are `(N, 3 or more)`."""
     radius = points[:, :2].norm(dim=1)
     vehicle = radius <= ring.min_radius
     low = points[:, 2] < ring.max_height - ring.sensor_height
@@ -69,7 +69,7 @@ def find_ground(points: torch.Tensor, ring: GroundRing) -> tuple[torch.Tensor, t
     ground = torch.zeros_like(vehicle)
     if len(candidates) < RANSAC_SAMPLES:
         return ground, vehicle
-    x, y, z = points[candidates].double().unbind(dim=1)
+    x, y, z = points[candidates, :3].double().unbind(dim=1)
     columns = torch.stack([x, y, torch.ones_like(x)], dim=1)  # (R, 3)
     rows = np.tile(np.arange(len(candidates)), (RANSAC_TRIALS, 1))
     rows = np.random.default_rng(ring.seed).permuted(rows, axis=1)[:, :RANSAC_SAMPLES]

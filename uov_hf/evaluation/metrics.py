@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.special import digamma
 
-from uov_hf.array_checks import check_array, to_int64
+from uov_hf.array_checks import check_array, to_array, to_int64
 
 
 CONFIDENCE_STEP = 2.0**-24  # float32 has no finer one between 0.5 and 1
@@ -259,6 +259,6 @@ def _doubt_bins(confidences: np.ndarray) -> np.ndarray:
 
 
 def _as_ids(name: str, values: np.ndarray | torch.Tensor) -> np.ndarray:
-    ids = values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    ids = values.cpu().numpy() if isinstance(values, torch.Tensor) else to_array(name, values)
     check_array(name, ids, ("num_points",), "iu")
     return to_int64(ids)

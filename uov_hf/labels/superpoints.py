@@ -55,7 +55,7 @@ def find_superpoints(positions: np.ndarray, config: SuperpointConfig) -> np.ndar
     # Some drivers write (0, 0, 0) for each beam without an echo. A k-d tree cannot split points at one position, and a
     # search for their neighbours would compare each of them with all.
     places, place_of_point = np.unique(positions, axis=0, return_inverse=True)
-    return _connect(places, config)[place_of_point.ravel()]  # NumPy 2.0 gives `(num_points, 1)`
+    return _connect(places.astype(np.float64), config)[place_of_point.ravel()]  # NumPy 2.0 gives `(num_points, 1)`
 
 
 def _connect(positions: np.ndarray, config: SuperpointConfig) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from uov_hf.array_checks import to_array
 from uov_hf.configuration_uov import IGNORED
 
 
@@ -15,8 +16,9 @@ VERDICTS, VERDICT_COLORS = ("right", "wrong"), np.array([(70, 130, 180), (240, 6
 
 def label_colors(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """One RGB colour per point, `(num_points, 3)` uint8, from class ids 0…C−1 (255: grey) and `colors` `(C, 3)`."""
-    colors = check_palette(colors, len(np.atleast_1d(colors)))
-    labels = check_labels("labels", labels, len(np.atleast_1d(labels)), len(colors))
+    colors, labels = (np.atleast_1d(to_array(name, own)) for name, own in (("colors", colors), ("labels", labels)))
+    colors = check_palette(colors, len(colors))
+    labels = check_labels("labels", labels, len(labels), len(colors))
     palette = np.full((IGNORED + 1, 3), FAINT, dtype=np.uint8)
     palette[: len(colors)] = colors
     return palette[labels]
@@ -77,14 +79,14 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def check_points(points: np.ndarray) -> np.ndarray:
-    points = np.asarray(points)
+    points = to_array("points", points)
     if points.ndim != 2 or points.shape[1] < 3:
         raise ValueError(f"`points` must have shape (num_points, 3) or more columns (x, y, z, …), got {points.shape}.")
     return points
 
 
 def check_values(name: str, values: np.ndarray, num_points: int) -> np.ndarray:
-    values = np.asarray(values)
+    values = to_array(name, values)
     if values.shape != (num_points,):
         raise ValueError(f"`{name}` must have one value per point, shape ({num_points},), got {values.shape}.")
     return values
@@ -103,7 +105,7 @@ def check_labels(name: str, labels: np.ndarray, num_points: int, num_classes: in
 
 def check_palette(colors: np.ndarray, num_classes: int) -> np.ndarray:
     """The colours after a check; dark ones, such as nuScenes' sidewalk, become lighter in the same hue."""
-    colors = np.asarray(colors)
+    colors = to_array("colors", colors)
     if colors.shape != (num_classes, 3) or colors.dtype.kind not in "iu" or ((colors < 0) | (colors > 255)).any():
         raise ValueError(
             f"`colors` must be integers 0…255 of shape ({num_classes}, 3), got {colors.dtype} of shape "

@@ -97,7 +97,10 @@ def augment(
     Raises:
         ValueError: An array has another shape, or a pair is of no point or camera.
     """
+    check_array("points", points, ("num_points", "3 or more"), "f")
     check_array("image_sizes", image_sizes, ("num_cameras", 2), "iu")
+    if (image_sizes < 1).any():
+        raise ValueError(f"`image_sizes` must be at least 1 pixel, got {image_sizes.tolist()}.")
     check_pairs(pairs, len(points), len(image_sizes))
     points = transform(points, config, generator)
     if config.cuboid_size:
@@ -206,6 +209,7 @@ def check_pairs(pairs: Pairs, num_points: int, num_cameras: int | None = None) -
     Raises:
         ValueError: An array has another length, or a pair is of no point or camera.
     """
+    check_array("pair_to_point", pairs["pair_to_point"], ("num_pairs",), "iu")
     num_pairs = len(pairs["pair_to_point"])
     check_ids("pair_to_point", pairs["pair_to_point"], "num_pairs", num_points)
     check_ids("pair_camera", pairs["pair_camera"], num_pairs, 1 << 15 if num_cameras is None else num_cameras)

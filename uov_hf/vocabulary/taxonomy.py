@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uov_hf.array_checks import to_int64
+from uov_hf.array_checks import to_array, to_int64
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.vocabulary.lines import Entry
 
@@ -105,7 +105,7 @@ class Vocabulary:
         Raises:
             ValueError: A raw id is unknown, or is no whole number.
         """
-        raw_labels = np.asarray(raw_labels)
+        raw_labels = to_array("raw_labels", raw_labels)
         if raw_labels.dtype.kind not in "iu":
             raise ValueError(f"`raw_labels` must be whole numbers, got {raw_labels.dtype}.")
         raw_labels = to_int64(raw_labels)
