@@ -78,11 +78,16 @@ ROOMS = {
             f"uov_hf/labels/{name}.py"
             for name in ("votes", "consolidation", "superpoints", "time_vote", "point_labels")
         ),
-        ("tests/labels",),
+        tuple(
+            f"tests/labels/test_{name}.py"
+            for name in ("votes", "superpoints", "time_vote", "consolidation", "point_labels", "presets")
+        ),
+        left_out="real or to_the_bit",
     ),
     "label store": Room(
         tuple(f"uov_hf/labels/{name}.py" for name in ("label_set", "segments", "identity", "description")),
-        ("tests/labels",),
+        tuple(f"tests/labels/test_{name}.py" for name in ("label_set", "labels_alone", "damaged_labels")),
+        left_out="card_and_gallery",
     ),
 }
 
