@@ -61,7 +61,7 @@ class GroundRing:
 
 
 def find_ground(points: torch.Tensor, ring: GroundRing) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks `(N,)` of the ground points of the ring and of the points of the vehicle; `points` are `(N, 3 or more)`."""
+    """Masks `(N,)` of the ground points of the ring and of the points of the vehicle; `points`: `(N, 3 or more)`."""
     radius = points[:, :2].norm(dim=1)
     vehicle = radius <= ring.min_radius
     low = points[:, 2] < ring.max_height - ring.sensor_height

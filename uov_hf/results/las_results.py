@@ -61,8 +61,8 @@ def _check_extent(path: Path, positions: np.ndarray) -> None:
     farthest = np.abs(positions).max(initial=0)
     if farthest > MAX_DISTANCE:
         raise ValueError(
-            f"{path}: `points` must lie within {MAX_DISTANCE:,.0f} m of their origin, got one at {farthest:.4g} m: LAS "
-            "stores whole millimetres of 32 bits. Write .ply or .pcd, or leave out such points."
+            f"{path}: `points` must lie within {MAX_DISTANCE:,.0f} m of their origin, got one at {farthest:.4g} m: "
+            "LAS stores whole millimetres of 32 bits. Write .ply or .pcd, or leave out such points."
         )
 
 
