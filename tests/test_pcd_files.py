@@ -114,3 +114,11 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path, changes, message)
     (tmp_path / "scan.pcd").write_bytes(header(changes) + POINTS.tobytes())
     with pytest.raises(ValueError, match=f"scan.pcd: .*{message}"):
         read_points(tmp_path / "scan.pcd")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+def test_a_scan_without_points_is_read(tmp_path, encoding):
+    path = tmp_path / "scan.pcd"
+    sizes = bytes(8) if encoding == "binary_compressed" else b""
+    path.write_bytes(header({"WIDTH 4": "WIDTH 0", "POINTS 4": "POINTS 0"}, encoding) + sizes)
+    assert read_points(path).shape == (0, 4)

@@ -56,7 +56,10 @@ def read_pcd_fields(path: Path, max_points: int | None = None) -> dict[str, NDAr
     with path.open("rb") as file:
         header = read_header(path, file)
         check_size(path, header.num_points, header.point_size, max_points)
-        columns = read[header.encoding](path, file, header)
+        if header.num_points:
+            columns = read[header.encoding](path, file, header)
+        else:  # NumPy makes no view of a buffer without a byte
+            columns = [np.zeros(0, field.dtype) for field in header.fields]
     fields: dict[str, NDArray[np.generic]] = {}
     for field, column in zip(header.fields, columns, strict=True):
         if field.num_values == 1 and field.name != PADDING:
@@ -102,8 +105,6 @@ def _read_ascii(path: Path, file: BinaryIO, header: PcdHeader) -> list[NDArray[n
     """The first number of each field."""
     lines = [line for line in file.read().decode("ascii", "replace").splitlines() if line.strip()]
     check_whole(path, header.num_points, len(lines))
-    if not header.num_points:
-        return [np.zeros(0) for _ in header.fields]
     table = np.loadtxt(lines[: header.num_points], ndmin=2, comments=None)  # spaces and tabs, "nan" in any field
     starts = np.cumsum([0, *(field.num_values for field in header.fields)])
     if table.shape[1] != starts[-1]:
