@@ -128,3 +128,23 @@ def test_a_setting_of_the_vote_over_time_that_is_out_of_range_is_named(name, lea
         TimeVoteConfig(**{name: least})
     assert TimeVoteConfig(**{name: least + 1})
     assert TimeVoteConfig(relative_reach=0, reach=1e-3)
+
+
+def test_the_centre_of_a_voxel_is_the_mean_of_its_points():
+    voxels = scan([[0.1, 0.1, 0.1], [0.2, 0.1, 0.1], [0.2, 0.1, 0.25], [5, 5, 5]], [ROAD] * 4)
+    assert voxels.centers == pytest.approx(np.array([[0.5 / 3, 0.1, 0.15], [5, 5, 5]]))
+
+
+def test_the_background_that_another_scan_saw_counts_wherever_it_is():
+    """It cannot move: no point of this scan is near, and the vote counts all the same."""
+    votes = vote_over_time(
+        np.zeros((1, 3)), np.ones(1), scan([[9, 0, 0]], [ROAD]), [scan([[0.6, 0, 0]], [255])], IS_THING, CONFIG
+    )
+    assert votes.weights[0] == pytest.approx([0, 0, np.exp(-2)])
+
+
+def test_without_a_voxel_all_sums_are_zero():
+    empty = scan(np.zeros((1, 3)), [ROAD], has_vote=[False])
+    votes = vote_over_time(np.zeros((4, 3)), np.ones(4), empty, [], IS_THING, CONFIG)
+    assert votes.weights.shape == votes.scores.shape == (4, 3) and not votes.weights.any()
+    assert votes.weights.dtype == votes.scores.dtype == np.float32

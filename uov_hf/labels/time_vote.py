@@ -67,7 +67,7 @@ def gather_in_voxels(votes: Votes, positions: np.ndarray, config: TimeVoteConfig
     has_votes = np.flatnonzero(votes.is_any)
     votes, positions = votes.select(has_votes), positions[has_votes]
     keys, voxel = np.unique(voxel_keys(positions, config.voxel_size), return_inverse=True)
-    sizes = np.bincount(voxel, minlength=len(keys))
+    sizes = np.bincount(voxel)
     members = (voxel, np.arange(len(voxel)))
     shape = len(keys), len(voxel)
     centers = csr_array((1 / sizes[voxel], members), shape=shape) @ positions
