@@ -7,9 +7,6 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 
-PLAIN = (int, float, str, tuple, list, dict, set, frozenset, type(None))
-
-
 class NotInEffect(Exception):
     """Nothing that runs would differ."""
 
@@ -42,17 +39,17 @@ def _transfer(owner: Any, new: dict[str, Any]) -> int:
             if before.__name__ != name:
                 continue  # a class that another one refers to, as an autograd function and its graph do
             changes += _transfer(before, dict(vars(after)))
-        elif isinstance(after, PLAIN):
-            changes += _set_constant(owner, name, before, after)
-        else:
-            pairs = zip(_functions(before), _functions(after), strict=True)
+        elif functions := [*_functions(after)]:
+            pairs = zip(_functions(before), functions, strict=True)
             changes += sum(_change_function(*pair) for pair in pairs)
+        else:
+            changes += _set_constant(owner, name, before, after)
     return changes
 
 
 def _set_constant(owner: Any, name: str, before: Any, after: Any) -> bool:
     """Change a constant of a module, or of a class, and the copies that other modules imported."""
-    if repr(before) == repr(after):
+    if repr(before) == repr(after) or " at 0x" in repr(after):  # an object of its own, such as a logger's
         return False
     setattr(owner, name, after)
     if isinstance(owner, ModuleType):

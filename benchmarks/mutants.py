@@ -32,7 +32,7 @@ from uov_hf.data.shard_file import write_atomically
 
 REASONS = REPOSITORY / "benchmarks" / "surviving_mutants.yaml"
 MOST_MUTANTS = 250  # of a room
-SURVIVORS = ("survived", NOT_REACHED)
+KILLED, SURVIVORS = ("killed", "timed out"), ("survived", NOT_REACHED)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def test_room(name: str, path: Path, survivors_only: bool) -> None:
     num_found, mutants = sample(room)
     rows = {identity(row): row for row in earlier["mutants"] if survivors_only or earlier["digest"] == digest}
     if survivors_only:
-        rows = {key: row for key, row in rows.items() if row["outcome"] not in SURVIVORS}
+        rows = {key: row for key, row in rows.items() if row["outcome"] in KILLED}
     keys = [identity(row_of(*mutant)) for mutant in mutants]
     rows = {key: rows[key] for key in keys if key in rows}
     left = [mutant for key, mutant in zip(keys, mutants, strict=True) if key not in rows]
@@ -199,7 +199,7 @@ def summarize(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """A row of the table."""
     outcomes = Counter(row["outcome"] for row in found["mutants"])
     tested = sum(outcomes.values()) - outcomes["not in effect"]
-    killed = outcomes["killed"] + outcomes["timed out"]
+    killed = sum(outcomes[name] for name in KILLED)
     return {
         "room": name,
         "mutants": found["found"],

@@ -200,3 +200,14 @@ def test_a_frame_that_the_label_set_skipped_is_skipped(make_label_set, frames, t
         label_points(label_set, frames)
     with pytest.raises(PermissionError, match="is in the cache of the Hub"):
         label_points(LabelSet(cached), frames)
+
+
+@pytest.mark.parametrize(
+    "preset, way", [("consolidated", "--preset consolidated"), (Consolidation(min_confidence=0.5), "the same --rules")]
+)
+def test_point_labels_that_are_missing_are_named_with_the_command_that_makes_them(
+    make_label_set, frames, teacher, preset, way
+):
+    folder = make_label_set(frames, teacher).folder
+    with pytest.raises(FileNotFoundError, match=rf"no point labels in .*points.*--label_set {folder}.*{way}"):
+        PointLabels(folder, preset)
