@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from forks import run_on_two
 from torch import distributed
 
@@ -91,3 +92,27 @@ def test_a_launch_that_silently_got_one_process_is_refused(monkeypatch, environm
     refusal = pytest.raises(RuntimeError, match="accelerate launch --multi_gpu --num_processes 2")
     with nullcontext() if is_right else refusal:
         check_num_processes(num_processes)
+
+
+def reduce_with_a_stopped_one(rank: int, folder: Path) -> str:
+    """What the first process gets in a collective call, of training, while the second one is stopped."""
+    launch.COLLECTIVE_TIMEOUT = timedelta(seconds=4)
+    accelerator = launch.start(str(folder / "out"), seed=0)
+    store, *_ = next(distributed.rendezvous("env://"))
+    if rank == 1:
+        store.set("pid", str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return ""
+    pid = int(store.get("pid"))
+    try:
+        accelerator.reduce(torch.ones(1), "sum")
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    return "no error"
+
+
+def test_a_step_does_not_wait_for_a_stopped_process_without_end(tmp_path):
+    message, _ = run_on_two(reduce_with_a_stopped_one, tmp_path, tmp_path)
+    assert "4000ms" in message

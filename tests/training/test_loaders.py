@@ -41,7 +41,7 @@ class SignalsItself(Dataset):
         return key
 
 
-def test_workers_live_on_when_sigterm_comes_so_that_their_run_can_save():
+def test_workers_live_on_when_sigterm_comes_so_that_their_run_can_save(start_method):
     loader = make_loader(SignalsItself(), [[0], [1], [2]], list, num_workers=1, device=torch.device("cpu"))
     assert list(loader) == [[0], [1], [2]]
 
@@ -58,7 +58,7 @@ class Hangs(Dataset):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SIGTERM ends a worker, whoever sends it")
-def test_a_worker_that_hangs_ends_when_its_run_ends_it():
+def test_a_worker_that_hangs_ends_when_its_run_ends_it(start_method):
     dataset = Hangs()
     loader = make_loader(dataset, [[0]], list, num_workers=1, device=torch.device("cpu"))
     iterator, (worker,) = iter(loader), multiprocessing.active_children()

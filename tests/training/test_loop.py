@@ -75,8 +75,12 @@ def start_run(folder, num_steps=8, with_scaler=False) -> Run:
     return Run(accelerator, model, optimizer, scheduler, order, num_steps, folder)
 
 
+def first(frames: list) -> dict:
+    return frames[0]
+
+
 def objective_of(count=lambda batch: 1, **hooks) -> Objective:
-    return Objective(lambda frames: frames[0], count, "num_frames", "Label them.", {"term": "the term"}, **hooks)
+    return Objective(first, count, "num_frames", "Label them.", {"term": "the term"}, **hooks)
 
 
 def train_on(run: Run, samples: Numbers, **hooks) -> list[dict]:
