@@ -118,15 +118,20 @@ class Runs:
 
     def run_whole(self, job: Job) -> Whole:
         """The run that nothing stops; that of an earlier check is taken."""
-        folder = self.folder / "whole" / job.name
-        about = folder / "about.json"
-        if not about.exists():
-            self.prepare(job, folder)
+        folder, work = self.folder / "whole" / job.name, self.work_of(job)
+        if not folder.exists():
+            self.prepare(job, work)
             started = time.monotonic()
-            self.run_to_the_end(job, folder)
-            seconds = time.monotonic() - started
-            about.write_text(json.dumps({"seconds": seconds, "num_changes": self._count_changes()}))
-        return Whole(folder, **json.loads(about.read_text()))
+            self.run_to_the_end(job, work)
+            about = {"seconds": time.monotonic() - started, "num_changes": self._count_changes()}
+            (work / "about.json").write_text(json.dumps(about))
+            folder.parent.mkdir(exist_ok=True)
+            work.rename(folder)
+        return Whole(folder, **json.loads((folder / "about.json").read_text()))
+
+    def work_of(self, job: Job) -> Path:
+        """Where all runs of a command work, one after the other: some files have the absolute paths of others."""
+        return self.folder / "work" / job.name
 
     def run_to_the_end(self, job: Job, folder: Path) -> None:
         self._start(job, folder)

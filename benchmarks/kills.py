@@ -107,18 +107,15 @@ def check(args: argparse.Namespace) -> None:
             num_kills = -(-args.fresh // len(JOBS)) if fresh else job.num_kills
             whole = runs.run_whole(job)
             while counts.kills < num_kills:
-                folder = runs.folder / job.name / str(counts.runs_to_the_end)
-                continue_to_the_end(runs, job, whole, folder, counts, min(MOST_KILLS, num_kills - counts.kills))
+                continue_to_the_end(runs, job, whole, counts, min(MOST_KILLS, num_kills - counts.kills))
                 write_rows(result, rows)
                 print(name, counts, flush=True)
     print(table(["command", *titles()], [[name, *asdict(counts).values()] for name, counts in rows.items()]))
 
 
-def continue_to_the_end(
-    runs: Runs, job: Job, whole: Whole, folder: Path, counts: Counts, most_kills: int = MOST_KILLS
-) -> None:
+def continue_to_the_end(runs: Runs, job: Job, whole: Whole, counts: Counts, most_kills: int = MOST_KILLS) -> None:
     """Kill and restart a command until it ends, then compare what it has left with the whole run."""
-    rng = random.Random(str(folder.relative_to(runs.folder)))
+    folder, rng = runs.work_of(job), random.Random(f"{job.name} {counts.runs_to_the_end}")
     runs.prepare(job, folder)
     for _ in range(most_kills):
         kill = counts.next_kill(rng)
@@ -136,9 +133,12 @@ def continue_to_the_end(
         runs.run_to_the_end(job, folder)
     counts.runs_to_the_end += 1
     counts.processes_left += runs.end_all()
-    for name, found in compare(job, whole.folder, folder).items():
+    faults = compare(job, whole.folder, folder)
+    for name, found in faults.items():
         setattr(counts, name, getattr(counts, name) + len(found))
         show(folder, None, name, found)
+    if any(faults.values()):  # the next run works in the same folder
+        folder.rename(runs.folder / f"fault of {job.name}, {counts.runs_to_the_end}")
 
 
 def half_written(runs: Runs, job: Job, whole: Whole, folder: Path) -> list[str]:
