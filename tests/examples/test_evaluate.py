@@ -13,6 +13,7 @@ from runs import contents
 from uov_hf import UOVModel, UOVProcessor
 from uov_hf.data import load_frames
 from uov_hf.evaluation.corruptions import CORRUPTIONS
+from uov_hf.data.writer_lock import writer_lock
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.robustness import NO_BASELINE
@@ -53,6 +54,11 @@ def test_the_view_of_a_camera_needs_a_camera_and_no_label_set(evaluate, tiny_str
     with pytest.raises(SystemExit):
         script("evaluate.py").parse("--dataset", "a", "--split", "b", "--camera_view", "c.yaml", "--label_set", "d")
     assert "--camera_view and --label_set exclude each other" in capsys.readouterr().err
+
+
+def test_a_second_evaluation_into_a_folder_is_refused(tiny_segmenter, tiny_street, evaluate, tmp_path):
+    with writer_lock(tmp_path / "out"), pytest.raises(RuntimeError, match="out is being written by process"):
+        evaluate("--data_dir", tiny_street, "--model_name_or_path", tiny_segmenter)
 
 
 def test_one_process_and_two_score_and_write_the_same_predictions(
