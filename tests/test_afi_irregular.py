@@ -194,3 +194,50 @@ def test_a_ring_needs_classes_and_radii_in_order():
         GroundRing(classes=())
     with pytest.raises(ValueError, match="min_radius"):
         GroundRing(classes=(0,), min_radius=5, max_radius=2)
+
+
+def test_thousands_of_points_at_one_position_cost_as_much_as_the_neighbours_of_one(monkeypatch):
+    """A scan whose driver writes (0, 0, 0) for each beam without an echo: 20,000 took 22 s."""
+    generator, compared = np.random.default_rng(0), []
+    points = np.concatenate([np.zeros((3000, 3)), generator.normal(0, 9, (300, 3))]).astype(np.float32)
+    points = torch.from_numpy(generator.permutation(points))
+    squares = point_neighbors._squares
+    monkeypatch.setattr(
+        point_neighbors, "_squares", lambda *own: compared.append(squares(*own).numel()) or squares(*own)
+    )
+    found = point_neighbors.nearest_points(points, points, 8)
+    assert sum(compared) < 3300 * (300 + 8 * 20)
+    distances = torch.cdist(points.double(), points.double())
+    nearest_8 = distances.argsort(dim=1, stable=True)[:, :8]
+    assert torch.equal(found.sort(dim=1).values, nearest_8.sort(dim=1).values)
+
+
+@pytest.mark.parametrize("change", [lambda p: p[::-1], lambda p: p.astype(">f4"), lambda p: p.astype("f4")[:, ::1]])
+def test_points_in_any_memory_layout_are_refined(change):
+    points, scores = scene(60, seed=2)
+    points, scores = np.asarray(points, np.float32), np.asarray(scores)
+    given = change(points)
+    rows = slice(None, None, -1) if given.strides[0] < 0 else slice(None)
+    expected = approximate_flat_interaction(np.array(given, np.float32), scores[rows].copy())
+    assert (approximate_flat_interaction(given, scores[rows]) == expected).all()
+    assert (approximate_flat_interaction(given, torch.tensor(scores[rows].copy())).numpy() == expected).all()
+
+
+@pytest.mark.parametrize(
+    "scores, num_points, message",
+    [
+        (np.full((4, 2), 1e38), None, r"`scores` must lie between 0 and 1e\+09.* got values from .*1e\+38"),
+        (np.ones((4, 2)), [6, -2], r"`num_points` must be numbers from 0 that sum to 4.* got \[6, -2\]"),
+        (np.ones((4, 2)), 4, r"`num_points` must be whole numbers of shape \(num_scans,\)"),
+        (np.ones((4, 2), complex), None, "`scores` must be numbers, got complex128"),
+    ],
+)
+def test_scores_that_float32_cannot_multiply_and_wrong_sizes_are_refused(scores, num_points, message):
+    with pytest.raises(ValueError, match=message):
+        approximate_flat_interaction(np.zeros((4, 3)), scores, num_points=num_points)
+
+
+def test_labels_of_16_bits_and_no_others_but_whole_numbers_become_scores():
+    assert labels_to_scores(np.array([1, 0], np.uint16), 2).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(ValueError, match="`labels` must be whole numbers .*got torch.float64"):
+        labels_to_scores(np.array([0.7, 1.0]), 2)

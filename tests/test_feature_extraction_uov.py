@@ -273,3 +273,32 @@ def test_a_misspelt_setting_is_refused_and_the_keys_of_transformers_are_not(tmp_
         UOVFeatureExtractor(voxelsize=[0.2] * 3)
     extractor = UOVFeatureExtractor(auto_map={}, processor_class="UOVProcessor", feature_extractor_type="x")
     assert extractor.to_dict() == UOVFeatureExtractor().to_dict()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"missing_intensity": math.nan}, "`missing_intensity` must be finite"),
+        ({"missing_intensity": 1e39}, "`missing_intensity` must be finite, also in float32"),
+        ({"voxel_size": (1e-50, 1, 1)}, "`voxel_size` must be three positive finite numbers"),
+        ({"voxel_size": (1, 1)}, "`voxel_size` must be 3 numbers, got 2"),
+        ({"voxel_size": 0.1}, "`voxel_size` must be 3 numbers, got 0.1"),
+        ({"point_cloud_range": (0, 1, 2, 3, 4)}, "`point_cloud_range` must be 6 numbers, got 5"),
+    ],
+)
+def test_settings_that_make_no_finite_voxels_are_refused_by_name(settings, message):
+    """A size that float32 rounds to 0 put points at 0 into any voxel; NaN became a feature."""
+    with pytest.raises(ValueError, match=message):
+        UOVFeatureExtractor(**settings)
+
+
+@pytest.mark.parametrize("intensity_max", [1e-50, 1e39, "255"])
+def test_a_full_scale_that_float32_does_not_have_is_refused(intensity_max):
+    extractor = UOVFeatureExtractor(intensity_scaling="unit")
+    with pytest.raises(ValueError, match="`intensity_max` must be above 0 and finite"):
+        extractor(np.zeros((3, 4), np.float32), intensity_max=intensity_max)
+
+
+def test_bfloat16_points_are_voxelised():
+    points = torch.tensor([[1.0, 2, 3, 0.5]], dtype=torch.bfloat16)
+    assert UOVFeatureExtractor()(points)["voxel_features"].item() == 0.5

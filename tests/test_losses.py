@@ -213,3 +213,25 @@ def test_the_loss_of_one_superpoint_is_its_own():
 def test_targets_have_the_dtype_of_the_prompts():
     prompts = unit(3, 4).to(torch.bfloat16)
     assert soft_text_targets(prompts, torch.tensor([0, 0, 1])).dtype == torch.bfloat16
+
+
+def test_a_negative_label_or_row_is_refused_and_not_read_from_the_end():
+    superpoints, prompts = unit(2, 4), unit(3, 4)
+    with pytest.raises(ValueError, match="`segment_labels` must lie between 0 and 2, got -1 to -1"):
+        text_superpoint_loss(superpoints, prompts, torch.tensor([0, -1]), torch.eye(3, dtype=torch.float64))
+    with pytest.raises(ValueError, match="`point_rows` must lie between 0 and 1, got -1 to -1"):
+        pool_superpoints(superpoints, torch.tensor([0, 0]), 1, torch.tensor([0, -1]))
+
+
+@pytest.mark.parametrize("hard_weight", [-0.1, 1.5, math.nan])
+def test_a_weight_that_makes_negative_targets_is_refused(hard_weight):
+    with pytest.raises(ValueError, match="`hard_weight` must be a share from 0 to 1"):
+        soft_text_targets(unit(2, 4), torch.tensor([0, 0]), hard_weight)
+
+
+@pytest.mark.parametrize("temperature", [0, -0.07, math.nan, math.inf])
+def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
+    with pytest.raises(ValueError, match="`temperature` must be above 0 and finite"):
+        superpixel_superpoint_loss(unit(2, 4), unit(2, 4), temperature=temperature)
+    with pytest.raises(ValueError, match="`temperature` must be above 0 and finite"):
+        text_superpoint_loss(unit(1, 4), unit(1, 4), torch.tensor([0]), torch.ones(1, 1), temperature)

@@ -77,3 +77,10 @@ def test_float32_loses_no_digits_among_many_points():
 def test_labels_of_other_rows_are_refused():
     with pytest.raises(ValueError, match="one class for each of the 3 rows"):
         lovasz_softmax(torch.rand(3, 2), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("label", [-100, -1, 3])
+def test_a_label_that_is_no_class_is_refused(label):
+    """Other libraries ignore -100: such rows counted as wrong for every class."""
+    with pytest.raises(ValueError, match=f"`labels` must lie between 0 and 2, or be 255, got {label} to {label}"):
+        lovasz_softmax(torch.full((2, 3), 1 / 3), torch.tensor([0, label]))

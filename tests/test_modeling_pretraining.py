@@ -131,3 +131,10 @@ def test_training_lowers_the_loss_and_repeats_bitwise(batch):
             losses.append(loss.item())
         runs.append(losses)
     assert runs[0] == runs[1] and runs[0][-1] < 0.7 * runs[0][0]
+
+
+def test_a_pair_of_no_point_is_refused_and_not_read_from_the_end(batch):
+    model = UOVForPreTraining(small_config())
+    batch["pair_to_point"][0] = -1
+    with pytest.raises(ValueError, match="`pair_to_point` must lie between 0 and .* got -1 to -1"):
+        model(**batch)

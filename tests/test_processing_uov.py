@@ -282,3 +282,11 @@ def test_options_reach_the_tokenizer_and_the_image_with_tower(with_tower):
     assert all(isinstance(value, np.ndarray) for value in flat.values())
     with pytest.raises(TypeError, match="has no option paddings. Pass options of the tokenizer in `text_kwargs`"):
         with_tower(**inputs, paddings=True)
+
+
+def test_scores_that_are_not_numbers_and_a_negative_count_of_labels_are_refused(processor):
+    scores = torch.tensor([[0.0, torch.nan], [0.0, 1.0]])
+    with pytest.raises(ValueError, match="`class_scores` must be logits that are no NaN"):
+        processor.post_process_semantic_segmentation(scores, torch.arange(2))
+    with pytest.raises(ValueError, match="`top_k` must be at least 1, got -1"):
+        processor.post_process_semantic_segmentation(torch.zeros(2, 2), torch.arange(2), top_k=-1)

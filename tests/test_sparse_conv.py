@@ -218,3 +218,26 @@ def test_a_convolution_costs_at_most_ten_times_its_products_on_every_new_size(ch
             assert {name.split(".")[0] for name in work.names} == {"aten"}
             assert not any("mkldnn" in name or "linear" in name for name in work.names)
             assert work.products + MOVING_A_VALUE * work.moved <= 10 * work.products, work.names
+
+
+@pytest.mark.parametrize("extra_rows", [-1, 1])
+def test_features_of_other_voxels_are_refused(extra_rows):
+    """One row too many was ignored."""
+    coords = random_voxels()
+    pyramid = VoxelPyramid(sort_voxels(coords, 2)[0])
+    features = torch.ones(len(coords) + extra_rows, 2)
+    for kernel_map, size in ((pyramid.submanifold(0, 3), 3), (pyramid.down(0), 2)):
+        with pytest.raises(ValueError, match=rf"`features` must be .* \({len(coords)}, 2\), got .*{len(features)}"):
+            SparseConv(2, 2, size)(features, kernel_map)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 7])
+def test_a_kernel_that_reaches_the_next_row_of_cells_is_refused(kernel_size):
+    pyramid = VoxelPyramid(sort_voxels(random_voxels(), 2)[0])
+    with pytest.raises(ValueError, match="`kernel_size` must be odd, from 3 to 5"):
+        pyramid.submanifold(0, kernel_size)
+
+
+def test_a_coordinate_at_the_end_of_int64_is_refused():
+    with pytest.raises(ValueError, match="`voxel_coords` span"):
+        sort_voxels(torch.tensor([[0, -(2**63), 0, 0]]), 3)

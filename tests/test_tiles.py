@@ -74,3 +74,21 @@ def test_origins_of_another_form_are_refused(cloud, origins):
         segment_in_tiles(cloud, Segmenter(), origins)
     with pytest.raises(ValueError, match="`radius` must be positive"):
         segment_in_tiles(cloud, Segmenter(), radius=0)
+
+
+def test_points_whose_squares_overflow_are_in_the_tile_of_their_nearest_origin():
+    far = np.array([[0, 0, 0], [3e19, 0, 0]], np.float32)
+    seen = []
+
+    def segment(points):
+        seen.append(points[:, :2].tolist())
+        return {"segmentation": np.zeros(len(points), int), "scores": np.ones(len(points)), "labels": ["a"]}
+
+    segment_in_tiles(PointCloud(far, np.zeros(3)), segment, np.array([[0, 0, 0], [3e19, 0, 0]]))
+    assert [len(own) for own in seen] == [1, 1]
+
+
+def test_an_infinite_radius_is_refused():
+    """All points were without a label."""
+    with pytest.raises(ValueError, match="`radius` must be positive and finite, got inf"):
+        segment_in_tiles(PointCloud(np.ones((2, 3), np.float32), np.zeros(3)), len, radius=np.inf)

@@ -154,3 +154,13 @@ def test_any_other_number_may_be_the_label_that_does_not_count(ignore_index):
 def test_one_point_of_a_class_is_truth_and_none_is_no_warning():
     assert matrix_of([0, 1], [0, 1]).compute()["num_classes"] == 2
     assert math.isnan(ConfusionMatrix(3).compute()["mean_iou"])
+
+
+def test_arrays_of_equally_many_ids_in_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"`predictions` must be whole numbers of shape \(num_points,\)"):
+        ConfusionMatrix(3).update(np.zeros((2, 3), int), np.zeros((3, 2), int))
+
+
+def test_an_id_beyond_int64_is_no_class_and_not_the_ignored_one():
+    with pytest.raises(ValueError, match="`labels` must be 0 … 2 or -1"):
+        ConfusionMatrix(3, ignore_index=-1).update(np.array([0]), np.array([2**64 - 1], np.uint64))

@@ -163,3 +163,10 @@ def test_scans_add_up_and_none_have_no_quality():
 def test_intensities_make_no_clusters():
     points = np.array([[0.0, 0, 0, 0], [0.2, 0, 0, 90], [0.4, 0, 0, np.nan]])
     assert cluster_things(points, np.zeros(3, int), IS_THING).tolist() == [1, 1, 1]
+
+
+def test_instances_that_differ_beyond_32_bits_are_two():
+    instances = np.array([1, 1 + 2**32])
+    panoptic = PanopticQuality(IS_THING, min_points=1)
+    panoptic.update(np.zeros(2, int), instances, np.zeros(2, int), instances)
+    assert panoptic.counts[0].tolist() == [2, 0, 0]

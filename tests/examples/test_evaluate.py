@@ -12,8 +12,8 @@ from runs import contents
 
 from uov_hf import UOVModel, UOVProcessor
 from uov_hf.data import load_frames
-from uov_hf.evaluation.corruptions import CORRUPTIONS
 from uov_hf.data.writer_lock import writer_lock
+from uov_hf.evaluation.corruptions import CORRUPTIONS
 from uov_hf.evaluation.metrics import ConfusionMatrix
 from uov_hf.evaluation.predictions import Segmenter
 from uov_hf.evaluation.robustness import NO_BASELINE

@@ -256,3 +256,9 @@ def test_a_point_deeper_than_a_metre_may_be_visible_and_have_a_pair():
     points = np.array([[1.5, 0, 0], [0.9, 0, 0]])
     assert visible_points(points, camera_at(0, 0, 0), OCCLUSION).tolist() == [True, False]
     assert pair_points_with_pixels(points, [camera_at(0, 0, 0)]).point_index.tolist() == [0]
+
+
+@pytest.mark.parametrize("distance", [1e155, 1e300])
+def test_a_point_whose_distance_squared_overflows_hides_nothing(distance):
+    points = np.array([[distance, 0, 0], [5, 0, 0], [5, 1, 0]])
+    assert visible_points(points, BELOW, OCCLUSION)[1:].tolist() == [True, True]

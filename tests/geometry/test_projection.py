@@ -122,3 +122,29 @@ def test_a_matrix_that_makes_no_camera_is_named():
     with pytest.raises(ValueError, match=r"The last row of `intrinsics` must be \(0, 0, 1\), got \[0.0, 0.0, 1.5\]"):
         Camera(FORWARD, np.diag([1, 1, 1.5]), (1, 3))
     assert Camera(FORWARD, np.eye(3), (1, 3)).image_size == (1, 3)
+
+
+@pytest.mark.parametrize("min_depth", [-1.0, np.nan, np.inf])
+def test_a_depth_that_is_not_before_the_camera_is_refused(min_depth):
+    """With -6 a point five metres behind the camera was in view, mirrored."""
+    with pytest.raises(ValueError, match="`min_depth` must be a finite number of metres from 0"):
+        project_points(np.array([[-5.0, 0, 0]]), camera(), min_depth)
+
+
+def test_pixels_of_points_that_are_not_in_view_are_not_rounded_to_some_number():
+    pixel_coords, _ = project_points(np.array([[-5.0, 0, 0], [5, 0, 0]]), camera())
+    with pytest.raises(ValueError, match="`pixel_coords` must be finite, got 1 of 2"):
+        round_to_pixels(pixel_coords)
+
+
+@pytest.mark.parametrize("dtype", [bool, complex, "U3", object])
+def test_points_that_are_no_numbers_are_refused_by_name(dtype):
+    with pytest.raises(ValueError, match="`points` must be numbers, got"):
+        project_points(np.ones((2, 3), dtype), camera())
+    with pytest.raises(ValueError, match="`lidar2cam` must be numbers, got"):
+        camera(np.eye(4).astype(dtype))
+
+
+def test_points_in_another_byte_order_have_the_same_pixels():
+    points = np.random.default_rng(0).normal(0, 20, (50, 3))
+    assert (project_points(points.astype(">f8"), camera())[1] == project_points(points, camera())[1]).all()

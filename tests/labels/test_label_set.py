@@ -273,3 +273,10 @@ def test_a_teacher_of_other_prompts_is_refused(tmp_path, teacher, vocabulary):
     with pytest.raises(ValueError, match="'halves' predicts 175 prompts that are not those of the vocabulary"):
         LabelSet.create(tmp_path / "labels", teacher, vocabulary, {})
     assert not (tmp_path / "labels").exists()
+
+
+@pytest.mark.parametrize("segmentation", [np.array([[0, -1]]), np.array([[0, 65536]]), np.zeros((0, 3), int)])
+def test_a_segment_map_with_other_ids_is_refused(segmentation):
+    """The id -1 was stored as 255."""
+    with pytest.raises(ValueError, match="`segmentation` must"):
+        encode_segmentation(segmentation)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from uov_hf.labels import superpoints as superpoints_module
 from uov_hf.labels.superpoints import SuperpointConfig, find_superpoints, vote_in_superpoints
 from uov_hf.labels.votes import count_votes
 
@@ -93,3 +94,16 @@ def test_a_setting_of_superpoints_that_is_not_positive_is_named(name):
     with pytest.raises(ValueError, match=f"`{name}` must be more than 0, got 0"):
         SuperpointConfig(**{name: 0})
     assert SuperpointConfig(**{name: 1})
+
+
+def test_crowded_points_are_compared_with_their_nearest_only(monkeypatch):
+    """Thousands of points in two centimetres: all lie within the reach of all."""
+    compared, coo_array = [], superpoints_module.coo_array
+    monkeypatch.setattr(
+        superpoints_module,
+        "coo_array",
+        lambda own, **options: compared.append(len(own[0])) or coo_array(own, **options),
+    )
+    points = np.random.default_rng(0).uniform(5, 5.02, (3000, 3))
+    assert len(find_superpoints(points, SuperpointConfig(num_neighbors=8))) == 3000
+    assert compared[0] <= 3000 * 8

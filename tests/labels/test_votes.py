@@ -53,3 +53,20 @@ def test_only_points_with_votes_have_any():
     votes = count_votes(np.array([1, 1]), np.array([NONE, CAR]), np.array([0.0, 0.0]), 3, num_classes=2)
     assert votes.is_any.tolist() == [False, True, False]
     assert decide(votes)[0].tolist() == [NONE, CAR, NONE]  # a score of 0 is a vote, too
+
+
+@pytest.mark.parametrize(
+    "point, class_of_vote, score, message",
+    [
+        ([0, 1], [0, -1], [1, 1], "`class_of_vote` must lie between 0 and 1, or be 255, got -1 to -1"),
+        ([0, 1], [0, 7], [1, 1], "`class_of_vote` must lie between 0 and 1, or be 255, got 7 to 7"),
+        ([0, -1], [0, 0], [1, 1], "`point` must lie between 0 and 1, got -1 to -1"),
+        ([0, 2], [0, 0], [1, 1], "`point` must lie between 0 and 1, got 2 to 2"),
+        ([0, 1], [0, 0], [1, np.nan], "`score` must lie between 0 and 1, got nan"),
+        ([0, 1], [0], [1, 1], r"`class_of_vote` must be whole numbers of shape \(2,\), got .* \(1,\)"),
+    ],
+)
+def test_a_vote_of_no_point_or_class_is_refused(point, class_of_vote, score, message):
+    """The class -1 of a point counted as a vote on the point before it."""
+    with pytest.raises(ValueError, match=message):
+        count_votes(np.array(point), np.array(class_of_vote), np.array(score, float), 2, num_classes=2)

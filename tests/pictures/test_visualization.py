@@ -157,3 +157,9 @@ def test_a_range_image_without_points_is_black():
     assert not np.asarray(draw_range_image(np.zeros((0, 3)))).any()
     with pytest.raises(ValueError, match="`ring` must have one value per point"):
         draw_range_image(POINTS, ring=np.zeros(3))
+
+
+@pytest.mark.parametrize("value", [-1, 256])
+def test_a_color_outside_a_byte_is_refused(value):
+    with pytest.raises(ValueError, match=r"`colors` must be integers 0…255"):
+        label_colors(np.array([0]), np.array([[0, 0, value]]))

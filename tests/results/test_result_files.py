@@ -351,3 +351,19 @@ def test_a_scan_that_is_damaged_after_it_was_read_is_named(suffix, damage, tmp_p
     scan.write_bytes(damage(scan.read_bytes()))
     with pytest.raises(ValueError, match=f"scan{suffix}"):
         segmented(scan)
+
+
+@pytest.mark.parametrize("labels", [[0, -1], [0, 3], [0.0, 1.0], [0]])
+def test_a_result_with_other_labels_than_its_classes_is_refused(tmp_path, labels):
+    """A `.label` file had the id of another class for -1."""
+    points, scores = np.ones((2, 3), np.float32), np.ones(2, np.float32)
+    with pytest.raises(ValueError, match="`labels` must"):
+        SegmentedScan(tmp_path / "a.bin", tmp_path, points, np.zeros(3), np.array(labels), scores, ["car", "road"])
+
+
+def test_a_point_that_las_cannot_store_is_named(tmp_path):
+    points = np.array([[0, 0, 0], [3e6, 0, 0]], np.float32)
+    labels, scores = np.zeros(2, np.uint8), np.ones(2, np.float32)
+    result = SegmentedScan(tmp_path / "a.bin", tmp_path, points, np.zeros(3), labels, scores, ["car"])
+    with pytest.raises(ValueError, match=r"a\.las: `points` must lie within 2,000,000 m .* got one at 3e\+06 m"):
+        write_result(tmp_path / "a.las", result)

@@ -176,3 +176,30 @@ def test_points_that_are_not_finite_do_no_harm():
 def test_wrong_settings_are_refused(name, wrong):
     with pytest.raises(ValueError, match=name):
         AugmentationConfig(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"pair_to_point": np.array([0, -1])}, "`pair_to_point` must lie between 0 and 4, got -1 to -1"),
+        ({"pair_camera": np.array([0, 1])}, "`pair_camera` must lie between 0 and 0, got 1 to 1"),
+        ({"pair_segment": np.array([1])}, r"`pair_segment` must be whole numbers of shape \(2,\)"),
+    ],
+)
+def test_a_pair_of_no_point_or_camera_is_refused(change, message):
+    two = np.zeros(2, int)
+    pairs = {
+        "pair_to_point": two,
+        "pair_camera": two,
+        "pair_pixel": np.zeros((2, 2), int),
+        "pair_segment": two,
+    } | change
+    with pytest.raises(ValueError, match=message):
+        augment(
+            np.zeros((5, 4), np.float32), pairs, np.array([[9, 9]]), AugmentationConfig(), np.random.default_rng(0)
+        )
+
+
+def test_whole_numbers_are_not_rotated_to_whole_numbers():
+    with pytest.raises(ValueError, match="`points` must be floating-point numbers"):
+        transform(np.ones((5, 3), int), AugmentationConfig(), np.random.default_rng(0))

@@ -1,8 +1,9 @@
 """Collation: what belonged together in a sample still does in the batch, and nothing is lost."""
 
+import pytest
 import torch
 
-from uov_hf.training.collation import collate_tmp
+from uov_hf.training.collation import collate_tmp, collate_voxels
 
 
 def sample(num_points: int, num_voxels: int, num_segments: int) -> dict[str, torch.Tensor]:
@@ -49,3 +50,13 @@ def test_sizes_add_up_and_an_empty_scan_keeps_its_place():
     assert batch["num_points"].tolist() == [10, 0, 5] and len(batch["point_to_voxel"]) == 15
     assert len(batch["voxel_features"]) == 6 and batch["voxel_coords"].dtype == torch.int32
     assert batch["voxel_coords"][:, 0].tolist() == [0, 0, 0, 0, 2, 2] and batch["scene_ids"].tolist() == [0, 0, 2]
+
+
+def test_a_point_of_a_voxel_that_its_sample_does_not_have_is_refused():
+    """It would have a voxel of the next sample."""
+    wrong = sample(2, 3, 1)
+    wrong["point_to_voxel"] = torch.tensor([0, 3])
+    with pytest.raises(ValueError, match="`point_to_voxel` must lie between 0 and 2, or be -1, got 3 to 3"):
+        collate_voxels([wrong, sample(2, 3, 1)])
+    with pytest.raises(ValueError, match="`samples` must be one or more, got none"):
+        collate_voxels([])

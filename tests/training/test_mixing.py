@@ -87,3 +87,10 @@ def test_points_that_are_not_finite_do_no_harm():
 def test_a_narrow_gap_belongs_to_the_sector():
     assert labelled_sector(np.array([350, 355, 5, 20])).nonzero()[0].tolist() == [*range(21), *range(350, 360)]
     assert labelled_sector(np.array([0, 30])).nonzero()[0].tolist() == [0, 30]
+
+
+def test_no_scan_cannot_be_mixed_and_labels_of_other_points_make_no_scan():
+    with pytest.raises(ValueError, match="`scans` must have one scan or more"):
+        mix_sectors(iter([]))
+    with pytest.raises(ValueError, match=r"`is_labelled` must be bool of shape \(2,\), got .* \(3,\)"):
+        Scan("frame", np.zeros((2, 4), np.float32), np.ones(3, bool))

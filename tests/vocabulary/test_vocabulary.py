@@ -57,3 +57,15 @@ def test_raw_classes_and_colours_equal_the_devkits(nuscenes, shared_data):
     for row in tables["general"]:
         if row["challenge_index"] and row["name"].endswith(nuscenes.class_names[row["challenge_index"] - 1]):
             assert nuscenes.colors[row["challenge_index"] - 1].tolist() == row["rgb"]
+
+
+@pytest.mark.parametrize("labels", [[1.7], [True], ["1"], [None]])
+def test_raw_labels_that_are_no_whole_numbers_are_refused(nuscenes, labels):
+    """1.7 was the class of 1."""
+    with pytest.raises(ValueError, match="`raw_labels` must be whole numbers"):
+        nuscenes.classes_of(np.array(labels))
+
+
+def test_a_raw_label_beyond_int64_is_unknown(nuscenes):
+    with pytest.raises(ValueError, match="ids that nuscenes does not have"):
+        nuscenes.classes_of(np.array([2**64 - 1], np.uint64))
