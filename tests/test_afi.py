@@ -100,7 +100,7 @@ def test_a_point_that_no_direction_reaches_gets_the_base_votes_of_its_nearest_vo
     columns, heights = np.meshgrid(np.arange(-4, 5.0), np.arange(0, 3, 0.5))
     wall = np.stack([columns.ravel(), np.full(columns.size, 5.0), heights.ravel()], axis=1)
     points = np.concatenate([wall, [[0.3, 3.0, 1.2]]])
-    scores = labels_to_scores(np.arange(len(points)) == len(wall), 2)
+    scores = labels_to_scores((np.arange(len(points)) == len(wall)).astype(int), 2)
     alone, voted = (
         approximate_flat_interaction(points, scores, AFIConfig(level_sizes=(20,), base_vote=vote)).argmax(1)
         for vote in (0, 0.01)
@@ -199,7 +199,7 @@ def test_without_scipy_the_neighbours_are_the_same(monkeypatch):
 def test_the_file_loads_where_scipy_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setitem(sys.modules, "scipy.spatial", None)
-    assert runpy.run_path(point_neighbors.__file__)["cKDTree"] is None
+    assert runpy.run_module(point_neighbors.__name__)["cKDTree"] is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
