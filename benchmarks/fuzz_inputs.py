@@ -121,8 +121,9 @@ def describe_parquet(content: bytes) -> bytes:
     for name, column in zip(table.column_names, table.columns, strict=True):
         values = column.combine_chunks()
         values = values.storage if isinstance(values, pa.ExtensionArray) else values
-        TYPES[str(column.type)] = column.type
-        columns[name] = {"type": str(column.type), "values": values.to_pylist()}
+        kind = f"{name}: {column.type}"  # extension types of other shapes have the same name
+        TYPES[kind] = column.type
+        columns[name] = {"type": kind, "values": values.to_pylist()}
     metadata = {
         key.decode(): value.decode()
         for key, value in (pq.read_metadata(pa.BufferReader(content)).metadata or {}).items()

@@ -5,13 +5,22 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
-import torch
 import yaml
 from common import REPOSITORY
+from fuzz_models import (
+    PROMPTS,
+    make_checkpoint,
+    make_official,
+    make_teacher_files,
+    read_checkpoint,
+    read_official_file,
+    read_teacher_files,
+)
 from fuzz_scans import (
     NUSCENES,
     each,
@@ -25,25 +34,32 @@ from fuzz_scans import (
     named_points,
     read_scan,
 )
-from PIL import Image
 
-from uov_hf import UOVConfig, UOVFeatureExtractor, UOVForSemanticSegmentation, UOVModel, UOVProcessor, save_checkpoint
-from uov_hf.convert import convert_checkpoint
+from uov_hf import (
+    vocabulary,
+)
 from uov_hf.data import FrameBuilder, Frames, load_frames
+from uov_hf.data.frames import FrameConfig
 from uov_hf.data.parquet import ParquetFrames
 from uov_hf.data.writing import write_parquet
 from uov_hf.datasets.semantic_kitti import merge_scans
 from uov_hf.evaluation.compared_files import compare_files
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.recipe.recipes import make_recipe
-from uov_hf.segmenting import load_segmenter, read_origins, read_pictures
-from uov_hf.teachers import load_teacher
+from uov_hf.segmenting import read_origins, read_pictures
 from uov_hf.training.argument_files import read_mapping, read_settings
 from uov_hf.training.arguments import DataArguments
-from uov_hf.vocabulary import load_map, load_vocabulary
+from uov_hf.vocabulary import available_vocabularies, load_map, load_vocabulary
 
 
+PACKAGE_VOCABULARIES, open_vocabulary = available_vocabularies(), vocabulary._open
 sys.path += [str(REPOSITORY / "tests" / own) for own in ("", "datasets", "convert")]
+
+
+read_package_file = cache(vocabulary._open)
+vocabulary._open = lambda name: (  # the files of the package are the same each time, and YAML is slow
+    read_package_file(name) if name in PACKAGE_VOCABULARIES else open_vocabulary(name)
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,8 @@ def read_vocabulary(folder: Path, path: Path) -> None:
     if path.name.startswith("map"):
         load_map(path)
     else:
-        vocabulary = load_vocabulary(path)
-        vocabulary.classes_of(vocabulary.raw_ids)
+        own = load_vocabulary(path)
+        own.classes_of(own.raw_ids)
 
 
 def make_settings(folder: Path) -> None:
@@ -117,7 +133,14 @@ def make_car(folder: Path) -> None:
     calibration = small_car.calibration()
     lens = {"model": "opencv", "coefficients": [-0.01, 0.0, 0.0, 0.0]}
     calibration["cameras"]["left"] |= {"time_offset": 5, "distortion": lens}
-    calibration |= {"lidar2body": np.eye(4).tolist(), "num_columns": 4, "motion_compensation": True}
+    own = {"name": "own", "classes": [{"name": "road", "prompts": ["road"]}]}
+    (folder / "own.yaml").write_text(json.dumps(own | {"raw_classes": [{"name": "a", "id": 40, "class": "road"}]}))
+    calibration |= {
+        "taxonomy": "own.yaml",
+        "lidar2body": np.eye(4).tolist(),
+        "num_columns": 4,
+        "motion_compensation": True,
+    }
     (folder / "calibration.yaml").write_text(json.dumps(calibration))
     (folder / "splits.json").write_text(json.dumps({"train": ["drive/1"], "val": ["drive/0"]}))
     np.save(folder / "drive" / "labels" / "1.npy", np.full(50, 40))
@@ -126,11 +149,17 @@ def make_car(folder: Path) -> None:
     (folder / "drive" / "poses.txt").write_text("\n".join(" ".join(map(str, pose)) for _ in range(2)))
 
 
+def without_cache(builder: FrameBuilder, data_dir: str, config_name: str | None = None, **kwargs: object) -> None:
+    """Makes a builder without the locks that `datasets` writes into its cache, which take longer than the reading."""
+    builder.config = FrameConfig(name=config_name or "default", data_dir=data_dir)
+
+
 def read_all_frames(folder: Path, path: Path, dataset: str = "point_cloud_folder") -> None:
-    """Every column of every frame, and each split."""
-    frames = load_frames(dataset, "all", data_dir=folder)
-    each(*(partial(frames.__getitem__, place) for place in range(len(frames))))
-    load_frames(dataset, data_dir=folder)
+    """Every column of every frame, and the default split."""
+    with patch.object(FrameBuilder, "__init__", without_cache):
+        frames = load_frames(dataset, "all", data_dir=folder)
+        default = partial(load_frames, dataset, data_dir=folder)
+        each(default, *(partial(frames.__getitem__, place) for place in range(len(frames))))
 
 
 def make_bag(folder: Path, kind: str) -> None:
@@ -182,7 +211,8 @@ def make_kitti(folder: Path) -> None:
 
 
 def read_kitti(folder: Path, path: Path) -> None:
-    frames = load_frames("semantic_kitti", "all", data_dir=folder)
+    with patch.object(FrameBuilder, "__init__", without_cache):
+        frames = load_frames("semantic_kitti", "all", data_dir=folder)
     each(lambda: read_all_frames(folder, path, "semantic_kitti"), lambda: merge_scans(frames, 1))
 
 
@@ -258,84 +288,6 @@ def read_label_set(folder: Path, path: Path) -> None:
         *(partial(label_set.read_identity, frame_id) for frame_id in labels),
         lambda: [(own.read(frame_id)) for own in [PointLabels(folder)] for frame_id in own.frame_ids],
     )
-
-
-SIZE = (12, 16)
-PROMPTS = ["car", "road", "tree"]
-IDS = np.repeat([[1, 2]], 8, axis=1).repeat(12, axis=0).astype(np.uint8)
-FRAME = {
-    "frame_id": "f",
-    "camera_names": ["CAM"],
-    "image_ids": ["token"],
-    "images": [{"bytes": None, "path": "absent/token.jpg"}],
-    "image_sizes": np.array([SIZE]),
-}
-
-
-def save_ids(path: Path, ids: np.ndarray = IDS) -> None:
-    """As a BMP without a checksum, whose changes are read; Pillow opens it by its content."""
-    path.parent.mkdir(exist_ok=True, parents=True)
-    Image.fromarray(ids).save(path, "BMP")
-
-
-def make_teacher_files(folder: Path) -> None:
-    """A folder of each layout."""
-    segments = [{"id": 1, "category_id": 0, "score": 0.5}, {"id": 2, "category_id": 1}]
-    categories = [{"id": 0, "name": "car"}, {"id": 1, "name": "road"}]
-    for layout in ("uov", "panoptic"):
-        save_ids(folder / layout / "token.png")
-        (folder / layout / "token.json").write_text(json.dumps({"segments_info": segments}))
-    torch.save(torch.eye(3), folder / "uov" / "text_embedding.pt")
-    torch.save([torch.eye(3), torch.eye(3)], folder / "uov" / "token.pt")
-    (folder / "panoptic" / "categories.json").write_text(json.dumps(categories))
-    save_ids(folder / "coco" / "val" / "token.png")
-    annotation = {"image_id": "token", "file_name": "token.png", "segments_info": segments}
-    images = [{"id": "token", "file_name": "token.jpg"}]
-    content = {"annotations": [annotation], "categories": categories, "images": images}
-    (folder / "coco" / "val.json").write_text(json.dumps(content))
-    save_ids(folder / "semantic" / "token_labels.png", IDS - 1)
-    save_ids(folder / "semantic" / "token_scores.png", IDS * 100)
-    np.savez(folder / "semantic" / "token_probs.npz", probs=np.full((2, 3, 4), 90, np.uint8))
-    (folder / "semantic" / "classes.json").write_text(json.dumps(PROMPTS[:2]))
-
-
-def read_teacher_files(folder: Path, path: Path) -> None:
-    layout = path.relative_to(folder).parts[0]
-    teacher = load_teacher("files", str(folder / layout), prompts=PROMPTS)
-    teacher.segment(FRAME)
-    teacher.fit_vocabulary(NUSCENES, str(folder / layout))
-
-
-SMALL = {"hidden_sizes": [4] * 8, "depths": [1] * 8, "stem_channels": 4, "projection_dim": 6}
-
-
-def make_official(folder: Path) -> None:
-    """Official tensors of a wrong width: they are read and checked, and nothing is converted."""
-    from official_tensors import official_tensors
-
-    small = {"stem": 1, "widths": [1] * 8, "depths": [1] * 8}
-    tensors = {name: value for name, value in official_tensors(17, **small).items() if "bn" not in name}
-    content = {"model_points": tensors, "config": {"voxel_size": 0.1, "bn_momentum": 0.05, "rate": np.float64(0.5)}}
-    torch.save(content, folder / "model.pt")
-    few = {"model_points": dict([*tensors.items()][:1])}
-    torch.save(few, folder / "old.pt", _use_new_zipfile_serialization=False)
-
-
-def read_official_file(folder: Path, path: Path) -> None:
-    convert_checkpoint(path, folder / "converted", config=UOVConfig(**SMALL))
-
-
-def make_checkpoint(folder: Path) -> None:
-    uov = UOVModel(UOVConfig(**SMALL))
-    embeds = torch.nn.functional.normalize(torch.ones(2, 6), dim=1)
-    uov.set_classes(["car", "tree"], embeds, torch.tensor([0, 1]), ["car", "tree"])
-    model = UOVForSemanticSegmentation.from_backbone(uov, "linear")
-    save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor()))
-
-
-def read_checkpoint(folder: Path, path: Path) -> None:
-    segmenter = load_segmenter(folder)
-    segmenter({"points": np.ones((4, 4), np.float32), "intensity_max": 255.0}, refine=None)
 
 
 def make_results(folder: Path) -> None:

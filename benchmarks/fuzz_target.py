@@ -20,7 +20,11 @@ OPENED = ("open", "os.listdir", "os.scandir")
 CHANGED = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
 RUN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "pickle.find_class")
 # Of the system and of installed packages; the package itself reads its own vocabularies.
-PROGRAMS = tuple(map(os.path.realpath, (sys.prefix, sys.base_prefix, REPOSITORY / "uov_hf", "/proc", "/sys", "/dev")))
+PROGRAMS = tuple(
+    os.path.realpath(own)
+    for own in (sys.prefix, sys.base_prefix, *sys.path, REPOSITORY / "uov_hf", "/proc", "/sys", "/dev")
+    if own
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class Target:
             return Fault("time", path.suffix, f"{seconds:.0f} s of the processor for {size:,} bytes")
         if (growth := peak_memory() - before) > MEMORY + 50 * size:
             return Fault("memory", path.suffix, f"{growth >> 20} MiB for {size:,} bytes")
-        if error is None or (isinstance(error, DOCUMENTED) and str(self.folder) in str(error)):
+        names_it = str(self.folder) in str(error) or str(error).startswith("Frame ")  # with its id
+        if error is None or (isinstance(error, DOCUMENTED) and names_it):
             return None
         return Fault(type(error).__name__, _place_of(error), f"{type(error).__name__}: {error}"[:500])
 
@@ -130,13 +135,15 @@ class Target:
 
     def _may_open(self, name: str, writes: bool) -> bool:
         path = os.path.realpath(name)
+        if name.startswith("__editable__"):  # no file: an installed package that is edited in its place
+            return True
         inside = path == str(self.folder) or path.startswith(f"{self.folder}/")
         return inside or (path.startswith(PROGRAMS) and (not writes or path.startswith(("/proc", "/dev"))))
 
     def _is_installed(self, name: str) -> bool:
-        """Whether code is of an installed file. `rosbags` makes code of the message types that a bag defines."""
+        """Whether code is of an installed file. `rosbags` makes classes of the message types that a bag defines."""
         caller = sys._getframe(2).f_globals.get("__name__", "")
-        of_rosbags = caller.startswith("rosbags.")
+        of_rosbags = caller.startswith("rosbags.") or caller == "dataclasses"
         return name.startswith("<frozen") or os.path.realpath(name).startswith(PROGRAMS) or of_rosbags
 
 

@@ -126,3 +126,12 @@ def test_an_oversized_image_is_named(tmp_path, monkeypatch, limit, read):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ValueError, match="front.jpg: expected a whole image file, got: .*pixels"):
         read(tmp_path / "front.jpg")
+
+
+def test_no_program_is_run_to_read_an_image(tmp_path, monkeypatch):
+    """Pillow runs Ghostscript for an EPS, whatever the name of the file."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **options: pytest.fail("a program is run"))
+    with pytest.raises(ValueError, match="a.png: expected a whole image file"):
+        decode_image({"path": str(tmp_path / "a.png"), "bytes": None})

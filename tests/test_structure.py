@@ -57,7 +57,8 @@ FLAT = {
     ],
 }
 # Small files without a room: they import nothing of ours, and every room may import them.
-HELPERS = ["extras", "image_files", "counts", "foreign_paths", "leftovers", "bag_paths", "digests", "written_together"]
+HELPERS = """extras image_files counts foreign_paths leftovers bag_paths digests written_together
+setting_files""".split()
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {
     **FLAT,
@@ -69,12 +70,13 @@ ROOMS = {
     "bag_paths": [],
     "digests": [],
     "written_together": [],
+    "setting_files": [],
     "geometry": [*FLAT],
     "vocabulary": [*FLAT],
     "hub": [*FLAT, "written_together"],
     "": [*FLAT, "hub"],
     "pictures": [*FLAT, "geometry", "vocabulary"],
-    "results": [*FLAT, "pictures", "vocabulary"],
+    "results": [*FLAT, *HELPERS, "pictures", "vocabulary"],
     "data": [*FLAT, *HELPERS, "vocabulary", "geometry", "hub"],
     "own_car": [*FLAT, *HELPERS, "geometry", "vocabulary", "data", "pictures"],
     "bags": [*FLAT, *HELPERS, "geometry", "vocabulary", "own_car"],

@@ -111,6 +111,8 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
 @contextmanager
 def _opened(file: Path | io.BytesIO) -> Iterator[Image.Image]:
     with Image.open(file) as picture:
+        if picture.format == "EPS":  # to decode it, Pillow runs Ghostscript, whatever the name of the file
+            raise ValueError("an EPS, which is a program: convert it to PNG")
         limit = Image.MAX_IMAGE_PIXELS  # Pillow warns above it, and raises at twice as many
         if limit is not None and picture.width * picture.height > limit:
             raise ValueError(

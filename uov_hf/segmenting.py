@@ -1,7 +1,6 @@
 """Segment scan files into folders of labels and pictures, as `uov-hf segment` does."""
 
 import glob
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from uov_hf.point_files import SCAN_SUFFIXES, PointCloud, check_finite, read_clo
 from uov_hf.results import SegmentedScan, check_is_not_the_scan, check_libraries, write_result
 from uov_hf.results.class_colors import class_colors
 from uov_hf.results.classes import write_classes
+from uov_hf.setting_files import read_json
 from uov_hf.teachers import embed_pictures
 from uov_hf.tiles import TILE_RADIUS, is_larger_than_a_scan, segment_in_tiles
 from uov_hf.written_together import only_writer, written_together
@@ -64,12 +64,14 @@ def load_segmenter(
             revision=revision,
             trust_remote_code=False,  # else transformers offers in a terminal to run the code of a repository
         )
-    except (OSError, ValueError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # transformers and safetensors raise other errors for each kind of damage
         # `pipeline` collects a traceback for each class that it tries; the last line has the reason.
         reason = str(error).strip().rpartition("\n")[2]
         if "ignore_mismatched_sizes" in reason:
             reason = "config.json does not fit the weights; the report above lists the tensors."
-        raise OSError(f"{path}: the checkpoint cannot be loaded: {reason}") from error
+        raise OSError(f"{path}: the checkpoint cannot be loaded: {reason or type(error).__name__}") from error
 
 
 def segment_file(
@@ -251,7 +253,7 @@ def read_pictures(words: Sequence[str] = (), file: str | Path | None = None) -> 
     named: list[tuple[str, list[Path]]] = []
     if file is not None:
         try:
-            content = json.loads(Path(file).read_bytes())
+            content = read_json(Path(file))
             named = [(name, [Path(file).parent / own for own in paths]) for name, paths in content.items()]
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(f'{file}: expected JSON as {{"tuk-tuk": ["a.jpg", "b.jpg"]}}: {error}') from error

@@ -13,12 +13,10 @@ from PIL import Image
 
 from uov_hf import PointCloudSegmentationPipeline
 from uov_hf.bag_paths import find_bags
-from uov_hf.bags.content import read_content
 from uov_hf.bags.copying import BagCopy, copy_bag, copy_path
 from uov_hf.bags.point_cloud2 import with_labels
-from uov_hf.bags.reading import Bag, RawMessage
-from uov_hf.bags.recording import BagFrame, BagRecording, sequence_name
-from uov_hf.bags.settings import find_settings
+from uov_hf.bags.reading import RawMessage
+from uov_hf.bags.recording import BagFrame, BagRecording, open_recording, sequence_name
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.pictures.visualization import draw_birds_eye_view
 from uov_hf.pipeline_uov import PointCloudSegmentation
@@ -87,8 +85,7 @@ def segment_bags(
         raise ValueError(f"expected bags of different names, as results have them, got {', '.join(equal)}.")
     with only_writer(Path(output_dir)):
         for path, root in found:
-            bag = Bag(path)
-            recording = BagRecording(bag, read_content(bag), find_settings(path, root), points_only=True)
+            recording = open_recording(path, root, points_only=True)
             yield _BagSegmenter(segmenter, recording, own, options).write(Path(output_dir))
 
 

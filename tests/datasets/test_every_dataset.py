@@ -158,7 +158,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
     ],
     "kitti_object": [
         ("training/velodyne/000007.bin", b"\0" * 20, "points", NOT_WHOLE.format(4, 20)),
-        ("training/calib/000007.txt", b"P2: 1 2\n", "lidar2cam", "expected lines of a name and 9 or 12 numbers"),
+        ("training/calib/000007.txt", b"P2: 1 2\n", "lidar2cam", "expected lines of a name and 12 numbers"),
         ("training/calib/000007.txt", None, "intrinsics", "expected a text file of KITTI, got: .*No such file"),
         ("training/image_2/000007.png", None, "images", "expected the image of scan training/000007, got no file"),
         ("training/image_2/000007.png", b"", "image_sizes", "expected a whole image file, got: cannot identify"),
@@ -180,7 +180,7 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
         ("drive/points/0.bin", np.full((9, 4), np.nan, np.float32).tobytes(), "points", "got 9 points, none finite"),
         ("drive/labels/0.label", bytes(4 * 49), "labels", r"expected 50 .* of 0.bin, got .*\(49,\)"),
         ("drive/labels/0.label", b"\7\0\0\0" * 50, "labels", r"ids that .* does not have: \[7\]"),
-        ("drive/labels/0.label", bytes(4 * 50 + 3), "instances", "expected a whole file of labels"),
+        ("drive/labels/0.label", bytes(4 * 50 + 3), "instances", "expected a whole .label file"),
         ("drive/images/left/0.png", b"", "images", "expected a whole image file"),
         ("drive/images/left/0.png", None, "images", "expected a whole image file"),
     ],

@@ -123,8 +123,8 @@ OFFICIAL_DAMAGE = {
         lambda folder: (folder / "usual.png").unlink(),
         r"has no segments of this image: expected usual.png",
     ),
-    "no json": (lambda folder: (folder / "usual.json").unlink(), r"usual.json: expected a JSON file"),
-    "half a json": (lambda folder: (folder / "usual.json").write_text("[{"), "usual.json is not JSON"),
+    "no json": (lambda folder: (folder / "usual.json").unlink(), r"usual.json: expected JSON"),
+    "half a json": (lambda folder: (folder / "usual.json").write_text("[{"), "usual.json: expected JSON"),
     "no png at all": (lambda folder: (folder / "usual.png").write_text("?"), "usual.png: expected a whole image file"),
     "a png with a hole": (
         lambda folder: (folder / "usual.png").write_bytes(png_with_a_hole()),
@@ -195,7 +195,7 @@ def test_a_second_model_replaces_the_embeddings_of_an_official_folder(official, 
         ("files", "official", "`layout` must be auto or one of these, got 'official'"),
         ("files", "uov", "text_embedding.pt: expected a file of tensors"),
         ("files", "coco", "files: expected <set>.json with `annotations` and `categories`"),
-        ("files", "panoptic", "categories.json: expected a JSON file"),
+        ("files", "panoptic", "categories.json: expected JSON"),
     ],
 )
 def test_a_folder_that_is_of_no_layout_is_refused_with_the_layouts(tmp_path, name, layout, message):

@@ -87,7 +87,7 @@ def test_without_a_dataset_the_defaults_of_the_street_hold_unless_the_file_or_a_
         ("on_error: stop", "`on_error` must be Literal['raise', 'skip'], got 'stop'."),
         ("mixed_precision: no", "got False. YAML reads an unquoted yes, no, on or off as a truth value."),
         ("- seed", "expected `name: value` for each argument, got list."),
-        ("seed: [", "expected YAML or JSON: "),
+        ("seed: [", "expected YAML or JSON, got: "),
         ("dataset: nuscenes", "--dataset needs --label_set: make one with examples/generate_label_set.py."),
     ],
 )

@@ -88,8 +88,9 @@ def read_content(bag: Bag) -> BagContent:
     for of_topic in moments.values():
         of_topic.sort(key=lambda moment: moment.time)  # recorded in another order by a slow network
     return BagContent(
-        clouds={topic: moments[topic] for topic in clouds},
-        images={topic: moments[topic] for topic in images if topic not in others},
+        # The metadata of a bag may count messages that it does not have.
+        clouds={topic: moments[topic] for topic in clouds if moments[topic]},
+        images={topic: moments[topic] for topic in images if moments[topic] and topic not in others},
         other_images=sorted(others),
         infos=first_infos,
         odometry={topic: found for topic in poses if (found := _odometry(f"{bag.path}, {topic}", poses[topic]))},

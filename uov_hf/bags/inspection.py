@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from uov_hf.bags.content import BagContent, read_content
 from uov_hf.bags.messages import IMAGE
 from uov_hf.bags.point_cloud2 import fields_of, scalar_fields, times_in
-from uov_hf.bags.reading import Bag, Moment, Topic
+from uov_hf.bags.reading import Bag, Moment, Topic, errors_of_bag
 from uov_hf.bags.recording import BagRecording
 from uov_hf.bags.sensors import Body, choose_cameras, choose_lidars, find_body, mount_camera
 from uov_hf.bags.settings import BagSettings, find_settings
@@ -82,7 +82,12 @@ def inspect_bag(path: Path) -> BagReport:
         ImportError: `rosbags` is not installed.
     """
     bag, settings = Bag(path), find_settings(path, path.parent)
-    content = read_content(bag)
+    with errors_of_bag(path):
+        return _report(bag, settings)
+
+
+def _report(bag: Bag, settings: BagSettings) -> BagReport:
+    path, content = bag.path, read_content(bag)
     lidars, _ = _try(lambda: choose_lidars(content, settings, bag))
     lidar = (lidars or list(content.clouds))[:1]
     scans = content.clouds[lidar[0]] if lidar else []

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uov_hf.bags.messages import Stamped, frame_of, microseconds
+from uov_hf.bags.settings import SETTINGS_NAME
 
 
 if TYPE_CHECKING:
@@ -157,6 +159,24 @@ class Bag:
             f"{self.path}: expected a whole ROS bag, got: {type(error).__name__}: {error} If its recording was "
             "interrupted, repair it: `rosbag reindex` for .bag, `mcap recover` for .mcap."
         )
+
+
+@contextmanager
+def errors_of_bag(path: Path) -> Iterator[None]:
+    """Raise a `ValueError` that names the bag, or its settings, for every error of a content that is no drive.
+
+    A bag defines the types of its messages itself: a field may be missing, or be of another type.
+    """
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and (str(path) in str(error) or SETTINGS_NAME in str(error)):
+            raise
+        raise ValueError(
+            f"{path}: expected the messages of a drive, got others: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _moment(raw: RawMessage, message: Any) -> Moment:

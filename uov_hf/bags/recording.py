@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from uov_hf.bags.content import BagContent
+from uov_hf.bags.content import BagContent, read_content
 from uov_hf.bags.images import encoded_image_of
 from uov_hf.bags.point_cloud2 import fields_of, points_of, times_in
-from uov_hf.bags.reading import Bag, Moment
+from uov_hf.bags.reading import Bag, Moment, errors_of_bag
 from uov_hf.bags.sensors import Body, choose_cameras, choose_lidars, find_body, intensity_max_of, mount_camera
-from uov_hf.bags.settings import BagSettings
+from uov_hf.bags.settings import BagSettings, find_settings
+from uov_hf.data.frames import Frame
 from uov_hf.image_files import EncodedImage
 from uov_hf.own_car.calibration import MountedCamera
 from uov_hf.own_car.mounted_frames import MountedFrame
@@ -119,6 +120,17 @@ class BagRecording:
         return kept
 
 
+def open_recording(path: Path, root: Path, points_only: bool = False) -> BagRecording:
+    """The recording in a bag, with the settings in its folder or in the root; errors also as of [`BagRecording`].
+
+    Raises:
+        ValueError: The bag is broken, or its messages are not those of a drive.
+    """
+    settings, bag = find_settings(path, root), Bag(path)
+    with errors_of_bag(path):
+        return BagRecording(bag, read_content(bag), settings, points_only)
+
+
 class BagFrame(MountedFrame):
     """A scan of a bag with the images nearest in time."""
 
@@ -132,6 +144,10 @@ class BagFrame(MountedFrame):
         self.sequence_id, self.frame_id = recording.name, f"{recording.name}/{number:06d}"
         self.intensity_max = recording.intensity_max
         self.image_ids = [f"{recording.name}/{camera}/{number:06d}" for camera in mounts]
+
+    def select(self, columns: Sequence[str]) -> Frame:
+        with errors_of_bag(self._recording.bag.path):
+            return super().select(columns)
 
     @property
     def points(self) -> NDArray[np.float32]:

@@ -85,9 +85,11 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # a broken pickle raises whatever its bytes lead to
+        if isinstance(error, OSError) and error.filename is not None:  # the file cannot be opened
+            raise
         raise ValueError(
             f"{path}: expected a PyTorch file of tensors and plain values, which can be read without running code; "
             f"{_explain(path, str(error)) or f'reading it failed: {type(error).__name__}.'}"

@@ -60,10 +60,28 @@ def read_index(file: str | Path | IO[bytes]) -> ShardIndex:
         with open(file, "rb") if isinstance(file, (str, Path)) else nullcontext(file) as opened:
             metadata = read_metadata(opened)
             if content := (metadata.metadata or {}).get(SHARD_INDEX.encode()):
-                return json.loads(content)
+                return _parse_index(content)
             parquet = pq.ParquetFile(opened, metadata=metadata, page_checksum_verification=True)
             frame_ids = parquet.read(columns=["frame_id"])["frame_id"].to_pylist()
     return {"sequence_id": "", "frame_ids": frame_ids, "skipped": {}}
+
+
+def _parse_index(content: bytes) -> ShardIndex:
+    """Raises a `ValueError` for anything but an index."""
+    try:
+        index = json.loads(content)
+    except RecursionError as error:
+        raise ValueError(f"its index is nested too deeply: {error}") from error
+    own: dict[str, Any] = index if isinstance(index, dict) else {}
+    ids, skipped, lengths = own.get("frame_ids"), own.get("skipped"), [own.get("sequence_length", 0)]
+    is_index = isinstance(own.get("sequence_id"), str) and isinstance(ids, list) and isinstance(skipped, dict)
+    if (
+        not is_index
+        or not all(isinstance(one, str) for one in [*ids, *skipped.values()])
+        or type(lengths[0]) is not int
+    ):
+        raise ValueError(f"expected an index with sequence_id, frame_ids and skipped in its footer, got {index!r:.80}")
+    return cast(ShardIndex, index)
 
 
 class RowReader:
@@ -82,7 +100,8 @@ class RowReader:
     def read(self, place: Place, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """The row at a place; numbers are read-only numpy views of the pages of the file."""
         table = self.read_table(place, columns)
-        return {name: _cell(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+        with errors_of_file(place[0]):
+            return {name: _cell(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_open_files": {}}  # a worker process opens its own
@@ -277,7 +296,7 @@ def _index_rows(file: str) -> tuple[list[str], list[str], list[Place]]:
         if absent:
             raise ValueError(f"{file}: expected the columns of frames, got a file without {', '.join(absent)}.")
         if content := (parquet.metadata.metadata or {}).get(SHARD_INDEX.encode()):
-            index: ShardIndex = json.loads(content)
+            index = _parse_index(content)
             frame_ids, sequence_ids = index["frame_ids"], [index["sequence_id"]] * len(index["frame_ids"])
         else:
             ids = parquet.read(columns=["frame_id", "sequence_id"])

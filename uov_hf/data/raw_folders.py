@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from uov_hf.data.frames import Frame, FrameSource, disjoint_splits, places_by_name, places_of_members
 from uov_hf.image_files import EncodedImage
 from uov_hf.point_files import check_finite, read_points
+from uov_hf.setting_files import read_json
 from uov_hf.vocabulary import Vocabulary
 
 
@@ -160,9 +161,11 @@ def own_splits(root: Path, source: FrameSource) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     try:
-        splits = json.loads(path.read_bytes())
+        splits = read_json(path)
         if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
             raise ValueError(f"a {type(splits).__name__}")
+        if not all(isinstance(name, str) for members in splits.values() for name in members):
+            raise ValueError("a member that is no text")
         if wrong := [name for name in splits if not re.fullmatch(r"[^./\\][^/\\]*", name)]:
             raise ValueError(f"the split {wrong[0]!r}, which cannot be the name of a folder")
     except (OSError, ValueError) as error:

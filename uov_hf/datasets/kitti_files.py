@@ -10,19 +10,22 @@ from uov_hf.geometry.rotation import rigid_motion
 
 
 def read_calibration(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """The matrices of a calibration file by name, `(3, 4)` or, where a line has nine numbers, `(3, 3)`.
+    """The matrices of a calibration file by name, `(3, 4)` or, of a rotation (`R0_rect`), `(3, 3)`.
 
     Raises:
-        ValueError: The file is missing, or has no such matrix of one of the `names`.
+        ValueError: The file is missing, or has no such matrix of one of the `names`, or one without an inverse.
     """
     lines = (line.partition(":") for line in _read_text(path).splitlines())
     numbers = {name.strip(): values.split() for name, _, values in lines}
-    if absent := [name for name in names if len(numbers.get(name, ())) not in (9, 12)]:
+    if absent := [name for name in names if len(numbers.get(name, ())) != (9 if name.startswith("R") else 12)]:
         raise ValueError(
-            f"{path}: expected lines of a name and 9 or 12 numbers for {', '.join(names)}, got none for "
+            f"{path}: expected lines of a name and 12 numbers (R0_rect: 9) for {', '.join(names)}, got none for "
             f"{', '.join(absent)}."
         )
-    return {name: _floats(path, numbers[name]).reshape(3, -1) for name in names}
+    matrices = {name: _floats(path, numbers[name]).reshape(3, -1) for name in names}
+    if flat := [name for name, matrix in matrices.items() if not np.linalg.det(matrix[:, :3])]:
+        raise ValueError(f"{path}: expected matrices with an inverse, got {matrices[flat[0]].tolist()} for {flat[0]}.")
+    return matrices
 
 
 def split_projection(
@@ -53,12 +56,15 @@ def read_table(path: Path, num_columns: int) -> NDArray[np.float64]:
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a text file of KITTI, got: {error}") from error
 
 
 def _floats(path: Path, words: Sequence[str] | Sequence[list[str]]) -> NDArray[np.float64]:
     try:
-        return np.array(words, np.float64)
+        numbers = np.array(words, np.float64)
     except ValueError as error:
         raise ValueError(f"{path}: expected numbers, got: {error}") from error
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{path}: expected finite numbers, got NaN or infinity.")
+    return numbers

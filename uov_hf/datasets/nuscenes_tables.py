@@ -76,7 +76,7 @@ class Table(dict[str, Value]):
         self.path = path
 
         def keep(row: Row) -> tuple[str, Value | None]:
-            return row["token"], parse(row)
+            return _text(row, "token"), parse(row)
 
         try:
             with open(path, "rb") as file:
@@ -85,10 +85,12 @@ class Table(dict[str, Value]):
                     json.load(file, object_hook=keep) if pattern is None else map(keep, _scan(file, pattern, wanted))
                 )
                 super().__init__((token, value) for token, value in rows if value is not None)
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: expected a table of nuScenes, got: {error}") from error
         except KeyError as error:
             raise ValueError(f"{path}: expected rows with {error}, got one without.") from error
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            if isinstance(error, ValueError) and str(path.parent) in str(error):
+                raise  # of a row that refers to another table
+            raise ValueError(f"{path}: expected a table of nuScenes, got: {error}") from error
 
     def __missing__(self, token: str) -> Value:
         raise ValueError(f"{self.path}: expected a row with token {token!r}, as another table refers to it; got none.")
@@ -132,9 +134,9 @@ def read_tables(folder: Path) -> Tables:
     Raises:
         ValueError: A table is missing, cut short, or refers to a row that another one does not have.
     """
-    scenes = Table(folder / "scene.json", lambda row: row["name"])
-    scene_of = Table(folder / "sample.json", lambda row: scenes[row["scene_token"]])
-    channels = Table(folder / "sensor.json", lambda row: row["channel"])
+    scenes = Table(folder / "scene.json", lambda row: _text(row, "name"))
+    scene_of = Table(folder / "sample.json", lambda row: scenes[_text(row, "scene_token")])
+    channels = Table(folder / "sensor.json", lambda row: _text(row, "channel"))
     mounts = Table(folder / "calibrated_sensor.json", lambda row: _mount(row, channels))
     rows = Table(folder / "sample_data.json", lambda row: _key_capture(row, mounts), KEY_FRAME, {b"true"})
     captures: dict[str, dict[str, Capture]] = defaultdict(dict)
@@ -152,30 +154,62 @@ def read_tables(folder: Path) -> Tables:
 
 def _read_poses(folder: Path, tokens: set[str]) -> Table[tuple[float, ...]]:
     wanted = {token.encode() for token in tokens}
-    poses = Table(folder / "ego_pose.json", lambda row: (*row["rotation"], *row["translation"]), TOKEN, wanted)
+    poses = Table(
+        folder / "ego_pose.json",
+        lambda row: (*_quaternion(row), *_numbers(row, "translation", 3)),
+        *(TOKEN, wanted),
+    )
     for token in tokens:
         poses[token]  # a missing pose is an error now, not in the middle of a training
     return poses
 
 
 def _mount(row: Row, channels: Table[str]) -> Mount:
-    sensor2ego = rigid_motion(quaternion_to_matrix(row["rotation"]), row["translation"])
-    return Mount(channels[row["sensor_token"]], sensor2ego, row["camera_intrinsic"])
+    sensor2ego = rigid_motion(quaternion_to_matrix(_quaternion(row)), _numbers(row, "translation", 3))
+    intrinsics = row["camera_intrinsic"] and np.reshape([_numbers(row, "camera_intrinsic", 9)], (3, 3)).tolist()
+    return Mount(channels[_text(row, "sensor_token")], sensor2ego, intrinsics)
 
 
 def _key_capture(row: Row, mounts: Table[Mount]) -> Capture | None:
-    mount = mounts[row["calibrated_sensor_token"]] if row["is_key_frame"] else None
+    mount = mounts[_text(row, "calibrated_sensor_token")] if row["is_key_frame"] else None
     if mount is None or mount.channel not in CHANNELS:
         return None
-    tokens = row["token"], row["sample_token"], row["ego_pose_token"]
-    return Capture(*tokens, row["timestamp"], row["filename"], (row["height"], row["width"]), *mount)
+    tokens = (_text(row, name) for name in ("token", "sample_token", "ego_pose_token"))
+    size = _whole(row, "height", 2**31), _whole(row, "width", 2**31)
+    return Capture(*tokens, _whole(row, "timestamp", 2**63), _text(row, "filename"), size, *mount)
+
+
+def _text(row: Row, name: str) -> str:
+    if not isinstance(row[name], str):
+        raise TypeError(f"{name} {row[name]!r:.80}, which is no text")
+    return row[name]
+
+
+def _whole(row: Row, name: str, limit: int) -> int:
+    if type(row[name]) is not int or not -limit <= row[name] < limit:
+        raise TypeError(f"{name} {row[name]!r:.80}, which is no whole number below {limit:,}")
+    return row[name]
+
+
+def _quaternion(row: Row) -> list[float]:
+    if not any(quaternion := _numbers(row, "rotation", 4)):
+        raise ValueError("rotation 0, 0, 0, 0, which is none")
+    return quaternion
+
+
+def _numbers(row: Row, name: str, count: int) -> list[float]:
+    """The numbers of a list, or of a list of lists."""
+    values = np.array(row[name], np.float64).ravel()
+    if len(values) != count or not np.isfinite(values).all():
+        raise ValueError(f"{name} {row[name]!r:.80}, which is not {count} finite numbers")
+    return values.tolist()
 
 
 def check_categories(path: Path, names: list[str]) -> None:
     """A `ValueError` if the ids of the label files mean other classes than those of the vocabulary."""
     categories = Table(path, lambda row: (row.get("index"), row["name"]))
     for index, name in categories.values():
-        if index is None or not 0 <= index < len(names) or names[index] != name:
+        if type(index) is not int or not 0 <= index < len(names) or names[index] != name:
             raise ValueError(f"{path}: expected the 32 classes of nuScenes-lidarseg, got {name!r} with index {index}.")
 
 

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from uov_hf.bag_paths import find_bags
-from uov_hf.bags.content import read_content
-from uov_hf.bags.reading import Bag
-from uov_hf.bags.recording import BagRecording, sequence_name
+from uov_hf.bags.recording import open_recording, sequence_name
 from uov_hf.bags.settings import find_settings
 from uov_hf.data.frames import OWN_LICENCE, FrameBuilder, disjoint_splits
 from uov_hf.data.raw_folders import RawFrames, own_splits, splits_in
@@ -35,15 +33,10 @@ class RosBag(FrameBuilder):
         names = [sequence_name(path) for path in bags]
         if twice := [path for path, name in zip(bags, names, strict=True) if names.count(name) > 1]:
             raise ValueError(f"{root}: expected bags with different names, got {', '.join(map(str, twice))}.")
-        return RawFrames([frame for path in bags for frame in _open_recording(path, root).frames()], None)
+        return RawFrames([frame for path in bags for frame in open_recording(path, root).frames()], None)
 
     def default_splits(self) -> tuple[str, ...]:
         return disjoint_splits(self.split_members())
 
     def split_members(self) -> dict[str, list[str]]:
         return splits_in(self.source, own_splits(Path(self.config.data_dir), self.source))
-
-
-def _open_recording(path: Path, root: Path) -> BagRecording:
-    bag = Bag(path)
-    return BagRecording(bag, read_content(bag), find_settings(path, root))

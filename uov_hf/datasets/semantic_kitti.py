@@ -1,6 +1,5 @@
 """SemanticKITTI, from the folders of KITTI odometry with its labels; sensor data stays in its files."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from uov_hf.datasets.kitti_files import read_calibration, read_table, split_proj
 from uov_hf.geometry.rotation import rigid_motion
 from uov_hf.image_files import read_image_size
 from uov_hf.leftovers import data_files
+from uov_hf.setting_files import read_json
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -76,7 +76,7 @@ def _is_street(folder: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        num_points = dict(json.loads(path.read_text(encoding="utf-8"))["num_points"])
+        num_points = dict(read_json(path)["num_points"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: expected {{"num_points": {{"000000": count, …}}}}, got: {error!r}') from error
     num_bytes = {scan.stem: scan.stat().st_size for scan in data_files(folder / "velodyne", "*.bin")}

@@ -5,12 +5,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from uov_hf.configuration_uov import IGNORED
+from uov_hf.setting_files import read_json as read_any_json
+
 
 FORMAT_VERSION = 4
 WAY_OUT = (
     "If it was downloaded, delete it and download it again. If it was made here, restore it from a copy, or generate "
     "the label set again in another folder. The file must not be edited by hand."
 )
+# The type of each field and, of a list, that of its items.
+FIELDS: dict[str, tuple[type, type | None]] = {
+    "teacher": (dict, None),
+    "settings": (dict, None),
+    "taxonomy": (str, None),
+    "class_names": (list, str),
+    "prompts": (list, str),
+    "prompt_groups": (list, int),
+    "prompt_to_class": (list, int),
+    "is_thing": (list, bool),
+}
 
 
 def to_sealed_json(description: dict[str, Any]) -> bytes:
@@ -34,15 +48,42 @@ def read_description(path: Path) -> dict[str, Any]:
     content = {name: value for name, value in description.items() if name != "sha256"}
     if description.get("sha256") != _digest(content):
         raise ValueError(f"{path}: expected content with the SHA-256 in its field `sha256`, got another. {WAY_OUT}")
+    _check_fields(path, description)
     return description
+
+
+def _check_fields(path: Path, description: dict[str, Any]) -> None:
+    """Check the types of the fields, and that prompts and classes fit each other."""
+    for name, (kind, item) in FIELDS.items():
+        value = description.get(name)
+        if not isinstance(value, kind) or (item and not all(type(own) is item for own in value)):
+            raise ValueError(f"{path}: expected {name!r} to be {_name_of(kind, item)}, got {value!r:.80}. {WAY_OUT}")
+    teacher = description["teacher"]
+    names = [teacher.get("name"), *(teacher.get(own, 0) or "" for own in ("model_name_or_path", "revision"))]
+    if not all(isinstance(own, str) for own in names) or type(teacher.get("embed_dim")) is not int:
+        raise ValueError(
+            f"{path}: expected a teacher with name, model_name_or_path, revision and embed_dim, got {teacher!r:.200}. "
+            f"{WAY_OUT}"
+        )
+    num_prompts, classes = len(description["prompts"]), range(len(description["class_names"]))
+    lengths = [len(description[name]) for name in ("prompt_groups", "prompt_to_class")]
+    wrong = [own for own in description["prompt_to_class"] if own not in classes and own != IGNORED]
+    if lengths != [num_prompts] * 2 or len(description["is_thing"]) != len(classes) or wrong:
+        raise ValueError(
+            f"{path}: expected a group and a class for each of {num_prompts} prompts, got others. {WAY_OUT}"
+        )
+
+
+def _name_of(kind: type, item: type | None) -> str:
+    return f"a {kind.__name__} of {item.__name__}" if item else f"a {kind.__name__}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; a `ValueError` names the file."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_any_json(path)
     except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, got: {error}. {WAY_OUT}") from error
+        raise ValueError(f"{error} {WAY_OUT}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}. {WAY_OUT}")
     return content

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from uov_hf.data.frames import Frames
@@ -221,8 +222,15 @@ class LabelSet:
             ValueError: the label set has no embeddings, or their file is damaged.
         """
         self.check_has_embeds()
-        content = read_verified(self.folder / PROMPT_EMBEDS, self.description.get("prompt_embeds_sha256"))
-        return load(content)["prompt_embeds"]
+        path, shape = self.folder / PROMPT_EMBEDS, (len(self.prompts), self.embed_dim)
+        content = read_verified(path, self.description.get("prompt_embeds_sha256"))
+        try:
+            embeds = load(content)["prompt_embeds"]
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: expected the tensor `prompt_embeds`, got: {error}.") from error
+        if embeds.shape != shape or embeds.dtype != np.float32:
+            raise ValueError(f"{path}: expected float32 of shape {shape}, got {embeds.dtype} of {embeds.shape}.")
+        return embeds
 
     @property
     def embed_dim(self) -> int:

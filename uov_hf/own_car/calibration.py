@@ -207,7 +207,7 @@ def _parse_taxonomy(entry: Entry) -> str:
 def _numbers(entry: Entry, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
     """An array of this shape from a list of lists, or from one number if the shape is (); None is any length."""
     try:
-        values = np.array(_plain(entry.node), np.float64)
+        values = np.array(_plain(entry.node, len(shape)), np.float64)
     except (ValueError, TypeError):
         values = np.array(np.nan)
     fits = values.ndim == len(shape) and all(
@@ -220,8 +220,11 @@ def _numbers(entry: Entry, shape: tuple[int | None, ...]) -> NDArray[np.float64]
     return values
 
 
-def _plain(node: yaml.Node) -> Any:
-    """Lists and numbers. PyYAML itself reads 1e-5, as JSON writes it, as a string."""
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(child) for child in node.value]
+def _plain(node: yaml.Node, depth: int) -> Any:
+    """Lists of this depth, and numbers. PyYAML itself reads 1e-5, as JSON writes it, as a string.
+
+    The depth is limited, because an alias may contain itself.
+    """
+    if isinstance(node, yaml.SequenceNode) and depth:
+        return [_plain(child, depth - 1) for child in node.value]
     return float(node.value)

@@ -184,8 +184,11 @@ def _names_of(section: str) -> set[str]:
 def _check_names(shared: Content, sections: Mapping[str, Content], place: str) -> None:
     if not sections:
         raise ValueError(f"{place}: expected a section for each stage that runs, some of {', '.join(SECTIONS)}.")
-    if missing := [name for name in ("dataset", "output_dir") if not shared.get(name)]:
-        raise ValueError(f"{place}: `{missing[0]}` is missing; it stands outside the sections.")
+    for name in ("dataset", "output_dir"):
+        if not shared.get(name):
+            raise ValueError(f"{place}: `{name}` is missing; it stands outside the sections.")
+        if not isinstance(shared[name], str):
+            raise ValueError(f"{place}: `{name}` must be text, got {shared[name]!r}.")
     known = OWN_NAMES.union(*map(_names_of, sections))
     for name in shared:
         if name not in known:

@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from uov_hf.configuration_uov import IGNORED
+from uov_hf.setting_files import read_json
 from uov_hf.vocabulary import load_vocabulary
 from uov_hf.vocabulary.lines import read_yaml
 
 
+MAX_LABEL_ID = 0xFFFF  # the upper 16 bits of a label of SemanticKITTI number instances
 UNCLASSIFIED = 1  # of LAS: looked at, and of no class that has a code
 
 
@@ -108,14 +110,20 @@ def read_classes(path: Path) -> list[ResultClass]:
         ValueError: The file has another form.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["classes"]
+        entries = read_json(path)["classes"]
         classes = [ResultClass(own["name"], own["color"], own.get("label_id")) for own in entries]
         np.array([own.color for own in classes], np.uint8).reshape(-1, 3)
+        if not all(isinstance(own.name, str) and _is_label_id(own.label_id) for own in classes):
+            raise ValueError("a class has another name or label_id")
         return classes
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected `classes`, each with name and color (three numbers 0…255), from `uov-hf segment`."
         ) from error
+
+
+def _is_label_id(label_id: object) -> bool:
+    return label_id is None or (type(label_id) is int and 0 <= label_id <= MAX_LABEL_ID)
 
 
 def find_classes_file(result: Path) -> Path | None:

@@ -12,7 +12,7 @@ from uov_hf.numpy_files import load_npy
 from uov_hf.pcd_files import read_pcd_fields
 from uov_hf.ply_files import read_ply_fields
 from uov_hf.point_fields import errors_of_library
-from uov_hf.results.classes import find_classes_file, read_classes, scored_asprs
+from uov_hf.results.classes import MAX_LABEL_ID, find_classes_file, read_classes, scored_asprs
 from uov_hf.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -30,7 +30,6 @@ LABEL_FIELDS = (
     "scalar_class",
     "predicted_class",
 )
-MAX_KITTI_CLASS = 0xFFFF  # the upper 16 bits of a .label number instances
 DEFAULT_VOCABULARIES = {".label": "semantic_kitti", ".bin": "nuscenes"}
 
 
@@ -98,7 +97,7 @@ def _of_result(path: Path, values: np.ndarray, classes_file: Path) -> FileLabels
     """The labels of a result, which `classes.json` describes."""
     classes = read_classes(classes_file)
     if path.suffix.lower() == ".label":
-        lookup = np.full(MAX_KITTI_CLASS + 1, IGNORED, np.uint8)
+        lookup = np.full(MAX_LABEL_ID + 1, IGNORED, np.uint8)
         for row, own in enumerate(classes):
             lookup[row if own.label_id is None else own.label_id] = row
         values = lookup[values]
@@ -124,7 +123,7 @@ def _whole(path: Path, values: np.ndarray) -> np.ndarray:
 def _read_label(path: Path) -> np.ndarray:
     if path.stat().st_size % 4:
         raise ValueError(f"{path}: expected 4 bytes for each point, got {path.stat().st_size:,} bytes.")
-    return np.fromfile(path, "<u4") & MAX_KITTI_CLASS
+    return np.fromfile(path, "<u4") & MAX_LABEL_ID
 
 
 def _read_bytes(path: Path) -> np.ndarray:

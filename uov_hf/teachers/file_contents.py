@@ -3,8 +3,6 @@
 Every reader raises a `ValueError` that names the file if its content is wrong.
 """
 
-import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from uov_hf.image_files import open_image
+from uov_hf.setting_files import read_json
 from uov_hf.teachers.protocol import Rows
 
 
@@ -79,9 +78,10 @@ def read_ids(path: Path, described: np.ndarray) -> np.ndarray:
 
 def number_from_one(pixels: np.ndarray, ids: np.ndarray, path: Path) -> np.ndarray:
     """Replace `ids` (S,) in `pixels` by 1…S, in their order; 0 stays "no segment"."""
-    place = np.zeros(max(pixels.max(initial=0), ids.max(initial=0)) + 1, np.int32)
+    place = np.zeros(int(ids.max(initial=0)) + 1, np.int32)  # pixels may be any number of 32 bits
     place[ids] = np.arange(1, len(ids) + 1)
-    segmentation = place[pixels]
+    known = (pixels >= 0) & (pixels < len(place))
+    segmentation = place[np.where(known, pixels, 0)]
     if (strange := (segmentation == 0) & (pixels != 0)).any():
         raise ValueError(
             f"{path} holds ids {np.unique(pixels[strange])[:5].tolist()}, which its JSON does not describe; 0 is none."
@@ -104,27 +104,21 @@ def prompts_of_categories(categories: Any, prompts: list[str], path: Path) -> di
     return {category: prompts.index(name) for category, name in names.items()}
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: expected a JSON file, got {error}.") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-
-
 def read_features(path: Path) -> Tensor:
     """Read `(rows, embed_dim)` float32 from a `.pt` file with one tensor, or the second of two."""
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: expected a file of tensors: {error}") from error
+    except Exception as error:  # a broken pickle raises whatever its bytes lead to
+        raise ValueError(f"{path}: expected a file of tensors, got: {type(error).__name__}: {error}") from error
     if isinstance(value, (list, tuple)) and len(value) == 2:
         value = value[1]
     if not isinstance(value, Tensor) or value.ndim != 2:
         shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{path}: expected a tensor (rows, dimensions), or a list of two, got {shown}.")
+    # A stride of 0 makes a tensor of any size from one number.
+    is_dense = value.layout == torch.strided and value.is_floating_point() and value.device.type == "cpu"
+    if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(f"{path}: expected a dense tensor of floating-point numbers, got another kind.")
     return value.detach().float()
 
 

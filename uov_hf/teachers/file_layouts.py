@@ -9,6 +9,7 @@ import numpy as np
 
 from uov_hf.foreign_paths import inside
 from uov_hf.leftovers import data_files
+from uov_hf.setting_files import read_json
 from uov_hf.teachers.file_contents import (
     SegmentInfo,
     normalize_rows,
@@ -16,7 +17,6 @@ from uov_hf.teachers.file_contents import (
     prompts_of_categories,
     read_features,
     read_ids,
-    read_json,
 )
 
 

@@ -9,7 +9,8 @@ import torch
 
 from uov_hf.foreign_paths import inside
 from uov_hf.leftovers import data_files
-from uov_hf.teachers.file_contents import normalize_rows, read_json
+from uov_hf.setting_files import read_json
+from uov_hf.teachers.file_contents import normalize_rows
 from uov_hf.teachers.file_layouts import FiledSegments, Layout
 from uov_hf.teachers.label_maps import (
     MIN_PIXELS,

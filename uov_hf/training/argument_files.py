@@ -1,14 +1,13 @@
 """Files of arguments: YAML or JSON in the place of flags, checked against the dataclass of a script."""
 
 import difflib
-import json
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
+from uov_hf.setting_files import read_json, read_yaml_values
 
 
 ONE_VALUE = "The argument takes one value here. Only trainings take several datasets."
@@ -35,11 +34,7 @@ def read_mapping(path: str) -> dict[str, object]:
     Raises:
         ValueError: The file is not a mapping.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    try:
-        content = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: expected YAML or JSON: {error}") from error
+    content = read_json(Path(path)) if path.endswith(".json") else read_yaml_values(Path(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected `name: value` for each argument, got {type(content).__name__}.")
     return content

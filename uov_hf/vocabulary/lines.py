@@ -84,7 +84,7 @@ def read_yaml(path: Path, name: str) -> Entry:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ValueError(f"{path}, line {line}: this is not YAML: {error.problem}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if node is None:
         raise ValueError(f"{path}, line 1: expected {name}, got an empty file.")
@@ -95,7 +95,7 @@ def _construct(node: yaml.ScalarNode) -> Any:
     """The value of a scalar; None if it does not fit its tag."""
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError):
+    except Exception:  # the constructor of each tag raises errors of its own
         return None
 
 

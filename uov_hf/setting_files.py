@@ -1,0 +1,54 @@
+"""Read JSON and YAML files as Python's own values: every error names the file."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+MAX_VALUES = 1_000_000  # of a YAML file; its aliases can repeat values until they fill the memory
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: The file is missing, is not JSON, is nested too deeply, or has text that no file can contain.
+    """
+    try:
+        content = path.read_bytes()
+        value = json.loads(content)
+        if b"\\u" in content:  # half of a surrogate pair is no character; it would fail where the text is used
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, got: {error}.") from error
+
+
+def read_yaml_values(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        ValueError: The file is missing or no YAML, a value does not fit its tag, or aliases would fill the memory.
+    """
+    try:
+        loader = yaml.SafeLoader(path.read_bytes())
+        node = loader.get_single_node()
+        if node is not None and _num_values(node, {}) > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values, because aliases repeat them")
+        return None if node is None else loader.construct_document(node)
+    except Exception as error:  # the constructor of each tag raises errors of its own
+        raise ValueError(f"{path}: expected YAML or JSON, got: {error}") from error
+
+
+def _num_values(node: yaml.Node, counts: dict[int, float]) -> float:
+    """The number of values below a node, with those of an alias each time; infinite if an alias contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counts:
+        counts[id(node)] = math.inf  # until all below it are counted
+        children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
+        counts[id(node)] = 1 + sum(_num_values(child, counts) for child in children)
+    return counts[id(node)]
