@@ -14,7 +14,6 @@ from uov_hf.bags.point_cloud2 import fields_of, points_of, times_in
 from uov_hf.bags.reading import Bag, Moment, errors_of_bag
 from uov_hf.bags.sensors import Body, choose_cameras, choose_lidars, find_body, intensity_max_of, mount_camera
 from uov_hf.bags.settings import BagSettings, find_settings
-from uov_hf.data.frames import Frame
 from uov_hf.image_files import EncodedImage
 from uov_hf.own_car.calibration import MountedCamera
 from uov_hf.own_car.mounted_frames import MountedFrame
@@ -145,10 +144,6 @@ class BagFrame(MountedFrame):
         self.intensity_max = recording.intensity_max
         self.image_ids = [f"{recording.name}/{camera}/{number:06d}" for camera in mounts]
 
-    def select(self, columns: Sequence[str]) -> Frame:
-        with errors_of_bag(self._recording.bag.path):
-            return super().select(columns)
-
     @property
     def points(self) -> NDArray[np.float32]:
         """The points of all lidars in the frame of the first, at the time of its scan."""
@@ -163,11 +158,13 @@ class BagFrame(MountedFrame):
         moments = [
             (lidar, self._moments[lidar.topic]) for lidar in self._recording.lidars if lidar.topic in self._moments
         ]
-        return {moment: self._points_of(lidar, moment) for lidar, moment in moments}
+        with errors_of_bag(self._recording.bag.path):
+            return {moment: self._points_of(lidar, moment) for lidar, moment in moments}
 
     @property
     def images(self) -> list[EncodedImage]:
-        return [self._image(name, mount) for name, mount in self._mounts.items()]
+        with errors_of_bag(self._recording.bag.path):
+            return [self._image(name, mount) for name, mount in self._mounts.items()]
 
     def _points_of(self, lidar: Lidar, moment: Moment) -> NDArray[np.float32]:
         source = f"{self._recording.bag.path}, {lidar.topic} at {moment.time} µs"
