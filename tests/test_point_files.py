@@ -342,6 +342,16 @@ def test_no_header_of_a_ply_file_hides_a_large_count(tmp_path, header):
         read_points(tmp_path / "scan.ply", max_points=10)
 
 
+@pytest.mark.parametrize("element", ["vertex", "face"])
+def test_a_ply_file_declares_no_more_rows_than_it_has_bytes(tmp_path, element):
+    """Also without a limit: lists take a Python object for each row that is declared."""
+    pytest.importorskip("plyfile")
+    text = f"ply\nformat ascii 1.0\nelement {element} 2000000000\nproperty list uchar int e\nend_header\n1 2 3\n"
+    (tmp_path / "scan.ply").write_text(text, newline="")
+    with pytest.raises(ValueError, match="scan.ply: expected 2,000,000,000 points"):
+        read_points(tmp_path / "scan.ply")
+
+
 UTM = np.array([512_345.0, 5_412_345.0, 210.0])
 
 

@@ -161,6 +161,25 @@ def test_what_cannot_be_loaded_is_named(tiny_segmenter, tmp_path, monkeypatch):
     assert str(load_segmenter(tiny_segmenter, dtype="bfloat16").model.dtype) == "torch.bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("config.json", lambda content: content.replace(b'"depths": [', b'"depths": [7, ')),
+        ("processor_config.json", lambda content: content.replace(b'"voxel_size": [', b'"voxel_size": [7, ')),
+        ("processor_config.json", lambda content: content[:-9] + b"\xe4" + content[-9:]),
+        ("tokenizer.json", lambda content: b"[" + content + b"]"),
+        ("model.safetensors", lambda content: content[:-4]),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(tiny_segmenter, tmp_path, name, damage):
+    folder = shutil.copytree(tiny_segmenter, tmp_path / "damaged")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(damage(content))
+    assert (folder / name).read_bytes() != content
+    with pytest.raises((ValueError, OSError), match=f"^{folder}: "):
+        load_segmenter(folder)
+
+
 def test_a_class_may_be_given_by_pictures(segmenter, tiny_segmenter, clip_folder, tmp_path):
     scan, teacher = write_scan(tmp_path / "scan.bin"), str(clip_folder)
     Image.effect_noise((80, 80), 90).save(tmp_path / "yak.png")

@@ -1,5 +1,7 @@
 """`uov-hf inspect` names the sensors of a bag, what is missing for which stage, and the next command."""
 
+import sqlite3
+
 import drives
 import numpy as np
 import pytest
@@ -76,3 +78,27 @@ def test_a_sensor_with_another_clock_is_named(tmp_path):
             bag.write("/cam/image_raw/compressed", image, START + number * 100_000)
     lines = "\n".join(inspect_bag(tmp_path / "drive").lines())
     assert "camera cam" in lines and lines.count("OTHER CLOCK") == 1
+
+
+def test_a_bag_with_other_messages_than_a_drive_is_named(tmp_path):
+    """The bag defines the type of calibrations itself, without a matrix."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    with small_bags.open_bag(tmp_path, "mcap") as bag:
+        bag.cloud("/points", START, "lidar", AHEAD)
+        bag.image("/front/image_raw", START, "front", np.zeros((4, 6, 3), np.uint8), "rgb8")
+        bag.store = get_typestore(Stores.EMPTY)
+        bag.store.register(get_types_from_msg("uint32 seq", "sensor_msgs/msg/CameraInfo"))
+        bag.write("/front/camera_info", bag.make("sensor_msgs/msg/CameraInfo", seq=1), START)
+    with pytest.raises(ValueError, match="drive: expected"):
+        inspect_bag(tmp_path / "drive")
+
+
+def test_messages_that_the_metadata_counts_and_the_bag_lacks_are_no_scans(tmp_path):
+    with small_bags.open_bag(tmp_path, "db3") as bag:
+        bag.cloud("/points", START, "lidar", AHEAD)
+    (path,) = (tmp_path / "drive").glob("*.db3")
+    with sqlite3.connect(path) as database:
+        database.execute("DELETE FROM messages")
+    report = inspect_bag(tmp_path / "drive")
+    assert "expected scans" in stages_of(report)["segment scans"]

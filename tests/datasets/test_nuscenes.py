@@ -244,3 +244,30 @@ def test_the_real_key_frame(shared_data):
     rare = {"bicycle": 1, "bus": 3, "construction_vehicle": 4, "traffic_cone": 13}
     assert counts == rare | {"barrier": 288, "car": 79, "pedestrian": 107, "truck": 502}
     check_projection(root / "v1.0-mini", frame)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "value"),
+    [
+        ("scene", "name", ["a"]),
+        ("sensor", "token", 5),
+        ("ego_pose", "rotation", [1, [2], 3, 4]),
+        ("calibrated_sensor", "rotation", [0, 0, 0, 0]),
+        ("calibrated_sensor", "camera_intrinsic", [["a"]]),
+        ("sample_data", "filename", 5),
+        ("sample_data", "height", 2**70),
+        ("category", "index", "0"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_table(root, table, name, value):
+    rows = [{**row, name: value} for row in read_table(root, table)]
+    write_table(root, table, rows)
+    with pytest.raises(ValueError, match=f"{table}.json: expected"):
+        load_frames("nuscenes", "all", data_dir=root)
+
+
+def test_a_table_that_is_no_list_of_rows_is_named(root):
+    for content in ('{"a": 1}', "[1]", "5", "[" * 10_000):
+        (root / "v1.0-mini" / "sensor.json").write_text(content)
+        with pytest.raises(ValueError, match="sensor.json: expected"):
+            load_frames("nuscenes", "all", data_dir=root)

@@ -136,3 +136,20 @@ def test_labels_of_the_real_scan_are_those_counted_in_its_file(shared_data):
     assert (frame["labels"] != 255).sum() == 116465 and found[:19].max() == 30925  # terrain
     np.testing.assert_array_equal(frame["instances"].view(np.uint32), words * (words >> 16 > 0))
     assert frame["points"].tobytes() == (root / "sequences/08/velodyne/000000.bin").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"Tr: 1 0 0 0 1 0 0 0 1", "12 numbers"),
+        (b"Tr: " + b"0 " * 12, "with an inverse"),
+        (b"Tr: " + b"nan " * 12, "finite numbers"),
+        (b"Tr: \xa0", "a text file of KITTI"),
+    ],
+)
+def test_a_calibration_that_cannot_be_used_is_named(root, line, message):
+    path = root / "sequences" / "08" / "calib.txt"
+    kept = [own for own in path.read_bytes().splitlines() if not own.startswith(b"Tr")]
+    path.write_bytes(b"\n".join([*kept, line]))
+    with pytest.raises(ValueError, match=f"calib.txt: expected .*{message}"):
+        load(root, "val")[0]

@@ -150,3 +150,15 @@ def test_ids_of_a_label_file_are_those_of_semantic_kitti_where_it_has_every_clas
     assert read_labels(path).labels.tolist() == PREDICTED.tolist()
     assert to_asprs(["driveable_surface", "unicorn"])[[0, 1, 255]].tolist() == [11, 1, 1]
     np.testing.assert_array_equal(read_points(tmp_path / "scan.bin", num_columns=4), POINTS)
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": True}, {"label_id": [1]}, {"label_id": -1}, {"label_id": 2**40}, {"color": [1, 2, 300]}]
+)
+def test_classes_of_another_type_are_refused(tmp_path, change):
+    path = write_prediction(tmp_path, ".label")
+    content = json.loads((tmp_path / "classes.json").read_text())
+    content["classes"][0] |= change
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="classes.json: expected `classes`"):
+        read_labels(path)

@@ -1,12 +1,16 @@
 """A label set of which one bit has changed is refused by the name of the file, or is read as it was written."""
 
+import hashlib
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from uov_hf.labels import LabelSet, PointLabels, label_points
+from uov_hf.labels.description import to_sealed_json
 
 
 NUM_FLIPS = 60
@@ -53,3 +57,34 @@ def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, patte
             assert str(path) in str(error) and "again" in str(error)
             num_refused += 1
     assert num_refused > NUM_FLIPS / 2  # the other bits are of no value: the index of pages, and white space
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt_groups": ["a"]},
+        {"prompt_to_class": [10**9]},
+        {"class_names": "car"},
+        {"prompts": None},
+        {"is_thing": []},
+        {"teacher": {"name": 5}},
+        {"teacher": {"name": "halves", "model_name_or_path": None, "revision": None, "embed_dim": "4"}},
+    ],
+    ids=lambda change: "-".join(f"{name}-{value}"[:30] for name, value in change.items()),
+)
+def test_a_description_with_right_checksums_and_wrong_fields_is_named(make_label_set, frames, teacher, change):
+    path = make_label_set(frames, teacher).folder / "label_set.json"
+    path.write_bytes(to_sealed_json(json.loads(path.read_bytes()) | change))
+    with pytest.raises(ValueError, match="label_set.json: expected"):
+        LabelSet(path.parent)
+
+
+@pytest.mark.parametrize("content", [b"no tensors", save({"other": np.ones(3)}), save({"prompt_embeds": np.ones(3)})])
+def test_embeddings_with_right_checksums_and_another_form_are_named(make_label_set, frames, teacher, content):
+    folder = make_label_set(frames, teacher).folder
+    (folder / "prompt_embeds.safetensors").write_bytes(content)
+    digest = {"prompt_embeds_sha256": hashlib.sha256(content).hexdigest()}
+    path = folder / "label_set.json"
+    path.write_bytes(to_sealed_json(json.loads(path.read_bytes()) | digest))
+    with pytest.raises(ValueError, match="prompt_embeds.safetensors: expected"):
+        _ = LabelSet(folder).prompt_embeds

@@ -10,6 +10,7 @@ from broken_images import png_with_a_hole
 from PIL import Image
 
 from uov_hf.teachers import ImageSegments, Teacher, load_teacher
+from uov_hf.teachers.file_contents import read_features
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -204,3 +205,22 @@ def test_a_folder_that_is_of_no_layout_is_refused_with_the_layouts(tmp_path, nam
     source = name and str(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         load_teacher("files", source, prompts=["car"], layout=layout)
+
+
+@pytest.mark.parametrize("tensor", [torch.ones(1).expand(4, 8), torch.ones(4, 8).to_sparse(), torch.ones(4, 8).int()])
+def test_a_tensor_that_is_larger_than_its_file_is_refused(tmp_path, tensor):
+    """A stride of 0 repeats one number as often as the shape has it."""
+    torch.save(tensor, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="a.pt: expected a dense tensor of floating-point numbers"):
+        read_features(tmp_path / "a.pt")
+
+
+def test_a_damaged_file_of_tensors_is_named_whatever_it_raises(tmp_path):
+    torch.save(torch.ones(4, 8), tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "a.pt").read_bytes()
+    for place in range(0, len(content), 7):
+        (tmp_path / "a.pt").write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+        try:
+            read_features(tmp_path / "a.pt")
+        except ValueError as error:
+            assert "a.pt: expected" in str(error)

@@ -12,6 +12,7 @@ from tiny_models import frame_of
 from uov_hf.data import load_frames
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.teachers import load_teacher
+from uov_hf.teachers.file_contents import number_from_one, read_ids
 from uov_hf.vocabulary import load_vocabulary
 
 
@@ -227,3 +228,12 @@ def test_panoptic_files_of_real_images_become_point_labels(folder, shared_data, 
     low = labels[(frame["points"][:, 2] < -1) & (labels != 255)]
     assert len(low) > 5000 and (low == vocabulary.class_names.index("road")).mean() > 0.9
     assert set(np.unique(labels)) == {vocabulary.class_names.index(name) for name in ("road", "vegetation")} | {255}
+
+
+@pytest.mark.parametrize("pixels", [np.full((4, 4), 255, np.uint8), np.full((4, 4), 2**31 - 1, np.int32)])
+def test_a_pixel_of_no_segment_is_refused_whatever_its_id(tmp_path, pixels):
+    """A grey value of 8 bits must not overflow, and a large one not take memory for all ids below it."""
+    Image.fromarray(pixels).save(tmp_path / "a.png", "TIFF")
+    ids = np.array([1])
+    with pytest.raises(ValueError, match=r"a.png holds ids \[\d+\], which its JSON does not describe"):
+        number_from_one(read_ids(tmp_path / "a.png", ids), ids, tmp_path / "a.png")
