@@ -280,3 +280,80 @@ def test_a_segment_map_with_other_ids_is_refused(segmentation):
     """The id -1 was stored as 255."""
     with pytest.raises(ValueError, match="`segmentation` must"):
         encode_segmentation(segmentation)
+
+
+def test_the_arrays_of_a_vocabulary_come_back_as_they_were(label_set, vocabulary):
+    again = LabelSet(label_set.folder)
+    for name, dtype in (("prompt_groups", np.int64), ("prompt_to_class", np.int64), ("is_thing", bool)):
+        found = getattr(again, name)
+        assert found.dtype == dtype and np.array_equal(found, getattr(vocabulary, name))
+
+
+@pytest.mark.parametrize("only, patterns", [(None, []), ("images", ["images/*"]), ("points", ["points/*"])])
+def test_a_part_is_downloaded_with_its_description_its_card_and_its_terms(label_set, monkeypatch, only, patterns):
+    calls = []
+    monkeypatch.setattr(
+        label_set_module, "snapshot_download", lambda *args, **kwargs: calls.append((args, kwargs)) or label_set.folder
+    )
+    assert LabelSet.from_hub("me/labels", "v1", "here", "token", only).folder == label_set.folder
+    described = ["label_set.json", "prompt_embeds.safetensors", "README.md", "LICENSE.md"]
+    wanted = {"repo_type": "dataset", "revision": "v1", "local_dir": "here", "token": "token"}
+    assert calls == [(("me/labels",), wanted | {"allow_patterns": [*described, *patterns] if only else None})]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "teacher_id", "text_model"),
+    [
+        ("halves", {}, "a/net@1", (None, None)),
+        ("clip", {}, "a/net@1", ("a/net", "1")),
+        ("files", {"embed_model_name_or_path": None, "embed_revision": None}, "a/net@1", (None, None)),
+        ("files", {"embed_model_name_or_path": "b/clip", "embed_revision": "2"}, "a/net@1+b/clip@2", ("b/clip", "2")),
+    ],
+)
+def test_the_model_that_embedded_the_prompts_is_known(
+    tmp_path, teacher, vocabulary, name, settings, teacher_id, text_model
+):
+    teacher.name, teacher.settings, teacher.model_name_or_path, teacher.revision = name, settings, "a/net", "1"
+    label_set = LabelSet.create(tmp_path, teacher, vocabulary, {})
+    assert (label_set.teacher_id, label_set.text_model) == (teacher_id, text_model)
+
+
+def test_skipped_frames_are_not_missing(label_set, frames, teacher, monkeypatch):
+    segment = teacher.segment
+
+    def fail(frame):
+        if frame["frame_id"] == "1/0":
+            raise ValueError("it is broken")
+        return segment(frame)
+
+    monkeypatch.setattr(teacher, "segment", fail)
+    label_set.write(frames, teacher, on_error="skip")
+    assert [*label_set.skipped] == ["1/0"] and label_set.num_missing == 0
+
+
+def test_a_label_set_is_opened_from_its_folder_or_by_its_id(label_set, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    monkeypatch.setattr(LabelSet, "from_hub", lambda *args, **kwargs: calls.append((args, kwargs)) or label_set)
+    assert LabelSet.open("labels").folder == label_set.folder.relative_to(tmp_path) and not calls
+    assert LabelSet.open("me/labels", local_dir="here", only="points") is label_set
+    assert calls == [(("me/labels",), {"local_dir": "here", "only": "points"})]
+
+
+def test_a_run_that_was_stopped_continues_with_a_corrected_calibration(label_set, frames, teacher, monkeypatch):
+    """No shard is complete yet. A new label set lacks no frame."""
+    assert label_set.num_missing == 0
+    segment = teacher.segment
+
+    def stop(frame):
+        if frame["frame_id"] == "1/1":
+            raise KeyboardInterrupt
+        return segment(frame)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(teacher, "segment", stop)
+        label_set.write(frames, teacher)
+    other = frames_of([{**row, "lidar2cam": shifted(row["lidar2cam"], 0.01)} for row in frames.source.rows])
+    with pytest.raises(ValueError, match="Frame 1/0 has another calibration"):
+        label_set.write(other, teacher)
+    assert label_set.write(other, teacher, calibration_changed=True).num_done_before == 1
