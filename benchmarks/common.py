@@ -19,6 +19,7 @@ import torch
 from uov_hf.data import Frames, load_frames
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.labels import LabelSet
+from uov_hf.reproduction.environment import processor_name
 from uov_hf.teachers import find_teacher, load_teacher
 from uov_hf.vocabulary import load_vocabulary
 
@@ -55,12 +56,8 @@ def make_real_label_set(real: Path, output_dir: Path) -> tuple[LabelSet, Frames]
 
 def describe_machine() -> str:
     """Processor, cores, load, threads and versions, for the head of a table."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
     return (
-        f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} "
+        f"{processor_name()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} "
         f"threads, Python {platform.python_version()}, torch {torch.__version__}"
     )
 
