@@ -56,8 +56,9 @@ def make_real_label_set(real: Path, output_dir: Path) -> tuple[LabelSet, Frames]
 
 def describe_machine() -> str:
     """Processor, cores, load, threads and versions, for the head of a table."""
+    processor = processor_name()
     return (
-        f"{processor_name()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} "
+        f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} "
         f"threads, Python {platform.python_version()}, torch {torch.__version__}"
     )
 

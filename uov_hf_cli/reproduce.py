@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Iterable[str]:
         output_dir = args.output_dir or default_folder(first, args.record)
         rerun = prepare(first, output_dir, parse_set(args.set), args.trust_code, args.launcher)
         check_inputs(first, rerun)
-        yield f"The {len(first['inputs'])} inputs are those of the first run. Running: {first['command']}"
+        yield f"All inputs ({len(first['inputs'])}) are those of the first run. Running: {first['command']}"
         try:
             run_again(rerun)
         except subprocess.CalledProcessError as error:
