@@ -143,7 +143,7 @@ class Target:
     def _is_installed(self, name: str) -> bool:
         """Whether code is of an installed file. `rosbags` makes classes of the message types that a bag defines."""
         caller = sys._getframe(2).f_globals.get("__name__", "")
-        of_rosbags = caller.startswith("rosbags.") or caller == "dataclasses"
+        of_rosbags = caller.startswith("rosbags.") or caller in ("dataclasses", "collections")
         return name.startswith("<frozen") or os.path.realpath(name).startswith(PROGRAMS) or of_rosbags
 
 

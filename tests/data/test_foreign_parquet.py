@@ -64,3 +64,13 @@ def test_a_folder_of_links_is_read(car, folder, tmp_path):
     (folder / "default").symlink_to(tmp_path / "disk")
     (tmp_path / "link").symlink_to(folder)
     assert load_frames(str(tmp_path / "link"), "train").frame_ids == OwnCar.as_frames(car).frame_ids
+
+
+def test_a_file_with_other_arrays_than_those_of_frames_is_named(folder):
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("lidar2cam")
+        column = pa.array([[1.0, 2.0]] * len(table))
+        pq.write_table(table.set_column(place, "lidar2cam", column), path, row_group_size=1)
+    with pytest.raises(ValueError, match=r"\.parquet: expected 'lidar2cam' of 3 dimensions"):
+        load_frames(str(folder), "train")[0]

@@ -5,6 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
 from uov_hf.configuration_uov import IGNORED
 from uov_hf.setting_files import read_json as read_any_json
 
@@ -89,12 +93,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_verified(path: Path, sha256: str | None) -> bytes:
-    """The content of a file; a `ValueError` names the file if its SHA-256 is another."""
+def read_embeds(path: Path, sha256: str | None, shape: tuple[int, int]) -> np.ndarray:
+    """The tensor `prompt_embeds` of a safetensors file, float32.
+
+    Raises:
+        ValueError: The file has another SHA-256, or another tensor; the message names it.
+    """
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: expected content with the SHA-256 {sha256}, got another. {WAY_OUT}")
-    return content
+    try:
+        embeds = load(content)["prompt_embeds"]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: expected the tensor `prompt_embeds`, got: {error}.") from error
+    if embeds.shape != shape or embeds.dtype != np.float32:
+        raise ValueError(f"{path}: expected float32 of shape {shape}, got {embeds.dtype} of {embeds.shape}.")
+    return embeds
 
 
 def _digest(content: dict[str, Any]) -> str:

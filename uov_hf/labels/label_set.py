@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from uov_hf.data.frames import Frames
 from uov_hf.data.parquet import Shards
@@ -22,7 +21,7 @@ from uov_hf.data.unfinished_rows import UnfinishedRows
 from uov_hf.data.write_report import WriteReport
 from uov_hf.data.writer_lock import remove_leftovers, writer_lock
 from uov_hf.hub.upload import hide_folders, is_hub_id
-from uov_hf.labels.description import FORMAT_VERSION, read_description, read_verified, to_sealed_json
+from uov_hf.labels.description import FORMAT_VERSION, read_description, read_embeds, to_sealed_json
 from uov_hf.labels.identity import (
     IDENTITY_COLUMNS,
     IDENTITY_SCHEMA,
@@ -222,15 +221,8 @@ class LabelSet:
             ValueError: the label set has no embeddings, or their file is damaged.
         """
         self.check_has_embeds()
-        path, shape = self.folder / PROMPT_EMBEDS, (len(self.prompts), self.embed_dim)
-        content = read_verified(path, self.description.get("prompt_embeds_sha256"))
-        try:
-            embeds = load(content)["prompt_embeds"]
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"{path}: expected the tensor `prompt_embeds`, got: {error}.") from error
-        if embeds.shape != shape or embeds.dtype != np.float32:
-            raise ValueError(f"{path}: expected float32 of shape {shape}, got {embeds.dtype} of {embeds.shape}.")
-        return embeds
+        path, sha256 = self.folder / PROMPT_EMBEDS, self.description.get("prompt_embeds_sha256")
+        return read_embeds(path, sha256, (len(self.prompts), self.embed_dim))
 
     @property
     def embed_dim(self) -> int:

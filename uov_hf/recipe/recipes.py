@@ -187,8 +187,8 @@ def _check_names(shared: Content, sections: Mapping[str, Content], place: str) -
     for name in ("dataset", "output_dir"):
         if not shared.get(name):
             raise ValueError(f"{place}: `{name}` is missing; it stands outside the sections.")
-        if not isinstance(shared[name], str):
-            raise ValueError(f"{place}: `{name}` must be text, got {shared[name]!r}.")
+        if not isinstance(shared[name], str) or "\0" in shared[name]:
+            raise ValueError(f"{place}: `{name}` must be the text of a path or a name, got {shared[name]!r}.")
     known = OWN_NAMES.union(*map(_names_of, sections))
     for name in shared:
         if name not in known:
