@@ -70,11 +70,14 @@ class Reader:
         make (`Callable`): Writes small valid files into an empty folder.
         read (`Callable`): Reads them; gets the folder, and the file that was changed.
         files (`tuple[str, ...]`): Patterns of the files to change.
+        is_users (`bool`, *optional*, defaults to `False`):
+            Whether the files are the user's own, as recipes, which may name folders anywhere.
     """
 
     make: Callable[[Path], object]
     read: Callable[[Path, Path], object]
     files: tuple[str, ...]
+    is_users: bool = False
 
 
 def make_vocabulary(folder: Path) -> None:
@@ -327,7 +330,7 @@ READERS = {
     "frames": Reader(make_frames, read_frames, ("**/*.parquet",)),
     "label set": Reader(make_label_set, read_label_set, ("*.*", "*/*.parquet", "*/*/*.*")),
     "vocabulary": Reader(make_vocabulary, read_vocabulary, ("*.yaml",)),
-    "settings": Reader(make_settings, read_settings_files, ("*",)),
+    "settings": Reader(make_settings, read_settings_files, ("*",), is_users=True),
     "teacher files": Reader(make_teacher_files, read_teacher_files, ("*/*.*", "*/*/*.*")),
     "official": Reader(make_official, read_official_file, ("*.pt",)),
     "checkpoint": Reader(make_checkpoint, read_checkpoint, ("*.json", "*.safetensors")),

@@ -135,6 +135,8 @@ class Target:
 
     def _may_open(self, name: str, writes: bool) -> bool:
         path = os.path.realpath(name)
+        if self.reader.is_users and not writes:
+            return True
         if name.startswith("__editable__"):  # no file: an installed package that is edited in its place
             return True
         inside = path == str(self.folder) or path.startswith(f"{self.folder}/")
