@@ -174,21 +174,23 @@ def _key_capture(row: Row, mounts: Table[Mount]) -> Capture | None:
     mount = mounts[_text(row, "calibrated_sensor_token")] if row["is_key_frame"] else None
     if mount is None or mount.channel not in CHANNELS:
         return None
-    tokens = (_text(row, name) for name in ("token", "sample_token", "ego_pose_token"))
+    tokens = _text(row, "token"), _text(row, "sample_token"), _text(row, "ego_pose_token")
     size = _whole(row, "height", 2**31), _whole(row, "width", 2**31)
     return Capture(*tokens, _whole(row, "timestamp", 2**63), _text(row, "filename"), size, *mount)
 
 
 def _text(row: Row, name: str) -> str:
-    if not isinstance(row[name], str):
-        raise TypeError(f"{name} {row[name]!r:.80}, which is no text")
-    return row[name]
+    value: object = row[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} {value!r:.80}, which is no text")
+    return value
 
 
 def _whole(row: Row, name: str, limit: int) -> int:
-    if type(row[name]) is not int or not -limit <= row[name] < limit:
-        raise TypeError(f"{name} {row[name]!r:.80}, which is no whole number below {limit:,}")
-    return row[name]
+    value: object = row[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not -limit <= value < limit:
+        raise TypeError(f"{name} {value!r:.80}, which is no whole number below {limit:,}")
+    return value
 
 
 def _quaternion(row: Row) -> list[float]:
