@@ -170,3 +170,8 @@ def test_instances_that_differ_beyond_32_bits_are_two():
     panoptic = PanopticQuality(IS_THING, min_points=1)
     panoptic.update(np.zeros(2, int), instances, np.zeros(2, int), instances)
     assert panoptic.counts[0].tolist() == [2, 0, 0]
+
+
+def test_instances_of_every_class_have_numbers_of_their_own():
+    points, predictions = np.array([[0.0, 0, 0], [5, 0, 0], [0, 5, 0], [5, 5, 0]]), np.array([0, 0, 1, 2])
+    assert sorted(cluster_things(points, predictions, np.ones(3, bool)).tolist()) == [1, 2, 3, 4]
