@@ -164,3 +164,12 @@ def test_arrays_of_equally_many_ids_in_other_shapes_are_refused():
 def test_an_id_beyond_int64_is_no_class_and_not_the_ignored_one():
     with pytest.raises(ValueError, match="`labels` must be 0 … 2 or -1"):
         ConfusionMatrix(3, ignore_index=-1).update(np.array([0]), np.array([2**64 - 1], np.uint64))
+
+
+@pytest.mark.filterwarnings("error")
+def test_scans_add_up_in_one_matrix_and_none_have_no_official_metric_either():
+    matrix = ConfusionMatrix(3)
+    assert all(math.isnan(matrix.compute()[name]) for name in ("official_mean_iou", "official_fwiou", "mean_iou"))
+    for predictions, labels in (([0, 1], [0, 0]), ([2, 1], [2, 0])):
+        matrix.update(np.array(predictions), np.array(labels))
+    assert np.array_equal(matrix.counts, matrix_of([0, 1, 2, 1], [0, 0, 2, 0]).counts)

@@ -49,6 +49,7 @@ def test_sums_are_the_same_in_any_order_and_however_they_are_shared():
     assert np.array_equal(sum(share.counts for share in shares), whole.counts)
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_points_give_nan_and_invalid_probabilities_are_refused():
     assert np.isnan(ConfidenceBins().compute()["expected_calibration_error"])
     for wrong in (1.5, -0.1, np.nan):
@@ -69,3 +70,9 @@ def test_a_bin_has_its_mean_confidence_and_its_accuracy():
     (only,) = binned([0.25, 0.75], [True, False], num_bins=1).compute()["bins"]
     assert only == {"confidence": 0.5, "accuracy": 0.5, "num_points": 2}
     assert binned([0.05], [True]).counts[0].tolist() == [1] + [0] * 14
+
+
+def test_scans_add_up_in_the_same_bins():
+    bins = binned([0.2, 0.9], [True, False])
+    bins.update(np.float32([0.2, 0.5]), np.array([True, True]))
+    assert np.array_equal(bins.counts, binned([0.2, 0.9, 0.2, 0.5], [True, False, True, True]).counts)
