@@ -219,10 +219,11 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 
 @pytest.mark.parametrize("outside, is_visible", [(-10, False), (-11, True)])
-def test_the_gap_at_the_border_is_closed_by_a_point_outside_as_far_as_it_reaches(outside, is_visible):
+@pytest.mark.parametrize("side, middle", [(1, 10), (-1, 90)], ids=["left", "right"])
+def test_the_gap_at_the_border_is_closed_by_a_point_outside_as_far_as_it_reaches(side, middle, outside, is_visible):
     """In cells of 1/6 degree: points cover 6 to each side, so −10 and 3 leave no gap, and 4 cells shrink back."""
-    camera = Camera(camera_at(0, 0, 0).lidar2cam, [[1000, 0, 10], [0, 1000, 50], [0, 0, 1]], (100, 100))
-    angles = np.radians((np.array([0, 3, outside]) + 0.5) / 6)  # to the right
+    camera = Camera(camera_at(0, 0, 0).lidar2cam, [[1000, 0, middle], [0, 1000, 50], [0, 0, 1]], (100, 100))
+    angles = np.radians((np.array([0, 3, outside]) * side + 0.5) / 6)  # to the right
     points = np.stack([[30, 10, 10] * np.cos(angles), [-30, -10, -10] * np.sin(angles), np.zeros(3)], axis=1)
     assert project_points(points, camera)[1].tolist() == [True, True, False]
     visible = visible_points(points, camera, OcclusionConfig(beam_spacing=1.0))
