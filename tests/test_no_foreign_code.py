@@ -4,6 +4,7 @@ import ast
 import json
 
 import pytest
+from safetensors.torch import save_file
 from test_structure import REPOSITORY, SHIPPED, name_of, parse
 
 from uov_hf.segmenting import load_segmenter
@@ -85,6 +86,7 @@ def test_a_checkpoint_of_foreign_code_is_refused_whatever_is_typed(tmp_path, mon
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.C"}})
     )
+    save_file({}, tmp_path / "model.safetensors")
     (tmp_path / "foreign.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.setattr("builtins.input", lambda *args: "y")
     with pytest.raises((OSError, ValueError), match="trust_remote_code"):

@@ -13,7 +13,9 @@ from uov_hf import (
     UOVForSemanticSegmentation,
     bin_files,
     las_files,
+    numpy_files,
     pcd_files,
+    ply_files,
     point_fields,
     point_files,
     text_points,
@@ -36,7 +38,17 @@ except ImportError as error:
 
 TOLERANCE = 1e-4  # of the proof, relative to the largest logit: float32 sums in another order
 # Modules of NumPy that the program imports: the readers of scans, and the voxels.
-SCAN_FILES = (bin_files, las_files, pcd_files, point_fields, point_files, text_points, voxel_grid)
+SCAN_FILES = (
+    bin_files,
+    las_files,
+    numpy_files,
+    pcd_files,
+    ply_files,
+    point_fields,
+    point_files,
+    text_points,
+    voxel_grid,
+)
 MAX_BYTES = 2**31 - 1  # of a protobuf file
 
 
