@@ -86,9 +86,10 @@ def _parse_index(content: bytes) -> ShardIndex:
         raise ValueError(f"its index is nested too deeply: {error}") from error
     own: dict[str, Any] = index if isinstance(index, dict) else {}
     ids, skipped, lengths = own.get("frame_ids"), own.get("skipped"), [own.get("sequence_length", 0)]
-    is_index = isinstance(own.get("sequence_id"), str) and isinstance(ids, list) and isinstance(skipped, dict)
     if (
-        not is_index
+        not isinstance(own.get("sequence_id"), str)
+        or not isinstance(ids, list)
+        or not isinstance(skipped, dict)
         or not all(isinstance(one, str) for one in [*ids, *skipped.values()])
         or type(lengths[0]) is not int
     ):
@@ -326,7 +327,7 @@ def _check_dimensions(row: Mapping[str, Any], file: str) -> None:
     for name, num_dimensions in DIMENSIONS.items():
         if (value := row.get(name)) is None:
             continue
-        found = value.shape if isinstance(value, np.ndarray) else (type(value).__name__,)
+        found: tuple[object, ...] = value.shape if isinstance(value, np.ndarray) else (type(value).__name__,)
         if not isinstance(value, np.ndarray) or value.ndim != num_dimensions or (name == "points" and found[1] != 4):
             raise ValueError(
                 f"{file}: expected {name!r} of {num_dimensions} dimensions (points: 4 columns), got {found}, which is "

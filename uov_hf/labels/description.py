@@ -60,7 +60,7 @@ def _check_fields(path: Path, description: dict[str, Any]) -> None:
     """Check the types of the fields, and that prompts and classes fit each other."""
     for name, (kind, item) in FIELDS.items():
         value = description.get(name)
-        if not isinstance(value, kind) or (item and not all(type(own) is item for own in value)):
+        if not isinstance(value, kind) or (item and not all(type(own) is item for own in description[name])):
             raise ValueError(f"{path}: expected {name!r} to be {_name_of(kind, item)}, got {value!r:.80}. {WAY_OUT}")
     teacher = description["teacher"]
     names = [teacher.get("name"), *(teacher.get(own, 0) or "" for own in ("model_name_or_path", "revision"))]

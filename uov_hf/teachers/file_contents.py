@@ -49,10 +49,14 @@ class SegmentInfo(Rows):
 
 
 def _parse_segment(segment: Any, path: Path) -> tuple[int, int, float]:
-    own = segment if isinstance(segment, dict) else {}
+    own: dict[str, Any] = segment if isinstance(segment, dict) else {}
     segment_id, category, score = own.get("id"), own.get("category_id"), own.get("score", 1.0)
-    are_numbers = type(segment_id) is int and type(category) is int and abs(category) <= MAX_ID
-    if not are_numbers or not 0 < segment_id <= MAX_ID:
+    if (
+        type(segment_id) is not int
+        or type(category) is not int
+        or not 0 < segment_id <= MAX_ID
+        or abs(category) > MAX_ID
+    ):
         raise ValueError(
             f"{path}: a segment must have whole numbers `id`, 1 to {MAX_ID}, and `category_id`, got {segment!r:.80}."
         )
