@@ -216,3 +216,13 @@ def test_labels_become_scores_and_ignored_ones_no_evidence():
     assert labels_to_scores(torch.empty(0, dtype=torch.long), 3).shape == (0, 3)
     with pytest.raises(ValueError, match="from 0 to 1 or 255"):
         labels_to_scores(np.array([2]), 2)
+
+
+def test_one_hot_scores_may_be_bool_and_labels_an_empty_list():
+    points, labels = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.arange(40) % 3
+    one_hot = labels[:, None] == np.arange(3)
+    expected = approximate_flat_interaction(points, one_hot.astype(np.float32))
+    assert np.array_equal(approximate_flat_interaction(points, one_hot), expected)
+    from_torch = approximate_flat_interaction(torch.tensor(points), torch.tensor(one_hot))
+    assert np.array_equal(from_torch.numpy(), expected)
+    assert labels_to_scores([], 3).shape == (0, 3)

@@ -7,7 +7,13 @@ import pytest
 import small_models
 import torch
 
-from uov_hf.losses import pool_superpoints, soft_text_targets, superpixel_superpoint_loss, text_superpoint_loss
+from uov_hf.losses import (
+    lovasz_softmax,
+    pool_superpoints,
+    soft_text_targets,
+    superpixel_superpoint_loss,
+    text_superpoint_loss,
+)
 
 
 TAU = 0.07
@@ -235,3 +241,18 @@ def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
         superpixel_superpoint_loss(unit(2, 4), unit(2, 4), temperature=temperature)
     with pytest.raises(ValueError, match="`temperature` must be above 0 and finite"):
         text_superpoint_loss(unit(1, 4), unit(1, 4), torch.tensor([0]), torch.ones(1, 1), temperature)
+
+
+def test_points_of_a_network_under_autocast_meet_embeddings_in_float32():
+    embeds, prompts = torch.rand(5, 4), torch.rand(3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        points = torch.nn.functional.linear(embeds, torch.eye(4))
+        pixels = superpixel_superpoint_loss(points, embeds)
+        words = text_superpoint_loss(points, prompts, torch.zeros(5, dtype=torch.long), torch.eye(3))
+    assert points.dtype == torch.bfloat16 and pixels.isfinite() and words.isfinite()
+
+
+def test_a_loss_compiles_as_one_graph():
+    labels = torch.tensor([0, 1, 2, 255])
+    breaks = torch._dynamo.explain(lovasz_softmax)(torch.rand(4, 3), labels).graph_break_count
+    assert breaks == 0

@@ -32,6 +32,7 @@ def labels_to_scores(labels: Values, num_labels: int, ignore_index: int = IGNORE
         ValueError: The labels have another shape, or a value that is neither a class nor `ignore_index`.
     """
     if not isinstance(labels, torch.Tensor):
+        labels = np.zeros(0, np.int64) if isinstance(labels, list) and not labels else labels  # else it is float64
         return labels_to_scores(to_tensor("labels", labels), num_labels, ignore_index).numpy()
     labels = to_tensor("labels", labels)
     check_array("labels", labels, ("num_points",), "iu")
@@ -85,9 +86,12 @@ def approximate_flat_interaction(
         ValueError: Shapes do not fit, or scores are negative or above 1e9 (logits need a softmax first).
     """
     if not isinstance(scores, torch.Tensor):
+        if isinstance(scores, np.ndarray) and scores.dtype.kind == "b":  # one-hot labels
+            scores = scores.astype(np.uint8)
         return approximate_flat_interaction(points, to_tensor("scores", scores), config, num_points).numpy()
     config = AFIConfig() if config is None else config
-    points, scores = where_to_search(to_xyz(points), scores.device), to_tensor("scores", scores)
+    points = where_to_search(to_xyz(points).detach(), scores.device)
+    scores = to_tensor("scores", scores.byte() if scores.dtype == torch.bool else scores.detach())
     _check(points, scores, config)
     sizes = to_sizes(num_points, len(points), "points")
 

@@ -46,10 +46,10 @@ def check_ids(name: str, ids: object, num_rows: int | str, num_ids: int, also: i
 
     Raises:
         ValueError: They are no whole numbers of this shape, or, on a CPU, one is out of range. On an accelerator,
-            reading the values would stop the queue.
+            reading the values would stop the queue, and `torch.compile` cannot trace it.
     """
     check_array(name, ids, (num_rows,), "iu")
-    if isinstance(ids, torch.Tensor) and ids.device.type != "cpu":
+    if isinstance(ids, torch.Tensor) and (ids.device.type != "cpu" or torch.compiler.is_compiling()):
         return
     found = np.asarray(ids)
     if not len(found) or 0 <= found.min() <= found.max() < num_ids:
@@ -77,13 +77,13 @@ def kind_of(values: Array) -> str:
 
 
 def to_tensor(name: str, values: Any) -> torch.Tensor:
-    """A tensor of numbers without a graph. Of an array or a list it is a copy, in any memory layout and byte order.
+    """A tensor of numbers. Of an array or a list it is a copy, in any memory layout and byte order.
 
     Raises:
         ValueError: `values` does not contain numbers.
     """
     if isinstance(values, torch.Tensor):
-        array: Array = values.detach().long() if values.dtype in HARDLY_SUPPORTED else values.detach()
+        array: Array = values.long() if values.dtype in HARDLY_SUPPORTED else values
     else:
         array = to_numbers(name, values)
     if kind_of(array) not in "iuf":

@@ -284,7 +284,8 @@ def _check_fit(
         if embeds is None:
             continue
         check_array(name, embeds, ("any", superpoint_embeds.shape[1]), "f")
-        if embeds.dtype != superpoint_embeds.dtype:
+        # Under autocast, the products convert both.
+        if embeds.dtype != superpoint_embeds.dtype and not torch.is_autocast_enabled(embeds.device.type):
             raise ValueError(
                 f"`{name}` must be {superpoint_embeds.dtype}, as `superpoint_embeds`, got {embeds.dtype}."
             )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uov_hf.evaluation.metrics import RiskCoverage
+from uov_hf.evaluation.metrics import ConfidenceBins, RiskCoverage
 
 
 COVERAGES = {"100%": 1.0, "90%": 0.9, "80%": 0.8, "70%": 0.7, "60%": 0.6, "50%": 0.5}
@@ -83,3 +83,16 @@ def test_sums_are_the_same_in_any_order_and_however_they_are_shared():
 def test_no_points_give_nan():
     result = RiskCoverage().compute()
     assert np.isnan([result["area_under_risk_coverage"], *result["risk_at_coverage"].values()]).all()
+
+
+@pytest.mark.parametrize("confidences", [[0.5, np.nan], [0.5, 2.0], [0.5]])
+def test_what_is_no_confidence_is_refused(confidences):
+    for counts in (RiskCoverage(), ConfidenceBins()):
+        with pytest.raises(ValueError, match="`(confidences|is_right)` must be"):
+            counts.update(np.array(confidences), np.array([True, False]))
+
+
+def test_lists_are_counted():
+    for counts in (RiskCoverage(), ConfidenceBins()):
+        counts.update([0.5, 0.6], [True, False])
+        assert counts.counts[0].sum() == 2

@@ -148,3 +148,11 @@ def test_points_that_are_no_numbers_are_refused_by_name(dtype):
 def test_points_in_another_byte_order_have_the_same_pixels():
     points = np.random.default_rng(0).normal(0, 20, (50, 3))
     assert (project_points(points.astype(">f8"), camera())[1] == project_points(points, camera())[1]).all()
+
+
+def test_pixels_have_a_gradient_to_the_points():
+    """An own calibration can be optimised."""
+    points = torch.tensor([[0.5, 0.2, 4.0], [1.0, -0.5, 8.0]], requires_grad=True)
+    pixels, _ = project_points(points, Camera(np.eye(4), np.diag([100.0, 100, 1]), (200, 200)))
+    pixels[0, 0].backward()
+    assert points.grad[0].tolist() == pytest.approx([100 / 4, 0, -100 * 0.5 / 16]) and not points.grad[1].any()

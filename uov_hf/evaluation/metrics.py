@@ -171,12 +171,7 @@ class ConfidenceBins:
         Raises:
             ValueError: If a confidence is outside 0 to 1, or the arrays have other shapes.
         """
-        check_array("confidences", confidences, ("num_points",), "f")
-        check_array("is_right", is_right, (len(confidences),), "b")
-        confidences = np.asarray(confidences, dtype=np.float64)
-        valid = (confidences >= 0) & (confidences <= 1)
-        if not valid.all():
-            raise ValueError(f"`confidences` must be probabilities from 0 to 1, got {confidences[~valid][0]}.")
+        confidences, is_right = _check_predictions(confidences, is_right)
         bins = np.clip(np.ceil(confidences * self.num_bins).astype(np.int64) - 1, 0, None)
         steps = np.rint(confidences / CONFIDENCE_STEP)
         for row, weights in enumerate((None, np.asarray(is_right, dtype=np.float64), steps)):
@@ -227,9 +222,13 @@ class RiskCoverage:
         Args:
             confidences (`np.ndarray` of shape `(num_points,)`): From 0 to 1. A point without a prediction has 0.
             is_right (`np.ndarray` of shape `(num_points,)`): bool.
+
+        Raises:
+            ValueError: If a confidence is outside 0 to 1, or the arrays have other shapes.
         """
-        bins = _doubt_bins(np.asarray(confidences, dtype=np.float64))
-        for row, wrong in enumerate((None, ~np.asarray(is_right, dtype=bool))):
+        confidences, is_right = _check_predictions(confidences, is_right)
+        bins = _doubt_bins(confidences)
+        for row, wrong in enumerate((None, ~is_right)):
             self.counts[row] += np.bincount(bins, wrong, minlength=self.counts.shape[1]).astype(np.int64)
 
     def compute(self) -> AbstentionMetrics:
@@ -249,6 +248,18 @@ class RiskCoverage:
             "area_under_risk_coverage": float(area / total),
             "risk_at_coverage": {f"{100 * c:.0f}%": float(r) for c, r in zip(coverages, risks, strict=True)},
         }
+
+
+def _check_predictions(confidences: np.ndarray, is_right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The confidences, float64, and which predictions are right, both `(num_points,)`."""
+    confidences, is_right = to_array("confidences", confidences), to_array("is_right", is_right)
+    check_array("confidences", confidences, ("num_points",), "f")
+    check_array("is_right", is_right, (len(confidences),), "b")
+    confidences = confidences.astype(np.float64)
+    valid = (confidences >= 0) & (confidences <= 1)
+    if not valid.all():
+        raise ValueError(f"`confidences` must be probabilities from 0 to 1, got {confidences[~valid][0]}.")
+    return confidences, is_right
 
 
 def _doubt_bins(confidences: np.ndarray) -> np.ndarray:

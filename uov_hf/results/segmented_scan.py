@@ -40,7 +40,7 @@ class SegmentedScan:
 
     def __post_init__(self):
         check_array("points", self.points, ("num_points", "3 or more"), "f")
-        check_array("origin", self.origin, (3,), "f")
+        check_array("origin", self.origin, (3,))
         check_array("scores", self.scores, (len(self.points),), "f")
         if len(self.class_names) > IGNORED:
             raise ValueError(f"`class_names` must be at most {IGNORED}, got {len(self.class_names)}.")
