@@ -113,7 +113,7 @@ def test_any_labels_have_colors_or_an_error_names_them(labels, colors, valid):
     colors = distinct_colors(3) if valid else colors
     found = result_or_error(["labels", "colors"], label_colors, labels, colors)
     if found is not None:
-        assert found.shape == (len(labels), 3) and found.dtype == np.uint8
+        assert found.shape == (np.size(labels), 3) and found.dtype == np.uint8
     palette = result_or_error(["colors"], check_palette, colors, 3)
     assert palette is None or (palette.max(axis=1) >= 159).all() or (colors.max(axis=1) == 0).any()
 

@@ -67,7 +67,7 @@ def test_every_point_is_in_the_voxel_of_its_coordinates_and_no_other(points, set
     assert {*map(tuple, shuffled["voxel_coords"])} == {*map(tuple, coords)}
 
 
-@given(st.lists(clouds(max_points=12, special=False, columns=(4,)), min_size=1, max_size=4))
+@given(st.lists(clouds(max_points=12, special=False, columns=(4,), scales=(0.01, 1.0, 30.0)), min_size=1, max_size=4))
 def test_a_batch_is_its_scans_one_after_the_other(scans):
     extractor = UOVFeatureExtractor()
     batch, start, first = extractor(scans, return_tensors="np"), 0, 0

@@ -367,3 +367,10 @@ def test_a_point_that_las_cannot_store_is_named(tmp_path):
     result = SegmentedScan(tmp_path / "a.bin", tmp_path, points, np.zeros(3), labels, scores, ["car"])
     with pytest.raises(ValueError, match=r"a\.las: `points` must lie within 2,000,000 m .* got one at 3e\+06 m"):
         write_result(tmp_path / "a.las", result)
+
+
+def test_scores_of_16_bits_are_written_to_las(tmp_path):
+    points, scores = np.zeros((2, 3), np.float32), np.array([0.25, 1], np.float16)
+    result = SegmentedScan(tmp_path / "a.bin", tmp_path, points, np.zeros(3), np.zeros(2, np.uint8), scores, ["car"])
+    write_result(tmp_path / "a.las", result)
+    assert np.array(laspy.read(tmp_path / "a.las")["score"]).tolist() == [0.25, 1]

@@ -203,3 +203,13 @@ def test_a_pair_of_no_point_or_camera_is_refused(change, message):
 def test_whole_numbers_are_not_rotated_to_whole_numbers():
     with pytest.raises(ValueError, match="`points` must be floating-point numbers"):
         transform(np.ones((5, 3), int), AugmentationConfig(), np.random.default_rng(0))
+
+
+def test_cameras_may_be_numbers_without_a_sign():
+    points, pairs = scene()
+    pairs["pair_camera"] = pairs["pair_camera"].astype(np.uint8)
+    expected = drop_cuboid(points, scene()[1], AugmentationConfig(), np.random.default_rng(0))
+    found = drop_cuboid(points, pairs, AugmentationConfig(), np.random.default_rng(0))
+    assert np.array_equal(found[0], expected[0]) and np.array_equal(
+        found[1]["pair_to_point"], expected[1]["pair_to_point"]
+    )

@@ -38,7 +38,8 @@ def write_las(path: Path, result: SegmentedScan) -> None:
         _check_extent(path, result.points[kept, :3])
         cloud, labels, scores = _to_las(laspy, result, kept), labels[kept], scores[kept]
     label_field, score_field = name_new_fields(list(cloud.point_format.dimension_names))
-    fields = {label_field: labels, score_field: scores}
+    # LAS has no numbers of 16 bits.
+    fields = {label_field: labels, score_field: scores.astype(np.promote_types(scores.dtype, np.float32))}
     if (before := np.array(cloud.classification)).any():
         fields[_free_name(cloud, "original_classification")] = before
     cloud.add_extra_dims([laspy.ExtraBytesParams(name, values.dtype) for name, values in fields.items()])

@@ -152,7 +152,7 @@ def drop_cuboid(
     pairs_kept = kept[pairs["pair_to_point"]]  # (num_pairs,)
     # The official code also counts images without pairs, and then never ends their crop (method.md, 1.6).
     cameras = np.unique(pairs["pair_camera"])
-    num_pairs = np.bincount(pairs["pair_camera"][pairs_kept], minlength=cameras.max(initial=-1) + 1)[cameras]
+    num_pairs = np.bincount(pairs["pair_camera"][pairs_kept], minlength=int(cameras.max(initial=0)) + 1)[cameras]
     if (num_pairs < config.min_pairs).any():
         return points, pairs
     new_row = np.cumsum(kept) - 1
