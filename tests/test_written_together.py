@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from uov_hf import written_together as module
 from uov_hf.written_together import only_writer, written_together
 
 
@@ -38,6 +39,48 @@ def test_after_an_error_the_files_are_as_before(tmp_path):
         (temporary / "a.txt").write_text("second")
         raise OSError("no space")
     assert contents(tmp_path) == dict.fromkeys(NAMES, "first")
+
+
+def fail(*arguments):
+    raise OSError("no space")
+
+
+def test_a_single_file_is_replaced_at_once(tmp_path, monkeypatch):
+    """Its earlier content may be the only copy of what a user wrote."""
+    (tmp_path / "last.txt").write_text("first")
+    monkeypatch.setattr("uov_hf.written_together.os.replace", fail)
+    with pytest.raises(OSError):
+        write(tmp_path, "second", names=["last.txt"])
+    assert contents(tmp_path) == {"last.txt": "first"}
+
+
+def test_an_error_while_files_are_moved_names_the_folder_and_does_not_promise_the_earlier_files(tmp_path, monkeypatch):
+    write(tmp_path, "first")
+    monkeypatch.setattr("uov_hf.written_together.os.replace", fail)
+    with pytest.raises(OSError, match=rf"^{tmp_path}: could not be written: no space\. Free some space"):
+        write(tmp_path, "second")
+
+
+def test_an_error_of_a_file_elsewhere_stays_as_it_is_and_one_of_a_result_has_its_final_path(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"directory: '{tmp_path}/scan\.pcd'$"):
+        with written_together(tmp_path / "out", "last.txt"):
+            (tmp_path / "scan.pcd").read_bytes()
+    with pytest.raises(
+        OSError, match=rf"^{tmp_path}/out: could not be written: .*'{tmp_path}/out/below/b\.txt'\. The"
+    ):
+        with written_together(tmp_path / "out", "last.txt") as temporary:
+            (temporary / "below" / "b.txt").write_text("its folder is missing")
+
+
+def test_without_locks_the_file_of_the_lock_is_closed_before_it_is_removed(tmp_path, monkeypatch):
+    """Windows does not remove an open file."""
+    opened, closed_at_removal = [], []
+    open_held = module._open_held
+    monkeypatch.setattr(module, "flock", None)
+    monkeypatch.setattr(module, "_open_held", lambda path: opened.append(open_held(path)) or opened[-1])
+    with only_writer(tmp_path):
+        monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: closed_at_removal.append(opened[0].closed))
+    assert closed_at_removal == [True]
 
 
 def write_and_be_killed(folder: Path, kill_at: int) -> None:

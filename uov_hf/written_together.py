@@ -17,6 +17,7 @@ except ImportError:  # Windows
     flock = None  # type: ignore[assignment]  # the system has no such function
 
 PREFIX, LOCK = ".saving-", ".lock"
+AS_BEFORE = " The results in it are as before."
 
 
 @contextmanager
@@ -24,8 +25,8 @@ def written_together(folder: Path, last: str | Path, replaces: Iterable[str] = (
     """A temporary folder, whose files are moved into `folder` when the context ends without an error.
 
     `last` is moved as the last one. If `folder` has a file of this name, it is removed before the others are moved.
-    So all files are of one run wherever `last` exists, even if a run was killed while it moved them. What killed runs
-    have left is removed.
+    So all files are of one run wherever `last` exists, even if a run was killed while it moved them. If `last` is the
+    only change, it replaces the earlier file at once. What killed runs have left is removed.
 
     Args:
         folder (`Path`): Created if missing.
@@ -35,22 +36,18 @@ def written_together(folder: Path, last: str | Path, replaces: Iterable[str] = (
             files in `folder` stay.
 
     Raises:
-        OSError: A file cannot be written, as on a full disk. The message names the folder, whose files are as before.
+        OSError: A file cannot be written, as on a full disk. The message names the folder, whose files are as before
+            unless the files could not be moved.
     """
     with _errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         temporary, lock = _make_temporary(folder)
     try:
-        with _errors_named(folder):
+        with _errors_named(folder, temporary):
             yield temporary
-        files = {path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()}
-        (folder / last).unlink(missing_ok=True)
-        for stale in {path for pattern in replaces for path in folder.glob(pattern)} - {folder / one for one in files}:
-            stale.unlink()
-        for file in [*sorted(files - {Path(last), Path(LOCK)}), Path(last)]:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary / file, folder / file)
+        with _errors_named(folder, state=""):
+            _move_files(temporary, folder, Path(last), replaces)
     finally:
         lock.close()
         shutil.rmtree(temporary, ignore_errors=True)
@@ -75,22 +72,57 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if flock is None:
+            lock.close()  # Windows does not remove an open file
+        # Elsewhere the file is removed while it is held, so that it is not that of the next run.
         (folder / LOCK).unlink(missing_ok=True)
         lock.close()
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary folders that killed runs have left; those of runs that work stay."""
+    for path in folder.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # its run works, or it was removed meanwhile
+            if not (path / LOCK).exists():
+                path.rmdir()  # killed before there was anything in it
+                continue
+            with open(path / LOCK, "r+") as lock:
+                if _hold(lock):
+                    shutil.rmtree(path)
+
+
 @contextmanager
-def _errors_named(folder: Path) -> Iterator[None]:
-    """Name the folder in an error of the disk."""
+def _errors_named(folder: Path, temporary: Path | None = None, state: str = AS_BEFORE) -> Iterator[None]:
+    """Name the folder in an error of the disk; with `temporary`, only in one that may come from a file in it."""
     try:
         yield
     except BlockingIOError:
         raise
     except (OSError, SafetensorError) as error:
+        reason = str(error)
+        if temporary is not None:
+            name = getattr(error, "filename", None)
+            # A file elsewhere was read, such as a scan. An error while writing often has no name, or a descriptor.
+            if isinstance(name, (str, bytes, os.PathLike)) and temporary not in Path(os.fsdecode(name)).parents:
+                raise
+            reason = reason.replace(str(temporary), str(folder))
         raise OSError(
-            f"{folder}: could not be written: {error}. The results in it are as before. Free some space or fix the "
-            "cause, then run the same command again."
+            f"{folder}: could not be written: {reason}.{state} Free some space or fix the cause, then run the same "
+            "command again."
         ) from error
+
+
+def _move_files(temporary: Path, folder: Path, last: Path, replaces: Iterable[str]) -> None:
+    files = {path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file()}
+    others = sorted(files - {last, Path(LOCK)})
+    stale = {path for pattern in replaces for path in folder.glob(pattern)} - {folder / file for file in files}
+    if others or stale:  # a single file is never absent: it may be the only copy of what a user wrote
+        (folder / last).unlink(missing_ok=True)
+    for path in stale:
+        path.unlink()
+    for file in [*others, last]:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary / file, folder / file)
 
 
 def _make_temporary(folder: Path) -> tuple[Path, IO[str]]:
@@ -119,17 +151,6 @@ def _open_held(path: Path) -> IO[str]:
             lock.close()
             raise
         lock.close()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for path in folder.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # its run works, or it was removed meanwhile
-            if not (path / LOCK).exists():
-                path.rmdir()  # killed before there was anything in it
-                continue
-            with open(path / LOCK, "r+") as lock:
-                if _hold(lock):
-                    shutil.rmtree(path)
 
 
 def _hold(lock: IO[str]) -> bool:

@@ -1,6 +1,7 @@
 """Cards without gaps: every stage's own, the Hub's YAML at the head, how to use it first, and no path of home."""
 
 import json
+import os
 
 import jinja2
 import pytest
@@ -71,6 +72,22 @@ def test_the_head_names_licence_data_and_start_as_the_hub_reads_them(tmp_path):
     assert card_errors(data.to_yaml(), "model") == [] and data.license_link == "LICENSE.md"
     assert "other terms hold." in (tmp_path / "LICENSE.md").read_text()
     assert {"lidar", "point-cloud", "open-vocabulary"} <= set(data.tags)
+
+
+def test_a_run_that_is_killed_while_it_writes_a_card_leaves_the_earlier_one(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "LICENSE.md").write_text("of an earlier run")
+    replace = os.replace
+
+    def replace_or_stop(source, target):
+        if target.name == "README.md":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr("uov_hf.written_together.os.replace", replace_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        model_card(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_the_card_of_a_segmenter_shows_how_to_load_one(tmp_path):

@@ -84,13 +84,16 @@ def write_model_card(
         base_model=base_model,
     )
     content = render_template("uov_hf.hub", "model_card.md", card_data=card_data.to_yaml(), **fields)
-    with written_together(folder, "README.md") as temporary:
-        ModelCard(content).save(temporary / "README.md")
-        if license == "other":
-            terms = f"Weights: {fields['license_note']}\n"
-            if fields["data_license"]:
-                terms += f"\nTraining data: {fields['data_license']}\n"
+    card = ModelCard(content)
+    # Each file alone: it replaces the earlier one at once, so that a killed run leaves a card.
+    if license == "other":
+        terms = f"Weights: {fields['license_note']}\n"
+        if fields["data_license"]:
+            terms += f"\nTraining data: {fields['data_license']}\n"
+        with written_together(folder, LICENSE_FILE) as temporary:
             (temporary / LICENSE_FILE).write_text(f"# Licence of the weights\n\n{terms}", encoding="utf-8")
+    with written_together(folder, "README.md") as temporary:
+        card.save(temporary / "README.md")
 
 
 def write_default_card(folder: Path) -> None:
