@@ -19,6 +19,7 @@ from uov_hf.training.checkpoints import (
     only_run_in,
     save_checkpoint,
 )
+from uov_hf.written_together import written_together
 
 
 SETTINGS = {"learning_rate": 0.1, "output_dir": "out"}
@@ -112,6 +113,13 @@ def test_a_run_killed_while_it_removes_checkpoints_leaves_whole_ones_without_gap
         check_whole(path)
     with only_run_in(run.folder, is_main_process=True):
         assert not list(run.folder.glob(".checkpoint-*"))
+
+
+def test_the_files_of_an_export_that_works_in_the_folder_of_a_run_stay(tmp_path):
+    with written_together(tmp_path, "model.onnx") as temporary:
+        with only_run_in(tmp_path, is_main_process=True):
+            (temporary / "model.onnx").write_text("weights")
+    assert (tmp_path / "model.onnx").read_text() == "weights"
 
 
 def test_the_resumed_checkpoint_is_never_removed_even_if_its_name_has_another_step(run, tmp_path):

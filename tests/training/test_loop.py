@@ -253,6 +253,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_what_a_killed_one_left_i
     for path in leftovers:
         path.parent.mkdir()
         path.touch()
+    (tmp_path / ".saving-x" / ".lock").touch()
     (tmp_path / ".train_log.jsonl.partial").touch()
     (tmp_path / "notes.partial").touch()  # not ours
 

@@ -19,14 +19,16 @@ from uov_hf.configuration_uov import UOVConfig
 from uov_hf.data.writer_lock import writer_lock
 from uov_hf.digests import file_digest
 from uov_hf.training.settings import Settings, check_settings
+from uov_hf.written_together import remove_leftovers
 
 
 logger = get_logger(__name__)
 
 STATE_FILE = "trainer_state.json"
 DIGESTS_FILE = "SHA256SUMS"  # as `sha256sum --check` reads it
-# What a killed run leaves in its folder: checkpoints and logs without their names, and `save_checkpoint` of the hub.
-UNFINISHED = (".checkpoint-*.partial", ".*.jsonl.partial", ".saving-*")
+# What a killed run leaves in its folder beside the temporary folders of `written_together`: checkpoints and logs
+# without their names.
+UNFINISHED = (".checkpoint-*.partial", ".*.jsonl.partial")
 _NAME = re.compile(r"checkpoint-\d+")
 
 
@@ -87,6 +89,7 @@ def only_run_in(output_dir: Path, is_main_process: bool) -> Iterator[None]:
     with writer_lock(output_dir, removes_temporary=False):
         for path in [path for pattern in UNFINISHED for path in output_dir.glob(pattern)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove_leftovers(output_dir)  # an export may work in the folder; its files stay
         yield
 
 
