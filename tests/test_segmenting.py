@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from full_disk import room_for
 from PIL import Image
 
@@ -178,6 +179,29 @@ def test_a_damaged_checkpoint_is_named(tiny_segmenter, tmp_path, name, damage):
     assert (folder / name).read_bytes() != content
     with pytest.raises((ValueError, OSError), match=f"^{folder}(/{name})?: "):
         load_segmenter(folder)
+
+
+def stop(error):
+    def raise_it(*arguments, **options):
+        raise error
+
+    return raise_it
+
+
+def test_an_error_that_is_no_damage_of_the_checkpoint_keeps_its_whole_text(tiny_segmenter, monkeypatch):
+    no_hub = "We couldn't connect to the Hub.\nCheck your internet connection."
+    monkeypatch.setattr("uov_hf.segmenting.pipeline", stop(OSError(no_hub)))
+    with pytest.raises(OSError, match=r"loaded: We couldn't connect to the Hub\. Check your internet connection\.$"):
+        load_segmenter(tiny_segmenter)
+    monkeypatch.setattr("uov_hf.segmenting.pipeline", stop(torch.OutOfMemoryError("out of memory\nSee the manual")))
+    with pytest.raises(torch.OutOfMemoryError):
+        load_segmenter(tiny_segmenter)
+    monkeypatch.undo()
+    # `pipeline` collects this one as a traceback.
+    monkeypatch.setattr("uov_hf.UOVForSemanticSegmentation.from_pretrained", stop(OSError(no_hub)))
+    monkeypatch.setattr("uov_hf.UOVModel.from_pretrained", stop(OSError(no_hub)))
+    with pytest.raises(OSError, match=r"loaded: OSError: We couldn't connect to the Hub\. Check your internet .*\.$"):
+        load_segmenter(tiny_segmenter)
 
 
 def test_a_class_may_be_given_by_pictures(segmenter, tiny_segmenter, clip_folder, tmp_path):

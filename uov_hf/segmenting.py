@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ def load_segmenter(
     """Load the pipeline of a checkpoint from a folder or the Hub, by default on the GPU if there is one.
 
     Raises:
-        OSError: There is no such checkpoint, or it is damaged.
+        OSError: There is no such checkpoint, it is damaged, or the Hub cannot be reached.
+        torch.OutOfMemoryError: The GPU has no room for the weights.
         ValueError: There is no such device on this machine, or no such dtype.
     """
     if dtype != "auto" and not isinstance(getattr(torch, str(dtype).removeprefix("torch."), None), torch.dtype):
@@ -64,11 +66,14 @@ def load_segmenter(
             revision=revision,
             trust_remote_code=False,  # else transformers offers in a terminal to run the code of a repository
         )
-    except ImportError:
+    except (ImportError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # transformers and safetensors raise other errors for each kind of damage
-        # `pipeline` collects a traceback for each class that it tries; the last line has the reason.
-        reason = str(error).strip().rpartition("\n")[2]
+        reason = str(error)
+        if isinstance(error, ValueError) and "\n  File " in reason:
+            # `pipeline` collects a traceback for each class that it tries; the reason is below the last line of code.
+            reason = re.sub(r".*\n(    .*\n)*", "", reason.rpartition("\n  File ")[2], count=1)
+        reason = " ".join(reason.split())
         if "ignore_mismatched_sizes" in reason:
             reason = "config.json does not fit the weights; the report above lists the tensors."
         raise OSError(f"{path}: the checkpoint cannot be loaded: {reason or type(error).__name__}") from error
