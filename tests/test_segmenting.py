@@ -204,6 +204,19 @@ def test_an_error_that_is_no_damage_of_the_checkpoint_keeps_its_whole_text(tiny_
         load_segmenter(tiny_segmenter)
 
 
+def test_messages_name_the_final_path_of_a_result(segmenter, tmp_path, monkeypatch, caplog):
+    pytest.importorskip("laspy")
+    scan, path = write_scan(tmp_path / "scan.bin"), tmp_path / "out" / "scan.las"
+    points = np.fromfile(scan, np.float32)
+    points[:3] = np.nan
+    points.tofile(scan)
+    segment_file(segmenter, scan, path.parent, formats=["las"])
+    assert f"{path}: without 1 points that are not finite" in caplog.text
+    monkeypatch.setattr("uov_hf.results.las_results.MAX_DISTANCE", 1)
+    with pytest.raises(ValueError, match=f"^{path}: `points` must lie within 1 m .* leave out such points.$"):
+        segment_file(segmenter, scan, path.parent, formats=["las"])
+
+
 def test_a_class_may_be_given_by_pictures(segmenter, tiny_segmenter, clip_folder, tmp_path):
     scan, teacher = write_scan(tmp_path / "scan.bin"), str(clip_folder)
     Image.effect_noise((80, 80), 90).save(tmp_path / "yak.png")

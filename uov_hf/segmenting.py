@@ -332,7 +332,7 @@ def _write(result: SegmentedScan, place: Path, viewer: bool, with_arrays: bool) 
     earlier = [glob.escape(str(own / name)) for name in ("labels.npy", "scores.npy", "viewer.html")]
     with written_together(place, own / "classes.json", replaces=earlier) as temporary:
         for path in result.files:
-            write_result(temporary / path.relative_to(place), result)
+            write_result(path, result, temporary / path.relative_to(place))
         (temporary / own).mkdir(parents=True, exist_ok=True)
         _write_folder(temporary / own, result, viewer, with_arrays)
 

@@ -19,7 +19,7 @@ MAX_DISTANCE = 2_000_000  # metres: 32 bits hold 2147 km in millimetres
 MAX_INTENSITY = 65535
 
 
-def write_las(path: Path, result: SegmentedScan) -> None:
+def write_las(path: Path, result: SegmentedScan, file: Path) -> None:
     """Write the points of a LAS or LAZ file with all that it has, or those of another scan; see [`write_result`].
 
     `classification` has the code of ASPRS. If the file had other codes than 0, they are the dimension
@@ -46,7 +46,7 @@ def write_las(path: Path, result: SegmentedScan) -> None:
     for name, values in fields.items():
         cloud[name] = values
     cloud.classification = to_asprs(result.class_names)[labels]
-    cloud.write(path)
+    cloud.write(file)
 
 
 def _check_wave_packets(path: Path, scan: Path, point_format: int) -> None:

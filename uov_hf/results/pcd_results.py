@@ -38,7 +38,7 @@ class PcdContent:
     rows: np.ndarray | list[str]
 
 
-def write_pcd(path: Path, result: SegmentedScan) -> None:
+def write_pcd(path: Path, result: SegmentedScan, file: Path) -> None:
     """Write the points of a PCD file with all their bytes, or those of another scan; see [`write_result`].
 
     ASCII stays ASCII. A compressed file becomes a binary one.
@@ -55,7 +55,7 @@ def write_pcd(path: Path, result: SegmentedScan) -> None:
         body = np.concatenate([content.rows, *columns], axis=1).tobytes()
     encoding = "ascii" if isinstance(content.rows, list) else "binary"
     header = "\n".join([*lines, f"DATA {encoding}\n"]).encode("utf-8", "surrogateescape")  # comments of any encoding
-    path.write_bytes(header + body)
+    file.write_bytes(header + body)
 
 
 def read_content(path: Path) -> PcdContent:

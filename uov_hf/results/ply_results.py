@@ -9,7 +9,7 @@ from uov_hf.point_fields import load_library
 from uov_hf.results.segmented_scan import SegmentedScan, name_new_fields
 
 
-def write_ply(path: Path, result: SegmentedScan) -> None:
+def write_ply(path: Path, result: SegmentedScan, file: Path) -> None:
     """Write the elements of a PLY file, or the points of another scan; see [`write_result`]."""
     plyfile = load_library(path, "plyfile", "plyfile")
     if result.scan.suffix.lower() == ".ply":
@@ -30,4 +30,4 @@ def write_ply(path: Path, result: SegmentedScan) -> None:
     if has_lists and not content.text:
         # In elements with lists, plyfile 1.1 writes numbers in the order of the machine, whatever the header has.
         content.byte_order = "="
-    content.write(path)
+    content.write(file)

@@ -17,7 +17,7 @@ LIBRARIES = {"ply": "plyfile", "las": "laspy", "laz": "lazrs", "rrd": "rerun"}
 EXTRAS = {"rrd": "rerun"}  # of the package; the others belong to `clouds`
 
 
-def write_result(path: Path, result: SegmentedScan) -> None:
+def write_result(path: Path, result: SegmentedScan, file: Path | None = None) -> None:
     """Write a result as a file; its suffix is its format.
 
     `.label` has an id of 32 bits for each point; see [`find_label_ids`]. `.ply`, `.pcd`, `.las` and `.laz` have the
@@ -26,18 +26,24 @@ def write_result(path: Path, result: SegmentedScan) -> None:
     the coordinate system. Fields of the scan with these names stay, and the new ones are `predicted_class` and
     `predicted_score`. A scan in another format is converted: x, y, z in its own coordinates, and intensity.
 
+    Args:
+        path (`Path`): The file, which messages name.
+        result (`SegmentedScan`): The scan and its labels.
+        file (`Path`, *optional*): A temporary file that is written instead, and that the caller moves to `path`.
+
     Raises:
         ValueError: The file is the scan itself, or the fields of the scan cannot be written.
         ImportError: The library that writes this format is not installed.
     """
     check_is_not_the_scan(path, result.scan)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    file = file or path
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _WRITERS[path.suffix[1:].lower()](path, result)
+        _WRITERS[path.suffix[1:].lower()](path, result, file)
     except (OSError, ImportError):
         raise
     except Exception as error:  # a library reads some headers that it cannot write
-        if isinstance(error, ValueError) and str(result.scan) in str(error):
+        if isinstance(error, ValueError) and (str(result.scan) in str(error) or str(path) in str(error)):
             raise
         raise ValueError(
             f"{path}: the fields of {result.scan} cannot be written with the labels: {type(error).__name__}: {error}. "
@@ -72,18 +78,18 @@ def check_libraries(formats: Sequence[str]) -> None:
             )
 
 
-def _write_label(path: Path, result: SegmentedScan) -> None:
-    find_label_ids(result.class_names)[result.labels].astype("<u4").tofile(path)
+def _write_label(path: Path, result: SegmentedScan, file: Path) -> None:
+    find_label_ids(result.class_names)[result.labels].astype("<u4").tofile(file)
 
 
-def _write_rrd(path: Path, result: SegmentedScan) -> None:
+def _write_rrd(path: Path, result: SegmentedScan, file: Path) -> None:
     names, points = result.class_names, result.cloud.file_points
     shown = points, result.labels, names, class_colors(names)
     intensity = points[:, 3] if points.shape[1] > 3 else None
-    show_in_rerun(*shown, scores=result.scores, intensity=intensity, title=result.scan.name, path=path)
+    show_in_rerun(*shown, scores=result.scores, intensity=intensity, title=result.scan.name, path=file)
 
 
-_WRITERS: dict[str, Callable[[Path, SegmentedScan], None]] = {
+_WRITERS: dict[str, Callable[[Path, SegmentedScan, Path], None]] = {
     "label": _write_label,
     "ply": write_ply,
     "pcd": write_pcd,
