@@ -217,6 +217,18 @@ def test_messages_name_the_final_path_of_a_result(segmenter, tmp_path, monkeypat
         segment_file(segmenter, scan, path.parent, formats=["las"])
 
 
+def test_a_name_of_a_result_outside_the_folder_of_results_is_refused_before_the_network_runs(
+    segmenter, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    scan = write_scan(tmp_path / "scan.bin")
+    segment_file(segmenter, scan, "out/scan", formats=["label"], result_name=tmp_path / "out" / "scan")
+    assert (tmp_path / "out" / "scan.label").is_file() and (tmp_path / "out" / "scan" / "classes.json").is_file()
+    monkeypatch.setattr(type(segmenter), "__call__", stop(RuntimeError("the network has run")))
+    with pytest.raises(ValueError, match="`result_name` must be a name in the folder out/scan, .* got elsewhere/scan"):
+        segment_file(segmenter, scan, "out/scan", formats=["label"], result_name="elsewhere/scan")
+
+
 def test_a_class_may_be_given_by_pictures(segmenter, tiny_segmenter, clip_folder, tmp_path):
     scan, teacher = write_scan(tmp_path / "scan.bin"), str(clip_folder)
     Image.effect_noise((80, 80), 90).save(tmp_path / "yak.png")

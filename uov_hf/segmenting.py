@@ -132,11 +132,16 @@ def segment_file(
             Whether to write `viewer.html`, several megabytes for a large scan.
 
     Raises:
-        ValueError: The scan cannot be read or segmented. The message names the file.
+        ValueError: The scan cannot be read or segmented; the message names the file. Or `result_name` is elsewhere.
         ImportError: A library of a format is not installed.
     """
     scan, folder = Path(scan), Path(output_dir)
+    stem = Path(result_name or folder / without_suffix(scan.name))
     check_libraries(formats)
+    if not Path(os.path.abspath(folder)).is_relative_to(os.path.abspath(stem.parent)):
+        raise ValueError(
+            f"`result_name` must be a name in the folder {folder}, or in one that contains it, got {result_name}."
+        )
     if not 0 <= min_score <= 1:
         raise ValueError(f"`min_score` must be a probability, from 0 to 1, got {min_score}.")
     cloud = read_cloud(scan, num_columns)
@@ -158,7 +163,6 @@ def segment_file(
     except ValueError as error:
         raise ValueError(f"{scan}: {error}") from error
     labels = result["segmentation"].astype(np.uint8)
-    stem = Path(result_name or folder / without_suffix(scan.name))
     segmented = SegmentedScan(
         scan,
         folder,
@@ -328,7 +332,7 @@ def _extent(cloud: PointCloud) -> float:
 
 def _write(result: SegmentedScan, place: Path, viewer: bool, with_arrays: bool) -> None:
     """Write all files of a result; `place` is the folder of those in other formats, or one that contains it."""
-    own = result.folder.relative_to(place)
+    own = Path(os.path.abspath(result.folder)).relative_to(os.path.abspath(place))
     earlier = [glob.escape(str(own / name)) for name in ("labels.npy", "scores.npy", "viewer.html")]
     with written_together(place, own / "classes.json", replaces=earlier) as temporary:
         for path in result.files:
