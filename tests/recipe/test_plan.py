@@ -83,7 +83,7 @@ def test_an_interrupted_label_set_does_not_continue_with_other_files(content):
     (stage.output_dir / RECORD).write_text(json.dumps({"settings": dict(stage.settings), "inputs": {"frames": "old"}}))
     assert actions(recipe)["generate_label_set"] == "repeat"  # it has no labels
     (stage.output_dir / "label_set.json").touch()
-    with pytest.raises(ValueError, match="frames changed.*`--from generate_label_set`"):
+    with pytest.raises(ValueError, match="frames changed.*finish it with that version.*`--from generate_label_set`"):
         make_plan(recipe)
 
 

@@ -84,8 +84,9 @@ def _action(made: RecipeStage, is_repeated: bool) -> Action:
     if stage.changes and has_result:  # it may have taken days
         raise ValueError(
             f"{stage.output_dir} has a result of {stage.name}, finished or not, with other settings or files: "
-            f"{'; '.join(stage.changes[:MAX_CHANGES])}. Give another output_dir to keep it, or `--from {stage.name}` "
-            "to delete it and to run the stage again."
+            f"{'; '.join(stage.changes[:MAX_CHANGES])}. If another version of uov-hf began the recipe, "
+            f"finish it with that version. Otherwise give another output_dir to keep it, or `--from {stage.name}` to "
+            "delete it and to run the stage again."
         )
     if stage.changes:
         return _repeat(made)
