@@ -100,6 +100,15 @@ def test_an_evaluation_has_narrower_bounds_than_a_training():
         assert compare(first, second).is_reproduced == is_reproduced
 
 
+def test_a_metric_that_is_nan_in_both_runs_is_equal():
+    first = changed(record_of(), execution={"device": "cuda"}, metrics={"loss": float("nan")})
+    second = changed(first, **OTHER, metrics={"loss": float("nan")})
+    comparison = compare(first, second)
+    assert comparison.is_reproduced and all(row.is_equal for row in comparison.metrics)
+    for pair in ((first, changed(second, metrics={"loss": 1.0})), (changed(first, metrics={"loss": 1.0}), second)):
+        assert not compare(*pair).is_reproduced
+
+
 def test_runs_without_results_and_of_two_programs_are_not_compared_as_equal():
     empty = changed(record_of(), outputs={})
     empty["outputs"].clear()

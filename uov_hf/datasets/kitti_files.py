@@ -10,7 +10,7 @@ from uov_hf.geometry.rotation import rigid_motion
 
 
 def read_calibration(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """The matrices of a calibration file by name, `(3, 4)` or, of a rotation (`R0_rect`), `(3, 3)`.
+    """The matrices of a calibration file by name. A rotation (`R0_rect`) is `(3, 3)`, the other matrices are `(3, 4)`.
 
     Raises:
         ValueError: The file is missing, or has no such matrix of one of the `names`, or one without an inverse.

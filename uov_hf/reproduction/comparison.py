@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 # Programs without a training. Rounding moves single points and segments between two labels of nearly the same score.
 WITHOUT_TRAINING = ("evaluate", "generate_label_set", "label_points")
-# Arguments that no result depends on, or whose files are compared.
+# Differences in these arguments are not shown: no result depends on them, or the digests of their files are compared.
 MAY_CHANGE = {*MAY_CHANGE_IN_TRAINING, "update_card", "mixed_precision", "recipe"} - {"num_processes"}
 SHOWN_DIGITS = 16  # of a digest; run.json has all
 
@@ -141,8 +141,9 @@ def _compare_digests(name: str, first: str | None, second: str | None) -> Row:
 
 def _compare_metrics(name: str, bounds: Bounds, first: float | None, second: float | None) -> Row:
     shown = tuple("–" if value is None else f"{value:.6g}" for value in (first, second))
-    within_bounds = first is not None and second is not None and bounds.contain(first, second)
-    return Row(name, (shown[0], shown[1]), first == second, within_bounds)
+    is_equal = first == second or (first != first and second != second)  # NaN in both is the same result
+    within_bounds = is_equal or (first is not None and second is not None and bounds.contain(first, second))
+    return Row(name, (shown[0], shown[1]), is_equal, within_bounds)
 
 
 def _other_differences(first: RunRecord, second: RunRecord) -> list[str]:

@@ -39,7 +39,7 @@ class Environment:
     gpus: list[str] = field(default_factory=list)
 
     def differences(self, other: "Environment") -> list[str]:
-        """What `other` has else, such as `torch 2.9.0 -> 2.10.0`."""
+        """Each value that differs, and that of `other`, such as `torch 2.9.0 -> 2.10.0`."""
         ours, theirs = (
             {**{name: value for name, value in asdict(one).items() if name != "versions"}, **one.versions}
             for one in (self, other)
