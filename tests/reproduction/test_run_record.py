@@ -67,6 +67,22 @@ def test_digests_of_weights_are_those_of_sha256sum_and_those_of_results_leave_ou
     assert metrics == {"step": 2, "loss": 1.5, "all_points.mean_iou": 0.25}
 
 
+def test_the_metrics_of_abstention_and_under_corruptions_are_those_of_the_run(tmp_path):
+    condition = {"all_points": {"mean_iou": 0.25}, "abstention": {"area_under_risk_coverage": 0.125}}
+    corruption = {"severities": {"light": condition}, "resilience_rate": 0.5, "corruption_error": None}
+    robustness = {"seed": 0, "corruptions": {"fog": corruption}, "mean_resilience_rate": 0.75}
+    (tmp_path / "metrics.json").write_text(json.dumps({**condition, "robustness": robustness, "note": "mean_iou"}))
+    _, metrics = describe_outputs(tmp_path)
+    assert metrics == {
+        "all_points.mean_iou": 0.25,
+        "abstention.area_under_risk_coverage": 0.125,
+        "robustness.mean_resilience_rate": 0.75,
+        "robustness.corruptions.fog.resilience_rate": 0.5,
+        "robustness.corruptions.fog.severities.light.all_points.mean_iou": 0.25,
+        "robustness.corruptions.fog.severities.light.abstention.area_under_risk_coverage": 0.125,
+    }
+
+
 @pytest.mark.parametrize(
     "file, old, new",
     [

@@ -22,7 +22,18 @@ RESULT_FILES = ("metrics.json", "results.json")
 SUBMISSION = "submission"  # folder of predictions in the layout of a benchmark
 # Of the content of results: times, and the paths of inputs, which a machine decides.
 NOT_COMPARED = ("seconds", "stages", "model_name_or_path", "dataset")
-TOTALS = ("mean_iou", "overall_accuracy", "fwiou", "expected_calibration_error", "pq")
+TOTALS = (
+    "mean_iou",
+    "overall_accuracy",
+    "fwiou",
+    "expected_calibration_error",
+    "area_under_risk_coverage",
+    "pq",
+    "resilience_rate",
+    "corruption_error",
+    "mean_resilience_rate",
+    "mean_corruption_error",
+)
 
 
 def find_evaluations(folder: Path) -> dict[Path, int]:
@@ -40,7 +51,7 @@ def describe_outputs(
         folder (`Path`): Of the run.
         places (`Iterable[str]`, *optional*): The folders in it with results; by default itself alone.
         before (`Mapping[Path, int]`, *optional*):
-            From `find_evaluations`, before the run: what it has left as it was is not its result.
+            From `find_evaluations`, before the run. Files unchanged since then are not results of this run.
 
     Returns:
         `Digests`: By path in the folder, the SHA-256: of weights and descriptions the file's; of `metrics.json` and
@@ -85,15 +96,15 @@ def _digest_json(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _totals(results: dict[str, Any]) -> Metrics:
-    """The totals of each region or method."""
-    return {
-        f"{name}.{total}": part[total]
-        for name, part in results.items()
-        if isinstance(part, dict)
-        for total in TOTALS
-        if isinstance(part.get(total), float)  # None where no class has truth
-    }
+def _totals(results: dict[str, Any], place: str = "") -> Metrics:
+    """The totals of each region, range, condition or method, such as `robustness.clean.all_points.mean_iou`."""
+    totals = Metrics()
+    for name, value in results.items():
+        if isinstance(value, dict):
+            totals |= _totals(value, f"{place}{name}.")
+        elif name in TOTALS and isinstance(value, float):  # None where no class has truth
+            totals[f"{place}{name}"] = value
+    return totals
 
 
 def _describe_shards(shards: Shards) -> tuple[str, Metrics]:
