@@ -13,7 +13,7 @@ from uov_hf.data import load_frames
 from uov_hf.digests import file_digest
 from uov_hf.labels import LabelSet
 from uov_hf.recipe.programs import script_arguments
-from uov_hf.reproduction import outputs
+from uov_hf.reproduction import inputs, outputs
 from uov_hf.reproduction.environment import describe_environment, git_state
 from uov_hf.reproduction.inputs import describe_changes, digest_inputs
 from uov_hf.reproduction.outputs import describe_outputs
@@ -153,6 +153,17 @@ def test_labels_that_were_edited_are_noticed_though_their_files_have_the_same_si
     path = next(street.glob("lidarseg/*/*.bin"))
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
     assert describe_changes(before, digest_inputs("evaluate", finetuning(street))) == ["ground truth changed"]
+
+
+def test_of_many_label_files_a_fixed_number_is_read(other_street, monkeypatch):
+    read = []
+    monkeypatch.setattr(inputs, "NUM_READ", 3)
+    monkeypatch.setattr(inputs, "file_digest", lambda path: read.append(path) or file_digest(path))
+    frames = load_frames("nuscenes", "all", data_dir=other_street)
+    files = [frames.source.frames[index].label_file for index in frames.indices]
+    digest = inputs._digest_truth([frames])
+    assert read == [files[place * len(files) // 3] for place in range(3)] and len(files) > 3
+    assert inputs._digest_truth([frames]) == digest
 
 
 def test_a_record_is_read_back_with_short_paths_and_stays_until_the_next_run_has_ended(
