@@ -109,7 +109,8 @@ def test_a_baseline_of_other_scans_is_refused(change, message, tmp_path):
 
 def test_a_missing_or_broken_baseline_is_named(tmp_path):
     (tmp_path / "broken.json").write_text("{")
-    for name in ("missing.json", "broken.json"):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name in ("missing.json", "broken.json", "deep.json"):
         with pytest.raises(ValueError, match=f"{name}: expected the metrics.json of an evaluation with --corruptions"):
             read_baseline(tmp_path / name, ["fog"], **SAME)
 

@@ -51,6 +51,14 @@ def test_json_that_was_cut_short_is_named(model, tmp_path, name):
         check_checkpoint(str(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["[]", '{"weight_map": {"a": 3}}', '{"weight_map": {"a": [1]}}', "[" * 100_000])
+def test_a_list_of_weight_files_of_another_form_is_named(model, tmp_path, content):
+    save(tmp_path, model, max_shard_size="20KB")
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(OSError, match="index.json: expected the list of the weight files, got: "):
+        check_checkpoint(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -134,6 +134,15 @@ def test_python_files_that_a_record_names_run_only_if_they_are_trusted(evaluatio
     pickled = {"program": "finetune", "arguments": {"resume_from_checkpoint": "x/checkpoint-1", "output_dir": "out"}}
     with pytest.raises(ValueError, match="executes x/checkpoint-1"):
         prepare({**record, **pickled}, tmp_path / "again", {})
+    in_section = {"program": "train", "arguments": {"recipe": {"pretrain": {"resume_from_checkpoint": "x"}}}}
+    with pytest.raises(ValueError, match="executes x. Give --trust_code"):
+        prepare({**record, **in_section}, tmp_path / "again", {})
+
+
+def test_a_record_of_a_recipe_without_its_content_is_refused(evaluation, tmp_path):
+    for arguments in ({}, {"recipe": "demo"}):
+        with pytest.raises(ValueError, match="run.json: expected the content of a recipe in arguments.recipe"):
+            prepare({**evaluation, "program": "train", "arguments": arguments}, tmp_path / "again", {})
 
 
 def test_a_launcher_is_the_users_own(evaluation, tmp_path):

@@ -199,8 +199,42 @@ def test_the_results_of_an_earlier_run_in_the_folder_are_not_those_of_the_new_on
     assert read_record(tmp_path / RUN_FILE)["outputs"].keys() == {"metrics.json"}
 
 
-@pytest.mark.parametrize("content, message", [("[", "got no JSON"), ("{}", "which has format_version, program")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[", "JSON, got"),
+        ("[" * 100_000, "JSON, got"),
+        ("{}", "the `run.json` of a run, which has format_version, program"),
+        ('{"format_version": 2, "environment": {}}', "format version 1, got 2. Use the version"),
+    ],
+)
 def test_a_file_that_is_no_record_is_named(tmp_path, content, message):
     (tmp_path / RUN_FILE).write_text(content)
-    with pytest.raises(ValueError, match=f"run.json: expected .*{message}"):
+    with pytest.raises(ValueError, match=f"run.json: expected {message}"):
         read_record(tmp_path / RUN_FILE)
+
+
+@pytest.mark.parametrize(
+    "name, key, value",
+    [
+        ("environment", "versions", {"torch": 2}),
+        ("environment", "gpus", None),
+        ("environment", "weather", "fine"),
+        ("execution", "num_processes", "2"),
+        ("execution", "num_threads", True),
+        ("inputs", "frames", 1),
+        ("outputs", "model.safetensors", None),
+        ("metrics", "loss", "low"),
+    ],
+)
+def test_a_record_with_values_of_other_types_is_named(tmp_path, name, key, value):
+    path = tmp_path / RUN_FILE
+    RunRecorder(tmp_path, "evaluate", [], EXECUTION).write()
+    record = json.loads(path.read_text())
+    assert read_record(path) == record
+    path.write_text(json.dumps({**record, name: {**record[name], key: value}}))
+    with pytest.raises(ValueError, match=f"run.json: expected the `run.json` of a run, got one in which {name} is"):
+        read_record(path)
+    path.write_text(json.dumps({**record, name: []}))
+    with pytest.raises(ValueError, match=f"got one in which {name} is"):
+        read_record(path)

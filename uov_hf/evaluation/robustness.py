@@ -1,6 +1,5 @@
 """Robo3D's mean corruption error and mean resilience rate, of the metrics under corruptions."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from uov_hf.evaluation.conditions import ConditionMetrics
 from uov_hf.evaluation.corruptions import SEVERITIES
 from uov_hf.hub.upload import hide_folders
+from uov_hf.setting_files import read_json
 
 
 NO_BASELINE = (
@@ -82,7 +82,7 @@ def read_baseline(
         ValueError: The file is missing, or of an evaluation without these corruptions or of other scans.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(Path(path))
         known = {
             "class_names": content["class_names"],
             "split": content["split"],
@@ -92,7 +92,7 @@ def read_baseline(
         found = content["robustness"]["corruptions"]
         errors = {name: _sum_of_errors(found[name]["severities"]) for name in corruptions}
         name = str(hide_folders(content["model_name_or_path"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"--corruption_baseline {path}: expected the metrics.json of an evaluation with --corruptions "
             f"{' '.join(corruptions)}: {type(error).__name__}: {error}"

@@ -21,6 +21,7 @@ from uov_hf.modeling_uov_pretraining import UOVForPreTraining
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.pipeline_uov import PointCloudSegmentationPipeline
 from uov_hf.processing_uov import UOVProcessor
+from uov_hf.setting_files import read_json
 from uov_hf.written_together import written_together
 
 
@@ -89,10 +90,10 @@ def _check_files(folder: Path) -> None:
     files = [single]
     if index.is_file() and not single.is_file():
         try:
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        except (ValueError, KeyError, AttributeError) as error:
+            names = {*read_json(index)["weight_map"].values()}
+            files = [folder / name for name in sorted(names)]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OSError(f"{index}: expected the list of the weight files, got: {error!r}. {SAVE_AGAIN}") from error
-        files = [folder / name for name in sorted(set(names))]
     for file in files:
         if not file.is_file():
             raise OSError(f"{file}: expected the weights of the checkpoint, got no such file. {SAVE_AGAIN}")

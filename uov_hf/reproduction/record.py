@@ -4,9 +4,10 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from types import UnionType
+from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints
 
 import torch
 from accelerate import Accelerator
@@ -16,9 +17,10 @@ from uov_hf.data.shard_file import write_atomically
 from uov_hf.modeling_uov_pretraining import UOVForPreTraining
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.recipe.programs import relative_path
-from uov_hf.reproduction.environment import describe_environment
+from uov_hf.reproduction.environment import Environment, describe_environment
 from uov_hf.reproduction.inputs import Digests, digest_inputs
 from uov_hf.reproduction.outputs import Metrics, describe_outputs, find_evaluations
+from uov_hf.setting_files import read_json
 from uov_hf.training.run import COMPUTE_DTYPES
 
 
@@ -154,20 +156,35 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         ValueError: The file is no record of a run, or has another format version.
     """
-    try:
-        record: RunRecord = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected the `{RUN_FILE}` of a run, got no JSON: {error}.") from error
-    if not isinstance(record, dict) or not record.keys() >= RunRecord.__required_keys__:
-        raise ValueError(
-            f"{path}: expected the `{RUN_FILE}` of a run, which has {', '.join(RunRecord.__annotations__)}."
-        )
+    record = read_json(path)
+    types = get_type_hints(RunRecord) | {"environment": Environment, "execution": Execution}
+    if not isinstance(record, dict) or "format_version" not in record:
+        raise ValueError(f"{path}: expected the `{RUN_FILE}` of a run, which has {', '.join(types)}.")
     if record["format_version"] != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: expected format version {FORMAT_VERSION}, got {record['format_version']}. Use the version of "
-            f"uov-hf that wrote it: {record['environment']['versions'].get('uov-hf')}."
+            f"{path}: expected format version {FORMAT_VERSION}, got {record['format_version']!r}. Use the version of "
+            "uov-hf that wrote the file: `environment` in it names the version."
         )
-    return record
+    if wrong := [name for name, hint in types.items() if name not in record or not _fits(record[name], hint)]:
+        raise ValueError(
+            f"{path}: expected the `{RUN_FILE}` of a run, got one in which {', '.join(wrong)} is missing or "
+            "of another form. Use the file as uov-hf wrote it."
+        )
+    return RunRecord(**record)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a JSON value has the type of a field; a dataclass stands for a mapping with its fields."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        return isinstance(value, dict) and {*value} == {*hints} and all(_fits(value[key], hints[key]) for key in hints)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(hint)[1]) for item in value.values())
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    return hint is Any or type(value) is hint or (hint is float and type(value) is int)
 
 
 def _as_typed(program: str) -> list[str]:

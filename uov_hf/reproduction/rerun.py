@@ -98,7 +98,7 @@ def _code_in(value: object) -> set[str]:
     """The Python files that the arguments of a run name, and the pickled state that it resumes from."""
     if isinstance(value, dict):
         checkpoint = value.get("resume_from_checkpoint")
-        pickles = {checkpoint} if checkpoint is not None and not _continues_itself(value) else set[str]()
+        pickles = {str(checkpoint)} if checkpoint is not None and not _continues_itself(value) else set[str]()
         return pickles.union(*map(_code_in, value.values()))
     if isinstance(value, list):
         return set[str]().union(*map(_code_in, value))
@@ -172,22 +172,27 @@ def _continues_itself(arguments: Mapping[str, Any]) -> bool:
     checkpoint = arguments.get("resume_from_checkpoint")
     if checkpoint in (None, "latest"):
         return checkpoint is not None
-    return Path(checkpoint).is_relative_to(arguments["output_dir"])
+    folder = arguments.get("output_dir")  # a section of a recipe has none
+    return isinstance(checkpoint, str) and isinstance(folder, str) and Path(checkpoint).is_relative_to(folder)
 
 
 def _prepare_recipe(record: RunRecord, output_dir: Path, changes: Changes, launcher: str | None) -> Rerun:
     """A recipe runs from its recorded content: its file may have been edited since."""
     arguments = record["arguments"]
+    if not isinstance(arguments.get("recipe"), dict):
+        raise ValueError(f"{RUN_FILE}: expected the content of a recipe in arguments.recipe, as uov-hf wrote it.")
     content = {**arguments["recipe"], "output_dir": str(output_dir)}
     for name, value in changes.items():
         stage, dot, argument = name.partition(".")
         content[stage] = {**(content.get(stage) or {}), argument: value} if dot else value
     for stage in content.keys() & SECTIONS.keys():
+        if not isinstance(content[stage] or {}, dict):
+            continue  # `make_recipe` refuses it with a message
         known = {one.name for one in fields(arguments_of(stage))}
         content[stage] = {**(content[stage] or {}), **{name: QUIET[name] for name in QUIET.keys() & known}}
     recipe = make_recipe(content, RUN_FILE, ("launcher",) if launcher else None)
     words = ["-m", "uov_hf_cli", RECIPE, str(output_dir / "recipe.yaml")]
-    words += flags({"until": arguments["until"], "launcher": launcher})
+    words += flags({"until": arguments.get("until"), "launcher": launcher})
     launch = Launch(environment=_environment_of(Execution(**record["execution"])))
     files = {"recipe.yaml": yaml.safe_dump(content, sort_keys=False)}
     return Rerun(launch, words, digest_inputs_of_recipe(recipe), output_dir, output_dir / RUN_FILE, files)
