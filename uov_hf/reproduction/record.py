@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypedDict, Union, cast, get_args, get_origin, get_type_hints
 
 import torch
 from accelerate import Accelerator
@@ -170,7 +170,7 @@ def read_record(path: Path) -> RunRecord:
             f"{path}: expected the `{RUN_FILE}` of a run, got one in which {', '.join(wrong)} is missing or "
             "of another form. Use the file as uov-hf wrote it."
         )
-    return RunRecord(**record)
+    return cast(RunRecord, record)  # as just checked
 
 
 def _fits(value: object, hint: Any) -> bool:
