@@ -28,6 +28,16 @@ EXCLUDED = (
 )
 
 
+# Checks of arguments. Their texts are names and shapes for a message, and kinds of dtypes, to which "XX" adds none.
+CHECKS = m.Call(
+    func=m.Name("check_array")
+    | m.Name("check_ids")
+    | m.Name("are_in_range")
+    | m.Name("to_tensor")
+    | m.Name("to_array")
+)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One change of a file.
@@ -70,10 +80,13 @@ class _Finder(cst.CSTVisitor):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[cst.CSTNode, cst.CSTNode]] = []
+        self.texts_of_checks: set[cst.CSTNode] = set()
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if m.matches(node, EXCLUDED):
+        if m.matches(node, EXCLUDED) or node in self.texts_of_checks:
             return False
+        if m.matches(node, CHECKS):
+            self.texts_of_checks |= {*m.findall(node, m.SimpleString() | m.FormattedString())}
         for kind, operator in mutation_operators:
             if isinstance(node, kind) and operator is not operator_assignment:
                 self.found += [(node, after) for after in operator(node) if not _is_excluded(node, after)]

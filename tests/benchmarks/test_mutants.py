@@ -148,3 +148,8 @@ def test_every_reason_is_about_a_line_that_is_there():
         lines = (REPOSITORY / entry["file"]).read_text(encoding="utf-8").splitlines()
         assert entry["line"] in {line.split("  # ")[0].strip() for line in lines}, entry
         assert entry["reason"]
+
+
+def test_names_and_shapes_of_a_checked_array_are_words():
+    changes = [mutant.change for mutant in find_mutants('check_array("walls", walls, ("num_walls", 3), "iu")\n')]
+    assert "3 → 4" in changes and not [change for change in changes if "XX" in change]
