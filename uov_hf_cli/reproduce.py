@@ -37,13 +37,16 @@ def run(args: argparse.Namespace) -> Iterable[str]:
     from uov_hf.reproduction.record import read_record
     from uov_hf.reproduction.rerun import check_inputs, default_folder, prepare, run_again
 
+    if args.record.is_dir():
+        raise ValueError(f"{args.record} is a folder: give {args.record / 'run.json'}.")
     first = read_record(args.record)
     other = args.against
     if other is None:
         output_dir = args.output_dir or default_folder(first, args.record)
         rerun = prepare(first, output_dir, parse_set(args.set), args.trust_code, args.launcher)
         check_inputs(first, rerun)
-        yield f"All inputs ({len(first['inputs'])}) are those of the first run. Running: {first['command']}"
+        yield f"All inputs ({len(first['inputs'])}) are those of the first run: {first['command']}"
+        yield f"Running it again into {output_dir}{''.join(f', with {text}' for text in args.set)} …"
         try:
             run_again(rerun)
         except subprocess.CalledProcessError as error:
@@ -64,5 +67,7 @@ def parse_set(texts: list[str]) -> dict[str, object]:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set: expected NAME=VALUE, such as data_dir=data/nuscenes, got {text!r}.")
+        if name == "output_dir":
+            raise ValueError("--set output_dir: give the folder of the second run as --output_dir.")
         changes[name] = yaml.safe_load(value)
     return changes

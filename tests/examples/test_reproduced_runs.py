@@ -67,7 +67,7 @@ def test_a_run_of_other_code_is_not_reproduced(settings_of, run_script, tmp_path
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 0'))
     status, output = reproduce(tuned)
     assert status == 1 and "DIFFERS  model.safetensors" in output
-    assert "The environments differ: in nothing that run.json records." in output and "Not reproduced" in output
+    assert "The runs also differ in nothing that run.json records" in output and "Not reproduced" in output
 
 
 @pytest.mark.slow

@@ -158,6 +158,10 @@ def test_a_folder_with_files_and_arguments_that_do_not_exist_are_refused(evaluat
         prepare(evaluation, tmp_path / "again", {"data_di": "x"})
     assert main(["reproduce", str(tmp_path / "first" / RUN_FILE), "--set", "seed"]) == 1
     assert "--set: expected NAME=VALUE" in capsys.readouterr().err
+    assert main(["reproduce", str(tmp_path / "first" / RUN_FILE), "--set", "output_dir=elsewhere"]) == 1
+    assert "--set output_dir: give the folder of the second run as --output_dir" in capsys.readouterr().err
+    assert main(["reproduce", str(tmp_path / "first")]) == 1
+    assert f"first is a folder: give {tmp_path / 'first' / RUN_FILE}" in capsys.readouterr().err
 
 
 def test_two_records_are_compared_without_a_run(evaluation, tmp_path, capsys):

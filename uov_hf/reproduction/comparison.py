@@ -91,7 +91,9 @@ class Comparison:
             yield f"{state}  {row.name:{width}}  {' -> '.join(values)}"
         yield f"{sum(row.is_equal for row in self.metrics)} of {len(self.metrics)} metrics are equal."
         if not self.is_equal:
-            yield f"The environments differ: {'; '.join(self.differences) or 'in nothing that run.json records'}."
+            # An edited scan of the same size is no difference between the records.
+            nothing = "nothing that run.json records; scans and images were compared by names and sizes"
+            yield f"The runs also differ in {'; '.join(self.differences) or nothing}."
         yield self._summary()
 
     def _summary(self) -> str:
