@@ -92,3 +92,9 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(model, tmp_path, num_b
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in before.iterdir()
     }
+
+
+@pytest.mark.parametrize("max_shard_size", [None, "20KB"])
+def test_who_may_read_the_configuration_may_read_the_weights(model, tmp_path, max_shard_size):
+    save(tmp_path, model, max_shard_size=max_shard_size)
+    assert len({path.stat().st_mode for path in [*tmp_path.glob("*.safetensors"), tmp_path / "config.json"]}) == 1

@@ -135,6 +135,8 @@ def save_checkpoint(
         model.save_pretrained(temporary, **options)
         processor.save_pretrained(temporary)
         _add_code(temporary)
+        for weights in temporary.glob("*.safetensors"):  # safetensors lets nobody else read them
+            shutil.copymode(temporary / "config.json", weights)
 
 
 def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[UploadOptions]) -> str:
