@@ -52,9 +52,19 @@ def read_results(output_dir: Path) -> dict[str, dict[str, Any]]:
         if not path.exists():
             continue
         results[name] = result = json.loads(path.read_text())
-        rows = result["rows"]
+        rows = _by_file(result["rows"]) if name == "properties" else result["rows"]
         result["table"] = table(list(rows[0]), [row.values() for row in rows]) if rows else ""
     return results
+
+
+def _by_file(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The sums of the properties of each file: there are a hundred properties."""
+    files = {row["file"]: [own for own in rows if own["file"] == row["file"]] for row in rows}
+    sums = ("examples", "failures")
+    return [
+        {"file": file, "properties": len(own), **{name: sum(row[name] for row in own) for name in sums}}
+        for file, own in files.items()
+    ]
 
 
 def render(results: dict[str, dict[str, Any]], faults: list[dict[str, str]]) -> str:

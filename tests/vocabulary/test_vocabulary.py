@@ -69,3 +69,9 @@ def test_raw_labels_that_are_no_whole_numbers_are_refused(nuscenes, labels):
 def test_a_raw_label_beyond_int64_is_unknown(nuscenes):
     with pytest.raises(ValueError, match="ids that nuscenes does not have"):
         nuscenes.classes_of(np.array([2**64 - 1], np.uint64))
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((2, 0), complex)])
+def test_no_labels_have_no_classes(empty):
+    classes = load_vocabulary("nuscenes").classes_of(empty)
+    assert classes.shape == np.shape(empty) and classes.dtype == np.uint8

@@ -106,7 +106,9 @@ class Vocabulary:
             ValueError: A raw id is unknown, or is no whole number.
         """
         raw_labels = to_array("raw_labels", raw_labels)
-        if len(raw_labels.reshape(-1)) and raw_labels.dtype.kind not in "iu":  # an empty list becomes float64
+        if not raw_labels.size:  # NumPy makes an empty list float64
+            return np.zeros(raw_labels.shape, np.uint8)
+        if raw_labels.dtype.kind not in "iu":
             raise ValueError(f"`raw_labels` must be whole numbers, got {raw_labels.dtype}.")
         raw_labels = to_int64(raw_labels)
         place = np.searchsorted(self._sorted_ids, raw_labels).clip(max=len(self.raw_ids) - 1)
