@@ -46,8 +46,7 @@ ALL_AT_ONCE = Change(f"{WORKERS} {MEMORY}", accumulation=1, num_processes=2, fro
 # The division of a step: the rows of a micro-batch, its accumulation and its processes.
 SHUFFLED = [
     *((stage, ON_TWO) for stage in STAGES),
-    ("pretrain", BATCH_OF_TWO),
-    *(slow(stage, BATCH_OF_TWO) for stage in ("distill", "finetune")),
+    ("pretrain", BATCH_OF_TWO),  # not of the others: Lovász-softmax sorts all points of a micro-batch
     *(("finetune", change) for change in (Change(MEMORY), Change(from_parquet=True))),
     *(slow(stage, change) for stage in STAGES[:2] for change in (Change(MEMORY), Change(from_parquet=True))),
     *(slow(stage, Change(WORKERS)) for stage in STAGES),
