@@ -59,7 +59,9 @@ ROOMS = {
     ),
     "metrics": Room(
         ("uov_hf/evaluation/metrics.py", "uov_hf/evaluation/panoptic.py"),
-        tuple(f"tests/evaluation/test_{name}.py" for name in ("metrics", "panoptic_quality", "reliability")),
+        tuple(
+            f"tests/evaluation/test_{name}.py" for name in ("metrics", "panoptic_quality", "reliability", "abstention")
+        ),
     ),
     "projection": Room(
         ("uov_hf/geometry/projection.py", "uov_hf/geometry/occlusion.py"),
