@@ -78,7 +78,8 @@ def mutate_tree(tree: Any, rng: random.Random) -> Any:
     elif kind == 2:
         node[str(rng.choice(STRANGE))] = node[key]
     elif kind == 3 and isinstance(node[key], (int, float)) and not isinstance(node[key], bool):
-        node[key] = rng.choice((node[key] + 1, node[key] - 1, -node[key], node[key] * 2**33, float(node[key])))
+        own = node[key] if abs(node[key]) < 1 << 200 else 1  # it grows each time, and no float is so large
+        node[key] = rng.choice((own + 1, own - 1, -own, own * 2**33, float(own)))
     elif kind == 4:
         node[key] = [node[key]] if rng.random() < 0.5 else str(node[key])
     else:

@@ -9,6 +9,7 @@ line only writes the page. All checks together take a night on two cores. Needs 
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def read_results(output_dir: Path) -> dict[str, dict[str, Any]]:
         if not path.exists():
             continue
         results[name] = result = json.loads(path.read_text())
+        result["command"] = re.sub(r" --output_dir \S+", "", result["command"])  # a folder of one machine
         rows = _by_file(result["rows"]) if name == "properties" else result["rows"]
         result["table"] = table(list(rows[0]), [row.values() for row in rows]) if rows else ""
     return results

@@ -10,7 +10,7 @@ for library in ("laspy", "plyfile", "pypcd4", "rosbags"):
     pytest.importorskip(library)
 if not sys.platform.startswith("linux"):
     pytest.skip("the memory of a read is measured on Linux", allow_module_level=True)
-from fuzz_inputs import SEALED, mutate, seal_zip  # noqa: E402
+from fuzz_inputs import SEALED, mutate, mutate_tree, seal_zip  # noqa: E402
 from fuzz_readers import READERS, Reader  # noqa: E402
 from fuzz_target import Target  # noqa: E402
 
@@ -119,3 +119,8 @@ def test_a_parquet_file_is_built_of_its_description(name, target):
         assert path.read_bytes()[:4] == b"PAR1"
         own.reader.read(own.folder, path)
     assert built
+
+
+def test_a_number_too_large_for_a_float_is_changed():
+    for seed in range(100):
+        mutate_tree({"depth": 10**400}, random.Random(seed))
