@@ -29,7 +29,7 @@ PROGRAMS = tuple(
 
 @dataclass(frozen=True)
 class Fault:
-    """A finding: its kind and place, which tell it from others, and the message."""
+    """A finding: its kind and its place, which identify it, and the message."""
 
     kind: str
     place: str

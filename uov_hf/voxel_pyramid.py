@@ -77,7 +77,7 @@ def sort_voxels(
 
     Raises:
         ValueError: The coordinates are no whole numbers of this shape, a batch index is negative, a feature is not
-            finite, a voxel occurs twice, or the coordinates span more cells than an int64 key can tell apart.
+            finite, a voxel occurs twice, or the coordinates span more cells than an int64 key can number.
     """
     check_array("voxel_coords", voxel_coords, ("num_voxels", 4), "iu")
     coords = voxel_coords.long()

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -48,23 +49,28 @@ def test_the_main_process_does_not_end_before_the_others_have_read_its_store(tmp
     assert run_on_two(read_late, tmp_path) == [True, True]
 
 
-def wait_for_a_stopped_one(rank: int, folder: Path) -> str:
-    """What the first process gets while the second one is stopped, as by SIGSTOP or a debugger."""
-    launch.HEARTBEAT, launch.LONGEST_SILENCE = timedelta(seconds=0.2), timedelta(seconds=3)
-    store, *_ = next(distributed.rendezvous("env://"))  # keeps it alive, as a process group does
-    launch.show_life(rank)
+def error_while_second_is_stopped(rank: int, store: distributed.Store, wait: Callable[[], object]) -> str:
+    """The message that `wait` raises in the first process while the second one is stopped by SIGSTOP."""
     if rank == 1:
         store.set("pid", str(os.getpid()))
         os.kill(os.getpid(), signal.SIGSTOP)
         return ""
     pid = int(store.get("pid"))
     try:
-        wait_for_all(SimpleNamespace(num_processes=2))
+        wait()
     except RuntimeError as error:
         return str(error)
     finally:
         os.kill(pid, signal.SIGCONT)
     return "no error"
+
+
+def wait_for_a_stopped_one(rank: int, folder: Path) -> str:
+    """What the first process gets while the second one is stopped, as by SIGSTOP or a debugger."""
+    launch.HEARTBEAT, launch.LONGEST_SILENCE = timedelta(seconds=0.2), timedelta(seconds=3)
+    store, *_ = next(distributed.rendezvous("env://"))  # keeps it alive, as a process group does
+    launch.show_life(rank)
+    return error_while_second_is_stopped(rank, store, lambda: wait_for_all(SimpleNamespace(num_processes=2)))
 
 
 def test_a_stopped_process_is_not_waited_for_without_end(tmp_path):
@@ -99,18 +105,7 @@ def reduce_with_a_stopped_one(rank: int, folder: Path) -> str:
     launch.COLLECTIVE_TIMEOUT = timedelta(seconds=4)
     accelerator = launch.start(str(folder / "out"), seed=0)
     store, *_ = next(distributed.rendezvous("env://"))
-    if rank == 1:
-        store.set("pid", str(os.getpid()))
-        os.kill(os.getpid(), signal.SIGSTOP)
-        return ""
-    pid = int(store.get("pid"))
-    try:
-        accelerator.reduce(torch.ones(1), "sum")
-    except RuntimeError as error:
-        return str(error)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    return "no error"
+    return error_while_second_is_stopped(rank, store, lambda: accelerator.reduce(torch.ones(1), "sum"))
 
 
 def test_a_step_does_not_wait_for_a_stopped_process_without_end(tmp_path):
