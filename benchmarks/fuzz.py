@@ -39,8 +39,8 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.reader:
         fuzz(name, args.output_dir / "fuzz" / name, 60 * args.minutes, args.samples)
-        rows = report(args.output_dir)
-        print(table(rows[0].keys(), [row.values() for row in rows[-1:]]), flush=True)
+        rows = [row for row in report(args.output_dir) if row["reader"] == name]
+        print(table(rows[0].keys(), [row.values() for row in rows]), flush=True)
 
 
 def fuzz(name: str, folder: Path, cpu_seconds: float, samples: Path | None) -> None:

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,13 @@ def mutate(data: bytes, max_size: int, seed: int, mutate_bytes: Callable[[bytes,
     """Change an input: its values, where it is JSON, or its bytes."""
     rng = random.Random(seed)
     head, content = data[:1] or b"\0", data[1:]
-    tree = None
     if rng.random() < 0.6 and content[:1] in (b"{", b"["):
-        try:
+        with suppress(ValueError, RecursionError):  # it is no JSON, or nested too deeply
             tree = json.loads(content)
-        except (ValueError, RecursionError):
-            tree = None
-    if tree is None:
-        return (head + mutate_bytes(content, max_size - 1))[:max_size]
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        tree = mutate_tree(tree, rng)
-    return (head + json.dumps(tree).encode())[:max_size]
+            for _ in range(rng.choice((1, 1, 1, 2, 4))):
+                tree = mutate_tree(tree, rng)
+            return (head + json.dumps(tree).encode())[:max_size]
+    return (head + mutate_bytes(content, max_size - 1))[:max_size]
 
 
 def mutate_tree(tree: Any, rng: random.Random) -> Any:
@@ -64,7 +61,7 @@ def mutate_tree(tree: Any, rng: random.Random) -> Any:
             places += [(node, key) for key in keys]
             waiting += [node[key] for key in keys]
     if not places or rng.random() < 0.02:
-        return rng.choice(STRANGE)
+        return deepcopy(rng.choice(STRANGE))
     node, key = rng.choice(places)
     kind = rng.randrange(7)
     if kind == 0:
@@ -72,18 +69,18 @@ def mutate_tree(tree: Any, rng: random.Random) -> Any:
     elif kind == 1:
         other, place = rng.choice(places)
         if isinstance(other, list) or place in other:
-            node[key] = json.loads(json.dumps(other[place])) if other is not node else other[place]
+            node[key] = deepcopy(other[place])
     elif kind == 2 and isinstance(node, list):
-        node.insert(key, node[key])
+        node.insert(key, deepcopy(node[key]))
     elif kind == 2:
-        node[str(rng.choice(STRANGE))] = node[key]
+        node[str(rng.choice(STRANGE))] = deepcopy(node[key])
     elif kind == 3 and isinstance(node[key], (int, float)) and not isinstance(node[key], bool):
         own = node[key] if abs(node[key]) < 1 << 200 else 1  # it grows each time, and no float is so large
         node[key] = rng.choice((own + 1, own - 1, -own, own * 2**33, float(own)))
     elif kind == 4:
         node[key] = [node[key]] if rng.random() < 0.5 else str(node[key])
     else:
-        node[key] = rng.choice(STRANGE)
+        node[key] = deepcopy(rng.choice(STRANGE))  # without a copy, later changes would change the constant
     return tree
 
 

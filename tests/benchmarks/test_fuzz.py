@@ -1,5 +1,6 @@
 """Every reader reads its small files, and refuses damaged ones as promised; what is not promised is found."""
 
+import json
 import random
 import sys
 
@@ -10,7 +11,7 @@ for library in ("laspy", "plyfile", "pypcd4", "rosbags"):
     pytest.importorskip(library)
 if not sys.platform.startswith("linux"):
     pytest.skip("the memory of a read is measured on Linux", allow_module_level=True)
-from fuzz_inputs import SEALED, mutate, mutate_tree, seal_zip  # noqa: E402
+from fuzz_inputs import SEALED, STRANGE, mutate, mutate_tree, seal_zip  # noqa: E402
 from fuzz_readers import READERS, Reader  # noqa: E402
 from fuzz_target import Target  # noqa: E402
 
@@ -124,3 +125,14 @@ def test_a_parquet_file_is_built_of_its_description(name, target):
 def test_a_number_too_large_for_a_float_is_changed():
     changed = [mutate_tree({"depth": 10**400}, random.Random(seed)) for seed in range(100)]
     assert {"depth": 10**400 + 1} in changed or {"depth": 2} in changed
+
+
+def test_a_change_of_a_tree_leaves_later_changes_alone():
+    """Trees once contained the constants of the fuzzing themselves, which then grew, and contained themselves."""
+    before = repr(STRANGE)
+    for seed in range(2000):
+        rng, tree = random.Random(seed), {"a": [[], {}], "b": [1]}
+        for _ in range(4):
+            tree = mutate_tree(tree, rng)
+        json.dumps(tree)
+    assert repr(STRANGE) == before
