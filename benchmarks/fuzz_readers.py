@@ -219,6 +219,12 @@ def read_kitti(folder: Path, path: Path) -> None:
     each(lambda: read_all_frames(folder, path, "semantic_kitti"), lambda: merge_scans(frames, 1))
 
 
+def make_tiny_root(folder: Path, dataset: str) -> None:
+    import tiny_roots
+
+    getattr(tiny_roots, f"write_{dataset}")(folder)
+
+
 def small_frames() -> Frames:
     from halves_teacher import HEIGHT, INTRINSICS, LIDAR2CAM, POINTS, WIDTH, ListSource
 
@@ -327,6 +333,21 @@ READERS = {
     "own car": Reader(make_car, read_all_frames, ("*.*", "*/*.txt", "*/*.csv", "*/labels/*", "*/points/*")),
     "nuscenes": Reader(make_nuscenes, partial(read_all_frames, dataset="nuscenes"), ("*.json", "*/*.json")),
     "kitti": Reader(make_kitti, read_kitti, ("*/00/*.*", "*/00/velodyne/*", "*/00/labels/*")),
+    "kitti object": Reader(
+        partial(make_tiny_root, dataset="kitti_object"),
+        partial(read_all_frames, dataset="kitti_object"),
+        ("training/calib/*", "training/image_2/000007.png"),
+    ),
+    "pandaset": Reader(
+        partial(make_tiny_root, dataset="pandaset"),
+        partial(read_all_frames, dataset="pandaset"),
+        ("001/calib.json", "001/labels/*", "001/camera/*/00.jpg"),
+    ),
+    "argoverse2": Reader(
+        partial(make_tiny_root, dataset="argoverse2"),
+        partial(read_all_frames, dataset="argoverse2"),
+        ("train/aaaa/**/*.feather",),
+    ),
     "frames": Reader(make_frames, read_frames, ("**/*.parquet",)),
     "label set": Reader(make_label_set, read_label_set, ("*.*", "*/*.parquet", "*/*/*.*")),
     "vocabulary": Reader(make_vocabulary, read_vocabulary, ("*.yaml",)),

@@ -1,5 +1,6 @@
 """Shards are whole or absent, an interrupted run continues, and nothing that was written is lost or changed."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import pytest
 from id_rows import SCHEMA, Writer, contents, rows, sequences
 
 from uov_hf.data import Frames, estimate, shard_file, shards, write_report
-from uov_hf.data.parquet import Shards, read_index
+from uov_hf.data.parquet import SHARD_INDEX, Shards, read_index
 from uov_hf.data.shard_file import write_atomically
 from uov_hf.data.write_report import TooManyBrokenFrames, WriteReport
 
@@ -295,6 +296,19 @@ def test_a_damaged_shard_and_a_frame_in_two_places_are_named(write, frame_ids):
     )
     with pytest.raises(ValueError, match=expected):
         Shards(write.folder).read("same")
+
+
+def test_a_shard_with_frame_ids_of_another_type_or_without_their_column_is_named(write):
+    write.folder.mkdir()
+    path = write.folder / "one.parquet"
+    pq.write_table(pa.table({"frame_id": [["a"], None]}), path)
+    with pytest.raises(ValueError, match=r"one\.parquet: .* expected text in its column frame_id"):
+        assert Shards(write.folder).frame_ids
+    index = {"sequence_id": "1", "frame_ids": ["1/0"], "skipped": {}}
+    table = pa.table({"data": [[1.0]]}).replace_schema_metadata({SHARD_INDEX: json.dumps(index)})
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=r"one\.parquet: expected a column frame_id, got data"):
+        Shards(write.folder).read("1/0")
 
 
 def test_a_run_logs_its_cost_and_counts_what_is_there(write, caplog, monkeypatch):

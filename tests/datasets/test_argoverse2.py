@@ -1,12 +1,15 @@
 """Argoverse 2's logs: points in the upper lidar's frame, images nearest in time, motion between both exposures."""
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
 import pytest
 from pyarrow import feather
 from scipy.spatial.transform import Rotation
 from tiny_roots import write_argoverse2
 
 from uov_hf.data import load_frames
+from uov_hf.datasets.feather_tables import read_columns
 
 
 @pytest.fixture
@@ -74,3 +77,59 @@ def test_a_broken_log_is_named(root, file, content, expected):
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{file}: {expected}"):
         load_frames("argoverse2", data_dir=root)[0]
+
+
+CITY, OPTICS, PLACES = (
+    "city_SE3_egovehicle.feather",
+    "calibration/intrinsics.feather",
+    "calibration/egovehicle_SE3_sensor.feather",
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "expected"),
+    [
+        (CITY, {"qw": 0.0, "qx": 0.0, "qy": 0.0, "qz": 0.0}, "expected finite poses with a rotation"),
+        (CITY, {"tx_m": float("inf")}, "expected finite poses"),
+        (CITY, {"tx_m": "far"}, "expected a feather file .* columns timestamp_ns, qx, .* got: "),
+        (CITY, {"tx_m": None}, "expected a feather file .* got: empty cells"),
+        (OPTICS, {"height_px": 0}, "expected a number of pixels, got 0.0 x 16"),
+        (OPTICS, {"width_px": 1 << 40}, "expected a number of pixels"),
+        (OPTICS, {"fx_px": float("nan")}, "`intrinsics` must be .* finite numbers"),
+        (PLACES, {"sensor_name": "lidar"}, "expected the sensor up_lidar, got lidar, lidar"),
+    ],
+)
+def test_a_table_of_other_values_is_named(root, file, changes, expected):
+    path = root / "train/aaaa" / file
+    rows = [row | changes for row in feather.read_table(path).to_pylist()]
+    feather.write_feather(pyarrow.Table.from_pylist(rows), path)
+    with pytest.raises(ValueError, match=f"{file}: {expected}"):
+        load_frames("argoverse2", data_dir=root)[0]
+
+
+def test_a_camera_without_a_place_is_named(root):
+    path = root / "train/aaaa" / PLACES
+    feather.write_feather(feather.read_table(path).filter(pyarrow.compute.field("sensor_name") == "up_lidar"), path)
+    with pytest.raises(ValueError, match=f"{OPTICS}: expected cameras with a pose .*, got ring_front_center"):
+        load_frames("argoverse2", data_dir=root)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_a_table_takes_no_more_memory_than_its_file_allows(tmp_path, compression):
+    """Arrow allocates the size that a compressed buffer states, before it decompresses."""
+    numbers, path = np.zeros(1 << 20), tmp_path / "a.feather"
+    feather.write_feather(pyarrow.table({"x": numbers}), path, compression=compression)
+    assert path.stat().st_size < numbers.nbytes / 64
+    before = pyarrow.total_allocated_bytes()
+    with pytest.raises(ValueError, match="a.feather: expected .* got: [0-9,]+ bytes when [0-9,]+ are decompressed"):
+        read_columns(path, None, None, ["x"])
+    assert pyarrow.total_allocated_bytes() - before < numbers.nbytes / 8
+    feather.write_feather(pyarrow.table({"x": numbers}), path, compression="uncompressed")
+    assert read_columns(path, None, None, ["x"])[1].shape == (1 << 20, 1)
+
+
+def test_a_dictionary_of_strings_is_read_as_strings(tmp_path):
+    words = pyarrow.array(["a", "b", "a"] * 1000).dictionary_encode()
+    feather.write_feather(pyarrow.table({"word": words, "x": np.arange(3000.0)}), tmp_path / "a.feather")
+    keys, numbers = read_columns(tmp_path / "a.feather", "word", pyarrow.string(), ["x"])
+    assert keys == ["a", "b", "a"] * 1000 and numbers[:, 0].tolist() == list(range(3000))

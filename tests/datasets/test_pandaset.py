@@ -47,6 +47,54 @@ def test_a_scan_without_calibration_is_named(root, path, message):
         load(root)[1]
 
 
+def change(root, content):
+    path = root / "001/calib.json"
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("cam_intrinsic", [[1, 2], [3]], "expected 3 x 3 finite numbers as `cam_intrinsic`, got"),
+        ("cam_intrinsic", [[20.0, 0, 8], [0, float("nan"), 6], [0, 0, 1]], "expected 3 x 3 finite numbers"),
+        ("width", 10**400, "expected a number of pixels as `width`, got 1000"),
+        ("camera", ["front_camera"], "expected the name of a camera as `camera`"),
+        ("camera", "../../other", r"expected the name of a file in .*camera, got '\.\./\.\./other'"),
+        ("frames", 1.5, "expected .* and an object as `frames`, got 'front_camera' and 1.5"),
+    ],
+)
+def test_a_calibration_of_other_values_is_named(root, key, value, expected):
+    change(root, json.loads((root / "001/calib.json").read_text()) | {key: value})
+    with pytest.raises(ValueError, match=f"001/calib.json: {expected}"):
+        load(root)[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("lidar_timestamp", "now", "expected a finite number as `lidar_timestamp`, got 'now'"),
+        ("camera_timestamp", 1e300, "expected times in seconds, got"),
+        ("lidar2world", {}, "expected 4 x 4 finite numbers as `lidar2world`, got {}"),
+        ("lidar2cam", [[10**400] * 4] * 4, "expected 4 x 4 finite numbers as `lidar2cam`"),
+        ("lidar2cam", np.diag([2.0, 2, 2, 1]).tolist(), "expected a rotation and a translation as `lidar2cam`"),
+    ],
+)
+def test_a_moment_of_other_values_is_named(root, key, value, expected):
+    calibration = json.loads((root / "001/calib.json").read_text())
+    calibration["frames"]["01"][key] = value
+    change(root, calibration)
+    assert load(root)[0]["frame_id"] == "001/00"
+    with pytest.raises(ValueError, match=f"001/calib.json, scan 01: {expected}"):
+        load(root)[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"[" * 100_000])
+def test_a_calibration_that_is_no_json_object_is_named(root, content):
+    change(root, content)
+    with pytest.raises(ValueError, match="001/calib.json: expected"):
+        load(root)[0]
+
+
 def test_pickles_are_told_to_be_converted(tmp_path):
     (tmp_path / "001/lidar").mkdir(parents=True)
     (tmp_path / "001/lidar/00.pkl.gz").touch()

@@ -75,6 +75,8 @@ def read_index(file: str | Path | IO[bytes]) -> ShardIndex:
                 return _parse_index(content)
             parquet = pq.ParquetFile(opened, metadata=metadata, page_checksum_verification=True)
             frame_ids = parquet.read(columns=["frame_id"])["frame_id"].to_pylist()
+            if not all(isinstance(one, str) for one in frame_ids):
+                raise ValueError("expected text in its column frame_id")
     return {"sequence_id": "", "frame_ids": frame_ids, "skipped": {}}
 
 
@@ -206,6 +208,8 @@ def read_frame(reader: RowReader, place: Place, frame_id: str, columns: Sequence
         row = reader.read(place, wanted)
     except FileNotFoundError as error:
         raise ValueError(f"{place[0]} is gone: {way_out}") from error
+    if "frame_id" not in row:
+        raise ValueError(f"{place[0]}: expected a column frame_id, got {', '.join(row) or 'no columns'}.")
     found = row["frame_id"] if columns is None or "frame_id" in columns else row.pop("frame_id")
     if found != frame_id:
         raise ValueError(f"{place[0]}: expected frame {frame_id} in its place {place[1:]}, got {found}: {way_out}")

@@ -4,14 +4,16 @@ The boxes of `annotations.feather` are not read: Argoverse 2 has no labels of po
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import ArrowInvalid, Table, feather
 from scipy.spatial.transform import Rotation
 
 from uov_hf.data.frames import EncodedImage, FrameBuilder, disjoint_splits
 from uov_hf.data.raw_folders import RawFrames, encoded_image, splits_in
+from uov_hf.datasets.feather_tables import read_columns
 from uov_hf.geometry.rotation import inverse_motion, rigid_motion
 from uov_hf.geometry.trajectory import Trajectory
 from uov_hf.own_car.calibration import MountedCamera, Optics
@@ -25,7 +27,8 @@ CAMERAS = tuple(
 )
 SPLITS = ("train", "val", "test")
 FARTHEST = 50_000  # microseconds between a sweep (10 Hz) and its image (20 Hz)
-POSE = ["qx", "qy", "qz", "qw", "tx_m", "ty_m", "tz_m"]
+OPTICS = ("fx_px", "fy_px", "cx_px", "cy_px", "height_px", "width_px")
+POSE = ("qx", "qy", "qz", "qw", "tx_m", "ty_m", "tz_m")
 
 
 class Argoverse2(FrameBuilder):
@@ -73,20 +76,35 @@ class Log:
         self.folder, self.name = folder, folder.name
         self.sweeps = _files_by_time(folder / "sensors" / "lidar", "feather")
         places = folder / "calibration" / "egovehicle_SE3_sensor.feather"
-        self.mounts = dict(zip(*_poses(places, "sensor_name"), strict=True))
-        optics = _read(folder / "calibration" / "intrinsics.feather").to_pylist()
-        self.cameras = {row["sensor_name"]: self._mount(row) for row in optics if row["sensor_name"] in CAMERAS}
+        names, motions = _poses(places, "sensor_name", pa.string())
+        self.mounts = dict(zip(names, motions, strict=True))
+        if LIDAR not in self.mounts:
+            raise ValueError(f"{places}: expected the sensor {LIDAR}, got {', '.join(names)}.")
+        optics = folder / "calibration" / "intrinsics.feather"
+        names, rows = read_columns(optics, "sensor_name", pa.string(), OPTICS)
+        self.cameras = {
+            name: self._mount(name, row, optics) for name, row in zip(names, rows, strict=True) if name in CAMERAS
+        }
         images = {name: _files_by_time(folder / "sensors" / "cameras" / name, "jpg") for name in CAMERAS}
         self.images = {name: files for name, files in images.items() if files and name in self.cameras}
-        times, poses = _poses(folder / "city_SE3_egovehicle.feather", "timestamp_ns")
-        micros, first = np.unique((np.array(times, np.int64) + 500) // 1000, return_index=True)
-        self.trajectory = Trajectory(str(folder / "city_SE3_egovehicle.feather"), micros, poses[first])
+        path = folder / "city_SE3_egovehicle.feather"
+        times, poses = _poses(path, "timestamp_ns", pa.int64())
+        micros, first = np.unique(_to_micros(times), return_index=True)
+        self.trajectory = Trajectory(str(path), micros, poses[first])
 
-    def _mount(self, row: dict[str, float]) -> MountedCamera:
+    def _mount(self, name: str, row: NDArray[np.float64], path: Path) -> MountedCamera:
         """The official API uses no distortion either: k1 to k3 are not read."""
-        intrinsics = np.array([[row["fx_px"], 0, row["cx_px"]], [0, row["fy_px"], row["cy_px"]], [0, 0, 1]])
-        lidar2cam = inverse_motion(self.mounts[str(row["sensor_name"])]) @ self.mounts[LIDAR]
-        return Optics(intrinsics, (int(row["height_px"]), int(row["width_px"])), None).mount(lidar2cam)
+        focal_x, focal_y, center_x, center_y, height, width = row.tolist()
+        if name not in self.mounts:
+            raise ValueError(f"{path}: expected cameras with a pose in egovehicle_SE3_sensor.feather, got {name}.")
+        if not (0 < height < 2**31 and 0 < width < 2**31):
+            raise ValueError(f"{path}: expected a number of pixels, got {height} x {width} for {name}.")
+        intrinsics = np.array([[focal_x, 0, center_x], [0, focal_y, center_y], [0, 0, 1]])
+        lidar2cam = inverse_motion(self.mounts[name]) @ self.mounts[LIDAR]
+        try:
+            return Optics(intrinsics, (int(height), int(width)), None).mount(lidar2cam)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 class Sweep(MountedFrame):
@@ -112,12 +130,7 @@ class Sweep(MountedFrame):
     @property
     def points(self) -> NDArray[np.float32]:
         """In the frame of the upper lidar. Sweeps are corrected for the vehicle's motion already."""
-        table = _read(self.scan_file)
-        try:
-            columns = [table[name].to_numpy() for name in ("x", "y", "z", "intensity")]
-        except KeyError as error:
-            raise ValueError(f"{self.scan_file}: expected the columns x, y, z, intensity, got {error}.") from error
-        points = np.stack([column.astype(np.float64) for column in columns], axis=1)  # from float16
+        _, points = read_columns(self.scan_file, None, None, ("x", "y", "z", "intensity"))
         to_lidar = inverse_motion(self._log.mounts[LIDAR])
         points[:, :3] = points[:, :3] @ to_lidar[:3, :3].T + to_lidar[:3, 3]
         return points.astype(np.float32)
@@ -133,21 +146,16 @@ def _files_by_time(folder: Path, suffix: str) -> list[Path]:
 
 
 def _microseconds(files: list[Path]) -> NDArray[np.int64]:
-    return (np.array([int(file.stem) for file in files], np.int64) + 500) // 1000
+    return _to_micros([int(file.stem) for file in files])
 
 
-def _poses(path: Path, key: str) -> tuple[list[str], NDArray[np.float64]]:
+def _to_micros(nanoseconds: list[int]) -> NDArray[np.int64]:
+    return (np.array(nanoseconds, np.int64) + 500) // 1000
+
+
+def _poses(path: Path, key: str, key_type: pa.DataType) -> tuple[list[Any], NDArray[np.float64]]:
     """A column of a table, and the motions (num_rows, 4, 4) of its rows."""
-    table = _read(path)
-    try:
-        values = np.stack([table[name].to_numpy() for name in POSE], axis=1).astype(np.float64)
-        return table[key].to_pylist(), rigid_motion(Rotation.from_quat(values[:, :4]).as_matrix(), values[:, 4:])
-    except KeyError as error:
-        raise ValueError(f"{path}: expected the columns {', '.join([key, *POSE])}, got {error}.") from error
-
-
-def _read(path: Path) -> Table:
-    try:
-        return feather.read_table(path, memory_map=False)
-    except (OSError, ArrowInvalid) as error:
-        raise ValueError(f"{path}: expected a feather file of Argoverse 2, got: {error}") from error
+    keys, values = read_columns(path, key, key_type, POSE)
+    if not np.isfinite(values).all() or not np.abs(values[:, :4]).max(axis=1, initial=0).all():
+        raise ValueError(f"{path}: expected finite poses with a rotation, got NaN, infinity or a quaternion of zeros.")
+    return keys, rigid_motion(Rotation.from_quat(values[:, :4]).as_matrix(), values[:, 4:])
