@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uov_hf.data.parquet_files import FOOTER_SHA256, NO_SHA256, seal_footer
+from uov_hf.digests import write_digests
 from uov_hf.labels.description import to_sealed_json
 
 
@@ -88,7 +89,8 @@ def sealed_seeds(path: Path) -> list[bytes]:
     """The content of inputs for a file whose checksums [`seal`] makes right; none for other files."""
     if path.suffix == ".parquet":
         return [describe_parquet(path.read_bytes())]
-    has_checksums = path.suffix in (".npz", ".pt") or path.name in ("label_set.json", "prompt_embeds.safetensors")
+    names = ("label_set.json", "prompt_embeds.safetensors", "model.safetensors")
+    has_checksums = path.suffix in (".npz", ".pt") or path.name in names
     return [path.read_bytes()] if has_checksums else []
 
 
@@ -103,6 +105,8 @@ def seal(path: Path) -> None:
             write_parquet(path, content)
         elif path.suffix in (".npz", ".pt"):
             path.write_bytes(seal_zip(content))
+        elif path.name == "model.safetensors":
+            write_digests(path.parent, [path])
         elif path == description:
             path.write_bytes(to_sealed_json(json.loads(content)))
         elif description.exists():

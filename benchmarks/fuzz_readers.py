@@ -354,6 +354,6 @@ READERS = {
     "settings": Reader(make_settings, read_settings_files, ("*",), is_users=True),
     "teacher files": Reader(make_teacher_files, read_teacher_files, ("*/*.*", "*/*/*.*")),
     "official": Reader(make_official, read_official_file, ("*.pt",)),
-    "checkpoint": Reader(make_checkpoint, read_checkpoint, ("*.json", "*.safetensors")),
+    "checkpoint": Reader(make_checkpoint, read_checkpoint, ("*.json", "*.safetensors", "SHA256SUMS")),
     "results": Reader(make_results, read_results, ("*.bin", "*/*")),
 }

@@ -73,7 +73,7 @@ ROOMS = {
     "setting_files": [],
     "geometry": [*FLAT],
     "vocabulary": [*FLAT],
-    "hub": [*FLAT, "setting_files", "written_together"],
+    "hub": [*FLAT, "setting_files", "digests", "written_together"],
     "": [*FLAT, "hub"],
     "pictures": [*FLAT, "geometry", "vocabulary"],
     "results": [*FLAT, *HELPERS, "pictures", "vocabulary"],

@@ -1,6 +1,9 @@
 """UOV: a sparse 3D U-Net whose point embeddings live in the text space of a 2D teacher, and its pre-training."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +61,11 @@ class UOVPreTrainedModel(PreTrainedModel):
         "backbone.*shortcut.1",
         "prompt_embeds",
     ]
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save as transformers does; `SHA256SUMS`, which has the digests of earlier weights there, is removed."""
+        Path(save_directory, "SHA256SUMS").unlink(missing_ok=True)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

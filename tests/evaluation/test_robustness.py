@@ -92,7 +92,7 @@ def test_nothing_is_divided_by_a_clean_iou_or_a_baseline_error_of_zero():
         ({"class_names": ["a"]}, r"the class_names \['barrier'.*got \['a'\]"),
         ({"robustness": {"seed": 1, "corruptions": conditions(fog=(1, 1, 1))}}, None),
         ({"robustness": None}, "with --corruptions fog: TypeError"),
-        ({"robustness": {"seed": 0, "corruptions": {}}}, "with --corruptions fog: KeyError: 'fog'"),
+        ({"robustness": {"seed": 0, "corruptions": {}}}, "with --corruptions fog: ValueError: it has no fog"),
     ],
 )
 def test_a_baseline_of_other_scans_is_refused(change, message, tmp_path):

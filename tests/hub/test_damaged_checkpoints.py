@@ -43,6 +43,41 @@ def test_weights_that_are_missing_are_named(model, tmp_path, name):
         check_checkpoint(str(tmp_path))
 
 
+@pytest.mark.parametrize("max_shard_size", [None, "20KB"])
+def test_weights_with_a_changed_bit_are_named(model, tmp_path, max_shard_size, capsys):
+    """safetensors has no checksums: the changed weights loaded, and all predictions came from them."""
+    save(tmp_path, model, max_shard_size=max_shard_size)
+    *_, path = sorted(tmp_path.glob("model*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=rf"{path.name}: .* another SHA-256 than in SHA256SUMS\. .* delete .*SHA256SUMS"):
+        check_checkpoint(str(tmp_path))
+    (tmp_path / "scan.bin").write_bytes(bytes(160))
+    assert main(["segment", str(tmp_path / "scan.bin"), "--model_name_or_path", str(tmp_path)]) == 1
+    assert "another SHA-256" in capsys.readouterr().err
+    (tmp_path / "SHA256SUMS").unlink()
+    check_checkpoint(str(tmp_path))
+
+
+def test_weights_that_were_saved_again_have_no_digests_of_the_earlier_ones(model, tmp_path):
+    save(tmp_path, model)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    model.save_pretrained(tmp_path)
+    check_checkpoint(str(tmp_path))
+    assert not (tmp_path / "SHA256SUMS").exists()
+    check_checkpoint(str(save(tmp_path, model)))
+    assert (tmp_path / "SHA256SUMS").exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"0123", b""])
+def test_a_damaged_list_of_digests_is_named(model, tmp_path, content):
+    (save(tmp_path, model) / "SHA256SUMS").write_bytes(content)
+    with pytest.raises(OSError, match=r"SHA256SUMS[:.] .* again\."):
+        check_checkpoint(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
 def test_json_that_was_cut_short_is_named(model, tmp_path, name):
     path = save(tmp_path, model, max_shard_size="20KB") / name

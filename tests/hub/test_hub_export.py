@@ -52,7 +52,7 @@ for part in (AutoModelForSemanticSegmentation, AutoProcessor):
     part.from_pretrained(folder, **trust).save_pretrained("saved in parts")
 pipeline("point-cloud-segmentation", model="saved in parts", **trust).save_pretrained("saved by the pipeline")
 for copy in ("saved in parts", "saved by the pipeline"):
-    assert sorted(set(os.listdir(folder)) - set(os.listdir(copy))) == [], copy
+    assert set(os.listdir(folder)) - set(os.listdir(copy)) == {"SHA256SUMS"}, copy  # of the weights in `folder`
 shutil.copytree(folder, "removed")
 network = AutoModel.from_pretrained("removed", **trust)
 shutil.rmtree("removed")

@@ -90,6 +90,8 @@ def read_baseline(
             "seed": content["robustness"]["seed"],
         }
         found = content["robustness"]["corruptions"]
+        if missing := [name for name in corruptions if name not in found]:
+            raise ValueError(f"it has no {', '.join(missing)}")
         errors = {name: _sum_of_errors(found[name]["severities"]) for name in corruptions}
         name = str(hide_folders(content["model_name_or_path"]))
     except (ValueError, KeyError, TypeError) as error:

@@ -14,6 +14,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 
 from uov_hf.configuration_uov import UOVConfig
+from uov_hf.digests import DIGESTS_FILE, file_digest, read_digests, write_digests
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
 from uov_hf.hub.upload import UploadOptions, upload
 from uov_hf.modeling_uov import UOVModel, UOVPreTrainedModel
@@ -51,6 +52,7 @@ CHECKPOINT_FILES = (
     "vocab.json",
     "merges.txt",
     "train_log.jsonl",
+    DIGESTS_FILE,
     "LICENSE.md",
 )
 
@@ -61,7 +63,8 @@ def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
     """Check, before anything else is loaded, that there is a checkpoint in a folder or on the Hub.
 
     Raises:
-        OSError: There is none, or a file in the folder is cut short or missing. The message is one line.
+        OSError: There is none, or a file in the folder is cut short, missing, or was changed after it was saved. The
+            message is one line.
     """
     if Path(name_or_path).is_dir():
         if not (Path(name_or_path) / "config.json").is_file():
@@ -102,6 +105,24 @@ def _check_files(folder: Path) -> None:
                 pass
         except SafetensorError as error:
             raise OSError(f"{file}: expected whole weights, got a damaged file: {error}. {SAVE_AGAIN}") from error
+    _check_digests(files)
+
+
+def _check_digests(files: list[Path]) -> None:
+    """Compare weight files with the digests beside them; checkpoints of other programs have none."""
+    digests = files[0].with_name(DIGESTS_FILE)
+    if not digests.is_file():
+        return
+    try:
+        expected = read_digests(digests.parent)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{digests}: expected the digests of the weights, got: {error}. {SAVE_AGAIN}") from error
+    for file in files:
+        if file_digest(file) != expected.get(file.name):
+            raise OSError(
+                f"{file}: expected the weights as they were saved, got a file with another SHA-256 than in "
+                f"{DIGESTS_FILE}. {SAVE_AGAIN} If another program wrote the weights anew, delete {digests}."
+            )
 
 
 def save_checkpoint(
@@ -115,7 +136,8 @@ def save_checkpoint(
 
     Load it with `UOVModel.from_pretrained` and `UOVProcessor.from_pretrained`, or, after `import uov_hf`, with
     `AutoModel`, `AutoProcessor` and `pipeline`. Without the package installed, load it with `trust_remote_code=True`.
-    `save_pretrained` of either object writes the same files without the code.
+    `save_pretrained` of either object writes the same files without the code and without `SHA256SUMS`, the digests of
+    the weights.
 
     Files are written to a temporary folder and moved, `config.json` last, after that of an earlier save was removed.
     So no file is half-written, and a folder with `config.json` has the files of one save. Weight files of an earlier
@@ -135,8 +157,10 @@ def save_checkpoint(
         model.save_pretrained(temporary, **options)
         processor.save_pretrained(temporary)
         _add_code(temporary)
-        for weights in temporary.glob("*.safetensors"):  # safetensors lets nobody else read them
+        files = sorted(temporary.glob("*.safetensors"))
+        for weights in files:  # safetensors lets nobody else read them
             shutil.copymode(temporary / "config.json", weights)
+        write_digests(temporary, files)
 
 
 def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[UploadOptions]) -> str:

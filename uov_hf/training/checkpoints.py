@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from uov_hf.configuration_uov import UOVConfig
 from uov_hf.data.writer_lock import writer_lock
-from uov_hf.digests import file_digest
+from uov_hf.digests import DIGESTS_FILE, file_digest, read_digests, write_digests
 from uov_hf.training.settings import Settings, check_settings
 from uov_hf.written_together import remove_leftovers
 
@@ -25,7 +25,6 @@ from uov_hf.written_together import remove_leftovers
 logger = get_logger(__name__)
 
 STATE_FILE = "trainer_state.json"
-DIGESTS_FILE = "SHA256SUMS"  # as `sha256sum --check` reads it
 # What a killed run leaves in its folder beside the temporary folders of `written_together`: checkpoints and logs
 # without their names.
 UNFINISHED = (".checkpoint-*.partial", ".*.jsonl.partial")
@@ -145,7 +144,9 @@ def save_checkpoint(
         if accelerator.is_main_process:
             config.save_pretrained(partial)
             (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
-            _write_digests(partial)
+            # The state last: a list that was cut short lacks it.
+            files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != STATE_FILE)
+            write_digests(partial, [*files, partial / STATE_FILE])
             _publish(partial, final)
     # What torch and safetensors raise for an error of the disk is no `OSError`.
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -205,11 +206,9 @@ def check_whole(checkpoint: Path) -> None:
 
 def _find_damage(checkpoint: Path) -> str | None:
     """The first file of a checkpoint that is not as it was saved, and what is wrong with it; None if all are."""
-    digests, expected = checkpoint / DIGESTS_FILE, {}
+    digests = checkpoint / DIGESTS_FILE
     try:
-        for line in digests.read_text(encoding="utf-8").splitlines():
-            digest, name = line.split("  ", 1)
-            expected[name] = digest
+        expected = read_digests(checkpoint)
     except (OSError, ValueError) as error:
         return f"{digests} cannot be read ({error})"
     if STATE_FILE not in expected:
@@ -220,15 +219,6 @@ def _find_damage(checkpoint: Path) -> str | None:
         if file_digest(checkpoint / name) != digest:
             return f"{checkpoint / name} was changed after it was saved (SHA-256)"
     return None
-
-
-def _write_digests(checkpoint: Path) -> None:
-    # The state last: a list that was cut short lacks it.
-    files = sorted(
-        (path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.name == STATE_FILE
-    )
-    lines = [f"{file_digest(path)}  {path.relative_to(checkpoint).as_posix()}\n" for path in files]
-    (checkpoint / DIGESTS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def _check_same_network(model: torch.nn.Module, checkpoint: Path) -> None:
