@@ -50,12 +50,12 @@ def fuzz(name: str, folder: Path, cpu_seconds: float, samples: Path | None) -> N
     command = [sys.executable, program, name, str(folder.resolve()), str(cpu_seconds)]
     command += ["--samples", str(samples)] if samples else []
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    for _ in range(MAX_DEATHS):
-        if _state_of(folder)["cpu_seconds"] >= cpu_seconds:
-            return
+    num_deaths = 0
+    while num_deaths < MAX_DEATHS and _state_of(folder)["cpu_seconds"] < cpu_seconds:
         before = _findings_of(folder)
         with (folder / "log.txt").open("wb") as log:
             ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
+        num_deaths += ended.returncode != 0
         if ended.returncode and _findings_of(folder) == before:
             raise SystemExit(f"{name}: the process ended with status {ended.returncode}: see {folder / 'log.txt'}.")
 

@@ -17,13 +17,14 @@ import atheris
 
 with atheris.instrument_imports(include=["uov_hf"]):
     from fuzz_inputs import mutate
-    from fuzz_target import Fault, Target
+    from fuzz_target import Fault, Target, peak_memory
     from transformers.utils.logging import disable_progress_bar
 
     from uov_hf.data.shard_file import write_atomically
 
 HANG = 120  # seconds of a clock until libFuzzer ends the process: other processes may run beside it
 SAVE_EVERY = 500  # inputs
+RESTART_AT = 1500 << 20  # bytes of memory, half of libFuzzer's limit: the instrumented code collects some over time
 
 
 @dataclass
@@ -52,7 +53,7 @@ class State:
 
 
 def fuzz(reader: str, folder: Path, cpu_seconds: float, samples: Path | None) -> None:
-    """Fuzz a reader until its state has this time of the processor; does not return."""
+    """Fuzz a reader until its state has this time of the processor, or the memory is full; does not return."""
     files = Path(tempfile.mkdtemp(prefix="uov-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)).resolve()
     corpus = folder / "corpus"
     for own in (corpus, folder / "findings"):
@@ -62,7 +63,7 @@ def fuzz(reader: str, folder: Path, cpu_seconds: float, samples: Path | None) ->
         for data in [*target.seeds(), *target.inputs_of(samples)]:
             target(data)
             (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
-    state = State.load(folder)
+    seeds, state = target.seeds(), State.load(folder)
     started_from = state.cpu_seconds - time.process_time()
 
     def test_one_input(data: bytes) -> None:
@@ -71,9 +72,10 @@ def fuzz(reader: str, folder: Path, cpu_seconds: float, samples: Path | None) ->
         state.inputs += 1
         state.cpu_seconds = started_from + time.process_time()
         is_over = state.cpu_seconds > cpu_seconds
+        is_full = state.inputs % SAVE_EVERY == 0 and peak_memory() > RESTART_AT
         if is_over or state.inputs % SAVE_EVERY == 0:
             state.save(folder)
-        if is_over:
+        if is_over or is_full:
             shutil.rmtree(files)
             os._exit(0)
 
@@ -81,7 +83,7 @@ def fuzz(reader: str, folder: Path, cpu_seconds: float, samples: Path | None) ->
     atheris.Setup(
         ["fuzz", str(corpus), f"-artifact_prefix={folder}/findings/", *options],
         test_one_input,
-        custom_mutator=lambda data, max_size, seed: mutate(data, max_size, seed, atheris.Mutate),
+        custom_mutator=lambda data, max_size, seed: mutate(data, max_size, seed, atheris.Mutate, seeds),
     )
     atheris.Fuzz()
 

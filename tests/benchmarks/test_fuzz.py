@@ -136,3 +136,12 @@ def test_a_change_of_a_tree_leaves_later_changes_alone():
             tree = mutate_tree(tree, rng)
         json.dumps(tree)
     assert repr(STRANGE) == before
+
+
+def test_changes_begin_with_valid_files_too():
+    def keep(content, max_size):
+        return content[:max_size]
+
+    changed = [mutate(b"\0garbage", 100, seed, keep, [b"\1one", b"\2two"]) for seed in range(300)]
+    assert 60 < changed.count(b"\1one") + changed.count(b"\2two") < 120 and b"\1one" in changed and b"\2two" in changed
+    assert {mutate(b"\0garbage", 100, seed, keep) for seed in range(300)} == {b"\0garbage"}

@@ -74,3 +74,33 @@ def test_a_file_with_other_arrays_than_those_of_frames_is_named(folder):
         pq.write_table(table.set_column(place, "lidar2cam", column), path, row_group_size=1)
     with pytest.raises(ValueError, match=r"\.parquet: expected 'lidar2cam' of 3 dimensions"):
         load_frames(str(folder), "train")[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("images", ["a"], "expected a list of images, each with `bytes` and `path`, got 'a'"),
+        ("images", [[["a"]]], "expected a list of images, each with `bytes` and `path`, got "),
+        ("images", [[{"path": "a.png"}]], "expected the content of every image, got the path 'a.png' alone"),
+        ("images", [[{"bytes": 1, "path": "a.png"}]], "expected the content of every image"),
+        ("camera_names", ["left"], "expected a list of text as 'camera_names', got 'left'"),
+        ("image_ids", [[1]], "expected a list of text as 'image_ids', got"),
+        ("points", ["a"], "expected 'points' of 2 dimensions"),
+    ],
+)
+def test_a_column_of_another_type_is_named(folder, column, values, expected):
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(place, column, pa.array(values * len(table))), path, row_group_size=1)
+    frames = load_frames(str(folder), "train")
+    with pytest.raises(ValueError, match=rf"\.parquet: {expected}"):
+        frames.select_columns([column])[0]
+
+
+def test_ids_that_are_no_text_are_named(folder):
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path).replace_schema_metadata(None)
+        pq.write_table(table.set_column(0, "frame_id", pa.array([[1]] * len(table))), path, row_group_size=1)
+    with pytest.raises(ValueError, match=r"\.parquet: .* expected text in its columns frame_id and sequence_id"):
+        load_frames(str(folder), "train")

@@ -3,7 +3,7 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
@@ -19,7 +19,8 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from uov_hf.data.frames import FRAME_FEATURES, EncodedImage, Frame, Frames, parse_split, places_by_name, select_split
+from uov_hf.data.frame_rows import check_row
+from uov_hf.data.frames import FRAME_FEATURES, Frame, Frames, parse_split, places_by_name, select_split
 from uov_hf.data.parquet_files import errors_of_file, open_parquet_file, read_metadata
 from uov_hf.foreign_paths import inside
 from uov_hf.leftovers import data_files
@@ -29,18 +30,6 @@ SHARD_INDEX = "uov_hf"  # the key of `ShardIndex` in a footer
 # A footer of 40 frames takes about a megabyte of memory once it is parsed.
 MAX_OPEN_FILES = 16
 NUM_INDEXING_THREADS = 16
-
-# Of the arrays of a frame.
-DIMENSIONS = {
-    "points": 2,
-    "labels": 1,
-    "instances": 1,
-    "camera_timestamps": 1,
-    "lidar2cam": 3,
-    "intrinsics": 3,
-    "image_sizes": 2,
-    "lidar2global": 2,
-}
 
 Place = tuple[str, int, int]  # file, row group, row in it
 
@@ -245,8 +234,7 @@ class ParquetFrames:
 
     def read(self, index: int, columns: Sequence[str]) -> Frame:
         row = read_frame(self._reader, self.places[index], self.frame_ids[index], columns)
-        _check_contents(row.get("images"), self.places[index][0])
-        _check_dimensions(row, self.places[index][0])
+        check_row(row, self.places[index][0])
         # Copies: augmentation writes into the arrays of a frame.
         return cast(Frame, {name: np.array(v) if isinstance(v, np.ndarray) else v for name, v in row.items()})
 
@@ -319,34 +307,13 @@ def _index_rows(file: str) -> tuple[list[str], list[str], list[Place]]:
         else:
             ids = parquet.read(columns=["frame_id", "sequence_id"])
             frame_ids, sequence_ids = ids["frame_id"].to_pylist(), ids["sequence_id"].to_pylist()
+            if not all(isinstance(one, str) for one in [*frame_ids, *sequence_ids]):
+                raise ValueError("expected text in its columns frame_id and sequence_id")
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     places = [(file, group, row) for group, num_rows in enumerate(sizes) for row in range(num_rows)]
     if len(places) != len(frame_ids):
         raise ValueError(f"{file}: its footer lists {len(frame_ids)} frames, but it has {len(places)} rows.")
     return sequence_ids, frame_ids, places
-
-
-def _check_dimensions(row: Mapping[str, Any], file: str) -> None:
-    """Check that the arrays of a row have the dimensions of a frame's."""
-    for name, num_dimensions in DIMENSIONS.items():
-        if (value := row.get(name)) is None:
-            continue
-        found: tuple[object, ...] = value.shape if isinstance(value, np.ndarray) else (type(value).__name__,)
-        if not isinstance(value, np.ndarray) or value.ndim != num_dimensions or (name == "points" and found[1] != 4):
-            raise ValueError(
-                f"{file}: expected {name!r} of {num_dimensions} dimensions (points: 4 columns), got {found}, which is "
-                "no frame. `uov_hf.data.writing.write_parquet` writes frames."
-            )
-
-
-def _check_contents(images: list[EncodedImage] | None, file: str) -> None:
-    """Check that images are in the file: a foreign row could name any file of this machine as its image."""
-    for image in images or []:
-        if image["bytes"] is None:
-            raise ValueError(
-                f"{file}: expected the content of every image, got the path {image['path']!r} alone, which is not "
-                "read. `uov_hf.data.writing.write_parquet` writes the content."
-            )
 
 
 def _check_files(files: Iterable[str], base: str) -> None:
