@@ -69,7 +69,10 @@ ROOMS = {
     ),
     "voxel pyramid": Room(
         ("uov_hf/voxel_pyramid.py", "uov_hf/voxel_grid.py"),
-        ("tests/test_sparse_conv.py", "tests/test_sparse_unet.py", "tests/test_feature_extraction_uov.py"),
+        tuple(
+            f"tests/test_{name}.py"
+            for name in ("voxel_pyramid", "voxel_grid", "sparse_conv", "sparse_unet", "feature_extraction_uov")
+        ),
     ),
     "sparse convolution": Room(
         ("uov_hf/sparse_conv.py",),

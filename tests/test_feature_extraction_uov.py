@@ -292,8 +292,9 @@ def test_settings_that_make_no_finite_voxels_are_refused_by_name(settings, messa
         UOVFeatureExtractor(**settings)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("intensity_max", [1e-50, 1e39])
-def test_a_full_scale_that_float32_does_not_have_is_refused(intensity_max):
+def test_a_full_scale_that_float32_does_not_have_is_refused_without_a_warning(intensity_max):
     extractor = UOVFeatureExtractor(intensity_scaling="unit")
     with pytest.raises(ValueError, match="`intensity_max` must be above 0 and finite"):
         extractor(np.zeros((3, 4), np.float32), intensity_max=intensity_max)

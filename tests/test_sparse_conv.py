@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fake_gpu import NAME, to_gpu
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -11,6 +12,7 @@ from uov_hf.sparse_conv import SparseConv
 from uov_hf.voxel_pyramid import VoxelPyramid, sort_voxels
 
 
+pytestmark = pytest.mark.filterwarnings("error")  # torch only warns of a result that does not fit its memory
 GRID = (8, 12, 10)
 
 
@@ -58,8 +60,17 @@ def cell_of(coords):
     return torch.unique(coarse, dim=0)
 
 
+@pytest.fixture(params=["default sizes", "small sizes"])
+def sizes(request, monkeypatch):
+    """How many pairs are multiplied and gathered at a time, and from where on the weight is transposed."""
+    if request.param == "small sizes":
+        monkeypatch.setattr(voxel_pyramid, "GROUP_PAIRS", {"cpu": 16})
+        monkeypatch.setattr(sparse_conv, "GATHER_BYTES", {"cpu": 2000})
+        monkeypatch.setattr(sparse_conv, "TRANSPOSE_FROM", 0)
+
+
 @pytest.mark.parametrize("kernel_size, level", [(3, 0), (5, 0), (3, 1)])
-def test_a_submanifold_convolution_is_the_dense_one_at_the_voxels(kernel_size, level):
+def test_a_submanifold_convolution_is_the_dense_one_at_the_voxels(kernel_size, level, sizes):
     coords, grid = random_voxels(density=0.1 if level else 0.3), [size // 2**level for size in GRID]
     pyramid, order = build_pyramid(coords)
     voxels = cell_of(coords) if level else coords[order]
@@ -87,6 +98,35 @@ def test_a_step_up_is_the_dense_transposed_convolution_at_the_voxels():
     dense = to_dense(cells, features, grid=[size // 2 for size in GRID])
     dense = F.conv_transpose3d(dense, conv.weight.permute(4, 0, 1, 2, 3), stride=2)
     assert_same_values_and_gradients(conv(features, pyramid.up(0)), at(coords, dense)[order], [features, conv.weight])
+
+
+def test_a_single_voxel_meets_only_the_centre_of_the_kernel():
+    pyramid, _ = build_pyramid(torch.tensor([[0, 3, -1, 2]], dtype=torch.int32))
+    features, conv = random_features(1, 3), SparseConv(3, 4, 3).double()
+    expected = features @ conv.weight[:, 1, 1, 1].T
+    assert_same_values_and_gradients(conv(features, pyramid.submanifold(0, 3)), expected, [features, conv.weight])
+
+
+def convolve_everywhere(device):
+    """Values and gradients of a convolution on each of two levels, and of a step down and up."""
+    torch.manual_seed(0)
+    coords, convs = random_voxels(), [SparseConv(3, 3, size).double() for size in (5, 2, 3, 2)]
+    features, leaf = torch.randn(len(coords), 3, dtype=torch.float64), None
+    if device == NAME:
+        coords, features, convs = to_gpu(coords), to_gpu(features), [to_gpu(conv) for conv in convs]
+    leaf = features.requires_grad_()
+    pyramid, order = build_pyramid(coords)
+    maps = pyramid.submanifold(0, 5), pyramid.down(0), pyramid.submanifold(1, 3), pyramid.up(0)
+    features = leaf[order]
+    for conv, kernel_map in zip(convs, maps, strict=True):
+        features = conv(features, kernel_map)
+    features.square().sum().backward()
+    return [tensor.cpu() for tensor in (features.detach(), leaf.grad, *(conv.weight.grad for conv in convs))]
+
+
+def test_an_accelerator_computes_what_the_cpu_does(traffic):
+    for actual, expected in zip(convolve_everywhere(NAME), convolve_everywhere("cpu"), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_voxels_at_the_ends_of_rows_and_samples_are_no_neighbours():
@@ -131,6 +171,23 @@ def test_memory_of_an_inference_run_can_be_written_by_training():
         conv(features, pyramid.submanifold(0, 3))
     conv(features, pyramid.submanifold(0, 3)).sum().backward()
     assert conv.weight.grad.isfinite().all()
+
+
+def test_the_memory_of_a_convolution_is_its_products_and_two_gathers_and_is_taken_again(monkeypatch):
+    """A gather has as many pairs as the limit allows; the voxels themselves are not gathered."""
+    monkeypatch.setattr(voxel_pyramid, "GROUP_PAIRS", {"cpu": 16})
+    monkeypatch.setattr(
+        sparse_conv, "GATHER_BYTES", {"cpu": 2 * 32 * 4 * 8}
+    )  # two groups of 16 pairs and their mirrors
+    sparse_conv._workspaces.__dict__.clear()
+    coords = random_voxels()
+    kernel_map, conv = build_pyramid(coords)[0].submanifold(0, 3), SparseConv(4, 4, 3).double()
+    conv(random_features(len(coords), 4), kernel_map).sum().backward()
+    memory = dict(vars(sparse_conv._workspaces))
+    bytes_of_a_pair = 4 * 8
+    assert sorted(part.numel() for part in memory.values()) == [2048, 2048, len(kernel_map.inputs) * bytes_of_a_pair]
+    conv(random_features(len(coords), 4), kernel_map).sum().backward()
+    assert all(vars(sparse_conv._workspaces)[name] is part for name, part in memory.items())
 
 
 def scan_like(num_voxels, seed):
@@ -229,6 +286,20 @@ def test_features_of_other_voxels_are_refused(extra_rows):
     for kernel_map, size in ((pyramid.submanifold(0, 3), 3), (pyramid.down(0), 2)):
         with pytest.raises(ValueError, match=rf"`features` must be .* \({len(coords)}, 2\), got .*{len(features)}"):
             SparseConv(2, 2, size)(features, kernel_map)
+
+
+def test_features_that_are_no_floating_point_numbers_are_refused():
+    coords = random_voxels()
+    with pytest.raises(ValueError, match="`features` must be floating-point numbers of shape .* got torch.int64"):
+        SparseConv(2, 2, 3)(torch.ones(len(coords), 2).long(), build_pyramid(coords)[0].submanifold(0, 3))
+
+
+@pytest.mark.parametrize("options, fan", [({}, 4), ({"transposed": True}, 16)])
+def test_weights_are_drawn_uniformly_up_to_one_by_the_root_of_the_fan(options, fan):
+    weight = SparseConv(4, 16, 3, **options).weight
+    bound = (fan * 27) ** -0.5
+    assert weight.abs().max() <= bound and weight.max() > 0.99 * bound and weight.min() < -0.99 * bound
+    assert weight.mean().abs() < 0.05 * bound
 
 
 @pytest.mark.parametrize("kernel_size", [1, 2, 7])

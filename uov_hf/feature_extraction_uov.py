@@ -13,7 +13,7 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from .point_fields import array_to_points
 from .point_files import read_points
-from .voxel_grid import VoxelGrid
+from .voxel_grid import MAX_FLOAT32, VoxelGrid
 
 
 DEFAULT_VOXEL_SIZES = {"cylindrical": (0.1, math.pi / 180, 0.1), "cartesian": (0.1, 0.1, 0.1)}
@@ -22,7 +22,6 @@ INTENSITY_SCALINGS = ("raw", "unit", "unit_plus_one")
 MISSING_INTENSITIES = {"raw": 0.0, "unit": 0.25, "unit_plus_one": 1.25}
 PAPER_INTENSITY_SCALINGS = {"nuscenes": "raw", "semantic_kitti": "unit_plus_one"}  # by taxonomy
 SMALLEST_VOXEL = 1e-6  # metres or radians
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 KEYS_OF_TRANSFORMERS = ("feature_extractor_type", "processor_class", "auto_map")  # saved beside the settings
 
 

@@ -17,7 +17,8 @@ AXIS_BITS = 16
 AXIS_LIMIT = 1 << (AXIS_BITS - 1)
 # A scan may have so many wrong intensities, and a tenth of its points more; with others, `intensity_max` is wrong.
 MAX_CLIPPED = 10
-FLOAT32 = np.finfo(np.float32)
+SMALLEST_FLOAT32 = float(np.finfo(np.float32).tiny)  # above 0, without a loss of digits
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 FULL_SCALES = (1.0, 255.0, 65535.0)  # of the intensity, for most sensors
 
 
@@ -56,11 +57,10 @@ class VoxelGrid:
         first, inverse = _group(indices)
         voxel_feature = feature[first]
         if self.voxel_reduction == "mean":
-            mean = np.bincount(inverse, feature, len(first)) / np.bincount(inverse, minlength=len(first))
-            voxel_feature = mean.astype(np.float32)
+            voxel_feature = np.bincount(inverse, feature) / np.bincount(inverse)
         point_to_voxel = np.full(len(points), -1, np.int64)
         point_to_voxel[kept] = inverse
-        return indices[first], voxel_feature.astype(np.float32, copy=False)[:, None], point_to_voxel
+        return indices[first], voxel_feature.astype(np.float32)[:, None], point_to_voxel
 
     def check_points(self, points: NDArray[Any], intensity_max: float | None = None) -> None:
         """Check that `voxelize` accepts a scan; this makes no voxels, and takes a part of the time.
@@ -97,7 +97,7 @@ class VoxelGrid:
 
     def _intensity(self, points: NDArray[np.floating], intensity_max: float | None) -> NDArray[np.floating]:
         if points.shape[1] == 3:
-            return np.full(len(points), self.missing_intensity, np.float32)
+            return np.full(len(points), self.missing_intensity)
         return np.where(np.isfinite(points[:, 3]), self._scale(points[:, 3], intensity_max), self.missing_intensity)
 
     def _scale(self, intensity: NDArray[np.floating], intensity_max: float | None) -> NDArray[np.floating]:
@@ -108,7 +108,7 @@ class VoxelGrid:
                 f"`intensity_scaling` {self.intensity_scaling!r} needs the sensor's full scale as `intensity_max` "
                 "(255 for nuScenes, 1 for KITTI), got None."
             )
-        if not isinstance(intensity_max, Real) or not FLOAT32.tiny <= intensity_max <= FLOAT32.max:
+        if not isinstance(intensity_max, Real) or not SMALLEST_FLOAT32 <= intensity_max <= MAX_FLOAT32:
             raise ValueError(
                 f"`intensity_max` must be above 0 and finite, got {intensity_max}. It is the sensor's full scale "
                 "(255 for nuScenes, 1 for KITTI)."
@@ -127,14 +127,14 @@ def _to_float32(points: NDArray[Any]) -> NDArray[np.float32]:
 
 def _clip(intensity: NDArray[np.floating], intensity_max: float) -> NDArray[np.floating]:
     """The intensities within 0 to `intensity_max`; NaN and infinite ones may be anything."""
-    if np.count_nonzero(intensity < 0) > MAX_CLIPPED + len(intensity) // 10:
+    if np.count_nonzero(intensity < 0) > MAX_CLIPPED + len(intensity) / 10:
         warnings.warn(
             "More than a tenth of the intensities of a scan are negative, and are taken as 0. The network expects "
             "0 to `intensity_max`: shift them, if they have another zero.",
             stacklevel=2,
         )
     wrong = _is_too_large(intensity, intensity_max)
-    if wrong.sum() > MAX_CLIPPED + len(intensity) // 10:
+    if wrong.sum() > MAX_CLIPPED + len(intensity) / 10:
         worst = intensity[wrong]
         raise ValueError(
             f"`intensity_max` must be the sensor's full scale (255 for nuScenes, 1 for KITTI), got {intensity_max:g}, "
@@ -161,7 +161,7 @@ def guess_full_scale(intensity: NDArray[np.floating]) -> float:
     # A tenth without `MAX_CLIPPED`: all intensities of a scan of ten points would else fit the smallest.
     echoes = intensity[np.isfinite(intensity) & (intensity != 0)]
     for full_scale in FULL_SCALES:
-        if _is_too_large(echoes, full_scale).sum() <= len(echoes) // 10:
+        if _is_too_large(echoes, full_scale).sum() <= len(echoes) / 10:
             return full_scale
     raise ValueError(
         "`intensity_max`, the sensor's full scale, must be given: it cannot be guessed from intensities from "

@@ -82,7 +82,8 @@ def sort_voxels(
     check_array("voxel_coords", voxel_coords, ("num_voxels", 4), "iu")
     coords = voxel_coords.long()
     if len(coords) == 0:
-        return VoxelLevel(coords[:, 0], (1, 1, 1), num_levels - 1), coords[:, 0]
+        # Any width will do that is at least 1 on the coarsest level: each level is a bit narrower.
+        return VoxelLevel(coords[:, 0], (num_levels,) * 3, num_levels - 1), coords[:, 0]
     low, high = _extent(coords, voxel_features)
     stride = 2 ** (num_levels - 1)
     low = [0, *((axis // stride - GUARD_CELLS) * stride for axis in low[1:])]
@@ -223,7 +224,7 @@ class _Parents:
 
 def _find_parents(fine: VoxelLevel) -> _Parents:
     batch, *axes = fine.fields()
-    x_bits, y_bits, z_bits = (max(width - 1, 1) for width in fine.bits)
+    x_bits, y_bits, z_bits = (width - 1 for width in fine.bits)
     bits = x_bits, y_bits, z_bits
     keys, order = _sort(_pack([batch, *(axis >> 1 for axis in axes)], bits))
     is_next = torch.cat([keys[:1] != keys[:1], keys[1:] != keys[:-1]])  # of the cell after the last key's
@@ -260,7 +261,7 @@ def _segments(rows: torch.Tensor, num_rows: int) -> Segments:
 
 def _stable_order(rows: torch.Tensor) -> torch.Tensor:
     """The stable order of non-negative int32; numpy counts 16 bits at a time, several times as fast as a sort."""
-    if rows.device.type != "cpu" or rows.numel() == 0:
+    if rows.device.type != "cpu":
         return torch.sort(rows, stable=True).indices
     low, high = rows.numpy().astype(np.uint16), (rows >> 16).numpy().astype(np.uint16)
     order = low.argsort(kind="stable")
