@@ -104,3 +104,25 @@ def test_ids_that_are_no_text_are_named(folder):
         pq.write_table(table.set_column(0, "frame_id", pa.array([[1]] * len(table))), path, row_group_size=1)
     with pytest.raises(ValueError, match=r"\.parquet: .* expected text in its columns frame_id and sequence_id"):
         load_frames(str(folder), "train")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("configs:", "configs: 3\nothers:"),
+        ("config_name: default", "config_name: [a]"),
+        ("data_files:", "data_files: 0.5 #"),
+        ("\n---\n", "\nfraction_of: [all]\n---\n"),
+        ("\n---\n", "\ntaxonomy: 7\n---\n"),
+        ("---\n", "---\n: : :\n"),
+        ("---\n", "---\n\x10\n"),
+        ("---\n", None),
+    ],
+)
+def test_a_damaged_card_is_named(folder, old, new):
+    card = folder / "README.md"
+    content = card.read_text()
+    assert old in content
+    card.write_bytes(b"---\n\xff\n---\n" if new is None else content.replace(old, new, 1).encode())
+    with pytest.raises(ValueError, match="README.md: expected the card of a dataset, got: "):
+        load_frames(str(folder), "train")

@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from uov_hf.labels import LabelSet, PointLabels, label_points
 from uov_hf.labels.description import to_sealed_json
+from uov_hf.vocabulary import load_vocabulary
 
 
 NUM_FLIPS = 60
@@ -64,6 +65,7 @@ def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, patte
     [
         {"prompt_groups": ["a"]},
         {"prompt_to_class": [10**9]},
+        {"prompt_groups": [10**30] * len(load_vocabulary("nuscenes").prompts)},
         {"class_names": "car"},
         {"prompts": None},
         {"is_thing": []},

@@ -3,9 +3,9 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NotRequired, TypedDict, cast
@@ -246,8 +246,13 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     Raises:
         ValueError: there is no such split, or a file is not one of frames.
     """
-    builder = _open_builder(dataset, dataset_config)
-    files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
+    with _errors_of_card(dataset):
+        builder = _open_builder(dataset, dataset_config)
+        files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
+        card = _read_card(dataset)
+        vocabulary = _find_vocabulary(dataset, card.get("taxonomy"))
+        if (fraction_of := card.get("fraction_of", "sequences")) not in ("sequences", "frames"):
+            raise ValueError(f"expected `fraction_of` sequences or frames, got {fraction_of!r:.80}")
     base = dataset if Path(dataset).is_dir() else builder.base_path
     _check_files((path for paths in files.values() for path in paths), base)
     split = split or next((name for name in files if len(files) == 1 or "train" in name), "")
@@ -257,12 +262,8 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     files = {name: files[name] for name in names}
     if download:
         files = DownloadManager(dataset_name=builder.dataset_name).download(files)
-    card = _read_card(dataset)
-    source = ParquetFrames(
-        list(dict.fromkeys(path for paths in files.values() for path in paths)),
-        _find_vocabulary(dataset, card.get("taxonomy")),
-        card.get("fraction_of", "sequences"),
-    )
+    paths = dict.fromkeys(path for paths in files.values() for path in paths)
+    source = ParquetFrames(list(paths), vocabulary, fraction_of)
     rows = places_by_name(path for path, _, _ in source.places)
     members = {name: [index for path in paths for index in rows.get(path, [])] for name, paths in files.items()}
     return select_split(Frames(source), split, members, dataset)
@@ -323,6 +324,21 @@ def _check_files(files: Iterable[str], base: str) -> None:
     for file in files:
         own = next((one for one in bases if Path(file).is_relative_to(one)), bases[0])
         inside(Path(own), os.path.relpath(file, own), f"{base}/README.md")
+
+
+@contextmanager
+def _errors_of_card(dataset: str) -> Iterator[None]:
+    """Name the card of a folder in an error: anybody can write one, and `datasets` checks little of it."""
+    card = Path(dataset) / "README.md"
+    try:
+        yield
+    except Exception as error:
+        if not card.is_file() or (isinstance(error, (ValueError, OSError)) and dataset in str(error)):
+            raise
+        raise ValueError(
+            f"{card}: expected the card of a dataset, got: {error!r}. `uov_hf.data.writing.write_parquet` writes one; "
+            "without a card, all Parquet files of the folder are read."
+        ) from error
 
 
 def _find_vocabulary(dataset: str, taxonomy: str | None) -> str | None:

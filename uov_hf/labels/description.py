@@ -72,6 +72,7 @@ def _check_fields(path: Path, description: dict[str, Any]) -> None:
     num_prompts, classes = len(description["prompts"]), range(len(description["class_names"]))
     lengths = [len(description[name]) for name in ("prompt_groups", "prompt_to_class")]
     wrong = [own for own in description["prompt_to_class"] if own not in classes and own != IGNORED]
+    wrong += [own for own in description["prompt_groups"] if own not in range(num_prompts)]
     if lengths != [num_prompts] * 2 or len(description["is_thing"]) != len(classes) or wrong:
         raise ValueError(
             f"{path}: expected a group and a class for each of {num_prompts} prompts, got others. {WAY_OUT}"
