@@ -15,6 +15,7 @@ from uov_hf.vocabulary import load_vocabulary
 
 
 NUM_FLIPS = 60
+TEACHER = {"name": "halves", "model_name_or_path": None, "revision": None, "embed_dim": 4}
 
 
 def flip_one_bit(path: Path, content: bytes, rng: random.Random) -> None:
@@ -70,7 +71,9 @@ def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, patte
         {"prompts": None},
         {"is_thing": []},
         {"teacher": {"name": 5}},
-        {"teacher": {"name": "halves", "model_name_or_path": None, "revision": None, "embed_dim": "4"}},
+        {"teacher": TEACHER | {"embed_dim": True}},
+        *({"teacher": TEACHER | {name: 4.0}} for name in TEACHER),
+        *({"teacher": {own: value for own, value in TEACHER.items() if own != name}} for name in TEACHER),
     ],
     ids=lambda change: "-".join(f"{name}-{value}"[:30] for name, value in change.items()),
 )
@@ -79,6 +82,20 @@ def test_a_description_with_right_checksums_and_wrong_fields_is_named(make_label
     path.write_bytes(to_sealed_json(json.loads(path.read_bytes()) | change))
     with pytest.raises(ValueError, match="label_set.json: expected"):
         LabelSet(path.parent)
+
+
+def test_a_field_that_is_no_list_is_named_with_the_type_that_it_should_have(make_label_set, frames, teacher):
+    path = make_label_set(frames, teacher).folder / "label_set.json"
+    path.write_bytes(to_sealed_json(json.loads(path.read_bytes()) | {"class_names": "car"}))
+    with pytest.raises(ValueError, match="expected 'class_names' to be a list of str, got 'car'"):
+        LabelSet(path.parent)
+
+
+def test_a_description_with_its_fields_in_another_order_is_the_same(make_label_set, frames, teacher):
+    label_set = make_label_set(frames, teacher)
+    path = label_set.folder / "label_set.json"
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_bytes()).items()))))
+    assert LabelSet(path.parent).description == label_set.description
 
 
 @pytest.mark.parametrize("content", [b"no tensors", save({"other": np.ones(3)}), save({"prompt_embeds": np.ones(3)})])

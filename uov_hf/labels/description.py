@@ -63,8 +63,9 @@ def _check_fields(path: Path, description: dict[str, Any]) -> None:
         if not isinstance(value, kind) or (item and not all(type(own) is item for own in description[name])):
             raise ValueError(f"{path}: expected {name!r} to be {_name_of(kind, item)}, got {value!r:.80}. {WAY_OUT}")
     teacher = description["teacher"]
-    names = [teacher.get("name"), *(teacher.get(own, 0) or "" for own in ("model_name_or_path", "revision"))]
-    if not all(isinstance(own, str) for own in names) or type(teacher.get("embed_dim")) is not int:
+    optional = (str, type(None))
+    kinds = {"name": (str,), "model_name_or_path": optional, "revision": optional, "embed_dim": (int,)}
+    if not all(name in teacher and type(teacher[name]) in own for name, own in kinds.items()):
         raise ValueError(
             f"{path}: expected a teacher with name, model_name_or_path, revision and embed_dim, got {teacher!r:.200}. "
             f"{WAY_OUT}"
