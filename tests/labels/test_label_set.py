@@ -6,10 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from halves_teacher import INTRINSICS, LIDAR2CAM, ListSource
+from halves_teacher import INTRINSICS, LIDAR2CAM, ListSource, make_frame
 
 from uov_hf.data import Frames
-from uov_hf.labels import LabelSet, PointLabels, decode_segmentation, identify_dataset, label_points
+from uov_hf.labels import LabelSet, PointLabels, decode_segmentation, identify_dataset, identity, label_points
 from uov_hf.labels import label_set as label_set_module
 from uov_hf.labels.segments import encode_segmentation
 
@@ -130,6 +130,18 @@ def test_the_teacher_is_named_without_the_path_of_a_folder(
 
 def frames_of(rows) -> Frames:
     return Frames(ListSource(rows))
+
+
+def test_the_identity_of_a_frame_is_that_of_label_sets_that_are_there(frames):
+    """With another fingerprint, frames would no longer fit labels that were made before."""
+    assert identity.identify(frames[0])["fingerprint"] == "8e0adec8fc509844"
+
+
+def test_the_first_frames_of_a_few_sequences_are_read_evenly_spaced(monkeypatch):
+    monkeypatch.setattr(identity, "NUM_CHECKED", 2)
+    rows = [make_frame(f"{number}/0", str(number)) for number in range(5)]
+    read = identity.read_first_frames(frames_of(rows), {"1/0", "2/0", "3/0", "4/0"}.__contains__)
+    assert [frame["frame_id"] for frame in read] == ["1/0", "3/0"]
 
 
 def shifted(lidar2cam, distance) -> np.ndarray:
@@ -338,6 +350,9 @@ def test_a_label_set_is_opened_from_its_folder_or_by_its_id(label_set, monkeypat
     assert LabelSet.open("labels").folder == label_set.folder.relative_to(tmp_path) and not calls
     assert LabelSet.open("me/labels", local_dir="here", only="points") is label_set
     assert calls == [(("me/labels",), {"local_dir": "here", "only": "points"})]
+    for missing in ("other", tmp_path / "other"):
+        with pytest.raises(FileNotFoundError, match=r"generate_label_set\.py"):
+            LabelSet.open(missing)
 
 
 def test_a_run_that_was_stopped_continues_with_a_corrected_calibration(label_set, frames, teacher, monkeypatch):

@@ -1,6 +1,7 @@
 """Point labels: the segments of the images at the points, by the paper's rule."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -91,7 +92,8 @@ def test_a_frame_that_does_not_fit_the_label_set_is_refused(label_set, frames):
 def test_labelling_again_writes_nothing_and_reads_a_frame_of_each_sequence_once(label_set, frames, monkeypatch):
     """Every start of a training does this, perhaps from the Hub."""
     assert label_points(label_set, frames).num_frames == 3
-    read, num_read = ListSource.read, Counter()
+    description = label_set.folder / "points" / "paper" / "point_labels.json"
+    inode, read, num_read = description.stat().st_ino, ListSource.read, Counter()
 
     def count_and_read(self, index, columns):
         num_read[index] += 1
@@ -101,6 +103,7 @@ def test_labelling_again_writes_nothing_and_reads_a_frame_of_each_sequence_once(
     report = label_points(label_set, frames)
     assert (report.num_frames, report.num_done_before) == (0, 3)
     assert num_read == {0: 1, 2: 1}
+    assert description.stat().st_ino == inode  # else it was written again
 
 
 def test_point_labels_of_another_label_set_are_refused(label_set, frames):
@@ -134,7 +137,19 @@ def labels_of(label_set, frames, rule="consolidated"):
     return {name: [point_labels.read(name, columns)[c].tolist() for c in columns] for name in frames.frame_ids}
 
 
-def test_a_selection_of_frames_does_not_change_the_label_of_a_point(make_label_set, teacher):
+@pytest.fixture
+def scores_of_their_own(teacher, monkeypatch):
+    """The teacher gives the segments of frame n the score 0.1 n, so that a confidence depends on who has voted."""
+    segment = teacher.segment
+
+    def segment_and_score(frame):
+        score = 0.1 * int(frame["frame_id"][2:])
+        return [dataclasses.replace(found, scores=np.full_like(found.scores, score)) for found in segment(frame)]
+
+    monkeypatch.setattr(teacher, "segment", segment_and_score)
+
+
+def test_a_selection_of_frames_does_not_change_the_label_of_a_point(make_label_set, teacher, scores_of_their_own):
     """The vote over time counts all frames that the label set has, not only the selected ones."""
     frames = drive(7)
     half = keep_every(frames, 2)
@@ -146,15 +161,9 @@ def test_a_selection_of_frames_does_not_change_the_label_of_a_point(make_label_s
     assert labels_of(first, frames) == labels_of(second, frames)
 
 
-def test_a_frame_without_segments_takes_no_place_in_the_window(make_label_set, teacher, monkeypatch):
+def test_a_frame_without_segments_takes_no_place_in_the_window(make_label_set, teacher, scores_of_their_own):
     """Also where it is among the frames to label, and is skipped there."""
-    segment, frames = teacher.segment, drive(7)
-
-    def scores_of_their_own(frame):
-        score = 0.1 * int(frame["frame_id"][2:])
-        return [dataclasses.replace(found, scores=np.full_like(found.scores, score)) for found in segment(frame)]
-
-    monkeypatch.setattr(teacher, "segment", scores_of_their_own)
+    frames = drive(7)
     rule, others = Consolidation(time_vote=TimeVoteConfig(window=1)), frames.select([0, 1, 2, 4, 5, 6])
     first, second = make_label_set(others, teacher, "first"), make_label_set(others, teacher, "second")
     assert list(label_points(first, frames, rule, on_error="skip").skipped) == ["1/3"]
@@ -168,13 +177,33 @@ def test_point_labels_are_made_again_when_more_frames_can_vote(make_label_set, t
         make_label_set(frames.select([0, 1]), teacher, "growing"),
         make_label_set(frames, teacher, "whole"),
     )
-    assert label_points(growing, frames.select([0, 1]), "consolidated").num_frames == 2
+    for rule in ("paper", "consolidated"):
+        assert label_points(growing, frames.select([0, 1]), rule).num_frames == 2
     growing.write(frames, teacher)
     report = label_points(growing, frames, "consolidated")
     assert (report.num_frames, report.num_done_before) == (5, 0)
+    report = label_points(growing, frames)  # by the paper's rule, no other frame votes
+    assert (report.num_frames, report.num_done_before) == (3, 2)
     label_points(whole, frames, "consolidated")
     assert labels_of(growing, frames) == labels_of(whole, frames)
     assert label_points(growing, frames.select([0]), "consolidated").num_frames == 0
+
+
+def test_points_are_labelled_by_a_corrected_calibration_if_it_is_expected(label_set, frames):
+    for row in frames.source.rows:
+        row["lidar2cam"] = row["lidar2cam"] + 0.01 * np.eye(4, k=3)[None]
+    with pytest.raises(ValueError, match=f"another calibration than when {label_set.folder} was made"):
+        label_points(label_set, frames)
+    assert label_points(label_set, frames, calibration_changed=True).num_frames == 3
+
+
+def test_point_labels_have_the_rule_and_the_digest_of_the_label_set_that_made_them(label_set, frames):
+    """With other fields, a version would refuse the point labels that an earlier one made."""
+    label_points(label_set, frames)
+    digest = hashlib.sha256((label_set.folder / "label_set.json").read_bytes()).hexdigest()
+    found = json.loads((label_set.folder / "points" / "paper" / "point_labels.json").read_bytes())
+    rule = dataclasses.asdict(Consolidation())
+    assert found == {"format_version": 4, "rule": rule, "label_set_sha256": digest}
 
 
 def test_a_frame_that_the_label_set_skipped_is_skipped(make_label_set, frames, teacher, tmp_path, vocabulary):
@@ -209,5 +238,5 @@ def test_point_labels_that_are_missing_are_named_with_the_command_that_makes_the
     make_label_set, frames, teacher, preset, way
 ):
     folder = make_label_set(frames, teacher).folder
-    with pytest.raises(FileNotFoundError, match=rf"no point labels in .*points.*--label_set {folder}.*{way}"):
+    with pytest.raises(FileNotFoundError, match=rf"no point labels in .*points.*--label_set {folder} and {way}"):
         PointLabels(folder, preset)

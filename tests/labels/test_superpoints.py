@@ -70,6 +70,11 @@ def test_few_points_have_superpoints_too(num_points):
     assert len(vote_in_superpoints(votes, superpoints)) == num_points
 
 
+@pytest.mark.parametrize("x, superpoints", [(1.2, [0, 0]), (1.9, [0, 1])])
+def test_two_points_are_one_superpoint_if_they_are_near(x, superpoints):
+    assert find_superpoints(np.array([[1.0, 1, 1], [x, 1, 1]]), SuperpointConfig()).tolist() == superpoints
+
+
 def test_a_wall_that_touches_the_floor_is_another_superpoint_unless_any_angle_is_allowed():
     floor = np.column_stack([grid(4.05 + np.arange(19) / 10, 0.1 + np.arange(16) / 10), np.full(304, -1.95)])
     wall = np.column_stack([np.full(256, 5.95), grid(0.1 + np.arange(16) / 10, -1.85 + np.arange(16) / 10)])

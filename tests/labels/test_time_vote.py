@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uov_hf.labels.time_vote import TimeVoteConfig, gather_in_voxels, vote_over_time
+from uov_hf.labels.time_vote import KEY_BITS, TimeVoteConfig, gather_in_voxels, vote_over_time, voxel_keys
 from uov_hf.labels.votes import count_votes, decide
 
 
@@ -109,6 +109,12 @@ def test_far_coordinates_are_as_good_as_near_ones():
     places = np.array([[0, 0, 0], [3, 0, 0], [0, -3, 0]], float)
     assert len(scan(places + offset, [ROAD] * 3).centers) == 3
     assert label(places + offset, scan(places + offset, [ROAD] * 3), []) == [ROAD] * 3
+
+
+@pytest.mark.parametrize("along", [range(-70, 71, 7), [-(2 ** (KEY_BITS - 1)), -1, 0, 1, 2 ** (KEY_BITS - 1) - 1]])
+def test_every_voxel_in_the_range_of_a_scan_has_a_key_of_its_own(along):
+    voxels = np.stack(np.meshgrid(along, along, along), axis=-1).reshape(-1, 3)
+    assert len(np.unique(voxel_keys(0.3 * (voxels + 0.5), 0.3))) == len(voxels)
 
 
 @pytest.mark.parametrize("num_points", [0, 1])

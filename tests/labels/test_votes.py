@@ -63,6 +63,8 @@ def test_only_points_with_votes_have_any():
         ([0, -1], [0, 0], [1, 1], "`point` must lie between 0 and 1, got -1 to -1"),
         ([0, 2], [0, 0], [1, 1], "`point` must lie between 0 and 1, got 2 to 2"),
         ([0, 1], [0, 0], [1, np.nan], "`score` must lie between 0 and 1, got nan"),
+        ([0, 1], [0, 0], [1, 1.01], "`score` must lie between 0 and 1, got 1.0 to 1.01"),
+        ([0, 1], [0, 0], [-0.01, 1], "`score` must lie between 0 and 1, got -0.01 to 1.0"),
         ([0, 1], [0], [1, 1], r"`class_of_vote` must be whole numbers of shape \(2,\), got .* \(1,\)"),
     ],
 )
@@ -70,3 +72,12 @@ def test_a_vote_of_no_point_or_class_is_refused(point, class_of_vote, score, mes
     """The class -1 of a point counted as a vote on the point before it."""
     with pytest.raises(ValueError, match=message):
         count_votes(np.array(point), np.array(class_of_vote), np.array(score, float), 2, num_classes=2)
+
+
+@pytest.mark.parametrize("num_classes", [0, 255])
+def test_labels_of_one_byte_have_room_for_up_to_255_classes(num_classes):
+    none = np.zeros(0, int)
+    assert count_votes(none, none, none, 1, num_classes).weights.shape == (1, num_classes + 1)
+    wrong = {0: -1, 255: 256}[num_classes]
+    with pytest.raises(ValueError, match=f"`num_classes` must lie between 0 and 255, got {wrong}"):
+        count_votes(none, none, none, 1, wrong)

@@ -96,7 +96,7 @@ def encode_segmentation(segmentation: np.ndarray) -> bytes:
             "`segmentation` must contain ids from 0 to 65535, the most segments of a frame, got "
             f"{segmentation.min()} to {segmentation.max()}."
         )
-    dtype = np.uint8 if segmentation.max(initial=0) < 256 else np.uint16
+    dtype = np.uint8 if segmentation.max() < 256 else np.uint16
     buffer = io.BytesIO()
     Image.fromarray(segmentation.astype(dtype)).save(buffer, format="png")
     return buffer.getvalue()
