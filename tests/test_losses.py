@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import small_models
 import torch
+from fake_gpu import to_gpu
 
 from uov_hf.losses import (
     lovasz_softmax,
@@ -65,9 +66,10 @@ def test_pooling_is_the_plain_mean_of_each_superpoints_pairs():
         assert torch.allclose(pooled[superpoint], expected, rtol=0, atol=1e-12)
 
 
-def test_pairs_of_one_voxel_share_its_row_and_count_separately():
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_pairs_of_one_voxel_share_its_row_and_count_separately(dtype):
     voxels, rows, ids = unit(5, 4), torch.tensor([3, 3, 1, 3, 0]), torch.tensor([0, 0, 0, 1, 1])
-    pooled = pool_superpoints(voxels, ids, 2, rows)
+    pooled = pool_superpoints(voxels, ids.to(dtype), 2, rows.to(dtype))
     assert torch.allclose(pooled, pool_superpoints(voxels[rows], ids, 2), rtol=0, atol=1e-12)
     assert torch.allclose(pooled[0], (2 * voxels[3] + voxels[1]) / 3, rtol=0, atol=1e-12)
 
@@ -227,6 +229,43 @@ def test_a_negative_label_or_row_is_refused_and_not_read_from_the_end():
         text_superpoint_loss(superpoints, prompts, torch.tensor([0, -1]), torch.eye(3, dtype=torch.float64))
     with pytest.raises(ValueError, match="`point_rows` must lie between 0 and 1, got -1 to -1"):
         pool_superpoints(superpoints, torch.tensor([0, 0]), 1, torch.tensor([0, -1]))
+
+
+def test_embeddings_of_whole_numbers_or_of_other_dimensions_are_refused_by_name():
+    superpoints, prompts, labels = unit(2, 4), unit(3, 4), torch.tensor([0, 1])
+    losses = {
+        "point_embeds": lambda wrong: pool_superpoints(wrong, labels, 2),
+        "superpoint_embeds": lambda wrong: superpixel_superpoint_loss(wrong, superpoints),
+        "segment_embeds": lambda wrong: superpixel_superpoint_loss(superpoints, wrong),
+        "negative_embeds": lambda wrong: superpixel_superpoint_loss(superpoints, superpoints, negative_embeds=wrong),
+        "prompt_embeds": lambda wrong: soft_text_targets(wrong, labels),
+        "probabilities": lambda wrong: lovasz_softmax(wrong, labels),
+    }
+    for name, loss in losses.items():
+        with pytest.raises(ValueError, match=f"`{name}` must be floating-point numbers of shape .*, got torch.int64"):
+            loss(torch.ones(2, 4, dtype=torch.long))
+    for name, wrong in (
+        ("superpoint_embeds", (superpoints.long(), prompts)),
+        ("prompt_embeds", (superpoints, prompts[:, 1:])),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must be floating-point numbers of shape"):
+            text_superpoint_loss(*wrong, labels, torch.eye(3))
+
+
+@pytest.mark.parametrize("ids, all_are_right", [([0, 1], True), ([0, 2], False), ([-1, 1], False), ([255, 1], False)])
+def test_an_id_that_is_out_of_range_makes_all_nan_on_an_accelerator(traffic, ids, all_are_right):
+    """The host does not read the ids there, because that would stop the queue."""
+    embeds, two, ids = to_gpu(torch.rand(2, 4)), to_gpu(torch.rand(2, 2)), to_gpu(torch.tensor(ids))
+    results = [text_superpoint_loss(embeds, to_gpu(torch.rand(2, 4)), ids, two), lovasz_softmax(two, ids, -100)]
+    assert [result.isfinite().item() for result in results] == [all_are_right] * 2
+    one = to_gpu(torch.ones(1, 1))
+    assert text_superpoint_loss(embeds, to_gpu(torch.rand(1, 4)), ids, one).isnan()  # no row of `targets` is read
+
+
+def test_ignored_rows_change_no_loss_on_an_accelerator(traffic):
+    probabilities, labels = torch.rand(3, 2), torch.tensor([0, 1, 255])
+    found = lovasz_softmax(to_gpu(probabilities), to_gpu(labels))
+    assert found.item() == pytest.approx(lovasz_softmax(probabilities[:2], labels[:2]).item())
 
 
 @pytest.mark.parametrize("hard_weight", [-0.1, 1.5, math.nan])

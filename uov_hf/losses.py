@@ -48,11 +48,10 @@ def pool_superpoints(
             f"`superpoint_ids` must have one id for each of the {len(point_rows)} pairs, "
             f"got shape {tuple(superpoint_ids.shape)}."
         )
-    check_array("superpoint_ids", superpoint_ids, ("num_pairs",), "iu")
+    right = are_in_range(superpoint_ids, num_superpoints, "superpoint_ids")
     # A bag of rows per superpoint. Its gradient is summed in a fixed order. That of indexing or `index_add` depends on
     # the number of threads, and both are ten times slower.
     sorted_ids, order = superpoint_ids.sort(stable=True)
-    right = are_in_range(sorted_ids, num_superpoints, "superpoint_ids")
     starts = torch.searchsorted(sorted_ids, torch.arange(num_superpoints, device=order.device, dtype=sorted_ids.dtype))
     means = F.embedding_bag(point_rows[order].long(), point_embeds, starts, mode="mean")  # (S, D)
     return nan_unless(right, means)
