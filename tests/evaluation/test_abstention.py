@@ -69,6 +69,7 @@ def test_confidences_near_one_remain_apart_and_zero_comes_last():
     close = [1.0, 1 - 2.0**-24, 1 - 2.0**-20, 1 - 2.0**-19, 0.999, 0.99, 0.5, 0.1, 0.0]
     assert np.count_nonzero(counted(close, [True] * len(close)).counts[0]) == len(close)
     assert counted([0.0], [False]).counts[:, -1].tolist() == [1, 1]
+    assert counted([1.0, 0.0, 0.0], [True, False, False]).compute()["risk_at_coverage"]["100%"] == pytest.approx(2 / 3)
 
 
 def test_sums_are_the_same_in_any_order_and_however_they_are_shared():
@@ -77,7 +78,16 @@ def test_sums_are_the_same_in_any_order_and_however_they_are_shared():
     whole = counted(confidences, is_right)
     shares = [counted(confidences[rows], is_right[rows]) for rows in np.array_split(generator.permutation(999), 7)]
     assert np.array_equal(sum(share.counts for share in shares), whole.counts)
-    assert RiskCoverage().counts.shape == whole.counts.shape  # the memory does not grow
+    assert whole.counts.shape == (2, 24 * 128 + 2)  # exponents from −24 to −1, 7 digits, and both ends
+    assert RiskCoverage().counts.shape == whole.counts.shape and RiskCoverage().counts.dtype == np.int64
+
+
+def test_scans_add_up_in_one_curve():
+    generator = np.random.default_rng(3)
+    scans = [(generator.random(50).astype(np.float32), generator.random(50) < 0.5) for _ in range(2)]
+    curve = counted(*scans[0])
+    curve.update(*scans[1])
+    assert np.array_equal(curve.counts, counted(*map(np.concatenate, zip(*scans, strict=True))).counts)
 
 
 def test_no_points_give_nan():
@@ -85,7 +95,7 @@ def test_no_points_give_nan():
     assert np.isnan([result["area_under_risk_coverage"], *result["risk_at_coverage"].values()]).all()
 
 
-@pytest.mark.parametrize("confidences", [[0.5, np.nan], [0.5, 2.0], [0.5]])
+@pytest.mark.parametrize("confidences", [[0.5, np.nan], [0.5, 2.0], [0.5], [1, 0], [[0.5, 0.5]]])
 def test_what_is_no_confidence_is_refused(confidences):
     for counts in (RiskCoverage(), ConfidenceBins()):
         with pytest.raises(ValueError, match="`(confidences|is_right)` must be"):

@@ -130,6 +130,7 @@ def test_without_scored_points_metrics_are_nan():
         ([3], [0], "`predictions` must be 0 … 2 or 255"),
         ([0], [-1], "`labels` must be 0 … 2 or 255"),
         ([0.5], [0], "`predictions` must be whole numbers of shape .*, got float64"),
+        ([0], [0.5], "`labels` must be whole numbers of shape .*, got float64"),
     ],
 )
 def test_bad_ids_are_refused_with_the_reason(predictions, labels, message):

@@ -99,6 +99,18 @@ def test_a_point_without_a_prediction_makes_its_segment_smaller_and_no_false_ala
     assert panoptic.compute()["per_category_sq"][0] == pytest.approx(2 / 3)
 
 
+def test_a_point_of_the_only_class_may_be_without_a_prediction():
+    panoptic = PanopticQuality([True], min_points=1)
+    panoptic.update(*map(np.array, ([0, 0, 255], [1, 1, 0], [0, 0, 0], [1, 1, 1])))
+    assert panoptic.counts[:3].tolist() == [[1], [0], [0]]
+
+
+@pytest.mark.parametrize("radius", [0, -1, np.inf, np.nan])
+def test_a_radius_that_is_not_above_zero_or_not_finite_is_refused(radius):
+    with pytest.raises(ValueError, match="`radius` must be a finite number of metres above 0"):
+        cluster_things(np.zeros((1, 3)), np.zeros(1, int), IS_THING, radius)
+
+
 def test_clusters_end_where_a_gap_is_wider_than_the_radius_and_at_the_border_of_a_class():
     x = np.array([0.0, 0.4, 0.8, 2.0, 2.3, 2.6, np.nan])
     points = np.stack([x, 0 * x, 0 * x, 0 * x], axis=1)

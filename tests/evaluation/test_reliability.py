@@ -64,6 +64,7 @@ def test_float32_confidences_count_as_the_numbers_that_they_are():
     wide.update(confidences.astype(np.float64), is_right)
     assert np.array_equal(binned(confidences, is_right).counts, wide.counts)
     assert wide.counts.shape == (3, 15) and wide.counts.dtype == np.int64
+    assert binned([0.5, 0.25], [True, True]).counts[2].sum() == 0.75 * 2**24
 
 
 def test_a_bin_has_its_mean_confidence_and_its_accuracy():

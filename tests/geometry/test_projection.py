@@ -30,7 +30,8 @@ def test_a_point_behind_or_too_near_is_not_seen():
     pixel_coords, in_view = project_points(points, camera())
     assert in_view.tolist() == [False, False, True]
     assert np.isnan(pixel_coords[:2]).all()
-    assert project_points(points, camera(), min_depth=0.5)[1].tolist() == [False, True, True]
+    for min_depth in (0, 0.5):
+        assert project_points(points, camera(), min_depth)[1].tolist() == [False, True, True]
 
 
 def test_the_border_of_the_image_is_not_in_view():
@@ -83,6 +84,8 @@ def test_an_image_size_may_be_any_pair_and_a_camera_that_is_none_is_refused():
     for image_size in ((0, 5), (5,), (5, 5, 3), 5, (899.5, 5), (np.nan, 5)):
         with pytest.raises(ValueError, match=r"`image_size` must be \(height, width\), two positive whole numbers"):
             Camera(FORWARD, np.eye(3), image_size)
+    with pytest.raises(ValueError, match="`image_size` must be numbers, got"):
+        Camera(FORWARD, np.eye(3), ("high", "wide"))
     with pytest.raises(ValueError, match=r"\(num_points, 3 or more\).*\(3,\)"):
         project_points(np.ones(3), camera())
 
@@ -135,6 +138,10 @@ def test_pixels_of_points_that_are_not_in_view_are_not_rounded_to_some_number():
     pixel_coords, _ = project_points(np.array([[-5.0, 0, 0], [5, 0, 0]]), camera())
     with pytest.raises(ValueError, match="`pixel_coords` must be finite, got 1 of 2"):
         round_to_pixels(pixel_coords)
+    for number in (2.0**62, -(2.0**62)):
+        with pytest.raises(ValueError, match="or too large numbers"):
+            round_to_pixels(np.array([[number, 0]]))
+    assert [side.tolist() for side in round_to_pixels(np.array([[2.0**61, -(2.0**61)]]))] == [[-(2**61)], [2**61]]
 
 
 @pytest.mark.parametrize("dtype", [bool, complex, "U3", object])

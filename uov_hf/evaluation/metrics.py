@@ -174,7 +174,7 @@ class ConfidenceBins:
         confidences, is_right = _check_predictions(confidences, is_right)
         bins = np.clip(np.ceil(confidences * self.num_bins).astype(np.int64) - 1, 0, None)
         steps = np.rint(confidences / CONFIDENCE_STEP)
-        for row, weights in enumerate((None, np.asarray(is_right, dtype=np.float64), steps)):
+        for row, weights in enumerate((None, is_right, steps)):
             self.counts[row] += np.bincount(bins, weights, minlength=self.num_bins).astype(np.int64)
 
     def compute(self) -> CalibrationMetrics:

@@ -78,9 +78,8 @@ class PanopticQuality:
         Raises:
             ValueError: The shapes differ, or a value is no whole number, no class and not `ignore_index`.
         """
-        check_array("labels", labels, ("num_points",), "iu")
-        for name, classes in (("labels", labels), ("predictions", predictions)):
-            check_ids(name, classes, len(labels), len(self.is_thing), self.ignore_index)
+        check_ids("labels", labels, "num_points", len(self.is_thing), self.ignore_index)
+        check_ids("predictions", predictions, len(labels), len(self.is_thing), self.ignore_index)
         for name, array in (("predicted_instances", predicted_instances), ("instances", instances)):
             check_array(name, array, (len(labels),), "iu")
         scored = labels != self.ignore_index

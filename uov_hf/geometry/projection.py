@@ -145,7 +145,8 @@ def round_to_pixels(pixel_coords: NDArray[np.float64]) -> tuple[NDArray[np.int64
     Example: `segmentation[round_to_pixels(pairs.pixel_coords)]` is the segment under every pair.
 
     Raises:
-        ValueError: `pixel_coords` `(num_pairs, 2)` are not finite, as those of points that are not in view.
+        ValueError: `pixel_coords` `(num_pairs, 2)` are not finite, as those of points that are not in view, or not
+            between −2^62 and 2^62.
     """
     check_array("pixel_coords", pixel_coords, ("num_pairs", 2))
     if not (np.abs(pixel_coords) < 2**62).all():  # false for NaN, which would become some number
