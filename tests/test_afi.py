@@ -3,6 +3,7 @@
 import math
 import runpy
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from afi_oracle import SMALL, oracle, same_but_for_ties, scene, street
 from scipy.spatial import cKDTree
 
-from uov_hf import point_neighbors
+from uov_hf import afi, ground_ring, point_neighbors
 from uov_hf.afi import DENSE, AFIConfig, approximate_flat_interaction, labels_to_scores
 from uov_hf.evaluation.metrics import ConfusionMatrix
 
@@ -24,6 +25,16 @@ def test_levels_are_4096_points_divided_by_three():
     constants = AFIConfig()
     assert (constants.num_neighbors, constants.num_directions, constants.num_voters) == (20, 20, 6)
     assert (constants.min_cosine, constants.min_count, constants.ground_ring) == (0.995, 0, None)
+    ring = {
+        "sensor_height": 1.84,
+        "max_height": 0.44,
+        "min_radius": 2,
+        "max_radius": 5,
+        "max_residual": 0.1,
+        "seed": 42,
+    }
+    assert vars(ground_ring.GroundRing((0,))) == {"classes": (0,), **ring}
+    assert (ground_ring.RANSAC_TRIALS, ground_ring.RANSAC_SAMPLES) == (20, 10)
 
 
 OTHER = {"num_neighbors": 9, "num_directions": 13, "num_voters": 3, "min_cosine": 0.9, "min_count": 1}
@@ -192,8 +203,26 @@ def test_without_scipy_the_neighbours_are_the_same(monkeypatch):
     points, scores = scene()
     with_tree = approximate_flat_interaction(points, scores, SMALL)
     monkeypatch.setattr(point_neighbors, "cKDTree", None)
-    monkeypatch.setattr(point_neighbors, "CHUNK_ELEMENTS", 10_000)  # in many chunks
+    monkeypatch.setattr(point_neighbors, "CHUNK_ELEMENTS", 1000)  # fewer than points: a chunk for each query
     assert np.abs(approximate_flat_interaction(points, scores, SMALL) - with_tree).max() < 1e-12
+
+
+def test_the_votes_are_the_same_as_on_an_accelerator_and_in_small_chunks(monkeypatch):
+    points, scores = scene(300)
+    expected = approximate_flat_interaction(points, scores, SMALL)
+    monkeypatch.setattr(afi, "_votes_in_long_rows", afi._votes)
+    monkeypatch.setattr(afi, "CHUNK_CENTRES", 7)
+    assert np.abs(approximate_flat_interaction(points, scores, SMALL) - expected).max() < 1e-12
+
+
+def test_more_points_may_vote_than_16_bits_number():
+    size, random = 40_000, partial(torch.randn, dtype=torch.float64)
+    picked = afi._PickedLevel(
+        random(size, 3), random(size, 1), random(size, 2).abs(), afi._unit(random(size, 2, 3)), random(size, 2).abs()
+    )
+    points, voters = random(50, 3), torch.randint(size, (50, 6))
+    votes = afi._votes_in_long_rows(points, voters, picked, 0.5)
+    assert torch.allclose(votes, afi._votes(points, voters, picked, 0.5), rtol=0, atol=1e-12) and votes.any()
 
 
 def test_the_file_loads_where_scipy_is_missing(monkeypatch):

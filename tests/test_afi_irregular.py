@@ -88,6 +88,39 @@ def test_among_equally_far_and_equally_near_points_the_first_counts():
     assert point_neighbors.nearest_points(cloud, cloud, 7).sort().values.tolist() == expected
 
 
+def test_of_many_equally_near_points_the_first_count():
+    """More than four times as many as are wanted: the tree is not searched for all of them."""
+    far = [[x, y, z] for x in (-3, -2, 2, 3) for y in (-3, -2, 2, 3) for z in (-1, 1) if abs(x) != abs(y)]
+    points = torch.tensor([[9, 9, 9], *far, [9, 9, 8]], dtype=torch.float64)
+    for k in (1, 3):
+        found = point_neighbors.nearest_points(torch.zeros(2, 3, dtype=torch.float64), points, k)
+        assert found.sort(dim=1).values.tolist() == [[*range(1, k + 1)]] * 2
+
+
+def test_of_copies_of_a_point_the_first_count_whatever_the_sign_of_zero():
+    points = torch.tensor([[0.0, 0, 0], [-0.0, 0, 0], [0, 0, -0.0], [0, 0, 0], [1, 0, 0]])
+    assert point_neighbors._first_copies(points, 2).tolist() == [0, 1, 4]
+    assert point_neighbors.nearest_points(points[:3], points[:4], 2).tolist() == [[0, 1]] * 3
+
+
+def test_neighbours_and_picks_of_what_is_no_cloud_of_points_are_refused_by_name():
+    points = torch.eye(3)
+    for call, name in (
+        (lambda: point_neighbors.farthest_points(points.long(), 1), "points"),
+        (lambda: point_neighbors.nearest_points(points.long(), points, 1), "queries"),
+        (lambda: point_neighbors.nearest_points(points, points.long(), 1), "points"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must be floating-point numbers"):
+            call()
+    for size in (0, 4):
+        with pytest.raises(ValueError, match=f"`size` must lie between 1 and 3, the number of points, got {size}"):
+            point_neighbors.farthest_points(points, size)
+    with pytest.raises(ValueError, match="`k` must be at least 1, got 0"):
+        point_neighbors.nearest_points(points, points, 0)
+    assert point_neighbors.farthest_points(points, 1).tolist() == [0]
+    assert point_neighbors.nearest_points(points, points, 1).tolist() == [[0], [1], [2]]
+
+
 def test_points_at_the_origin_are_never_picked_later():
     points = np.concatenate([street(50)[0], np.zeros((5, 3)), [[0.03, 0, 0]], [[0.04, 0, 0]]])
     picks = point_neighbors.farthest_points(torch.from_numpy(points), 57).tolist()
@@ -227,7 +260,8 @@ def test_points_in_any_memory_layout_are_refined(change):
     "scores, num_points, message",
     [
         (np.full((4, 2), 1e38), None, r"`scores` must lie between 0 and 1e\+09.* got values from .*1e\+38"),
-        (np.ones((4, 2)), [6, -2], r"`num_points` must be numbers from 0 that sum to 4.* got \[6, -2\]"),
+        (np.full((4, 2), 1e9 + 1), None, r"`scores` must lie between 0 and 1e\+09"),
+        (np.ones((4, 2)), [6, -2], r"`num_points` must be .* sum to 4, the rows of `points`, got \[6, -2\]"),
         (np.ones((4, 2)), 4, r"`num_points` must be whole numbers of shape \(num_scans,\)"),
         (np.ones((4, 2), complex), None, "`scores` must be numbers, got complex128"),
     ],
@@ -235,6 +269,7 @@ def test_points_in_any_memory_layout_are_refined(change):
 def test_scores_that_float32_cannot_multiply_and_wrong_sizes_are_refused(scores, num_points, message):
     with pytest.raises(ValueError, match=message):
         approximate_flat_interaction(np.zeros((4, 3)), scores, num_points=num_points)
+    assert approximate_flat_interaction(np.zeros((1, 3)), np.array([[0, 1e9]])).tolist() == [[0, 1]]
 
 
 def test_labels_of_16_bits_and_no_others_but_whole_numbers_become_scores():

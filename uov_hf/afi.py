@@ -253,7 +253,7 @@ def _agreement(
     trust_back, onward, back = _flat_lengths(lines, parent, neighbors, min_cosine)
     # The share of the line, with its continuation on both sides, that is flat according to both ends.
     reach = (ahead + behind + onward + back) / (distances + behind + onward + 1e-8)
-    weights = trust * trust_back * reach * (ahead + behind != 0) * (onward + back != 0)  # (M, k)
+    weights = trust * trust_back * reach  # (M, k); the trust is 0 where no direction is along the line
     strength = weights.sum(dim=1, keepdim=True)
     return weights / (strength + 1e-7), strength
 
