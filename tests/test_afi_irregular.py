@@ -1,5 +1,7 @@
 """Approximate flat interaction where scans are not regular, on the ground around the vehicle, and on bad input."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -90,11 +92,17 @@ def test_among_equally_far_and_equally_near_points_the_first_counts():
 
 def test_of_many_equally_near_points_the_first_count():
     """More than four times as many as are wanted: the tree is not searched for all of them."""
-    far = [[x, y, z] for x in (-3, -2, 2, 3) for y in (-3, -2, 2, 3) for z in (-1, 1) if abs(x) != abs(y)]
-    points = torch.tensor([[9, 9, 9], *far, [9, 9, 8]], dtype=torch.float64)
-    for k in (1, 3):
-        found = point_neighbors.nearest_points(torch.zeros(2, 3, dtype=torch.float64), points, k)
-        assert found.sort(dim=1).values.tolist() == [[*range(1, k + 1)]] * 2
+    sides = itertools.permutations((1.0, 2, 3))
+    points = [np.multiply(one, signs) for one in sides for signs in itertools.product((-1, 1), repeat=3)]
+    points = torch.from_numpy(np.random.default_rng(0).permutation(points))
+    for k in (1, 3, 5):
+        found = point_neighbors.nearest_points(points.new_zeros(2, 3), points, k)
+        assert found.sort(dim=1).values.tolist() == [[*range(k)]] * 2
+
+
+def test_of_two_farthest_points_the_first_is_picked():
+    points = torch.tensor([[1.0, 0, 0], [5, 3, 0], [4, 4, 0]])
+    assert point_neighbors.farthest_points(points, 2).tolist() == [0, 1]
 
 
 def test_of_copies_of_a_point_the_first_count_whatever_the_sign_of_zero():
@@ -169,6 +177,7 @@ def test_a_ring_of_fewer_than_ten_points_is_no_ground():
     points = torch.tensor([[3.0, 0.1 * row, -1.8] for row in range(9)])
     assert not find_ground(points, RING)[0].any()
     assert find_ground(torch.cat([points, points[:1] + 0.05]), RING)[0].all()
+    assert not find_ground(torch.cat([points, torch.tensor([[3.0, 4, -1.8]])]), RING)[0].any()  # it ends at 5 m
 
 
 def test_a_ground_point_without_evidence_for_ground_keeps_its_answer():

@@ -132,9 +132,11 @@ def frames_of(rows) -> Frames:
     return Frames(ListSource(rows))
 
 
-def test_the_identity_of_a_frame_is_that_of_label_sets_that_are_there(frames):
-    """With another fingerprint, frames would no longer fit labels that were made before."""
+def test_format_and_fingerprints_are_those_of_label_sets_that_are_there(label_set, frames):
+    """With others, frames would no longer fit labels that were made before."""
+    assert label_set.description["format_version"] == 4
     assert identity.identify(frames[0])["fingerprint"] == "8e0adec8fc509844"
+    assert identify_dataset(frames, "", None)["fingerprint"] == "c6385d57c8470d60"
 
 
 def test_the_first_frames_of_a_few_sequences_are_read_evenly_spaced(monkeypatch):
@@ -201,6 +203,15 @@ def test_a_calibration_computed_on_another_machine_is_the_same(label_set, frames
     label_set.write(frames, teacher)
     other = frames_of([{**row, "lidar2cam": shifted(row["lidar2cam"], 1e-9)} for row in frames.source.rows])
     assert label_set.write(other, teacher).num_done_before == label_points(label_set, other).num_frames == 3
+
+
+def test_a_calibration_may_differ_by_a_ten_thousandth_of_a_metre_or_of_a_number(frames, tmp_path):
+    own, allowed = identity.identify(frames[0]), identity.TOLERANCE / 2
+    matrices = own["calibration"]
+    for near, far in ((matrices + allowed, matrices + 0.01), (matrices * (1 + allowed), matrices * 1.01)):
+        identity.check_identity(frames[0], {**own, "calibration": near}, tmp_path)
+        with pytest.raises(ValueError, match="another calibration"):
+            identity.check_identity(frames[0], {**own, "calibration": far}, tmp_path)
 
 
 def test_the_segments_stay_when_the_calibration_is_corrected(label_set, frames, teacher):

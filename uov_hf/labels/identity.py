@@ -104,7 +104,7 @@ def check_first_frames(
     has_labels: Callable[[str], bool],
     read: Callable[[str], Identity],
     folder: Path,
-    calibration_changed: bool = False,
+    calibration_changed: bool,
 ) -> None:
     """
     Check the first frame with labels of up to `NUM_CHECKED` sequences.
