@@ -153,3 +153,24 @@ def test_a_calibration_that_cannot_be_used_is_named(root, line, message):
     path.write_bytes(b"\n".join([*kept, line]))
     with pytest.raises(ValueError, match=f"calib.txt: expected .*{message}"):
         load(root, "val")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("times.txt", "1e101", "expected seconds, got 1e\\+101"),
+        ("poses.txt", "0 " * 12, r"expected a rotation and a translation for scan 000001, got \[\[0.0"),
+        ("poses.txt", "2 0 0 0 0 2 0 0 0 0 2 0", "expected a rotation and a translation for scan 000001"),
+        ("poses.txt", "1e308 " * 12, "expected a rotation and a translation for scan 000001"),
+    ],
+)
+def test_times_and_poses_that_cannot_be_used_are_named(root, name, line, message):
+    path = root / "sequences" / "00" / name
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, *lines[2:]]))
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
+        load(root, "train")[1]
+    if name == "poses.txt":
+        assert load(root, "train")[0]["frame_id"] == "00/000000"
+        with pytest.raises(ValueError, match=message):
+            merge_scans(load(root), 2)

@@ -83,6 +83,7 @@ def test_a_scan_more_than_the_street_has_is_not_of_the_street(check, kitti_stree
     scans = root / "sequences" / "00" / "velodyne"
     shutil.copy(scans / "000000.bin", scans / "000099.bin")
     check(SemanticKitti, root, False)
-    (root / "sequences" / "00" / "street.json").write_text("[]")
-    with pytest.raises(ValueError, match="street.json: expected"):
-        SemanticKitti(data_dir=root, cache_dir=str(tmp_path))
+    for content in ("[]", '{"num_points": {"000000": null}}'):
+        (root / "sequences" / "00" / "street.json").write_text(content)
+        with pytest.raises(ValueError, match="street.json: expected"):
+            SemanticKitti(data_dir=root, cache_dir=str(tmp_path))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from uov_hf.data.frames import SYNTHETIC_LICENCE, EncodedImage, Frame, FrameBuilder, Frames
 from uov_hf.data.raw_folders import RawFrame, RawFrames, encoded_image, instances_of, splits_in
 from uov_hf.datasets.kitti_files import read_calibration, read_table, split_projection
-from uov_hf.geometry.rotation import rigid_motion
+from uov_hf.geometry.rotation import is_rigid, rigid_motion
 from uov_hf.image_files import read_image_size
 from uov_hf.leftovers import data_files
 from uov_hf.setting_files import read_json
@@ -77,6 +77,8 @@ def _is_street(folder: Path) -> bool:
         return False
     try:
         num_points = dict(read_json(path)["num_points"])
+        if not all(type(count) is int for count in num_points.values()):
+            raise ValueError("other counts than whole numbers")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: expected {{"num_points": {{"000000": count, …}}}}, got: {error!r}') from error
     num_bytes = {scan.stem: scan.stat().st_size for scan in data_files(folder / "velodyne", "*.bin")}
@@ -102,7 +104,11 @@ class Drive:
 
     @cached_property
     def times(self) -> NDArray[np.float64]:
-        return read_table(self.folder / "times.txt", 1)
+        path = self.folder / "times.txt"
+        times = read_table(path, 1)
+        if np.abs(times).max(initial=0) >= 2**63 / 1e6:
+            raise ValueError(f"{path}: expected seconds, got {np.abs(times).max():g}.")
+        return times
 
     @cached_property
     def poses(self) -> NDArray[np.float64]:
@@ -176,6 +182,11 @@ class Scan(RawFrame):
             return None
         pose = self._drive.line_of(self._stem, "poses").reshape(3, 4)
         grey2first = rigid_motion(pose[:, :3], pose[:, 3])
+        if not is_rigid(grey2first):
+            path = self._drive.folder / "poses.txt"
+            raise ValueError(
+                f"{path}: expected a rotation and a translation for scan {self._stem}, got {pose.tolist()}."
+            )
         return np.linalg.inv(self._drive.lidar2grey) @ grey2first @ self._drive.lidar2grey
 
     def _geometry(self, camera: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -16,6 +16,8 @@ def rigid_motion(rotation: ArrayLike, translation: ArrayLike) -> NDArray[np.floa
 def is_rigid(motion: NDArray[np.float64]) -> bool:
     """Whether a matrix (4, 4) only rotates and translates; calibration files have few digits, hence 1e-4."""
     rotation = motion[:3, :3]
+    if not np.abs(rotation).max() < 2:  # also NaN; the product of large numbers would overflow, with a warning
+        return False
     is_rotation = np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-4 and np.linalg.det(rotation) >= 0
     return bool(is_rotation and np.abs(motion[3] - [0, 0, 0, 1]).max() <= 1e-8)
 
