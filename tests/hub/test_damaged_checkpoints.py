@@ -12,6 +12,7 @@ from full_disk import room_for
 
 from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation, UOVProcessor, save_checkpoint
 from uov_hf.hub.checkpoint import check_checkpoint
+from uov_hf.segmenting import load_segmenter
 from uov_hf_cli.__main__ import main
 
 
@@ -71,6 +72,13 @@ def test_weights_that_were_saved_again_have_no_digests_of_the_earlier_ones(model
     assert (tmp_path / "SHA256SUMS").exists()
 
 
+def test_weights_that_are_not_finite_are_named(model, tmp_path):
+    with torch.no_grad():
+        next(model.uov.backbone.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(OSError, match=r"expected finite weights, got NaN or infinity in uov\.backbone\."):
+        load_segmenter(save(tmp_path, model))
+
+
 @pytest.mark.parametrize("content", [b"\xff", b"0123", b""])
 def test_a_damaged_list_of_digests_is_named(model, tmp_path, content):
     (save(tmp_path, model) / "SHA256SUMS").write_bytes(content)
@@ -97,6 +105,7 @@ def test_a_list_of_weight_files_of_another_form_is_named(model, tmp_path, conten
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"id2label": "x"}, "config.json: expected the configuration of a checkpoint, got: "),
         ({"stem_channels": "x"}, "config.json: expected the configuration of a checkpoint, got: .*'stem_channels'"),
         ({"projection_dim": 99}, "cannot be loaded: config.json does not fit the weights; the report above"),
         ({"id2label": {"0": "a"}}, r"cannot be loaded: ValueError: The baked prompts are for the classes \['car', "),

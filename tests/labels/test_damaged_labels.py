@@ -65,7 +65,7 @@ def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, patte
     "change",
     [
         {"prompt_groups": ["a"]},
-        {"prompt_to_class": [10**9]},
+        {"prompt_to_class": [10**9] * len(load_vocabulary("nuscenes").prompts)},
         {"prompt_groups": [10**30] * len(load_vocabulary("nuscenes").prompts)},
         {"class_names": "car"},
         {"prompts": None},

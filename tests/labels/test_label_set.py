@@ -142,8 +142,10 @@ def test_format_and_fingerprints_are_those_of_label_sets_that_are_there(label_se
 def test_the_first_frames_of_a_few_sequences_are_read_evenly_spaced(monkeypatch):
     monkeypatch.setattr(identity, "NUM_CHECKED", 2)
     rows = [make_frame(f"{number}/0", str(number)) for number in range(5)]
-    read = identity.read_first_frames(frames_of(rows), {"1/0", "2/0", "3/0", "4/0"}.__contains__)
-    assert [frame["frame_id"] for frame in read] == ["1/0", "3/0"]
+    labelled = {"1/0", "2/0", "3/0", "4/0"}.__contains__
+    assert [frame["frame_id"] for frame in identity.read_first_frames(frames_of(rows), labelled)] == ["1/0", "3/0"]
+    del rows[1]["timestamp"]  # broken: the others are read all the same
+    assert [frame["frame_id"] for frame in identity.read_first_frames(frames_of(rows), labelled)] == ["3/0"]
 
 
 def shifted(lidar2cam, distance) -> np.ndarray:
