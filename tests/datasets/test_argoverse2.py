@@ -89,7 +89,9 @@ CITY, OPTICS, PLACES = (
 @pytest.mark.parametrize(
     ("file", "changes", "expected"),
     [
-        (CITY, {"qw": 0.0, "qx": 0.0, "qy": 0.0, "qz": 0.0}, "expected finite poses with a rotation"),
+        (CITY, {"qw": 0.0, "qx": 0.0, "qy": 0.0, "qz": 0.0}, "expected finite poses with quaternions of length 1"),
+        (CITY, {"qw": 1e300, "qx": 0.0, "qy": 0.0, "qz": 0.0}, "expected finite poses with quaternions of length 1"),
+        (CITY, {"qw": 1e-300, "qx": 0.0, "qy": 0.0, "qz": 0.0}, "expected finite poses with quaternions of length 1"),
         (CITY, {"tx_m": float("inf")}, "expected finite poses"),
         (CITY, {"tx_m": "far"}, "expected a feather file .* columns timestamp_ns, qx, .* got: "),
         (CITY, {"tx_m": None}, "expected a feather file .* got: empty cells"),

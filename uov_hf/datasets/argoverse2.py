@@ -156,6 +156,7 @@ def _to_micros(nanoseconds: list[int]) -> NDArray[np.int64]:
 def _poses(path: Path, key: str, key_type: pa.DataType) -> tuple[list[Any], NDArray[np.float64]]:
     """A column of a table, and the motions (num_rows, 4, 4) of its rows."""
     keys, values = read_columns(path, key, key_type, POSE)
-    if not np.isfinite(values).all() or not np.abs(values[:, :4]).max(axis=1, initial=0).all():
-        raise ValueError(f"{path}: expected finite poses with a rotation, got NaN, infinity or a quaternion of zeros.")
+    lengths = np.linalg.norm(values[:, :4].clip(-2, 2), axis=1)  # clipped, as large numbers overflow
+    if not (np.isfinite(values).all() and (abs(lengths - 1) < 0.01).all()):
+        raise ValueError(f"{path}: expected finite poses with quaternions of length 1, got others.")
     return keys, rigid_motion(Rotation.from_quat(values[:, :4]).as_matrix(), values[:, 4:])

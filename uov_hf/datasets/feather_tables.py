@@ -35,12 +35,13 @@ def read_columns(
     wanted = [*([key] if key else []), *names]
     try:
         table = _read_table(path.read_bytes())
-        columns = [table[name].cast(pa.float64(), safe=False).to_numpy() for name in names]
-        keys = table[key].cast(key_type) if key else pa.chunked_array([], pa.null())
-        if keys.null_count or any(table[name].null_count for name in names):
+        if any(table[name].null_count for name in wanted):
             raise ValueError("empty cells")
-        return keys.to_pylist(), np.stack(columns, axis=1)
-    except (OSError, ValueError, KeyError, MemoryError, struct.error, pa.ArrowException) as error:
+        # NumPy converts, as older versions of Arrow do not convert float16, the type of the points.
+        columns = [table[name].to_numpy().astype(np.float64) for name in names]
+        keys = table[key].cast(key_type).to_pylist() if key else []
+        return keys, np.stack(columns, axis=1)
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, struct.error, pa.ArrowException) as error:
         message = f"{path}: expected a feather file of Argoverse 2 with the columns {', '.join(wanted)}, got: {error}"
         raise ValueError(message) from error
 
