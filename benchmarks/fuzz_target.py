@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import REPOSITORY
+from datasets.config import HF_DATASETS_CACHE
 from fuzz_inputs import SEALED, seal, sealed_seeds
 from fuzz_readers import READERS
 
@@ -134,7 +135,8 @@ class Target:
 
     def _may_open(self, name: str, writes: bool) -> bool:
         path = os.path.realpath(name)
-        if self.reader.is_users and not writes:
+        # The user's own files may name any folder, and `datasets` locks one that is a dataset.
+        if self.reader.is_users and (not writes or path.startswith(os.path.realpath(HF_DATASETS_CACHE))):
             return True
         if name.startswith("__editable__"):  # no file: an installed package that is edited in its place
             return True
