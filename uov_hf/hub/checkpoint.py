@@ -40,7 +40,8 @@ PIPELINES = {
 }
 # One file, or shards with an index; `from_pretrained` prefers the one file.
 WEIGHT_FILES = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-# The files that are uploaded beside the weights, the code and the card; others in the folder are not.
+# The files that are uploaded beside the weights, the code and the card; others in the folder are not. The Hub has
+# digests of its own, and ours would stay there when other weights are pushed.
 CHECKPOINT_FILES = (
     "config.json",
     "generation_config.json",
@@ -51,7 +52,6 @@ CHECKPOINT_FILES = (
     "vocab.json",
     "merges.txt",
     "train_log.jsonl",
-    DIGESTS_FILE,
     "LICENSE.md",
 )
 
