@@ -136,7 +136,7 @@ class Target:
     def _may_open(self, name: str, writes: bool) -> bool:
         path = os.path.realpath(name)
         # The user's own files may name any folder, and `datasets` locks one that is a dataset.
-        if self.reader.is_users and (not writes or path.startswith(os.path.realpath(HF_DATASETS_CACHE))):
+        if self.reader.is_users and (not writes or Path(path).is_relative_to(os.path.realpath(HF_DATASETS_CACHE))):
             return True
         if name.startswith("__editable__"):  # no file: an installed package that is edited in its place
             return True

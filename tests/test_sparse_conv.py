@@ -111,7 +111,7 @@ def convolve_everywhere(device):
     """Values and gradients of a convolution on each of two levels, and of a step down and up."""
     torch.manual_seed(0)
     coords, convs = random_voxels(), [SparseConv(3, 3, size).double() for size in (5, 2, 3, 2)]
-    features, leaf = torch.randn(len(coords), 3, dtype=torch.float64), None
+    features = torch.randn(len(coords), 3, dtype=torch.float64)
     if device == NAME:
         coords, features, convs = to_gpu(coords), to_gpu(features), [to_gpu(conv) for conv in convs]
     leaf = features.requires_grad_()

@@ -64,7 +64,8 @@ class UOVPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save as transformers does; `SHA256SUMS`, which has the digests of earlier weights there, is removed."""
-        Path(save_directory, "SHA256SUMS").unlink(missing_ok=True)
+        if Path(save_directory).is_dir():
+            Path(save_directory, "SHA256SUMS").unlink(missing_ok=True)  # by name: this file travels without `digests`
         super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()

@@ -56,6 +56,7 @@ def test_words_that_were_typed_are_in_the_legend_of_the_scan(space, scan, compla
     segment(space, "road, tree")
     viewer = space.frame_locator("iframe[title='The scan in 3D']")
     viewer.get_by_text("yard.bin: 5,000 points").first.wait_for()
+    viewer.locator("#legend").get_by_text(re.compile("road|tree")).first.wait_for()
     legend = viewer.locator("#legend").inner_text()
     assert re.search("road|tree", legend) and "car" not in legend
     space.get_by_text(re.compile(r"^\d+\.\d%$")).locator("visible=true").first.wait_for()
@@ -77,7 +78,7 @@ def test_an_example_scan_is_segmented_into_the_classes_of_the_checkpoint(space):
     segment(space)
     viewer = space.frame_locator("iframe[title='The scan in 3D']")
     viewer.get_by_text(re.compile(r"street-1\.pcd\.bin: [\d,]+ points")).first.wait_for()
-    assert re.search("car|road|tree", viewer.locator("#legend").inner_text())
+    viewer.locator("#legend").get_by_text(re.compile("car|road|tree")).first.wait_for()
 
 
 def test_a_broken_file_and_a_refused_word_give_a_readable_error(space, scan, tmp_path):

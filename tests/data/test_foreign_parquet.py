@@ -98,10 +98,12 @@ def test_a_column_of_another_type_is_named(folder, column, values, expected):
         frames.select_columns([column])[0]
 
 
-def test_ids_that_are_no_text_are_named(folder):
+@pytest.mark.parametrize("column", ["frame_id", "sequence_id"])
+def test_ids_that_are_no_text_are_named(folder, column):
     for path in folder.rglob("*.parquet"):
         table = pq.read_table(path).replace_schema_metadata(None)
-        pq.write_table(table.set_column(0, "frame_id", pa.array([[1]] * len(table))), path, row_group_size=1)
+        place = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(place, column, pa.array([[1]] * len(table))), path, row_group_size=1)
     with pytest.raises(ValueError, match=r"\.parquet: .* expected text in its columns frame_id and sequence_id"):
         load_frames(str(folder), "train")
 
@@ -126,3 +128,15 @@ def test_a_damaged_card_is_named(folder, old, new):
     card.write_bytes(b"---\n\xff\n---\n" if new is None else content.replace(old, new, 1).encode())
     with pytest.raises(ValueError, match="README.md: expected the card of a dataset, got: "):
         load_frames(str(folder), "train")
+
+
+def test_a_whole_card_is_not_blamed_for_other_errors(folder, monkeypatch):
+    with pytest.raises(ValueError, match="'other' not found. Available: ..default") as error:
+        load_frames(str(folder), "train", dataset_config="other")
+    assert "README.md" not in str(error.value)
+    for path in folder.rglob("*.parquet"):
+        path.unlink()
+    monkeypatch.chdir(folder.parent)
+    for name in ("./parquet", str(folder)):
+        with pytest.raises(FileNotFoundError):
+            load_frames(name, "train")

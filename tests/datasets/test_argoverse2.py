@@ -93,8 +93,11 @@ CITY, OPTICS, PLACES = (
         (CITY, {"qw": 1e300, "qx": 0.0, "qy": 0.0, "qz": 0.0}, "expected finite poses with quaternions of length 1"),
         (CITY, {"qw": 1e-300, "qx": 0.0, "qy": 0.0, "qz": 0.0}, "expected finite poses with quaternions of length 1"),
         (CITY, {"tx_m": float("inf")}, "expected finite poses"),
-        (CITY, {"tx_m": "far"}, "expected a feather file .* columns timestamp_ns, qx, .* got: "),
-        (CITY, {"tx_m": None}, "expected a feather file .* got: empty cells"),
+        (
+            CITY,
+            {"tx_m": "far"},
+            "expected a feather file .* columns timestamp_ns, qx, .* got: could not convert string",
+        ),
         (OPTICS, {"height_px": 0}, "expected a number of pixels, got 0.0 x 16"),
         (OPTICS, {"width_px": 1 << 40}, "expected a number of pixels"),
         (OPTICS, {"fx_px": float("nan")}, "`intrinsics` must be .* finite numbers"),
@@ -117,21 +120,45 @@ def test_a_camera_without_a_place_is_named(root):
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
-def test_a_table_takes_no_more_memory_than_its_file_allows(tmp_path, compression):
+def test_a_table_takes_no_more_memory_than_its_file_allows(tmp_path, compression, monkeypatch):
     """Arrow allocates the size that a compressed buffer states, before it decompresses."""
     numbers, path = np.zeros(1 << 20), tmp_path / "a.feather"
     feather.write_feather(pyarrow.table({"x": numbers}), path, compression=compression)
     assert path.stat().st_size < numbers.nbytes / 64
-    before = pyarrow.total_allocated_bytes()
-    with pytest.raises(ValueError, match="a.feather: expected .* got: [0-9,]+ bytes when [0-9,]+ are decompressed"):
-        read_columns(path, None, None, ["x"])
-    assert pyarrow.total_allocated_bytes() - before < numbers.nbytes / 8
+    with monkeypatch.context() as patched:
+        patched.setattr(pyarrow.ipc, "open_stream", None)  # what reads, and allocates
+        with pytest.raises(ValueError, match="a.feather: expected .* got: [0-9,]+ bytes when [0-9,]+ are decompress"):
+            read_columns(path, None, None, ["x"])
     feather.write_feather(pyarrow.table({"x": numbers}), path, compression="uncompressed")
     assert read_columns(path, None, None, ["x"])[1].shape == (1 << 20, 1)
 
 
-def test_a_dictionary_of_strings_is_read_as_strings(tmp_path):
-    words = pyarrow.array(["a", "b", "a"] * 1000).dictionary_encode()
-    feather.write_feather(pyarrow.table({"word": words, "x": np.arange(3000.0)}), tmp_path / "a.feather")
-    keys, numbers = read_columns(tmp_path / "a.feather", "word", pyarrow.string(), ["x"])
-    assert keys == ["a", "b", "a"] * 1000 and numbers[:, 0].tolist() == list(range(3000))
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.RunEndEncodedArray.from_arrays(pyarrow.array([1000], pyarrow.int32()), [1.0]),
+        pyarrow.array(["a" * 100] * 1000).dictionary_encode(),
+        pyarrow.array([True] * 1000),
+        pyarrow.nulls(1000),
+    ],
+    ids=["runs", "dictionary", "bool", "null"],
+)
+def test_a_column_that_repeats_values_is_refused_by_its_type(tmp_path, column):
+    """A run of 60,000,000 equal numbers in 794 bytes took 1.4 GB."""
+    feather.write_feather(pyarrow.table({"x": column}), tmp_path / "a.feather")
+    with pytest.raises(ValueError, match="a.feather: expected .* got: the column x of type "):
+        read_columns(tmp_path / "a.feather", None, None, ["x"])
+
+
+def test_empty_cells_are_refused(tmp_path):
+    feather.write_feather(pyarrow.table({"x": [1.0, None]}), tmp_path / "a.feather")
+    with pytest.raises(ValueError, match="a.feather: expected .* got: empty cells"):
+        read_columns(tmp_path / "a.feather", None, None, ["x"])
+
+
+def test_compression_of_which_the_batch_states_nothing_is_refused(tmp_path):
+    """Arrow 0.17 wrote a key into the messages instead of a field; later versions read it."""
+    schema = pyarrow.schema([("x", pyarrow.float64())], {"ARROW:experimental_compression": "lz4"})
+    feather.write_feather(pyarrow.table({"x": [1.0]}, schema=schema), tmp_path / "a.feather")
+    with pytest.raises(ValueError, match="a.feather: .* compressed as in Arrow 0.17: write it anew"):
+        read_columns(tmp_path / "a.feather", None, None, ["x"])

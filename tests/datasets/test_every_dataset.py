@@ -170,9 +170,9 @@ BROKEN = {  # dataset: file, its new content (None: no file), the column that re
         ("001/labels/00.label", b"\x2b\0\0\0" * 50, "labels", r"The labels contain ids that .*: \[43\]"),
         ("001/labels/00.label", None, "labels", "expected the labels of .*00.bin, got no file"),
         ("001/camera/front_camera/00.jpg", None, "images", "expected the image of scan 001/00, got no file"),
-        ("001/calib.json", b"{", "frame_id", "expected the calibration of the sequence, got: Expecting"),
+        ("001/calib.json", b"{", "frame_id", "expected JSON, got: Expecting"),
         ("001/calib.json", b"{}", "frame_id", "expected the keys .*, got none of the name camera, width, height"),
-        ("001/calib.json", None, "frame_id", "expected the calibration of the sequence, got: .*No such file"),
+        ("001/calib.json", None, "frame_id", "expected JSON, got: .*No such file"),
     ],
     "point_cloud_folder": [
         ("drive/points/0.bin", b"\0" * 797, "points", "expected a whole number of points"),

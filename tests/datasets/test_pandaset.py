@@ -58,6 +58,7 @@ def change(root, content):
         ("cam_intrinsic", [[1, 2], [3]], "expected 3 x 3 finite numbers as `cam_intrinsic`, got"),
         ("cam_intrinsic", [[20.0, 0, 8], [0, float("nan"), 6], [0, 0, 1]], "expected 3 x 3 finite numbers"),
         ("width", 10**400, "expected a number of pixels as `width`, got 1000"),
+        ("height", 12.5, "expected a number of pixels as `height`, got 12.5"),
         ("camera", ["front_camera"], "expected the name of a camera as `camera`"),
         ("camera", "../../other", r"expected the name of a file in .*camera, got '\.\./\.\./other'"),
         ("frames", 1.5, "expected .* and an object as `frames`, got 'front_camera' and 1.5"),
@@ -74,9 +75,11 @@ def test_a_calibration_of_other_values_is_named(root, key, value, expected):
     [
         ("lidar_timestamp", "now", "expected a finite number as `lidar_timestamp`, got 'now'"),
         ("camera_timestamp", 1e300, "expected times in seconds, got"),
+        ("lidar_timestamp", 1e305, "expected times in seconds, got"),
         ("lidar2world", {}, "expected 4 x 4 finite numbers as `lidar2world`, got {}"),
         ("lidar2cam", [[10**400] * 4] * 4, "expected 4 x 4 finite numbers as `lidar2cam`"),
         ("lidar2cam", np.diag([2.0, 2, 2, 1]).tolist(), "expected a rotation and a translation as `lidar2cam`"),
+        ("lidar2world", np.diag([1.001, 1, 1, 1]).tolist(), "expected a rotation and a translation as `lidar2world`"),
     ],
 )
 def test_a_moment_of_other_values_is_named(root, key, value, expected):

@@ -159,7 +159,11 @@ def test_a_calibration_that_cannot_be_used_is_named(root, line, message):
     ("name", "line", "message"),
     [
         ("times.txt", "1e101", "expected seconds, got 1e\\+101"),
-        ("poses.txt", "0 " * 12, r"expected a rotation and a translation for scan 000001, got \[\[0.0"),
+        (
+            "poses.txt",
+            "0 " * 12,
+            r"expected a rotation and a translation for scan 000001, with 6 digits or more, got \[\[0.0",
+        ),
         ("poses.txt", "2 0 0 0 0 2 0 0 0 0 2 0", "expected a rotation and a translation for scan 000001"),
         ("poses.txt", "1e308 " * 12, "expected a rotation and a translation for scan 000001"),
     ],

@@ -25,7 +25,7 @@ REGIONS = ["all_points", "seen_points", "unseen_points", "teacher_seen_points"]
 EVERYTHING = ["--refine", "afi", "--test_time_augmentation", 2, "--min_range", 2, "--export", "nuscenes"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def checkpoint(pretrained, tmp_path_factory) -> Path:
     """A copy, because an evaluation writes into the card."""
     folder = tmp_path_factory.mktemp("evaluated") / "tmp"

@@ -12,7 +12,6 @@ from full_disk import room_for
 
 from uov_hf import UOVFeatureExtractor, UOVForSemanticSegmentation, UOVProcessor, save_checkpoint
 from uov_hf.hub.checkpoint import check_checkpoint
-from uov_hf.segmenting import load_segmenter
 from uov_hf_cli.__main__ import main
 
 
@@ -75,14 +74,23 @@ def test_weights_that_were_saved_again_have_no_digests_of_the_earlier_ones(model
 def test_weights_that_are_not_finite_are_named(model, tmp_path):
     with torch.no_grad():
         next(model.uov.backbone.parameters()).view(-1)[0] = torch.nan
-    with pytest.raises(OSError, match=r"expected finite weights, got NaN or infinity in uov\.backbone\."):
-        load_segmenter(save(tmp_path, model))
+    save(tmp_path, model)
+    with pytest.raises(OSError, match=r"model.safetensors: expected finite weights, got NaN or infinity in uov\.back"):
+        check_checkpoint(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"0123", b""])
-def test_a_damaged_list_of_digests_is_named(model, tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff", "invalid start byte"),
+        (b"0123", "not enough values"),
+        (b"", "no line of model.safetensors"),
+        (b"01  other.safetensors\n", "no line of model.safetensors"),
+    ],
+)
+def test_a_damaged_or_foreign_list_of_digests_is_named(model, tmp_path, content, message):
     (save(tmp_path, model) / "SHA256SUMS").write_bytes(content)
-    with pytest.raises(OSError, match=r"SHA256SUMS[:.] .* again\."):
+    with pytest.raises(OSError, match=rf"SHA256SUMS: expected the digests of .*{message}.* again\. .* delete it\."):
         check_checkpoint(str(tmp_path))
 
 
@@ -94,7 +102,9 @@ def test_json_that_was_cut_short_is_named(model, tmp_path, name):
         check_checkpoint(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", ["[]", '{"weight_map": {"a": 3}}', '{"weight_map": {"a": [1]}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["[]", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": [1]}}', "[" * 100_000]
+)
 def test_a_list_of_weight_files_of_another_form_is_named(model, tmp_path, content):
     save(tmp_path, model, max_shard_size="20KB")
     (tmp_path / "model.safetensors.index.json").write_text(content)

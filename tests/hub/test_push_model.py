@@ -119,6 +119,21 @@ def test_only_files_of_the_checkpoint_go_and_none_says_where_it_lay(hub, checkpo
     assert files["config.json"] == (checkpoint / "config.json").read_bytes()
 
 
+def test_damaged_weights_do_not_go_up_and_a_foreign_list_of_digests_does_not_stay(hub, checkpoint):
+    push_checkpoint(checkpoint, "tiny")
+    HfApi().upload_file(path_or_fileobj=b"of other weights", path_in_repo="SHA256SUMS", repo_id="me/tiny")
+    assert "SHA256SUMS" in hub.files("me/tiny")
+    push_checkpoint(checkpoint, "tiny")
+    assert "SHA256SUMS" not in hub.files("me/tiny")
+    content = bytearray((checkpoint / "model.safetensors").read_bytes())
+    content[-10] ^= 1
+    (checkpoint / "model.safetensors").write_bytes(content)
+    before = hub.files("me/tiny")
+    with pytest.raises(OSError, match="model.safetensors: .* another SHA-256"):
+        push_checkpoint(checkpoint, "tiny")
+    assert hub.files("me/tiny") == before
+
+
 def test_a_checkpoint_goes_up_in_shards_and_other_shards_do_not_stay(hub, model, processor, checkpoint):
     other = make_model(seed=1)
     save_checkpoint(checkpoint, other, processor, max_shard_size="50KB")

@@ -67,7 +67,6 @@ def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, patte
         {"prompt_groups": ["a"]},
         {"prompt_to_class": [10**9] * len(load_vocabulary("nuscenes").prompts)},
         {"prompt_groups": [10**30] * len(load_vocabulary("nuscenes").prompts)},
-        {"class_names": "car"},
         {"prompts": None},
         {"is_thing": []},
         {"teacher": {"name": 5}},

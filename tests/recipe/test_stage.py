@@ -27,6 +27,13 @@ sys.exit(int(sys.argv[-1]) if "--status" in sys.argv else "--fails" in sys.argv)
 """
 
 
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # also one that has ended and is not yet waited for
+        return ""
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """`run(learning_rate=1)`: run the stage in the folder of a user, and return whether its program ran."""
@@ -106,7 +113,7 @@ def test_an_interrupted_program_may_save_and_leaves_no_process(tmp_path, monkeyp
             return copy_output(output, log, show)
         output.read(2)
         children = psutil.Process().children(recursive=True)  # and those of other tests in this process
-        found.extend(one for one in children if "time.sleep(600)" in " ".join(one.cmdline()))
+        found.extend(one for one in children if "time.sleep(600)" in command_of(one))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(processes, "_copy_output", interrupt)

@@ -3,9 +3,9 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NotRequired, TypedDict, cast
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetBuilder, DownloadManager, load_dataset_builder
 from datasets.data_files import sanitize_patterns
+from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
@@ -30,6 +31,7 @@ SHARD_INDEX = "uov_hf"  # the key of `ShardIndex` in a footer
 # A footer of 40 frames takes about a megabyte of memory once it is parsed.
 MAX_OPEN_FILES = 16
 NUM_INDEXING_THREADS = 16
+FRACTIONS = ("sequences", "frames")  # what `data_fraction` counts
 
 Place = tuple[str, int, int]  # file, row group, row in it
 
@@ -246,13 +248,13 @@ def open_parquet(dataset: str, split: str | None, dataset_config: str | None, do
     Raises:
         ValueError: there is no such split, or a file is not one of frames.
     """
-    with _errors_of_card(dataset):
-        builder = _open_builder(dataset, dataset_config)
-        files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
-        card = _read_card(dataset)
-        vocabulary = _find_vocabulary(dataset, card.get("taxonomy"))
-        if (fraction_of := card.get("fraction_of", "sequences")) not in ("sequences", "frames"):
-            raise ValueError(f"expected `fraction_of` sequences or frames, got {fraction_of!r:.80}")
+    if Path(dataset).is_dir():
+        _read_card(dataset)  # before `datasets`, whose errors about a card do not name it
+    builder = _open_builder(dataset, dataset_config)
+    files = {str(name): list(paths) for name, paths in (builder.config.data_files or {}).items()}
+    card = _read_card(dataset)
+    vocabulary = _find_vocabulary(dataset, card.get("taxonomy"))
+    fraction_of = card.get("fraction_of", "sequences")
     base = dataset if Path(dataset).is_dir() else builder.base_path
     _check_files((path for paths in files.values() for path in paths), base)
     split = split or next((name for name in files if len(files) == 1 or "train" in name), "")
@@ -326,21 +328,6 @@ def _check_files(files: Iterable[str], base: str) -> None:
         inside(Path(own), os.path.relpath(file, own), f"{base}/README.md")
 
 
-@contextmanager
-def _errors_of_card(dataset: str) -> Iterator[None]:
-    """Name the card of a folder in an error: anybody can write one, and `datasets` checks little of it."""
-    card = Path(dataset) / "README.md"
-    try:
-        yield
-    except Exception as error:
-        if not card.is_file() or (isinstance(error, (ValueError, OSError)) and dataset in str(error)):
-            raise
-        raise ValueError(
-            f"{card}: expected the card of a dataset, got: {error!r}. `uov_hf.data.writing.write_parquet` writes one; "
-            "without a card, all Parquet files of the folder are read."
-        ) from error
-
-
 def _find_vocabulary(dataset: str, taxonomy: str | None) -> str | None:
     """The name of a vocabulary, or the path of its file, which lies beside the card."""
     if taxonomy is None or not taxonomy.endswith((".yaml", ".yml")):
@@ -350,14 +337,34 @@ def _find_vocabulary(dataset: str, taxonomy: str | None) -> str | None:
 
 
 def _read_card(dataset: str) -> dict[str, Any]:
-    """The YAML of the dataset card; empty where there is no card."""
+    """The YAML of the dataset card; empty where there is no card.
+
+    Raises:
+        ValueError: It is no YAML, or has values of other types; the message names it.
+    """
     local = Path(dataset) / "README.md"
     if local.parent.is_dir() and not local.is_file():
         return {}
     try:
-        return DatasetCard.load(local if local.is_file() else dataset).data.to_dict()
+        data = DatasetCard.load(local if local.is_file() else dataset).data
+        for config in MetadataConfigs.from_dataset_card_data(data).values():
+            sanitize_patterns(config.get("data_files", []))
+        DatasetInfosDict.from_dataset_card_data(data)
+        card = data.to_dict()
+        if not isinstance(taxonomy := card.get("taxonomy"), (str, type(None))):
+            raise ValueError(f"`taxonomy` {taxonomy!r:.80}")
+        if (fraction_of := card.get("fraction_of", "frames")) not in FRACTIONS:
+            raise ValueError(f"`fraction_of` {fraction_of!r:.80}")
     except EntryNotFoundError:
         return {}
+    except OSError:  # of the disk or the Hub
+        raise
+    except Exception as error:  # anybody can write a card, and `datasets` raises many kinds of errors
+        raise ValueError(
+            f"{dataset}/README.md: expected the card of a dataset, got: {error!r}. `uov_hf.data.writing.write_parquet"
+            "` writes one. Without a card, all Parquet files of a folder are read."
+        ) from error
+    return card
 
 
 def _cell(column: pa.ChunkedArray) -> Any:

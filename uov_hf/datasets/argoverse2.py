@@ -157,6 +157,10 @@ def _poses(path: Path, key: str, key_type: pa.DataType) -> tuple[list[Any], NDAr
     """A column of a table, and the motions (num_rows, 4, 4) of its rows."""
     keys, values = read_columns(path, key, key_type, POSE)
     lengths = np.linalg.norm(values[:, :4].clip(-2, 2), axis=1)  # clipped, as large numbers overflow
-    if not (np.isfinite(values).all() and (abs(lengths - 1) < 0.01).all()):
-        raise ValueError(f"{path}: expected finite poses with quaternions of length 1, got others.")
+    wrong = np.flatnonzero(~(np.isfinite(values).all(axis=1) & (abs(lengths - 1) < 0.01)))
+    if len(wrong):
+        raise ValueError(
+            f"{path}: expected finite poses with quaternions of length 1, got {values[wrong[0]].tolist()} in row "
+            f"{wrong[0]} ({', '.join(POSE)})."
+        )
     return keys, rigid_motion(Rotation.from_quat(values[:, :4]).as_matrix(), values[:, 4:])

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 MAGIC = b"ARROW1\0\0"
 MAX_GROWTH = 64  # of a file when it is decompressed; columns of coordinates or times compress far less
+OLD_COMPRESSION = b"ARROW:experimental_compression"  # its buffers have no place in the fields of a batch
+PLAIN = (pa.types.is_integer, pa.types.is_floating, pa.types.is_string, pa.types.is_large_string)
 BUFFER = struct.Struct("<qq")  # place and size in the body of a message
 
 
@@ -34,7 +36,7 @@ def read_columns(
     """
     wanted = [*([key] if key else []), *names]
     try:
-        table = _read_table(path.read_bytes())
+        table = _read_table(path.read_bytes(), wanted)
         if any(table[name].null_count for name in wanted):
             raise ValueError("empty cells")
         # NumPy converts, as older versions of Arrow do not convert float16, the type of the points.
@@ -46,10 +48,11 @@ def read_columns(
         raise ValueError(message) from error
 
 
-def _read_table(content: bytes) -> pa.Table:
+def _read_table(content: bytes, wanted: Sequence[str]) -> pa.Table:
     """The table of a file. Its messages are read in their order: the footer, which repeats their places, is not read.
 
-    Arrow allocates what a compressed buffer states as its size; each is compared with the file first.
+    Arrow allocates what a compressed buffer states as its size; each is compared with the file first. Columns of
+    other kinds are refused: a run of equal values, or an index of a long text, takes more memory than its file.
     """
     if not content.startswith(MAGIC):
         raise ValueError(f"{content[:8]!r} at its start")
@@ -57,7 +60,11 @@ def _read_table(content: bytes) -> pa.Table:
     sizes = [size for message in pa.ipc.MessageReader.open_stream(stream) for size in _decompressed_sizes(message)]
     if any(size < -1 for size in sizes) or sum(sizes) > MAX_GROWTH * len(content):
         raise ValueError(f"{sum(sizes):,} bytes when {len(content):,} are decompressed")
-    table = pa.ipc.open_stream(stream).read_all()
+    reader = pa.ipc.open_stream(stream)
+    for field in map(reader.schema.field, wanted):
+        if not any(is_kind(field.type) for is_kind in PLAIN):
+            raise ValueError(f"the column {field.name} of type {field.type}")
+    table = reader.read_all()
     table.validate(full=True)  # otherwise wrong offsets are read from any memory
     return table
 
@@ -69,6 +76,8 @@ def _decompressed_sizes(message: pa.Message) -> list[int]:
     batch in it, have the numbers of their order.
     """
     metadata = message.metadata.to_pybytes()
+    if OLD_COMPRESSION in metadata:
+        raise ValueError("buffers that are compressed as in Arrow 0.17: write it anew with a later version")
     batch = _field(metadata, _offset(metadata, 0), 2)
     if message.type == "dictionary":
         batch = _field(metadata, batch, 1)

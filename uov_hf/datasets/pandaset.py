@@ -82,14 +82,16 @@ class Calibration(NamedTuple):
         if stem not in self.frames:
             raise ValueError(f"{self.path}: expected scan {stem} under `frames`, got none.")
         entry = Entry(self.frames[stem], (*TIMES, *MOTIONS), f"{self.path}, scan {stem}")
-        time, camera_time = (round(1e6 * float(entry.numbers(name, ()))) for name in TIMES)
-        if max(abs(time), abs(camera_time)) >= 2**63:
-            raise ValueError(f"{entry.place}: expected times in seconds, got {time} and {camera_time} microseconds.")
+        seconds = [float(entry.numbers(name, ())) for name in TIMES]
+        if max(map(abs, seconds)) >= 2**63 / 1e6:
+            raise ValueError(f"{entry.place}: expected times in seconds, got {seconds[0]:g} and {seconds[1]:g}.")
+        time, camera_time = (round(1e6 * one) for one in seconds)
         motions = [entry.numbers(name, (4, 4)) for name in MOTIONS]
         for name, motion in zip(MOTIONS, motions, strict=True):
             if not is_rigid(motion):
                 raise ValueError(
-                    f"{entry.place}: expected a rotation and a translation as `{name}`, got {motion.tolist()}."
+                    f"{entry.place}: expected a rotation and a translation as `{name}`, with 6 digits or more, got "
+                    f"{motion.tolist()}."
                 )
         return Moment(time, camera_time, *motions)
 
@@ -119,9 +121,9 @@ class Entry:
 
     def size(self, key: str) -> int:
         value = self.content[key]
-        if type(value) is not int or not 0 < value < 2**31:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 2**31 or value % 1:
             raise ValueError(f"{self.place}: expected a number of pixels as `{key}`, got {value!r:.80}.")
-        return value
+        return int(value)
 
 
 class Scan(RawFrame):

@@ -185,7 +185,8 @@ class Scan(RawFrame):
         if not is_rigid(grey2first):
             path = self._drive.folder / "poses.txt"
             raise ValueError(
-                f"{path}: expected a rotation and a translation for scan {self._stem}, got {pose.tolist()}."
+                f"{path}: expected a rotation and a translation for scan {self._stem}, with 6 digits or more, got "
+                f"{pose.tolist()}."
             )
         return np.linalg.inv(self._drive.lidar2grey) @ grey2first @ self._drive.lidar2grey
 

@@ -62,8 +62,8 @@ def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
     """Check, before anything else is loaded, that there is a checkpoint in a folder or on the Hub.
 
     Raises:
-        OSError: There is none, or a file in the folder is cut short, missing, or was changed after it was saved. The
-            message is one line.
+        OSError: There is none, or a file in the folder is cut short, missing, not finite, or was changed after it was
+            saved. The message is one line.
     """
     if Path(name_or_path).is_dir():
         if not (Path(name_or_path) / "config.json").is_file():
@@ -80,7 +80,7 @@ def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    """Check that the configuration of a checkpoint is valid, and that its weight files are there and complete."""
+    """Check that the configuration of a checkpoint is valid, and that its weight files are there, whole and finite."""
     try:
         UOVConfig.from_pretrained(folder)
     except Exception as error:  # transformers uses values before it checks their types
@@ -94,16 +94,20 @@ def _check_files(folder: Path) -> None:
         try:
             names = {*read_json(index)["weight_map"].values()}
             files = [folder / name for name in sorted(names)]
+            if not files:
+                raise ValueError("no weight files")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OSError(f"{index}: expected the list of the weight files, got: {error!r}. {SAVE_AGAIN}") from error
     for file in files:
         if not file.is_file():
             raise OSError(f"{file}: expected the weights of the checkpoint, got no such file. {SAVE_AGAIN}")
         try:
-            with safe_open(file, "pt"):
-                pass
+            with safe_open(file, "pt") as tensors:
+                wrong = [name for name in tensors.keys() if not tensors.get_tensor(name).isfinite().all()]
         except SafetensorError as error:
             raise OSError(f"{file}: expected whole weights, got a damaged file: {error}. {SAVE_AGAIN}") from error
+        if wrong:
+            raise OSError(f"{file}: expected finite weights, got NaN or infinity in {wrong[0]}. {SAVE_AGAIN}")
     _check_digests(files)
 
 
@@ -114,10 +118,14 @@ def _check_digests(files: list[Path]) -> None:
         return
     try:
         expected = read_digests(digests.parent)
+        if absent := [file.name for file in files if file.name not in expected]:
+            raise ValueError(f"no line of {absent[0]}")
     except (OSError, ValueError) as error:
-        raise OSError(f"{digests}: expected the digests of the weights, got: {error}. {SAVE_AGAIN}") from error
+        raise OSError(
+            f"{digests}: expected the digests of the weights, got: {error}. {SAVE_AGAIN} If it is not ours, delete it."
+        ) from error
     for file in files:
-        if file_digest(file) != expected.get(file.name):
+        if file_digest(file) != expected[file.name]:
             raise OSError(
                 f"{file}: expected the weights as they were saved, got a file with another SHA-256 than in "
                 f"{DIGESTS_FILE}. {SAVE_AGAIN} If another program wrote the weights anew, delete {digests}."
@@ -177,6 +185,7 @@ def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[U
 
     Raises:
         FileNotFoundError: There is no checkpoint in the folder.
+        OSError: A file of it is damaged, as for `check_checkpoint`.
         PermissionError, ConnectionError, HfHubHTTPError: See `upload`.
     """
     from uov_hf.hub.cards import name_repository, write_default_card  # jinja2, which only a push needs
@@ -184,6 +193,7 @@ def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[U
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"There is no checkpoint in {folder}: no config.json. `save_checkpoint` writes one.")
+    _check_files(folder)
     if not (folder / "README.md").is_file():
         write_default_card(folder)
     patterns = (*CHECKPOINT_FILES, *WEIGHT_FILES, *(file.name for file in _code_files()))
@@ -195,7 +205,7 @@ def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[U
     card = (folder / "README.md").read_text(encoding="utf-8")
     files["README.md"] = name_repository(card, repo_id).encode()
     options.setdefault("commit_message", "Upload checkpoint")
-    return upload(repo_id, files, replaces=WEIGHT_FILES, **options)
+    return upload(repo_id, files, replaces=(*WEIGHT_FILES, DIGESTS_FILE), **options)
 
 
 def _add_code(folder: Path) -> None:
