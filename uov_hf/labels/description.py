@@ -70,6 +70,11 @@ def _check_fields(path: Path, description: dict[str, Any]) -> None:
             f"{path}: expected a teacher with name, model_name_or_path, revision and embed_dim, got {teacher!r:.200}. "
             f"{WAY_OUT}"
         )
+    dataset, augmentations = description.get("dataset") or {}, description["settings"].get("augmentations", [])
+    if not isinstance(dataset, dict) or type(dataset.get("num_frames", 0)) is not int:
+        raise ValueError(f"{path}: expected a dataset with num_frames, got {dataset!r:.80}. {WAY_OUT}")
+    if not isinstance(augmentations, list) or not all(isinstance(own, str) for own in augmentations):
+        raise ValueError(f"{path}: expected a list of names as augmentations, got {augmentations!r:.80}. {WAY_OUT}")
     num_prompts, classes = len(description["prompts"]), range(len(description["class_names"]))
     lengths = [len(description[name]) for name in ("prompt_groups", "prompt_to_class")]
     wrong = [own for own in description["prompt_to_class"] if own not in classes and own != IGNORED]
