@@ -79,6 +79,7 @@ def test_an_example_scan_is_segmented_into_the_classes_of_the_checkpoint(space):
     viewer = space.frame_locator("iframe[title='The scan in 3D']")
     viewer.get_by_text(re.compile(r"street-1\.pcd\.bin: [\d,]+ points")).first.wait_for()
     viewer.locator("#legend").get_by_text(re.compile("car|road|tree")).first.wait_for()
+    assert re.search("car|road|tree", viewer.locator("#legend").inner_text())
 
 
 def test_a_broken_file_and_a_refused_word_give_a_readable_error(space, scan, tmp_path):

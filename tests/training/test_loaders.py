@@ -46,6 +46,28 @@ def test_workers_live_on_when_sigterm_comes_so_that_their_run_can_save(start_met
     assert list(loader) == [[0], [1], [2]]
 
 
+class SignalsItselfBesideAThread(SignalsItself):
+    """A library has started a thread that takes all signals."""
+
+    def __getitem__(self, key):
+        has_begun = threading.Event()
+
+        def take_signals():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            has_begun.set()
+            threading.Event().wait()
+
+        threading.Thread(target=take_signals, daemon=True).start()
+        has_begun.wait()
+        return [super(SignalsItselfBesideAThread, self).__getitem__(key) for _ in range(20)][0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SIGTERM ends a worker, whoever sends it")
+def test_workers_live_on_if_a_thread_of_a_library_gets_the_signal(start_method):
+    loader = make_loader(SignalsItselfBesideAThread(), [[0], [1]], list, num_workers=1, device=torch.device("cpu"))
+    assert list(loader) == [[0], [1]]
+
+
 class Hangs(Dataset):
     """A read of a disk that does not answer."""
 

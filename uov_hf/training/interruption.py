@@ -37,6 +37,8 @@ def end_with_run(*_: object) -> None:
     parent = parent_process()
     if parent is None or sys.platform != "linux":  # elsewhere no signal has its sender
         return
+    # A library may have a thread that does not block it, where torch's handler would end the process.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Not a handler: it would interrupt reads, and it would wait for the end of a call in C.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     Thread(target=_end_with, args=(parent,), daemon=True).start()
