@@ -94,6 +94,13 @@ def test_a_field_that_is_no_list_is_named_with_the_type_that_it_should_have(make
         LabelSet(path.parent)
 
 
+def test_a_field_that_is_no_mapping_is_named_with_the_type_that_it_should_have(make_label_set, frames, teacher):
+    path = make_label_set(frames, teacher).folder / "label_set.json"
+    path.write_bytes(to_sealed_json(json.loads(path.read_bytes()) | {"settings": 1}))
+    with pytest.raises(ValueError, match="expected 'settings' to be a dict, got 1"):
+        LabelSet(path.parent)
+
+
 def test_a_description_with_its_fields_in_another_order_is_the_same(make_label_set, frames, teacher):
     label_set = make_label_set(frames, teacher)
     path = label_set.folder / "label_set.json"
@@ -101,7 +108,18 @@ def test_a_description_with_its_fields_in_another_order_is_the_same(make_label_s
     assert LabelSet(path.parent).description == label_set.description
 
 
-@pytest.mark.parametrize("content", [b"no tensors", save({"other": np.ones(3)}), save({"prompt_embeds": np.ones(3)})])
+WHOLE = np.ones((len(load_vocabulary("nuscenes").prompts), 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no tensors",
+        save({"other": WHOLE}),
+        save({"prompt_embeds": WHOLE[1:]}),
+        save({"prompt_embeds": WHOLE.astype(np.float64)}),
+    ],
+)
 def test_embeddings_with_right_checksums_and_another_form_are_named(make_label_set, frames, teacher, content):
     folder = make_label_set(frames, teacher).folder
     (folder / "prompt_embeds.safetensors").write_bytes(content)
