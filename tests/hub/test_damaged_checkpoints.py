@@ -115,6 +115,10 @@ def test_a_list_of_weight_files_of_another_form_is_named(model, tmp_path, conten
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"id2label": {"0": {}}},
+            r"config.json: expected .*`id2label` must contain names of classes, got \[{}\]",
+        ),
         ({"id2label": "x"}, "config.json: expected the configuration of a checkpoint, got: "),
         ({"stem_channels": "x"}, "config.json: expected the configuration of a checkpoint, got: .*'stem_channels'"),
         ({"projection_dim": 99}, "cannot be loaded: config.json does not fit the weights; the report above"),

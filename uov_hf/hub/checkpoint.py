@@ -82,7 +82,9 @@ def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
 def _check_files(folder: Path) -> None:
     """Check that the configuration of a checkpoint is valid, and that its weight files are there, whole and finite."""
     try:
-        UOVConfig.from_pretrained(folder)
+        classes = UOVConfig.from_pretrained(folder).classes
+        if not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"`id2label` must contain names of classes, got {classes!r:.200}")
     except Exception as error:  # transformers uses values before it checks their types
         reason = " ".join(str(error).split())
         raise OSError(
