@@ -91,7 +91,7 @@ ROOMS = {
     ),
     "label store": Room(
         tuple(f"uov_hf/labels/{name}.py" for name in ("label_set", "segments", "identity", "description")),
-        tuple(f"tests/labels/test_{name}.py" for name in ("label_set", "labels_alone", "damaged_labels")),
+        tuple(f"tests/labels/test_{name}.py" for name in ("label_set", "segments", "labels_alone", "damaged_labels")),
         left_out="card_and_gallery",
     ),
 }

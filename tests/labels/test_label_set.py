@@ -12,7 +12,6 @@ from uov_hf.data import Frames
 from uov_hf.labels import LabelSet, PointLabels, decode_segmentation, identify_dataset, identity, label_points
 from uov_hf.labels import label_set as label_set_module
 from uov_hf.labels.segments import encode_segmentation
-from uov_hf.vocabulary import load_vocabulary
 
 
 @pytest.fixture
@@ -386,27 +385,3 @@ def test_a_run_that_was_stopped_continues_with_a_corrected_calibration(label_set
     with pytest.raises(ValueError, match="Frame 1/0 has another calibration"):
         label_set.write(other, teacher)
     assert label_set.write(other, teacher, calibration_changed=True).num_done_before == 1
-
-
-NUM_PROMPTS = len(load_vocabulary("nuscenes").prompts)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"segmentation": np.ones((3, 4), int)}, "expected a segmentation of .* as the image, got .3, 4."),
-        (
-            {"labels": np.array([0, NUM_PROMPTS])},
-            f"expected labels that .* prompts, got 0…{NUM_PROMPTS}",
-        ),
-        ({"labels": np.array([-1, 0])}, "expected labels that are rows of its .* prompts, got -1…0"),
-        ({"embeds": np.eye(3)[:2]}, "expected embeddings of 4 dimensions, got 3"),
-    ],
-)
-def test_segments_that_do_not_fit_their_image_or_their_teacher_are_named(
-    make_label_set, frames, teacher, monkeypatch, change, message
-):
-    segments = dataclasses.replace(teacher.CAM_A(), **change)
-    monkeypatch.setattr(teacher, "CAM_A", lambda: segments)
-    with pytest.raises(ValueError, match=f"The teacher 'halves', frame .*, camera CAM_A: {message}"):
-        make_label_set(frames, teacher)
