@@ -4,8 +4,9 @@
     python benchmarks/reliability.py --checks kills mutants --output_dir out/reliability
     python benchmarks/reliability.py --checks --output_dir out/reliability
 
-Runs each check, which continues where an earlier run into the same folder ended, and then writes the page. The last
-line only writes the page. All checks together take a night on two cores. Needs the extra `reliability`.
+Runs each check, which continues where an earlier run into the same folder ended. The results in that folder replace
+those in benchmarks/reliability_results, from which the page is then written. The last line runs no check. All checks
+together take a night on two cores. Needs the extra `reliability`.
 """
 
 import json
@@ -26,6 +27,7 @@ CHECKS = ("properties", "fuzz", "kills", "mutants", "flaky")
 PAGE = REPOSITORY / "docs" / "reliability.md"
 FAULTS = REPOSITORY / "benchmarks" / "reliability_faults.yaml"
 TEMPLATE = REPOSITORY / "benchmarks" / "reliability_page.md.jinja"
+RESULTS = REPOSITORY / "benchmarks" / "reliability_results"
 
 
 def commit_of(test: str) -> str:
@@ -45,28 +47,30 @@ def read_faults() -> list[dict[str, str]]:
     return [fault | {"commit": commit_of(fault["test"])} for fault in faults]
 
 
-def read_results(output_dir: Path) -> dict[str, dict[str, Any]]:
+def keep_results(output_dir: Path, folder: Path = RESULTS) -> None:
+    """Copy the results of the checks that ran into the folder of the repository; what the page does not show stays."""
+    shown = ("command", "machine", "date", "commit", "summary", "rows")
+    for name in CHECKS:
+        path = output_dir / f"{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            result = {key: found[key] for key in shown}
+            result["command"] = re.sub(r" --output_dir \S+", "", result["command"])  # a folder of one machine
+            folder.mkdir(exist_ok=True)
+            content = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+            write_atomically(folder / path.name, content.encode())
+
+
+def read_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """The results of the checks that have run, by name, each with its `table` as Markdown."""
     results = {}
     for name in CHECKS:
-        path = output_dir / f"{name}.json"
-        if not path.exists():
-            continue
-        results[name] = result = json.loads(path.read_text())
-        result["command"] = re.sub(r" --output_dir \S+", "", result["command"])  # a folder of one machine
-        rows = _by_file(result["rows"]) if name == "properties" else result["rows"]
-        result["table"] = table(list(rows[0]), [row.values() for row in rows]) if rows else ""
+        path = folder / f"{name}.json"
+        if path.exists():
+            results[name] = result = json.loads(path.read_text())
+            rows = result["rows"]
+            result["table"] = table(list(rows[0]), [row.values() for row in rows]) if rows else ""
     return results
-
-
-def _by_file(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The sums of the properties of each file: there are a hundred properties."""
-    files = {row["file"]: [own for own in rows if own["file"] == row["file"]] for row in rows}
-    sums = ("examples", "failures")
-    return [
-        {"file": file, "properties": len(own), **{name: sum(row[name] for row in own) for name in sums}}
-        for file, own in files.items()
-    ]
 
 
 def render(results: dict[str, dict[str, Any]], faults: list[dict[str, str]]) -> str:
@@ -84,7 +88,8 @@ def main() -> None:
     for name in args.checks:
         program = REPOSITORY / "benchmarks" / f"{name}.py"
         subprocess.run([sys.executable, str(program), "--output_dir", str(args.output_dir)], check=True)
-    write_atomically(PAGE, render(read_results(args.output_dir), read_faults()).encode())
+    keep_results(args.output_dir)
+    write_atomically(PAGE, render(read_results(), read_faults()).encode())
     print(f"Wrote {PAGE}.")
 
 

@@ -49,6 +49,7 @@ def test_rounds_add_up_and_failures_stay(tmp_path):
     properties.add(counts, {"test_a_thing": {"examples": 4, "seconds": 1.0, "failure": ""}})
     content = properties.summarize({"counts": {"test_file.py": counts}}, "the command")
     assert content["summary"]["examples"] == 7 and content["summary"]["failing properties"] == 1
-    assert content["rows"][0]["property"] == "a thing" and content["rows"][0]["failures"] == 1
+    assert content["rows"] == [{"file": "test_file.py", "properties": 1, "examples": 7, "failures": 1}]
+    assert content["properties"][0]["property"] == "a thing" and content["properties"][0]["failure"] == "why"
     properties.write(tmp_path / "a.json", content)
     assert json.loads((tmp_path / "a.json").read_text()) == content and [*tmp_path.iterdir()] == [tmp_path / "a.json"]
