@@ -41,6 +41,7 @@ NOT_RUN = {
     r"uov-hf reproduce": "needs a finished run; tests/examples/test_reproduced_runs.py reproduces some",
     r"uov-hf train --data_dir my_car": "needs a car; tests/recipe/test_recipes.py makes the recipe for one",
     r"--teacher files": "needs what other programs wrote; tests/teachers/test_files_teacher.py makes and reads it",
+    r"distill\.py .*--data_dir my_car ": "needs a car; tests/examples/test_optional_files.py distils such a label set",
     r"--dataset nuscenes point_cloud_folder": "needs a car; tests/examples/test_several_in_one_run.py trains on two",
     r"^uov-hf push|push_checkpoint": "needs the Hub; tests/hub pushes to and pulls from a server of its own",
     r"examples/space/app\.py": "serves until it is stopped; tests/browser/test_space.py clicks through it",

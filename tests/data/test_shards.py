@@ -311,6 +311,22 @@ def test_a_shard_with_frame_ids_of_another_type_or_without_their_column_is_named
         Shards(write.folder).read("1/0")
 
 
+@pytest.mark.parametrize("row_groups", [(1,), (1, 0)])
+def test_a_shard_with_fewer_rows_than_its_index_has_frames_is_named(write, row_groups):
+    write.folder.mkdir()
+    path = write.folder / "one.parquet"
+    index = {"sequence_id": "1", "frame_ids": ["1/0", "1/1"], "skipped": {}}
+    schema = SCHEMA.with_metadata({SHARD_INDEX: json.dumps(index)})
+    with pq.ParquetWriter(path, schema) as writer:
+        for num_rows in row_groups:
+            columns = {"frame_id": ["1/0"] * num_rows, "data": [[1.0]] * num_rows}
+            writer.write_table(pa.table(columns, schema=schema))
+    shards = Shards(write.folder)
+    assert shards.read("1/0")["data"].tolist() == [1.0]
+    with pytest.raises(ValueError, match=r"one\.parquet: "):
+        shards.read("1/1")
+
+
 def test_a_run_logs_its_cost_and_counts_what_is_there(write, caplog, monkeypatch):
     """Four frames of one sequence are missing, that of the other is there; the estimate comes after the second."""
     monkeypatch.setattr(estimate, "NUM_MEASURED", 2)

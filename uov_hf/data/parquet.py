@@ -101,7 +101,10 @@ class RowReader:
         file, row_group, row = place
         names = None if columns is None else list(columns)
         with errors_of_file(file):
-            return self._open(file).read_row_group(row_group, columns=names, use_threads=False).slice(row, 1)
+            group = self._open(file).read_row_group(row_group, columns=names, use_threads=False)
+            if row >= group.num_rows:
+                raise ValueError(f"its index has a frame in row {row} of a group of {group.num_rows} rows")
+            return group.slice(row, 1)
 
     def read(self, place: Place, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """The row at a place; numbers are read-only numpy views of the pages of the file."""
