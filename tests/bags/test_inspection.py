@@ -101,3 +101,12 @@ def test_messages_that_the_metadata_counts_and_the_bag_lacks_are_no_scans(tmp_pa
         database.execute("DELETE FROM messages")
     report = inspect_bag(tmp_path / "drive")
     assert "expected scans" in stages_of(report)["segment scans"]
+
+
+def test_a_bag_whose_metadata_has_counts_of_another_type_is_named(tmp_path):
+    with small_bags.open_bag(tmp_path, "mcap") as bag:
+        bag.cloud("/points", START, "lidar", AHEAD)
+    metadata = tmp_path / "drive" / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("message_count: 1", "message_count: one"))
+    with pytest.raises(ValueError, match="drive: expected a whole ROS bag, got: TypeError"):
+        inspect_bag(tmp_path / "drive")

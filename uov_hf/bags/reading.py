@@ -63,10 +63,13 @@ class Bag:
         self.path = path
         self._reader: AnyReader | None = None
         self._process = 0
-        self.topics = {
-            name: Topic(name, info.msgtype or "several types", info.msgcount)
-            for name, info in sorted(self._open().topics.items())
-        }
+        reader = self._open()
+        try:  # metadata.yaml may have values of any type
+            topics = sorted(reader.topics.items())
+            self.seconds = reader.duration / 1e9 if reader.message_count else 0.0  # from the first to the last message
+            self.topics = {name: Topic(name, info.msgtype or "several types", info.msgcount) for name, info in topics}
+        except Exception as error:
+            raise self._broken(error) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_reader": None}  # an open file does not go to another process
@@ -74,12 +77,6 @@ class Bag:
     @property
     def is_ros2(self) -> bool:
         return self.path.suffix != ".bag"
-
-    @property
-    def seconds(self) -> float:
-        """The time from the first to the last message."""
-        reader = self._open()
-        return reader.duration / 1e9 if reader.message_count else 0.0
 
     def of_type(self, *types: str) -> list[str]:
         """The names of the topics of these types that have messages, sorted."""
