@@ -309,6 +309,9 @@ def test_a_shard_with_frame_ids_of_another_type_or_without_their_column_is_named
     pq.write_table(table, path)
     with pytest.raises(ValueError, match=r"one\.parquet: expected a column frame_id, got data"):
         Shards(write.folder).read("1/0")
+    pq.write_table(table.append_column("frame_id", pa.array([[1.0, 2.0]])), path)
+    with pytest.raises(ValueError, match=r"one\.parquet: expected frame 1/0 .* got \[1\. 2\.\]"):
+        Shards(write.folder).read("1/0")
 
 
 @pytest.mark.parametrize("row_groups", [(1,), (1, 0)])

@@ -205,8 +205,9 @@ def read_frame(reader: RowReader, place: Place, frame_id: str, columns: Sequence
     if "frame_id" not in row:
         raise ValueError(f"{place[0]}: expected a column frame_id, got {', '.join(row) or 'no columns'}.")
     found = row["frame_id"] if columns is None or "frame_id" in columns else row.pop("frame_id")
-    if found != frame_id:
-        raise ValueError(f"{place[0]}: expected frame {frame_id} in its place {place[1:]}, got {found}: {way_out}")
+    if not isinstance(found, str) or found != frame_id:
+        expected = f"expected frame {frame_id} in its place {place[1:]}"
+        raise ValueError(f"{place[0]}: {expected}, got {found!s:.80}: {way_out}")
     return row
 
 
