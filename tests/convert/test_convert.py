@@ -110,9 +110,36 @@ def test_a_wrong_order_of_axes_does_not_pass_the_proof(tmp_path, monkeypatch):
         "uov_hf.convert.names.cube_kernel",
         lambda kernel: kernel.unflatten(0, (round(len(kernel) ** (1 / 3)),) * 3).permute(4, 0, 1, 2, 3).contiguous(),
     )
-    with pytest.raises(ValueError, match="differs from MinkowskiEngine's rules"):
+    with pytest.raises(ValueError, match="official.pt: the converted network differs from MinkowskiEngine's rules"):
         convert(save(tmp_path, official_tensors(64, **SMALL)), tmp_path)
     assert not (tmp_path / "converted").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1j])
+@pytest.mark.parametrize("name", ["final.bias", "final.kernel", "bn0.bn.bias"])
+def test_a_network_with_numbers_that_are_not_finite_and_real_is_refused(tmp_path, name, value):
+    """The largest difference from the emulation was computed without NaN, so that a head of NaN passed the proof."""
+    tensors = official_tensors(17, **SMALL)
+    tensors[name] = tensors[name] + value
+    with pytest.raises(ValueError, match=f"official.pt: expected finite real numbers, but {name} has others"):
+        convert(save(tmp_path, tensors), tmp_path)
+    assert not (tmp_path / "converted").exists()
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.bfloat16, torch.Tensor.half, torch.nn.Parameter])
+def test_weights_of_16_bits_and_parameters_are_converted(tmp_path, change):
+    tensors = official_tensors(64, **SMALL)
+    changed = {name: change(value) if value.is_floating_point() else value for name, value in tensors.items()}
+    done = convert(save(tmp_path, changed), tmp_path)
+    assert done.difference < 1e-12
+    weight = UOVModel.from_pretrained(done.folder).point_projection.weight
+    assert torch.equal(weight, changed["final.kernel"].float().T)
+
+
+def test_a_network_whose_scores_are_all_zero_is_named(tmp_path):
+    tensors = {name: value * 0 for name, value in official_tensors(64, **SMALL).items()}
+    with pytest.raises(ValueError, match="official.pt: the converted network differs"):
+        convert(save(tmp_path, tensors), tmp_path)
 
 
 def without(name):

@@ -72,7 +72,7 @@ def convert_checkpoint(
     path = Path(path)
     tensors, settings = read_official(path)
     _check_settings(path, settings)
-    num_outputs = tensors["final.kernel"].shape[-1] if "final.kernel" in tensors else 0
+    num_outputs = max(tensors["final.kernel"].shape[-1:], default=0) if "final.kernel" in tensors else 0
     config = _configuration(path, config or UOVConfig(), num_outputs, settings)
     taxonomy = TAXONOMIES.get(num_outputs)
     model = (UOVForSemanticSegmentation if taxonomy else UOVModel)(config).eval()
@@ -80,8 +80,9 @@ def convert_checkpoint(
     if taxonomy:  # such a network has no projection into a text space
         torch.nn.init.zeros_(model.uov.point_projection.weight)
         torch.nn.init.zeros_(model.uov.point_projection.bias)
+    tensors = _check_tensors(path, tensors, names, model.state_dict())
     model.load_state_dict(_rename(path, tensors, names, model.state_dict()), strict=False)
-    difference = prove(model, tensors)
+    difference = prove(path, model, tensors)
     if label_set is not None:
         from uov_hf.labels import LabelSet  # needs the extra `train`; a conversion without prompts does not
 
@@ -91,8 +92,9 @@ def convert_checkpoint(
     return Conversion(Path(output_dir), type(model).__name__, outputs, len(names), difference)
 
 
-def prove(model: UOVModel | UOVForSemanticSegmentation, tensors: dict[str, Tensor]) -> float:
-    """Compare the converted network with MinkowskiEngine's rules on random voxels.
+@np.errstate(all="ignore")  # numbers that are not finite are refused
+def prove(path: Path, model: UOVModel | UOVForSemanticSegmentation, tensors: dict[str, Tensor]) -> float:
+    """Compare the network converted from `path` with MinkowskiEngine's rules on random voxels.
 
     Both compute the features below the head and its outputs in float64. The voxels lie on both sides of zero on every
     axis.
@@ -118,10 +120,10 @@ def prove(model: UOVModel | UOVForSemanticSegmentation, tensors: dict[str, Tenso
         outputs = np.roll(outputs, -1, axis=1)  # void comes last
     pairs = ((hidden.numpy(), expected), (found.numpy(), outputs))
     differences = [np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in pairs]
-    if not max(differences) <= TOLERANCE:
+    if not all(difference <= TOLERANCE for difference in differences):  # NaN is not
         raise ValueError(
-            f"The converted network differs from MinkowskiEngine's rules by {max(differences):.1e} of the largest "
-            "value. Please report the source of this file."
+            f"{path}: the converted network differs from MinkowskiEngine's rules by {max(differences):.1e} of the "
+            "largest value. If its values are no damaged ones, please report the source of this file."
         )
     return float(max(differences))
 
@@ -163,10 +165,10 @@ def _names(config: UOVConfig, is_segmenter: bool) -> list[Rename]:
     return names + [(old, new, lambda value, change=change: change(value).roll(-1, 0)) for old, new, change in head]
 
 
-def _rename(
+def _check_tensors(
     path: Path, tensors: dict[str, Tensor], names: list[Rename], expected: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The tensors under their new names, after a check of all names and shapes."""
+    """The tensors as NumPy has them, after a check of all names, sizes and values."""
     old_names = {old for old, _, _ in names}
     missing, unknown = sorted(old_names - set(tensors)), sorted(set(tensors) - old_names)
     if missing or unknown:
@@ -174,19 +176,39 @@ def _rename(
             f"{path}: expected the {len(old_names)} tensors of the official network, got {len(tensors)}; missing "
             f"{missing[:5] or 'none'} ({len(missing)}), unknown {unknown[:5] or 'none'} ({len(unknown)})."
         )
+    checked = {}
+    for old, new, _ in names:
+        value = tensors[old].detach()
+        if value.numel() != expected[new].numel():
+            raise _other_shape(path, old, new, value, expected[new])
+        # NumPy has no numbers of 16 bits with the range of 32, nor of 8 bits.
+        checked[old] = value.float() if value.is_floating_point() and value.dtype != torch.float64 else value
+        if value.is_complex() or not checked[old].isfinite().all():
+            raise ValueError(f"{path}: expected finite real numbers, but {old} has others.")
+    return checked
+
+
+def _rename(
+    path: Path, tensors: dict[str, Tensor], names: list[Rename], expected: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors under their new names, after a check of all shapes."""
     renamed = {}
     for old, new, change in names:
         try:
             renamed[new] = change(tensors[old])
             fits = renamed[new].shape == expected[new].shape
-        except (RuntimeError, IndexError):
+        except (RuntimeError, IndexError, TypeError):
             fits = False
         if not fits:
-            raise ValueError(
-                f"{path}: {old} becomes {new} of shape {tuple(expected[new].shape)}, but has shape "
-                f"{tuple(tensors[old].shape)}. The network has other sizes."
-            )
+            raise _other_shape(path, old, new, tensors[old], expected[new])
     return renamed
+
+
+def _other_shape(path: Path, old: str, new: str, value: Tensor, expected: Tensor) -> ValueError:
+    return ValueError(
+        f"{path}: {old} becomes {new} of shape {tuple(expected.shape)}, but has shape {tuple(value.shape)}. The "
+        "network has other sizes."
+    )
 
 
 def _set_prompts(path: Path, model: UOVModel | UOVForSemanticSegmentation, label_set: "LabelSet") -> None:
