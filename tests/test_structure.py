@@ -58,7 +58,7 @@ FLAT = {
 }
 # Small files without a room: they import nothing of ours, and every room may import them.
 HELPERS = """extras image_files counts foreign_paths leftovers bag_paths digests written_together
-setting_files""".split()
+setting_files tensor_files""".split()
 # Who may import whom. A row may import rows above it only, so that no two rooms import each other.
 ROOMS = {
     **FLAT,
@@ -71,6 +71,7 @@ ROOMS = {
     "digests": [],
     "written_together": [],
     "setting_files": [],
+    "tensor_files": [],
     "geometry": [*FLAT],
     "vocabulary": [*FLAT],
     "hub": [*FLAT, "setting_files", "digests", "written_together"],

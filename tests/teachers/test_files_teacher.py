@@ -132,7 +132,7 @@ OFFICIAL_DAMAGE = {
         "usual.png: expected a whole image file",
     ),
     "8 bits": (damage_8_bits, "larger-crowd.png has 8 bits, but segments up to id 300 .* Write it with 16 bits"),
-    "code": (damage_code, "usual.pt: expected a file of tensors"),
+    "code": (damage_code, "usual.pt: expected a PyTorch file of tensors"),
     "one feature": (save_tensor("usual.pt", torch.ones(8)), r"usual.pt: expected a tensor .* got shape \(8,\)"),
     "too few": (save_tensor("usual.pt", torch.ones(3, 8)), "usual.pt: expected 4 rows, one of zeros .* got 3"),
     "zeros": (save_tensor("usual.pt", torch.zeros(4, 8)), "usual.pt: rows of zeros"),
@@ -194,7 +194,7 @@ def test_a_second_model_replaces_the_embeddings_of_an_official_folder(official, 
         ("away", "auto", "away is no folder"),
         ("files", "auto", r"has no known layout. It contains notes.txt; expected one of: uov: text_embedding.pt and"),
         ("files", "official", "`layout` must be auto or one of these, got 'official'"),
-        ("files", "uov", "text_embedding.pt: expected a file of tensors"),
+        ("files", "uov", "text_embedding.pt: expected a PyTorch file of tensors"),
         ("files", "coco", "files: expected <set>.json with `annotations` and `categories`"),
         ("files", "panoptic", "categories.json: expected JSON"),
     ],
@@ -211,8 +211,28 @@ def test_a_folder_that_is_of_no_layout_is_refused_with_the_layouts(tmp_path, nam
 def test_a_tensor_that_is_larger_than_its_file_is_refused(tmp_path, tensor):
     """A stride of 0 repeats one number as often as the shape has it."""
     torch.save(tensor, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="a.pt: expected a dense tensor of floating-point numbers"):
+    with pytest.raises(ValueError, match="a.pt: expected a .*dense tensor"):
         read_features(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(4, 8, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+        torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+    ],
+)
+def test_a_tensor_of_another_kind_is_named(tmp_path, tensor):
+    torch.save([1, tensor], tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="a.pt: expected a"):
+        read_features(tmp_path / "a.pt")
+
+
+def test_attributes_of_features_are_not_used(tmp_path):
+    rows = torch.nn.Parameter(torch.ones(4, 8))
+    rows.numel = rows.detach = rows.untyped_storage = 5
+    torch.save(rows, tmp_path / "a.pt")
+    assert torch.equal(read_features(tmp_path / "a.pt"), torch.ones(4, 8))
 
 
 def test_a_damaged_file_of_tensors_is_named_whatever_it_raises(tmp_path):

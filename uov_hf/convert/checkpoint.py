@@ -130,11 +130,20 @@ def prove(path: Path, model: UOVModel | UOVForSemanticSegmentation, tensors: dic
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     for name, expected in SETTINGS.items():
-        if (found := settings.get(name, expected)) != expected:
+        found = settings.get(name, expected)
+        if not isinstance(found, (bool, int, float)) or found != expected:
             raise ValueError(
-                f"{path}: expected a network trained with {name} = {expected}, got {found!r}, which needs another "
-                "processor."
+                f"{path}: expected a network trained with {name} = {expected}, got {_shown(found)}, which needs "
+                "another processor."
             )
+    momentum = settings.get("bn_momentum", 0)
+    if type(momentum) not in (int, float) or not 0 <= momentum <= 1:
+        raise ValueError(f"{path}: the setting bn_momentum must be 0 to 1, got {_shown(momentum)}.")
+
+
+def _shown(value: Any) -> str:
+    """A value of a file, which may be nested without end."""
+    return f"{value!r:.80}" if isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 
 def _configuration(path: Path, config: UOVConfig, num_outputs: int, settings: dict[str, Any]) -> UOVConfig:
@@ -144,7 +153,7 @@ def _configuration(path: Path, config: UOVConfig, num_outputs: int, settings: di
             f"{path}: the head `final.kernel` must have one of these numbers of outputs: {known}, got {num_outputs}. "
             "The file does not define other numbers."
         )
-    config.batch_norm_momentum = settings.get("bn_momentum", config.batch_norm_momentum)
+    config.batch_norm_momentum = float(settings.get("bn_momentum", config.batch_norm_momentum))
     if num_outputs in EMBEDDINGS:
         config.projection_dim = num_outputs
     else:
@@ -178,13 +187,13 @@ def _check_tensors(
         )
     checked = {}
     for old, new, _ in names:
-        value = tensors[old].detach()
+        value = tensors[old]
         if value.numel() != expected[new].numel():
             raise _other_shape(path, old, new, value, expected[new])
         # NumPy has no numbers of 16 bits with the range of 32, nor of 8 bits.
         checked[old] = value.float() if value.is_floating_point() and value.dtype != torch.float64 else value
-        if value.is_complex() or not checked[old].isfinite().all():
-            raise ValueError(f"{path}: expected finite real numbers, but {old} has others.")
+        if not checked[old].isfinite().all():
+            raise ValueError(f"{path}: expected finite numbers, but {old} has others.")
     return checked
 
 

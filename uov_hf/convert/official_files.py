@@ -4,13 +4,13 @@ import json
 import pickle
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from uov_hf.tensor_files import StandIn, plain_tensor, read_tensor_file
 
 
 # The key of the 3D network's tensors in the file, and the prefix of their names (docs/how_to/convert.md).
@@ -52,7 +52,7 @@ def read_number(dtype: NumberType, content: bytes) -> float:
 
 
 # What an official file may contain beside tensors and plain values, by the name in the file.
-STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+STAND_INS: list[StandIn] = [
     (LightningClass, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (LightningClass, "pytorch_lightning.callbacks.early_stopping.EarlyStopping"),
     (LightningClass, "pytorch_lightning.callbacks.timer.Timer"),
@@ -66,34 +66,36 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of the 3D network under their official names, and the training settings, if the file has any.
 
     Raises:
-        ValueError: If the file contains anything but tensors, plain values and `STAND_INS`, or no MinkUNet.
+        ValueError: If the file contains anything but tensors, plain values and `STAND_INS`, no MinkUNet, or one of
+            tensors that are not dense or not real.
     """
-    content = _load(path)
+    try:
+        content = read_tensor_file(path, STAND_INS)
+    except ValueError as error:
+        if explained := _explain(path, str(error)):
+            raise ValueError(
+                f"{path}: expected a PyTorch file of tensors and plain values, which can be read without running "
+                f"code; {explained}"
+            ) from error
+        raise
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dictionary, got {type(content).__name__}.")
+    content = _entries(content)
     for key, prefix in LAYOUTS:
         found = content if key is None else content.get(key)
-        tensors = _below(found, prefix) if isinstance(found, dict) else {}
+        tensors = _below(_entries(found), prefix) if isinstance(found, dict) else {}
         if SIGN in tensors:
+            plain = {name: plain_tensor(value, path) for name, value in tensors.items()}
+            if others := [name for name, value in plain.items() if value is None]:
+                raise ValueError(
+                    f"{path}: expected dense tensors of real numbers, got others: {others[:5]} ({len(others)})."
+                )
             config = content.get("config")
-            return tensors, config if isinstance(config, dict) else {}
+            return (
+                {name: value for name, value in plain.items() if value is not None},
+                _entries(config) if isinstance(config, dict) else {},
+            )
     raise ValueError(f"{path}: expected the MinkUNet of UOV/AFOV or SLidR ({SIGN}), got {_describe(content)}.")
-
-
-def _load(path: Path) -> Any:
-    """The content of a PyTorch file, read without importing a module or running code."""
-    try:
-        with torch.serialization.safe_globals(STAND_INS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken pickle raises whatever its bytes lead to
-        if isinstance(error, OSError) and error.filename is not None:  # the file cannot be opened
-            raise
-        raise ValueError(
-            f"{path}: expected a PyTorch file of tensors and plain values, which can be read without running code; "
-            f"{_explain(path, str(error)) or f'reading it failed: {type(error).__name__}.'}"
-        ) from error
 
 
 def _explain(path: Path, error: str) -> str | None:
@@ -112,25 +114,35 @@ def _explain(path: Path, error: str) -> str | None:
     )
 
 
+def _entries(content: dict[Any, Any]) -> dict[str, Any]:
+    """A dictionary of a file, as Python's own; a name that is no text becomes the name of its type."""
+    # An ordered dictionary in a file may have attributes with the names of its methods, and a name any depth.
+    return {_text(name): value for name, value in dict.items(content)}
+
+
+def _text(name: Any) -> str:
+    return name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else f"<{type(name).__name__}>"
+
+
 def _below(entries: dict[str, Any], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names have this prefix, without it and without the prefix of data-parallel training."""
     tensors = {}
     for name, value in entries.items():
-        name = str(name).removeprefix("module.")
+        name = name.removeprefix("module.")
         if isinstance(value, Tensor) and name.startswith(prefix):
             tensors[name.removeprefix(prefix).removeprefix("module.")] = value
     return tensors
 
 
-def _describe(content: dict) -> str:
-    names = [str(name) for name in content]
+def _describe(content: dict[str, Any]) -> str:
+    names = [*content]
     for inner in ("state_dict", "model_points", "model"):
         if isinstance(content.get(inner), dict):
-            names = [f"{inner}/{name}" for name in content[inner]]
+            names = [f"{inner}/{name}" for name in _entries(content[inner])]
     hint = ""
     if any("conv_input.0.weight" in name for name in names):
         hint = (
             " It looks like Pointcept's SpUNet, which cannot be converted: its downsampling layers widen, its "
             "normalisation has another epsilon, and its input has coordinates beside the intensity."
         )
-    return f"{', '.join(names[:4])} … ({len(names)} entries).{hint}"
+    return f"{', '.join(names[:4])[:300]} … ({len(names)} entries).{hint}"

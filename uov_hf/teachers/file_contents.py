@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from uov_hf.image_files import open_image
 from uov_hf.setting_files import read_json
 from uov_hf.teachers.protocol import Rows
+from uov_hf.tensor_files import plain_tensor, read_tensor_file
 
 
 MAX_ID = 256**3 - 1  # of an RGB pixel
@@ -112,19 +112,23 @@ def prompts_of_categories(categories: Any, prompts: list[str], path: Path) -> di
 def read_features(path: Path) -> Tensor:
     """Read `(rows, embed_dim)` float32 from a `.pt` file with one tensor, or the second of two."""
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken pickle raises whatever its bytes lead to
-        raise ValueError(f"{path}: expected a file of tensors, got: {type(error).__name__}: {error}") from error
+        value = read_tensor_file(path)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a PyTorch file of tensors, got: {error}") from error
     if isinstance(value, (list, tuple)) and len(value) == 2:
         value = value[1]
-    if not isinstance(value, Tensor) or value.ndim != 2:
-        shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{path}: expected a tensor (rows, dimensions), or a list of two, got {shown}.")
-    # A stride of 0 makes a tensor of any size from one number.
-    is_dense = value.layout == torch.strided and value.is_floating_point() and value.device.type == "cpu"
-    if not is_dense or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"{path}: expected a tensor (rows, dimensions), or a list of two, got {type(value).__name__}."
+        )
+    plain = plain_tensor(value, path)
+    if plain is None or not plain.is_floating_point():
         raise ValueError(f"{path}: expected a dense tensor of floating-point numbers, got another kind.")
-    return value.detach().float()
+    if plain.ndim != 2:
+        raise ValueError(
+            f"{path}: expected a tensor (rows, dimensions), or a list of two, got shape {tuple(plain.shape)}."
+        )
+    return plain.float()
 
 
 def normalize_rows(rows: Tensor, path: Path) -> np.ndarray:
