@@ -123,6 +123,8 @@ class Target:
         """Note what a reader must not do: see https://docs.python.org/3/library/audit_events.html."""
         if not self.is_reading:
             return
+        if event in ("os.remove", "os.rmdir") and args[1] >= 0:  # the name is in an open folder
+            args = (os.path.join(os.readlink(f"/proc/self/fd/{args[1]}"), args[0]),)
         if event in OPENED or event in CHANGED:
             for name in args[: 2 if event in CHANGED else 1]:
                 writes = event in CHANGED or (event == "open" and bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR)))

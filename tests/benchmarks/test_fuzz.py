@@ -13,7 +13,7 @@ if not sys.platform.startswith("linux"):
     pytest.skip("the memory of a read is measured on Linux", allow_module_level=True)
 from fuzz_inputs import SEALED, STRANGE, mutate, mutate_tree, seal_zip  # noqa: E402
 from fuzz_readers import READERS, Reader  # noqa: E402
-from fuzz_target import Target  # noqa: E402
+from fuzz_target import MAX_SAMPLE, Target  # noqa: E402
 
 
 NUM_INPUTS = 12  # of each reader; `python benchmarks/fuzz.py` reads millions
@@ -54,6 +54,13 @@ def test_damaged_files_are_read_or_refused_by_name(name, target):
         faults.append(own(data))
     assert [fault for fault in faults if fault is not None] == []
     assert all(path.read_bytes() == content for path, content in own.originals.items())
+
+
+def test_a_whole_official_network_is_converted(target):
+    """Without one, no input reached what follows the check of the names."""
+    own = target("official")
+    assert own(max(own.seeds(), key=len)[:MAX_SAMPLE]) is None
+    assert (own.folder / "converted" / "model.safetensors").exists()
 
 
 def read_badly(folder, path):
