@@ -63,6 +63,7 @@ class Bag:
         self.path = path
         self._reader: AnyReader | None = None
         self._process = 0
+        self._checked_types: set[str] = set()
         reader = self._open()
         try:  # metadata.yaml may have values of any type
             topics = sorted(reader.topics.items())
@@ -121,8 +122,14 @@ class Bag:
 
     def decode(self, message: RawMessage) -> Any:
         """The content of a message."""
+        from uov_hf.bags.checked_readers import check_sizes
+
+        name = message.connection.msgtype
         try:
-            return self._open().deserialize(message.data, message.connection.msgtype)
+            if name not in self._checked_types:
+                check_sizes(self.typestore, name)
+                self._checked_types.add(name)
+            return self._open().deserialize(message.data, name)
         except Exception as error:
             raise self._broken(error) from error
 
@@ -141,11 +148,15 @@ class Bag:
         try:
             from rosbags.highlevel import AnyReader
             from rosbags.typesys import Stores, get_typestore
+
+            from uov_hf.bags.checked_readers import CheckedReader
         except ImportError as error:
             raise ImportError(f"{self.path}: ROS bags need `rosbags`: pip install 'uov-hf[bags]'.") from error
         try:
             # A .db3 of ROS 2 before Iron has no definitions of its types.
             reader = AnyReader([self.path], default_typestore=get_typestore(Stores.LATEST))
+            if self.is_ros2:
+                reader.readers = [CheckedReader(self.path)]
             reader.open()
         except Exception as error:
             raise self._broken(error) from error
