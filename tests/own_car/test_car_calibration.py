@@ -50,6 +50,7 @@ def left(key, value):
         (lambda content: content.update(camera={}), "got 'camera'"),
         (left("image_size", [64]), "expected `image_size` to be 2 finite numbers"),
         (left("image_size", [64, 0.5]), r"expected `image_size` to be \[height, width\] in pixels, got \[64, 0.5\]"),
+        (left("image_size", [64, 2**31]), r"expected `image_size` to be \[height, width\] in pixels, got \[64, 2.1"),
         (left("intrinsics", [[1, 0], [0, 1]]), "expected `intrinsics` to be 3 x 3 finite numbers"),
         (left("intrinsics", np.diag([40, -40, 1]).tolist()), r"expected `intrinsics` to be \[\[fx, 0, cx\]"),
         (left("lidar2cam", None), "expected camera 'left' to have either .* got neither"),

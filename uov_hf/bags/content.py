@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from uov_hf.bags.messages import (
 from uov_hf.bags.reading import Bag, Moment
 from uov_hf.bags.transforms import NO_ROTATION, Transforms, make_trajectory, pose_of
 from uov_hf.geometry.trajectory import Trajectory
-from uov_hf.own_car.calibration import Optics, make_optics
+from uov_hf.own_car.calibration import MAX_SIDE, Optics, make_optics
 
 
 logger = logging.getLogger(__name__)
@@ -139,9 +140,9 @@ def optics_of(info: CameraInfo, rectified: bool, source: str) -> Optics:
         ValueError: The matrix is empty, as of a camera without calibration, or the lens model is another one.
         ImportError: The lens has distortion, and OpenCV is not installed.
     """
-    size = int(info.height), int(info.width)
+    size = index(info.height), index(info.width)  # a bag may define them as texts
     intrinsics = matrix_of(info, "p").reshape(3, 4)[:, :3] if rectified else matrix_of(info, "k").reshape(3, 3)
-    if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0 and min(size) > 0):
+    if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0 and 0 < min(size) and max(size) <= MAX_SIDE):
         raise ValueError(
             f"{source}: expected the calibration of a camera, got a focal length of {intrinsics[0, 0]:g} and "
             f"{size[0]} x {size[1]} pixels, as of a driver without calibration. Give "

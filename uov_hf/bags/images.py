@@ -1,5 +1,6 @@
 """Images of ROS as encoded images, without lens distortion."""
 
+from operator import index
 from pathlib import PurePath
 
 import numpy as np
@@ -41,21 +42,15 @@ def pixels_of(message: RawImage, source: str) -> NDArray[np.uint8]:
             "become colours by image_proc's debayer node; record its topic."
         )
     num_channels, colours = ENCODINGS[message.encoding]
-    rows = np.ascontiguousarray(message.data[: message.height * message.step])
-    if len(rows) < message.height * message.step or message.step < message.width * num_channels:
+    height, width, step = index(message.height), index(message.width), index(message.step)  # a bag may define texts
+    rows = np.ascontiguousarray(message.data[: height * step])
+    if len(rows) < height * step or step < width * num_channels:
         raise ValueError(
-            f"{source}: expected {message.height} rows of {message.width} pixels in {message.step} bytes, got "
-            f"{len(message.data)} bytes in all."
+            f"{source}: expected {height} rows of {width} pixels in {step} bytes, got {len(message.data)} bytes "
+            "in all."
         )
-    image = rows.reshape(message.height, message.step)[:, : message.width * num_channels]
-    return np.ascontiguousarray(image.reshape(message.height, message.width, num_channels)[..., list(colours)])
-
-
-def size_of(message: RawImage | CompressedImage, source: str) -> tuple[int, int]:
-    """Height and width of an image."""
-    if isinstance(message, RawImage):
-        return int(message.height), int(message.width)
-    return decode_image({"bytes": message.data.tobytes(), "path": source}).size[::-1]
+    image = rows.reshape(height, step)[:, : width * num_channels]
+    return np.ascontiguousarray(image.reshape(height, width, num_channels)[..., list(colours)])
 
 
 def encoded_image_of(message: RawImage | CompressedImage, mount: MountedCamera, source: str) -> EncodedImage:

@@ -1,5 +1,6 @@
 """The messages of ROS that are read here, as `rosbags` returns them; fields that are not read are left out."""
 
+from operator import index
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -112,9 +113,16 @@ def matrix_of(info: CameraInfo, name: str) -> NDArray[np.float64]:
 
 
 def microseconds(message: Stamped) -> int:
-    """The time of a message's header, rounded; 0 where the driver has set none."""
-    stamp = message.header.stamp
-    return stamp.sec * 1_000_000 + (stamp.nanosec + 500) // 1000
+    """The time of a message's header, rounded; 0 where the driver has set none.
+
+    Raises:
+        TypeError: It is no whole number; a bag defines the types of its fields itself.
+        ValueError: It is beyond the numbers of ROS.
+    """
+    sec, nanosec = index(message.header.stamp.sec), index(message.header.stamp.nanosec)
+    if not -(2**31) <= sec < 2**32 or not 0 <= nanosec < 2**32:
+        raise ValueError(f"expected a time of seconds and nanoseconds in 32 bits, got {sec} s and {nanosec} ns.")
+    return sec * 1_000_000 + (nanosec + 500) // 1000
 
 
 def frame_of(message: Stamped) -> str:

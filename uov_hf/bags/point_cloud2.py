@@ -1,6 +1,7 @@
 """PointCloud2 of any layout as arrays: offsets, types, byte order, padding of points and rows."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -40,29 +41,28 @@ def fields_of(message: PointCloud2, source: str) -> NDArray[np.void]:
         else f"{order}{DATATYPES[field.datatype - 1]}"
         for field in fields.values()
     ]
-    num_bytes = (message.height - 1) * message.row_step + message.width * message.point_step
+    height, width = index(message.height), index(message.width)  # a bag may define them as texts
+    row_step, point_step = index(message.row_step), index(message.point_step)
+    num_bytes = (height - 1) * row_step + width * point_step
     ends = [field.offset + np.dtype(form).itemsize for field, form in zip(fields.values(), formats, strict=True)]
-    row_is_short = message.height > 1 and message.row_step < message.width * message.point_step
-    if max(ends, default=0) > message.point_step or row_is_short or len(message.data) < num_bytes:
+    row_is_short = height > 1 and row_step < width * point_step
+    if max(ends, default=0) > point_step or row_is_short or len(message.data) < num_bytes:
         raise ValueError(
-            f"{source}: expected {message.height} rows of {message.width} points of {message.point_step} bytes, "
-            f"{message.row_step} bytes a row, with fields that end at byte {max(ends, default=0)}; got "
-            f"{len(message.data)} bytes."
+            f"{source}: expected {height} rows of {width} points of {point_step} bytes, {row_step} bytes a row, "
+            f"with fields that end at byte {max(ends, default=0)}; got {len(message.data)} bytes."
         )
     dtype = np.dtype(
         {
             "names": list(fields),
             "formats": formats,
             "offsets": [field.offset for field in fields.values()],
-            "itemsize": message.point_step,
+            "itemsize": point_step,
         }
     )
-    if not message.height or not message.width:
+    if not height or not width:
         return np.empty(0, dtype)
-    strides = (message.row_step, message.point_step)
-    return np.ndarray((message.height, message.width), dtype, np.ascontiguousarray(message.data), 0, strides).reshape(
-        -1
-    )
+    data = np.ascontiguousarray(message.data)
+    return np.ndarray((height, width), dtype, data, 0, (row_step, point_step)).reshape(-1)
 
 
 def scalar_fields(fields: NDArray[np.void]) -> list[str]:

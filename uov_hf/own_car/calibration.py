@@ -18,6 +18,7 @@ from uov_hf.vocabulary.lines import Entry, read_yaml
 
 
 CALIBRATION_NAMES = ("calibration.yaml", "calibration.yml", "calibration.json")
+MAX_SIDE = 2**31 - 1  # of an image: a row of frames has sizes of 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ def _parse_intrinsics(entry: Entry) -> NDArray[np.float64]:
 
 def _parse_image_size(entry: Entry) -> tuple[int, int]:
     height, width = _numbers(entry, (2,))
-    if height % 1 or width % 1 or min(height, width) < 1:
+    if height % 1 or width % 1 or min(height, width) < 1 or max(height, width) > MAX_SIDE:
         raise entry.error(f"expected `image_size` to be [height, width] in pixels, got [{height:g}, {width:g}].")
     return int(height), int(width)
 
