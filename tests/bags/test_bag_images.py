@@ -1,13 +1,16 @@
 """Images of ROS: every encoding gives its colours, a depth image is no picture, errors name the image."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
+from uov_hf.bags import images
 from uov_hf.bags.content import optics_of
 from uov_hf.bags.images import encoded_image_of, is_colour_image, pixels_of
-from uov_hf.image_files import decode_image
+from uov_hf.image_files import decode_image, encode_pixels
 from uov_hf.own_car.calibration import Optics
 
 
@@ -58,6 +61,23 @@ def test_a_depth_image_is_no_picture():
 def test_a_broken_image_is_named(message, expected):
     with pytest.raises(ValueError, match=expected):
         encoded_image_of(message, PINHOLE, "bag/front")
+
+
+def test_a_compressed_image_of_another_size_is_not_decoded(monkeypatch):
+    """A file of a few kilobytes may have gigabytes of pixels."""
+    monkeypatch.setattr(images, "decode_image", lambda image: pytest.fail("it was decoded"))
+    content = np.frombuffer(encode_pixels(np.zeros((900, 800, 3), np.uint8), "PNG"), np.uint8)
+    with pytest.raises(ValueError, match=r"bag/front.png: calibrated for .* \(4, 5\), the image has \(900, 800\)"):
+        encoded_image_of(SimpleNamespace(format="png", data=content), PINHOLE, "bag/front")
+
+
+def test_a_compressed_image_may_be_stored_turned():
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(buffer, "JPEG", exif=exif)
+    content = np.frombuffer(buffer.getvalue(), np.uint8)
+    encoded = encoded_image_of(SimpleNamespace(format="jpeg", data=content), PINHOLE, "bag/front")
+    assert encoded == {"bytes": buffer.getvalue(), "path": "bag/front.jpg"}
 
 
 def info(model="plumb_bob", d=(), ros1=False, size=(48, 64), focal_length=40.0):

@@ -1,10 +1,12 @@
 """Images of ROS as encoded images, without lens distortion."""
 
+import io
 from operator import index
 from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from uov_hf.bags.messages import CompressedImage, RawImage
 from uov_hf.image_files import EncodedImage, decode_image, encode_pixels
@@ -66,20 +68,35 @@ def encoded_image_of(message: RawImage | CompressedImage, mount: MountedCamera, 
     Raises:
         ValueError: The image is broken, or has another size than its calibration.
     """
+    expected = mount.camera.image_size
+    size: tuple[int, ...] | None
     if isinstance(message, RawImage):
         name, kind = f"{source}.png", "PNG"
         pixels = pixels_of(message, source)
-        content = None
+        content, size = None, pixels.shape[:2]
     else:
         content = message.data.tobytes()
         kind = "PNG" if content.startswith(b"\x89PNG") else "JPEG"
         name = f"{source}.{'png' if kind == 'PNG' else 'jpg'}"
-        pixels = np.asarray(decode_image({"bytes": content, "path": name}))
-    if pixels.shape[:2] != mount.camera.image_size:
+        size = _stored_size(content)
+        # A turned image has the sides of the calibration; one of another size may have gigabytes of pixels.
+        if size is None or sorted(size) == sorted(expected):
+            pixels = np.asarray(decode_image({"bytes": content, "path": name}))
+            size = pixels.shape[:2]
+    if size != expected:
         raise ValueError(
-            f"{name}: calibrated for (height, width) {mount.camera.image_size}, the image has {pixels.shape[:2]}. "
+            f"{name}: calibrated for (height, width) {expected}, the image has {size}. "
             "If the driver bins or crops the image, give its `image_size` and `intrinsics` in rosbag.yaml."
         )
     if mount.lens is not None:
         pixels, content = mount.lens.straighten(pixels), None
     return {"bytes": encode_pixels(pixels, kind) if content is None else content, "path": str(PurePath(name))}
+
+
+def _stored_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width in the header of an image file; None if it has none, which `decode_image` names."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.height, picture.width
+    except Exception:  # of each kind of image file, another
+        return None
