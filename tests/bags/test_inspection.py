@@ -103,10 +103,25 @@ def test_messages_that_the_metadata_counts_and_the_bag_lacks_are_no_scans(tmp_pa
     assert "expected scans" in stages_of(report)["segment scans"]
 
 
-def test_a_bag_whose_metadata_has_counts_of_another_type_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("message_count: 1", "message_count: one"),
+        ("message_count: 1", "message_count: 1.5"),
+        ("message_count: 1", "message_count: .nan"),
+        ("message_count: 1", "message_count: -1"),
+        ("message_count: 1", f"message_count: 0x{'F' * 5000}"),
+        ("nanoseconds: 0", "nanoseconds: .nan"),
+        ("nanoseconds: 0", f"nanoseconds: 0x{'F' * 5000}"),
+        ("type: sensor_msgs/msg/PointCloud2", "type: 7"),
+        ("name: /points", "name: 7"),
+    ],
+)
+def test_a_bag_whose_metadata_has_values_of_another_type_is_named(tmp_path, before, after):
     with small_bags.open_bag(tmp_path, "mcap") as bag:
         bag.cloud("/points", START, "lidar", AHEAD)
     metadata = tmp_path / "drive" / "metadata.yaml"
-    metadata.write_text(metadata.read_text().replace("message_count: 1", "message_count: one"))
-    with pytest.raises(ValueError, match="drive: expected a whole ROS bag, got: TypeError"):
-        inspect_bag(tmp_path / "drive")
+    assert before in metadata.read_text()
+    metadata.write_text(metadata.read_text().replace(before, after))
+    with pytest.raises(ValueError, match="drive: expected a whole ROS bag, got: (Type|Value|Overflow)Error"):
+        list(inspect_bag(tmp_path / "drive").lines())

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +67,14 @@ class Bag:
         self._checked_types: set[str] = set()
         reader = self._open()
         try:  # metadata.yaml may have values of any type
+            self.seconds = index(reader.duration) / 1e9 if reader.message_count else 0.0  # from first to last message
             topics = sorted(reader.topics.items())
-            self.seconds = reader.duration / 1e9 if reader.message_count else 0.0  # from the first to the last message
             self.topics = {name: Topic(name, info.msgtype or "several types", info.msgcount) for name, info in topics}
+            for topic in self.topics.values():
+                if not (isinstance(topic.name, str) and isinstance(topic.type, str)):
+                    raise ValueError(f"expected texts as the name and the type of a topic, got {topic.name!r}.")
+                if not 0 <= index(topic.num_messages) < 2**63:
+                    raise ValueError(f"expected the number of messages of {topic.name} in 64 bits, got another one.")
         except Exception as error:
             raise self._broken(error) from error
 
