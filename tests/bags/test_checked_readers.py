@@ -1,13 +1,20 @@
 """A bag whose tables or definitions would take hours or gigabytes is refused by name; usual ones are read."""
 
+import bz2
 import sqlite3
 import struct
 
+import lz4.frame
+import numpy as np
 import pytest
 import small_bags
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.reader import zstd
 from rosbags.typesys import Stores, get_typestore
 from test_bag_choices import AHEAD, START
 
+from uov_hf.bags import checked_readers
 from uov_hf.bags.inspection import inspect_bag
 from uov_hf.bags.reading import Bag
 
@@ -162,3 +169,56 @@ def test_a_usual_database_is_read(tmp_path):
         database.execute("CREATE UNIQUE INDEX own ON messages(id)")
     for bag in (path, path.parent):
         assert [raw.connection.msgtype for raw in Bag(bag).raw_messages(["/points"])] == [CLOUD]
+
+
+def pack_lz4(data):
+    return lz4.frame.compress(data, store_size=False)
+
+
+@pytest.mark.parametrize(
+    ("pack", "make"),
+    [
+        (zstd.compress, zstd.ZstdDecompressor),
+        (bz2.compress, bz2.BZ2Decompressor),
+        (pack_lz4, lz4.frame.LZ4FrameDecompressor),
+    ],
+)
+def test_a_chunk_is_unpacked_to_a_usual_size_only(pack, make, monkeypatch):
+    monkeypatch.setattr(checked_readers, "UNPACKED_SIZE", 1000)
+    content = bytes(range(256)) * 40
+    assert checked_readers.unpack(pack(content), make) == content
+    assert checked_readers.unpack(pack(content) + pack(b"more"), make) == content + b"more"
+    for wrong in (pack(bytes(10**6)), pack(content)[:-20]):
+        with pytest.raises(ValueError, match=f"expected {len(wrong)} compressed bytes to be whole and of a usual"):
+            checked_readers.unpack(wrong, make)
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.STORAGE, CompressionMode.FILE])
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_compressed_bag_of_ros2_is_read_within_limits(tmp_path, mode, plugin, monkeypatch):
+    if (mode, plugin) == (CompressionMode.STORAGE, StoragePlugin.SQLITE3):
+        pytest.skip("has no compression of its own")
+    writer = Writer(tmp_path / "drive", version=9, storage_plugin=plugin)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        small_bags.BagWriter("mcap", writer).cloud("/points", START, "lidar", np.tile(AHEAD, 3000))
+    (message,) = [message for _, message in Bag(tmp_path / "drive").messages(["/points"])]
+    assert message.data.tobytes() == np.tile(AHEAD, 3000).tobytes()
+    if mode != CompressionMode.FILE:
+        monkeypatch.setattr(checked_readers, "UNPACKED_SIZE", 1000)
+        with pytest.raises(ValueError, match="drive: expected a whole ROS bag, got: .* compressed bytes to be whole"):
+            list(Bag(tmp_path / "drive").messages(["/points"]))
+
+
+@pytest.mark.parametrize("kind", [Ros1Writer.CompressionFormat.BZ2, Ros1Writer.CompressionFormat.LZ4])
+def test_a_compressed_bag_of_ros1_is_read_within_limits(tmp_path, kind, monkeypatch):
+    writer = Ros1Writer(tmp_path / "drive.bag")
+    writer.set_compression(kind)
+    with writer:
+        small_bags.BagWriter("bag", writer).cloud("/points", START, "lidar", np.tile(AHEAD, 30_000))
+    bag = Bag(tmp_path / "drive.bag")
+    (message,) = [message for _, message in bag.messages(["/points"])]
+    assert message.data.tobytes() == np.tile(AHEAD, 30_000).tobytes()
+    monkeypatch.setattr(checked_readers, "UNPACKED_SIZE", 1000)
+    with pytest.raises(ValueError, match=r"drive.bag: expected a whole ROS bag, got: .* compressed bytes to be whole"):
+        list(Bag(tmp_path / "drive.bag").messages(["/points"]))

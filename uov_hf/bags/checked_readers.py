@@ -1,25 +1,39 @@
 """What a bag defines itself, checked before `rosbags` runs it: tables of a .db3, definitions and sizes of messages.
 
-A bag of a few kilobytes may define a table, a constant or a message that takes hours or gigabytes.
+A bag of a few kilobytes may define a table, a constant or a message that takes hours or gigabytes, or have a chunk of
+messages that is unpacked to gigabytes.
 """
 
+import bz2
 import re
 import sqlite3
+import sys
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lz4.frame
 from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat, Nodetype
+from rosbags.rosbag1 import reader as ros1
+from rosbags.rosbag2 import storage_mcap
 from rosbags.rosbag2.reader import DirectoryReader, Reader
-from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from rosbags.serde.utils import SIZEMAP
 
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
+
+# A message or a chunk has at most these bytes, and so many more for each compressed byte.
+UNPACKED_SIZE, UNPACKED_RATIO = 2**26, 50
 
 MAX_VALUES = 10_000  # of a message, with one element in each of its lists
 
@@ -38,13 +52,24 @@ class _Database(Sqlite3Reader):
 
 
 class _Folder(DirectoryReader):
-    STORAGE_PLUGINS = {"mcap": McapReader, "sqlite3": _Database}
+    STORAGE_PLUGINS = {"mcap": storage_mcap.McapReader, "sqlite3": _Database}
+
+    def open(self) -> None:
+        super().open()
+        self._is_packed = self.metadata.compression_mode == "message"
+        self.metadata = self.metadata._replace(compression_mode=None)  # `messages` unpacks them
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
+    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        for connection, log_time, data in super().messages(connections, start, stop):
+            yield connection, log_time, unpack(data, zstd.ZstdDecompressor) if self._is_packed else data
 
 
 class CheckedReader(Reader):
     """A reader of a bag of ROS 2."""
 
-    STORAGE_PLUGINS = {"dir": _Folder, ".mcap": McapReader, ".db3": _Database}
+    STORAGE_PLUGINS = {"dir": _Folder, ".mcap": storage_mcap.McapReader, ".db3": _Database}
 
     @property
     def connections(self) -> list[Connection]:
@@ -62,6 +87,34 @@ class CheckedReader(Reader):
             seen.add(key)
             connections.append(connection)
         return connections
+
+
+def unpack(data: bytes, make: Callable[[], Any]) -> bytes:
+    """Decompress a message or a chunk of messages.
+
+    Raises:
+        ValueError: It is cut short, or becomes far larger than any real one.
+    """
+    limit, parts, rest = UNPACKED_SIZE + UNPACKED_RATIO * len(data), [], data
+    while rest:
+        one = make()
+        parts.append(one.decompress(rest, max_length=limit))
+        limit -= len(parts[-1])
+        if not one.eof:
+            raise ValueError(f"expected {len(data)} compressed bytes to be whole and of a usual size, got others.")
+        rest = one.unused_data
+    return b"".join(parts)
+
+
+# `rosbags` decompresses without a limit, and compares the size afterwards.
+storage_mcap.DECOMPRESSORS.update(
+    lz4=lambda data, _: unpack(data, lz4.frame.LZ4FrameDecompressor),
+    zstd=lambda data, _: unpack(data, zstd.ZstdDecompressor),
+)
+ros1.decompressors.update(
+    bz2=lambda data: unpack(data, bz2.BZ2Decompressor),
+    lz4=lambda data: unpack(data, lz4.frame.LZ4FrameDecompressor),
+)
 
 
 def check_tables(path: Path) -> None:
