@@ -73,7 +73,7 @@ ROOMS = {
     "setting_files": [],
     "tensor_files": [],
     "geometry": [*FLAT],
-    "vocabulary": [*FLAT],
+    "vocabulary": [*FLAT, "setting_files"],
     "hub": [*FLAT, "setting_files", "digests", "written_together"],
     "": [*FLAT, "hub"],
     "pictures": [*FLAT, "geometry", "vocabulary"],

@@ -36,11 +36,18 @@ def read_yaml_values(path: Path) -> Any:
     try:
         loader = yaml.SafeLoader(path.read_bytes())
         node = loader.get_single_node()
-        if node is not None and _num_values(node, {}) > MAX_VALUES:
-            raise ValueError(f"more than {MAX_VALUES:,} values, because aliases repeat them")
-        return None if node is None else loader.construct_document(node)
+        if node is None:
+            return None
+        check_aliases(node, MAX_VALUES)
+        return loader.construct_document(node)
     except Exception as error:  # the constructor of each tag raises errors of its own
         raise ValueError(f"{path}: expected YAML or JSON, got: {error}") from error
+
+
+def check_aliases(node: yaml.Node, max_values: int) -> None:
+    """Raise a `ValueError` if a YAML file has more than `max_values`, with those of an alias each time."""
+    if _num_values(node, {}) > max_values:
+        raise ValueError(f"more than {max_values:,} values, because aliases repeat them")
 
 
 def _num_values(node: yaml.Node, counts: dict[int, float]) -> float:

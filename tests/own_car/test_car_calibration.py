@@ -60,6 +60,7 @@ def left(key, value):
         (left("time_offset", 0.02), "expected `time_offset` to be a whole number"),
         (left("fov", 90), "`time_offset`, got 'fov'"),
         (lambda content: content.update(taxonomy="../mine.yaml"), "`taxonomy`: expected the name of a file in "),
+        (lambda content: content.update(taxonomy="a" * 300), "File name too long"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path, edit, message):
@@ -67,3 +68,11 @@ def test_a_mistake_is_named_with_its_line(tmp_path, edit, message):
     edit(content)
     with pytest.raises(ValueError, match=f"calibration.yaml, line \\d+: .*{message}"):
         read_calibration(small_car.write_calibration(tmp_path, content))
+
+
+def test_aliases_that_repeat_too_many_numbers_are_refused(tmp_path):
+    """14 KB were 6 million numbers."""
+    rows = f"[&a [{', '.join(['1'] * 3000)}]{', *a' * 2000}]"
+    (tmp_path / "calibration.yaml").write_text(f"intensity_max: 255\nlidar2body: {rows}\n")
+    with pytest.raises(ValueError, match="calibration.yaml is not a YAML file: more than 100,000 values"):
+        read_calibration(tmp_path / "calibration.yaml")

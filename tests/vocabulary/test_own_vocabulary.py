@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from uov_hf.vocabulary import TEMPLATE, load_vocabulary
 
@@ -80,6 +81,9 @@ WRONG = [
     ("[asphalt, gravel]", "[!!python/name:os.system '', gravel]", 9, "a prompt to be a phrase"),
     ("is_thing: true", "is_thing: maybe", 5, "`is_thing` to be true or false, got 'maybe'"),
     ("is_thing: true", "color: [0, 0, 300]", 5, "three numbers 0-255"),
+    ("is_thing: true", f"color: [0x{'F' * 500}, 0, 0]", 5, "a part of a color to be a whole number of 64 bits"),
+    ("is_thing: true", f"color: [0x{'F' * 5000}, 0, 0]", 5, "a part of a color to be a whole number, got"),
+    ("name: yard", r'name: "\uD800"', 1, r"`name` to be text, got half of a surrogate pair in '.ud800'"),
     ("is_thing: true", "color: red", 5, "`color` to be a list .*got 'red'"),
     ("name: ground", "name: wall", 8, "different names, got 'wall' twice"),
     ("name: yard\n", "name: yard\nname: garden\n", 2, "'name' occurs twice"),
@@ -140,6 +144,41 @@ def test_a_file_that_is_no_text_or_empty_is_refused(tmp_path):
         load_vocabulary(tmp_path / "bytes.yaml")
     with pytest.raises(ValueError, match="no vocabulary '.*away.yaml': expected one of cityscapes, nuscenes"):
         load_vocabulary(tmp_path / "away.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: yard", r'name: "\UFFFFFFFF"'),
+        ("name: yard", r'name: "\U00110000"'),
+        ("name: yard", f"%YAML {'1' * 5000}.1\n---\nname: yard"),
+    ],
+    ids=["no number of C", "no character", "version"],
+)
+def test_an_error_of_python_about_the_text_names_the_file(tmp_path, old, new):
+    path = written(tmp_path, TEN_LINES.replace(old, new, 1))
+    with pytest.raises(ValueError, match="own.yaml is not a YAML file: "):
+        load_vocabulary(path)
+
+
+def test_a_long_number_to_the_base_60_is_refused_unread(tmp_path, monkeypatch):
+    """PyYAML took a time quadratic in its length."""
+    integers = "tag:yaml.org,2002:int"
+    monkeypatch.setitem(yaml.SafeLoader.yaml_constructors, integers, lambda *_: pytest.fail("it is read"))
+    path = written(tmp_path, TEN_LINES.replace("name: yard", f"name: 1{':1' * 1000}"))
+    with pytest.raises(ValueError, match="own.yaml, line 1: expected `name` to be a phrase"):
+        load_vocabulary(path)
+
+
+def test_aliases_that_repeat_too_many_values_are_refused(tmp_path):
+    """13 KB were 375,000 prompts."""
+    prompts = f"[{', '.join(['car'] * 1500)}]"
+    classes = "".join(f"  - {{name: class {index}, prompts: *a}}\n" for index in range(250))
+    path = written(tmp_path, f"name: many\nclasses:\n  - {{name: car, prompts: &a {prompts}}}\n{classes}")
+    with pytest.raises(ValueError, match="own.yaml is not a YAML file: more than 100,000 values, because aliases"):
+        load_vocabulary(path)
+    few = written(tmp_path, TEN_LINES.replace("[wall, fence]", "&a [wall, fence]").replace("[sky, clouds]", "*a"))
+    assert load_vocabulary(few).prompts[-2:] == ["wall", "fence"]
 
 
 MODEL_LABELS = """\

@@ -200,7 +200,7 @@ def _parse_taxonomy(entry: Entry) -> str:
         if taxonomy.endswith((".yaml", ".yml")):
             taxonomy = str(inside(entry.path.parent, taxonomy, entry.name))
         load_vocabulary(taxonomy)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise entry.error(str(error)) from error
     return taxonomy
 

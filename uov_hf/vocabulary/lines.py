@@ -5,6 +5,12 @@ from typing import Any
 
 import yaml
 
+from uov_hf.setting_files import check_aliases
+
+
+MAX_REPEATED = 100_000  # values of a file with aliases; without them, a file has fewer values than bytes
+MAX_DIGITS = 1000  # of a whole number: PyYAML takes a time quadratic in the digits of 1:2:3, a number to the base 60
+
 
 class Entry:
     """A part of a YAML file. Each method returns its value as one type, or raises a `ValueError` with its line.
@@ -44,11 +50,17 @@ class Entry:
 
     def text(self) -> str:
         """A phrase."""
-        return self._value(str, "a phrase (numbers, true, false, yes, no, on and off need quotes)")
+        value: str = self._value(str, "a phrase (numbers, true, false, yes, no, on and off need quotes)")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise self.error(f"expected {self.name} to be text, got half of a surrogate pair in {self._shown}.")
+        return value
 
     def integer(self) -> int:
         """A whole number."""
-        return self._value(int, "a whole number")
+        value: int = self._value(int, "a whole number")
+        if abs(value) >= 2**63:
+            raise self.error(f"expected {self.name} to be a whole number of 64 bits, got {self._shown}.")
+        return value
 
     def boolean(self) -> bool:
         """True or false."""
@@ -77,14 +89,17 @@ def read_yaml(path: Path, name: str) -> Entry:
     """The content of a YAML file; `name` is its name in messages.
 
     Raises:
-        ValueError: The file is not YAML, or is empty.
+        ValueError: The file is not YAML, is empty, or has aliases that repeat too many values.
     """
+    content = path.read_bytes()
     try:
-        node = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
+        node = yaml.compose(content, Loader=yaml.SafeLoader)
+        if node is not None:
+            check_aliases(node, max(MAX_REPEATED, len(content)))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ValueError(f"{path}, line {line}: this is not YAML: {error.problem}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except Exception as error:  # PyYAML raises errors of Python for escapes and versions that no text has
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if node is None:
         raise ValueError(f"{path}, line 1: expected {name}, got an empty file.")
@@ -93,6 +108,8 @@ def read_yaml(path: Path, name: str) -> Entry:
 
 def _construct(node: yaml.ScalarNode) -> Any:
     """The value of a scalar; None if it does not fit its tag."""
+    if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+        return None
     try:
         return yaml.SafeLoader("").construct_object(node)
     except Exception:  # the constructor of each tag raises errors of its own

@@ -189,12 +189,14 @@ def _parse_raw_classes(top: dict[str, Entry], class_ids: dict[str, int]) -> dict
             "all raw classes have an `id`, or none has: then their places in the list are the ids."
         )
     raw_classes: dict[str, _RawClass] = {}
+    raw_ids: set[int] = set()
     for place, (name, entry) in enumerate(entries.items()):
         raw = _RawClass(entry["id"].integer() if "id" in entry else place, _class_id(entry["class"], list(class_ids)))
         if not -1 <= raw.raw_id <= 65535 or (raw.raw_id == -1 and raw.class_id != IGNORED):
             raise entry["id"].error(f"an `id` is 0 to 65535, or -1 for what is always ignored; got {raw.raw_id}.")
-        if raw.raw_id in [other.raw_id for other in raw_classes.values()]:
+        if raw.raw_id in raw_ids:
             raise entry["id"].error(f"two raw classes have the id {raw.raw_id}.")
+        raw_ids.add(raw.raw_id)
         raw_classes[name] = raw
     return raw_classes
 
