@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,19 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """
     with _named(str(path)), _opened(path) as picture:
         yield picture
+
+
+def read_pixels(path: Path, size: tuple[int, int]) -> tuple[str, NDArray[Any]]:
+    """The mode and the pixels of a file as they are stored; decoded only if they have this height and width.
+
+    Raises:
+        ValueError: the file is missing, broken, no image or of another size; it names the file.
+    """
+    with open_image(path) as picture:
+        found = picture.size[::-1]
+        if found == size:
+            return picture.mode, np.asarray(picture)
+    raise ValueError(f"{path} is {found} (height, width), but its image is {size}: they must have one size.")
 
 
 def upright_rgb(picture: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from broken_images import png_with_a_hole
 from PIL import Image
 from scipy import ndimage
 
@@ -226,8 +227,12 @@ DAMAGE = {
     ),
     "a label too many": (too_many, r"a_labels.png holds the labels \[4\]; expected 0 to 3"),
     "another size": (
-        save_array("a_labels.png", np.zeros((9, 9), np.uint8)),
-        r"a_scores.png is \(40, 64\) .* the labels beside it are \(9, 9\)",
+        lambda folder: (folder / "a_labels.png").write_bytes(png_with_a_hole()),  # found before it is decoded
+        r"a_labels.png is \(300, 300\) \(height, width\), but its image is \(40, 64\)",
+    ),
+    "another size of scores": (
+        lambda folder: (folder / "a_scores.png").write_bytes(png_with_a_hole()),
+        r"a_scores.png is \(300, 300\) \(height, width\), but its image is \(40, 64\)",
     ),
     "16 bits of scores": (
         save_array("a_scores.png", np.zeros((HEIGHT, WIDTH), np.uint16)),

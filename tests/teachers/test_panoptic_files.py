@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_images import png_with_a_hole
 from PIL import Image
 from tiny_models import frame_of
 
@@ -207,6 +208,14 @@ def test_a_damaged_set_is_named(folder, picture, tiny_clip, old, new, message):
         read_halves(folder, picture, tiny_clip)
 
 
+@pytest.mark.parametrize("write", [write_panoptic, write_coco])
+def test_a_png_of_another_size_is_named_before_it_is_decoded(folder, picture, tiny_clip, write):
+    [png] = write(folder).rglob("*.png")
+    png.write_bytes(png_with_a_hole())
+    with pytest.raises(ValueError, match=rf"{png.name} is \(300, 300\) .*, but its image is \(32, 48\)"):
+        read_halves(folder, picture, tiny_clip)
+
+
 def test_panoptic_files_of_real_images_become_point_labels(folder, shared_data, tiny_clip):
     """Upper half vegetation, lower half road: most of the labelled points near the ground are road."""
     frames = load_frames("nuscenes", "all", data_dir=shared_data / "nuscenes")
@@ -236,4 +245,4 @@ def test_a_pixel_of_no_segment_is_refused_whatever_its_id(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "a.png", "TIFF")
     ids = np.array([1])
     with pytest.raises(ValueError, match=r"a.png holds ids \[\d+\], which its JSON does not describe"):
-        number_from_one(read_ids(tmp_path / "a.png", ids), ids, tmp_path / "a.png")
+        number_from_one(read_ids(tmp_path / "a.png", ids, (4, 4)), ids, tmp_path / "a.png")

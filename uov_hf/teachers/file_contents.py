@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from uov_hf.image_files import open_image
+from uov_hf.image_files import read_pixels
 from uov_hf.setting_files import read_json
 from uov_hf.teachers.protocol import Rows
 from uov_hf.tensor_files import plain_tensor, read_tensor_file
@@ -65,10 +65,9 @@ def _parse_segment(segment: Any, path: Path) -> tuple[int, int, float]:
     return segment_id, category, score
 
 
-def read_ids(path: Path, described: np.ndarray) -> np.ndarray:
-    """Read ids `(height, width)`, integer, of a PNG: grey or palette values, or red + 256 green + 256² blue."""
-    with open_image(path) as image:
-        mode, values = image.mode, np.asarray(image)
+def read_ids(path: Path, described: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Read ids of `size`, integer, of a PNG: grey or palette values, or red + 256 green + 256² blue."""
+    mode, values = read_pixels(path, size)
     if mode in ("RGB", "RGBA"):
         return values[..., :3].astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):

@@ -56,12 +56,12 @@ class Layout(ABC):
         return {"layout": self.name}
 
     @abstractmethod
-    def read(self, names: list[str]) -> FiledSegments:
-        """Read the segments of the image with one of `names`.
+    def read(self, names: list[str], size: tuple[int, int]) -> FiledSegments:
+        """Read the segments of the image with one of `names`, and with this height and width.
 
         Raises:
             FileNotFoundError: the folder has no such image.
-            ValueError: its files are damaged; the message names the file.
+            ValueError: its files are damaged or of another size; the message names the file.
         """
 
     def _find(self, names: list[str]) -> Path:
@@ -98,7 +98,7 @@ class UOVLayout(Layout):
             )
         self.prompt_embeds = normalize_rows(rows[: len(prompts)], path)
 
-    def read(self, names: list[str]) -> FiledSegments:
+    def read(self, names: list[str], size: tuple[int, int]) -> FiledSegments:
         path = self._find(names)
         info = SegmentInfo.read(path.with_suffix(".json"))
         wrong = (info.categories < 0) | (info.categories >= len(self.prompts))
@@ -107,7 +107,7 @@ class UOVLayout(Layout):
                 f"{path.with_suffix('.json')}: segment {info.ids[wrong][0]} has category {info.categories[wrong][0]}, "
                 f"expected the row of one of {len(self.prompts)} prompts."
             )
-        segmentation = number_from_one(read_ids(path, info.ids), info.ids, path)
+        segmentation = number_from_one(read_ids(path, info.ids, size), info.ids, path)
         return FiledSegments(path, segmentation, info.categories, info.scores, self._embeds(path, info.ids))
 
     def _embeds(self, path: Path, ids: np.ndarray) -> np.ndarray:
@@ -137,9 +137,9 @@ class PanopticLayout(Layout):
         path = folder / CATEGORIES
         self.prompt_of_category = prompts_of_categories(read_json(path), prompts, path)
 
-    def read(self, names: list[str]) -> FiledSegments:
+    def read(self, names: list[str], size: tuple[int, int]) -> FiledSegments:
         path = self._find(names)
-        return PanopticImage(path, SegmentInfo.read(path.with_suffix(".json")), self.prompt_of_category).read()
+        return PanopticImage(path, SegmentInfo.read(path.with_suffix(".json")), self.prompt_of_category).read(size)
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,13 @@ class PanopticImage:
     info: SegmentInfo
     prompt_of_category: dict[int, int]
 
-    def read(self) -> FiledSegments:
-        """Read the segments without those that have no pixel: there is nothing to pool for them."""
+    def read(self, size: tuple[int, int]) -> FiledSegments:
+        """Read the segments of an image of `size` without those that have no pixel: nothing to pool for them."""
         if strange := sorted(set(self.info.categories.tolist()) - set(self.prompt_of_category)):
             raise ValueError(
                 f"{self.path}: its segments have categories {strange}, which are not among the described categories."
             )
-        pixels = read_ids(self.path, self.info.ids)
+        pixels = read_ids(self.path, self.info.ids, size)
         info = self.info.take(np.isin(self.info.ids, pixels))
         labels = np.array([self.prompt_of_category[category] for category in info.categories.tolist()], np.int64)
         segmentation = number_from_one(pixels, info.ids, self.path)
@@ -186,7 +186,7 @@ class COCOLayout(Layout):
     def fits(cls, folder: Path) -> bool:
         return bool(_coco_sets(folder))
 
-    def read(self, names: list[str]) -> FiledSegments:
+    def read(self, names: list[str], size: tuple[int, int]) -> FiledSegments:
         # The image files of Cityscapes are called <image id>_leftImg8bit.
         names = [*names, *(name.removesuffix("_leftImg8bit") for name in names)]
         found = next((name for name in names if name in self.images), None)
@@ -195,7 +195,7 @@ class COCOLayout(Layout):
                 f"{self.folder} has no segments of this image: expected {' or '.join(dict.fromkeys(names))} among the "
                 f"{len(self.images)} names of its images."
             )
-        return self.images[found].read()
+        return self.images[found].read(size)
 
     def _add(self, path: Path) -> None:
         content = read_json(path)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse import coo_array
 
-from uov_hf.image_files import open_image
+from uov_hf.image_files import read_pixels
 from uov_hf.numpy_files import load_npz
 
 
@@ -15,26 +15,25 @@ NO_LABEL = 255  # in a PNG of labels
 MIN_PIXELS = 64
 
 
-def read_bytes(path: Path, content: str) -> np.ndarray:
+def read_bytes(path: Path, content: str, size: tuple[int, int]) -> np.ndarray:
     """Read a PNG with one uint8 for each pixel, `(height, width)`; `content` names the values in the error.
 
     Raises:
-        ValueError: the file is broken or has other pixels.
+        ValueError: the file is broken, has other pixels or not this height and width.
     """
-    with open_image(path) as image:
-        mode, values = image.mode, np.asarray(image)
+    mode, values = read_pixels(path, size)
     if mode not in ("L", "P"):
         raise ValueError(f"{path}: expected {content} as grey values of 8 bits, got an image of mode {mode}.")
     return values
 
 
-def read_labels(path: Path, num_labels: int) -> np.ndarray:
+def read_labels(path: Path, num_labels: int, size: tuple[int, int]) -> np.ndarray:
     """Read a PNG of labels, `(height, width)` uint8: 0 to `num_labels` − 1, or `NO_LABEL`.
 
     Raises:
-        ValueError: the file is broken or has other values.
+        ValueError: the file is broken, has other values or not this height and width.
     """
-    labels = read_bytes(path, "labels")
+    labels = read_bytes(path, "labels", size)
     present = np.unique(labels)
     if len(strange := present[(present >= num_labels) & (present != NO_LABEL)]):
         raise ValueError(

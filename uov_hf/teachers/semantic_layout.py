@@ -65,9 +65,9 @@ class SemanticLayout(Layout):
     def settings(self) -> dict[str, Any]:
         return super().settings | {"min_pixels": MIN_PIXELS}
 
-    def read(self, names: list[str]) -> FiledSegments:
+    def read(self, names: list[str], size: tuple[int, int]) -> FiledSegments:
         path = self._find(names)
-        segmentation, labels = find_components(read_labels(path, self.num_labels))
+        segmentation, labels = find_components(read_labels(path, self.num_labels, size))
         start = path.name.removesuffix(LABELS)
         scores = self._scores(path.with_name(start + SCORES), segmentation, len(labels))
         embeds = self._embeds(path.with_name(start + PROBS), segmentation, len(labels))
@@ -76,11 +76,8 @@ class SemanticLayout(Layout):
     def _scores(self, path: Path, segmentation: np.ndarray, num_segments: int) -> np.ndarray:
         if not path.is_file():
             return np.ones(num_segments, np.float32)
-        scores = read_bytes(path, "scores")
-        if scores.shape != segmentation.shape:
-            raise ValueError(
-                f"{path} is {scores.shape} (height, width), but the labels beside it are {segmentation.shape}."
-            )
+        height, width = segmentation.shape
+        scores = read_bytes(path, "scores", (height, width))
         values = torch.from_numpy(scores.astype(np.float32) / 255)
         return means_of_segments(values, torch.from_numpy(segmentation), num_segments).numpy()
 
