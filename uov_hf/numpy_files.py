@@ -48,6 +48,32 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         return arrays
 
 
+def load_npz_array(path: Path, name: str, max_bytes: int) -> NDArray[Any]:
+    """One array of an `.npz` file; the others are not read.
+
+    Raises:
+        ValueError: The file is missing or broken, has no such array, or one of more bytes with its header.
+    """
+    with errors_of_library(path):
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive")  # numpy would advise to read it as Python objects
+        with np.load(path, allow_pickle=False) as file:
+            members = [one for one in file.zip.infolist() if one.filename.removesuffix(".npy") == name]
+            if not members:
+                found = ", ".join(file.files) or "none"
+                raise ValueError(f"{path}: expected an .npz file with the array `{name}`, got {found}.")
+            num_bytes = max(one.file_size for one in members)
+            if num_bytes > max_bytes:
+                raise ValueError(f"{path}: expected `{name}` of at most {max_bytes:,} bytes, got {num_bytes:,}.")
+            # Python's `zipfile` limits what it unpacks at once for these only; NumPy writes no others.
+            if any(one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for one in members):
+                raise ValueError(f"`{name}` is compressed by another method than those of np.savez_compressed")
+            array = file[name]
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name!r} is no array")
+            return array
+
+
 def read_npy(path: Path, max_points: int | None) -> NDArray[np.generic]:
     """The points of a `.npy` file, `(num_points, columns)`."""
     array = load_npy(path)

@@ -1,6 +1,7 @@
 """Label maps of a closed-set network: components as segments, probabilities as embeddings, files found by name."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -172,6 +173,13 @@ def test_probabilities_are_embeddings_in_which_labels_are_unit_vectors(tmp_path)
     assert len(embeds) > 4 and (segments.embeds @ embeds[4:].T == 0).all()  # the network never predicts these
 
 
+def test_another_array_beside_the_probabilities_is_not_read(tmp_path):
+    write_maps(tmp_path, probs=np.ones((4, 5, 8), np.uint8))
+    np.savez(tmp_path / "a_probs.npz", probs=np.ones((4, 5, 8), np.uint8), other=np.array([{}]))
+    [segments] = load_maps(tmp_path).segment(frame("a"))
+    np.testing.assert_allclose(segments.embeds, [[0.5, 0.5, 0.5, 0.5, 0]] * 5)
+
+
 def test_a_second_model_replaces_probabilities(tmp_path, tiny_clip):
     write_maps(tmp_path, probs=np.ones((4, 5, 8), np.uint8))
     path = tmp_path / "a.png"
@@ -218,6 +226,13 @@ def save_array(name, array, **arrays):
     return lambda folder: np.savez(folder / name, **arrays)
 
 
+def pack(path, method):
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("probs.npy")
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("probs.npy", content)
+
+
 DAMAGE = {
     "no file": (lambda folder: (folder / "a_labels.png").unlink(), "expected a_labels.png"),
     "no image": (lambda folder: (folder / "a_labels.png").write_text("?"), "a_labels.png: expected a whole image"),
@@ -247,6 +262,14 @@ DAMAGE = {
     "logits": (
         save_array("a_probs.npz", None, probs=np.zeros((4, 5, 8))),
         r"`probs` as uint8 of shape \(4, h, w\), .* got float64 of shape \(4, 5, 8\)",
+    ),
+    "an array far larger than the image": (
+        save_array("a_probs.npz", None, probs=np.ones((4, 90, 128), np.uint8)),
+        "a_probs.npz: expected `probs` of at most 41,984 bytes, got 46,208",
+    ),
+    "an unlimited method": (
+        lambda folder: pack(folder / "a_probs.npz", zipfile.ZIP_BZIP2),
+        "a_probs.npz: .*`probs` is compressed by another method",
     ),
     "zeros": (save_array("a_probs.npz", None, probs=np.zeros((4, 5, 8), np.uint8)), "a_probs.npz: rows of zeros"),
 }

@@ -7,10 +7,12 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 
 from uov_hf.image_files import read_pixels
-from uov_hf.numpy_files import load_npz
+from uov_hf.numpy_files import load_npz_array
 
 
 NO_LABEL = 255  # in a PNG of labels
+MAX_CELLS = 4  # of probabilities for each pixel
+HEADER_SIZE = 1024  # bytes, more than NumPy writes before an array
 # Smaller components are a few lidar points at most, too few to pool and to contrast.
 MIN_PIXELS = 64
 
@@ -43,16 +45,15 @@ def read_labels(path: Path, num_labels: int, size: tuple[int, int]) -> np.ndarra
     return labels
 
 
-def read_probabilities(path: Path, num_labels: int) -> np.ndarray:
-    """Read `probs` of an `.npz` file, `(num_labels, h, w)` uint8: probabilities times 255, at any resolution.
+def read_probabilities(path: Path, num_labels: int, num_pixels: int) -> np.ndarray:
+    """Read `probs` of an `.npz` file, `(num_labels, h, w)` uint8: probabilities times 255.
+
+    They may have any resolution up to twice that of the image, which has `num_pixels`.
 
     Raises:
-        ValueError: the file is missing or broken, or has another array.
+        ValueError: the file is missing or broken, or has another array or a larger one.
     """
-    arrays = load_npz(path)
-    if "probs" not in arrays:
-        raise ValueError(f"{path}: expected an .npz file with the array `probs`, got {', '.join(arrays) or 'none'}.")
-    probs = arrays["probs"]
+    probs = load_npz_array(path, "probs", num_labels * MAX_CELLS * num_pixels + HEADER_SIZE)
     if probs.dtype != np.uint8 or probs.ndim != 3 or len(probs) != num_labels or not probs.size:
         raise ValueError(
             f"{path}: expected `probs` as uint8 of shape ({num_labels}, h, w), probabilities times 255, got "
@@ -103,10 +104,12 @@ def mean_probabilities(probs: np.ndarray, segmentation: np.ndarray, num_segments
     Returns:
         `np.ndarray` of shape `(S, num_labels)`, float32, in the units of `probs`.
     """
-    (num_labels, h, w), (height, width) = probs.shape, segmentation.shape
+    (_, h, w), (height, width) = probs.shape, segmentation.shape
     row, column = np.arange(height) * h // height, np.arange(width) * w // width
     cells = row[:, None] * w + column  # (height, width)
     # Sparse, because most of the segments have pixels in few of the cells; pixels of one pair are added up.
     pairs = (segmentation.ravel(), cells.ravel())
     pixels = coo_array((np.ones(cells.size, np.float32), pairs), shape=(num_segments + 1, h * w)).tocsr()[1:]
-    return pixels @ probs.reshape(num_labels, -1).T.astype(np.float32) / pixels.sum(axis=1)[:, None]
+    # One label at a time: the floating-point numbers of all would take four times the memory of `probs`, twice.
+    sums = [pixels @ of_label.reshape(-1, 1).astype(np.float32) for of_label in probs]
+    return np.hstack(sums) / pixels.sum(axis=1)[:, None]

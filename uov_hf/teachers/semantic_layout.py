@@ -84,7 +84,8 @@ class SemanticLayout(Layout):
     def _embeds(self, path: Path, segmentation: np.ndarray, num_segments: int) -> np.ndarray:
         if not self.prompt_embeds.size:
             return np.empty((num_segments, 0), np.float32)
-        means = mean_probabilities(read_probabilities(path, self.num_labels), segmentation, num_segments)
+        probs = read_probabilities(path, self.num_labels, segmentation.size)
+        means = mean_probabilities(probs, segmentation, num_segments)
         return normalize_rows(torch.from_numpy(np.pad(means, ((0, 0), (0, 1)))), path)
 
     def _find(self, names: list[str]) -> Path:
