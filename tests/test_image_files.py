@@ -128,6 +128,35 @@ def test_an_oversized_image_is_named(tmp_path, monkeypatch, limit, read):
         read(tmp_path / "front.jpg")
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tiff", "gif", "ppm", "jp2"])
+def test_every_usual_format_is_read_whatever_the_name(tmp_path, suffix):
+    Image.new("RGB", (8, 6), (255, 255, 255)).save(tmp_path / f"a.{suffix}")
+    (tmp_path / f"a.{suffix}").rename(tmp_path / "a.image")
+    assert (decoded(tmp_path / "a.image") == 255).all()
+
+
+def test_an_image_of_another_format_is_refused_with_the_way_out(tmp_path):
+    """Pillow unpacks a FITS without limit."""
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.tga")
+    with pytest.raises(ValueError, match=r"a.tga: expected a whole .* of the formats JPEG, .*; convert it to PNG"):
+        decoded(tmp_path / "a.tga")
+
+
+def compressed_bmp(width: int, height: int, pixels: bytes) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
+    palette = bytes(4) + bytes([255]) * 1020
+    start = 14 + len(header) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + palette + pixels
+
+
+def test_a_compressed_bmp_is_read_unless_it_can_skip_more_pixels_than_memory_has(tmp_path):
+    (tmp_path / "a.bmp").write_bytes(compressed_bmp(4, 3, bytes([4, 1, 0, 0] * 3 + [0, 1])))
+    assert (decoded(tmp_path / "a.bmp") == 255).all()
+    (tmp_path / "a.bmp").write_bytes(compressed_bmp(100_000, 1, bytes([0, 2, 60, 1] * 2)))
+    with pytest.raises(ValueError, match="a.bmp: expected a whole image file, got: a compressed BMP of width 100000"):
+        decoded(tmp_path / "a.bmp")
+
+
 def test_no_program_is_run_to_read_an_image(tmp_path, monkeypatch):
     """Pillow runs Ghostscript for an EPS, whatever the name of the file."""
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")

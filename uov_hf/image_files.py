@@ -11,10 +11,13 @@ from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
 SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations of an image that lies on its side
+# Pillow reads more: for an EPS it runs Ghostscript, and a FITS it unpacks without limit, whatever the file's name.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+MAX_BMP_WIDTH = 65535  # of a compressed one: 4 bytes of the file can skip 255 rows, for which Pillow makes pixels
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
@@ -123,9 +126,13 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def _opened(file: Path | io.BytesIO) -> Iterator[Image.Image]:
-    with Image.open(file) as picture:
-        if picture.format == "EPS":  # to decode it, Pillow runs Ghostscript, whatever the name of the file
-            raise ValueError("an EPS, which is a program: convert it to PNG")
+    try:
+        opened = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"cannot identify an image of the formats {', '.join(FORMATS)}; convert it to PNG") from error
+    with opened as picture:
+        if picture.format == "BMP" and picture.info.get("compression") and picture.width > MAX_BMP_WIDTH:
+            raise ValueError(f"a compressed BMP of width {picture.width}, more than {MAX_BMP_WIDTH}")
         limit = Image.MAX_IMAGE_PIXELS  # Pillow warns above it, and raises at twice as many
         if limit is not None and picture.width * picture.height > limit:
             raise ValueError(
@@ -138,7 +145,7 @@ def _opened(file: Path | io.BytesIO) -> Iterator[Image.Image]:
 def _named(path: str | None) -> Iterator[None]:
     try:
         yield
-    except MemoryError:
+    except MemoryError:  # of the machine, not of the file
         raise
     except Exception as error:  # each of Pillow's decoders raises errors of its own, most without the file
         name = path or "An image without a path"
