@@ -131,7 +131,7 @@ def _opened(file: Path | io.BytesIO) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise ValueError(f"cannot identify an image of the formats {', '.join(FORMATS)}; convert it to PNG") from error
     with opened as picture:
-        if picture.format == "BMP" and picture.info.get("compression") and picture.width > MAX_BMP_WIDTH:
+        if picture.format == "BMP" and picture.info.get("compression") in (1, 2) and picture.width > MAX_BMP_WIDTH:
             raise ValueError(f"a compressed BMP of width {picture.width}, more than {MAX_BMP_WIDTH}")
         limit = Image.MAX_IMAGE_PIXELS  # Pillow warns above it, and raises at twice as many
         if limit is not None and picture.width * picture.height > limit:
