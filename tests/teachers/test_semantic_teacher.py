@@ -186,7 +186,9 @@ def test_half_precision_gives_segments_in_float32(folder_of, images, architectur
     plain, half = load_semantic(folder_of(architecture)), load_semantic(folder_of(architecture), dtype=dtype)
     for one, other in zip(plain.segment(frame_of(*images)), half.segment(frame_of(*images)), strict=True):
         assert other.embeds.dtype == other.scores.dtype == np.float32
-        assert (labels_of_pixels(one) == labels_of_pixels(other)).mean() > 0.6
+        # The scores of random weights are close to each other. A SegFormer in bfloat16 has the labels of float32 on
+        # 0.47 of the pixels on a processor with AMX, and on 0.98 with the kernels of AVX2. By chance it were 1 / 19.
+        assert (labels_of_pixels(one) == labels_of_pixels(other)).mean() > 0.3
     assert half.settings["dtype"] == str(dtype).removeprefix("torch.")
 
 
