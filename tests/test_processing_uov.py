@@ -234,6 +234,17 @@ def test_settings_of_the_refinement_are_saved_with_the_ring_by_name(tmp_path, pr
 @pytest.mark.parametrize(
     "afi, message",
     [
+        ({"num_neighbors": 2.5}, "`num_neighbors` must be whole numbers, got 2.5"),
+        ({"num_voters": True}, "`num_voters` must be whole numbers, got True"),
+        ({"level_sizes": [1.5]}, r"`level_sizes` must be whole numbers, got \(1.5,\)"),
+        ({"level_shares": ["1"]}, "`level_shares` must be finite numbers"),
+        ({"base_vote": 10**400}, "`base_vote` must be finite numbers, got 1000"),
+        ({"num_directions": 10**9}, "`num_directions` must be 10000 or less"),
+        ({"ground_ring": {"classes": ["road"], "seed": "x"}}, "`seed` must be whole numbers, got 'x'"),
+        ({"ground_ring": {"classes": ["road"], "seed": -1}}, "`seed` must be 0 or more, got -1"),
+        ({"ground_ring": {"classes": ["road"], "sensor_height": None}}, "`sensor_height` must be finite numbers"),
+        ({"ground_ring": {"classes": ["road"], "max_height": [1]}}, "`max_height` must be finite numbers"),
+        ({"ground_ring": {"classes": ["road"], "max_residual": float("nan")}}, "`max_residual` must be finite"),
         ({"levels": [3]}, r"\['levels'\] are no settings of AFIConfig: it has level_sizes"),
         ({"num_voters": 0}, "`num_voters` must be 1 or more"),
         ({"evidence": "votes"}, "`evidence` of `afi` must be one of labels, scores, got 'votes'"),

@@ -1,9 +1,13 @@
 """The constants of approximate flat interaction (AFI)."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
-from .ground_ring import GroundRing, check_names
+from .ground_ring import GroundRing, check_names, check_numbers
+
+
+MAX_DIRECTIONS = 10_000  # each takes memory for each point
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class AFIConfig:
             Treatment of the ground around the vehicle and of the vehicle. By default they are points like all others.
 
     Raises:
-        ValueError: A constant is out of range.
+        ValueError: A constant is out of range, or no number.
     """
 
     level_sizes: tuple[int, ...] = (1365, 455, 151, 50)
@@ -56,6 +60,9 @@ class AFIConfig:
         for name in ("level_sizes", "level_shares", "own_weights"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))  # the dataclass is frozen
+        check_numbers(self, Integral, "level_sizes", "num_neighbors", "num_directions", "num_voters", "min_count")
+        given = [name for name in ("level_shares", "own_weights") if getattr(self, name) is not None]
+        check_numbers(self, Real, "min_cosine", "base_vote", *given)
         if not self.level_sizes or min(self.level_sizes) < 1:
             raise ValueError(f"`level_sizes` must be one or more numbers of points, got {self.level_sizes}.")
         if self.level_shares is not None and not all(0 < share <= 1 for share in self.level_shares or [0]):
@@ -67,6 +74,8 @@ class AFIConfig:
         for name, value in least.items():
             if not getattr(self, name) >= value:
                 raise ValueError(f"`{name}` must be {value} or more, got {getattr(self, name)}.")
+        if self.num_directions > MAX_DIRECTIONS:
+            raise ValueError(f"`num_directions` must be {MAX_DIRECTIONS} or less, got {self.num_directions}.")
         if not 0 <= self.min_cosine < 1:
             raise ValueError(f"`min_cosine` must be 0 or more and below 1, got {self.min_cosine}.")
 

@@ -1,7 +1,9 @@
 """The ring of ground around the vehicle: its allowed classes and its points."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ class GroundRing:
         seed (`int`, *optional*, defaults to 42): Seed of the trials.
 
     Raises:
-        ValueError: There are no classes, or the radii do not ascend.
+        ValueError: There are no classes, the radii do not ascend, or a value is no finite number.
     """
 
     classes: tuple[int, ...]
@@ -43,6 +45,10 @@ class GroundRing:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))  # the dataclass is frozen
+        check_numbers(self, Integral, "classes", "seed")
+        check_numbers(self, Real, "sensor_height", "max_height", "min_radius", "max_radius", "max_residual")
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be 0 or more, got {self.seed}.")
         if not self.classes or min(self.classes) < 0 or not 0 <= self.min_radius < self.max_radius:
             raise ValueError(f"A ring needs `classes`, and 0 <= `min_radius` < `max_radius`, got {self}.")
 
@@ -86,3 +92,14 @@ def check_names(settings: dict[str, Any], dataclass: type) -> None:
     unknown = sorted(set(settings) - set(names))
     if unknown:
         raise ValueError(f"{unknown} are no settings of {dataclass.__name__}: it has {', '.join(names)}.")
+
+
+def check_numbers(settings: Any, kind: type[Integral] | type[Real], *names: str) -> None:
+    """Raise a ValueError for fields, or items of fields, that are no finite numbers of this kind."""
+    for name in names:
+        value = getattr(settings, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            is_number = isinstance(number, kind) and not isinstance(number, bool)
+            if not is_number or not abs(number) <= sys.float_info.max:
+                wanted = "whole numbers" if kind is Integral else "finite numbers"
+                raise ValueError(f"`{name}` must be {wanted}, got {value!r:.100}.")

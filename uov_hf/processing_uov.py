@@ -89,7 +89,7 @@ class UOVProcessor(ProcessorMixin):
         self.has_text_tower = has_text_tower
         self.afi = dict(DEFAULT_AFI if afi is None else afi)
         ring_classes = (self.afi.get("ground_ring") or {}).get("classes", [])
-        self._afi_settings({name: number for number, name in enumerate(ring_classes)})  # raises for wrong ones
+        self.afi_settings({name: number for number, name in enumerate(ring_classes)})  # raises for wrong ones
 
     @classmethod
     def from_teacher(
@@ -261,12 +261,17 @@ class UOVProcessor(ProcessorMixin):
     def _refine(
         self, points: torch.Tensor, probabilities: torch.Tensor, num_points: list[int], label2id: dict | None
     ) -> torch.Tensor:
-        config, evidence = self._afi_settings(label2id)
+        config, evidence = self.afi_settings(label2id)
         if evidence == "labels":
             probabilities = labels_to_scores(probabilities.argmax(dim=-1), probabilities.shape[1], ignore_index=-1)
         return approximate_flat_interaction(points, probabilities, config, num_points)
 
-    def _afi_settings(self, label2id: dict[str, int] | None) -> tuple[AFIConfig, str]:
+    def afi_settings(self, label2id: dict[str, int] | None) -> tuple[AFIConfig, str]:
+        """The constants of AFI for these classes, and the kind of evidence.
+
+        Raises:
+            ValueError: A setting is unknown or out of range, or a ground ring names a class that is not among these.
+        """
         settings = dict(self.afi)
         evidence = settings.pop("evidence", "labels")
         if evidence not in AFI_EVIDENCE:
