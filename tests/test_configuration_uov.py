@@ -59,6 +59,11 @@ def test_a_misspelt_field_or_preset_is_refused_with_the_right_ones():
     [
         ({"hidden_sizes": [16, 32]}, "`hidden_sizes` must be 8 positive numbers"),
         ({"depths": [1, 1, 1, 1, 1, 1, 1, 0]}, "`depths` must be 8 positive numbers"),
+        ({"depths": [2**31, *[1] * 7]}, "`depths` must be at most 100"),
+        (
+            {"text_config": CLIP_TEXT | {"projection_dim": 768, "num_hidden_layers": 101}},
+            "layers` must be at most 100",
+        ),
         ({"in_channels": 0}, "`in_channels` must be positive, got 0"),
         ({"stem_kernel_size": 4}, "`stem_kernel_size` must be 3 or 5"),
         ({"batch_norm_momentum": 1.5}, "`batch_norm_momentum` must lie between 0 and 1"),

@@ -16,6 +16,7 @@ from transformers.dynamic_module_utils import custom_object_save, get_class_from
 IS_PACKAGE = __name__.startswith("uov_hf.")  # else this file came with a checkpoint, as remote code
 FORMAT_VERSION = 1
 IGNORED = 255  # the label of a point without a class: it counts in no loss and in no score
+MAX_DEPTH = 100  # blocks of a stage, and layers of a text tower: each is an object, whatever its size
 NUM_LEVELS = 4  # times the network halves its resolution, and doubles it again
 
 # Differences from the defaults, which are the paper's.
@@ -237,6 +238,8 @@ class UOVConfig(PreTrainedConfig):
                     f"`{name}` must be {2 * NUM_LEVELS} positive numbers, "
                     f"{NUM_LEVELS} stages down, then {NUM_LEVELS} up: got {sizes}."
                 )
+        if max(self.depths) > MAX_DEPTH:
+            raise ValueError(f"`depths` must be at most {MAX_DEPTH}, got {self.depths}.")
         for name in ("in_channels", "stem_channels", "projection_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
@@ -264,6 +267,11 @@ class UOVConfig(PreTrainedConfig):
             raise ValueError(
                 f"`text_config.projection_dim` is {self.text_config.projection_dim}, but points are projected to "
                 f"`projection_dim` {self.projection_dim}: words and points must share one space."
+            )
+        if isinstance(self.text_config, CLIPTextConfig) and self.text_config.num_hidden_layers > MAX_DEPTH:
+            raise ValueError(
+                f"`text_config.num_hidden_layers` must be at most {MAX_DEPTH}, "
+                f"got {self.text_config.num_hidden_layers}."
             )
         ids = sorted(self.id2label or {})
         if ids != list(range(len(ids))):
