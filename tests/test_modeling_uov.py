@@ -169,6 +169,7 @@ def test_logits_are_scaled_cosines_with_the_prompts_in_float32(scans, autocast):
         (torch.eye(12)[:3], [0, 1], "one class for each of them"),
         (torch.eye(12)[:2, :6], [0, 1], r"must have shape \(2, 12\)"),
         (2 * torch.eye(12)[:2], [0, 1], "must have unit length"),
+        (torch.nan * torch.eye(12)[:2], [0, 1], "must have unit length"),
         (torch.eye(12)[:2], [0, 0], "each of the 2 classes"),
         (torch.eye(12)[:3], [0, 1, 2], "each of the 2 classes"),
     ],

@@ -269,17 +269,26 @@ class UOVModel(UOVPreTrainedModel):
                 f"`prompt_embeds` must have shape {expected} and `prompt_to_class` one class for each of them, "
                 f"got shapes {tuple(prompt_embeds.shape)} and {tuple(prompt_to_class.shape)}."
             )
-        if ((prompt_embeds.norm(dim=1) - 1).abs() > 1e-2).any():
-            raise ValueError("`prompt_embeds` must have unit length. Divide each row by its norm first.")
-        if set(classes) - {self.config.ignored_index} != set(range(len(names))):
-            raise ValueError(
-                f"`prompt_to_class` must contain each of the {len(names)} classes in `names`, and besides them only "
-                f"{self.config.ignored_index} for background; got {sorted(set(classes))}."
-            )
+        self.check_prompts(prompt_embeds, prompt_to_class, len(names))
         self.prompt_embeds, self.prompt_to_class = prompt_embeds, prompt_to_class
         self.config.prompts, self.config.class_names = list(prompts), list(names)
         self.config.id2label = dict(enumerate(names))
         self.config.label2id = {name: index for index, name in enumerate(names)}
+
+    def check_prompts(self, prompt_embeds: torch.Tensor, prompt_to_class: torch.Tensor, num_classes: int) -> None:
+        """Check embeddings and classes of prompts, such as those that were loaded with the weights.
+
+        Raises:
+            ValueError: An embedding does not have unit length, or a class has no prompt.
+        """
+        if not ((prompt_embeds.norm(dim=1) - 1).abs() <= 1e-2).all():  # so that NaN is refused, too
+            raise ValueError("`prompt_embeds` must have unit length. Divide each row by its norm first.")
+        classes = set(prompt_to_class.tolist())
+        if classes - {self.config.ignored_index} != set(range(num_classes)):
+            raise ValueError(
+                f"`prompt_to_class` must contain each of the {num_classes} classes, and besides them only "
+                f"{self.config.ignored_index} for background; got {sorted(classes)}."
+            )
 
     def set_text_tower(self, text_tower: CLIPTextModelWithProjection, source: str) -> None:
         """Store the teacher's text tower in the model, so that words beyond the baked prompts can be used.
