@@ -249,7 +249,8 @@ class PointCloudSegmentationPipeline(Pipeline):
 
     def _classify_scans(self, scans: list[_Scan]) -> list[_VoxelLogits]:
         scales = [scan["intensity_max"] for scan in scans]
-        inputs = self.processor([scan["points"] for scan in scans], intensity_max=scales)
+        options: dict[str, Any] = {"return_tensors": "pt"}  # the settings of a tokenizer may have another default
+        inputs = self.processor([scan["points"] for scan in scans], intensity_max=scales, **options)
         voxels = inputs["voxel_coords"].to(self.device), inputs["voxel_features"].to(self.device)
         num_voxels = torch.bincount(inputs["voxel_coords"][:, 0], minlength=len(scans))
         starts = num_voxels.cumsum(0) - num_voxels

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ import torch
 from tqdm.auto import tqdm
 from transformers import pipeline
 
-from uov_hf import PointCloudSegmentationPipeline
+from uov_hf import PointCloudSegmentationPipeline, UOVForSemanticSegmentation, UOVProcessor
 from uov_hf.hub.checkpoint import check_checkpoint
+from uov_hf.hub.checkpoint_files import without_counts
 from uov_hf.leftovers import is_leftover
 from uov_hf.numpy_files import load_npy
 from uov_hf.pictures.viewer import write_viewer
@@ -58,25 +58,38 @@ def load_segmenter(
     path = str(model_name_or_path)
     check_checkpoint(path, revision)
     try:
-        return pipeline(  # type: ignore[call-overload]  # the overloads list only the tasks of transformers itself
-            "point-cloud-segmentation",
-            model=path,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            trust_remote_code=False,  # else transformers offers in a terminal to run the code of a repository
-        )
-    except (ImportError, torch.OutOfMemoryError):
+        return _load(path, device, dtype, revision)
+    except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # transformers and safetensors raise other errors for each kind of damage
-        reason = str(error)
-        if isinstance(error, ValueError) and "\n  File " in reason:
-            # `pipeline` collects a traceback for each class that it tries; the reason is below the last line of code.
-            reason = re.sub(r".*\n(    .*\n)*", "", reason.rpartition("\n  File ")[2], count=1)
-        reason = " ".join(reason.split())
+    except BaseException as error:  # transformers and safetensors raise other errors for each kind of damage
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # that of tokenizers
+            raise
+        reason = " ".join(str(error).split())
         if "ignore_mismatched_sizes" in reason:
             reason = "config.json does not fit the weights; the report above lists the tensors."
         raise OSError(f"{path}: the checkpoint cannot be loaded: {reason or type(error).__name__}") from error
+
+
+def _load(
+    path: str, device: str | torch.device | None, dtype: str | torch.dtype, revision: str | None
+) -> PointCloudSegmentationPipeline:
+    revision, dtype = revision or "main", str(dtype).removeprefix("torch.")
+    loaded: Any = UOVForSemanticSegmentation.from_pretrained(
+        path, dtype=dtype, revision=revision, output_loading_info=True
+    )
+    model, report = loaded
+    if missing := without_counts(report["missing_keys"]):  # transformers has drawn them at random
+        raise ValueError(f"the weights have none of {', '.join(missing[:3])}.")
+    processor = UOVProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
+    if model.classifier is None:
+        model.uov.check_prompts(model.uov.prompt_embeds, model.uov.prompt_to_class, len(model.config.classes))
+    else:  # a call may give other classes to a text head, and then the ground ring may name these
+        processor.afi_settings(model.config.label2id)
+    segmenter: PointCloudSegmentationPipeline = pipeline(  # type: ignore[call-overload]  # it lists its own tasks only
+        "point-cloud-segmentation", model=model, processor=processor, device=device
+    )
+    segmenter.model.uov.backbone.engine(segmenter.device, segmenter.model.dtype)  # raises where there is none
+    return segmenter
 
 
 def segment_file(

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from huggingface_hub import whoami
-from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 
 from uov_hf.configuration_uov import UOVConfig
-from uov_hf.digests import DIGESTS_FILE, file_digest, read_digests, write_digests
+from uov_hf.digests import DIGESTS_FILE, write_digests
 from uov_hf.feature_extraction_uov import UOVFeatureExtractor
+from uov_hf.hub.checkpoint_files import SETTING_FILES, check_files, check_settings
 from uov_hf.hub.upload import UploadOptions, upload
 from uov_hf.modeling_uov import UOVModel, UOVPreTrainedModel
 from uov_hf.modeling_uov_pretraining import UOVForPreTraining
 from uov_hf.modeling_uov_segmentation import UOVForSemanticSegmentation
 from uov_hf.pipeline_uov import PointCloudSegmentationPipeline
 from uov_hf.processing_uov import UOVProcessor
-from uov_hf.setting_files import read_json
 from uov_hf.written_together import written_together
 
 
@@ -55,8 +54,6 @@ CHECKPOINT_FILES = (
     "LICENSE.md",
 )
 
-SAVE_AGAIN = "Copy, download or save the checkpoint again."
-
 
 def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
     """Check, before anything else is loaded, that there is a checkpoint in a folder or on the Hub.
@@ -68,70 +65,18 @@ def check_checkpoint(name_or_path: str, revision: str | None = None) -> None:
     if Path(name_or_path).is_dir():
         if not (Path(name_or_path) / "config.json").is_file():
             raise OSError(f"{name_or_path}: expected a folder with a checkpoint, got one without config.json.")
-        _check_files(Path(name_or_path))
+        check_files(Path(name_or_path))
     elif name_or_path.count("/") > 1 or name_or_path.startswith((".", "/", "~")):
         raise OSError(f"{name_or_path}: there is no such folder, and ids on the Hub look like user/name.")
     else:
         try:
-            cached_file(name_or_path, "config.json", revision=revision)
+            folder = Path(str(cached_file(name_or_path, "config.json", revision=revision))).parent
+            for name in SETTING_FILES:
+                cached_file(name_or_path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise OSError(f"{name_or_path}: there is no such folder, and on the Hub: {reason}") from error
-
-
-def _check_files(folder: Path) -> None:
-    """Check that the configuration of a checkpoint is valid, and that its weight files are there, whole and finite."""
-    try:
-        classes = UOVConfig.from_pretrained(folder).classes
-        if not all(isinstance(name, str) for name in classes):
-            raise ValueError(f"`id2label` must contain names of classes, got {classes!r:.200}")
-    except Exception as error:  # transformers uses values before it checks their types
-        reason = " ".join(str(error).split())
-        raise OSError(
-            f"{folder / 'config.json'}: expected the configuration of a checkpoint, got: {reason}"
-        ) from error
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    files = [single]
-    if index.is_file() and not single.is_file():
-        try:
-            names = {*read_json(index)["weight_map"].values()}
-            files = [folder / name for name in sorted(names)]
-            if not files:
-                raise ValueError("no weight files")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise OSError(f"{index}: expected the list of the weight files, got: {error!r}. {SAVE_AGAIN}") from error
-    for file in files:
-        if not file.is_file():
-            raise OSError(f"{file}: expected the weights of the checkpoint, got no such file. {SAVE_AGAIN}")
-        try:
-            with safe_open(file, "pt") as tensors:
-                wrong = [name for name in tensors.keys() if not tensors.get_tensor(name).isfinite().all()]
-        except SafetensorError as error:
-            raise OSError(f"{file}: expected whole weights, got a damaged file: {error}. {SAVE_AGAIN}") from error
-        if wrong:
-            raise OSError(f"{file}: expected finite weights, got NaN or infinity in {wrong[0]}. {SAVE_AGAIN}")
-    _check_digests(files)
-
-
-def _check_digests(files: list[Path]) -> None:
-    """Compare weight files with the digests beside them; checkpoints of other programs have none."""
-    digests = files[0].with_name(DIGESTS_FILE)
-    if not digests.is_file():
-        return
-    try:
-        expected = read_digests(digests.parent)
-        if absent := [file.name for file in files if file.name not in expected]:
-            raise ValueError(f"no line of {absent[0]}")
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"{digests}: expected the digests of the weights, got: {error}. {SAVE_AGAIN} If it is not ours, delete it."
-        ) from error
-    for file in files:
-        if file_digest(file) != expected[file.name]:
-            raise OSError(
-                f"{file}: expected the weights as they were saved, got a file with another SHA-256 than in "
-                f"{DIGESTS_FILE}. {SAVE_AGAIN} If another program wrote the weights anew, delete {digests}."
-            )
+        check_settings(folder)
 
 
 def save_checkpoint(
@@ -195,7 +140,7 @@ def push_checkpoint(folder: str | os.PathLike, repo_id: str, **options: Unpack[U
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"There is no checkpoint in {folder}: no config.json. `save_checkpoint` writes one.")
-    _check_files(folder)
+    check_files(folder)
     if not (folder / "README.md").is_file():
         write_default_card(folder)
     patterns = (*CHECKPOINT_FILES, *WEIGHT_FILES, *(file.name for file in _code_files()))
