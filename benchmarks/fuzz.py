@@ -6,8 +6,8 @@
 
 Atheris changes small files, and prefers changes that reach new lines of `uov_hf`. Each file must be read, or refused
 with a `ValueError` or an `OSError` (also of a subclass) that names a file. Anything else is a finding: another error,
-the end of the process, more than 10 seconds for one file, more than 64 MiB (a checkpoint: 512 MiB) beside 50 times its
-size, a file opened outside the folder, and code or a program that is run. The files that led to findings are in
+the end of the process, more than 10 seconds for one file, more than 64 MiB beside 50 times its size, a file
+opened outside the folder, and code or a program that is run. The files that led to findings are in
 `fuzz/<reader>/findings`.
 
 The readers and their first files are in benchmarks/fuzz_readers.py. A minute is a minute of the processor. A second

@@ -88,14 +88,17 @@ def read_official_file(folder: Path, path: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> None:
-    uov = UOVModel(UOVConfig(**SMALL))
-    embeds = torch.nn.functional.normalize(torch.ones(2, 6), dim=1)
-    uov.set_classes(["car", "tree"], embeds, torch.tensor([0, 1]), ["car", "tree"])
-    model = UOVForSemanticSegmentation.from_backbone(uov, "linear")
-    save_checkpoint(folder, model, UOVProcessor.from_teacher(UOVFeatureExtractor()))
+    """A folder of each head, and one of each form of the weights."""
+    processor = UOVProcessor.from_teacher(UOVFeatureExtractor())
+    for head, max_shard_size in (("linear", None), ("text", "5KB")):
+        uov = UOVModel(UOVConfig(**SMALL))
+        embeds = torch.nn.functional.normalize(torch.ones(2, 6), dim=1)
+        uov.set_classes(["car", "tree"], embeds, torch.tensor([0, 1]), ["car", "tree"])
+        model = UOVForSemanticSegmentation.from_backbone(uov, head)
+        save_checkpoint(folder / head, model, processor, max_shard_size=max_shard_size)
 
 
 def read_checkpoint(folder: Path, path: Path) -> None:
-    segmenter = load_segmenter(folder)
+    segmenter = load_segmenter(folder / path.relative_to(folder).parts[0])
     with suppress(ValueError):  # finite weights may give scores that are not
         segmenter({"points": np.ones((4, 4), np.float32), "intensity_max": 255.0}, refine=None)

@@ -72,14 +72,12 @@ class Reader:
         files (`tuple[str, ...]`): Patterns of the files to change.
         is_users (`bool`, *optional*, defaults to `False`):
             Whether the files are the user's own, as recipes, which may name folders anywhere.
-        memory (`int`, *optional*, defaults to 64 MiB): Bytes that any file may take, beside 50 times its size.
     """
 
     make: Callable[[Path], object]
     read: Callable[[Path, Path], object]
     files: tuple[str, ...]
     is_users: bool = False
-    memory: int = 1 << 26
 
 
 def make_vocabulary(folder: Path) -> None:
@@ -356,7 +354,6 @@ READERS = {
     "settings": Reader(make_settings, read_settings_files, ("*",), is_users=True),
     "teacher files": Reader(make_teacher_files, read_teacher_files, ("*/*.*", "*/*/*.*")),
     "official": Reader(make_official, read_official_file, ("*.pt",)),
-    # A configuration without sizes builds the network of the paper before its weights are compared.
-    "checkpoint": Reader(make_checkpoint, read_checkpoint, ("*.json", "*.safetensors", "SHA256SUMS"), memory=1 << 29),
+    "checkpoint": Reader(make_checkpoint, read_checkpoint, ("*/*.json", "*/*.safetensors", "*/SHA256SUMS")),
     "results": Reader(make_results, read_results, ("*.bin", "*/*")),
 }

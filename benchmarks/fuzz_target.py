@@ -15,6 +15,7 @@ from fuzz_readers import READERS
 
 DOCUMENTED = (ValueError, OSError)
 SECONDS = 10  # of the processor, for one file
+MAX_MEMORY = 1 << 26  # bytes that any file may take, beside 50 times its size
 MAX_SAMPLE = 1 << 16  # bytes of a sample
 OPENED = ("open", "os.listdir", "os.scandir")
 CHANGED = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
@@ -100,7 +101,7 @@ class Target:
             return Fault("foreign", self.foreign[0], "; ".join(self.foreign[:5]))
         if (seconds := time.process_time() - start) > SECONDS:
             return Fault("time", path.suffix, f"{seconds:.0f} s of the processor for {size:,} bytes")
-        if (growth := peak_memory() - before) > self.reader.memory + 50 * size:
+        if (growth := peak_memory() - before) > MAX_MEMORY + 50 * size:
             return Fault("memory", path.suffix, f"{growth >> 20} MiB for {size:,} bytes")
         names_it = str(self.folder) in str(error) or str(error).startswith("Frame ")  # with its id
         if error is None or (isinstance(error, DOCUMENTED) and names_it):
