@@ -209,7 +209,7 @@ def label_in_memory(frames: FramesInMemory, label_set: LabelSet, row, decoded: l
     """Our labels of a frame whose row of the label set is read, and whose masks are decoded."""
     with (
         patch.object(label_set, "read", lambda frame_id, columns: row),
-        patch("uov_hf.labels.labelling.decode_all", lambda pngs: decoded),
+        patch("uov_hf.labels.labelling.decode_all", lambda *args: decoded),
     ):
         return labeller(frames, label_set, "paper").make_row(0)["labels"]
 

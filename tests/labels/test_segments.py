@@ -30,3 +30,11 @@ def test_segments_that_do_not_fit_their_image_or_their_teacher_are_named(
     monkeypatch.setattr(teacher, "CAM_A", lambda: segments)
     with pytest.raises(ValueError, match=f"The teacher 'halves', frame .*, camera CAM_A: {message}"):
         make_label_set(frames, teacher)
+
+
+@pytest.mark.parametrize("scores", [[float("nan"), 0.5], [1.5, 0.5], [-0.5, 0.5]])
+def test_scores_that_no_reader_accepts_are_not_written(make_label_set, frames, teacher, monkeypatch, scores):
+    segments = dataclasses.replace(teacher.CAM_A(), scores=np.array(scores))
+    monkeypatch.setattr(teacher, "CAM_A", lambda: segments)
+    with pytest.raises(ValueError, match="The teacher 'halves', frame .*, camera CAM_A: expected scores from 0 to 1"):
+        make_label_set(frames, teacher)

@@ -20,6 +20,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from uov_hf.data.cells import read_cell
 from uov_hf.data.frame_rows import check_row
 from uov_hf.data.frames import FRAME_FEATURES, Frame, Frames, parse_split, places_by_name, select_split
 from uov_hf.data.parquet_files import errors_of_file, open_parquet_file, read_metadata
@@ -110,7 +111,7 @@ class RowReader:
         """The row at a place; numbers are read-only numpy views of the pages of the file."""
         table = self.read_table(place, columns)
         with errors_of_file(place[0]):
-            return {name: _cell(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+            return {name: read_cell(column) for name, column in zip(table.column_names, table.columns, strict=True)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_open_files": {}}  # a worker process opens its own
@@ -171,13 +172,17 @@ class Shards:
     def __contains__(self, frame_id: str) -> bool:
         return frame_id in self._places
 
+    def file_of(self, frame_id: str) -> str:
+        """The path of the shard that holds a frame."""
+        return self._places[frame_id][0]
+
     def read(self, frame_id: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
         """
         The row of a frame; numbers are read-only numpy views of the file.
 
         Raises:
             KeyError: no shard holds the frame.
-            ValueError: the shard was replaced or deleted after the index was read.
+            ValueError: the shard lacks a column, or was replaced or deleted after the index was read.
         """
         if frame_id in self.skipped:
             raise KeyError(f"Frame {frame_id} was broken and was skipped: {self.skipped[frame_id]} ({self.folder}).")
@@ -194,7 +199,7 @@ def read_frame(reader: RowReader, place: Place, frame_id: str, columns: Sequence
     The row at a place, checked to be that of the frame.
 
     Raises:
-        ValueError: the file was replaced or deleted.
+        ValueError: the file lacks a column, or was replaced or deleted.
     """
     way_out = "the folder was written anew after it was opened. Open it again (start this program again)."
     wanted = None if columns is None else [*columns, *({"frame_id"} - {*columns})]
@@ -202,8 +207,10 @@ def read_frame(reader: RowReader, place: Place, frame_id: str, columns: Sequence
         row = reader.read(place, wanted)
     except FileNotFoundError as error:
         raise ValueError(f"{place[0]} is gone: {way_out}") from error
-    if "frame_id" not in row:
-        raise ValueError(f"{place[0]}: expected a column frame_id, got {', '.join(row) or 'no columns'}.")
+    if missing := {*(wanted or ["frame_id"])} - row.keys():
+        raise ValueError(
+            f"{place[0]}: expected a column {', '.join(sorted(missing))}, got {', '.join(row) or 'no columns'}."
+        )
     found = row["frame_id"] if columns is None or "frame_id" in columns else row.pop("frame_id")
     if not isinstance(found, str) or found != frame_id:
         expected = f"expected frame {frame_id} in its place {place[1:]}"
@@ -369,25 +376,3 @@ def _read_card(dataset: str) -> dict[str, Any]:
             "` writes one. Without a card, all Parquet files of a folder are read."
         ) from error
     return card
-
-
-def _cell(column: pa.ChunkedArray) -> Any:
-    """The value in a column of one row; arrays keep their dtype (the numpy format of `datasets` makes float32)."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0)
-    if array.null_count:
-        return None
-    shape = [-1]
-    if isinstance(array, pa.ExtensionArray):
-        shape, array = [-1 if size is None else size for size in array.type.shape], array.storage
-    if not pa.types.is_list(array.type):
-        return array[0].as_py()
-    values = array.flatten()
-    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
-        if pa.types.is_fixed_size_list(values.type):
-            shape = [-1, values.type.list_size]
-        values = values.flatten()
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        return array[0].as_py()
-    return values.to_numpy(zero_copy_only=True).reshape(shape)

@@ -195,7 +195,7 @@ class LabelStatistics:
     def _view_cameras(self, frame: Frame) -> dict[str, CameraView]:
         """The points and segments that each camera of the label set sees."""
         row = self.label_set.read(frame["frame_id"], ["segmentation", "segment_labels"])
-        pairs = pair_with_segments(frame, row["segmentation"])
+        pairs = pair_with_segments(frame, row)
         class_of_segment = np.append(NO_SEGMENT, self.label_set.prompt_to_class[row["segment_labels"]])
         self.num_segments += len(np.unique(pairs["pair_segment"][pairs["pair_segment"] > 0]))
         camera_views = {}

@@ -30,6 +30,7 @@ from uov_hf.labels.identity import (
     check_first_frames,
     identify,
 )
+from uov_hf.labels.row_checks import check_segment_row
 from uov_hf.labels.segments import CAMERA_COLUMNS, SegmentRow, segment_frame
 from uov_hf.teachers.protocol import Augmentation, Teacher
 from uov_hf.vocabulary import Vocabulary
@@ -299,8 +300,12 @@ class LabelSet:
 
         Raises:
             KeyError: the label set does not have the frame.
+            ValueError: the row has other columns or values than a label set; the message names its file.
         """
-        return cast(SegmentRow, self._shards.read(frame_id, columns))
+        row = self._shards.read(frame_id, self._schema.names if columns is None else columns)
+        file = self._shards.file_of(frame_id)
+        check_segment_row(row, file, len(self.prompts), len(self.augmentations), self.embed_dim)
+        return cast(SegmentRow, row)
 
     def write(
         self,
@@ -350,7 +355,7 @@ class LabelSet:
 
     def read_identity(self, frame_id: str) -> Identity:
         """What identifies the frame that the segments belong to."""
-        return cast(Identity, self._shards.read(frame_id, list(IDENTITY_SCHEMA)))
+        return cast(Identity, self.read(frame_id, list(IDENTITY_SCHEMA)))
 
     @property
     def _schema(self) -> pa.Schema:

@@ -121,7 +121,7 @@ class SequenceLabeller:
     def _row_of_last_cameras(self, frame: Frame) -> PointLabelRow:
         """The paper's rule, without counting: pairs come camera by camera, and numpy keeps a point's last value."""
         segments = self._read_segments(frame)
-        pairs = pair_with_segments(frame, segments["segmentation"])
+        pairs = pair_with_segments(frame, segments)
         is_covered = pairs["pair_segment"] > 0  # (num_pairs,)
         point, segment = pairs["pair_to_point"][is_covered], pairs["pair_segment"][is_covered] - 1
         labels = np.full(len(frame["points"]), IGNORED, np.uint8)
@@ -152,11 +152,17 @@ class SequenceLabeller:
         frame, rule = self.frames[index], self.rule
         is_augmented = rule.augmentation_vote and len(self.label_set.augmentations) > 0
         segments = self._read_segments(frame, *["augmented_segmentation"] * is_augmented)
-        pairs = pair_with_segments(frame, segments["segmentation"], rule.occlusion)
+        pairs = pair_with_segments(frame, segments, rule.occlusion)
         segments_of_pairs = [pairs["pair_segment"]]
         if is_augmented:
-            num, pngs = len(self.label_set.augmentations), segments["augmented_segmentation"]
-            segments_of_pairs += [look_up_segments(pairs, decode_all(pngs[place::num])) for place in range(num)]
+            num, pngs, num_segments = (
+                len(self.label_set.augmentations),
+                segments["augmented_segmentation"],
+                len(segments["segment_labels"]),
+            )
+            segments_of_pairs += [
+                look_up_segments(pairs, decode_all(frame, pngs[place::num], num_segments)) for place in range(num)
+            ]
 
         class_of_segment = np.append(IGNORED, self.label_set.prompt_to_class[segments["segment_labels"]])
         score_of_segment = np.append(0, segments["segment_scores"]).astype(np.float32)
@@ -208,19 +214,16 @@ class SequenceLabeller:
         return votes
 
 
-def pair_with_segments(
-    frame: Frame, segmentation: Sequence[bytes | None], occlusion: OcclusionConfig | None = None
-) -> Pairs:
+def pair_with_segments(frame: Frame, segments: SegmentRow, occlusion: OcclusionConfig | None = None) -> Pairs:
     """
     Every pair of a point and a pixel with the segment at the pixel; with `occlusion`, without pairs of hidden points.
 
-    `segmentation` has a PNG per camera; a camera without one (`None`) has no pairs.
+    `segments` has `segment_labels`, and in `segmentation` a PNG per camera; a camera without one has no pairs.
 
     Raises:
-        ValueError: a PNG is not of the size of its image.
+        ValueError: as `decode_all`.
     """
-    segment_maps = decode_all(segmentation)
-    _check_sizes(frame, segment_maps)
+    segment_maps = decode_all(frame, segments["segmentation"], len(segments["segment_labels"]))
     shown = [index for index, segment_map in enumerate(segment_maps) if segment_map is not None]
     cameras = [Camera(frame["lidar2cam"][i], frame["intrinsics"][i], frame["image_sizes"][i]) for i in shown]
     found = pair_points_with_pixels(frame["points"], cameras, occlusion=occlusion)
@@ -245,9 +248,25 @@ def look_up_segments(pairs: Pairs, segment_maps: Sequence[np.ndarray | None]) ->
     return segments
 
 
-def decode_all(pngs: Sequence[bytes | None]) -> list[np.ndarray | None]:
-    """The segment ids `(height, width)` of every PNG; None stays None."""
-    return [None if png is None else decode_segmentation(png) for png in pngs]
+def decode_all(frame: Frame, pngs: Sequence[bytes | None], num_segments: int) -> list[np.ndarray | None]:
+    """The segment ids `(height, width)` of the PNG of every camera; None stays None.
+
+    Raises:
+        ValueError: A PNG is broken, is not of the size of its image, or has ids above `num_segments`; or their number
+            is another than that of the cameras. The message names the frame and the camera.
+    """
+    names, maps = frame["camera_names"], list[np.ndarray | None]()
+    if len(pngs) != len(names):
+        raise ValueError(f"Frame {frame['frame_id']} has {len(names)} cameras, but {len(pngs)} segmentations.")
+    for name, size, png in zip(names, frame["image_sizes"], pngs, strict=True):
+        where = f"Frame {frame['frame_id']}, camera {name}:"
+        try:
+            maps.append(None if png is None else decode_segmentation(png, size))
+        except ValueError as error:
+            raise ValueError(f"{where} {error}: the label set is damaged, or was made from other images.") from error
+        if (ids := maps[-1]) is not None and ids.max(initial=0) > num_segments:
+            raise ValueError(f"{where} expected ids up to {num_segments}, the number of segments, got {ids.max()}.")
+    return maps
 
 
 def _votes_of_pairs(point: np.ndarray, segments: list[np.ndarray], camera_vote: str) -> tuple[np.ndarray, np.ndarray]:
@@ -260,15 +279,6 @@ def _votes_of_pairs(point: np.ndarray, segments: list[np.ndarray], camera_vote: 
         points.append(point[covered])
         voters.append(segment[covered])
     return np.concatenate(points), np.concatenate(voters)
-
-
-def _check_sizes(frame: Frame, segment_maps: Sequence[np.ndarray | None]) -> None:
-    for name, size, segment_map in zip(frame["camera_names"], frame["image_sizes"], segment_maps, strict=True):
-        if segment_map is not None and segment_map.shape != tuple(size):
-            raise ValueError(
-                f"Frame {frame['frame_id']}, camera {name}: the image is {tuple(map(int, size))} (height, width), its "
-                f"segmentation {segment_map.shape}: the label set was made from other images."
-            )
 
 
 def _poses_by_time(frames: Frames, label_set: LabelSet) -> dict[int, np.ndarray]:

@@ -17,7 +17,7 @@ from uov_hf.data.shards import Plan, Sharing, write_shards
 from uov_hf.data.write_report import WriteReport
 from uov_hf.digests import file_digest
 from uov_hf.labels.consolidation import PRESETS, Consolidation, rule_of_preset
-from uov_hf.labels.description import read_json
+from uov_hf.labels.description import read_description, read_json
 from uov_hf.labels.identity import (
     IDENTITY_COLUMNS,
     IDENTITY_SCHEMA,
@@ -28,6 +28,7 @@ from uov_hf.labels.identity import (
 )
 from uov_hf.labels.label_set import LabelSet
 from uov_hf.labels.labelling import PointLabelRow, SequenceLabeller
+from uov_hf.labels.row_checks import check_point_row
 from uov_hf.labels.votes import NUM_SOFT_LABELS
 
 
@@ -82,6 +83,7 @@ class PointLabels:
                 f"Delete {self.folder} and make them again."
             )
         self.preset = preset
+        self._num_classes = len(read_description(Path(folder) / "label_set.json")["class_names"])
         self._shards = Shards(self.folder)
 
     @property
@@ -95,8 +97,11 @@ class PointLabels:
 
         Raises:
             KeyError: the frame has no point labels.
+            ValueError: the row has other columns or values than point labels; the message names its file.
         """
-        return cast(PointLabelRow, self._shards.read(frame_id, columns))
+        row = self._shards.read(frame_id, SCHEMA.names if columns is None else columns)
+        check_point_row(row, self._shards.file_of(frame_id), self._num_classes)
+        return cast(PointLabelRow, row)
 
 
 def label_points(
@@ -130,10 +135,8 @@ def label_points(
         RuntimeError, OSError: as `write_shards`.
     """
     rule, folder = _rule(preset), point_labels_folder(label_set.folder, preset)
-    shards = Shards(folder)
     if (folder / "point_labels.json").exists():
-        PointLabels(label_set.folder, preset)  # raises if they belong to another label set
-        _check_joined(frames, shards)
+        _check_joined(frames, PointLabels(label_set.folder, preset))  # raises if they belong to another label set
     voters = Voters(frames, label_set)
     made_from = voters.count if rule.time_vote else lambda sequence: 0
     if label_set.is_cached and Plan(folder, frames, made_from, sharing.get("on_error", "raise")).parts:
@@ -185,16 +188,17 @@ class Voters:
         return sum(self.source.frame_ids[index] in self.label_set for index in self.indices[sequence.sequence_ids[0]])
 
 
-def _check_joined(frames: Frames, shards: Shards) -> None:
+def _check_joined(frames: Frames, point_labels: PointLabels) -> None:
     """Check frames that have point labels: their identity, and the number of their points."""
     frames = frames.select_columns([*IDENTITY_COLUMNS, "points"])  # in one read, perhaps from the Hub
-    for frame in read_first_frames(frames, shards.__contains__):
-        row = shards.read(frame["frame_id"], [*IDENTITY_SCHEMA, "labels"])
-        check_identity(frame, cast(Identity, row), shards.folder)
+    for frame in read_first_frames(frames, {*point_labels.frame_ids}.__contains__):
+        row = point_labels.read(frame["frame_id"], [*IDENTITY_SCHEMA, "labels"])
+        check_identity(frame, cast(Identity, row), point_labels.folder)
         num_points, num_labels = len(frame["points"]), len(row["labels"])
         if num_points != num_labels:
             raise ValueError(
-                f"Frame {frame['frame_id']} has {num_points} points, but {num_labels} point labels in {shards.folder}:"
+                f"Frame {frame['frame_id']} has {num_points} points, but {num_labels} point labels in "
+                f"{point_labels.folder}:"
                 " they are of another dataset with the same frame ids. Give that dataset, or another label set."
             )
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from uov_hf.array_checks import check_array
 from uov_hf.data.frames import Frame
+from uov_hf.labels.votes import ROUNDING
 from uov_hf.teachers.protocol import Augmentation, ImageSegments, Teacher, TeacherFrame
 
 
@@ -102,9 +103,24 @@ def encode_segmentation(segmentation: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_segmentation(png: bytes) -> np.ndarray:
-    """Segment ids `(height, width)` of a label set's PNG, uint8 or uint16."""
-    return np.asarray(Image.open(io.BytesIO(png)))
+def decode_segmentation(png: bytes, size: Sequence[int] | None = None) -> np.ndarray:
+    """Segment ids `(height, width)` of a label set's PNG, uint8 or uint16.
+
+    Raises:
+        ValueError: It is no whole PNG of ids, or is not of the `size` (height, width), which is checked first.
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            found = picture.size[::-1]
+            if size is not None and found != tuple(size):
+                raise ValueError(f"{found} pixels (height, width), while the image has {tuple(map(int, size))}")
+            if picture.mode not in ("L", "P") and not picture.mode.startswith("I"):
+                raise ValueError(f"colours, of the mode {picture.mode}")
+            return np.asarray(picture)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises errors of many kinds
+        raise ValueError(f"expected the segment ids of an image as PNG, got: {error}") from error
 
 
 def _concatenate(arrays: list[np.ndarray], dtype: DTypeLike) -> np.ndarray:
@@ -126,6 +142,8 @@ def _check_segments(
             f"{where} expected labels that are rows of its {len(teacher.prompts)} prompts, "
             f"got {segments.labels.min()}…{segments.labels.max()}."
         )
+    if not ((segments.scores >= -ROUNDING) & (segments.scores <= 1 + ROUNDING)).all():  # false for NaN
+        raise ValueError(f"{where} expected scores from 0 to 1, got {segments.scores.min()}…{segments.scores.max()}.")
     if segments.embeds.shape[1] != teacher.embed_dim:
         raise ValueError(
             f"{where} expected embeddings of {teacher.embed_dim} dimensions, got {segments.embeds.shape[1]}."

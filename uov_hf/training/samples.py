@@ -239,6 +239,12 @@ class TMPSamples(TeacherSamples[TMPBatch]):
         pairs = select_pairs(scan.pairs, in_a_voxel[scan.pairs["pair_to_point"]])
         segments, superpoint_ids = np.unique(pairs["pair_segment"], return_inverse=True)
         of_frame = self.label_set.read(scan.frame_id, ["segment_labels", "segment_embeds"])
+        num_segments = len(of_frame["segment_labels"])
+        if segments.max(initial=0) > num_segments:
+            raise ValueError(
+                f"Frame {scan.frame_id} has {num_segments} segments, but a point label of the segment "
+                f"{segments.max()}: they were made from another label set. Make them again."
+            )
         embeds = of_frame["segment_embeds"][segments - 1].astype(np.float32)  # (num_superpoints, embed_dim)
         embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)  # float16 has left them a little off unit length
         return {
