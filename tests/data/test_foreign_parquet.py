@@ -72,7 +72,7 @@ def test_a_file_with_other_arrays_than_those_of_frames_is_named(folder):
         place = table.schema.get_field_index("lidar2cam")
         column = pa.array([[1.0, 2.0]] * len(table))
         pq.write_table(table.set_column(place, "lidar2cam", column), path, row_group_size=1)
-    with pytest.raises(ValueError, match=r"\.parquet: expected 'lidar2cam' of 3 dimensions"):
+    with pytest.raises(ValueError, match=r"\.parquet: expected 'lidar2cam' of numbers and of shape .K, 4, 4."):
         load_frames(str(folder), "train")[0]
 
 
@@ -85,7 +85,11 @@ def test_a_file_with_other_arrays_than_those_of_frames_is_named(folder):
         ("images", [[{"bytes": 1, "path": "a.png"}]], "expected the content of every image"),
         ("camera_names", ["left"], "expected a list of text as 'camera_names', got 'left'"),
         ("image_ids", [[1]], "expected a list of text as 'image_ids', got"),
-        ("points", ["a"], "expected 'points' of 2 dimensions"),
+        ("intensity_max", ["a"], "expected a number above 0 as 'intensity_max', got 'a'"),
+        ("intensity_max", [float("nan")], "expected a number above 0 as 'intensity_max', got nan"),
+        ("timestamp", ["a"], "expected microseconds as 'timestamp', got 'a'"),
+        ("labels", [[0.5] * 1000], "expected 'labels' of integers and of shape .any., got float"),
+        ("points", ["a"], "expected 'points' of numbers and of shape .any, 4., got 'a'"),
     ],
 )
 def test_a_column_of_another_type_is_named(folder, column, values, expected):
@@ -140,3 +144,34 @@ def test_a_whole_card_is_not_blamed_for_other_errors(folder, monkeypatch):
     for name in ("./parquet", str(folder)):
         with pytest.raises(FileNotFoundError):
             load_frames(name, "train")
+
+
+def replace_column(folder, column, values):
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(place, column, values(len(table))), path, row_group_size=1)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["points", "intensity_max", "camera_names", "image_ids", "images", "lidar2cam", "intrinsics", "image_sizes"],
+)
+def test_a_null_where_no_frame_has_one_is_named(folder, column):
+    replace_column(folder, column, pa.nulls)
+    with pytest.raises(ValueError, match=rf"\.parquet: expected a value as '{column}', got null"):
+        load_frames(str(folder), "train")[0]
+
+
+def test_a_frame_without_annotation_pose_and_times_is_read(folder):
+    columns = ["timestamp", "labels", "instances", "camera_timestamps", "lidar2global"]
+    for column in columns:
+        replace_column(folder, column, pa.nulls)
+    frame = load_frames(str(folder), "train")[0]
+    assert [frame[column] for column in columns] == [None] * 5 and frame["points"].shape == (1000, 4)
+
+
+def test_columns_of_different_numbers_of_cameras_are_named(folder):
+    replace_column(folder, "camera_names", lambda num: pa.array([["a", "b", "c", "d"]] * num))
+    with pytest.raises(ValueError, match=r"\.parquet: expected as many values as cameras in each column, got .*'came"):
+        load_frames(str(folder), "train")[0]

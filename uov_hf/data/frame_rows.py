@@ -6,17 +6,21 @@ from typing import Any
 import numpy as np
 
 
-DIMENSIONS = {  # of the arrays of a frame
-    "points": 2,
-    "labels": 1,
-    "instances": 1,
-    "camera_timestamps": 1,
-    "lidar2cam": 3,
-    "intrinsics": 3,
-    "image_sizes": 2,
-    "lidar2global": 2,
-}
+WAY_OUT = "This is no frame: `uov_hf.data.writing.write_parquet` writes frames."
 
+# Of each array of a frame: the kinds of its numbers, and its shape; None is any number, "K" that of the cameras.
+ARRAYS: dict[str, tuple[str, tuple[int | str | None, ...]]] = {
+    "points": ("iuf", (None, 4)),
+    "labels": ("iu", (None,)),
+    "instances": ("iu", (None,)),
+    "camera_timestamps": ("iu", ("K",)),
+    "lidar2cam": ("iuf", ("K", 4, 4)),
+    "intrinsics": ("iuf", ("K", 3, 3)),
+    "image_sizes": ("iu", ("K", 2)),
+    "lidar2global": ("iuf", (4, 4)),
+}
+MAY_BE_NULL = ("timestamp", "labels", "instances", "camera_timestamps", "lidar2global")
+TEXTS = ("frame_id", "sequence_id")
 NAMES = ("camera_names", "image_ids")  # columns with a text for each camera
 
 
@@ -24,23 +28,42 @@ def check_row(row: Mapping[str, Any], file: str) -> None:
     """Check the columns of a row that are there.
 
     Raises:
-        ValueError: A column has values of another type or of other dimensions, or an image is the path of a file.
+        ValueError: A column has values of another type or of another shape, or is null, or the columns of the cameras
+            have different lengths, or an image is the path of a file.
     """
+    for name, value in row.items():
+        if value is None and name not in MAY_BE_NULL:
+            raise ValueError(f"{file}: expected a value as {name!r}, got null. {WAY_OUT}")
     _check_contents(row, file)
-    _check_dimensions(row, file)
+    _check_scalars(row, file)
+    _check_arrays(row, file)
+    per_camera = [*NAMES, "images", *(name for name, (_, shape) in ARRAYS.items() if shape[0] == "K")]
+    lengths = {name: len(row[name]) for name in per_camera if row.get(name) is not None}
+    if len({*lengths.values()}) > 1:
+        raise ValueError(f"{file}: expected as many values as cameras in each column, got {lengths}. {WAY_OUT}")
 
 
-def _check_dimensions(row: Mapping[str, Any], file: str) -> None:
-    """Check that the arrays of a row have the dimensions of a frame's."""
-    for name, num_dimensions in DIMENSIONS.items():
+def _check_scalars(row: Mapping[str, Any], file: str) -> None:
+    for name in TEXTS:
+        if name in row and not isinstance(row[name], str):
+            raise ValueError(f"{file}: expected text as {name!r}, got {row[name]!r:.80}. {WAY_OUT}")
+    timestamp, intensity_max = row.get("timestamp"), row.get("intensity_max")
+    if timestamp is not None and type(timestamp) is not int:
+        raise ValueError(f"{file}: expected microseconds as 'timestamp', got {timestamp!r:.80}. {WAY_OUT}")
+    if intensity_max is not None and not (type(intensity_max) in (int, float) and 0 < intensity_max < np.inf):
+        raise ValueError(f"{file}: expected a number above 0 as 'intensity_max', got {intensity_max!r:.80}. {WAY_OUT}")
+
+
+def _check_arrays(row: Mapping[str, Any], file: str) -> None:
+    for name, (kinds, shape) in ARRAYS.items():
         if (value := row.get(name)) is None:
             continue
-        found: tuple[object, ...] = value.shape if isinstance(value, np.ndarray) else (type(value).__name__,)
-        if not isinstance(value, np.ndarray) or value.ndim != num_dimensions or (name == "points" and found[1] != 4):
-            raise ValueError(
-                f"{file}: expected {name!r} of {num_dimensions} dimensions (points: 4 columns), got {found}, which is "
-                "no frame. `uov_hf.data.writing.write_parquet` writes frames."
-            )
+        fits = isinstance(value, np.ndarray) and value.dtype.kind in kinds and value.ndim == len(shape)
+        if not fits or any(type(own) is int and own != size for own, size in zip(shape, value.shape, strict=True)):
+            found = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r:.80}"
+            kind = "numbers" if "f" in kinds else "integers"
+            expected = ", ".join("any" if own is None else str(own) for own in shape)
+            raise ValueError(f"{file}: expected {name!r} of {kind} and of shape ({expected}), got {found}. {WAY_OUT}")
 
 
 def _check_contents(row: Mapping[str, Any], file: str) -> None:
