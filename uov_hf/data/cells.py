@@ -14,7 +14,8 @@ def read_cell(column: pa.ChunkedArray) -> Any:
         return None
     shape = [-1]
     if isinstance(array, pa.ExtensionArray):
-        shape, array = [-1 if size is None else size for size in array.type.shape], array.storage
+        sizes = getattr(array.type, "shape", [None])  # of arrays of `datasets`; other extensions, as UUIDs, have none
+        shape, array = [-1 if size is None else size for size in sizes], array.storage
     if not pa.types.is_list(array.type):
         return array[0].as_py()
     values = array.flatten()

@@ -324,9 +324,9 @@ def _index_rows(file: str) -> tuple[list[str], list[str], list[Place]]:
             if not all(isinstance(one, str) for one in [*frame_ids, *sequence_ids]):
                 raise ValueError("expected text in its columns frame_id and sequence_id")
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    if sum(sizes) != len(frame_ids) or min(sizes, default=0) < 0:
+        raise ValueError(f"{file}: its footer lists {len(frame_ids)} frames, but it has {sum(sizes)} rows.")
     places = [(file, group, row) for group, num_rows in enumerate(sizes) for row in range(num_rows)]
-    if len(places) != len(frame_ids):
-        raise ValueError(f"{file}: its footer lists {len(frame_ids)} frames, but it has {len(places)} rows.")
     return sequence_ids, frame_ids, places
 
 

@@ -16,6 +16,12 @@ FOOTER_SHA256 = "uov_hf_sha256"  # the key, in a footer, of the SHA-256 of this 
 NO_SHA256 = "0" * 64
 # The two bytes between are Thrift's: the type of the field, and the length of the text.
 SEAL = re.compile(FOOTER_SHA256.encode() + rb"..([0-9a-f]{64})", re.DOTALL)
+# `datasets` and pyarrow take the types in a file as they are, and fail in many ways where they make Python's values.
+DAMAGED = (
+    *(ValueError, OSError, KeyError, pa.ArrowException),
+    *(TypeError, AttributeError, IndexError, OverflowError, AssertionError, RecursionError),
+)
+MIN_ELEMENTS, BYTES_PER_ELEMENT = 1000, 8  # of the lists in a footer
 TAIL = 1 << 16  # bytes: most footers are shorter, and one request to a server reads it
 
 
@@ -64,7 +70,9 @@ def read_metadata(file: IO[bytes]) -> pq.FileMetaData:
                 "the file anew and copied the key, the file may be whole: remove the key from its metadata, as with "
                 "`table.replace_schema_metadata` of pyarrow"
             )
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
+    # An element of a list in a footer has a few bytes there, and some hundreds in memory.
+    limit = MIN_ELEMENTS + len(footer) // BYTES_PER_ELEMENT
+    return pq.ParquetFile(pa.BufferReader(b"PAR1" + footer), thrift_container_size_limit=limit).metadata
 
 
 def _find_seal(footer: bytes) -> int:
@@ -89,7 +97,7 @@ def errors_of_file(file: str | Path) -> Iterator[None]:
     """Raise a `ValueError` that names the file where its content is damaged; errors of the disk stay what they are."""
     try:
         yield
-    except (ValueError, OSError, KeyError, pa.ArrowException) as error:
+    except DAMAGED as error:
         # pyarrow raises `OSError` for a wrong checksum, too, but without the number that errors of the system have.
         is_of_system = isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None)
         if is_of_system or str(file) in str(error):
