@@ -29,3 +29,11 @@ def test_a_yaml_file_of_any_content_is_named(tmp_path, content):
 def test_aliases_are_read(tmp_path):
     (tmp_path / "a.yaml").write_text("a: &a [1, 2]\nb: *a")
     assert read_yaml_values(tmp_path / "a.yaml") == {"a": [1, 2], "b": [1, 2]}
+
+
+@pytest.mark.parametrize("content", [b'["\xed\xa0\x80"]', '["\\ud800"]'.encode("utf-16-le"), b'["\\ud800"]'])
+def test_half_of_a_surrogate_pair_is_named_in_every_encoding(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json: expected JSON, got"):
+        read_json(path)

@@ -19,8 +19,11 @@ def read_json(path: Path) -> Any:
     """
     try:
         content = path.read_bytes()
-        value = json.loads(content)
-        if b"\\u" in content:  # half of a surrogate pair is no character; it would fail where the text is used
+        text = content.decode(
+            json.detect_encoding(content)
+        )  # not as `json.loads`, which takes half of a surrogate pair
+        value = json.loads(text)
+        if "\\u" in text:  # half of a surrogate pair is no character; it would fail where the text is used
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except (OSError, ValueError, RecursionError) as error:

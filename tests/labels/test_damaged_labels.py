@@ -75,6 +75,13 @@ def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, patte
         {"is_thing": []},
         {"teacher": {"name": 5}},
         {"teacher": TEACHER | {"embed_dim": True}},
+        {"teacher": TEACHER | {"embed_model_name_or_path": "a/b"}},
+        {"teacher": TEACHER | {"embed_revision": None}},
+        {"teacher": TEACHER | {"embed_model_name_or_path": ["a"], "embed_revision": None}},
+        {"teacher": TEACHER | {"embed_model_name_or_path": "a/b", "embed_revision": 5}},
+        {"teacher": TEACHER | {"model_name_or_path": "/a\0"}},
+        {"teacher": TEACHER | {"embed_model_name_or_path": "/a\0", "embed_revision": None}},
+        {"class_names": ["a"] * 256, "is_thing": [False] * 256},
         *({"teacher": TEACHER | {name: 4.0}} for name in TEACHER),
         *({"teacher": {own: value for own, value in TEACHER.items() if own != name}} for name in TEACHER),
     ],
@@ -118,6 +125,7 @@ WHOLE = np.ones((len(load_vocabulary("nuscenes").prompts), 4), np.float32)
         save({"other": WHOLE}),
         save({"prompt_embeds": WHOLE[1:]}),
         save({"prompt_embeds": WHOLE.astype(np.float64)}),
+        save({"prompt_embeds": WHOLE * np.float32("nan")}),
     ],
 )
 def test_embeddings_with_right_checksums_and_another_form_are_named(make_label_set, frames, teacher, content):

@@ -30,6 +30,8 @@ FIELDS: dict[str, tuple[type, type | None]] = {
     "is_thing": (list, bool),
 }
 
+TEXT_MODEL = ("embed_model_name_or_path", "embed_revision")  # of a teacher, both or none
+
 
 def to_sealed_json(description: dict[str, Any]) -> bytes:
     """A description as JSON, with the SHA-256 of its content."""
@@ -65,16 +67,22 @@ def _check_fields(path: Path, description: dict[str, Any]) -> None:
     teacher = description["teacher"]
     optional = (str, type(None))
     kinds = {"name": (str,), "model_name_or_path": optional, "revision": optional, "embed_dim": (int,)}
+    if teacher.keys() & TEXT_MODEL:
+        kinds |= dict.fromkeys(TEXT_MODEL, optional)
     if not all(name in teacher and type(teacher[name]) in own for name, own in kinds.items()):
+        raise ValueError(f"{path}: expected a teacher with {', '.join(kinds)}, got {teacher!r:.200}. {WAY_OUT}")
+    if any("\0" in (teacher[name] or "") for name, own in kinds.items() if str in own):
         raise ValueError(
-            f"{path}: expected a teacher with name, model_name_or_path, revision and embed_dim, got {teacher!r:.200}. "
-            f"{WAY_OUT}"
+            f"{path}: expected a teacher with names without the character 0, got {teacher!r:.200}. {WAY_OUT}"
         )
     dataset, augmentations = description.get("dataset") or {}, description["settings"].get("augmentations", [])
     if not isinstance(dataset, dict) or type(dataset.get("num_frames", 0)) is not int:
         raise ValueError(f"{path}: expected a dataset with num_frames, got {dataset!r:.80}. {WAY_OUT}")
     if not isinstance(augmentations, list) or not all(isinstance(own, str) for own in augmentations):
         raise ValueError(f"{path}: expected a list of names as augmentations, got {augmentations!r:.80}. {WAY_OUT}")
+    if len(description["class_names"]) > IGNORED:
+        num_classes = len(description["class_names"])
+        raise ValueError(f"{path}: expected at most {IGNORED} class_names, got {num_classes}. {WAY_OUT}")
     num_prompts, classes = len(description["prompts"]), range(len(description["class_names"]))
     lengths = [len(description[name]) for name in ("prompt_groups", "prompt_to_class")]
     wrong = [own for own in description["prompt_to_class"] if own not in classes and own != IGNORED]
@@ -115,6 +123,8 @@ def read_embeds(path: Path, sha256: str | None, shape: tuple[int, int]) -> np.nd
         raise ValueError(f"{path}: expected the tensor `prompt_embeds`, got: {error}.") from error
     if embeds.shape != shape or embeds.dtype != np.float32:
         raise ValueError(f"{path}: expected float32 of shape {shape}, got {embeds.dtype} of {embeds.shape}.")
+    if not np.isfinite(embeds).all():
+        raise ValueError(f"{path}: expected finite numbers, got others.")
     return embeds
 
 
