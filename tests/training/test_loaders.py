@@ -81,9 +81,9 @@ class Hangs(Dataset):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SIGTERM ends a worker, whoever sends it")
 def test_a_worker_that_hangs_ends_when_its_run_ends_it(start_method):
-    dataset = Hangs()
+    dataset, before = Hangs(), {*multiprocessing.active_children()}  # other tests may have left some
     loader = make_loader(dataset, [[0]], list, num_workers=1, device=torch.device("cpu"))
-    iterator, (worker,) = iter(loader), multiprocessing.active_children()
+    iterator, (worker,) = iter(loader), {*multiprocessing.active_children()} - before
     assert dataset.reads.wait(60)
     worker.terminate()
     worker.join(10)
