@@ -75,6 +75,8 @@ def test_no_changed_bit_is_read_as_labels(make_label_set, frames, teacher, patte
         {"is_thing": []},
         {"teacher": {"name": 5}},
         {"teacher": TEACHER | {"embed_dim": True}},
+        {"teacher": TEACHER | {"embed_dim": 2**31}},
+        {"teacher": TEACHER | {"embed_dim": -(10**400)}},
         {"teacher": TEACHER | {"embed_model_name_or_path": "a/b"}},
         {"teacher": TEACHER | {"embed_revision": None}},
         {"teacher": TEACHER | {"embed_model_name_or_path": ["a"], "embed_revision": None}},

@@ -71,6 +71,8 @@ def _check_fields(path: Path, description: dict[str, Any]) -> None:
         kinds |= dict.fromkeys(TEXT_MODEL, optional)
     if not all(name in teacher and type(teacher[name]) in own for name, own in kinds.items()):
         raise ValueError(f"{path}: expected a teacher with {', '.join(kinds)}, got {teacher!r:.200}. {WAY_OUT}")
+    if teacher["embed_dim"] not in range(2**31):
+        raise ValueError(f"{path}: expected an embed_dim of 32 bits, got {teacher['embed_dim']!r:.40}. {WAY_OUT}")
     if any("\0" in (teacher[name] or "") for name, own in kinds.items() if str in own):
         raise ValueError(
             f"{path}: expected a teacher with names without the character 0, got {teacher!r:.200}. {WAY_OUT}"
