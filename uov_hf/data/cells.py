@@ -16,17 +16,13 @@ def read_cell(column: pa.ChunkedArray) -> Any:
     if isinstance(array, pa.ExtensionArray):
         sizes = getattr(array.type, "shape", [None])  # of arrays of `datasets`; other extensions, as UUIDs, have none
         shape, array = [-1 if size is None else size for size in sizes], array.storage
-    if not _is_list(array.type):
+    if not pa.types.is_list(array.type):
         return array[0].as_py()
     values = array.flatten()
-    while _is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         if pa.types.is_fixed_size_list(values.type):
             shape = [-1, values.type.list_size]
         values = values.flatten()
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         return array[0].as_py()
     return values.to_numpy(zero_copy_only=True).reshape(shape)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)

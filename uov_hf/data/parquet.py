@@ -23,7 +23,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from uov_hf.data.cells import read_cell
 from uov_hf.data.frame_rows import check_row
 from uov_hf.data.frames import FRAME_FEATURES, Frame, Frames, parse_split, places_by_name, select_split
-from uov_hf.data.parquet_files import check_memory, errors_of_file, open_parquet_file, read_metadata
+from uov_hf.data.parquet_files import errors_of_file, open_parquet_file, read_metadata
 from uov_hf.foreign_paths import inside
 from uov_hf.leftovers import data_files
 
@@ -66,7 +66,6 @@ def read_index(file: str | Path | IO[bytes]) -> ShardIndex:
             if content := (metadata.metadata or {}).get(SHARD_INDEX.encode()):
                 return _parse_index(content)
             parquet = pq.ParquetFile(opened, metadata=metadata, page_checksum_verification=True)
-            check_memory(metadata, range(metadata.num_row_groups), ["frame_id"])
             frame_ids = parquet.read(columns=["frame_id"])["frame_id"].to_pylist()
             if not all(isinstance(one, str) for one in frame_ids):
                 raise ValueError("expected text in its column frame_id")
@@ -103,9 +102,7 @@ class RowReader:
         file, row_group, row = place
         names = None if columns is None else list(columns)
         with errors_of_file(file):
-            opened = self._open(file)
-            check_memory(opened.metadata, [row_group], names)
-            group = opened.read_row_group(row_group, columns=names, use_threads=False)
+            group = self._open(file).read_row_group(row_group, columns=names, use_threads=False)
             if row >= group.num_rows:
                 raise ValueError(f"its index has a frame in row {row} of a group of {group.num_rows} rows")
             return group.slice(row, 1)
@@ -322,7 +319,6 @@ def _index_rows(file: str) -> tuple[list[str], list[str], list[Place]]:
             index = _parse_index(content)
             frame_ids, sequence_ids = index["frame_ids"], [index["sequence_id"]] * len(index["frame_ids"])
         else:
-            check_memory(parquet.metadata, range(parquet.num_row_groups), ["frame_id", "sequence_id"])
             ids = parquet.read(columns=["frame_id", "sequence_id"])
             frame_ids, sequence_ids = ids["frame_id"].to_pylist(), ids["sequence_id"].to_pylist()
             if not all(isinstance(one, str) for one in [*frame_ids, *sequence_ids]):

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,10 +22,6 @@ DAMAGED = (
     *(TypeError, AttributeError, IndexError, OverflowError, AssertionError, RecursionError),
 )
 MIN_ELEMENTS, BYTES_PER_ELEMENT = 1000, 8  # of the lists in a footer
-# What `ParquetWriter` of pyarrow writes by default, and so this package, is compressed by Snappy to a 21st at most.
-MAX_BYTES, MAX_RATIO = 1 << 26, 50
-# A text becomes an object of Python.
-VALUE_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 64}
 TAIL = 1 << 16  # bytes: most footers are shorter, and one request to a server reads it
 
 
@@ -94,29 +90,6 @@ def _read_footer(file: IO[bytes]) -> bytes:
         file.seek(max(size - length, 0))
         tail = file.read()
     return tail[-length:]
-
-
-def check_memory(metadata: pq.FileMetaData, groups: Iterable[int], columns: Sequence[str] | None) -> None:
-    """Check, before row groups are read, that their values take no more memory than fits their bytes in the file.
-
-    Raises:
-        ValueError: Their pages have more than 64 MiB and 50 times the bytes that the groups have in the file.
-    """
-    stored = needed = 0
-    for group in groups:
-        row_group = metadata.row_group(group)
-        for place in range(row_group.num_columns):
-            chunk = row_group.column(place)
-            stored += chunk.total_compressed_size
-            if columns is None or chunk.path_in_schema.partition(".")[0] in columns:
-                is_fixed = chunk.physical_type == "FIXED_LEN_BYTE_ARRAY"
-                size = metadata.schema.column(place).length if is_fixed else VALUE_BYTES[chunk.physical_type]
-                needed += max(chunk.total_uncompressed_size, chunk.num_values * size)
-    if needed > MAX_BYTES + MAX_RATIO * stored:
-        raise ValueError(
-            f"{stored} bytes of it become {needed} in memory, more than {MAX_BYTES} and {MAX_RATIO} times as many: "
-            "write it with fewer rows in a row group, or without dictionaries, if it is whole"
-        )
 
 
 @contextmanager
