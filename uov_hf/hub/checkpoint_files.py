@@ -1,4 +1,4 @@
-"""Checks of the files of a checkpoint, before transformers reads them: it trusts what they say."""
+"""Checks of the files of a checkpoint before transformers reads them, which uses their content unchecked."""
 
 import json
 from pathlib import Path
