@@ -188,7 +188,8 @@ def test_half_precision_gives_segments_in_float32(folder_of, images, architectur
         assert other.embeds.dtype == other.scores.dtype == np.float32
         # The scores of random weights are close to each other. A SegFormer in bfloat16 has the labels of float32 on
         # 0.47 of the pixels on a processor with AMX, and on 0.98 with the kernels of AVX2. By chance it were 1 / 19.
-        assert (labels_of_pixels(one) == labels_of_pixels(other)).mean() > 0.3
+        least = 0.3 if (architecture, dtype) == ("segformer", torch.bfloat16) else 0.6
+        assert (labels_of_pixels(one) == labels_of_pixels(other)).mean() > least
     assert half.settings["dtype"] == str(dtype).removeprefix("torch.")
 
 
