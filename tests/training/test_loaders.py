@@ -68,6 +68,10 @@ def test_workers_live_on_if_a_thread_of_a_library_gets_the_signal(start_method):
     assert list(loader) == [[0], [1]]
 
 
+def sleep():
+    threading.Event().wait()
+
+
 class Hangs(Dataset):
     """A read of a disk that does not answer."""
 
@@ -76,11 +80,11 @@ class Hangs(Dataset):
 
     def __getitem__(self, key):
         self.reads.set()
-        threading.Event().wait()
+        sleep()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SIGTERM ends a worker, whoever sends it")
-def test_a_worker_that_hangs_ends_when_its_run_ends_it(start_method):
+def exit_status_of_a_worker_that_hangs() -> int | None:
+    """Of one that gets SIGTERM from its run; with another one than 0, the loader raises while the run ends."""
     dataset, before = Hangs(), {*multiprocessing.active_children()}  # other tests may have left some
     loader = make_loader(dataset, [[0]], list, num_workers=1, device=torch.device("cpu"))
     iterator, (worker,) = iter(loader), {*multiprocessing.active_children()} - before
@@ -89,8 +93,20 @@ def test_a_worker_that_hangs_ends_when_its_run_ends_it(start_method):
     worker.join(10)
     status = worker.exitcode
     worker.kill()
-    assert status == 0  # with another one, the loader raises while the run ends
     del iterator
+    return status
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SIGTERM ends a worker, whoever sends it")
+def test_a_worker_that_hangs_ends_when_its_run_ends_it(start_method):
+    assert exit_status_of_a_worker_that_hangs() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere SIGTERM ends a worker, whoever sends it")
+def test_a_worker_that_hangs_ends_if_torch_has_started_a_thread_in_it(start_method, monkeypatch):
+    """As it does in a forked worker when it sets the number of threads, if the run had several."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: threading.Thread(target=sleep, daemon=True).start())
+    assert exit_status_of_a_worker_that_hangs() == 0
 
 
 def test_memory_is_pinned_for_cuda_alone_and_batches_on_the_cpu_are_not_copied():

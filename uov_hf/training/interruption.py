@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import get_start_method
 from multiprocessing.process import BaseProcess, parent_process
 from threading import Event, Thread, current_thread, main_thread
 
@@ -28,6 +29,23 @@ def sigterm_noted() -> Iterator[Event]:
         signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
+@contextmanager
+def sigterm_blocked_in_forks() -> Iterator[None]:
+    """Block SIGTERM in all threads of the processes that this thread forks as long as the context is open.
+
+    A signal that comes to this thread meanwhile is delivered at the end. Nothing is blocked if processes do not
+    start by fork, or elsewhere than on Linux.
+    """
+    if sys.platform != "linux" or get_start_method() != "fork":
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
 def end_with_run(*_: object) -> None:
     """Let SIGTERM end this process, a worker of a loader, only if its run sends it.
 
@@ -37,7 +55,7 @@ def end_with_run(*_: object) -> None:
     parent = parent_process()
     if parent is None or sys.platform != "linux":  # elsewhere no signal has its sender
         return
-    # A library may have a thread that does not block it, where torch's handler would end the process.
+    # A thread of a library may have ended the block, and torch's handler would end the process there.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Not a handler: it would interrupt reads, and it would wait for the end of a call in C.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -9,12 +9,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from uov_hf.data.frames import BROKEN, MAX_BROKEN_IN_A_ROW
 from uov_hf.training.collation import Batch
-from uov_hf.training.interruption import end_with_run
+from uov_hf.training.interruption import end_with_run, sigterm_blocked_in_forks
 from uov_hf.training.order import FrameKey
 from uov_hf.training.several_datasets import JoinedSamples
 
 
 Item = TypeVar("Item")
+
+
+class _Loader(DataLoader[Any]):
+    """A loader whose workers block SIGTERM in all of their threads.
+
+    In a forked worker, torch starts threads before `worker_init_fn`. They would take the signal that ends the worker.
+    """
+
+    def __iter__(self) -> Any:
+        with sigterm_blocked_in_forks():
+            return super().__iter__()
 
 
 def make_loader(
@@ -25,7 +36,7 @@ def make_loader(
     device: torch.device,
 ) -> DataLoader[Any]:
     """A loader whose workers start once, however often it is iterated; 0 workers load in this process."""
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
