@@ -21,6 +21,7 @@ SMALLEST = {
     "examples/distill.py": ["--max_train_steps", "1", "--per_device_train_batch_size", "1"],
     "examples/finetune.py": ["--max_train_steps", "1", "--per_device_train_batch_size", "1", "--data_fraction", "1"],
     "uov_hf.synthetic": ["--frames_per_scene", "2"],
+    "uov-hf train": ["--set", "distill.max_train_steps=1"],
 }
 ENTRY_POINT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]["uov-hf"]
 CLIP = "openai/clip-vit-large-patch14-336"
@@ -196,7 +197,8 @@ def _run(words: list[str], folder: str, log: str, arguments_only: bool) -> None:
     write_output_to(log)
     os.environ |= {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "MPLBACKEND": "agg"}
     name, *arguments = words[1:] if words[0] == "-m" else words
-    sys.argv = [name, *arguments, *([] if arguments_only else SMALLEST.get(name, []))]
+    program = " ".join(words[:2]) if name == "uov-hf" else name
+    sys.argv = [name, *arguments, *([] if arguments_only else SMALLEST.get(program, []))]
     if arguments_only:
         _stop_after_arguments()
     try:
