@@ -45,7 +45,7 @@ def save_nuscenes(path: Path) -> None:
 def save_kitti(path: Path) -> None:
     from uov_hf.synthetic import generate_semantic_kitti
 
-    generate_semantic_kitti(path, num_scenes=2, **TINY_STREET | {"frames_per_scene": 6})
+    generate_semantic_kitti(path, num_scenes=3, splits={"train": 2, "val": 1}, **TINY_STREET | {"frames_per_scene": 6})
 
 
 def save_scan(path: Path) -> None:
@@ -64,13 +64,13 @@ def save_labels(path: Path) -> None:
     save_label_set(path, "clip", teacher_name_or_path=CLIP)
 
 
-def save_label_set(path: Path, teacher: str, **settings):
+def save_label_set(path: Path, teacher: str, vocabulary: str = "nuscenes", **settings):
     from uov_hf.data import load_frames
     from uov_hf.labels import LabelSet
     from uov_hf.teachers import load_teacher
     from uov_hf.vocabulary import load_vocabulary
 
-    vocabulary, frames = load_vocabulary("nuscenes"), load_frames("nuscenes", "all", data_dir="data/nuscenes")
+    vocabulary, frames = load_vocabulary(vocabulary), load_frames("nuscenes", "all", data_dir="data/nuscenes")
     name_or_path = settings.pop("teacher_name_or_path", None)
     teacher = load_teacher(teacher, name_or_path, prompts=vocabulary.prompts, data_dir="data/nuscenes", **settings)
     label_set = LabelSet.create(path, teacher, vocabulary, settings={"cameras": None, "augmentations": []})
@@ -115,6 +115,11 @@ def save_demo(path: Path) -> None:
     save_scan(path / "scan.bin")
 
 
+def save_cityscapes(path: Path) -> None:
+    label_set = save_label_set(path / "labels", "clip", "cityscapes", teacher_name_or_path=CLIP)
+    save_checkpoints(label_set, path / "tmp", path / "uov", "linear", CLIP)
+
+
 def save_onnx(path: Path) -> None:
     from uov_hf_cli.__main__ import main
 
@@ -144,6 +149,12 @@ def save_bag(path: Path) -> None:
     (folder / "drive.mcap").replace(path)
 
 
+def save_calibration(path: Path) -> None:
+    import small_car
+
+    small_car.write_calibration(path.parent, small_car.calibration()).replace(path)
+
+
 # The files of a reader, in the order in which they are made.
 DISK: dict[str, Callable[[Path], None]] = {
     "data/nuscenes": save_nuscenes,
@@ -158,7 +169,9 @@ DISK: dict[str, Callable[[Path], None]] = {
 }
 # Made only for pages that contain the name: they are large, or take time.
 ON_DEMAND = {
+    "out/cityscapes": save_cityscapes,
     "drive.mcap": save_bag,
+    "kitti.yaml": save_calibration,
     "AFOV_pretrain_san.pt": partial(save_official, 768),
     "AFOV_af_with_pretrain_san.pt": partial(save_official, 17),
 }

@@ -133,7 +133,8 @@ def save_what_is_read(page: str, folder: Path) -> None:
     """Make the files that only some pages read."""
     for name, save in ON_DEMAND.items():
         if name in read(Path(page)):
-            save(folder / name)
+            with chdir(folder):
+                save(Path(name))
 
 
 def test_the_first_lines_of_the_readme_run(reader, server, monkeypatch):
