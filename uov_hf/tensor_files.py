@@ -89,6 +89,9 @@ def _check_archive(file: BinaryIO) -> BinaryIO:
 
 def _check_pickles(file: BinaryIO) -> BinaryIO:
     file.seek(0)
+    if file.read(1) != pickle.PROTO:
+        raise ValueError("a file of another format")
+    file.seek(0)
     for _ in range(NUM_PICKLES):
         _check_pickle(file)
     file.seek(0)

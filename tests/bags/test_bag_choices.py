@@ -207,7 +207,8 @@ def test_each_bag_of_a_folder_is_a_sequence(mcap, tmp_path):
     [
         ("drive.bag", b"#ROSBAG V2.0\n", "drive.bag: expected a whole ROS bag, got: .*rosbag reindex"),
         ("drive.mcap", b"\x89MCAP0\r\n", "drive.mcap: expected a whole ROS bag, got: .*mcap recover"),
-        ("drive.db3", b"", "drive.db3: expected a whole ROS bag"),
+        ("drive.db3", b"no table", "drive.db3: expected a whole ROS bag, got: .*file is not a database.*`.recover`"),
+        ("drive.mcap", b"", "drive.mcap: expected a ROS bag, got an empty file"),
         ("drive.txt", b"", "expected a ROS bag .*, or a folder with bags, got none in it"),
     ],
 )

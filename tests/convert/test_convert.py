@@ -231,7 +231,7 @@ def without(name):
             "Pointcept's SpUNet, which cannot be converted",
         ),
         ({"weights": torch.zeros(1)}, "expected the MinkUNet of UOV/AFOV or SLidR .* got weights"),
-        ([torch.zeros(1)], "expected a dictionary, got list"),
+        ([torch.zeros(1)], "expected a checkpoint of UOV/AFOV or SLidR, which is a dictionary, got list"),
     ],
 )
 def test_what_is_not_exactly_the_official_network_is_refused(tmp_path, content, message):

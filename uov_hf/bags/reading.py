@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 
+# Programs that save the messages of a bag without its end.
+REPAIRS = {".bag": "`rosbag reindex`", ".mcap": "`mcap recover`", ".db3": "`sqlite3`'s command `.recover`"}
+
+
 @dataclass(frozen=True)
 class Topic:
     """A topic of a bag: its type as ROS 2 writes it (`sensor_msgs/msg/Image`), and the number of its messages."""
@@ -169,9 +173,13 @@ class Bag:
         return reader
 
     def _broken(self, error: Exception) -> ValueError:
+        if self.path.is_file() and not self.path.stat().st_size:
+            return ValueError(f"{self.path}: expected a ROS bag, got an empty file. Copy or download it again.")
+        reason, repair = f"{type(error).__name__}: {error}".rstrip(". "), REPAIRS.get(self.path.suffix)
+        way_out = f" If its recording was interrupted, repair it with {repair}." if repair else ""
         return ValueError(
-            f"{self.path}: expected a whole ROS bag, got: {type(error).__name__}: {error} If its recording was "
-            "interrupted, repair it: `rosbag reindex` for .bag, `mcap recover` for .mcap."
+            f"{self.path}: expected a whole ROS bag, got: {reason}.{way_out} If it was "
+            "copied or downloaded, do that again."
         )
 
 

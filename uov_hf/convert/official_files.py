@@ -79,7 +79,9 @@ def read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             ) from error
         raise
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary, got {type(content).__name__}.")
+        raise ValueError(
+            f"{path}: expected a checkpoint of UOV/AFOV or SLidR, which is a dictionary, got {type(content).__name__}."
+        )
     content = _entries(content)
     for key, prefix in LAYOUTS:
         found = content if key is None else content.get(key)
