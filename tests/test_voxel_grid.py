@@ -101,6 +101,18 @@ def test_ten_intensities_and_a_tenth_of_them_may_be_wrong(num_wrong):
     assert len(caught) == num_wrong - 21
 
 
+@pytest.mark.parametrize("largest, num_warnings", [(1, 1), (2, 0)])
+def test_a_full_scale_that_is_far_too_large_is_named(largest, num_warnings):
+    intensity = np.linspace(0, largest, 101)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        grid(intensity_scaling="unit").voxelize(points_of(intensity), 255)
+        grid(intensity_scaling="unit").voxelize(points_of(intensity[:100]), 255)  # too few to be doubtful
+        grid(intensity_scaling="unit").voxelize(points_of(0 * intensity), 255)  # no intensities
+    assert len(caught) == num_warnings
+    assert all("got 255, but the largest of 100 intensities of a scan is 1" in str(one.message) for one in caught)
+
+
 @pytest.mark.parametrize("intensity_max", [SMALLEST_FLOAT32, MAX_FLOAT32])
 def test_any_full_scale_that_float32_has_is_taken(intensity_max):
     features = grid(intensity_scaling="unit").voxelize(points_of([0, intensity_max]), intensity_max)[1]

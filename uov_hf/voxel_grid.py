@@ -17,6 +17,8 @@ AXIS_BITS = 16
 AXIS_LIMIT = 1 << (AXIS_BITS - 1)
 # A scan may have so many wrong intensities, and a tenth of its points more; with others, `intensity_max` is wrong.
 MAX_CLIPPED = 10
+# A full scale is doubtful if so many intensities are all so many times smaller, as those of 0 to 1 for 255.
+MIN_ECHOES, FAR_TOO_LARGE = 100, 200
 SMALLEST_FLOAT32 = float(np.finfo(np.float32).tiny)  # above 0, without a loss of digits
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 FULL_SCALES = (1.0, 255.0, 65535.0)  # of the intensity, for most sensors
@@ -140,6 +142,13 @@ def _clip(intensity: NDArray[np.floating], intensity_max: float) -> NDArray[np.f
             f"`intensity_max` must be the sensor's full scale (255 for nuScenes, 1 for KITTI), got {intensity_max:g}, "
             f"but {wrong.sum()} of {len(intensity)} points have an intensity outside 0 to {intensity_max:g}: from "
             f"{worst.min():g} to {worst.max():g}."
+        )
+    echoes = intensity[np.isfinite(intensity) & (intensity > 0)]
+    if len(echoes) >= MIN_ECHOES and echoes.max() * FAR_TOO_LARGE < intensity_max:
+        warnings.warn(
+            f"`intensity_max` must be the sensor's full scale (255 for nuScenes, 1 for KITTI), got {intensity_max:g}, "
+            f"but the largest of {len(echoes)} intensities of a scan is {echoes.max():g}.",
+            stacklevel=2,
         )
     return np.clip(intensity, 0, intensity_max)
 
