@@ -98,7 +98,7 @@ ROOMS = {
         "training",
         "hub",
     ],  # fmt: skip
-    "recipe": ["", *FLAT, *HELPERS, "data", "labels", "training", "evaluation"],
+    "recipe": ["", *FLAT, *HELPERS, "vocabulary", "data", "labels", "training", "evaluation"],
     "reproduction": [*FLAT, *HELPERS, "data", "labels", "training", "recipe"],
     "convert": ["", *FLAT, *HELPERS, "hub", "vocabulary", "labels"],
     "tiles": [*FLAT],

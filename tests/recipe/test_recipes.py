@@ -78,6 +78,10 @@ def test_a_car_without_annotation_needs_a_vocabulary_and_has_no_evaluation(conte
     content |= {"dataset": "point_cloud_folder", "data_dir": str(car)}
     with pytest.raises(ValueError, match="section `generate_label_set`: .*no `taxonomy`. Give `vocabulary`"):
         recipe_of(content)
+    (tmp_path / "words.yaml").write_text("name: words\nclasses:\n  - name: car\n    prompts: [1990]\n")
+    content["generate_label_set"]["vocabulary"] = str(tmp_path / "words.yaml")
+    with pytest.raises(ValueError, match="section `generate_label_set`: .*words.yaml, line 4: expected a prompt"):
+        recipe_of(content)
     content["generate_label_set"]["vocabulary"] = "semantic_kitti"
     content["pretrain"]["split"] = content["distill"]["split"] = content["evaluate"]["split"] = "all"
     with pytest.raises(ValueError, match="section `evaluate`: the dataset has no ground truth"):
@@ -253,5 +257,6 @@ def test_a_failing_stage_ends_the_run_with_its_log_and_keeps_earlier_ones(conten
     assert end_of(train(path, "--until", "pretrain")) == 1
     output, log = (tmp_path / "output.txt").read_text(), tmp_path / "run" / "logs" / "pretrain.log"
     before, after = output.split(f"The stage pretrain ended with status 1. The end of its log, {log}:")
-    assert "[3/4] label_card: finished" in before and "Traceback" not in before and "voxel_size" in after
+    assert "[3/4] label_card: finished" in before and "Traceback" not in before
+    assert "voxel_size" in after and "CalledProcessError" not in after
     assert '"cost"' in (tmp_path / "run" / "labels" / "card" / RECORD).read_text()

@@ -23,7 +23,8 @@ from pathlib import Path
 Path("ran").touch()
 print("\\rstep 1\\rstep 2 of 2")
 print("last words", file=sys.stderr)
-sys.exit(int(sys.argv[-1]) if "--status" in sys.argv else "--fails" in sys.argv)
+if "--launches" not in sys.argv:
+    sys.exit(int(sys.argv[-1]) if "--status" in sys.argv else "--fails" in sys.argv)
 """
 
 
@@ -82,6 +83,15 @@ def test_the_log_has_the_output_of_every_run_and_the_last_state_of_a_bar(run, tm
     run(seed=0), run(seed=1)
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert sorted(lines) == ["last words", "last words", "step 2 of 2", "step 2 of 2"]
+
+
+def test_a_failure_ends_with_the_words_of_the_program_without_the_traceback_of_its_launcher(run, tmp_path):
+    launched = "import subprocess; subprocess.run(['false'], check=True)"
+    with (tmp_path / "distill.py").open("a") as script:
+        script.write(f"\n{launched}\n")
+    with pytest.raises(ChildProcessError, match="ended with status 1") as failure:
+        run(launches=True)
+    assert str(failure.value).endswith("last words")
 
 
 def test_changes_name_settings_and_inputs(run, tmp_path):

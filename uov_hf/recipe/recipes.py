@@ -15,6 +15,7 @@ from uov_hf.recipe.stage import Stage
 from uov_hf.training.argument_files import convert_settings, did_you_mean
 from uov_hf.training.arguments import DataArguments
 from uov_hf.training.samples import load_split
+from uov_hf.vocabulary import load_vocabulary
 
 
 Content = dict[str, Any]  # of a recipe file
@@ -122,6 +123,8 @@ class _StageMaker:
         datasets = self._datasets_of(arguments)
         frames = [its_frames for _, its_frames in datasets]
         _check_frames(name, arguments, frames)
+        if name == "generate_label_set" and arguments.vocabulary is not None:
+            load_vocabulary(arguments.vocabulary)  # raises before anything runs
         files = digest_files(settings, datasets, column_of(name))
         folder, inputs = self.folder / SECTIONS[name].folder, self._inputs_of(name, frames) | files
         if module := SECTIONS[name].module:

@@ -15,6 +15,7 @@ from uov_hf.training.interruption import RESUME_STATUS
 
 
 RECORD = "stage.json"
+TRACEBACK = "Traceback (most recent call last):"
 NUM_SHOWN = 15  # last lines of the log in the message of a stage that failed
 Settings = Mapping[str, object]
 
@@ -138,6 +139,8 @@ def _differences(theirs: Settings, ours: Settings) -> list[tuple[str, object, ob
 
 def _last_lines(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    if lines and lines[-1].startswith("subprocess.CalledProcessError") and TRACEBACK in lines:  # of accelerate
+        del lines[-1 - lines[::-1].index(TRACEBACK) :]
     return "\n".join(f"  {line}" for line in lines[-NUM_SHOWN:])
 
 
