@@ -142,7 +142,7 @@ def test_an_error_of_segment_is_one_line(tiny_segmenter, scan, tmp_path, capsys)
     folder = ["--output_dir", str(tmp_path / "out")]
     for source, model, options, message in [
         (tmp_path / "missing.bin", tiny_segmenter, [], "missing.bin"),
-        (tmp_path / "nowhere", tiny_segmenter, [], "nowhere: expected a file with points, got none"),
+        (tmp_path / "nowhere", tiny_segmenter, [], "nowhere: expected a file with points, but there is no such file"),
         (scan, tiny_segmenter, ["--min_score", "2"], "from 0 to 1, got 2.0"),
         (scan, tiny_segmenter, ["--min_score", "1"], "expected a label at some points, got none in any scan"),
         (scan, tiny_segmenter, ["--candidate_labels", "tuk-tuk"], "tuk-tuk"),

@@ -95,7 +95,7 @@ def test_files_that_cannot_be_scans_are_named(tmp_path):
         ("cut.pcd.bin", "5 float32, got 137 bytes"),
         ("cut.bin", "got 28 bytes"),
         ("flat.npy", r"got \(4,\)"),
-        ("none.bin", "got none"),
+        ("none.bin", "there is no such file"),
         ("scan.doc", "ends in one of .bin"),
     ]:
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):

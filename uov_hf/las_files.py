@@ -89,7 +89,7 @@ def _check_header(path: Path, max_points: int | None) -> tuple[int, bool]:
     with path.open("rb") as file:
         header = file.read(375)
         if len(header) < 227:
-            return 0, False  # the library refuses it
+            raise _damaged(path, "a header of at least 227 bytes", f"{len(header)}")
         header = header.ljust(375, b"\0")  # as the library reads a shorter one
         header_size, offset, num_vlrs, kind, point_size, num_points = struct.unpack_from("<HIIBHI", header, 94)
         is_compressed = kind >= 64

@@ -203,10 +203,10 @@ def errors_of_library(path: Path, expected: str | None = None) -> Iterator[None]
             raise
         if isinstance(error, ImportError) or (isinstance(error, ValueError) and str(path) in str(error)):
             raise
-        reason = " ".join(str(error).split())  # some libraries write several lines
+        reason = " ".join(str(error).split()).rstrip(".")  # some libraries write several lines
         raise ValueError(
             f"{path}: expected {expected or f'a whole {path.suffix} file'}, and it cannot be read: "
-            f"{type(error).__name__}: {reason}"
+            f"{type(error).__name__}: {reason}. If it is cut short or damaged, copy or download it again."
         ) from error
 
 

@@ -80,7 +80,7 @@ def read_cloud(path: str | Path, num_columns: int | None = None, max_points: int
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: expected a file with points, got none.")
+        raise ValueError(f"{path}: expected a file with points, but there is no such file. Check its path.")
     if path.suffix.lower() not in READERS:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     if not path.stat().st_size and path.suffix.lower() != ".bin":  # without a header, it is a scan of no points
@@ -122,7 +122,10 @@ def _near_origin(points: np.ndarray) -> PointCloud:
 def check_finite(points: np.ndarray, path: Path) -> None:
     """Raise a `ValueError` that names the file if no point is finite."""
     if not any(np.isfinite(xyz).all() for xyz in points[:, :3]):  # usually the first one is: stop there
-        raise ValueError(f"{path}: expected a scan with finite points, got {len(points)} points, none finite.")
+        raise ValueError(
+            f"{path}: expected a scan with finite points, got {len(points)} points, none finite. "
+            "Leave this file out, or write it again."
+        )
 
 
 READERS: dict[str, Callable[..., NDArray[np.generic]]] = {

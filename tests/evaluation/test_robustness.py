@@ -91,8 +91,8 @@ def test_nothing_is_divided_by_a_clean_iou_or_a_baseline_error_of_zero():
         ({"num_frames": 2}, "the num_frames 3, got 2"),
         ({"class_names": ["a"]}, r"the class_names \['barrier'.*got \['a'\]"),
         ({"robustness": {"seed": 1, "corruptions": conditions(fog=(1, 1, 1))}}, None),
-        ({"robustness": None}, "with --corruptions fog: TypeError"),
-        ({"robustness": {"seed": 0, "corruptions": {}}}, "with --corruptions fog: ValueError: it has no fog"),
+        ({"robustness": None}, "with --corruptions fog: a key is missing or has another value"),
+        ({"robustness": {"seed": 0, "corruptions": {}}}, "with --corruptions fog: it has no fog"),
     ],
 )
 def test_a_baseline_of_other_scans_is_refused(change, message, tmp_path):

@@ -90,7 +90,7 @@ def test_a_batch_is_its_scans_one_after_the_other(scans):
 def test_any_input_gives_voxels_or_an_error_that_names_it(points, intensity_max, as_torch):
     points = as_tensor(points) if as_torch else points
     if isinstance(points, str):  # the path of a file that is not there
-        with pytest.raises(ValueError, match=f"^{points}: expected a file with points, got none"):
+        with pytest.raises(ValueError, match=f"^{points}: expected a file with points, but there is no such file"):
             UOVFeatureExtractor()(points)
         return
     batch = result_or_error(["points", "intensity_max"], UOVFeatureExtractor(), points, intensity_max)

@@ -60,7 +60,10 @@ def test_changed_inputs_stop_it_before_anything_runs_and_are_named(evaluation, o
     command = ["reproduce", str(tmp_path / "first" / RUN_FILE), "--set", f"data_dir={other_street}"]
     assert main(command) == 1
     error = capsys.readouterr().err
-    assert "ground truth changed; data_dir/samples/LIDAR_TOP/*.bin changed (2 differ). Nothing was run." in error
+    assert (
+        "ground truth changed; data_dir/samples/LIDAR_TOP/*.bin changed (2 in all). Nothing was run. Use those"
+        in error
+    )
     assert str(Path.cwd()) in error and "--set data_dir=data/nuscenes" in error
     assert not (tmp_path / "first-reproduced").exists()
 

@@ -95,9 +95,12 @@ def read_baseline(
         errors = {name: _sum_of_errors(found[name]["severities"]) for name in corruptions}
         name = str(hide_folders(content["model_name_or_path"]))
     except (ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+        if not isinstance(error, ValueError):
+            reason = f"a key is missing or has another value ({type(error).__name__}: {error})"
         raise ValueError(
             f"--corruption_baseline {path}: expected the metrics.json of an evaluation with --corruptions "
-            f"{' '.join(corruptions)}: {type(error).__name__}: {error}"
+            f"{' '.join(corruptions)}: {reason}"
         ) from error
     here = {"class_names": list(class_names), "split": split, "num_frames": num_frames, "seed": seed}
     for key, value in here.items():

@@ -88,7 +88,10 @@ def prepare(
             "with --launcher."
         )
     if output_dir.exists() and any(output_dir.iterdir()):
-        raise ValueError(f"--output_dir {output_dir}: expected a new or empty folder, got one with files.")
+        raise ValueError(
+            f"--output_dir {output_dir}: expected a new or empty folder, got one with files. Give "
+            "another one, or delete it."
+        )
     if program == RECIPE:
         return _prepare_recipe(record, output_dir, changes, launcher)
     return (_prepare_demo if program == DEMO else _prepare_script)(record, output_dir, changes)
@@ -121,9 +124,9 @@ def check_inputs(record: RunRecord, rerun: Rerun) -> None:
     if changed := describe_changes(record["inputs"], rerun.inputs):
         shown = "; ".join(changed[:MAX_CHANGES]) + ("; …" if len(changed) > MAX_CHANGES else "")
         raise ValueError(
-            f"The inputs are not those of the recorded run: {shown} ({len(changed)} differ). Nothing was run. "
-            f"Relative paths count from the working directory, {Path.cwd()}: change to that of the first run, or give "
-            "the folders of this machine with --set, such as --set data_dir=data/nuscenes."
+            f"The inputs are not those of the recorded run: {shown} ({len(changed)} in all). Nothing was run. "
+            f"Use those of the first run. Relative paths count from the working directory, {Path.cwd()}: change to "
+            "that of the first run, or give the folders of this machine, such as --set data_dir=data/nuscenes."
         )
 
 
