@@ -64,7 +64,7 @@ def describe_machine() -> str:
 
 
 def write_result(
-    output_dir: Path, name: str, summary: dict[str, Any], rows: list[dict[str, Any]], **more: Any
+    output_dir: Path, name: str, summary: dict[str, Any], rows: list[dict[str, Any]], command: str = "", **more: Any
 ) -> None:
     """Write `<name>.json`, from which benchmarks/reliability.py makes its page.
 
@@ -73,14 +73,15 @@ def write_result(
         name (`str`): The name of the benchmark.
         summary (`dict`): Numbers and strings, by name.
         rows (`list`): The table; keys are the column heads.
+        command (`str`, *optional*): What gives all rows; by default the command that is running.
         more: Further results, which the page does not show.
     """
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    head = ["git", "rev-parse", "--short", "HEAD"]
     about = {
-        "command": shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
+        "command": command or shlex.join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
         "machine": describe_machine(),
         "date": date.today().isoformat(),
-        "commit": commit.stdout.strip(),
+        "commit": subprocess.run(head, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip(),
     }
     content = about | {"summary": summary, "rows": rows} | more
     output_dir.mkdir(parents=True, exist_ok=True)

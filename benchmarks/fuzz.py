@@ -19,13 +19,10 @@ import json
 import os
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
-from common import REPOSITORY, describe_machine, make_parser, table
+from common import make_parser, table, write_result
 from fuzz_readers import READERS
-
-from uov_hf.data.shard_file import write_atomically
 
 
 MAX_DEATHS = 20  # of the process; then the reader is to be mended first
@@ -71,21 +68,13 @@ def report(output_dir: Path) -> list[dict[str, object]]:
             minutes = round(state["cpu_seconds"] / 60, 1)
             findings = len(_findings_of(folder))
             rows.append({"reader": name, "minutes": minutes, "files": state["inputs"], "findings": findings})
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
-    content = {
-        "command": "python benchmarks/fuzz.py",
-        "machine": describe_machine(),
-        "date": date.today().isoformat(),
-        "commit": commit.stdout.strip(),
-        "summary": {
-            "readers": len(rows),
-            "minutes of the processor": round(sum(row["minutes"] for row in rows), 1),
-            "files": f"{sum(row['files'] for row in rows):,}",
-            "findings that are not mended": sum(row["findings"] for row in rows),
-        },
-        "rows": rows,
+    summary = {
+        "readers": len(rows),
+        "minutes of the processor": round(sum(row["minutes"] for row in rows), 1),
+        "files": f"{sum(row['files'] for row in rows):,}",
+        "findings that are not mended": sum(row["findings"] for row in rows),
     }
-    write_atomically(output_dir / "fuzz.json", json.dumps(content, indent=2).encode())
+    write_result(output_dir, "fuzz", summary, rows, "python benchmarks/fuzz.py")
     return rows
 
 

@@ -6,6 +6,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from common import REPOSITORY
 from datasets.config import HF_DATASETS_CACHE
@@ -147,10 +148,22 @@ class Target:
         return inside or (path.startswith(PROGRAMS) and (not writes or path.startswith(("/proc", "/dev"))))
 
     def _is_installed(self, name: str) -> bool:
-        """Whether code is of an installed file. `rosbags` makes classes of the message types that a bag defines."""
-        caller = sys._getframe(2).f_globals.get("__name__", "")
-        of_rosbags = caller.startswith("rosbags.") or caller in ("dataclasses", "collections")
-        return name.startswith("<frozen") or os.path.realpath(name).startswith(PROGRAMS) or of_rosbags
+        """Whether code is of an installed file, or a library makes it of what is no code.
+
+        `rosbags` makes classes of the types of messages that a bag defines, jinja2 functions of our own templates.
+        """
+        if not name.startswith("<"):
+            return os.path.realpath(name).startswith(PROGRAMS)
+        frame: FrameType | None = sys._getframe(2)
+        if _module_of(frame).startswith("rosbags.") or _module_of(frame) in ("dataclasses", "collections"):
+            return True
+        while _module_of(frame).startswith("jinja2."):
+            frame = frame.f_back if frame else None
+        return name.startswith("<frozen") or _module_of(frame) == "uov_hf.hub.cards"
+
+
+def _module_of(frame: FrameType | None) -> str:
+    return frame.f_globals.get("__name__", "") if frame else ""
 
 
 def _place_of(error: BaseException) -> str:

@@ -24,21 +24,18 @@ import argparse
 import filecmp
 import random
 import signal
-import subprocess
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
-from datetime import date
 from fnmatch import fnmatch
 from itertools import cycle, islice
-from json import dumps, loads
+from json import loads
 from pathlib import Path
 
-from common import REPOSITORY, describe_machine, make_parser, table
+from common import make_parser, table, write_result
 from kill_jobs import JOBS, Job
 from kill_runs import Kill, Runs, Whole, is_temporary
 
 from uov_hf.data.parquet import read_index
-from uov_hf.data.shard_file import write_atomically
 from uov_hf.training.checkpoints import STATE_FILE, check_whole
 from uov_hf.training.interruption import RESUME_STATUS
 from uov_hf.training.tracking import LOG_FILE, read_log
@@ -96,8 +93,7 @@ def main() -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Kill every command until it was killed often enough, and write `kills.json` after each run that has ended."""
-    result = args.output_dir / "kills.json"
-    rows = read_rows(result)
+    rows = read_rows(args.output_dir / "kills.json")
     for fresh in (False, True):
         runs = Runs(args.output_dir.resolve() / ("kills_fresh" if fresh else "kills"), fresh)
         jobs = JOBS if not fresh else list(dict.fromkeys(islice(cycle(JOBS), args.fresh)))
@@ -108,7 +104,7 @@ def check(args: argparse.Namespace) -> None:
             whole = runs.run_whole(job)
             while counts.kills < num_kills:
                 continue_to_the_end(runs, job, whole, counts, min(MOST_KILLS, num_kills - counts.kills))
-                write_rows(result, rows)
+                write_rows(args.output_dir, rows)
                 print(name, counts, flush=True)
     print(table(["command", *titles()], [[name, *asdict(counts).values()] for name, counts in rows.items()]))
 
@@ -238,24 +234,15 @@ def read_rows(path: Path) -> dict[str, Counts]:
     return {row["command"]: Counts(*(row[title] for title in titles())) for row in rows}
 
 
-def write_rows(path: Path, rows: dict[str, Counts]) -> None:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
+def write_rows(output_dir: Path, rows: dict[str, Counts]) -> None:
     total = {
         title: sum(asdict(counts)[field.name] for counts in rows.values())
         for title, field in zip(titles(), fields(Counts), strict=True)
     }
-    content = {
-        "command": "OMP_NUM_THREADS=1 python benchmarks/kills.py --fresh 6",
-        "machine": describe_machine(),
-        "date": date.today().isoformat(),
-        "commit": commit.stdout.strip(),
-        "summary": total,
-        "rows": [
-            {"command": name} | dict(zip(titles(), asdict(counts).values(), strict=True))
-            for name, counts in rows.items()
-        ],
-    }
-    write_atomically(path, (dumps(content, indent=2) + "\n").encode())
+    content = [
+        {"command": name} | dict(zip(titles(), asdict(counts).values(), strict=True)) for name, counts in rows.items()
+    ]
+    write_result(output_dir, "kills", total, content, "OMP_NUM_THREADS=1 python benchmarks/kills.py --fresh 6")
 
 
 if __name__ == "__main__":

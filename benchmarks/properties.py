@@ -12,16 +12,16 @@ that was interrupted continues; a run into the same folder with a larger `--num_
 import json
 import multiprocessing
 import os
-import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pytest
-from common import REPOSITORY, describe_machine, make_parser
+from common import REPOSITORY, make_parser, write_result
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+
+from uov_hf.data.shard_file import write_atomically
 
 
 FOLDER = REPOSITORY / "tests" / "properties"
@@ -101,15 +101,8 @@ def plan(rows: dict[str, Count], missing: int) -> dict[str, int]:
     return {name: min(LONGEST, int(high / cost) + 1) for name, cost in costs.items()}
 
 
-def write(path: Path, content: object) -> None:
-    """Write JSON atomically."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def summarize(state: dict, command: str) -> dict:
-    """The content of `properties.json`: sums by file, and all properties, of which there are a hundred."""
+def summarize(state: dict) -> dict[str, Any]:
+    """The `summary` and `rows`, which are sums by file, and all `properties`, of which there are a hundred."""
     rows = [
         {
             "file": file,
@@ -124,12 +117,7 @@ def summarize(state: dict, command: str) -> dict:
         for file, counts in state["counts"].items()
         for name, count in counts.items()
     ]
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
     return {
-        "command": command,
-        "machine": describe_machine(),
-        "date": date.today().isoformat(),
-        "commit": git.stdout.strip(),
         "summary": {
             "properties": len(properties),
             "examples": sum(row["examples"] for row in rows),
@@ -179,19 +167,20 @@ def main() -> None:
     parser.add_argument("--num_examples", type=int, default=100_000, help="Of all properties; default: %(default)s.")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    path, state_path = args.output_dir / "properties.json", args.output_dir / "properties_state.json"
+    state_path = args.output_dir / "properties_state.json"
     state = {"round": 0, "budgets": {}, "done": [], "counts": {}}
     if state_path.exists():
         state = json.loads(state_path.read_text(encoding="utf-8"))
 
     def save() -> None:
-        write(state_path, state)
-        write(path, summarize(state, f"python benchmarks/properties.py --num_examples {args.num_examples}"))
+        write_atomically(state_path, json.dumps(state).encode())
+        command = f"python benchmarks/properties.py --num_examples {args.num_examples}"
+        write_result(args.output_dir, "properties", command=command, **summarize(state))
 
-    while (missing := args.num_examples - summarize(state, "")["summary"]["examples"]) > 0:
+    while (missing := args.num_examples - summarize(state)["summary"]["examples"]) > 0:
         run_round(state, missing, save)
     save()
-    print(json.dumps(summarize(state, "")["summary"], indent=2))
+    print(json.dumps(summarize(state)["summary"], indent=2))
 
 
 if __name__ == "__main__":

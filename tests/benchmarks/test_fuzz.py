@@ -3,8 +3,11 @@
 import json
 import random
 import sys
+from pathlib import Path
 
 import pytest
+
+import uov_hf
 
 
 for library in ("laspy", "plyfile", "pypcd4", "rosbags"):
@@ -77,6 +80,8 @@ def read_badly(folder, path):
         (folder.parent / "other").write_text("x")
     if content == b"code":
         exec(compile("1", str(path), "exec"))
+    if content == b"code of a text":
+        exec("1")
     if content == b"memory":
         b"x" * (200 << 20)
 
@@ -89,6 +94,7 @@ def read_badly(folder, path):
         (b"foreign", "foreign"),
         (b"written", "foreign"),
         (b"code", "foreign"),
+        (b"code of a text", "foreign"),
         (b"memory", "memory"),
         (b"name", None),
         (b"fine", None),
@@ -99,6 +105,7 @@ def test_what_is_not_promised_is_found(content, kind, tmp_path, monkeypatch, tar
     monkeypatch.setitem(READERS, "bad", reader)
     (tmp_path / "other").write_text("x")
     (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(Path(uov_hf.__file__).parent)  # its files are programs: no relative name is one
     fault = Target("bad", tmp_path / "folder")(b"\0" + content)
     assert (fault and fault.kind) == kind
 
