@@ -96,6 +96,7 @@ def test_files_that_cannot_be_scans_are_named(tmp_path):
         ("cut.bin", "got 28 bytes"),
         ("flat.npy", r"got \(4,\)"),
         ("none.bin", "there is no such file"),
+        (".", "it is a folder"),
         ("scan.doc", "ends in one of .bin"),
     ]:
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):

@@ -80,7 +80,8 @@ def read_cloud(path: str | Path, num_columns: int | None = None, max_points: int
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: expected a file with points, but there is no such file. Check its path.")
+        found = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ValueError(f"{path}: expected a file with points, but {found}. Check its path.")
     if path.suffix.lower() not in READERS:
         raise ValueError(f"{path}: expected a file that ends in one of {', '.join(READERS)}.")
     if not path.stat().st_size and path.suffix.lower() != ".bin":  # without a header, it is a scan of no points
