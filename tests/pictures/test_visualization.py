@@ -108,6 +108,13 @@ def test_colors_of_labels_and_values():
     assert value_colors(np.zeros(3)).shape == (3, 3)
 
 
+@pytest.mark.parametrize("values", [[1e17] * 3, [-1.7e308, 0, 1.7e308], [0] * 200 + [5e-324] * 3 + [1e308]])
+def test_values_of_any_size_have_colors_from_blue_to_red(values):
+    shades = value_colors(np.array(values))
+    assert (shades.max(axis=1) == 255).all()
+    assert shades[0].tolist() == [0, 0, 255] and (len(set(values)) == 1 or shades[-1].tolist() == [255, 0, 0])
+
+
 def test_classes_without_colors_get_some_that_differ():
     colors = distinct_colors(40).astype(int)
     difference = np.abs(colors[:, None] - colors).sum(axis=-1) + 1000 * np.eye(40)

@@ -11,6 +11,7 @@ from uov_hf.configuration_uov import IGNORED
 
 FAINT = (90, 96, 105)  # points without a class or a value
 LEAST_BRIGHTNESS = 160  # of the brightest channel, on the dark background
+LARGEST = 1e300  # of a value with a colour of its own: the difference of two such values is finite
 VERDICTS, VERDICT_COLORS = ("right", "wrong"), np.array([(70, 130, 180), (240, 60, 50)])
 
 
@@ -29,7 +30,9 @@ def value_colors(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     is_finite = np.isfinite(values)
     low, high = value_range(values)
-    share = (np.where(is_finite, values, low) - low) / (high - low)
+    shown = np.where(is_finite, values, low).clip(-LARGEST, LARGEST)
+    with np.errstate(over="ignore"):  # beyond a tiny range
+        share = (shown - low) / (high - low)
     shades = to_bytes(full_hues(2 / 3 * (1 - share.clip(0, 1))))
     shades[~is_finite] = FAINT
     return shades
@@ -73,9 +76,9 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
     """1st and 99th percentile of the finite values, never equal; single outliers must not compress the colours."""
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)].clip(-LARGEST, LARGEST)
     low, high = np.percentile(finite, (1, 99)) if len(finite) else (0.0, 1.0)
-    return float(low), float(high if high > low else low + 1)
+    return float(low), float(high if high > low else low + max(1, abs(low) * 1e-6))
 
 
 def check_points(points: np.ndarray) -> np.ndarray:
