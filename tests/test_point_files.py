@@ -91,9 +91,11 @@ def test_files_that_cannot_be_scans_are_named(tmp_path):
     (tmp_path / "cut.bin").write_bytes(bytes(4 * 7))
     (tmp_path / "scan.doc").write_text("1 2 3")
     np.save(tmp_path / "flat.npy", np.ones(4))
+    (tmp_path / "cut.laz").write_bytes(b"LASF" + bytes(196))
     for name, message in [
         ("cut.pcd.bin", "5 float32, got 137 bytes"),
         ("cut.bin", "got 28 bytes"),
+        ("cut.laz", "expected a header of at least 227 bytes, got 200: the file is damaged"),
         ("flat.npy", r"got \(4,\)"),
         ("none.bin", "there is no such file"),
         (".", "it is a folder"),
